@@ -1,0 +1,352 @@
+//! The resolved configuration: what the rest of the program sees. Every value is valid and typed.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use lictor_core::Secret;
+use lictor_core::mesh::{AccessLog, Protocol};
+use lictor_core::policy::Policy;
+use lictor_core::route::Routes;
+use lictor_core::trace::TraceSettings;
+
+/// Everything, resolved.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our service's name in Consul; `None` for a caller that has none.
+    pub service: Option<String>,
+    /// How we are registered; `None`: not at all.
+    pub registration: Option<Registration>,
+    /// The application beside us.
+    pub app: App,
+    /// The server side; `None`: the application is reached directly.
+    pub inbound: Option<Inbound>,
+    /// How Consul is reached.
+    pub consul: Consul,
+    /// The forward proxy and the child's environment.
+    pub outbound: Outbound,
+    /// The policy of upstreams that say nothing, and of services called through the forward proxy only.
+    pub defaults: Policy,
+    /// In the file's order; names are unique.
+    pub upstreams: Vec<Upstream>,
+    /// Trace headers, sampling, export.
+    pub trace: Trace,
+    /// The Prometheus endpoint.
+    pub metrics: Metrics,
+    /// Logs.
+    pub log: Log,
+    /// The admin listeners.
+    pub admin: Admin,
+    /// Data-plane threads, at least 1.
+    pub workers: usize,
+    /// Starting and stopping.
+    pub lifecycle: Lifecycle,
+}
+
+/// How we are registered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registration {
+    /// Stable across restarts. Default `<service>-<hostname>-<port>`.
+    pub id: String,
+    /// What callers dial; `None`: the agent's node address is used.
+    pub address: Option<String>,
+    /// What callers dial: the inbound listener's port where there is one, else the application's.
+    pub port: u16,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Meta, `version` and `protocol` included.
+    pub meta: BTreeMap<String, String>,
+    /// Weight while passing, at least 1.
+    pub weight_passing: u32,
+    /// Weight while warning.
+    pub weight_warning: u32,
+    /// Checks, at least one unless the file says `checks: []`.
+    pub checks: Vec<Check>,
+    /// Consul removes an instance that has been critical for this long. At least 1 min.
+    pub deregister_after: Duration,
+}
+
+/// One Consul check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Consul asks the application (or, with inbound, lictor's listener) for this path or URL.
+    Http {
+        /// `/health`, or a whole URL.
+        target: String,
+        /// Between runs.
+        interval: Duration,
+        /// For one run.
+        timeout: Duration,
+    },
+    /// Consul connects.
+    Tcp {
+        /// Between runs.
+        interval: Duration,
+        /// For one run.
+        timeout: Duration,
+    },
+    /// Consul calls grpc.health.v1.
+    Grpc {
+        /// The service asked for; empty: the server as a whole.
+        service: String,
+        /// Between runs.
+        interval: Duration,
+        /// For one run.
+        timeout: Duration,
+    },
+    /// lictor probes the application and reports to Consul every third of `ttl`.
+    Ttl {
+        /// After this much silence the instance is critical.
+        ttl: Duration,
+        /// The path to probe on the application; `None`: a TCP connect.
+        probe: Option<String>,
+    },
+}
+
+/// The application beside us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// Where it listens; `None` for a caller that serves nothing.
+    pub address: Option<SocketAddr>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// What `lictor run` starts when its command line names nothing.
+    pub command: Vec<String>,
+}
+
+/// The server side.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inbound {
+    /// Where other sidecars connect.
+    pub listen: SocketAddr,
+    /// Requests at a time.
+    pub max_in_flight: u32,
+    /// Any of these must be in `X-Service-Auth`; empty: not checked.
+    pub tokens: Vec<Secret>,
+}
+
+/// How Consul is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Consul {
+    /// The agent; `None` when nothing needs Consul (static upstreams and no registration).
+    pub address: Option<ConsulAddress>,
+    /// ACL token given as text.
+    pub token: Option<Secret>,
+    /// File that holds the ACL token; read again when Consul refuses it.
+    pub token_file: Option<PathBuf>,
+    /// HTTP basic authentication, `user:password`.
+    pub http_auth: Option<Secret>,
+    /// For https.
+    pub tls: ConsulTls,
+    /// Default datacenter of queries; `None`: the agent's.
+    pub datacenter: Option<String>,
+    /// Consul Enterprise namespace.
+    pub namespace: Option<String>,
+    /// Consul Enterprise partition.
+    pub partition: Option<String>,
+    /// Reads.
+    pub consistency: Consistency,
+    /// Data older than this is warned about; it is never thrown away. Default 10 min.
+    pub max_stale: Duration,
+    /// Longest blocking query. Default 60 s.
+    pub wait: Duration,
+    /// When a smaller answer is believed.
+    pub guard: Guard,
+}
+
+/// Where the agent listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConsulAddress {
+    /// `http://host:port`
+    Http(String, u16),
+    /// `https://host:port`
+    Https(String, u16),
+    /// `unix:///path`
+    Unix(PathBuf),
+}
+
+/// TLS towards the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConsulTls {
+    /// PEM file with the CA; with `ca_path` both empty, the system's roots are not used and https fails.
+    pub ca_file: Option<PathBuf>,
+    /// Folder of PEM files.
+    pub ca_path: Option<PathBuf>,
+    /// PEM client certificate.
+    pub client_cert: Option<PathBuf>,
+    /// Its key.
+    pub client_key: Option<PathBuf>,
+    /// Instead of the address's host.
+    pub server_name: Option<String>,
+    /// `CONSUL_HTTP_SSL_VERIFY=false`.
+    pub skip_verify: bool,
+}
+
+/// Consul's read consistency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// Any server answers; the default.
+    #[default]
+    Stale,
+    /// The leader answers.
+    Default,
+    /// The leader confirms with a quorum first.
+    Consistent,
+}
+
+/// When a smaller answer is believed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guard {
+    /// A list that shrinks by more than this share (0 to 1) is confirmed with a consistent read first. Default 0.5.
+    pub max_removal: f64,
+    /// Over this time. Default 10 s.
+    pub within: Duration,
+    /// Keep the old endpoints when the list becomes empty. Default true.
+    pub keep_on_empty: bool,
+    /// For this long. Default 30 s.
+    pub keep_for: Duration,
+}
+
+/// The forward proxy and the child's environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outbound {
+    /// Where the forward proxy listens.
+    pub proxy: Option<SocketAddr>,
+    /// Services it may call besides the declared upstreams: names, or prefixes ending in `*`.
+    pub allow: Vec<String>,
+    /// `lictor run` exports `<UPSTREAM>_URL`, `_HOST` and `_PORT`. Default true.
+    pub export_env: bool,
+    /// `lictor run` exports `HTTP_PROXY` and `NO_PROXY` too. Default false.
+    pub export_proxy_env: bool,
+}
+
+/// A service that is called.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// The name in the file.
+    pub name: String,
+    /// Its own loopback listener; `None`: through the forward proxy only.
+    pub listen: Option<SocketAddr>,
+    /// Where endpoints come from.
+    pub source: Source,
+    /// What endpoints speak; `None`: what their `Meta.protocol` says, else HTTP/1.1.
+    pub protocol: Option<Protocol>,
+    /// Counts in `/ready`.
+    pub is_required: bool,
+    /// How it is called.
+    pub policy: Policy,
+    /// Routes with a policy of their own.
+    pub routes: Routes,
+    /// Set on every request.
+    pub set_headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Where endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Consul's health endpoint.
+    Consul(Query),
+    /// Fixed `host:port`s.
+    Static(Vec<String>),
+}
+
+/// What is asked of Consul. Equal queries share one watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Query {
+    /// The service.
+    pub service: String,
+    /// All of these tags.
+    pub tags: Vec<String>,
+    /// A filter expression; `version: v2` becomes `Service.Meta.version == "v2"`.
+    pub filter: Option<String>,
+    /// Sort by round-trip time from this node, or `_agent`.
+    pub near: Option<String>,
+    /// Another datacenter.
+    pub datacenter: Option<String>,
+}
+
+/// Trace headers, sampling, export.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// For the data plane.
+    pub settings: TraceSettings,
+    /// Where spans go; `None`: nowhere.
+    pub otlp: Option<Otlp>,
+}
+
+/// The OTLP exporter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Otlp {
+    /// Base or full URL, as the protocol wants it.
+    pub endpoint: String,
+    /// gRPC, or HTTP with protobuf.
+    pub protocol: OtlpProtocol,
+    /// Sent with every export.
+    pub headers: Vec<(String, Secret)>,
+    /// `service.name`.
+    pub service_name: String,
+    /// Further resource attributes.
+    pub resource: BTreeMap<String, String>,
+}
+
+/// How spans travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// Port 4317.
+    Grpc,
+    /// Port 4318, `/v1/traces`.
+    HttpProtobuf,
+}
+
+/// The Prometheus endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Also the metric names that older services use. Default true.
+    pub compat: bool,
+    /// Distinct values of one label before further ones become `other`. Default 200.
+    pub max_label_values: usize,
+}
+
+/// Logs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a `tracing` filter.
+    pub level: String,
+    /// JSON, or text for people.
+    pub format: LogFormat,
+    /// Which requests.
+    pub access: AccessLog,
+}
+
+/// The shape of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For a terminal.
+    Text,
+}
+
+/// The admin listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// All endpoints. Default 127.0.0.1:9901.
+    pub listen: SocketAddr,
+    /// The read-only few.
+    pub public: Option<SocketAddr>,
+}
+
+/// Starting and stopping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// How long the first endpoints may take. Default 30 s.
+    pub start_timeout: Duration,
+    /// How long to wait, still serving, until callers no longer see us. Default 5 s.
+    pub drain_delay: Duration,
+    /// How long requests in flight may take to finish. Default 30 s.
+    pub drain_timeout: Duration,
+    /// From SIGTERM to SIGKILL of the child. Default 10 s.
+    pub kill_after: Duration,
+}

@@ -1,0 +1,29 @@
+//! What the mesh *is* and how policy *decides*.
+//!
+//! This crate has no I/O, no clock and no runtime: time and randomness are arguments. The lexicon, one word an idea:
+//!
+//! - A **service** is what Consul names. An **upstream** is a service that we call, with our [`policy`] for it.
+//! - An **endpoint** is one instance of a service: an address that can be dialled.
+//! - A **listener** is a local address that applications (or, inbound, other sidecars) connect to.
+//! - A **route** is a method and path pattern of an upstream, with its own policy.
+//! - An **attempt** is one try at one endpoint; a request is one or more attempts.
+//! - The **mesh** is the immutable snapshot of all of this that the data plane works from.
+
+pub mod balance;
+pub mod breaker;
+pub mod budget;
+pub mod deadline;
+pub mod health;
+pub mod limits;
+pub mod mesh;
+pub mod outcome;
+pub mod policy;
+pub mod retry;
+pub mod route;
+pub mod secret;
+pub mod trace;
+
+pub use mesh::{Endpoint, EndpointKey, Mesh, Upstream};
+pub use outcome::{Failure, Reason};
+pub use policy::Policy;
+pub use secret::Secret;

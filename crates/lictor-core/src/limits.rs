@@ -1,0 +1,84 @@
+//! Requests in flight to one upstream, counted for the whole process.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::Arc;
+
+/// The counters. Who may wait, and for how long, is the caller's business.
+#[derive(Debug, Default)]
+#[repr(align(64))] // its own cache line: every request writes it
+pub struct InFlight {
+    running: AtomicU32,
+    pending: AtomicU32,
+    connections: AtomicU32,
+}
+
+impl InFlight {
+    /// Takes a place unless `max` are taken.
+    pub fn admit(self: &Arc<Self>, max: u32) -> Option<InFlightPermit> {
+        if self.running.fetch_add(1, Relaxed) >= max {
+            self.running.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(InFlightPermit(Self::clone(self)))
+    }
+
+    /// Joins the waiting unless `max` wait already.
+    pub fn wait(self: &Arc<Self>, max: u32) -> Option<PendingPermit> {
+        if self.pending.fetch_add(1, Relaxed) >= max {
+            self.pending.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(PendingPermit(Self::clone(self)))
+    }
+
+    /// Counts a connection for as long as the permit lives.
+    pub fn connected(self: &Arc<Self>) -> ConnectionPermit {
+        self.connections.fetch_add(1, Relaxed);
+        ConnectionPermit(Self::clone(self))
+    }
+
+    /// Requests now running.
+    pub fn running(&self) -> u32 {
+        self.running.load(Relaxed)
+    }
+
+    /// Requests now waiting.
+    pub fn pending(&self) -> u32 {
+        self.pending.load(Relaxed)
+    }
+
+    /// Connections now open.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+}
+
+/// A running request's place.
+#[derive(Debug)]
+pub struct InFlightPermit(Arc<InFlight>);
+
+impl Drop for InFlightPermit {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A waiting request's place.
+#[derive(Debug)]
+pub struct PendingPermit(Arc<InFlight>);
+
+impl Drop for PendingPermit {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Relaxed);
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct ConnectionPermit(Arc<InFlight>);
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,238 @@
+//! The mesh: one immutable snapshot of everything the data plane may know.
+//!
+//! The control plane builds it with one pure function and hands it to the workers; nobody changes it. What lives on
+//! from one snapshot to the next (breakers, limits, endpoint health) is shared by `Arc`, keyed by name and
+//! [`EndpointKey`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::breaker::Breaker;
+use crate::health::EndpointHealth;
+use crate::limits::InFlight;
+use crate::policy::Policy;
+use crate::route::Routes;
+use crate::secret::Secret;
+use crate::trace::TraceSettings;
+
+/// The whole snapshot.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    /// Grows by one with each published snapshot.
+    pub generation: u64,
+    /// Who we are.
+    pub local: Arc<Local>,
+    /// What the workers listen on, in the configuration's order.
+    pub listeners: Vec<Listener>,
+    /// By name: declared upstreams, and services called through the forward proxy.
+    pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// The forward proxy's allow-list; `None` when there is no forward proxy.
+    pub forward: Option<Forward>,
+    /// The server side; `None` when the application is reached directly.
+    pub inbound: Option<Arc<Inbound>>,
+    /// Trace headers and sampling.
+    pub trace: TraceSettings,
+    /// Which requests are logged.
+    pub access_log: AccessLog,
+}
+
+/// Who we are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Local {
+    /// Our service's name; empty for a caller without one.
+    pub service: String,
+    /// Our instance's id, as registered.
+    pub instance: String,
+}
+
+/// A local address that is listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// What it leads to.
+    pub kind: ListenerKind,
+    /// Where. Port 0 lets the kernel choose.
+    pub address: SocketAddr,
+}
+
+/// What a listener leads to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ListenerKind {
+    /// The upstream of this name.
+    Upstream(Arc<str>),
+    /// Whatever the request's URI or Host names, if the allow-list has it.
+    Forward,
+    /// Our own application.
+    Inbound,
+}
+
+/// Services that the forward proxy may call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forward {
+    /// Exact names, or prefixes ending in `*`. Declared upstreams are always allowed.
+    pub allow: Vec<String>,
+}
+
+impl Forward {
+    /// Whether the list has this service.
+    pub fn allows(&self, service: &str) -> bool {
+        self.allow.iter().any(|entry| match entry.strip_suffix('*') {
+            Some(prefix) => service.starts_with(prefix),
+            None => service == entry,
+        })
+    }
+}
+
+/// The server side: other sidecars' requests to our application.
+#[derive(Clone, Debug)]
+pub struct Inbound {
+    /// The application as an upstream with one endpoint, no retries and no breaker.
+    pub app: Arc<Upstream>,
+    /// Any of these must be in `X-Service-Auth`; empty: not checked.
+    pub tokens: Vec<Secret>,
+}
+
+/// Which requests are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum AccessLog {
+    /// All.
+    #[default]
+    All,
+    /// Status 400 and above, and aborted ones.
+    Errors,
+    /// Errors, and this share (0 to 1) of the others.
+    Sampled(f64),
+    /// None.
+    Off,
+}
+
+/// The protocol spoken to an upstream's endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 by prior knowledge, cleartext.
+    H2c,
+    /// The same, for gRPC: its timeouts, statuses and metrics.
+    Grpc,
+}
+
+impl Protocol {
+    /// Whether endpoints are spoken to in HTTP/2.
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::H2c | Self::Grpc)
+    }
+}
+
+/// A service that we call, with our policy for it.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The name in the configuration.
+    pub name: Arc<str>,
+    /// The service's name in Consul; the same as `name` unless the configuration says otherwise.
+    pub service: Arc<str>,
+    /// What its endpoints speak.
+    pub protocol: Protocol,
+    /// How it is called where no route says otherwise.
+    pub policy: Arc<Policy>,
+    /// Routes with a policy of their own, first match wins.
+    pub routes: Routes,
+    /// Set on every request to it, replacing what the application sent.
+    pub set_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Counts in `/ready`.
+    pub is_required: bool,
+    /// Sorted by key; these may be picked.
+    pub endpoints: Box<[Arc<Endpoint>]>,
+    /// What discovery saw, for messages and pages.
+    pub census: Census,
+    /// Carried over by name.
+    pub breaker: Arc<Breaker>,
+    /// Carried over by name.
+    pub in_flight: Arc<InFlight>,
+}
+
+/// What discovery saw of a service's instances.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Where endpoints come from, for messages: `consul` or `static`.
+    pub source: &'static str,
+    /// False until the first answer (or always true for static endpoints).
+    pub is_known: bool,
+    /// Instances in all.
+    pub total: usize,
+    /// Left out as critical.
+    pub critical: usize,
+    /// Left out as in maintenance.
+    pub maintenance: usize,
+    /// Left out for weight 0, or no usable address or port.
+    pub unusable: usize,
+    /// Kept although the last answer no longer has them (an emptied list that is still in its grace).
+    pub suspect: usize,
+}
+
+/// One instance of a service.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Who it is, across snapshots.
+    pub key: EndpointKey,
+    /// What to dial.
+    pub address: SocketAddr,
+    /// The address as registered, for `Host` and TLS names when it is a host name.
+    pub host: Arc<str>,
+    /// Never 0.
+    pub weight: u32,
+    /// Passing or warning.
+    pub status: Status,
+    /// As registered.
+    pub tags: Vec<String>,
+    /// As registered.
+    pub meta: BTreeMap<String, String>,
+    /// When it was first seen, if that was after the upstream's first answer: slow start counts from here.
+    pub warms_from: Option<Instant>,
+    /// Carried over by key.
+    pub health: Arc<EndpointHealth>,
+}
+
+/// The health of an instance that may be picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// All checks pass.
+    Passing,
+    /// Some check warns; none is critical.
+    Warning,
+    /// No longer in the last answer, kept for a grace (see [`Census::suspect`]).
+    Suspect,
+}
+
+impl Status {
+    /// The word for pages and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passing => "passing",
+            Self::Warning => "warning",
+            Self::Suspect => "suspect",
+        }
+    }
+}
+
+/// Who an endpoint is, across snapshots: the same id at another address is another endpoint.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointKey {
+    /// Consul's node; empty for static endpoints.
+    pub node: Arc<str>,
+    /// Consul's service id; the address for static endpoints.
+    pub id: Arc<str>,
+    /// What is dialled.
+    pub address: SocketAddr,
+}
+
+impl fmt::Debug for EndpointKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.node, self.id, self.address)
+    }
+}
