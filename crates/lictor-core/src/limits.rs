@@ -13,13 +13,20 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// Takes a place unless `max` are taken.
-    pub fn admit(self: &Arc<Self>, max: u32) -> Option<InFlightPermit> {
-        if self.running.fetch_add(1, Relaxed) >= max {
-            self.running.fetch_sub(1, Relaxed);
-            return None;
+    /// Takes a place unless `max` are taken. Whoever got one gives it back with [`InFlight::leave`].
+    ///
+    /// No guard here: a guard would own an `Arc`, and its count would be a second contended write per request.
+    pub fn enter(&self, max: u32) -> bool {
+        let is_admitted = self.running.fetch_add(1, Relaxed) < max;
+        if !is_admitted {
+            self.leave();
         }
-        Some(InFlightPermit(Self::clone(self)))
+        is_admitted
+    }
+
+    /// Gives a place back.
+    pub fn leave(&self) {
+        self.running.fetch_sub(1, Relaxed);
     }
 
     /// Joins the waiting unless `max` wait already.
@@ -50,16 +57,6 @@ impl InFlight {
     /// Connections now open.
     pub fn connections(&self) -> u32 {
         self.connections.load(Relaxed)
-    }
-}
-
-/// A running request's place.
-#[derive(Debug)]
-pub struct InFlightPermit(Arc<InFlight>);
-
-impl Drop for InFlightPermit {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Relaxed);
     }
 }
 
