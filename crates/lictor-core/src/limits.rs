@@ -35,13 +35,13 @@ impl InFlight {
             self.pending.fetch_sub(1, Relaxed);
             return None;
         }
-        Some(PendingPermit(Self::clone(self)))
+        Some(PendingPermit(Arc::clone(self)))
     }
 
     /// Counts a connection for as long as the permit lives.
     pub fn connected(self: &Arc<Self>) -> ConnectionPermit {
         self.connections.fetch_add(1, Relaxed);
-        ConnectionPermit(Self::clone(self))
+        ConnectionPermit(Arc::clone(self))
     }
 
     /// Requests now running.

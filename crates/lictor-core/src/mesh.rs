@@ -51,7 +51,7 @@ pub struct Local {
 }
 
 /// A local address that is listened on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Listener {
     /// What it leads to.
     pub kind: ListenerKind,

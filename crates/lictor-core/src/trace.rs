@@ -1,5 +1,19 @@
 //! Trace context: W3C `traceparent`, B3, and the `X-Trace-ID` / `X-Span-ID` pair of older services.
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const B3: HeaderName = HeaderName::from_static("b3");
+const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
+const B3_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
+const B3_PARENT_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+const LEGACY_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+const LEGACY_SPAN_ID: HeaderName = HeaderName::from_static("x-span-id");
+const LEGACY_PARENT_ID: HeaderName = HeaderName::from_static("x-parent-id");
+
 /// Trace headers and sampling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceSettings {
@@ -18,5 +32,301 @@ pub struct TraceSettings {
 impl Default for TraceSettings {
     fn default() -> Self {
         Self { w3c: true, b3: true, legacy: true, sample: 0.1, export: false }
+    }
+}
+
+/// Where a request stands in its trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    /// Never 0.
+    pub trace_id: u128,
+    /// Our own span, new for each request. Never 0.
+    pub span_id: u64,
+    /// The span that caused it.
+    pub parent: Option<u64>,
+    /// Whether spans of this trace are kept.
+    pub is_sampled: bool,
+    b3: B3Form,
+    keeps_state: bool,
+}
+
+/// How the caller sent B3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum B3Form {
+    None,
+    Single,
+    Multiple,
+}
+
+/// What a caller's headers say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Remote {
+    trace_id: u128,
+    span_id: Option<u64>,
+    is_sampled: Option<bool>,
+}
+
+impl TraceContext {
+    /// Goes on with the caller's trace, `traceparent` before B3 before the older pair, or starts one.
+    pub fn extract(headers: &HeaderMap, settings: &TraceSettings, random: &mut impl FnMut() -> u64) -> Self {
+        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        // Two traceparent headers are as good as none (W3C Trace Context, 3.2).
+        let is_single = headers.get_all(TRACEPARENT).iter().nth(1).is_none();
+        let w3c = text(&TRACEPARENT).filter(|_| is_single).and_then(parse_traceparent);
+        let (b3, b3_form) = if settings.b3 { parse_b3(text) } else { (None, B3Form::None) };
+        let legacy = || if settings.legacy { parse_legacy(text) } else { None };
+        let remote = w3c.or(b3).or_else(legacy);
+        let is_sampled = remote.and_then(|remote| remote.is_sampled);
+        Self {
+            trace_id: remote.map_or_else(|| u128::from(random() | 1) << 64 | u128::from(random()), |it| it.trace_id),
+            span_id: random() | 1,
+            parent: remote.and_then(|remote| remote.span_id),
+            is_sampled: is_sampled.unwrap_or_else(|| (random() >> 11) as f64 / ((1_u64 << 53) as f64) < settings.sample),
+            b3: b3_form,
+            keeps_state: w3c.is_some(),
+        }
+    }
+
+    /// Writes our span as the parent of whatever the upstream does. B3 goes on in the form that it came in.
+    pub fn inject(&self, headers: &mut HeaderMap, settings: &TraceSettings) {
+        if settings.w3c {
+            headers.insert(TRACEPARENT, self.traceparent());
+        }
+        if !self.keeps_state && headers.contains_key(TRACESTATE) {
+            headers.remove(TRACESTATE);
+        }
+        let sampled = if self.is_sampled { "1" } else { "0" };
+        match self.b3 {
+            B3Form::None => (),
+            B3Form::Single => {
+                headers.insert(B3, value(&format!("{:032x}-{:016x}-{sampled}", self.trace_id, self.span_id)));
+            }
+            B3Form::Multiple => {
+                headers.insert(B3_TRACE_ID, value(&format!("{:032x}", self.trace_id)));
+                headers.insert(B3_SPAN_ID, value(&format!("{:016x}", self.span_id)));
+                headers.insert(B3_SAMPLED, HeaderValue::from_static(if self.is_sampled { "1" } else { "0" }));
+                set_parent(headers, B3_PARENT_ID, self.parent);
+            }
+        }
+        if settings.legacy {
+            headers.insert(LEGACY_TRACE_ID, self.trace_id_value());
+            headers.insert(LEGACY_SPAN_ID, self.span_id_value());
+            set_parent(headers, LEGACY_PARENT_ID, self.parent);
+        }
+    }
+
+    /// `00-<trace>-<span>-<flags>`.
+    pub fn traceparent(&self) -> HeaderValue {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        text[3..35].copy_from_slice(&hex_digits::<32>(self.trace_id));
+        text[36..52].copy_from_slice(&hex_digits::<16>(u128::from(self.span_id)));
+        text[54] = if self.is_sampled { b'1' } else { b'0' };
+        HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes")
+    }
+
+    /// 32 hexadecimal digits.
+    pub fn trace_id_value(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&hex_digits::<32>(self.trace_id)).expect("hexadecimal digits")
+    }
+
+    /// 16 hexadecimal digits.
+    pub fn span_id_value(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&hex_digits::<16>(u128::from(self.span_id))).expect("hexadecimal digits")
+    }
+}
+
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::try_from(text).expect("hexadecimal digits and dashes")
+}
+
+fn set_parent(headers: &mut HeaderMap, name: HeaderName, parent: Option<u64>) {
+    match parent {
+        Some(parent) => {
+            let digits = hex_digits::<16>(u128::from(parent));
+            headers.insert(name, HeaderValue::from_bytes(&digits).expect("hexadecimal digits"));
+        }
+        None => {
+            headers.remove(name);
+        }
+    }
+}
+
+/// The lowest `N` digits.
+fn hex_digits<const N: usize>(mut number: u128) -> [u8; N] {
+    let mut digits = [b'0'; N];
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
+        number >>= 4;
+    }
+    digits
+}
+
+/// W3C Trace Context, 3.2: lower-case digits, no zero ids, version ff invalid, later versions may be longer.
+fn parse_traceparent(text: &str) -> Option<Remote> {
+    let text = text.trim();
+    let (version, rest) = (text.get(..2)?, text.get(2..)?);
+    let version = lower_hex(version)?;
+    let is_well_formed = match version {
+        0xff => false,
+        0 => text.len() == 55,
+        _ => text.len() == 55 || text.as_bytes().get(55) == Some(&b'-'),
+    };
+    let mut parts = rest.strip_prefix('-')?.splitn(4, '-');
+    let (trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?);
+    if !is_well_formed || trace.len() != 32 || span.len() != 16 || flags.len() != 2 {
+        return None;
+    }
+    let (trace_id, span_id, flags) = (lower_hex(trace)?, lower_hex(span)? as u64, lower_hex(flags)?);
+    (trace_id != 0 && span_id != 0).then_some(Remote {
+        trace_id,
+        span_id: Some(span_id),
+        is_sampled: Some(flags & 1 == 1),
+    })
+}
+
+/// B3's single header, `trace-span[-sampled[-parent]]` or just a decision, or its several.
+fn parse_b3<'a>(text: impl Fn(&HeaderName) -> Option<&'a str>) -> (Option<Remote>, B3Form) {
+    if let Some(single) = text(&B3) {
+        let mut parts = single.split('-');
+        let ids = parts.next().and_then(any_hex).zip(parts.next().and_then(any_hex));
+        let remote = ids.filter(|(trace, span)| *trace != 0 && *span != 0).map(|(trace_id, span)| Remote {
+            trace_id,
+            span_id: Some(span as u64),
+            is_sampled: parts.next().and_then(decision),
+        });
+        return (remote, B3Form::Single);
+    }
+    let Some(trace_id) = text(&B3_TRACE_ID).and_then(any_hex).filter(|id| *id != 0) else {
+        return (None, B3Form::None);
+    };
+    let span_id = text(&B3_SPAN_ID).and_then(any_hex).map(|id| id as u64).filter(|id| *id != 0);
+    let is_debug = text(&B3_FLAGS) == Some("1");
+    let is_sampled = if is_debug { Some(true) } else { text(&B3_SAMPLED).and_then(decision) };
+    (Some(Remote { trace_id, span_id, is_sampled }), B3Form::Multiple)
+}
+
+fn decision(text: &str) -> Option<bool> {
+    match text {
+        "1" | "d" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// A UUID with or without dashes; the span likewise, of which the last 16 digits count.
+fn parse_legacy<'a>(text: impl Fn(&HeaderName) -> Option<&'a str>) -> Option<Remote> {
+    let id = |name: HeaderName| {
+        let digits: String = text(&name)?.chars().filter(|c| *c != '-').collect();
+        any_hex(&digits).filter(|id| *id != 0)
+    };
+    let span_id = id(LEGACY_SPAN_ID).map(|span| span as u64).filter(|span| *span != 0);
+    Some(Remote { trace_id: id(LEGACY_TRACE_ID)?, span_id, is_sampled: None })
+}
+
+fn lower_hex(text: &str) -> Option<u128> {
+    let is_lower = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if is_lower { u128::from_str_radix(text, 16).ok() } else { None }
+}
+
+fn any_hex(text: &str) -> Option<u128> {
+    let is_id = matches!(text.len(), 16 | 32) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id { u128::from_str_radix(text, 16).ok() } else { None }
+}
+
+/// A new request id: a UUID of version 7 (RFC 9562, section 5.7).
+pub fn request_id(mut random: impl FnMut() -> u64, unix_millis: u64) -> String {
+    let (a, b) = (random() & 0xfff, random() & 0x3fff_ffff_ffff_ffff | 0x8000_0000_0000_0000);
+    let time = unix_millis & 0xffff_ffff_ffff;
+    format!("{:08x}-{:04x}-7{a:03x}-{:04x}-{:012x}", time >> 16, time & 0xffff, b >> 48, b & 0xffff_ffff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect()
+    }
+
+    fn extract(headers: &HeaderMap) -> TraceContext {
+        let mut next = 0;
+        TraceContext::extract(headers, &TraceSettings::default(), &mut || {
+            next += 0x1234_5678_9abc_def1_u64;
+            next
+        })
+    }
+
+    #[test]
+    fn a_callers_trace_goes_on_with_our_span_as_its_child() {
+        let mut map = headers(&[("traceparent", PARENT), ("tracestate", "a=b")]);
+        let context = extract(&map);
+        assert_eq!((context.trace_id, context.parent, context.is_sampled), (TRACE, Some(0x00f0_67aa_0ba9_02b7), true));
+        context.inject(&mut map, &TraceSettings::default());
+        let expected = format!("00-{TRACE:032x}-{:016x}-01", context.span_id);
+        assert_eq!(map["traceparent"], expected.as_str());
+        assert_eq!(map["tracestate"], "a=b");
+        assert_eq!(map["x-trace-id"], format!("{TRACE:032x}").as_str());
+        assert_eq!(map["x-parent-id"], "00f067aa0ba902b7");
+    }
+
+    #[test]
+    fn invalid_parents_start_a_new_trace_and_drop_the_state() {
+        let zero_trace = format!("00-{:032}-00f067aa0ba902b7-01", 0);
+        let zero_span = format!("00-{TRACE:032x}-{:016}-01", 0);
+        let long = format!("{PARENT}-extra");
+        let upper = PARENT.to_uppercase();
+        let version_ff = PARENT.replacen("00", "ff", 1);
+        for wrong in [&zero_trace, &zero_span, &long, &upper, &version_ff, "", "00", "00-1-2-3"] {
+            let mut map = headers(&[("traceparent", wrong), ("tracestate", "a=b")]);
+            let context = extract(&map);
+            assert_ne!(context.trace_id, TRACE, "{wrong}");
+            assert_eq!(context.parent, None, "{wrong}");
+            context.inject(&mut map, &TraceSettings::default());
+            assert!(!map.contains_key("tracestate"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn later_versions_may_be_longer() {
+        let later = PARENT.replacen("00", "01", 1);
+        assert_eq!(extract(&headers(&[("traceparent", &later)])).trace_id, TRACE);
+        assert_eq!(extract(&headers(&[("traceparent", &format!("{later}-more"))])).trace_id, TRACE);
+        assert_ne!(extract(&headers(&[("traceparent", &format!("{later}more"))])).trace_id, TRACE);
+    }
+
+    #[test]
+    fn b3_comes_out_in_the_form_that_it_came_in() {
+        let mut single = headers(&[("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1")]);
+        let context = extract(&single);
+        assert_eq!(context.parent, Some(0xe457_b5a2_e4d8_6bd1));
+        context.inject(&mut single, &TraceSettings::default());
+        assert!(single["b3"].to_str().unwrap().starts_with("80f198ee56343ba864fe8b2a57d3eff7-"));
+        let multiple = [
+            ("x-b3-traceid", "e457b5a2e4d86bd1"),
+            ("x-b3-spanid", "e457b5a2e4d86bd1"),
+            ("x-b3-sampled", "0"),
+        ];
+        let mut map = headers(&multiple);
+        let context = extract(&map);
+        assert_eq!((context.trace_id, context.is_sampled), (0xe457_b5a2_e4d8_6bd1, false));
+        context.inject(&mut map, &TraceSettings::default());
+        assert_eq!(map["x-b3-parentspanid"], "e457b5a2e4d86bd1");
+        assert!(!map.contains_key("b3"));
+    }
+
+    #[test]
+    fn an_older_services_uuid_is_the_trace() {
+        let context = extract(&headers(&[("x-trace-id", "0192f3c1-5d2e-7abc-8def-0123456789ab")]));
+        assert_eq!(context.trace_id, 0x0192_f3c1_5d2e_7abc_8def_0123_4567_89ab);
+        assert_ne!(extract(&headers(&[("x-trace-id", "req_17")])).trace_id, 0);
+    }
+
+    #[test]
+    fn request_ids_are_version_7_uuids() {
+        let id = request_id(|| u64::MAX, 0x0192_f3c1_5d2e);
+        assert_eq!(id, "0192f3c1-5d2e-7fff-bfff-ffffffffffff");
     }
 }

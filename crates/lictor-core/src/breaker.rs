@@ -1,0 +1,446 @@
+//! A service's circuit breaker: closed, open, half-open.
+//!
+//! One per upstream and process, shared by all workers. Closed, it costs one relaxed load to admit and one addition to
+//! finish; the mutex guards changes of state and the half-open state, both rare.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::outcome::Reason;
+use crate::policy::{BreakerPolicy, ErrorRate};
+
+const BUCKETS: usize = 10;
+
+/// The breaker.
+#[derive(Debug)]
+pub struct Breaker {
+    epoch: Instant,
+    state: AtomicU8,
+    consecutive: AtomicU32,
+    buckets: [Bucket; BUCKETS],
+    slow: Mutex<Slow>,
+}
+
+/// The states, in the encoding of the older services' gauge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BreakerState {
+    /// Requests pass.
+    Closed,
+    /// Requests are refused.
+    Open,
+    /// A few probes pass.
+    HalfOpen,
+}
+
+impl BreakerState {
+    /// The word for labels and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
+
+    /// `circuit_breaker_state`.
+    pub fn as_gauge(self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::Open => 1,
+            Self::HalfOpen => 2,
+        }
+    }
+}
+
+/// Leave to send. It has to be given back with [`Breaker::finish`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// The breaker was closed.
+    Closed,
+    /// One of the half-open state's probes.
+    Probe,
+}
+
+/// How an admitted request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The service works.
+    Success,
+    /// It does not.
+    Failure(Reason),
+    /// It says nothing about the service: the client went away, say.
+    Unknown,
+}
+
+/// A change of state, to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Before.
+    pub from: BreakerState,
+    /// After.
+    pub to: BreakerState,
+    /// Why.
+    pub cause: &'static str,
+}
+
+/// The breaker for a page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BreakerView {
+    /// Now.
+    pub state: BreakerState,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Since the last change.
+    pub since_ms: u64,
+    /// Until a probe may go, while open.
+    pub next_probe_ms: Option<u64>,
+    /// Of the last change.
+    pub cause: &'static str,
+    /// How often it has opened.
+    pub opened_total: u64,
+}
+
+/// A slice of the error-rate window: the slice's number, requests and failures in one word, so that all three change
+/// at once.
+#[derive(Debug, Default)]
+struct Bucket(AtomicU64);
+
+#[derive(Debug)]
+struct Slow {
+    changed: Instant,
+    /// Open: when a probe may go.
+    probe_at: Instant,
+    probes: u32,
+    successes: u32,
+    cause: &'static str,
+    opened_total: u64,
+}
+
+impl Breaker {
+    /// Closed.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            epoch: now,
+            state: AtomicU8::new(BreakerState::Closed.as_gauge()),
+            consecutive: AtomicU32::new(0),
+            buckets: Default::default(),
+            slow: Mutex::new(Slow {
+                changed: now,
+                probe_at: now,
+                probes: 0,
+                successes: 0,
+                cause: "start",
+                opened_total: 0,
+            }),
+        }
+    }
+
+    /// Leave to send, or the time until it is worth asking again.
+    pub fn admit(&self, policy: &BreakerPolicy, now: Instant) -> Result<Admission, Duration> {
+        if !policy.enabled || self.state() == BreakerState::Closed {
+            return Ok(Admission::Closed);
+        }
+        let mut slow = self.slow.lock();
+        match self.state() {
+            BreakerState::Closed => Ok(Admission::Closed),
+            BreakerState::Open if now < slow.probe_at => Err(slow.probe_at - now),
+            BreakerState::Open => {
+                self.change(&mut slow, BreakerState::HalfOpen, "recovery_timeout", now);
+                slow.probes = 1;
+                Ok(Admission::Probe)
+            }
+            BreakerState::HalfOpen if slow.probes < policy.half_open_max => {
+                slow.probes += 1;
+                Ok(Admission::Probe)
+            }
+            BreakerState::HalfOpen => Err(Duration::from_secs(1)),
+        }
+    }
+
+    /// Takes the leave back and counts the verdict.
+    pub fn finish(
+        &self,
+        policy: &BreakerPolicy,
+        admission: Admission,
+        verdict: Verdict,
+        now: Instant,
+    ) -> Option<Transition> {
+        if !policy.enabled {
+            return None;
+        }
+        match admission {
+            Admission::Closed => self.count(policy, verdict, now),
+            Admission::Probe => self.probed(policy, verdict, now),
+        }
+    }
+
+    /// A new healthy instance appeared: there is no need to wait any longer for a probe.
+    pub fn topology_changed(&self, now: Instant) -> Option<Transition> {
+        if self.state() != BreakerState::Open {
+            return None;
+        }
+        let mut slow = self.slow.lock();
+        if self.state() != BreakerState::Open {
+            return None;
+        }
+        Some(self.change(&mut slow, BreakerState::HalfOpen, "new_instance", now))
+    }
+
+    /// Now.
+    pub fn state(&self) -> BreakerState {
+        match self.state.load(Relaxed) {
+            0 => BreakerState::Closed,
+            1 => BreakerState::Open,
+            _ => BreakerState::HalfOpen,
+        }
+    }
+
+    /// For a page.
+    pub fn view(&self, now: Instant) -> BreakerView {
+        let slow = self.slow.lock();
+        let state = self.state();
+        let wait = slow.probe_at.saturating_duration_since(now).as_millis() as u64;
+        BreakerView {
+            state,
+            failures: self.consecutive.load(Relaxed),
+            since_ms: now.saturating_duration_since(slow.changed).as_millis() as u64,
+            next_probe_ms: (state == BreakerState::Open).then_some(wait),
+            cause: slow.cause,
+            opened_total: slow.opened_total,
+        }
+    }
+
+    fn count(&self, policy: &BreakerPolicy, verdict: Verdict, now: Instant) -> Option<Transition> {
+        let reason = match verdict {
+            Verdict::Unknown => return None,
+            Verdict::Success => {
+                if self.consecutive.load(Relaxed) != 0 {
+                    self.consecutive.store(0, Relaxed);
+                }
+                if let Some(rate) = &policy.error_rate {
+                    self.bucket(rate, now, 0);
+                }
+                return None;
+            }
+            Verdict::Failure(reason) => reason,
+        };
+        // A request admitted while closed may end when the breaker has opened already: it changes nothing then.
+        if self.state() != BreakerState::Closed {
+            return None;
+        }
+        let in_a_row = self.consecutive.fetch_add(1, Relaxed) + 1;
+        let is_rate_exceeded = policy.error_rate.as_ref().is_some_and(|rate| {
+            self.bucket(rate, now, 1);
+            self.is_exceeded(rate, now)
+        });
+        if in_a_row < policy.failure_threshold && !is_rate_exceeded {
+            return None;
+        }
+        let mut slow = self.slow.lock();
+        if self.state() != BreakerState::Closed {
+            return None;
+        }
+        Some(self.open(&mut slow, policy, reason.as_str(), now))
+    }
+
+    fn probed(&self, policy: &BreakerPolicy, verdict: Verdict, now: Instant) -> Option<Transition> {
+        let mut slow = self.slow.lock();
+        if self.state() != BreakerState::HalfOpen {
+            return None; // another probe has decided
+        }
+        slow.probes = slow.probes.saturating_sub(1);
+        match verdict {
+            Verdict::Unknown => None,
+            Verdict::Failure(reason) => Some(self.open(&mut slow, policy, reason.as_str(), now)),
+            Verdict::Success => {
+                slow.successes += 1;
+                if slow.successes < policy.success_threshold {
+                    return None;
+                }
+                for bucket in &self.buckets {
+                    bucket.0.store(0, Relaxed);
+                }
+                Some(self.change(&mut slow, BreakerState::Closed, "success_threshold", now))
+            }
+        }
+    }
+
+    fn open(&self, slow: &mut Slow, policy: &BreakerPolicy, cause: &'static str, now: Instant) -> Transition {
+        slow.probe_at = now + policy.recovery_timeout;
+        slow.opened_total += 1;
+        self.change(slow, BreakerState::Open, cause, now)
+    }
+
+    fn change(&self, slow: &mut Slow, to: BreakerState, cause: &'static str, now: Instant) -> Transition {
+        let from = self.state();
+        slow.changed = now;
+        slow.cause = cause;
+        slow.probes = 0;
+        slow.successes = 0;
+        if to == BreakerState::Closed {
+            self.consecutive.store(0, Relaxed);
+        }
+        self.state.store(to.as_gauge(), Relaxed);
+        Transition { from, to, cause }
+    }
+
+    /// Adds a request to its slice of the window; a slice from an earlier round starts over.
+    fn bucket(&self, rate: &ErrorRate, now: Instant, failures: u64) {
+        let number = self.slice(rate, now);
+        let bucket = &self.buckets[(number % BUCKETS as u64) as usize].0;
+        let word = bucket.load(Relaxed);
+        if word >> 48 == number & 0xffff && word & 0xff_ffff != 0xff_ffff {
+            bucket.fetch_add(failures << 24 | 1, Relaxed);
+        } else if word >> 48 != number & 0xffff {
+            // Losing a race here loses one count of a ratio.
+            let _ = bucket.compare_exchange(word, number << 48 | failures << 24 | 1, Relaxed, Relaxed);
+        }
+    }
+
+    fn is_exceeded(&self, rate: &ErrorRate, now: Instant) -> bool {
+        let number = self.slice(rate, now);
+        let (mut requests, mut failures) = (0, 0);
+        for bucket in &self.buckets {
+            let word = bucket.0.load(Relaxed);
+            let age = (number & 0xffff).wrapping_sub(word >> 48) & 0xffff;
+            if age < BUCKETS as u64 {
+                requests += word & 0xff_ffff;
+                failures += word >> 24 & 0xff_ffff;
+            }
+        }
+        requests >= u64::from(rate.min_requests) && failures as f64 >= requests as f64 * rate.threshold
+    }
+
+    /// The number of the current slice; from 1, so that an empty word belongs to none.
+    fn slice(&self, rate: &ErrorRate, now: Instant) -> u64 {
+        let width = (rate.window / BUCKETS as u32).max(Duration::from_millis(1));
+        let number = now.saturating_duration_since(self.epoch).as_nanos() / width.as_nanos();
+        number as u64 % 0xffff + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAILED: Verdict = Verdict::Failure(Reason::ConnectRefused);
+
+    fn request(breaker: &Breaker, policy: &BreakerPolicy, verdict: Verdict, now: Instant) -> Option<Transition> {
+        let admission = breaker.admit(policy, now).ok()?;
+        breaker.finish(policy, admission, verdict, now)
+    }
+
+    fn opened(policy: &BreakerPolicy, now: Instant) -> Breaker {
+        let breaker = Breaker::new(now);
+        for _ in 0..policy.failure_threshold {
+            request(&breaker, policy, FAILED, now);
+        }
+        assert_eq!(breaker.state(), BreakerState::Open);
+        breaker
+    }
+
+    #[test]
+    fn five_failures_in_a_row_open_it_and_four_do_not() {
+        let (policy, now) = (BreakerPolicy::default(), Instant::now());
+        let breaker = Breaker::new(now);
+        for verdict in [FAILED, FAILED, FAILED, FAILED, Verdict::Success, FAILED, FAILED, FAILED, FAILED] {
+            assert_eq!(request(&breaker, &policy, verdict, now), None);
+        }
+        let change = request(&breaker, &policy, FAILED, now).unwrap();
+        assert_eq!((change.to, change.cause), (BreakerState::Open, "connect_refused"));
+        assert_eq!(breaker.admit(&policy, now), Err(policy.recovery_timeout));
+        assert_eq!(breaker.view(now).next_probe_ms, Some(60_000));
+    }
+
+    #[test]
+    fn half_of_twenty_open_it_although_never_five_in_a_row() {
+        let (policy, now) = (BreakerPolicy::default(), Instant::now());
+        let breaker = Breaker::new(now);
+        let mut requests = 0;
+        while breaker.state() == BreakerState::Closed {
+            let at = now + Duration::from_millis(requests * 100);
+            request(&breaker, &policy, if requests % 2 == 0 { Verdict::Success } else { FAILED }, at);
+            requests += 1;
+            assert!(requests <= 20);
+        }
+        assert_eq!(requests, 20);
+    }
+
+    #[test]
+    fn failures_older_than_the_window_are_forgotten() {
+        let (policy, now) = (BreakerPolicy::default(), Instant::now());
+        let breaker = Breaker::new(now);
+        for second in 0..300 {
+            let at = now + Duration::from_secs(second);
+            request(&breaker, &policy, if second % 2 == 0 { FAILED } else { Verdict::Success }, at);
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed, "10 requests in a window are too few to judge");
+    }
+
+    #[test]
+    fn one_probe_at_a_time_and_three_successes_close_it() {
+        let (policy, now) = (BreakerPolicy::default(), Instant::now());
+        let breaker = opened(&policy, now);
+        let later = now + policy.recovery_timeout;
+        for success in 1..=3 {
+            let probe = breaker.admit(&policy, later).unwrap();
+            assert_eq!(probe, Admission::Probe);
+            assert!(breaker.admit(&policy, later).is_err(), "a second probe");
+            let change = breaker.finish(&policy, probe, Verdict::Success, later);
+            assert_eq!(change.is_some(), success == 3);
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(breaker.view(later).failures, 0);
+    }
+
+    #[test]
+    fn a_failed_probe_opens_it_again_and_an_abandoned_one_frees_its_place() {
+        let (policy, now) = (BreakerPolicy::default(), Instant::now());
+        let breaker = opened(&policy, now);
+        let later = now + policy.recovery_timeout;
+        assert_eq!(request(&breaker, &policy, Verdict::Unknown, later), None);
+        let change = request(&breaker, &policy, FAILED, later).unwrap();
+        assert_eq!(change.to, BreakerState::Open);
+        assert_eq!(breaker.admit(&policy, later), Err(policy.recovery_timeout));
+    }
+
+    #[test]
+    fn late_failures_do_not_disturb_a_half_open_breaker() {
+        let (policy, now) = (BreakerPolicy::default(), Instant::now());
+        let breaker = Breaker::new(now);
+        let early: Vec<_> = (0..10).map(|_| breaker.admit(&policy, now).unwrap()).collect();
+        for _ in 0..5 {
+            request(&breaker, &policy, FAILED, now);
+        }
+        let later = now + policy.recovery_timeout;
+        let probe = breaker.admit(&policy, later).unwrap();
+        for admission in early {
+            assert_eq!(breaker.finish(&policy, admission, FAILED, later), None);
+        }
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        breaker.finish(&policy, probe, Verdict::Success, later);
+    }
+
+    #[test]
+    fn a_new_instance_ends_the_wait() {
+        let (policy, now) = (BreakerPolicy::default(), Instant::now());
+        let breaker = opened(&policy, now);
+        assert_eq!(breaker.topology_changed(now).unwrap().to, BreakerState::HalfOpen);
+        assert_eq!(breaker.admit(&policy, now), Ok(Admission::Probe));
+        assert_eq!(breaker.topology_changed(now), None);
+    }
+
+    #[test]
+    fn switched_off_it_never_opens() {
+        let (policy, now) = (BreakerPolicy { enabled: false, ..BreakerPolicy::default() }, Instant::now());
+        let breaker = Breaker::new(now);
+        for _ in 0..100 {
+            assert_eq!(request(&breaker, &policy, FAILED, now), None);
+        }
+        assert!(breaker.admit(&policy, now).is_ok());
+    }
+}

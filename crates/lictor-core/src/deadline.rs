@@ -1,0 +1,161 @@
+//! How long a request may still take: our own limit, and the caller's.
+
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+
+use crate::outcome::Reason;
+
+/// The end of a request's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    ours: Option<Instant>,
+    callers: Option<Instant>,
+}
+
+impl Deadline {
+    /// Starts the clock: `total` is our policy's, `callers` what the caller's headers say is left.
+    pub fn start(now: Instant, total: Option<Duration>, callers: Option<Duration>) -> Self {
+        let after = |limit: Duration| now.checked_add(limit);
+        Self { ours: total.and_then(after), callers: callers.and_then(after) }
+    }
+
+    /// The earlier of both.
+    pub fn at(&self) -> Option<Instant> {
+        match (self.ours, self.callers) {
+            (Some(ours), Some(callers)) => Some(ours.min(callers)),
+            (ours, callers) => ours.or(callers),
+        }
+    }
+
+    /// What is left; `None` without a limit.
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+        self.at().map(|at| at.saturating_duration_since(now))
+    }
+
+    /// Whether nothing is left.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.at().is_some_and(|at| at <= now)
+    }
+
+    /// Which limit it is that ends first.
+    pub fn reason(&self) -> Reason {
+        match (self.ours, self.callers) {
+            (Some(ours), Some(callers)) if callers < ours => Reason::DeadlineExceeded,
+            (None, Some(_)) => Reason::DeadlineExceeded,
+            _ => Reason::Timeout,
+        }
+    }
+
+    /// The caller's own deadline: it holds for streams too.
+    pub fn callers(&self) -> Option<Instant> {
+        self.callers
+    }
+}
+
+/// What the caller's headers leave: the smallest of `grpc-timeout`, `X-Request-Timeout-Ms`, `X-Lictor-Timeout`, and
+/// (for migration) `x-envoy-upstream-rq-timeout-ms` and `l5d-timeout`. Malformed values are ignored.
+pub fn callers_deadline(headers: &HeaderMap) -> Option<Duration> {
+    const PARSERS: [(&str, fn(&[u8]) -> Option<Duration>); 5] = [
+        ("x-request-timeout-ms", parse_millis),
+        ("grpc-timeout", parse_grpc_timeout),
+        ("x-lictor-timeout", parse_duration),
+        ("x-envoy-upstream-rq-timeout-ms", parse_millis),
+        ("l5d-timeout", parse_duration),
+    ];
+    PARSERS.iter().filter_map(|(name, parse)| parse(headers.get(*name)?.as_bytes())).min()
+}
+
+/// A whole number of milliseconds.
+pub fn parse_millis(value: &[u8]) -> Option<Duration> {
+    number(value).map(Duration::from_millis)
+}
+
+/// At most eight digits and one of `H M S m u n` (gRPC over HTTP/2, "Requests").
+pub fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let count = number(digits)?;
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// The most exact form that fits in eight digits; never longer than what is left.
+pub fn format_grpc_timeout(left: Duration) -> String {
+    const MAX: u128 = 99_999_999;
+    if left.as_micros() <= MAX {
+        format!("{}u", left.as_micros())
+    } else if left.as_millis() <= MAX {
+        format!("{}m", left.as_millis())
+    } else {
+        format!("{}S", u128::from(left.as_secs()).min(MAX))
+    }
+}
+
+/// `2s`, `100ms`, or milliseconds.
+fn parse_duration(value: &[u8]) -> Option<Duration> {
+    if let Some(digits) = value.strip_suffix(b"ms") {
+        return parse_millis(digits);
+    }
+    match value.strip_suffix(b"s") {
+        Some(digits) => number(digits).map(Duration::from_secs),
+        None => parse_millis(value),
+    }
+}
+
+/// Digits only, so that no sign, space or overflow gets through.
+fn number(digits: &[u8]) -> Option<u64> {
+    let is_plain = !digits.is_empty() && digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit);
+    is_plain.then(|| digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_earlier_limit_ends_it_and_gives_the_reason() {
+        let now = Instant::now();
+        let (short, long) = (Duration::from_secs(1), Duration::from_secs(9));
+        let ours = Deadline::start(now, Some(short), Some(long));
+        assert_eq!((ours.remaining(now), ours.reason()), (Some(short), Reason::Timeout));
+        let callers = Deadline::start(now, Some(long), Some(short));
+        assert_eq!((callers.remaining(now), callers.reason()), (Some(short), Reason::DeadlineExceeded));
+        assert!(callers.is_over(now + short));
+        assert_eq!(Deadline::start(now, None, None).at(), None);
+    }
+
+    #[test]
+    fn the_smallest_header_counts_and_nonsense_does_not() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("grpc-timeout", "2S"), ("x-request-timeout-ms", "1500"), ("l5d-timeout", "-1s")] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        assert_eq!(callers_deadline(&headers), Some(Duration::from_millis(1500)));
+    }
+
+    #[test]
+    fn grpc_timeouts_survive_the_round_trip_rounded_down() {
+        for (text, expected) in [("1H", 3600_000), ("5M", 300_000), ("99999999m", 99_999_999), ("7u", 0)] {
+            assert_eq!(parse_grpc_timeout(text.as_bytes()).unwrap().as_millis(), expected);
+        }
+        for wrong in ["", "S", "123456789S", "1x", "+1S", "1 S"] {
+            assert_eq!(parse_grpc_timeout(wrong.as_bytes()), None, "{wrong}");
+        }
+        for left in [Duration::from_nanos(1_500), Duration::from_secs(200), Duration::from_secs(200_000)] {
+            let parsed = parse_grpc_timeout(format_grpc_timeout(left).as_bytes()).unwrap();
+            assert!(parsed <= left && left - parsed < Duration::from_secs(1));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! One endpoint's health as this process has seen it: ejected after too many failures in a row, readmitted by time.
+//!
+//! Shared by all workers, carried over from mesh to mesh. A success costs one relaxed load.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::mesh::Endpoint;
+use crate::policy::EjectionPolicy;
+
+/// An endpoint's state.
+#[derive(Debug)]
+pub struct EndpointHealth {
+    epoch: Instant,
+    consecutive: AtomicU32,
+    /// Ejections that still count towards the length of the next.
+    ejections: AtomicU32,
+    /// Microseconds since `epoch`; 0: never.
+    ejected_until: AtomicU64,
+    draining_until: AtomicU64,
+}
+
+impl EndpointHealth {
+    /// Healthy.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            epoch: now,
+            consecutive: AtomicU32::new(0),
+            ejections: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+            draining_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether it is having a rest.
+    pub fn is_ejected(&self, now: Instant) -> bool {
+        let until = self.ejected_until.load(Relaxed);
+        until != 0 && until > self.micros(now)
+    }
+
+    /// How long the rest still is.
+    pub fn ejected_for(&self, now: Instant) -> Option<Duration> {
+        let left = self.ejected_until.load(Relaxed).saturating_sub(self.micros(now));
+        (left > 0).then(|| Duration::from_micros(left))
+    }
+
+    /// An attempt went well.
+    pub fn succeeded(&self) {
+        if self.consecutive.load(Relaxed) != 0 {
+            self.consecutive.store(0, Relaxed);
+        }
+    }
+
+    /// An attempt failed. True when that is one too many: the caller asks [`may_eject`] and then ejects.
+    pub fn failed(&self, policy: &EjectionPolicy, now: Instant) -> bool {
+        let failures = self.consecutive.fetch_add(1, Relaxed) + 1;
+        policy.consecutive != 0 && failures >= policy.consecutive && !self.is_ejected(now)
+    }
+
+    /// Gives it a rest: `base`, twice as long with each further ejection, at most `max`. The count is forgotten after
+    /// a quiet time of ten times the longest rest.
+    pub fn eject(&self, policy: &EjectionPolicy, now: Instant) -> Duration {
+        let now_micros = self.micros(now);
+        let since = now_micros.saturating_sub(self.ejected_until.load(Relaxed));
+        let is_long_ago = Duration::from_micros(since) > policy.max * 10;
+        let earlier = if is_long_ago { 0 } else { self.ejections.load(Relaxed) };
+        let rest = policy.base.saturating_mul(1 << earlier.min(20)).min(policy.max);
+        self.ejections.store(earlier + 1, Relaxed);
+        self.consecutive.store(0, Relaxed);
+        self.ejected_until.store((now_micros + rest.as_micros() as u64).max(1), Relaxed);
+        rest
+    }
+
+    /// Ends the rest.
+    pub fn readmit(&self) {
+        self.ejected_until.store(0, Relaxed);
+        self.consecutive.store(0, Relaxed);
+    }
+
+    /// Ejections that still count.
+    pub fn ejections(&self) -> u32 {
+        self.ejections.load(Relaxed)
+    }
+
+    /// Failures in a row.
+    pub fn consecutive_failures(&self) -> u32 {
+        self.consecutive.load(Relaxed)
+    }
+
+    /// It said that it is stopping: leave it alone until then.
+    pub fn drain(&self, until: Instant) {
+        self.draining_until.store(self.micros(until).max(1), Relaxed);
+    }
+
+    /// Whether it is stopping.
+    pub fn is_draining(&self, now: Instant) -> bool {
+        let until = self.draining_until.load(Relaxed);
+        until != 0 && until > self.micros(now)
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_micros() as u64
+    }
+}
+
+/// Whether the group can spare one more: never the last one, and at most `max_share` of them, though of two or more
+/// one may always go (as in Envoy).
+pub fn may_eject(endpoints: &[Arc<Endpoint>], policy: &EjectionPolicy, now: Instant) -> bool {
+    let ejected = endpoints.iter().filter(|endpoint| endpoint.health.is_ejected(now)).count();
+    let allowed = ((endpoints.len() as f64 * policy.max_share) as usize).max(1);
+    ejected < allowed && ejected + 1 < endpoints.len()
+}
+
+/// Whether so few are left that ejection does more harm than good.
+pub fn is_panic(endpoints: &[Arc<Endpoint>], threshold: f64, now: Instant) -> bool {
+    let healthy = endpoints.iter().filter(|endpoint| !endpoint.health.is_ejected(now)).count();
+    !endpoints.is_empty() && (healthy as f64) < endpoints.len() as f64 * threshold
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::mesh::{EndpointKey, Status};
+
+    fn endpoints(count: u16, now: Instant) -> Vec<Arc<Endpoint>> {
+        (0..count)
+            .map(|port| {
+                let address = ([127, 0, 0, 1], port + 1).into();
+                let key = EndpointKey { node: "n".into(), id: format!("id-{port}").into(), address };
+                Arc::new(Endpoint {
+                    key,
+                    address,
+                    host: "127.0.0.1".into(),
+                    weight: 1,
+                    status: Status::Passing,
+                    tags: vec![],
+                    meta: BTreeMap::new(),
+                    warms_from: None,
+                    health: Arc::new(EndpointHealth::new(now)),
+                })
+            })
+            .collect()
+    }
+
+    #[test]
+    fn five_failures_in_a_row_eject_and_a_success_between_starts_over() {
+        let (policy, now) = (EjectionPolicy::default(), Instant::now());
+        let health = EndpointHealth::new(now);
+        assert!((0..4).all(|_| !health.failed(&policy, now)));
+        health.succeeded();
+        assert!((0..4).all(|_| !health.failed(&policy, now)));
+        assert!(health.failed(&policy, now));
+    }
+
+    #[test]
+    fn each_rest_is_twice_as_long_up_to_the_longest() {
+        let (policy, mut now) = (EjectionPolicy::default(), Instant::now());
+        let health = EndpointHealth::new(now);
+        for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
+            let rest = health.eject(&policy, now);
+            assert_eq!(rest, Duration::from_secs(expected));
+            assert!(health.is_ejected(now) && !health.is_ejected(now + rest));
+            now += rest;
+        }
+        assert_eq!(health.eject(&policy, now + Duration::from_secs(3600)), policy.base);
+    }
+
+    #[test]
+    fn the_last_endpoint_is_never_ejected() {
+        let (policy, now) = (EjectionPolicy::default(), Instant::now());
+        assert!(!may_eject(&endpoints(1, now), &policy, now));
+        let two = endpoints(2, now);
+        assert!(may_eject(&two, &policy, now));
+        two[0].health.eject(&policy, now);
+        assert!(!may_eject(&two, &policy, now));
+    }
+
+    #[test]
+    fn at_most_half_are_ejected() {
+        let (policy, now) = (EjectionPolicy::default(), Instant::now());
+        let ten = endpoints(10, now);
+        let ejected = ten
+            .iter()
+            .filter(|endpoint| {
+                let may = may_eject(&ten, &policy, now);
+                if may {
+                    endpoint.health.eject(&policy, now);
+                }
+                may
+            })
+            .count();
+        assert_eq!(ejected, 5);
+        assert!(!is_panic(&ten, 0.5, now) && is_panic(&ten, 0.6, now));
+    }
+}

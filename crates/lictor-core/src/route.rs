@@ -1,0 +1,204 @@
+//! Routes: method and path patterns of an upstream that have a policy of their own.
+
+use std::sync::Arc;
+
+use http::Method;
+use thiserror::Error;
+
+use crate::policy::Policy;
+
+/// An upstream's routes; the first match wins.
+#[derive(Clone, Debug, Default)]
+pub struct Routes(Arc<[Route]>);
+
+impl Routes {
+    /// In the order of the configuration.
+    pub fn new(routes: Vec<Route>) -> Self {
+        Self(routes.into())
+    }
+
+    /// The first route that matches.
+    pub fn find(&self, method: &Method, path: &str) -> Option<&Route> {
+        self.0.iter().find(|route| route.matches(method, path))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Route> {
+        self.0.iter()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'a> IntoIterator for &'a Routes {
+    type Item = &'a Route;
+    type IntoIter = std::slice::Iter<'a, Route>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// One pattern and its policy.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The path pattern as written: `/users/{id}`. Also the metric label.
+    pub label: Arc<str>,
+    /// How requests that match are called.
+    pub policy: Arc<Policy>,
+    /// Whether a second processing is harmless, if the route says.
+    pub is_idempotent: Option<bool>,
+    method: Option<Method>,
+    segments: Vec<Segment>,
+    takes_rest: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    Any,
+}
+
+/// A route's text is not a pattern.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum RouteError {
+    /// No text.
+    #[error("a route needs a path, such as `GET /users/{{id}}`")]
+    Empty,
+    /// The path does not start at the root.
+    #[error("the path `{0}` must start with `/`")]
+    NotAbsolute(String),
+    /// Not a method.
+    #[error("`{0}` is not an HTTP method")]
+    Method(String),
+    /// A star that is not the whole last segment.
+    #[error("`*` may only be the last segment of `{0}`")]
+    Star(String),
+    /// Braces that do not enclose a whole segment.
+    #[error("`{0}`: `{{name}}` must be a whole segment with a name")]
+    Brace(String),
+    /// Something that is not part of a path.
+    #[error("`{0}` must be a path without query, fragment or spaces")]
+    NotPath(String),
+}
+
+impl Route {
+    /// Parses `GET /users/{id}`, `/users/*`, `POST /orders`. `{name}` is one segment that is not empty, a last `*` is
+    /// the rest of the path, which may be empty. The query is not part of the path.
+    pub fn parse(text: &str, policy: Arc<Policy>, is_idempotent: Option<bool>) -> Result<Self, RouteError> {
+        let text = text.trim();
+        let (method, path) = match text.split_once(char::is_whitespace) {
+            Some((method, path)) => (Some(parse_method(method)?), path.trim()),
+            None => (None, text),
+        };
+        if path.is_empty() {
+            return Err(RouteError::Empty);
+        }
+        if !path.starts_with('/') {
+            return Err(RouteError::NotAbsolute(path.to_owned()));
+        }
+        if path.contains(|c: char| c.is_whitespace() || matches!(c, '?' | '#')) {
+            return Err(RouteError::NotPath(path.to_owned()));
+        }
+        let (body, takes_rest) = match path.strip_suffix("/*") {
+            Some(body) => (body, true),
+            None => (path, false),
+        };
+        let segments = parse_segments(body, path)?;
+        Ok(Self { label: Arc::from(path), policy, is_idempotent, method, segments, takes_rest })
+    }
+
+    /// The method it is for; `None` is any.
+    pub fn method(&self) -> Option<&Method> {
+        self.method.as_ref()
+    }
+
+    fn matches(&self, method: &Method, path: &str) -> bool {
+        if self.method.as_ref().is_some_and(|wanted| wanted != method) {
+            return false;
+        }
+        let mut given = path.strip_prefix('/').unwrap_or(path).split('/');
+        for segment in &self.segments {
+            let Some(part) = given.next() else { return false };
+            let fits = match segment {
+                Segment::Literal(literal) => literal == part,
+                Segment::Any => !part.is_empty(),
+            };
+            if !fits {
+                return false;
+            }
+        }
+        self.takes_rest || given.next().is_none()
+    }
+}
+
+fn parse_method(method: &str) -> Result<Method, RouteError> {
+    let is_usual = method.bytes().all(|byte| byte.is_ascii_uppercase());
+    Method::from_bytes(method.as_bytes()).ok().filter(|_| is_usual).ok_or_else(|| RouteError::Method(method.to_owned()))
+}
+
+fn parse_segments(body: &str, path: &str) -> Result<Vec<Segment>, RouteError> {
+    let body = body.strip_prefix('/').unwrap_or(body);
+    if body.is_empty() && path != "/" {
+        return Ok(Vec::new()); // `/*`
+    }
+    body.split('/')
+        .map(|part| match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+            Some(name) if !name.is_empty() && !name.contains(['{', '}', '*']) => Ok(Segment::Any),
+            Some(_) => Err(RouteError::Brace(path.to_owned())),
+            None if part.contains('*') => Err(RouteError::Star(path.to_owned())),
+            None if part.contains(['{', '}']) => Err(RouteError::Brace(path.to_owned())),
+            None => Ok(Segment::Literal(part.to_owned())),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(text: &str) -> Route {
+        Route::parse(text, Arc::default(), None).unwrap()
+    }
+
+    #[test]
+    fn patterns_match_whole_segments() {
+        for (pattern, path, expected) in [
+            ("/users/{id}", "/users/1", true),
+            ("/users/{id}", "/users/", false),
+            ("/users/{id}", "/users", false),
+            ("/users/{id}", "/users/1/orders", false),
+            ("/users/{id}/orders", "/users/1/orders", true),
+            ("/users/*", "/users/1/orders", true),
+            ("/users/*", "/users/", true),
+            ("/users/*", "/users", true),
+            ("/users/*", "/usersx", false),
+            ("/", "/", true),
+            ("/", "/a", false),
+            ("/*", "/", true),
+            ("/*", "/a/b", true),
+        ] {
+            assert_eq!(route(pattern).matches(&Method::GET, path), expected, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn the_first_match_wins_and_the_method_counts() {
+        let routes = Routes::new(vec![route("POST /orders"), route("/orders"), route("/orders/*")]);
+        assert_eq!(routes.find(&Method::POST, "/orders").unwrap().method(), Some(&Method::POST));
+        assert_eq!(routes.find(&Method::GET, "/orders").unwrap().method(), None);
+        assert_eq!(&*routes.find(&Method::GET, "/orders/7").unwrap().label, "/orders/*");
+        assert!(routes.find(&Method::GET, "/users").is_none());
+    }
+
+    #[test]
+    fn wrong_patterns_are_refused_in_words() {
+        for wrong in ["", "users", "get /users", "/users/*/x", "/a*", "/u{id}", "/{}", "/a?b=1", "GET", "/a b"] {
+            let error = Route::parse(wrong, Arc::default(), None).map(|route| route.label);
+            assert!(error.is_err(), "{wrong}");
+        }
+    }
+}
