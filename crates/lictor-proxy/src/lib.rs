@@ -1,1 +1,36 @@
-//! To be written.
+//! The data plane: one request in, one answer out.
+//!
+//! A request's life, in the order of the modules: [`listen`] accepts a connection and gives it to the [`worker`] with
+//! the fewest, [`serve`] reads HTTP from it, [`forward`] takes each request through admission and its attempts,
+//! [`attempt`] picks an endpoint, takes a connection from the [`pool`] (or has [`connect`] dial one) and sends; the
+//! answer goes back through [`body`], and [`record`] closes the books when its last byte is out. [`headers`] is what a
+//! proxy does to a head; [`respond`] is what lictor says when there is no answer to pass on.
+//!
+//! N threads, each with its own single-threaded runtime, its own pools and balancers: a connection, once given to a
+//! worker, never leaves it, so the path has no lock and no shared reference count. What must be true for the process
+//! (breakers, ejections, limits) is atomic and lives in `lictor-core`. Nothing here knows Consul or YAML: the [`Mesh`]
+//! comes through a watch channel.
+//!
+//! [`Mesh`]: lictor_core::Mesh
+
+mod attempt;
+mod body;
+mod connect;
+mod forward;
+mod headers;
+mod inbound;
+mod listen;
+mod metrics;
+mod plane;
+mod pool;
+mod record;
+mod replay;
+mod respond;
+mod serve;
+mod span;
+mod upgrade;
+mod worker;
+
+pub use listen::{BindError, Bound};
+pub use plane::{DataPlane, EndpointReport, Report, Settings, UpstreamReport, Which};
+pub use span::{Span, SpanEvent, SpanKind, Value};

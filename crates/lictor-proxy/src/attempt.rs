@@ -1,0 +1,407 @@
+//! One try: pick an endpoint, take a connection, send, wait for the head, and tell the endpoint's health how it went.
+
+use std::error::Error;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use lictor_core::health::{is_panic, may_eject};
+use lictor_core::policy::Policy;
+use lictor_core::{Failure, Reason};
+use tokio::task::spawn_local;
+use tracing::warn;
+
+use crate::connect::Millis;
+use crate::forward::{Call, Running};
+use crate::headers::{
+    GRPC_TIMEOUT, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_REASON, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS,
+};
+use crate::metrics::Outcome;
+use crate::pool::Lease;
+use crate::record::Record;
+use crate::replay::RequestBody;
+use crate::worker::{EndpointState, UpstreamState};
+
+/// A callee that said it is stopping is left alone for this long; by then Consul has told us too.
+const DRAIN_REST: Duration = Duration::from_secs(30);
+/// An answer that is thrown away for a retry is read to its end up to this size, to keep its connection.
+const DISCARD_MAX: u64 = 64 * 1024;
+
+/// A response head, and what ends with its body.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) exchange: Exchange,
+}
+
+/// A connection and an endpoint in use by one exchange.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    lease: Lease,
+    endpoint: Busy,
+    /// The request's place among the running ones.
+    running: Option<Running>,
+}
+
+impl Exchange {
+    /// Keeps the request's place until the response's end.
+    pub(crate) fn holding(mut self, running: Running) -> Self {
+        self.running = Some(running);
+        self
+    }
+
+    /// The response was read to its end.
+    pub(crate) fn complete(self) {
+        if let Lease::Http1 { connection, .. } = self.lease {
+            self.endpoint.state.pool.give_back(connection);
+        }
+    }
+}
+
+impl Sent {
+    /// Throws the answer away, but keeps the connection if that is cheap.
+    pub(crate) fn discard(self) {
+        use http_body::Body;
+        let Self { response, exchange } = self;
+        let mut body = response.into_body();
+        if body.is_end_stream() {
+            exchange.complete();
+        } else if body.size_hint().upper().is_some_and(|size| size <= DISCARD_MAX) {
+            spawn_local(async move {
+                use http_body_util::BodyExt;
+                let drained = async { while let Some(Ok(_)) = body.frame().await {} };
+                if tokio::time::timeout(Duration::from_secs(1), drained).await.is_ok() && body.is_end_stream() {
+                    exchange.complete();
+                }
+            });
+        }
+    }
+}
+
+/// An endpoint with one request more in flight, for as long as this lives.
+#[derive(Debug)]
+struct Busy {
+    state: Rc<EndpointState>,
+    latency: Option<Duration>,
+}
+
+impl Busy {
+    fn new(state: &Rc<EndpointState>) -> Self {
+        state.load.started();
+        Self { state: Rc::clone(state), latency: None }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.state.load.finished(Instant::now(), self.latency);
+    }
+}
+
+/// Tries once.
+pub(crate) async fn attempt(call: &mut Call, record: &mut Record) -> Result<Sent, Failure> {
+    let index = pick(call)?;
+    call.tried.push(index);
+    let state = Rc::clone(&call.upstream.endpoints[index]);
+    let started = Instant::now();
+    let mut busy = Busy::new(&state);
+    let result = exchange(call, &state, started).await;
+    let took = started.elapsed();
+    let outcome = match &result {
+        Ok((response, _)) => Outcome::Status(response.status().as_u16()),
+        Err(failure) => Outcome::Failed(failure.reason),
+    };
+    record.attempted(&state, outcome, took);
+    report(call, &state, outcome);
+    let (response, lease) = result?;
+    busy.latency = Some(took);
+    let sent = Sent { response, exchange: Exchange { lease, endpoint: busy, running: None } };
+    obey(call, &state, sent)
+}
+
+/// Chooses among the endpoints: not tried yet, not ejected, not stopping; each wish is dropped when it leaves none.
+fn pick(call: &Call) -> Result<usize, Failure> {
+    let upstream = &call.upstream;
+    let endpoints = &upstream.upstream.endpoints;
+    let now = Instant::now();
+    if endpoints.is_empty() {
+        return Err(no_endpoints(upstream));
+    }
+    let saw_ejected = std::cell::Cell::new(false);
+    let is_rested = |index: usize| {
+        let health = &endpoints[index].health;
+        let is_ejected = health.is_ejected(now);
+        saw_ejected.set(saw_ejected.get() | is_ejected);
+        !is_ejected && !health.is_draining(now)
+    };
+    let is_untried = |index: usize| !call.tried.contains(&index);
+    let picked = upstream
+        .balancer
+        .pick(now, call.hash, |index| is_untried(index) && is_rested(index))
+        .or_else(|| if call.tried.is_empty() { None } else { upstream.balancer.pick(now, call.hash, is_rested) });
+    let in_panic = saw_ejected.get() && is_panic(endpoints, call.policy().balance.panic, now);
+    upstream.meters.panic(in_panic);
+    if !in_panic && picked.is_some() {
+        return Ok(picked.expect("checked"));
+    }
+    // Panic, or nothing is left: an ejected or stopping endpoint is better than none.
+    upstream
+        .balancer
+        .pick(now, call.hash, |index| is_untried(index) && (in_panic || !endpoints[index].health.is_ejected(now)))
+        .or_else(|| upstream.balancer.pick(now, call.hash, |_| in_panic))
+        .or(picked)
+        .or_else(|| upstream.balancer.pick(now, call.hash, |index| !endpoints[index].health.is_ejected(now)))
+        .ok_or_else(|| {
+            let sentence = format!("all {} endpoints are ejected", endpoints.len());
+            Failure::new(Reason::AllEjected, sentence)
+        })
+}
+
+/// Says how many instances there are and why none will do.
+fn no_endpoints(upstream: &UpstreamState) -> Failure {
+    let census = &upstream.upstream.census;
+    let service = &upstream.upstream.service;
+    let sentence = if !census.is_known {
+        format!("{} has not told the instances of {service} yet", census.source)
+    } else if census.total == 0 {
+        format!("no instance of {service} is registered")
+    } else {
+        format!(
+            "none of {} instances of {service} can be used ({} critical, {} in maintenance, {} without address or weight)",
+            census.total, census.critical, census.maintenance, census.unusable
+        )
+    };
+    Failure::new(Reason::NoEndpoints, sentence).retry_after(Duration::from_secs(1))
+}
+
+/// Sends on a pooled connection; when that one turns out to have been closed meanwhile, once more on a new one.
+async fn exchange(
+    call: &Call,
+    state: &Rc<EndpointState>,
+    started: Instant,
+) -> Result<(Response<Incoming>, Lease), Failure> {
+    let mut fresh = false;
+    loop {
+        let lease = connection(call, state, fresh).await?;
+        let is_reused = match &lease {
+            Lease::Http1 { is_reused, .. } | Lease::Http2 { is_reused, .. } => *is_reused,
+        };
+        let failure = match send(call, state, lease, started).await {
+            Ok(exchanged) => return Ok(exchanged),
+            Err(failure) => failure,
+        };
+        // The keep-alive race (RFC 9112, section 9.6): the server closed an idle connection as we used it.
+        let is_stale = failure.is_unprocessed || (failure.reason == Reason::ResetBeforeResponse && call.is_idempotent);
+        if !is_reused || fresh || !is_stale || !call.body.is_replayable() {
+            return Err(failure);
+        }
+        fresh = true;
+    }
+}
+
+async fn connection(call: &Call, state: &EndpointState, fresh: bool) -> Result<Lease, Failure> {
+    let policy = call.policy();
+    let limits = &call.upstream.upstream.in_flight;
+    let dial = async {
+        if call.upstream.upstream.protocol.is_http2() {
+            state.pool.http2(policy, limits, fresh).await
+        } else {
+            state.pool.http1(policy, limits, fresh).await
+        }
+    };
+    match call.remaining(Instant::now()) {
+        // Only worth a timer when it may be what ends the connect.
+        Some((left, reason)) if left < policy.timeouts.connect => {
+            match tokio::time::timeout(left, dial).await {
+                Ok(lease) => lease,
+                Err(_) => {
+                    call.worker.shared.metrics.deadline_exceeded("connect");
+                    let sentence = format!("no connection to {} before the time was over", state.endpoint.address);
+                    Err(Failure::new(reason, sentence))
+                }
+            }
+        }
+        _ => dial.await,
+    }
+}
+
+async fn send(
+    call: &Call,
+    state: &EndpointState,
+    mut lease: Lease,
+    started: Instant,
+) -> Result<(Response<Incoming>, Lease), Failure> {
+    let request = request(call, state);
+    let sent = match &mut lease {
+        Lease::Http1 { connection, .. } => {
+            let sending = connection.sender.try_send_request(request);
+            until_head(call, sending, started).await
+        }
+        Lease::Http2 { sender, .. } => {
+            let sending = sender.try_send_request(request);
+            until_head(call, sending, started).await
+        }
+    };
+    match sent {
+        Ok(Ok(response)) => Ok((response, lease)),
+        Ok(Err(error)) => Err(failed(call, state, error)),
+        Err((reason, waited)) => Err(late(call, state, reason, waited)),
+    }
+}
+
+/// Waits for the head as long as policy and caller allow. While the client still sends its body the clock of the
+/// upstream has not started.
+async fn until_head<F: Future>(
+    call: &Call,
+    sending: F,
+    started: Instant,
+) -> Result<F::Output, (Reason, Duration)> {
+    let mut sending = pin!(sending);
+    loop {
+        let Some((ends, reason)) = call.head_limit(started) else { return Ok(sending.await) };
+        if let Ok(output) = tokio::time::timeout_at(ends.into(), sending.as_mut()).await {
+            return Ok(output);
+        }
+        if call.head_limit(started).is_none_or(|(later, _)| later <= Instant::now()) {
+            return Err((reason, started.elapsed()));
+        }
+    }
+}
+
+/// The request as this endpoint gets it.
+fn request(call: &Call, state: &EndpointState) -> Request<RequestBody> {
+    let mut head = call.head.clone();
+    let headers = &mut head.headers;
+    let is_http2 = call.upstream.upstream.protocol.is_http2();
+    if is_http2 {
+        let host = call.upstream.host.to_str().unwrap_or("localhost");
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        head.uri = Uri::builder()
+            .scheme("http")
+            .authority(host)
+            .path_and_query(path)
+            .build()
+            .unwrap_or_else(|_| head.uri.clone());
+        head.version = Version::HTTP_2;
+    }
+    if !call.is_inbound {
+        headers.insert(X_LICTOR_TO, state.to.clone());
+        let number = call.tried.len();
+        if number > 1 {
+            let value = format!("{number}/{}", call.max_attempts);
+            headers.insert(X_LICTOR_ATTEMPT, HeaderValue::try_from(value).expect("two numbers"));
+        }
+    }
+    if let Some((left, _)) = call.remaining(Instant::now()) {
+        if call.is_grpc {
+            let value = lictor_core::deadline::format_grpc_timeout(left);
+            headers.insert(GRPC_TIMEOUT, HeaderValue::try_from(value).expect("digits and a letter"));
+        } else {
+            headers.insert(X_REQUEST_TIMEOUT_MS, HeaderValue::from(left.as_millis() as u64));
+        }
+    }
+    Request::from_parts(head, call.body.body())
+}
+
+/// Sorts hyper's errors.
+fn failed(call: &Call, state: &EndpointState, mut error: TrySendError<Request<RequestBody>>) -> Failure {
+    let address = state.endpoint.address;
+    if error.take_message().is_some() {
+        let sentence = format!("{address} closed the connection before the request was sent");
+        return Failure::new(Reason::ResetBeforeResponse, sentence).unprocessed();
+    }
+    let error = error.into_error();
+    if call.body.has_failed() {
+        return Failure::new(Reason::ClientGone, "the client broke its request body off");
+    }
+    if error.is_parse() {
+        return Failure::new(Reason::ProtocolError, format!("{address} answered with invalid HTTP: {error}"));
+    }
+    if let Some(stream) = find::<h2::Error>(&error) {
+        let refused = stream.reason() == Some(h2::Reason::REFUSED_STREAM)
+            || (stream.is_go_away() && stream.reason() == Some(h2::Reason::NO_ERROR));
+        let failure = Failure::new(Reason::ResetBeforeResponse, format!("{address} reset the stream: {stream}"));
+        return if refused { failure.unprocessed() } else { failure };
+    }
+    Failure::new(Reason::ResetBeforeResponse, format!("{address} closed the connection before it answered"))
+}
+
+fn late(call: &Call, state: &EndpointState, reason: Reason, waited: Duration) -> Failure {
+    call.worker.shared.metrics.deadline_exceeded("upstream");
+    let address = state.endpoint.address;
+    let waited = Duration::from_millis(waited.as_millis() as u64);
+    Failure::new(reason, format!("no answer from {address} within {}", Millis(waited)))
+}
+
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Tells the endpoint's health, and ejects it when it has failed too often.
+fn report(call: &Call, state: &EndpointState, outcome: Outcome) {
+    let policy = call.policy();
+    let health = &state.endpoint.health;
+    if !counts_against(policy, outcome) {
+        if matches!(outcome, Outcome::Status(_)) {
+            health.succeeded();
+        }
+        return;
+    }
+    let now = Instant::now();
+    let upstream = &call.upstream;
+    if health.failed(&policy.ejection, now) && may_eject(&upstream.upstream.endpoints, &policy.ejection, now) {
+        let rest = health.eject(&policy.ejection, now);
+        upstream.meters.ejected();
+        warn!(
+            target: "lictor::event",
+            kind = "endpoint_ejected",
+            upstream = %upstream.upstream.name,
+            endpoint = %state.endpoint.address,
+            for_ms = rest.as_millis() as u64,
+            "an endpoint failed too often and is given a rest"
+        );
+    }
+}
+
+/// Whether an outcome is the endpoint's failure.
+pub(crate) fn counts_against(policy: &Policy, outcome: Outcome) -> bool {
+    let failure = &policy.breaker.failure;
+    match outcome {
+        Outcome::Status(status) => {
+            (status >= 500 && failure.server_errors) || failure.statuses.iter().any(|named| named.as_u16() == status)
+        }
+        Outcome::Failed(reason) => match reason {
+            Reason::ConnectRefused | Reason::ConnectTimeout => failure.connect_failure,
+            Reason::ProtocolError | Reason::ResetBeforeResponse | Reason::ResetMidResponse => failure.reset,
+            Reason::PerTryTimeout | Reason::Timeout => failure.timeout,
+            _ => false,
+        },
+    }
+}
+
+/// What a callee's sidecar tells about itself.
+fn obey(call: &Call, state: &EndpointState, sent: Sent) -> Result<Sent, Failure> {
+    let headers = sent.response.headers();
+    if headers.contains_key(X_LICTOR_DRAINING) {
+        state.endpoint.health.drain(Instant::now() + DRAIN_REST);
+    }
+    let is_misdirected = sent.response.status() == StatusCode::MISDIRECTED_REQUEST
+        && headers.get(X_LICTOR_REASON).is_some_and(|reason| reason == Reason::Misdirected.as_str());
+    if is_misdirected && !call.is_inbound {
+        state.endpoint.health.drain(Instant::now() + DRAIN_REST);
+        let sentence =
+            format!("{} is not {} any more", state.endpoint.address, call.upstream.upstream.service);
+        return Err(Failure::new(Reason::Misdirected, sentence).unprocessed());
+    }
+    Ok(sent)
+}

@@ -1,0 +1,220 @@
+//! The answer's body on its way to the client: upstream's bytes as they come, or lictor's own sentence.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use lictor_core::Reason;
+use tokio::time::Sleep;
+
+use crate::attempt::Exchange;
+use crate::connect::Millis;
+use crate::forward::Probe;
+use crate::headers::GRPC_STATUS;
+use crate::record::Record;
+
+/// A body for the client.
+#[derive(Debug)]
+pub(crate) struct ResponseBody(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Whole(Bytes),
+    Stream(Box<Stream>),
+    Over,
+}
+
+/// An upstream's body, and everything that ends with it.
+#[derive(Debug)]
+struct Stream {
+    incoming: Incoming,
+    /// The connection and the endpoint's load; given back at the end, dropped (and closed) otherwise.
+    exchange: Option<Exchange>,
+    record: Option<Record>,
+    /// A gRPC call's verdict is in its trailers.
+    probe: Option<Probe>,
+    patience: Patience,
+}
+
+/// How long a body may take.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    /// The longest silence.
+    pub(crate) silence: Option<Duration>,
+    /// The caller's own deadline.
+    pub(crate) until: Option<Instant>,
+    last: Instant,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    pub(crate) fn new(silence: Option<Duration>, until: Option<Instant>, now: Instant) -> Self {
+        Self { silence, until, last: now, sleep: None }
+    }
+
+    fn ends(&self) -> Option<(Instant, Reason)> {
+        let silence = self.silence.map(|silence| (self.last + silence, Reason::Timeout));
+        let until = self.until.map(|until| (until, Reason::DeadlineExceeded));
+        match (silence, until) {
+            (Some(silence), Some(until)) => Some(if until.0 < silence.0 { until } else { silence }),
+            (silence, until) => silence.or(until),
+        }
+    }
+
+    /// Ready when patience has ended. The timer is armed only when there is something to wait for, and set again only
+    /// when it fires: progress just moves `last`.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Reason> {
+        let Some((ends, reason)) = self.ends() else { return Poll::Pending };
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(ends.into())));
+        loop {
+            ready!(sleep.as_mut().poll(context));
+            if ends <= Instant::now() {
+                return Poll::Ready(reason);
+            }
+            sleep.as_mut().reset(ends.into());
+        }
+    }
+}
+
+impl ResponseBody {
+    /// lictor's own.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self(Kind::Whole(bytes))
+    }
+
+    /// None.
+    pub(crate) fn empty() -> Self {
+        Self(Kind::Over)
+    }
+
+    /// The upstream's.
+    pub(crate) fn stream(
+        incoming: Incoming,
+        exchange: Exchange,
+        record: Record,
+        probe: Option<Probe>,
+        patience: Patience,
+    ) -> Self {
+        let mut stream = Stream { incoming, exchange: Some(exchange), record: Some(record), probe, patience };
+        if stream.incoming.is_end_stream() {
+            stream.close();
+            return Self(Kind::Over);
+        }
+        Self(Kind::Stream(Box::new(stream)))
+    }
+}
+
+impl Stream {
+    fn close(&mut self) {
+        if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
+            probe.grpc(record.grpc_status);
+        }
+        if let Some(exchange) = self.exchange.take() {
+            exchange.complete();
+        }
+        if let Some(record) = self.record.take() {
+            record.close();
+        }
+    }
+
+    fn fail(&mut self, reason: Reason) {
+        if let Some(probe) = self.probe.take() {
+            probe.failed(reason);
+        }
+        self.exchange = None;
+        if let Some(mut record) = self.record.take() {
+            if matches!(reason, Reason::Timeout | Reason::DeadlineExceeded) {
+                record.worker.shared.metrics.deadline_exceeded("upstream");
+            }
+            record.reason = Some(reason);
+            record.close();
+        }
+    }
+
+    fn saw(&mut self, frame: &Frame<Bytes>) {
+        let Some(record) = &mut self.record else { return };
+        if let Some(data) = frame.data_ref() {
+            record.bytes += data.len() as u64;
+        } else if let Some(trailers) = frame.trailers_ref() {
+            record.grpc_status = grpc_status(trailers);
+        }
+    }
+}
+
+/// `grpc-status`, where there is one.
+pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let stream = match &mut self.0 {
+            Kind::Over => return Poll::Ready(None),
+            Kind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.0 = Kind::Over;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Kind::Stream(stream) => stream,
+        };
+        let Poll::Ready(frame) = Pin::new(&mut stream.incoming).poll_frame(context) else {
+            let reason = ready!(stream.patience.poll(context));
+            let waited = stream.patience.silence.unwrap_or_default();
+            stream.fail(reason);
+            self.0 = Kind::Over;
+            let sentence = match reason {
+                Reason::Timeout => format!("the response body was silent for {}", Millis(waited)),
+                _ => "the caller's deadline passed within the response body".to_owned(),
+            };
+            return Poll::Ready(Some(Err(sentence.into())));
+        };
+        match frame {
+            Some(Ok(frame)) => {
+                stream.patience.last = Instant::now();
+                stream.saw(&frame);
+                if stream.incoming.is_end_stream() {
+                    stream.close();
+                    self.0 = Kind::Over;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                stream.fail(Reason::ResetMidResponse);
+                self.0 = Kind::Over;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            None => {
+                stream.close();
+                self.0 = Kind::Over;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Over => true,
+            Kind::Whole(bytes) => bytes.is_empty(),
+            Kind::Stream(stream) => stream.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Over => SizeHint::with_exact(0),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Stream(stream) => stream.incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What a proxy does to a head: hop-by-hop fields off (RFC 9110, section 7.6.1), its own on.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_TYPE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+pub(crate) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+pub(crate) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const X_LICTOR_ATTEMPT: HeaderName = HeaderName::from_static("x-lictor-attempt");
+pub(crate) const X_LICTOR_ATTEMPTS: HeaderName = HeaderName::from_static("x-lictor-attempts");
+pub(crate) const X_LICTOR_DRAINING: HeaderName = HeaderName::from_static("x-lictor-draining");
+pub(crate) const X_LICTOR_FROM: HeaderName = HeaderName::from_static("x-lictor-from");
+pub(crate) const X_LICTOR_NO_RETRY: HeaderName = HeaderName::from_static("x-lictor-no-retry");
+pub(crate) const X_LICTOR_REASON: HeaderName = HeaderName::from_static("x-lictor-reason");
+pub(crate) const X_LICTOR_RETRY: HeaderName = HeaderName::from_static("x-lictor-retry");
+pub(crate) const X_LICTOR_TO: HeaderName = HeaderName::from_static("x-lictor-to");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+pub(crate) const X_SERVICE_AUTH: HeaderName = HeaderName::from_static("x-service-auth");
+pub(crate) const X_SPAN_ID: HeaderName = HeaderName::from_static("x-span-id");
+pub(crate) const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Takes off what belongs to the connection it came on. `TE: trailers` stays, and with `keeps_upgrade` so do
+/// `Upgrade` and the `Connection` that names it.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keeps_upgrade: bool) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+            .filter(|token| !(keeps_upgrade && token.eq_ignore_ascii_case("upgrade")))
+            .filter_map(|token| HeaderName::try_from(token).ok())
+            .filter(|name| !is_end_to_end(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+        if keeps_upgrade {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+    }
+    if !keeps_upgrade {
+        headers.remove(UPGRADE);
+    }
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(PROXY_AUTHENTICATE);
+    headers.remove(PROXY_AUTHORIZATION);
+    headers.remove(TRANSFER_ENCODING);
+    if headers.contains_key(TE) {
+        let wants_trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+        headers.remove(TE);
+        if wants_trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+/// `Connection` may not be used to take these off a request: they decide where it goes and how long it is.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    [HOST, http::header::CONTENT_LENGTH, CONTENT_TYPE, TE, TRAILER, FORWARDED, VIA].contains(name)
+        || name.as_str().starts_with("x-forwarded-")
+        || name.as_str().starts_with("x-lictor-")
+}
+
+/// Whether this is an HTTP/1.1 upgrade request (RFC 9110, section 7.8).
+pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
+        && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
+}
+
+/// Whether this is gRPC: `application/grpc`, with or without `+proto`.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Whether a response is a stream by its type: it may be silent for long, and has no end to wait for.
+pub(crate) fn is_stream(headers: &HeaderMap) -> bool {
+    const STREAMS: [&[u8]; 5] = [
+        b"text/event-stream",
+        b"application/grpc",
+        b"application/x-ndjson",
+        b"application/stream+json",
+        b"multipart/x-mixed-replace",
+    ];
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| STREAMS.iter().any(|stream| value.as_bytes().starts_with(stream)))
+}
+
+/// Appends the peer to `X-Forwarded-For`.
+pub(crate) fn forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
+    let value = match headers.get(X_FORWARDED_FOR).and_then(|earlier| earlier.to_str().ok()) {
+        Some(earlier) => format!("{earlier}, {peer}"),
+        None => peer.to_string(),
+    };
+    headers.insert(X_FORWARDED_FOR, HeaderValue::try_from(value).expect("a valid value and an IP address"));
+}
+
+/// Appends `hop` to `Via` (RFC 9110, section 7.6.3). False when it is there already: the request came back to us.
+pub(crate) fn via(headers: &mut HeaderMap, hop: &HeaderValue) -> bool {
+    if !headers.contains_key(VIA) {
+        headers.insert(VIA, hop.clone());
+        return true;
+    }
+    let own = hop.to_str().unwrap_or_default();
+    let is_loop = tokens(headers, &VIA).any(|entry| entry == own);
+    headers.append(VIA, hop.clone());
+    !is_loop
+}
+
+/// The comma-separated members of all fields of this name.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn fields_of_the_connection_are_taken_off() {
+        let mut map = headers(&[
+            ("connection", "keep-alive, X-Mine"),
+            ("x-mine", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("te", "trailers, deflate"),
+            ("upgrade", "h2c"),
+            ("accept", "*/*"),
+        ]);
+        strip_hop_by_hop(&mut map, false);
+        let left: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(left.len(), 2);
+        assert!(left.contains(&("te", "trailers")) && left.contains(&("accept", "*/*")));
+    }
+
+    #[test]
+    fn connection_cannot_name_fields_that_route_or_frame() {
+        let mut map = headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "3")]);
+        strip_hop_by_hop(&mut map, false);
+        assert_eq!(map.len(), 2);
+    }
+
+    #[test]
+    fn an_upgrade_keeps_the_two_fields_that_ask_for_it() {
+        let mut map = headers(&[("connection", "Upgrade, X-Mine"), ("upgrade", "websocket"), ("x-mine", "1")]);
+        assert!(is_upgrade(&map));
+        strip_hop_by_hop(&mut map, true);
+        assert_eq!(map.len(), 2);
+        assert!(is_upgrade(&map));
+    }
+
+    #[test]
+    fn our_own_hop_in_via_is_a_loop() {
+        let hop = HeaderValue::from_static("1.1 lictor-a");
+        let mut map = HeaderMap::new();
+        assert!(via(&mut map, &hop));
+        assert!(!via(&mut map, &hop));
+        let mut other = headers(&[("via", "1.0 fred, 1.1 lictor-b")]);
+        assert!(via(&mut other, &hop));
+        assert_eq!(other.get_all(VIA).iter().count(), 2);
+    }
+
+    #[test]
+    fn the_peer_is_appended_to_forwarded_for() {
+        let mut map = headers(&[("x-forwarded-for", "203.0.113.7")]);
+        forwarded_for(&mut map, "10.0.0.2".parse().unwrap());
+        assert_eq!(map["x-forwarded-for"], "203.0.113.7, 10.0.0.2");
+    }
+}

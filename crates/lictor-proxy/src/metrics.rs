@@ -1,0 +1,353 @@
+//! What the data plane counts.
+//!
+//! Families live in one `prometheus` registry; a worker keeps the handles that it uses per upstream, so that a request
+//! costs a few atomic additions and no lookup by label. Label values come from the configuration, Consul, or closed
+//! sets; anything else is capped.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_core::Reason;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+const LATENCY_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const OVERHEAD_BUCKETS: [f64; 9] = [0.000_05, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05];
+
+/// All families.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    overhead: HistogramVec,
+    attempts: IntCounterVec,
+    retries: IntCounterVec,
+    retries_denied: IntCounterVec,
+    budget: GaugeVec,
+    ejections: IntCounterVec,
+    panic: IntGaugeVec,
+    breaker_transitions: IntCounterVec,
+    deadline_exceeded: IntCounterVec,
+    label_overflow: IntCounterVec,
+    pub(crate) spans_dropped: IntCounter,
+    pub(crate) logs_dropped: IntCounter,
+    compat: Option<Compat>,
+    max_label_values: usize,
+}
+
+/// The names that older services use, for requests to our own application.
+#[derive(Debug)]
+struct Compat {
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    active: IntGaugeVec,
+    grpc_requests: IntCounterVec,
+    grpc_duration: HistogramVec,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry, compat: bool, max_label_values: usize) -> Self {
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntCounterVec::new(Opts::new(name, help), labels).expect("names are valid and constant");
+            register(registry, family)
+        };
+        let histogram = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            register(registry, HistogramVec::new(options, labels).expect("names are valid and constant"))
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntGaugeVec::new(Opts::new(name, help), labels).expect("names are valid and constant"))
+        };
+        Self {
+            requests: counter(
+                "lictor_upstream_requests_total",
+                "Requests, by the status the client saw and lictor's reason when it answered itself.",
+                &["upstream", "route", "code", "reason"],
+            ),
+            duration: histogram(
+                "lictor_upstream_request_duration_seconds",
+                "From a request's arrival to the last byte of its answer.",
+                &LATENCY_BUCKETS,
+                &["upstream"],
+            ),
+            overhead: histogram(
+                "lictor_proxy_overhead_seconds",
+                "From a request's arrival to the response head, less the time its attempts took.",
+                &OVERHEAD_BUCKETS,
+                &["upstream"],
+            ),
+            attempts: counter(
+                "lictor_upstream_attempts_total",
+                "Attempts, by outcome (a status class or a reason) and number (1, 2, 3+).",
+                &["upstream", "outcome", "attempt"],
+            ),
+            retries: counter("lictor_retries_total", "Attempts after the first.", &["upstream"]),
+            retries_denied: counter(
+                "lictor_retries_denied_total",
+                "Failures that were not retried although more attempts were allowed, by why.",
+                &["upstream", "reason"],
+            ),
+            budget: register(
+                registry,
+                GaugeVec::new(
+                    Opts::new("lictor_retry_budget_remaining_ratio", "Share of the retry budget that is left."),
+                    &["upstream"],
+                )
+                .expect("names are valid and constant"),
+            ),
+            ejections: counter("lictor_endpoint_ejections_total", "Endpoints given a rest.", &["upstream"]),
+            panic: gauge(
+                "lictor_panic_active",
+                "1 while so many endpoints are ejected that ejection is ignored.",
+                &["upstream"],
+            ),
+            breaker_transitions: counter(
+                "lictor_breaker_transitions_total",
+                "Changes of a service's breaker.",
+                &["name", "to", "cause"],
+            ),
+            deadline_exceeded: counter(
+                "lictor_deadline_exceeded_total",
+                "Requests that ran out of time, by where.",
+                &["where"],
+            ),
+            label_overflow: counter(
+                "lictor_label_overflow_total",
+                "Observations put under `other` because a label had too many values.",
+                &["metric"],
+            ),
+            spans_dropped: register(
+                registry,
+                IntCounter::new("lictor_spans_dropped_total", "Spans that found the export queue full.")
+                    .expect("names are valid and constant"),
+            ),
+            logs_dropped: register(
+                registry,
+                IntCounter::new("lictor_logs_dropped_total", "Access-log lines that found the log queue full.")
+                    .expect("names are valid and constant"),
+            ),
+            compat: compat.then(|| Compat {
+                requests: counter(
+                    "http_requests_total",
+                    "Requests to this service.",
+                    &["method", "route", "status_code", "service"],
+                ),
+                duration: histogram(
+                    "http_request_duration_seconds",
+                    "Duration of requests to this service.",
+                    &LATENCY_BUCKETS,
+                    &["method", "route", "status_code", "service"],
+                ),
+                active: gauge("active_connections", "Connections to this service.", &["service"]),
+                grpc_requests: counter(
+                    "grpc_requests_total",
+                    "gRPC requests, `status` success or error.",
+                    &["service", "method", "status"],
+                ),
+                grpc_duration: histogram(
+                    "grpc_request_duration_seconds",
+                    "Duration of gRPC requests.",
+                    &LATENCY_BUCKETS,
+                    &["service", "method"],
+                ),
+            }),
+            max_label_values,
+        }
+    }
+
+    /// A request's time ran out.
+    pub(crate) fn deadline_exceeded(&self, place: &'static str) {
+        self.deadline_exceeded.with_label_values(&[place]).inc();
+    }
+
+    /// A breaker changed.
+    pub(crate) fn breaker_changed(&self, name: &str, to: &str, cause: &str) {
+        self.breaker_transitions.with_label_values(&[name, to, cause]).inc();
+    }
+
+    /// A request to our own application, under the old names.
+    pub(crate) fn served(&self, service: &str, method: &str, status: u16, took: Duration) {
+        let Some(compat) = &self.compat else { return };
+        let code = status.to_string();
+        let labels = [method, "/*", code.as_str(), service];
+        compat.requests.with_label_values(&labels).inc();
+        compat.duration.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A connection to our own application opened or closed.
+    pub(crate) fn connections(&self, service: &str, change: i64) {
+        if let Some(compat) = &self.compat {
+            compat.active.with_label_values(&[service]).add(change);
+        }
+    }
+
+    /// A gRPC call, as the client (`service` is the upstream) or the server saw it.
+    pub(crate) fn grpc(&self, service: &str, method: &str, is_success: bool, took: Duration, known: &mut MethodCap) {
+        let Some(compat) = &self.compat else { return };
+        let method = known.bound(method, self.max_label_values, || {
+            self.label_overflow.with_label_values(&["grpc_requests_total"]).inc();
+        });
+        let status = if is_success { "success" } else { "error" };
+        compat.grpc_requests.with_label_values(&[service, method, status]).inc();
+        compat.grpc_duration.with_label_values(&[service, method]).observe(took.as_secs_f64());
+    }
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, family: C) -> C {
+    registry.register(Box::new(family.clone())).expect("each family is registered once");
+    family
+}
+
+/// The gRPC methods seen so far: further ones than the cap become `other`.
+#[derive(Debug, Default)]
+pub(crate) struct MethodCap(Vec<String>);
+
+impl MethodCap {
+    fn bound<'a>(&mut self, method: &'a str, max: usize, overflowed: impl FnOnce()) -> &'a str {
+        if self.0.iter().any(|known| known == method) {
+            return method;
+        }
+        if self.0.len() < max {
+            self.0.push(method.to_owned());
+            return method;
+        }
+        overflowed();
+        "other"
+    }
+}
+
+/// One worker's handles for one upstream.
+#[derive(Debug)]
+pub(crate) struct UpstreamMeters {
+    name: Arc<str>,
+    duration: Histogram,
+    overhead: Histogram,
+    retries: IntCounter,
+    ejections: IntCounter,
+    budget: Gauge,
+    panic: prometheus::IntGauge,
+    requests: RefCell<Vec<(RequestKey, IntCounter)>>,
+    attempts: RefCell<Vec<(AttemptKey, IntCounter)>>,
+    pub(crate) methods: RefCell<MethodCap>,
+}
+
+#[derive(Debug, PartialEq)]
+struct RequestKey {
+    route: Option<usize>,
+    status: u16,
+    reason: Option<Reason>,
+}
+
+#[derive(Debug, PartialEq)]
+struct AttemptKey {
+    outcome: Outcome,
+    number: u8,
+}
+
+/// What an attempt ended with: the upstream's status class, or no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Status(u16),
+    Failed(Reason),
+}
+
+impl UpstreamMeters {
+    pub(crate) fn new(metrics: &Metrics, name: &Arc<str>) -> Self {
+        let label = [name.as_ref()];
+        Self {
+            name: Arc::clone(name),
+            duration: metrics.duration.with_label_values(&label),
+            overhead: metrics.overhead.with_label_values(&label),
+            retries: metrics.retries.with_label_values(&label),
+            ejections: metrics.ejections.with_label_values(&label),
+            budget: metrics.budget.with_label_values(&label),
+            panic: metrics.panic.with_label_values(&label),
+            requests: RefCell::default(),
+            attempts: RefCell::default(),
+            methods: RefCell::default(),
+        }
+    }
+
+    /// A request is over.
+    pub(crate) fn request(
+        &self,
+        metrics: &Metrics,
+        route: Option<(usize, &str)>,
+        status: u16,
+        reason: Option<Reason>,
+        took: Duration,
+    ) {
+        self.duration.observe(took.as_secs_f64());
+        let key = RequestKey { route: route.map(|(index, _)| index), status, reason };
+        count(&self.requests, key, || {
+            let code = status.to_string();
+            let labels =
+                [self.name.as_ref(), route.map_or("", |(_, label)| label), &code, reason.map_or("", Reason::as_str)];
+            metrics.requests.with_label_values(&labels)
+        });
+    }
+
+    /// A response head is there.
+    pub(crate) fn overhead(&self, took: Duration) {
+        self.overhead.observe(took.as_secs_f64());
+    }
+
+    /// An attempt is over; `number` counts from 1.
+    pub(crate) fn attempt(&self, metrics: &Metrics, outcome: Outcome, number: u32) {
+        let number = number.min(3) as u8;
+        let outcome = match outcome {
+            Outcome::Status(status) => Outcome::Status(status / 100),
+            failed @ Outcome::Failed(_) => failed,
+        };
+        count(&self.attempts, AttemptKey { outcome, number }, || {
+            let class;
+            let outcome = match outcome {
+                Outcome::Status(digit) => {
+                    class = format!("{digit}xx");
+                    class.as_str()
+                }
+                Outcome::Failed(reason) => reason.as_str(),
+            };
+            let number = ["1", "2", "3+"][usize::from(number.max(1) - 1)];
+            metrics.attempts.with_label_values(&[self.name.as_ref(), outcome, number])
+        });
+    }
+
+    /// Another attempt follows.
+    pub(crate) fn retried(&self) {
+        self.retries.inc();
+    }
+
+    /// No further attempt follows, although attempts are left.
+    pub(crate) fn retry_denied(&self, metrics: &Metrics, why: &str) {
+        metrics.retries_denied.with_label_values(&[self.name.as_ref(), why]).inc();
+    }
+
+    /// An endpoint was ejected.
+    pub(crate) fn ejected(&self) {
+        self.ejections.inc();
+    }
+
+    /// Whether ejection is being ignored.
+    pub(crate) fn panic(&self, is_active: bool) {
+        self.panic.set(i64::from(is_active));
+    }
+
+    /// What is left of this worker's retry budget; the others' are alike, so the last word stands.
+    pub(crate) fn budget(&self, ratio: f64) {
+        self.budget.set(ratio);
+    }
+}
+
+/// Adds one to the counter of `key`, making it at its first use. The list is short: a few statuses and reasons.
+fn count<K: PartialEq>(counters: &RefCell<Vec<(K, IntCounter)>>, key: K, make: impl FnOnce() -> IntCounter) {
+    if let Some((_, counter)) = counters.borrow().iter().find(|(known, _)| *known == key) {
+        counter.inc();
+        return;
+    }
+    let counter = make();
+    counter.inc();
+    counters.borrow_mut().push((key, counter));
+}

@@ -1,0 +1,476 @@
+//! The workers as the rest of the program sees them: start, bind, drain, report.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::SyncSender;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use lictor_core::Mesh;
+use lictor_core::mesh::{Listener, ListenerKind};
+use parking_lot::Mutex;
+use prometheus::Registry;
+use serde::Serialize;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, spawn_local};
+use tracing::{error, warn};
+
+use crate::listen::{ACCEPT_PAUSE, BindError, Bound, bind};
+use crate::metrics::Metrics;
+use crate::serve::{Connection, serve};
+use crate::span::Span;
+use crate::worker::{Live, Shared, UpstreamState, Worker};
+
+/// What the data plane is given.
+#[derive(Debug)]
+pub struct Settings {
+    /// Threads, at least 1.
+    pub workers: usize,
+    /// The mesh, now and later.
+    pub mesh: watch::Receiver<Arc<Mesh>>,
+    /// Where its metrics are registered.
+    pub registry: Registry,
+    /// Also the names that older services use.
+    pub compat_metrics: bool,
+    /// Distinct values of a label that callers choose.
+    pub max_label_values: usize,
+    /// One JSON object a request, without a newline; a full channel drops the line and counts it.
+    pub access_log: Option<SyncSender<Vec<u8>>>,
+    /// Finished spans of sampled traces; a full channel drops the span and counts it.
+    pub spans: Option<mpsc::Sender<Span>>,
+    /// Services that the forward proxy was asked for and does not know yet.
+    pub demand: mpsc::UnboundedSender<Arc<str>>,
+}
+
+/// The running data plane.
+#[derive(Debug)]
+pub struct DataPlane {
+    shared: Arc<Shared>,
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    open: Mutex<Vec<(Listener, SocketAddr)>>,
+}
+
+/// Which connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those to our own application.
+    Inbound,
+    /// All.
+    All,
+}
+
+impl Which {
+    fn covers(self, kind: &ListenerKind) -> bool {
+        self == Self::All || *kind == ListenerKind::Inbound
+    }
+}
+
+#[derive(Debug)]
+enum Command {
+    Open { listener: Listener, socket: TcpListener },
+    Close(Listener),
+    Serve { kind: ListenerKind, stream: TcpStream, peer: SocketAddr },
+    /// End all of these; answers when none is left.
+    Drain { which: Which, done: oneshot::Sender<()> },
+    /// Connections of these that are still open.
+    Count { which: Which, answer: oneshot::Sender<usize> },
+    Report(oneshot::Sender<Report>),
+}
+
+impl DataPlane {
+    /// Starts the worker threads.
+    pub fn start(settings: Settings) -> io::Result<Self> {
+        let live = (0..settings.workers.max(1)).map(|_| Live::default()).collect();
+        let shared = Arc::new(Shared {
+            metrics: Metrics::new(&settings.registry, settings.compat_metrics, settings.max_label_values),
+            access_log: settings.access_log,
+            spans: settings.spans,
+            demand: settings.demand,
+            is_draining: AtomicBool::new(false),
+            live,
+        });
+        let (senders, receivers): (Vec<_>, Vec<_>) = shared.live.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        for (index, commands) in receivers.into_iter().enumerate() {
+            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            drop(runtime?); // the thread makes its own; here the operating system's refusal still has a caller
+            let (shared, mesh, peers) = (Arc::clone(&shared), settings.mesh.clone(), senders.clone());
+            thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || run(index, shared, mesh, peers, commands))?;
+        }
+        Ok(Self { shared, workers: senders, open: Mutex::default() })
+    }
+
+    /// Makes the open listeners equal to this list: new ones are opened first, removed ones closed then, the others
+    /// stay as they are. When one cannot be opened nothing changes.
+    pub fn bind(&self, listeners: &[Listener]) -> Result<Vec<Bound>, BindError> {
+        let mut open = self.open.lock();
+        let is_open = |listener: &Listener| open.iter().any(|(known, _)| known == listener);
+        let mut fresh = Vec::new();
+        for listener in listeners.iter().filter(|listener| !is_open(listener)) {
+            // The same address under another name: its connections are told apart by kind, so it opens anew.
+            let replaced = open.iter().find(|(known, _)| known.address == listener.address && listener.address.port() != 0);
+            if let Some((known, _)) = replaced {
+                self.tell_all(|| Command::Close(known.clone()));
+            }
+            let (address, sockets) = bind(listener, self.workers.len())?;
+            fresh.push((listener.clone(), address, sockets));
+        }
+        open.retain(|(known, _)| {
+            let stays = listeners.contains(known);
+            if !stays {
+                self.tell_all(|| Command::Close(known.clone()));
+            }
+            stays
+        });
+        for (listener, address, sockets) in fresh {
+            for (worker, socket) in self.workers.iter().zip(sockets) {
+                let _ = worker.send(Command::Open { listener: listener.clone(), socket });
+            }
+            open.push((listener, address));
+        }
+        let bound = |listener: &Listener| {
+            let (_, address) = open.iter().find(|(known, _)| known == listener)?;
+            Some(Bound { kind: listener.kind.clone(), address: *address })
+        };
+        Ok(listeners.iter().filter_map(bound).collect())
+    }
+
+    /// Marks answers of the inbound listener, so that callers turn to other instances.
+    pub fn set_draining(&self, is_draining: bool) {
+        self.shared.is_draining.store(is_draining, Relaxed);
+    }
+
+    /// Stops accepting and lets requests end, at most this long; returns how many connections were cut.
+    pub async fn finish(&self, which: Which, at_most: Duration) -> usize {
+        self.open.lock().retain(|(listener, _)| !which.covers(&listener.kind));
+        let drained = self.ask(|done| Command::Drain { which, done });
+        if tokio::time::timeout(at_most, drained).await.is_ok() {
+            return 0;
+        }
+        self.ask(|answer| Command::Count { which, answer }).await.into_iter().sum()
+    }
+
+    /// What the workers know, added up.
+    pub async fn report(&self) -> Report {
+        let mut report = Report::default();
+        for part in self.ask(Command::Report).await {
+            report.add(part);
+        }
+        report
+    }
+
+    async fn ask<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<T> {
+        let mut answers = Vec::with_capacity(self.workers.len());
+        let asked: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| {
+                let (sender, answer) = oneshot::channel();
+                let _ = worker.send(command(sender));
+                answer
+            })
+            .collect();
+        for answer in asked {
+            if let Ok(answer) = answer.await {
+                answers.push(answer);
+            }
+        }
+        answers
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for worker in &self.workers {
+            let _ = worker.send(command());
+        }
+    }
+}
+
+/// A worker thread, from its start to the end of the process.
+fn run(
+    index: usize,
+    shared: Arc<Shared>,
+    mesh: watch::Receiver<Arc<Mesh>>,
+    peers: Vec<mpsc::UnboundedSender<Command>>,
+    commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        Ok(runtime) => runtime,
+        Err(error) => return error!(%error, "a worker thread has no event loop"),
+    };
+    runtime.block_on(async move {
+        let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+        let first = Arc::clone(&mesh.borrow());
+        let worker = Worker::new(index, shared, &first, seed);
+        drop(first);
+        let mut fresh = mesh;
+        fresh.mark_changed(); // whatever was published since
+        spawn_local(Rc::clone(&worker).follow(fresh));
+        spawn_local(Rc::clone(&worker).sweep());
+        Office { worker, peers, listeners: RefCell::default(), groups: Groups::default() }.work(commands).await;
+    });
+}
+
+/// Where a worker takes commands.
+struct Office {
+    worker: Rc<Worker>,
+    peers: Vec<mpsc::UnboundedSender<Command>>,
+    listeners: RefCell<HashMap<Listener, JoinHandle<()>>>,
+    groups: Groups,
+}
+
+/// Connections by what ends them.
+#[derive(Default)]
+struct Groups {
+    inbound: Group,
+    egress: Group,
+}
+
+/// Connections that end together: `drain` tells them, `open` counts them.
+struct Group {
+    drain: watch::Sender<bool>,
+    open: watch::Sender<usize>,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self { drain: watch::Sender::new(false), open: watch::Sender::new(0) }
+    }
+}
+
+impl Groups {
+    fn of(&self, kind: &ListenerKind) -> &Group {
+        if *kind == ListenerKind::Inbound { &self.inbound } else { &self.egress }
+    }
+
+    fn covered(&self, which: Which) -> impl Iterator<Item = &Group> {
+        [Some(&self.inbound), (which == Which::All).then_some(&self.egress)].into_iter().flatten()
+    }
+}
+
+impl Office {
+    async fn work(self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let office = Rc::new(self);
+        while let Some(command) = commands.recv().await {
+            office.obey(command);
+        }
+    }
+
+    fn obey(self: &Rc<Self>, command: Command) {
+        match command {
+            Command::Open { listener, socket } => self.open(listener, socket),
+            Command::Close(listener) => {
+                if let Some(accepting) = self.listeners.borrow_mut().remove(&listener) {
+                    accepting.abort();
+                }
+            }
+            Command::Serve { kind, stream, peer } => match tokio::net::TcpStream::from_std(stream) {
+                Ok(stream) => self.serve(kind, stream, peer),
+                Err(error) => {
+                    self.worker.shared.live[self.worker.index].remove();
+                    warn!(%error, "a connection was lost between two workers");
+                }
+            },
+            Command::Drain { which, done } => self.drain(which, done),
+            Command::Count { which, answer } => {
+                let _ = answer.send(self.groups.covered(which).map(|group| *group.open.borrow()).sum());
+            }
+            Command::Report(answer) => {
+                let _ = answer.send(Report::of(&self.worker));
+            }
+        }
+    }
+
+    fn open(self: &Rc<Self>, listener: Listener, socket: TcpListener) {
+        let socket = match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => return error!(%error, address = %listener.address, "cannot listen"),
+        };
+        let (office, kind) = (Rc::clone(self), listener.kind.clone());
+        let accepting = spawn_local(async move {
+            loop {
+                match socket.accept().await {
+                    Ok((stream, peer)) => office.place(&kind, stream, peer),
+                    Err(error) => {
+                        warn!(%error, ?kind, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        });
+        self.listeners.borrow_mut().insert(listener, accepting);
+    }
+
+    /// Keeps the connection or hands it to the worker with the fewest.
+    fn place(self: &Rc<Self>, kind: &ListenerKind, stream: tokio::net::TcpStream, peer: SocketAddr) {
+        let live = &self.worker.shared.live;
+        let own = self.worker.index;
+        let fewest = (0..live.len()).min_by_key(|index| (live[*index].count(), *index != own)).unwrap_or(own);
+        live[fewest].add(); // now, so that the next accept sees it
+        if fewest == own {
+            return self.serve(kind.clone(), stream, peer);
+        }
+        match stream.into_std() {
+            Ok(stream) => {
+                let _ = self.peers[fewest].send(Command::Serve { kind: kind.clone(), stream, peer });
+            }
+            Err(error) => {
+                live[fewest].remove();
+                warn!(%error, "a connection was lost between two workers");
+            }
+        }
+    }
+
+    fn serve(self: &Rc<Self>, kind: ListenerKind, stream: tokio::net::TcpStream, peer: SocketAddr) {
+        let office = Rc::clone(self);
+        let group = self.groups.of(&kind);
+        group.open.send_modify(|open| *open += 1);
+        let drain = group.drain.subscribe();
+        let service = self.worker.view().mesh.local.service.clone();
+        let is_inbound = kind == ListenerKind::Inbound;
+        if is_inbound {
+            self.worker.shared.metrics.connections(&service, 1);
+        }
+        spawn_local(async move {
+            let _ = stream.set_nodelay(true); // a connection that refuses it works all the same
+            let connection = Connection { worker: Rc::clone(&office.worker), kind: kind.clone(), peer };
+            serve(connection, stream, drain).await;
+            if is_inbound {
+                office.worker.shared.metrics.connections(&service, -1);
+            }
+            office.worker.shared.live[office.worker.index].remove();
+            office.groups.of(&kind).open.send_modify(|open| *open -= 1);
+        });
+    }
+
+    fn drain(self: &Rc<Self>, which: Which, done: oneshot::Sender<()>) {
+        self.listeners.borrow_mut().retain(|listener, accepting| {
+            if which.covers(&listener.kind) {
+                accepting.abort();
+            }
+            !which.covers(&listener.kind)
+        });
+        let office = Rc::clone(self);
+        spawn_local(async move {
+            for group in office.groups.covered(which) {
+                group.drain.send_replace(true);
+                let mut open = group.open.subscribe();
+                let _ = open.wait_for(|open| *open == 0).await;
+            }
+            let _ = done.send(());
+        });
+    }
+}
+
+/// What the workers know.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// By name.
+    pub upstreams: Vec<UpstreamReport>,
+}
+
+/// One upstream.
+#[derive(Clone, Debug, Serialize)]
+pub struct UpstreamReport {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Mean of the workers', 0 to 1.
+    pub retry_budget_remaining: f64,
+    /// In the mesh's order.
+    pub endpoints: Vec<EndpointReport>,
+    #[serde(skip)]
+    workers: u32,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndpointReport {
+    /// Consul's service id.
+    pub id: Arc<str>,
+    /// What is dialled.
+    pub address: SocketAddr,
+    /// Requests now.
+    pub in_flight: u32,
+    /// Peak EWMA of the time to the response head; the largest of the workers'.
+    pub ewma_ms: Option<f64>,
+    /// Connections now open.
+    pub connections: u32,
+    /// Of those, how many wait for a request (HTTP/1.1).
+    pub idle_connections: usize,
+    /// Time left of its ejection.
+    pub ejected_for_ms: Option<u64>,
+    /// Ejections so far that still count.
+    pub ejections: u32,
+    /// Failures in a row.
+    pub consecutive_failures: u32,
+    /// It said that it is stopping.
+    pub is_draining: bool,
+}
+
+impl Report {
+    fn of(worker: &Worker) -> Self {
+        let view = worker.view();
+        let now = Instant::now();
+        let mut upstreams: Vec<_> = view.upstreams.values().map(|state| UpstreamReport::of(state, now)).collect();
+        upstreams.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { upstreams }
+    }
+
+    fn add(&mut self, part: Self) {
+        for upstream in part.upstreams {
+            match self.upstreams.iter_mut().find(|known| known.name == upstream.name) {
+                Some(known) => known.add(upstream),
+                None => self.upstreams.push(upstream),
+            }
+        }
+    }
+}
+
+impl UpstreamReport {
+    fn of(state: &UpstreamState, now: Instant) -> Self {
+        let endpoints = state.endpoints.iter().map(|endpoint| {
+            let health = &endpoint.endpoint.health;
+            let (connections, idle_connections) = endpoint.pool.counts();
+            EndpointReport {
+                id: Arc::clone(&endpoint.endpoint.key.id),
+                address: endpoint.endpoint.address,
+                in_flight: endpoint.load.in_flight(),
+                ewma_ms: endpoint.load.ewma(now).map(|ewma| ewma.as_secs_f64() * 1e3),
+                connections,
+                idle_connections,
+                ejected_for_ms: health.ejected_for(now).map(|left| left.as_millis() as u64),
+                ejections: health.ejections(),
+                consecutive_failures: health.consecutive_failures(),
+                is_draining: health.is_draining(now),
+            }
+        });
+        Self {
+            name: Arc::clone(&state.upstream.name),
+            retry_budget_remaining: state.budget.remaining_ratio(now),
+            endpoints: endpoints.collect(),
+            workers: 1,
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.workers += 1;
+        self.retry_budget_remaining += (other.retry_budget_remaining - self.retry_budget_remaining) / f64::from(self.workers);
+        for endpoint in other.endpoints {
+            let known = self.endpoints.iter_mut().find(|known| known.address == endpoint.address && known.id == endpoint.id);
+            if let Some(known) = known {
+                known.in_flight += endpoint.in_flight;
+                known.connections += endpoint.connections;
+                known.idle_connections += endpoint.idle_connections;
+                known.ewma_ms = known.ewma_ms.into_iter().chain(endpoint.ewma_ms).reduce(f64::max);
+            } else {
+                self.endpoints.push(endpoint);
+            }
+        }
+    }
+}

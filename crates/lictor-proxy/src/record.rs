@@ -1,0 +1,340 @@
+//! One request's books: opened with its head, closed exactly once, with the last byte of its answer or when the client
+//! goes away. Closing writes the metrics, the log line and the span; nothing else does.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::header::USER_AGENT;
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use lictor_core::mesh::AccessLog;
+use lictor_core::trace::TraceContext;
+use lictor_core::{Mesh, Reason};
+use serde::Serialize;
+
+use crate::headers::X_REQUEST_ID;
+use crate::metrics::Outcome;
+use crate::serve::Connection;
+use crate::span::{Span, SpanEvent, SpanKind, Value};
+use crate::worker::{EndpointState, UpstreamState, Worker};
+
+/// The books.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) upstream: Option<Rc<UpstreamState>>,
+    pub(crate) route: Option<usize>,
+    pub(crate) trace: TraceContext,
+    pub(crate) request_id: HeaderValue,
+    pub(crate) reason: Option<Reason>,
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) is_grpc: bool,
+    /// From the trailers or the head of a gRPC answer.
+    pub(crate) grpc_status: Option<u16>,
+    pub(crate) bytes: u64,
+    connection: Rc<Connection>,
+    is_inbound: bool,
+    method: Method,
+    uri: Uri,
+    user_agent: Option<HeaderValue>,
+    arrival: Instant,
+    status: Option<StatusCode>,
+    access_log: AccessLog,
+    is_closed: bool,
+}
+
+/// One try at one endpoint.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) endpoint: Rc<EndpointState>,
+    pub(crate) outcome: Outcome,
+    pub(crate) took: Duration,
+}
+
+impl Record {
+    pub(crate) fn open<B>(
+        connection: &Rc<Connection>,
+        mesh: &Mesh,
+        request: &Request<B>,
+        is_inbound: bool,
+        arrival: Instant,
+    ) -> Self {
+        let worker = Rc::clone(&connection.worker);
+        let headers = request.headers();
+        let trace = TraceContext::extract(headers, &mesh.trace, &mut || worker.random());
+        let request_id = headers.get(X_REQUEST_ID).cloned().unwrap_or_else(|| {
+            let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+            let id = lictor_core::trace::request_id(|| worker.random(), millis as u64);
+            HeaderValue::try_from(id).expect("a UUID is a valid value")
+        });
+        let logs = worker.shared.access_log.is_some() && mesh.access_log != AccessLog::Off;
+        Self {
+            upstream: None,
+            route: None,
+            trace,
+            request_id,
+            reason: None,
+            attempts: Vec::new(),
+            is_grpc: false,
+            grpc_status: None,
+            bytes: 0,
+            connection: Rc::clone(connection),
+            is_inbound,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            user_agent: if logs { headers.get(USER_AGENT).cloned() } else { None },
+            arrival,
+            status: None,
+            access_log: mesh.access_log,
+            is_closed: false,
+            worker,
+        }
+    }
+
+    /// When the request came.
+    pub(crate) fn arrival(&self) -> Instant {
+        self.arrival
+    }
+
+    /// The method, for messages.
+    pub(crate) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// An attempt is over.
+    pub(crate) fn attempted(&mut self, endpoint: &Rc<EndpointState>, outcome: Outcome, took: Duration) {
+        self.attempts.push(Attempt { endpoint: Rc::clone(endpoint), outcome, took });
+        if let Some(upstream) = &self.upstream {
+            upstream.meters.attempt(&self.worker.shared.metrics, outcome, self.attempts.len() as u32);
+        }
+    }
+
+    /// The status that the client sees is known.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        if let Some(upstream) = &self.upstream {
+            let attempts: Duration = self.attempts.iter().map(|attempt| attempt.took).sum();
+            upstream.meters.overhead(self.arrival.elapsed().saturating_sub(attempts));
+        }
+    }
+
+    /// The last byte is out.
+    pub(crate) fn close(mut self) {
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        if self.is_closed {
+            return;
+        }
+        self.is_closed = true;
+        let took = self.arrival.elapsed();
+        let status = self.status.unwrap_or_else(|| Reason::ClientGone.status()).as_u16();
+        self.count(status, took);
+        if self.is_logged(status)
+            && let Some(log) = &self.worker.shared.access_log
+            && let Ok(line) = serde_json::to_vec(&self.line(status, took))
+            && log.try_send(line).is_err()
+        {
+            self.worker.shared.metrics.logs_dropped.inc();
+        }
+        if self.trace.is_sampled
+            && let Some(spans) = &self.worker.shared.spans
+            && spans.try_send(self.span(status, took)).is_err()
+        {
+            self.worker.shared.metrics.spans_dropped.inc();
+        }
+    }
+
+    fn count(&self, status: u16, took: Duration) {
+        let metrics = &self.worker.shared.metrics;
+        let Some(upstream) = &self.upstream else { return };
+        upstream.meters.request(metrics, self.route_label(), status, self.reason, took);
+        if self.is_grpc {
+            let is_success = self.reason.is_none() && self.grpc_status == Some(0);
+            let mut methods = upstream.meters.methods.borrow_mut();
+            metrics.grpc(&upstream.upstream.name, self.uri.path(), is_success, took, &mut methods);
+        }
+        if self.is_inbound {
+            metrics.served(&upstream.upstream.name, method_label(&self.method), status, took);
+        }
+    }
+
+    fn route_label(&self) -> Option<(usize, &str)> {
+        let index = self.route?;
+        let route = self.upstream.as_ref()?.upstream.routes.iter().nth(index)?;
+        Some((index, route.label.as_ref()))
+    }
+
+    fn is_logged(&self, status: u16) -> bool {
+        let is_error = status >= 400 || self.reason.is_some();
+        match self.access_log {
+            AccessLog::All => true,
+            AccessLog::Errors => is_error,
+            AccessLog::Sampled(share) => is_error || self.worker.chance() < share,
+            AccessLog::Off => false,
+        }
+    }
+
+    fn line(&self, status: u16, took: Duration) -> Line<'_> {
+        let is_error = status >= 400 || self.reason.is_some();
+        let view_local = &self.connection.worker;
+        Line {
+            timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            level: if is_error { "ERROR" } else { "INFO" },
+            target: "lictor::access",
+            message: "request",
+            direction: if self.is_inbound { "inbound" } else { "outbound" },
+            service: view_local.from.as_ref().and_then(|from| from.to_str().ok()?.split('/').next()).unwrap_or(""),
+            method: self.method.as_str(),
+            path: self.uri.path(),
+            status,
+            duration: took.as_secs_f64(),
+            bytes: self.bytes,
+            upstream: self.upstream.as_ref().map(|upstream| upstream.upstream.name.as_ref()),
+            route: self.route_label().map(|(_, label)| label),
+            attempts: self.attempts_summary(),
+            reason: self.reason.map(Reason::as_str),
+            flag: self.reason.map(Reason::envoy_flag).filter(|flag| !flag.is_empty()),
+            grpc_status: self.grpc_status,
+            request_id: self.request_id.to_str().unwrap_or(""),
+            trace_id: format!("{:032x}", self.trace.trace_id),
+            span_id: format!("{:016x}", self.trace.span_id),
+            ip: self.connection.peer.ip().to_string(),
+            user_agent: self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()),
+        }
+    }
+
+    /// `10.0.3.7:8001=503(12ms), 10.0.3.8:8001=reset_before_response(3ms)`
+    pub(crate) fn attempts_summary(&self) -> String {
+        let mut summary = String::new();
+        for attempt in &self.attempts {
+            use std::fmt::Write;
+            let separator = if summary.is_empty() { "" } else { ", " };
+            let address = attempt.endpoint.endpoint.address;
+            let millis = attempt.took.as_millis();
+            let written = match attempt.outcome {
+                Outcome::Status(status) => write!(summary, "{separator}{address}={status}({millis}ms)"),
+                Outcome::Failed(reason) => write!(summary, "{separator}{address}={reason}({millis}ms)"),
+            };
+            written.expect("writing to a string cannot fail");
+        }
+        summary
+    }
+
+    fn span(&self, status: u16, took: Duration) -> Span {
+        let end = SystemTime::now();
+        let start = end.checked_sub(took).unwrap_or(end);
+        let text = |text: &str| Value::Text(text.to_owned());
+        let mut attributes = vec![
+            ("http.request.method", text(method_label(&self.method))),
+            ("url.path", text(self.uri.path())),
+            ("http.response.status_code", Value::Int(i64::from(status))),
+            ("lictor.request_id", text(self.request_id.to_str().unwrap_or(""))),
+        ];
+        if let Some(upstream) = &self.upstream {
+            attributes.push(("server.address", text(&upstream.upstream.service)));
+        }
+        if let Some(reason) = self.reason {
+            attributes.push(("error.type", text(reason.as_str())));
+        }
+        if let Some(code) = self.grpc_status {
+            attributes.push(("rpc.grpc.status_code", Value::Int(i64::from(code))));
+        }
+        let route = self.route_label().map_or("", |(_, label)| label);
+        if !route.is_empty() {
+            attributes.push(("http.route", text(route)));
+        }
+        let mut at = start;
+        let events = self
+            .attempts
+            .iter()
+            .map(|attempt| {
+                at = at.checked_add(attempt.took).unwrap_or(at);
+                let outcome = match attempt.outcome {
+                    Outcome::Status(status) => status.to_string(),
+                    Outcome::Failed(reason) => reason.as_str().to_owned(),
+                };
+                SpanEvent {
+                    name: "attempt",
+                    at,
+                    attributes: vec![
+                        ("network.peer.address", Value::Text(attempt.endpoint.endpoint.address.to_string())),
+                        ("lictor.outcome", Value::Text(outcome)),
+                    ],
+                }
+            })
+            .collect();
+        Span {
+            trace_id: self.trace.trace_id,
+            span_id: self.trace.span_id,
+            parent: self.trace.parent,
+            kind: if self.is_inbound { SpanKind::Server } else { SpanKind::Client },
+            name: format!("{} {route}", method_label(&self.method)).trim_end().to_owned(),
+            start,
+            end,
+            attributes,
+            events,
+            is_error: status >= 500 || self.reason.is_some(),
+        }
+    }
+}
+
+impl Drop for Record {
+    /// Not closed: whoever held the books was dropped, because the client went away.
+    fn drop(&mut self) {
+        if !self.is_closed {
+            self.reason.get_or_insert(Reason::ClientGone);
+            self.finish();
+        }
+    }
+}
+
+/// A bounded label (RFC 9110's methods and PATCH).
+fn method_label(method: &Method) -> &str {
+    match *method {
+        Method::CONNECT
+        | Method::DELETE
+        | Method::GET
+        | Method::HEAD
+        | Method::OPTIONS
+        | Method::PATCH
+        | Method::POST
+        | Method::PUT
+        | Method::TRACE => method.as_str(),
+        _ => "_OTHER",
+    }
+}
+
+/// One line of the access log.
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: String,
+    level: &'static str,
+    target: &'static str,
+    message: &'static str,
+    direction: &'static str,
+    service: &'a str,
+    method: &'a str,
+    path: &'a str,
+    status: u16,
+    /// Seconds.
+    duration: f64,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<&'a str>,
+    attempts: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flag: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grpc_status: Option<u16>,
+    request_id: &'a str,
+    trace_id: String,
+    span_id: String,
+    ip: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
+}

@@ -1,0 +1,188 @@
+//! Request bodies that can be sent twice.
+//!
+//! A body streams from the client straight to the upstream; what has passed is kept until it exceeds the policy's
+//! `max_body`, and while it is kept another attempt can send it again from the start and go on with the rest. Nothing
+//! is read ahead: the upstream's backpressure is the client's.
+
+use std::cell::RefCell;
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// The client's body, as the attempts of one request share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Replay(Option<Rc<RefCell<Source>>>);
+
+/// The body of one attempt.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    source: Option<Rc<RefCell<Source>>>,
+    attempt: u32,
+    position: usize,
+    size: SizeHint,
+}
+
+#[derive(Debug)]
+struct Source {
+    incoming: Incoming,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    max_bytes: usize,
+    /// False once something passed that is not kept.
+    is_whole: bool,
+    trailers: Option<HeaderMap>,
+    is_ended: bool,
+    has_failed: bool,
+    /// Only the newest attempt may read; an abandoned one that is still polled gets an error.
+    attempt: u32,
+    size: SizeHint,
+    progress: Instant,
+}
+
+impl Replay {
+    /// `max_bytes` is 0 for requests that are not sent again once a byte has passed.
+    pub(crate) fn new(incoming: Incoming, max_bytes: usize, now: Instant) -> Self {
+        if incoming.is_end_stream() {
+            return Self(None);
+        }
+        let size = incoming.size_hint();
+        Self(Some(Rc::new(RefCell::new(Source {
+            incoming,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            max_bytes,
+            is_whole: true,
+            trailers: None,
+            is_ended: false,
+            has_failed: false,
+            attempt: 0,
+            size,
+            progress: now,
+        }))))
+    }
+
+    /// The body for the next attempt; earlier attempts' bodies end with an error.
+    pub(crate) fn body(&self) -> RequestBody {
+        let Some(source) = &self.0 else {
+            return RequestBody { source: None, attempt: 0, position: 0, size: SizeHint::with_exact(0) };
+        };
+        let mut shared = source.borrow_mut();
+        shared.attempt += 1;
+        RequestBody {
+            source: Some(Rc::clone(source)),
+            attempt: shared.attempt,
+            position: 0,
+            size: shared.size.clone(),
+        }
+    }
+
+    /// Whether [`Replay::body`] can still give the whole body.
+    pub(crate) fn is_replayable(&self) -> bool {
+        self.0.as_ref().is_none_or(|source| {
+            let source = source.borrow();
+            source.is_whole && !source.has_failed
+        })
+    }
+
+    /// When the client last gave a byte: until the body is whole, the upstream is not late.
+    pub(crate) fn last_progress(&self) -> Option<Instant> {
+        self.0.as_ref().map(|source| source.borrow().progress)
+    }
+
+    /// Whether the client broke its own body off.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.0.as_ref().is_some_and(|source| source.borrow().has_failed)
+    }
+}
+
+impl Source {
+    fn keep(&mut self, data: &Bytes) {
+        self.kept_bytes += data.len();
+        if self.kept_bytes <= self.max_bytes {
+            self.kept.push(data.clone());
+        } else {
+            self.is_whole = false;
+            self.kept = Vec::new();
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFailed;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFailed>>> {
+        let Some(source) = self.source.clone() else { return Poll::Ready(None) };
+        let mut source = source.borrow_mut();
+        if source.attempt != self.attempt {
+            return Poll::Ready(Some(Err(BodyFailed("superseded by another attempt"))));
+        }
+        if let Some(data) = source.kept.get(self.position) {
+            let data = data.clone();
+            self.position += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if source.is_ended {
+            self.source = None;
+            return Poll::Ready(source.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let frame = ready!(Pin::new(&mut source.incoming).poll_frame(context));
+        source.progress = Instant::now();
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    source.keep(data);
+                    self.position += 1;
+                    source.is_ended = source.incoming.is_end_stream();
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    source.trailers = Some(trailers.clone());
+                    source.is_ended = true;
+                    self.source = None;
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(_)) => {
+                source.has_failed = true;
+                Some(Err(BodyFailed("the client broke its request body off")))
+            }
+            None => {
+                source.is_ended = true;
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.as_ref().is_none_or(|source| {
+            let source = source.borrow();
+            source.is_ended && source.trailers.is_none() && self.position >= source.kept.len()
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.size.clone()
+    }
+}
+
+/// Why a request body ended early.
+#[derive(Debug)]
+pub(crate) struct BodyFailed(&'static str);
+
+impl fmt::Display for BodyFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for BodyFailed {}

@@ -1,0 +1,137 @@
+//! What lictor says when there is no answer to pass on: a status, one readable reason, and the attempts.
+
+use std::fmt::Write;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use lictor_core::{Failure, Reason};
+use serde::Serialize;
+
+use crate::body::ResponseBody;
+use crate::headers::{
+    GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, X_LICTOR_ATTEMPTS, X_LICTOR_NO_RETRY, X_LICTOR_REASON, X_REQUEST_ID,
+};
+use crate::metrics::Outcome;
+use crate::record::Record;
+
+/// Answers with a failure, and closes the books.
+pub(crate) fn failure(mut record: Record, failure: &Failure, is_budget_spent: bool) -> Response<ResponseBody> {
+    let sentence = sentence(&record, failure);
+    record.reason = Some(failure.reason);
+    let status = if record.is_grpc { StatusCode::OK } else { failure.reason.status() };
+    let mut response = if record.is_grpc {
+        record.grpc_status = Some(u16::from(failure.reason.grpc_status()));
+        grpc(failure.reason, &sentence)
+    } else {
+        json(&record, failure.reason, &sentence)
+    };
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(PROXY_STATUS, proxy_status(&record, failure.reason));
+    headers.insert(X_LICTOR_REASON, HeaderValue::from_static(failure.reason.as_str()));
+    headers.insert(X_REQUEST_ID, record.request_id.clone());
+    insert(headers, &X_LICTOR_ATTEMPTS, record.attempts_summary());
+    if is_budget_spent {
+        headers.insert(X_LICTOR_NO_RETRY, HeaderValue::from_static("retry-budget"));
+    }
+    if let Some(wait) = failure.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
+    }
+    record.answered(status);
+    record.close();
+    response
+}
+
+/// `user-service: 3 attempts failed; last: connection refused by 10.0.3.9:8001`
+fn sentence(record: &Record, failure: &Failure) -> String {
+    let Some(upstream) = &record.upstream else { return failure.detail.clone() };
+    let name = &upstream.upstream.name;
+    match record.attempts.len() {
+        0 | 1 => format!("{name}: {}", failure.detail),
+        attempts => format!("{name}: {attempts} attempts failed; last: {}", failure.detail),
+    }
+}
+
+fn json(record: &Record, reason: Reason, sentence: &str) -> Response<ResponseBody> {
+    let text = serde_json::to_vec(&Problem {
+        status: "error",
+        message: sentence,
+        reason: reason.as_str(),
+        request_id: record.request_id.to_str().unwrap_or_default(),
+        timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+    })
+    .expect("strings serialise");
+    let mut response = Response::new(ResponseBody::whole(Bytes::from(text)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Trailers-only (gRPC over HTTP/2, "Responses").
+fn grpc(reason: Reason, sentence: &str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(reason.grpc_status())));
+    insert(headers, &GRPC_MESSAGE, percent_encode(sentence));
+    response
+}
+
+/// RFC 9209: `lictor; error=connection_refused; next-hop="10.0.3.9:8001"; details="3 attempts"`
+fn proxy_status(record: &Record, reason: Reason) -> HeaderValue {
+    let mut value = format!("lictor; error={}", reason.proxy_status());
+    if let Some(last) = record.attempts.last() {
+        let attempts = record.attempts.len();
+        let plural = if attempts == 1 { "" } else { "s" };
+        let _ = write!(
+            value,
+            "; next-hop=\"{}\"; details=\"{attempts} attempt{plural}\"",
+            last.endpoint.endpoint.address
+        );
+        if let Outcome::Status(status) = last.outcome {
+            let _ = write!(value, "; received-status={status}");
+        }
+    }
+    HeaderValue::try_from(value).expect("tokens, numbers and addresses")
+}
+
+fn insert(headers: &mut HeaderMap, name: &http::HeaderName, value: String) {
+    if !value.is_empty()
+        && let Ok(value) = HeaderValue::try_from(value)
+    {
+        headers.insert(name.clone(), value);
+    }
+}
+
+/// `grpc-message` is percent-encoded: everything but printable ASCII, and `%` itself.
+fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if matches!(byte, 0x20..=0x7e) && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    status: &'static str,
+    message: &'a str,
+    reason: &'static str,
+    request_id: &'a str,
+    timestamp: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_messages_are_percent_encoded() {
+        assert_eq!(percent_encode("50 % of é"), "50 %25 of %C3%A9");
+    }
+}

@@ -1,0 +1,269 @@
+//! One data-plane thread's own world: its view of the mesh, its pools, balancers and budgets.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use lictor_core::balance::{Balancer, Load, Slot, hash_bytes};
+use lictor_core::budget::RetryBudget;
+use lictor_core::mesh::Inbound;
+use lictor_core::{Endpoint, Mesh, Upstream};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::metrics::{Metrics, UpstreamMeters};
+use crate::pool::Pool;
+use crate::span::Span;
+
+/// What all workers of the process share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) metrics: Metrics,
+    pub(crate) access_log: Option<SyncSender<Vec<u8>>>,
+    pub(crate) spans: Option<mpsc::Sender<Span>>,
+    /// Names that the forward proxy was asked for and that are not watched yet.
+    pub(crate) demand: mpsc::UnboundedSender<Arc<str>>,
+    /// Set while this sidecar's own service is leaving.
+    pub(crate) is_draining: AtomicBool,
+    /// Connections of each worker.
+    pub(crate) live: Box<[Live]>,
+}
+
+/// One worker's connections; a cache line of its own, because only its worker writes it often.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Live(AtomicUsize);
+
+impl Live {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn remove(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One thread.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    view: RefCell<Rc<View>>,
+    /// Tells requests that wait for endpoints.
+    pub(crate) changed: Notify,
+    random: Cell<u64>,
+    /// `1.1 lictor-<instance>`: our hop in `Via`.
+    pub(crate) hop: HeaderValue,
+    /// `<service>/<instance>`: who calls.
+    pub(crate) from: Option<HeaderValue>,
+}
+
+impl Worker {
+    pub(crate) fn new(index: usize, shared: Arc<Shared>, mesh: &Arc<Mesh>, seed: u64) -> Rc<Self> {
+        let local = &mesh.local;
+        let hop = if local.instance.is_empty() { format!("1.1 lictor-{seed:08x}") } else { format!("1.1 lictor-{}", local.instance) };
+        let from = (!local.service.is_empty()).then(|| format!("{}/{}", local.service, local.instance));
+        let worker = Rc::new(Self {
+            index,
+            shared,
+            view: RefCell::new(Rc::new(View::empty(Arc::clone(mesh)))),
+            changed: Notify::new(),
+            random: Cell::new(seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))),
+            hop: HeaderValue::try_from(hop).unwrap_or(HeaderValue::from_static("1.1 lictor")),
+            from: from.and_then(|from| HeaderValue::try_from(from).ok()),
+        });
+        worker.adopt(mesh);
+        worker
+    }
+
+    /// The mesh as it is now; a request holds it to its end.
+    pub(crate) fn view(&self) -> Rc<View> {
+        Rc::clone(&self.view.borrow())
+    }
+
+    /// Follows the mesh for as long as somebody publishes it.
+    pub(crate) async fn follow(self: Rc<Self>, mut mesh: watch::Receiver<Arc<Mesh>>) {
+        while mesh.changed().await.is_ok() {
+            let latest = Arc::clone(&mesh.borrow_and_update());
+            self.adopt(&latest);
+        }
+    }
+
+    /// Closes connections that were idle for too long, once a second.
+    pub(crate) async fn sweep(self: Rc<Self>) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let now = tick.tick().await.into_std();
+            let view = self.view();
+            for upstream in view.upstreams.values().chain(view.inbound.as_ref().map(|inbound| &inbound.app)) {
+                for endpoint in &upstream.endpoints {
+                    endpoint.pool.sweep(&upstream.upstream.policy.pool, now);
+                }
+                upstream.meters.budget(upstream.budget.remaining_ratio(now));
+            }
+        }
+    }
+
+    /// A random number, good enough for jitter, sampling and ids (splitmix64, Steele et al. 2014).
+    pub(crate) fn random(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A random share, 0 to 1.
+    pub(crate) fn chance(&self) -> f64 {
+        (self.random() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn adopt(&self, mesh: &Arc<Mesh>) {
+        let view = View::follow(self, Arc::clone(mesh), &self.view());
+        *self.view.borrow_mut() = Rc::new(view);
+        self.changed.notify_waiters();
+    }
+}
+
+/// A mesh, as this worker uses it. Immutable: a new mesh makes a new view, which takes over pools and loads by key.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) mesh: Arc<Mesh>,
+    pub(crate) upstreams: HashMap<Arc<str>, Rc<UpstreamState>>,
+    pub(crate) inbound: Option<Rc<InboundState>>,
+}
+
+/// The server side.
+#[derive(Debug)]
+pub(crate) struct InboundState {
+    pub(crate) inbound: Arc<Inbound>,
+    pub(crate) app: Rc<UpstreamState>,
+}
+
+/// An upstream, with what this worker keeps for it.
+#[derive(Debug)]
+pub(crate) struct UpstreamState {
+    pub(crate) upstream: Arc<Upstream>,
+    /// In the order of `upstream.endpoints`.
+    pub(crate) endpoints: Vec<Rc<EndpointState>>,
+    pub(crate) balancer: Balancer,
+    pub(crate) budget: Rc<RetryBudget>,
+    pub(crate) meters: UpstreamMeters,
+    /// `Host` for its endpoints.
+    pub(crate) host: HeaderValue,
+    /// A place among the running requests became free.
+    pub(crate) freed: Notify,
+}
+
+/// An endpoint, with what this worker keeps for it.
+#[derive(Debug)]
+pub(crate) struct EndpointState {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) load: Rc<Load>,
+    pub(crate) pool: Rc<Pool>,
+    /// `<service>/<instance>`: whom we mean (PRODUCT: the 421 check).
+    pub(crate) to: HeaderValue,
+}
+
+impl View {
+    fn empty(mesh: Arc<Mesh>) -> Self {
+        Self { mesh, upstreams: HashMap::new(), inbound: None }
+    }
+
+    fn follow(worker: &Worker, mesh: Arc<Mesh>, previous: &Self) -> Self {
+        let upstreams = mesh
+            .upstreams
+            .iter()
+            .map(|(name, upstream)| {
+                let earlier = previous.upstreams.get(name);
+                (Arc::clone(name), UpstreamState::follow(worker, upstream, earlier))
+            })
+            .collect();
+        let inbound = mesh.inbound.as_ref().map(|inbound| {
+            let earlier = previous.inbound.as_ref().map(|state| &state.app);
+            let app = UpstreamState::follow(worker, &inbound.app, earlier);
+            Rc::new(InboundState { inbound: Arc::clone(inbound), app })
+        });
+        Self { mesh, upstreams, inbound }
+    }
+}
+
+impl UpstreamState {
+    fn follow(worker: &Worker, upstream: &Arc<Upstream>, earlier: Option<&Rc<Self>>) -> Rc<Self> {
+        if let Some(earlier) = earlier
+            && Arc::ptr_eq(&earlier.upstream, upstream)
+        {
+            return Rc::clone(earlier);
+        }
+        let known: HashMap<_, _> = earlier
+            .iter()
+            .flat_map(|earlier| &earlier.endpoints)
+            .map(|state| (&state.endpoint.key, state))
+            .collect();
+        let endpoints: Vec<_> = upstream
+            .endpoints
+            .iter()
+            .map(|endpoint| match known.get(&endpoint.key) {
+                Some(state) => Rc::new(state.renewed(endpoint)),
+                None => Rc::new(EndpointState::new(upstream, endpoint)),
+            })
+            .collect();
+        let slots = endpoints.iter().map(|state| state.slot()).collect();
+        let budget = earlier
+            .filter(|earlier| earlier.upstream.policy.retry.budget == upstream.policy.retry.budget)
+            .map_or_else(
+                || Rc::new(RetryBudget::new(upstream.policy.retry.budget, worker.shared.live.len(), Instant::now())),
+                |earlier| Rc::clone(&earlier.budget),
+            );
+        Rc::new(Self {
+            upstream: Arc::clone(upstream),
+            balancer: Balancer::new(&upstream.policy.balance, slots, worker.random()),
+            endpoints,
+            budget,
+            meters: UpstreamMeters::new(&worker.shared.metrics, &upstream.name),
+            host: HeaderValue::try_from(upstream.service.as_ref()).unwrap_or(HeaderValue::from_static("localhost")),
+            freed: Notify::new(),
+        })
+    }
+}
+
+impl EndpointState {
+    fn new(upstream: &Upstream, endpoint: &Arc<Endpoint>) -> Self {
+        let to = format!("{}/{}", upstream.service, endpoint.key.id);
+        Self {
+            endpoint: Arc::clone(endpoint),
+            load: Rc::new(Load::default()),
+            pool: Rc::new(Pool::new(endpoint.address)),
+            to: HeaderValue::try_from(to).unwrap_or(HeaderValue::from_static("")),
+        }
+    }
+
+    fn renewed(&self, endpoint: &Arc<Endpoint>) -> Self {
+        Self {
+            endpoint: Arc::clone(endpoint),
+            load: Rc::clone(&self.load),
+            pool: Rc::clone(&self.pool),
+            to: self.to.clone(),
+        }
+    }
+
+    fn slot(&self) -> Slot {
+        let key = &self.endpoint.key;
+        Slot {
+            weight: self.endpoint.weight,
+            warms_from: self.endpoint.warms_from,
+            hash: hash_bytes(format!("{}/{}/{}", key.node, key.id, key.address).as_bytes()),
+            load: Rc::clone(&self.load),
+        }
+    }
+}
