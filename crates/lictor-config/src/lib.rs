@@ -1,1 +1,82 @@
-//! To be written.
+//! YAML and environment in, a validated [`Config`] out, or every mistake at once with its place.
+//!
+//! [`load`] builds one tree: the file (with `${VAR}` filled in), then variables, then flags, each knowing where it came
+//! from. [`read`] walks that tree once: the same calls that read a key also know its type, its default and its page in
+//! the schema, so the configuration, the diagnostics, the effective values and the JSON Schema cannot disagree.
+//!
+//! Precedence, lowest first: built-in defaults; the variables of older services (`SERVICE_NAME`, `RETRY_MAX_ATTEMPTS`,
+//! ..); the file; the standard variables (`CONSUL_*`, `OTEL_*`) and lictor's own (`LICTOR_*`); `--set` flags.
+
+mod config;
+mod diagnose;
+mod env;
+mod read;
+mod source;
+mod tree;
+mod values;
+
+use std::fmt::Write;
+
+use serde_json::Value as Json;
+
+pub use config::*;
+pub use diagnose::{Diagnostic, Report, Severity};
+pub use env::Environment;
+pub use tree::{Effective, Origin};
+
+/// A file's name and text.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// For messages.
+    pub name: String,
+    /// The YAML.
+    pub text: String,
+}
+
+/// A configuration that is valid, and how it came to be.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Every value in force, with its origin; secrets masked.
+    pub values: Vec<Effective>,
+    /// Things that work but are probably not meant.
+    pub warnings: Report,
+    /// Variables of older services that had an effect.
+    pub compat_env_used: Vec<String>,
+}
+
+/// Reads a configuration. Without a file the environment has to say it all.
+pub fn load(file: Option<&Text>, env: &Environment, flags: &[(String, String)]) -> Result<Loaded, Report> {
+    let (tree, compat_env_used) = env::overlay(file, env, flags)?;
+    let config = read::config(&tree, env);
+    let (values, report) = tree.into_results();
+    let (errors, warnings) = report.split();
+    match config {
+        Some(config) if errors.is_empty() => Ok(Loaded { config, values, warnings, compat_env_used }),
+        _ => Err(errors.with(warnings)),
+    }
+}
+
+/// The JSON Schema (draft 2020-12) of the file, for editors.
+pub fn json_schema() -> Json {
+    let tree = tree::Tree::describing();
+    read::config(&tree, &Environment::default());
+    tree.into_schema()
+}
+
+/// The effective configuration as people read it, one value a line.
+pub fn render(values: &[Effective], with_origins: bool) -> String {
+    let mut text = String::new();
+    let width = values.iter().map(|value| value.path.len() + value.value.len() + 2).max().unwrap_or(0).min(72);
+    for value in values {
+        let line = format!("{}: {}", value.path, value.value);
+        let written = if with_origins {
+            writeln!(text, "{line:width$}  # {}", value.origin)
+        } else {
+            writeln!(text, "{line}")
+        };
+        written.expect("writing to a string cannot fail");
+    }
+    text
+}

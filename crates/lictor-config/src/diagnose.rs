@@ -1,0 +1,150 @@
+//! Mistakes, as people read them: what, where, the line itself, and what was probably meant.
+
+use std::fmt::{self, Write};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration is refused.
+    Error,
+    /// It is taken, but.
+    Warning,
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, in a clause.
+    pub message: String,
+    /// The key, as `upstreams.user-service.listen`.
+    pub path: String,
+    /// Where it was written.
+    pub place: Place,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// Where something was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file; lines and columns count from 1.
+    File {
+        /// Its name.
+        name: String,
+        /// The line's number.
+        line: usize,
+        /// The column of the first character.
+        column: usize,
+        /// The line itself.
+        source: String,
+        /// How many characters are meant.
+        width: usize,
+    },
+    /// In an environment variable.
+    Env(String),
+    /// On the command line.
+    Flag,
+    /// Nowhere: something is missing.
+    Missing,
+}
+
+/// Mistakes, all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report(pub Vec<Diagnostic>);
+
+impl Report {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As text, with colour if wanted.
+    pub fn render(&self, colour: bool) -> String {
+        let mut text = String::new();
+        for diagnostic in &self.0 {
+            diagnostic.render(&mut text, colour).expect("writing to a string cannot fail");
+        }
+        if let Some(summary) = self.summary() {
+            text.push_str(&summary);
+        }
+        text
+    }
+
+    pub(crate) fn split(self) -> (Self, Self) {
+        let (errors, warnings) = self.0.into_iter().partition(|it| it.severity == Severity::Error);
+        (Self(errors), Self(warnings))
+    }
+
+    pub(crate) fn with(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
+    fn summary(&self) -> Option<String> {
+        let errors = self.0.iter().filter(|it| it.severity == Severity::Error).count();
+        let file = self.0.iter().find_map(|it| match &it.place {
+            Place::File { name, .. } => Some(name.as_str()),
+            _ => None,
+        });
+        let plural = if errors == 1 { "" } else { "s" };
+        let place = file.unwrap_or("the configuration");
+        (errors > 0).then(|| format!("lictor: {errors} error{plural} in {place}\n"))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Report {}
+
+impl Diagnostic {
+    fn render(&self, out: &mut String, colour: bool) -> fmt::Result {
+        let (word, shade) = match self.severity {
+            Severity::Error => ("error", "31;1"),
+            Severity::Warning => ("warning", "33;1"),
+        };
+        let paint = |text: &str, code: &str| {
+            if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        };
+        writeln!(out, "{}: {}", paint(word, shade), self.message)?;
+        let help = self.help.as_deref().unwrap_or("");
+        match &self.place {
+            Place::File { name, line, column, source, width } => {
+                let gutter = line.to_string().len().max(3);
+                let carets = paint(&"^".repeat((*width).max(1)), shade);
+                writeln!(out, "{:gutter$}--> {name}:{line}:{column}   {}", "", self.path)?;
+                writeln!(out, "{line:>gutter$} | {source}")?;
+                let line = format!("{:gutter$} | {:indent$}{carets} {help}", "", "", indent = column - 1);
+                writeln!(out, "{}", line.trim_end())?;
+            }
+            place => {
+                let place = match place {
+                    Place::Env(name) => format!("environment variable {name}"),
+                    Place::Flag => "command line".to_owned(),
+                    Place::Missing | Place::File { .. } => "configuration".to_owned(),
+                };
+                writeln!(out, "   --> {place}   {}", self.path)?;
+                if !help.is_empty() {
+                    writeln!(out, "    = {help}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was probably meant.
+pub(crate) fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len().max(word.len()) / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,339 @@
+//! The environment: `${VAR}` in the file, standard variables over it, older services' variables under it.
+
+use std::collections::BTreeMap;
+
+use crate::Text;
+use crate::diagnose::{Diagnostic, Place, Report, Severity, suggest};
+use crate::source::{Step, Value, find, parse, show};
+use crate::tree::{Origin, Tree};
+use crate::read;
+
+/// What a configuration may see of its surroundings, captured once.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// Variables.
+    pub vars: BTreeMap<String, String>,
+    /// This machine's name.
+    pub hostname: String,
+}
+
+impl Environment {
+    /// This process's. Variables that are not Unicode are left out.
+    pub fn process() -> Self {
+        let vars: BTreeMap<_, _> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let from_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        let hostname = vars.get("HOSTNAME").cloned().or_else(from_kernel).unwrap_or_else(|| "localhost".to_owned());
+        Self { vars, hostname: hostname.trim().to_owned() }
+    }
+
+    /// A variable that is set and not empty.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn is_true(&self, name: &str) -> bool {
+        matches!(self.var(name), Some("1" | "true" | "TRUE" | "True" | "yes"))
+    }
+}
+
+/// Variables of older services, first found wins, and the key that each stands for. They do not override the file.
+const COMPAT: [(&[&str], &[&str], fn(&str) -> String); 8] = [
+    (&["SERVICE_NAME", "APP_NAME"], &["service"], plain),
+    (&["SERVICE_PORT", "PORT"], &["port"], plain),
+    (&["SERVICE_HOST"], &["registration", "address"], plain),
+    (&["SERVICE_VERSION"], &["registration", "meta", "version"], plain),
+    (&["LOG_LEVEL"], &["log", "level"], str::to_lowercase),
+    (&["CIRCUIT_BREAKER_FAILURE_THRESHOLD"], &["defaults", "breaker", "failure_threshold"], plain),
+    (&["CIRCUIT_BREAKER_RECOVERY_TIMEOUT"], &["defaults", "breaker", "recovery_timeout"], seconds),
+    (&["RETRY_MAX_ATTEMPTS"], &["defaults", "retry", "attempts"], plain),
+];
+
+/// Likewise, of which one word is not enough to say how.
+const COMPAT_OTHER: [&str; 4] = ["CONSUL_HOST", "CONSUL_PORT", "INTERNAL_SERVICE_TOKEN", "SERVICE_DISCOVERY_CACHE_TTL"];
+
+/// Standard variables and the key that each stands for. They override the file.
+const STANDARD: [(&str, &[&str]); 17] = [
+    ("CONSUL_HTTP_ADDR", &["consul", "address"]),
+    ("CONSUL_HTTP_TOKEN", &["consul", "token"]),
+    ("CONSUL_HTTP_TOKEN_FILE", &["consul", "token_file"]),
+    ("CONSUL_HTTP_AUTH", &["consul", "http_auth"]),
+    ("CONSUL_HTTP_SSL", &["consul", "ssl"]),
+    ("CONSUL_HTTP_SSL_VERIFY", &["consul", "ssl_verify"]),
+    ("CONSUL_CACERT", &["consul", "ca_file"]),
+    ("CONSUL_CAPATH", &["consul", "ca_path"]),
+    ("CONSUL_CLIENT_CERT", &["consul", "client_cert"]),
+    ("CONSUL_CLIENT_KEY", &["consul", "client_key"]),
+    ("CONSUL_TLS_SERVER_NAME", &["consul", "server_name"]),
+    ("CONSUL_NAMESPACE", &["consul", "namespace"]),
+    ("CONSUL_PARTITION", &["consul", "partition"]),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", &["trace", "protocol"]),
+    ("OTEL_SERVICE_NAME", &["trace", "service_name"]),
+    ("LICTOR_LOG", &["log", "level"]),
+    ("LICTOR_ADMIN", &["admin", "listen"]),
+];
+
+/// `LICTOR_*` variables that are not keys.
+const OURS: [&str; 6] =
+    ["LICTOR_CONFIG", "LICTOR_UPSTREAMS", "LICTOR_LOG", "LICTOR_ADMIN", "LICTOR_ADDR", "LICTOR_DEV"];
+
+fn plain(text: &str) -> String {
+    text.to_owned()
+}
+
+fn seconds(text: &str) -> String {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { format!("{text}s") } else { text.to_owned() }
+}
+
+/// The file with everything else over and under it, and the older services' variables that had an effect.
+pub(crate) fn overlay(
+    file: Option<&Text>,
+    env: &Environment,
+    flags: &[(String, String)],
+) -> Result<(Tree, Vec<String>), Report> {
+    let mut root = Value::default();
+    let mut diagnostics = Vec::new();
+    if let Some(file) = file {
+        root = parse(file).map_err(|diagnostic| Report(vec![diagnostic]))?;
+        interpolate(&mut root, &mut Vec::new(), file, env, &mut diagnostics);
+    }
+    let mut tree = Tree::new(file.cloned(), root);
+    diagnostics.into_iter().for_each(|diagnostic| tree.note(diagnostic));
+    let used = compat(&mut tree, env);
+    standard(&mut tree, env);
+    telemetry(&mut tree, env);
+    upstreams(&mut tree, env);
+    own(&mut tree, env);
+    for (path, value) in flags {
+        let path: Vec<String> = path.split('.').map(str::to_owned).collect();
+        tree.set(&path, Value::text(value), Origin::Flag);
+    }
+    Ok((tree, used))
+}
+
+/// Fills `${VAR}` and `${VAR:-default}` in; `$${` is a plain `${`. Names in lower case are left for their key.
+fn interpolate(
+    value: &mut Value,
+    path: &mut Vec<Step>,
+    file: &Text,
+    env: &Environment,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    match value {
+        Value::Null => (),
+        Value::Scalar(text, _) => match fill(text, env) {
+            Ok(filled) => *text = filled,
+            Err(message) => diagnostics.push(Diagnostic {
+                severity: Severity::Error,
+                message,
+                path: show(path),
+                place: find(file, path, false),
+                help: Some("set it, or give a default: `${NAME:-value}`".to_owned()),
+            }),
+        },
+        Value::List(values) => {
+            for (index, value) in values.iter_mut().enumerate() {
+                path.push(Step::Index(index));
+                interpolate(value, path, file, env, diagnostics);
+                path.pop();
+            }
+        }
+        Value::Map(entries) => {
+            for (key, value) in entries {
+                path.push(Step::Key(key.clone()));
+                interpolate(value, path, file, env, diagnostics);
+                path.pop();
+            }
+        }
+    }
+}
+
+fn fill(text: &str, env: &Environment) -> Result<String, String> {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        let (before, after) = (&rest[..at], &rest[at + 2..]);
+        let end = after.find('}').ok_or_else(|| "`${` without `}`".to_owned())?;
+        let (expression, tail) = (&after[..end], &after[end + 1..]);
+        let (name, default) = match expression.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (expression, None),
+        };
+        if let Some(before) = before.strip_suffix('$') {
+            filled.push_str(before);
+            filled.push_str(&format!("${{{expression}}}"));
+        } else if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            filled.push_str(before);
+            filled.push_str(&format!("${{{expression}}}"));
+        } else {
+            filled.push_str(before);
+            let value = env.var(name).or(default);
+            filled.push_str(value.ok_or_else(|| format!("the environment has no {name}"))?);
+        }
+        rest = tail;
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+fn set(tree: &mut Tree, path: &[&str], value: impl Into<String>, variable: &str) {
+    let path: Vec<String> = path.iter().map(|key| (*key).to_owned()).collect();
+    tree.set(&path, Value::text(value), Origin::Env(variable.to_owned()));
+}
+
+fn compat(tree: &mut Tree, env: &Environment) -> Vec<String> {
+    let mut used = Vec::new();
+    for (names, path, convert) in COMPAT {
+        let is_said = tree.has(path) || (path == ["port"] && tree.has(&["app", "port"]));
+        if let Some((name, value)) = names.iter().find_map(|name| Some((*name, env.var(name)?)))
+            && !is_said
+        {
+            set(tree, path, convert(value), name);
+            used.push(name.to_owned());
+        }
+    }
+    let [host, port, token, ttl] = COMPAT_OTHER;
+    if let Some(value) = env.var(host)
+        && !tree.has(&["consul", "address"])
+        && env.var("CONSUL_HTTP_ADDR").is_none()
+    {
+        set(tree, &["consul", "address"], format!("http://{value}:{}", env.var(port).unwrap_or("8500")), host);
+        used.push(host.to_owned());
+    }
+    if let Some(value) = env.var(token)
+        && !tree.has(&["service_token"])
+    {
+        set(tree, &["service_token"], value, token);
+        used.push(token.to_owned());
+    }
+    if let Some(value) = env.var(ttl)
+        && !tree.has(&["consul", "max_stale"])
+    {
+        set(tree, &["consul", "max_stale"], seconds(value), ttl);
+        used.push(ttl.to_owned());
+    }
+    used
+}
+
+fn standard(tree: &mut Tree, env: &Environment) {
+    for (name, path) in STANDARD {
+        if let Some(value) = env.var(name) {
+            set(tree, path, value, name);
+        }
+    }
+}
+
+/// OpenTelemetry's variables that need more than a copy.
+fn telemetry(tree: &mut Tree, env: &Environment) {
+    let (traces, base) = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT");
+    for name in [base, traces] {
+        if let Some(value) = env.var(name) {
+            set(tree, &["trace", "otlp"], value, name);
+        }
+    }
+    if env.is_true("OTEL_SDK_DISABLED") {
+        set(tree, &["trace", "otlp"], "off", "OTEL_SDK_DISABLED");
+    }
+    for (name, key) in [("OTEL_EXPORTER_OTLP_HEADERS", "headers"), ("OTEL_RESOURCE_ATTRIBUTES", "resource")] {
+        let pairs = env.var(name).into_iter().flat_map(|value| value.split(','));
+        for (pair, value) in pairs.filter_map(|pair| pair.split_once('=')) {
+            set(tree, &["trace", key, pair.trim()], value.trim(), name);
+        }
+    }
+    let argument = env.var("OTEL_TRACES_SAMPLER_ARG").unwrap_or("1");
+    let sample = match env.var("OTEL_TRACES_SAMPLER") {
+        Some("always_on" | "parentbased_always_on") => Some("100%"),
+        Some("always_off" | "parentbased_always_off") => Some("0%"),
+        Some("traceidratio" | "parentbased_traceidratio") => Some(argument),
+        _ => None,
+    };
+    if let Some(sample) = sample {
+        let share = if sample == "1" { "100%" } else { sample };
+        set(tree, &["trace", "sample"], share, "OTEL_TRACES_SAMPLER");
+    }
+    if let Some(names) = env.var("OTEL_PROPAGATORS") {
+        let known = names.split(',').filter_map(|name| match name.trim() {
+            "tracecontext" => Some("w3c"),
+            "b3" | "b3multi" => Some("b3"),
+            _ => None,
+        });
+        let list = Value::List(known.map(Value::text).collect());
+        let path = ["trace", "propagate"].map(str::to_owned);
+        tree.set(&path, list, Origin::Env("OTEL_PROPAGATORS".to_owned()));
+    }
+}
+
+/// `user-service:3001,product-service:3002`; `legacy:9001=10.0.0.7:80|10.0.0.8:80` has fixed endpoints.
+fn upstreams(tree: &mut Tree, env: &Environment) {
+    const NAME: &str = "LICTOR_UPSTREAMS";
+    for entry in env.var(NAME).into_iter().flat_map(|list| list.split(',')).map(str::trim) {
+        let (listener, endpoints) = entry.split_once('=').map_or((entry, None), |(left, right)| (left, Some(right)));
+        let Some((name, port)) = listener.split_once(':').filter(|(name, _)| !name.is_empty()) else {
+            tree.note(Diagnostic {
+                severity: Severity::Error,
+                message: format!("`{entry}` is not `name:port`"),
+                path: "upstreams".to_owned(),
+                place: Place::Env(NAME.to_owned()),
+                help: Some("write `user-service:3001,product-service:3002`".to_owned()),
+            });
+            continue;
+        };
+        set(tree, &["upstreams", name, "listen"], port, NAME);
+        if let Some(endpoints) = endpoints {
+            let list = Value::List(endpoints.split('|').map(Value::text).collect());
+            let path = ["upstreams", name, "static"].map(str::to_owned);
+            tree.set(&path, list, Origin::Env(NAME.to_owned()));
+        }
+    }
+}
+
+/// `LICTOR_<SECTION>_<KEY>`: any single value of the file.
+fn own(tree: &mut Tree, env: &Environment) {
+    let described = Tree::describing();
+    read::config(&described, &Environment::default());
+    let name_of = |path: &Vec<String>| format!("LICTOR_{}", path.join("_").to_uppercase());
+    let paths: BTreeMap<String, Vec<String>> =
+        described.scalar_paths().into_iter().map(|path| (name_of(&path), path)).collect();
+    for (name, value) in env.vars.iter().filter(|(name, _)| name.starts_with("LICTOR_")) {
+        if let Some(path) = paths.get(name) {
+            tree.set(path, Value::text(value), Origin::Env(name.clone()));
+        } else if !OURS.contains(&name.as_str()) {
+            let known = paths.keys().map(String::as_str).chain(OURS);
+            tree.note(Diagnostic {
+                severity: Severity::Warning,
+                message: format!("{name} is not a variable that lictor knows"),
+                path: String::new(),
+                place: Place::Env(name.clone()),
+                help: suggest(name, known).map(|known| format!("did you mean {known}?")),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::values;
+
+    fn env(pairs: &[(&str, &str)]) -> Environment {
+        let vars = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Environment { vars, hostname: "host".to_owned() }
+    }
+
+    #[test]
+    fn variables_are_filled_in() {
+        let env = env(&[("PORT", "3001")]);
+        assert_eq!(fill("a ${PORT} b", &env).unwrap(), "a 3001 b");
+        assert_eq!(fill("${NONE:-x}${PORT:-y}", &env).unwrap(), "x3001");
+        assert_eq!(fill("$${PORT} ${service}", &env).unwrap(), "${PORT} ${service}");
+        assert!(fill("${NONE}", &env).unwrap_err().contains("NONE"));
+        assert!(fill("${PORT", &env).is_err());
+    }
+
+    #[test]
+    fn seconds_of_older_variables_become_durations() {
+        assert_eq!(values::duration(&seconds("60")).unwrap().as_secs(), 60);
+        assert_eq!(seconds("1m"), "1m");
+    }
+}

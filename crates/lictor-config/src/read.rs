@@ -1,0 +1,408 @@
+//! One walk over the tree: every key, its type, its default, its rules. One function a section.
+
+mod consul;
+mod policy;
+mod service;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use lictor_core::mesh::{AccessLog, Protocol};
+use lictor_core::policy::Policy;
+use lictor_core::trace::TraceSettings;
+use serde_json::json;
+
+use crate::config::{
+    Admin, Config, Lifecycle, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, Query, Source, Trace, Upstream,
+};
+use crate::env::Environment;
+use crate::tree::{Node, Section, Tree, texts};
+use crate::values;
+
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// The whole file. `None` only when something is so wrong that the rest makes no sense; mistakes are noted in the tree.
+pub(crate) fn config(tree: &Tree, env: &Environment) -> Option<Config> {
+    let top = tree.root().section(&[]);
+    let version = top.field("version", "Version of this file's format.");
+    if version.integer(1, 1) != 1 {
+        version.error("only version 1 is known", None);
+    }
+    let service = service::name(&top);
+    let app = service::app(&top);
+    let tokens = service::tokens(&top, env);
+    let inbound = service::inbound(&top, &app, &tokens);
+    let registration = service::registration(&top, service.as_deref(), &app, inbound.as_ref(), env);
+    let defaults_node = top.field("defaults", "The policy of every upstream that does not say otherwise.");
+    let defaults_section = defaults_node.section(&[]);
+    let defaults = policy::policy(&defaults_section, &Policy::default());
+    defaults_section.finish();
+    let outbound = outbound(&top.field("outbound", "The forward proxy, and what `lictor run` exports."));
+    let upstreams_node = top.field("upstreams", "Services that are called, by name.");
+    let upstreams: Vec<Upstream> =
+        upstreams_node.entries().iter().map(|node| upstream(node, &defaults, &tokens)).collect();
+    let needs_consul = registration.is_some()
+        || !outbound.allow.is_empty()
+        || upstreams.iter().any(|upstream| matches!(upstream.source, Source::Consul(_)));
+    let consul = consul::consul(&top.field("consul", "How Consul is reached."), needs_consul);
+    let config = Config {
+        trace: trace(&top.field("trace", "Trace headers, sampling and export."), service.as_deref()),
+        metrics: metrics(&top.field("metrics", "The Prometheus endpoint.")),
+        log: log(&top.field("log", "Logs, on standard output.")),
+        admin: admin(&top.field("admin", "The admin listeners.")),
+        workers: workers(&top.field("workers", "Data-plane threads; `auto` is the CPUs that this process may use.")),
+        lifecycle: lifecycle(&top.field("lifecycle", "Starting and stopping.")),
+        service,
+        registration,
+        app,
+        inbound,
+        consul,
+        outbound,
+        defaults,
+        upstreams,
+    };
+    ports(&top, &config);
+    top.finish();
+    Some(config)
+}
+
+fn upstream(node: &Node<'_>, defaults: &Policy, tokens: &[lictor_core::Secret]) -> Upstream {
+    let name = node.name();
+    if name != "*" && !service::is_service_name(&name) {
+        node.key_error(format!("`{name}` is not a service name: letters, digits, `-`, `_` and `.`"), None);
+    }
+    // `user-service: 3001` is the listener alone.
+    if node.scalar().is_some() {
+        let listen = listener(node);
+        return Upstream {
+            listen,
+            source: Source::Consul(Query { service: name.clone(), ..Query::default() }),
+            protocol: None,
+            is_required: false,
+            policy: defaults.clone(),
+            routes: policy::no_routes(),
+            set_headers: token_header(tokens),
+            name,
+        };
+    }
+    let section = node.section(&[json!({ "type": "integer" })]);
+    let listen = listener(&section.field("listen", "Port or address of its listener; a port alone is on 127.0.0.1."));
+    let source = source(&section, &name);
+    let protocol = section.field("protocol", "What its instances speak; default: their Meta `protocol`, else http1.");
+    let protocol = protocol_of(&protocol, None);
+    let is_required = section.field("required", "Counts in /ready.").boolean(false);
+    let policy = policy::policy(&section, defaults);
+    let routes = policy::routes(&section.field("routes", "Routes with a policy of their own; the first match wins."), &policy);
+    let mut set_headers = headers(&section.field("headers", "Headers of every request to it."));
+    for (name, value) in token_header(tokens) {
+        if !set_headers.iter().any(|(known, _)| *known == name) {
+            set_headers.push((name, value));
+        }
+    }
+    section.finish();
+    Upstream { name, listen, source, protocol, is_required, policy, routes, set_headers }
+}
+
+fn token_header(tokens: &[lictor_core::Secret]) -> Vec<(HeaderName, HeaderValue)> {
+    let value = tokens.first().and_then(|token| HeaderValue::try_from(token.reveal()).ok());
+    value
+        .map(|mut value| {
+            value.set_sensitive(true);
+            (HeaderName::from_static("x-service-auth"), value)
+        })
+        .into_iter()
+        .collect()
+}
+
+fn listener(node: &Node<'_>) -> Option<SocketAddr> {
+    let address = node.socket(None, LOCAL)?;
+    if !address.ip().is_loopback() {
+        node.warn(
+            format!("{address} can be reached from other machines: anyone there may call through this sidecar"),
+            Some("a port alone listens on 127.0.0.1".to_owned()),
+        );
+    }
+    Some(address)
+}
+
+fn source(section: &Section<'_>, name: &str) -> Source {
+    let fixed = section.field("static", "Fixed endpoints, `host:port`, instead of Consul's.");
+    let endpoints: Vec<String> = fixed.elements().iter().filter_map(|entry| {
+        entry.parsed(json!({ "type": "string" }), None, values::host_port)
+    }).collect();
+    let service = section.field("service", "Its name in Consul, when that is not the key's.");
+    let tag = section.field("tag", "Only instances with this tag, or all of these.");
+    let filter = section.field("filter", "Only instances for which this Consul filter expression holds.");
+    let version = section.field("version", "Only instances with this Meta `version`.");
+    let near = section.field("near", "Sorted by round-trip time from this node, or `_agent`.");
+    let datacenter = section.field("datacenter", "Another datacenter.");
+    let query = Query {
+        service: service.text(None).unwrap_or_else(|| name.to_owned()),
+        tags: tag.elements().iter().filter_map(|tag| tag.text(None)).collect(),
+        filter: filter_of(filter.text(None), version.text(None)),
+        near: near.text(None),
+        datacenter: datacenter.text(None),
+    };
+    if !fixed.is_set() {
+        return Source::Consul(query);
+    }
+    for other in [&service, &tag, &filter, &version, &near, &datacenter] {
+        if other.is_set() {
+            other.error(format!("`{}` asks Consul, but the endpoints are static", other.name()), None);
+        }
+    }
+    if endpoints.is_empty() {
+        fixed.error("static endpoints need at least one `host:port`", None);
+    }
+    Source::Static(endpoints)
+}
+
+fn filter_of(filter: Option<String>, version: Option<String>) -> Option<String> {
+    let version = version.map(|version| format!("Service.Meta.version == \"{}\"", version.replace('"', "")));
+    match (filter, version) {
+        (Some(filter), Some(version)) => Some(format!("({filter}) and {version}")),
+        (filter, version) => filter.or(version),
+    }
+}
+
+pub(super) fn protocol_of(node: &Node<'_>, default: Option<&str>) -> Option<Protocol> {
+    if node.scalar() == Some("tcp") {
+        node.error("`protocol: tcp` is not in this version yet", None);
+        return None;
+    }
+    let choices = [
+        ("http1", Protocol::Http1),
+        ("http", Protocol::Http1),
+        ("h2c", Protocol::H2c),
+        ("http2", Protocol::H2c),
+        ("grpc", Protocol::Grpc),
+    ];
+    node.choice(&choices, default)
+}
+
+fn headers(node: &Node<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let section = node.section(&[]);
+    let set = section.field("set", "Set, whatever the application sent.");
+    let headers = set.entries().into_iter().filter_map(|entry| {
+        let name = HeaderName::try_from(entry.name().as_str());
+        let value = entry.secret()?;
+        let mut value = match HeaderValue::try_from(value.reveal()) {
+            Ok(value) => value,
+            Err(_) => {
+                entry.error("not a header value: no line breaks or control characters", None);
+                return None;
+            }
+        };
+        value.set_sensitive(true);
+        match name {
+            Ok(name) => Some((name, value)),
+            Err(_) if entry.name() == "*" => None,
+            Err(_) => {
+                entry.key_error(format!("`{}` is not a header name", entry.name()), None);
+                None
+            }
+        }
+    });
+    let headers = headers.collect();
+    section.finish();
+    headers
+}
+
+fn outbound(node: &Node<'_>) -> Outbound {
+    let section = node.section(&[]);
+    let proxy = section.field("proxy", "Address of the forward proxy; a port alone is on 127.0.0.1. Default: none.");
+    let allow = section.field("allow", "Services it may call besides the upstreams; `pay-*` is a prefix.");
+    let allow = allow
+        .elements()
+        .iter()
+        .filter_map(|entry| {
+            let parse = |text: &str| {
+                let is_pattern = service::is_service_name(text.strip_suffix('*').unwrap_or(text)) || text == "*";
+                if is_pattern { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a service name or prefix")) }
+            };
+            entry.parsed(json!({ "type": "string" }), None, parse)
+        })
+        .collect();
+    let outbound = Outbound {
+        proxy: listener(&proxy),
+        allow,
+        export_env: section.field("env", "`lictor run` exports USER_SERVICE_URL and the like.").boolean(true),
+        export_proxy_env: section.field("proxy_env", "`lictor run` exports HTTP_PROXY and NO_PROXY.").boolean(false),
+    };
+    section.finish();
+    outbound
+}
+
+fn trace(node: &Node<'_>, service: Option<&str>) -> Trace {
+    let section = node.section(&[]);
+    let endpoint = section.field("otlp", "Where spans go, such as http://otel:4318; `off`: nowhere.");
+    let protocol = section.field("protocol", "grpc or http/protobuf; default by the port: 4317 is gRPC.");
+    let chosen = protocol.choice(&[("http/protobuf", OtlpProtocol::HttpProtobuf), ("grpc", OtlpProtocol::Grpc)], None);
+    let parse = |text: &str| {
+        let is_url = text.starts_with("http://") || text.starts_with("https://");
+        if is_url { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a URL: write `http://otel:4318`")) }
+    };
+    let url = if endpoint.is_off() { None } else { endpoint.parsed(json!({ "type": "string" }), None, parse) };
+    let propagate = section.field("propagate", "Headers that are sent besides the caller's own kind: w3c, b3.");
+    let kinds: Vec<&str> =
+        propagate.elements().iter().filter_map(|kind| kind.choice(&[("w3c", "w3c"), ("b3", "b3")], None)).collect();
+    let has = |kind| !propagate.is_set() || kinds.contains(&kind);
+    let headers = section.field("headers", "Sent with every export.");
+    let headers: Vec<_> =
+        headers.entries().into_iter().filter_map(|entry| Some((entry.name(), entry.secret()?))).collect();
+    let service_name = section.field("service_name", "`service.name` of the spans; default: the service.");
+    let service_name = service_name.text(Some(service.unwrap_or("lictor")));
+    let resource: BTreeMap<_, _> = texts(&section.field("resource", "Further resource attributes."));
+    let settings = TraceSettings {
+        w3c: has("w3c"),
+        b3: has("b3"),
+        legacy: section.field("legacy_headers", "X-Trace-ID and X-Span-ID are understood, sent and echoed.").boolean(true),
+        sample: section.field("sample", "Share of new traces that is kept; callers' decisions stand.").share(0.1),
+        export: url.is_some(),
+    };
+    section.finish();
+    let otlp = url.map(|endpoint| Otlp {
+        protocol: chosen.unwrap_or(if endpoint.trim_end_matches('/').ends_with(":4317") {
+            OtlpProtocol::Grpc
+        } else {
+            OtlpProtocol::HttpProtobuf
+        }),
+        endpoint,
+        headers,
+        service_name: service_name.unwrap_or_default(),
+        resource,
+    });
+    Trace { settings, otlp }
+}
+
+fn metrics(node: &Node<'_>) -> Metrics {
+    let section = node.section(&[]);
+    let metrics = Metrics {
+        compat: section.field("compat", "Also the names that older services use.").boolean(true),
+        max_label_values: section
+            .field("max_label_values", "Distinct values of one label before further ones become `other`.")
+            .integer(200, 1) as usize,
+    };
+    section.finish();
+    metrics
+}
+
+fn log(node: &Node<'_>) -> Log {
+    let section = node.section(&[]);
+    let formats = [("json", LogFormat::Json), ("text", LogFormat::Text)];
+    let access = section.field("access", "Which requests are logged: all, errors, off, or `sampled 10%`.");
+    let parse = |text: &str| match text {
+        "all" | "on" | "true" => Ok(AccessLog::All),
+        "errors" => Ok(AccessLog::Errors),
+        "off" | "none" | "false" => Ok(AccessLog::Off),
+        text => match text.strip_prefix("sampled ") {
+            Some(share) => values::share(share).map(AccessLog::Sampled),
+            None => Err(format!("`{text}` is none of: all, errors, off, sampled 10%")),
+        },
+    };
+    let levels = section.field("level", "error, warn, info, debug, trace, or a filter such as `info,lictor_consul=debug`.");
+    let level = |text: &str| {
+        let words = ["off", "error", "warn", "info", "debug", "trace"];
+        let is_level = words.contains(&text.to_lowercase().as_str()) || text.contains(['=', ',']);
+        if is_level {
+            return Ok(text.to_lowercase());
+        }
+        let meant = crate::diagnose::suggest(text, words).map(|word| format!("; did you mean `{word}`?"));
+        Err(format!("`{text}` is not a log level{}", meant.unwrap_or_default()))
+    };
+    let log = Log {
+        level: levels.parsed(json!({ "type": "string" }), Some("info"), level).unwrap_or_else(|| "info".to_owned()),
+        format: section.field("format", "json, or text for people.").choice(&formats, Some("json")).unwrap_or(LogFormat::Json),
+        access: access.parsed(json!({ "type": "string" }), Some("all"), parse).unwrap_or_default(),
+    };
+    section.finish();
+    log
+}
+
+fn admin(node: &Node<'_>) -> Admin {
+    let section = node.section(&[]);
+    let default = SocketAddr::from((LOCAL, 9901));
+    let listen = section.field("listen", "All endpoints; loopback only.");
+    let address = listen.socket(Some(default), LOCAL).unwrap_or(default);
+    if !address.ip().is_loopback() {
+        let help = "publish the read-only endpoints with `admin.public`".to_owned();
+        listen.error("the admin listener can drain and stop this sidecar: it must be on loopback", Some(help));
+    }
+    let public = section.field("public", "Health and metrics only, for probes and scrapers. Default: none.");
+    let admin = Admin { listen: address, public: public.socket(None, ANY) };
+    section.finish();
+    admin
+}
+
+fn workers(node: &Node<'_>) -> usize {
+    let auto = || std::thread::available_parallelism().map_or(1, usize::from);
+    let parse = |text: &str| match text {
+        "auto" => Ok(auto()),
+        text => match text.parse() {
+            Ok(count @ 1..=256) => Ok(count),
+            _ => Err(format!("`{text}` is neither `auto` nor a number from 1 to 256")),
+        },
+    };
+    node.parsed(json!({ "type": ["string", "integer"] }), Some("auto"), parse).unwrap_or_else(auto)
+}
+
+fn lifecycle(node: &Node<'_>) -> Lifecycle {
+    let section = node.section(&[]);
+    let lifecycle = Lifecycle {
+        start_timeout: section
+            .field("start_timeout", "How long the first endpoints may take.")
+            .duration(Duration::from_secs(30)),
+        drain_delay: section
+            .field("drain_delay", "How long to wait, still serving, until callers no longer see us.")
+            .duration(Duration::from_secs(5)),
+        drain_timeout: section
+            .field("drain_timeout", "How long requests in flight may take to finish.")
+            .duration(Duration::from_secs(30)),
+        kill_after: section
+            .field("kill_after", "From SIGTERM to SIGKILL of the child.")
+            .duration(Duration::from_secs(10)),
+    };
+    section.finish();
+    lifecycle
+}
+
+/// No two of our own listeners, nor the application, may be on one port of one address.
+fn ports(top: &Section<'_>, config: &Config) {
+    let mut taken: Vec<(SocketAddr, String)> = Vec::new();
+    if let Some(app) = config.app.address {
+        taken.push((app, "the application".to_owned()));
+    }
+    let mut claim = |address: SocketAddr, owner: String, node: &Node<'_>| {
+        let overlaps = |other: &SocketAddr| {
+            let same_ip = other.ip() == address.ip() || other.ip().is_unspecified() || address.ip().is_unspecified();
+            address.port() != 0 && other.port() == address.port() && same_ip
+        };
+        if let Some((_, first)) = taken.iter().find(|(other, _)| overlaps(other)) {
+            node.error(format!("port {} is taken already by {first}", address.port()), Some("each listener needs its own".to_owned()));
+        }
+        taken.push((address, owner));
+    };
+    let node = |section: &'static str, key: &'static str| {
+        let field = top.field(section, "");
+        if field.is_map() { field.section(&[]).field(key, "") } else { field }
+    };
+    claim(config.admin.listen, "the admin listener".to_owned(), &node("admin", "listen"));
+    if let Some(address) = config.admin.public {
+        claim(address, "the public admin listener".to_owned(), &node("admin", "public"));
+    }
+    if let Some(inbound) = &config.inbound {
+        claim(inbound.listen, "inbound".to_owned(), &node("inbound", "listen"));
+    }
+    if let Some(address) = config.outbound.proxy {
+        claim(address, "the forward proxy".to_owned(), &node("outbound", "proxy"));
+    }
+    let entries = top.field("upstreams", "").entries();
+    for (upstream, entry) in config.upstreams.iter().zip(&entries) {
+        let Some(address) = upstream.listen else { continue };
+        let node = if entry.is_map() { entry.section(&[]).field("listen", "") } else { entry.clone() };
+        claim(address, format!("upstream {}", upstream.name), &node);
+    }
+}

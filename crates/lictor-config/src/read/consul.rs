@@ -1,0 +1,139 @@
+//! `consul:`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::config::{Consistency, Consul, ConsulAddress, ConsulTls, Guard};
+use crate::tree::{Node, Section};
+
+pub(super) fn consul(node: &Node<'_>, is_needed: bool) -> Consul {
+    let section = node.section(&[]);
+    let uses_tls = section.field("ssl", "https where the address names no scheme.").boolean(false);
+    let address = section.field("address", "http://, https:// or unix:// address of the local agent.");
+    let parsed = address.parsed(json!({ "type": "string" }), Some("http://127.0.0.1:8500"), |text| parse_address(text, uses_tls));
+    let default = if uses_tls {
+        ConsulAddress::Https("127.0.0.1".to_owned(), 8501)
+    } else {
+        ConsulAddress::Http("127.0.0.1".to_owned(), 8500)
+    };
+    let token = section.field("token", "ACL token; better in a file.");
+    let token_file = section.field("token_file", "File that holds the ACL token; read again when it changes.");
+    if token.is_set() && token_file.is_set() {
+        token_file.error("`token` and `token_file` are both given", Some("keep one".to_owned()));
+    }
+    let consistencies =
+        [("stale", Consistency::Stale), ("default", Consistency::Default), ("consistent", Consistency::Consistent)];
+    let wait = section.field("wait", "Longest blocking query; more than 1m keeps agent connections of the dead busy.");
+    let wait_for = wait.duration(Duration::from_secs(60));
+    if !(Duration::from_secs(1)..=Duration::from_secs(600)).contains(&wait_for) {
+        wait.error("must be between 1s and 10m", None);
+    }
+    let consul = Consul {
+        address: is_needed.then(|| parsed.unwrap_or(default)),
+        token: token.secret(),
+        token_file: path(&token_file),
+        http_auth: section.field("http_auth", "HTTP basic authentication, user:password.").secret(),
+        tls: tls(&section),
+        datacenter: section.field("datacenter", "Datacenter of queries; default: the agent's.").text(None),
+        namespace: section.field("namespace", "Consul Enterprise namespace.").text(None),
+        partition: section.field("partition", "Consul Enterprise admin partition.").text(None),
+        consistency: section
+            .field("consistency", "stale, default or consistent reads.")
+            .choice(&consistencies, Some("stale"))
+            .unwrap_or_default(),
+        max_stale: section
+            .field("max_stale", "Older data is warned about; it is never thrown away.")
+            .duration(Duration::from_secs(600)),
+        wait: wait_for,
+        guard: guard(&section.field("guard", "When a smaller answer is believed.")),
+    };
+    section.finish();
+    consul
+}
+
+fn tls(section: &Section<'_>) -> ConsulTls {
+    let tls = ConsulTls {
+        ca_file: path(&section.field("ca_file", "PEM file with the CA of an https agent.")),
+        ca_path: path(&section.field("ca_path", "Folder of PEM files with CAs.")),
+        client_cert: path(&section.field("client_cert", "PEM client certificate.")),
+        client_key: path(&section.field("client_key", "Its key.")),
+        server_name: section.field("server_name", "Name in the agent's certificate.").text(None),
+        skip_verify: !section.field("ssl_verify", "Check the agent's certificate.").boolean(true),
+    };
+    if tls.client_cert.is_some() != tls.client_key.is_some() {
+        section.node().error("`client_cert` and `client_key` go together", None);
+    }
+    tls
+}
+
+fn path(node: &Node<'_>) -> Option<PathBuf> {
+    node.text(None).map(PathBuf::from)
+}
+
+fn guard(node: &Node<'_>) -> Guard {
+    let section = node.section(&[]);
+    let empty = [("keep", true), ("drop", false)];
+    let guard = Guard {
+        max_removal: section
+            .field("max_removal", "A list that shrinks by more is confirmed with a consistent read first.")
+            .share(0.5),
+        within: section.field("within", "Over this time.").duration(Duration::from_secs(10)),
+        keep_on_empty: section
+            .field("on_empty", "keep or drop the old endpoints when the list becomes empty.")
+            .choice(&empty, Some("keep"))
+            .unwrap_or(true),
+        keep_for: section.field("keep_for", "How long they are kept.").duration(Duration::from_secs(30)),
+    };
+    section.finish();
+    guard
+}
+
+/// `host`, `host:8500`, `http://host:8500`, `https://host`, `unix:///path`.
+fn parse_address(text: &str, uses_tls: bool) -> Result<ConsulAddress, String> {
+    if let Some(path) = text.strip_prefix("unix://") {
+        let is_absolute = path.starts_with('/');
+        return if is_absolute { Ok(ConsulAddress::Unix(path.into())) } else { Err(format!("`{text}` needs an absolute path")) };
+    }
+    let (is_https, rest) = match text.split_once("://") {
+        Some(("http", rest)) => (uses_tls, rest),
+        Some(("https", rest)) => (true, rest),
+        Some((scheme, _)) => return Err(format!("`{scheme}` is not a scheme for Consul: http, https or unix")),
+        None => (uses_tls, text),
+    };
+    let rest = rest.trim_end_matches('/');
+    let default = if is_https { 8501 } else { 8500 };
+    let is_bare_v6 = rest.matches(':').count() > 1 && !rest.starts_with('[');
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !is_bare_v6 && !port.ends_with(']') => {
+            let port = port.parse().map_err(|_| format!("`{port}` is not a port"))?;
+            (host, port)
+        }
+        _ => (rest, default),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() || host.contains('/') {
+        return Err(format!("`{text}` is not an address: write `http://127.0.0.1:8500`"));
+    }
+    Ok(if is_https { ConsulAddress::Https(host.to_owned(), port) } else { ConsulAddress::Http(host.to_owned(), port) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_understood_as_consuls_own_tools_do() {
+        let http = |host: &str, port| Ok(ConsulAddress::Http(host.to_owned(), port));
+        assert_eq!(parse_address("10.0.0.1", false), http("10.0.0.1", 8500));
+        assert_eq!(parse_address("consul:8510", false), http("consul", 8510));
+        assert_eq!(parse_address("http://[::1]:8500/", false), http("::1", 8500));
+        assert_eq!(parse_address("https://consul", false), Ok(ConsulAddress::Https("consul".to_owned(), 8501)));
+        assert_eq!(parse_address("consul:1", true), Ok(ConsulAddress::Https("consul".to_owned(), 1)));
+        assert_eq!(parse_address("unix:///run/consul.sock", false), Ok(ConsulAddress::Unix("/run/consul.sock".into())));
+        for wrong in ["", "ftp://x", "unix://x", "host:port", "http://a/b"] {
+            assert!(parse_address(wrong, false).is_err(), "{wrong}");
+        }
+    }
+}

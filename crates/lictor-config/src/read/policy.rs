@@ -1,0 +1,378 @@
+//! How an upstream is called: `defaults:`, and the same keys in an upstream and in a route.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method, StatusCode};
+use lictor_core::policy::{
+    Algorithm, Backoff, Balance, BreakerFailures, BreakerPolicy, BudgetPolicy, DeadlineMode, EjectionPolicy,
+    ErrorRate, HashOn, Limits, Policy, PoolPolicy, RetryClasses, RetryMethods, RetryPolicy, Timeouts,
+};
+use lictor_core::route::{Route, Routes};
+use serde_json::json;
+
+use crate::tree::{Node, Section};
+
+/// Reads the policy's keys of a section; what is not said is `base`'s.
+pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
+    let timeouts = timeouts(section, &base.timeouts);
+    let balance = Balance {
+        algorithm: algorithm(&section.field("balance", "How an endpoint is chosen."), &base.balance.algorithm),
+        slow_start: section
+            .field("slow_start", "New endpoints get a growing share for this long.")
+            .duration(base.balance.slow_start),
+        panic: section
+            .field("panic", "Ejection is ignored when fewer than this share of endpoints is left.")
+            .share(base.balance.panic),
+    };
+    let modes = [("propagate", DeadlineMode::Propagate), ("ignore", DeadlineMode::Ignore)];
+    let mode = if base.deadline == DeadlineMode::Propagate { "propagate" } else { "ignore" };
+    Policy {
+        balance,
+        retry: retry(&section.field("retry", "When and how a request is sent again; `off`: never."), &base.retry),
+        breaker: breaker(&section.field("breaker", "When the service is given a rest; `off`: never."), &base.breaker),
+        ejection: ejection(&section.field("ejection", "When one endpoint is given a rest; `off`: never."), &base.ejection),
+        limits: limits(&section.field("limits", "How much may be in flight, for the whole process."), &base.limits),
+        pool: pool(&section.field("pool", "How connections are kept."), &base.pool),
+        deadline: section
+            .field("deadline", "propagate or ignore callers' deadlines.")
+            .choice(&modes, Some(mode))
+            .unwrap_or(base.deadline),
+        timeouts,
+    }
+}
+
+/// A list of patterns, each with its own policy over the upstream's.
+pub(super) fn routes(node: &Node<'_>, base: &Policy) -> Routes {
+    Routes::new(node.elements().iter().filter_map(|entry| route(entry, base)).collect())
+}
+
+pub(super) fn no_routes() -> Routes {
+    Routes::default()
+}
+
+fn route(node: &Node<'_>, base: &Policy) -> Option<Route> {
+    let section = node.section(&[]);
+    let pattern = section.field("match", "Method and path, as `GET /users/{id}` or `/users/*`.");
+    let idempotent = section.field("idempotent", "Whether a second processing is harmless.");
+    let is_idempotent = idempotent.is_set().then(|| idempotent.boolean(false));
+    if !idempotent.is_set() {
+        idempotent.parsed(json!({ "type": "boolean" }), None, |_| Ok(()));
+    }
+    let policy = Arc::new(policy(&section, base));
+    let text = pattern.text(None);
+    section.finish();
+    let Some(text) = text else {
+        if node.is_set() && !pattern.is_set() {
+            node.error("a route needs `match`", Some("write `match: GET /users/{id}`".to_owned()));
+        }
+        return None;
+    };
+    Route::parse(&text, policy, is_idempotent).map_err(|error| pattern.error(error.to_string(), None)).ok()
+}
+
+fn timeouts(section: &Section<'_>, base: &Timeouts) -> Timeouts {
+    let total = section.field("timeout", "From arrival to the response head, and the longest silence after it; `none`.");
+    let per_try = section.field("per_try_timeout", "From an attempt's start to its response head; `none`.");
+    let timeouts = Timeouts {
+        connect: section.field("connect_timeout", "For one connection.").duration(base.connect),
+        total: total.limit(base.total),
+        per_try: per_try.limit(base.per_try),
+        idle: section.field("idle_timeout", "Silence allowed on a stream (SSE, gRPC, upgrades).").duration(base.idle),
+    };
+    let is_pointless = timeouts.per_try.zip(timeouts.total).is_some_and(|(per_try, total)| per_try > total);
+    if is_pointless && per_try.is_set() {
+        per_try.warn("longer than `timeout`, which ends the request first", None);
+    }
+    timeouts
+}
+
+fn algorithm(node: &Node<'_>, base: &Algorithm) -> Algorithm {
+    if node.is_map() {
+        return ring_hash(node).unwrap_or_else(|| base.clone());
+    }
+    let choices = [
+        ("p2c_ewma", Algorithm::P2cEwma),
+        ("ewma", Algorithm::P2cEwma),
+        ("peak_ewma", Algorithm::P2cEwma),
+        ("round_robin", Algorithm::RoundRobin),
+        ("weighted", Algorithm::RoundRobin),
+        ("weighted_round_robin", Algorithm::RoundRobin),
+        ("random", Algorithm::Random),
+        ("least_request", Algorithm::LeastRequest),
+        ("p2c", Algorithm::LeastRequest),
+        ("least_connections", Algorithm::LeastConnections),
+        ("least_conn", Algorithm::LeastConnections),
+    ];
+    if matches!(node.scalar(), Some("ring_hash" | "ring-hash" | "RingHash")) {
+        node.error("ring_hash needs something to hash on", Some("write `balance: {ring_hash: {header: X-User-ID}}`".to_owned()));
+        return base.clone();
+    }
+    let shown = choices.iter().find(|(_, algorithm)| algorithm == base).map_or("ring_hash", |(word, _)| word);
+    if !node.is_set() && shown == "ring_hash" {
+        return base.clone();
+    }
+    node.choice(&choices, Some(shown)).unwrap_or_else(|| base.clone())
+}
+
+fn ring_hash(node: &Node<'_>) -> Option<Algorithm> {
+    let section = node.section(&[]);
+    let on = section.field("ring_hash", "Consistent hashing of a header, a cookie or the client's address.").section(&[]);
+    let header = on.field("header", "The header's name.");
+    let cookie = on.field("cookie", "The cookie's name.");
+    let source_ip = on.field("source_ip", "The client's address.");
+    let hash_on = if let Some(name) = header.text(None) {
+        HeaderName::try_from(name.as_str())
+            .map(HashOn::Header)
+            .map_err(|_| header.error(format!("`{name}` is not a header name"), None))
+            .ok()
+    } else if let Some(name) = cookie.text(None) {
+        Some(HashOn::Cookie(name))
+    } else if source_ip.boolean(false) {
+        Some(HashOn::SourceIp)
+    } else {
+        node.error("ring_hash needs `header`, `cookie` or `source_ip: true`", None);
+        None
+    };
+    on.finish();
+    section.finish();
+    hash_on.map(Algorithm::RingHash)
+}
+
+fn retry(node: &Node<'_>, base: &RetryPolicy) -> RetryPolicy {
+    if node.is_off() {
+        return RetryPolicy { attempts: 1, ..base.clone() };
+    }
+    let section = node.section(&[json!({ "const": "off" })]);
+    let attempts_node = section.field("attempts", "Attempts in all, the first included; 1: never again.");
+    let mut attempts = attempts_node.integer(base.attempts, 1);
+    let max_retries = section.field("max_retries", "The same without the first.");
+    if max_retries.is_set() {
+        attempts = max_retries.integer(2, 0) + 1;
+        if attempts_node.is_set() {
+            max_retries.error("`attempts` and `max_retries` are both given", Some("keep one".to_owned()));
+        }
+    }
+    let (statuses, classes) = retry_on(&section.field("on", "Statuses and failure classes that are retried."), base);
+    let policy = RetryPolicy {
+        attempts,
+        backoff: backoff(&section, &base.backoff),
+        statuses,
+        classes,
+        methods: methods(&section.field("methods", "idempotent, any, or a list of methods."), &base.methods),
+        budget: budget(&section.field("budget", "Retries as a share of requests; always on."), base.budget),
+        max_body: section.field("max_body", "The largest request body kept for sending again.").size(base.max_body),
+    };
+    section.finish();
+    policy
+}
+
+fn backoff(section: &Section<'_>, base: &Backoff) -> Backoff {
+    let base_jitter = if let Backoff::Delays { jitter, .. } = base { *jitter } else { 0.2 };
+    let delays = section.field("delays", "The waits before further attempts.");
+    let exponential = section.field("backoff", "Exponential waits with full jitter instead.");
+    let jitter_node = section.field("jitter", "The random share of a delay.");
+    let jitter = if jitter_node.scalar() == Some("full") { 1.0 } else { jitter_node.share(base_jitter) };
+    let exponential_section = exponential.section(&[]);
+    let (initial, factor, max) = (
+        exponential_section.field("initial", "The first bound.").duration(Duration::from_millis(100)),
+        exponential_section.field("factor", "What it is multiplied with each time.").number(2.0, 1.0),
+        exponential_section.field("max", "The last bound.").duration(Duration::from_secs(5)),
+    );
+    exponential_section.field("jitter", "Always full.").text(None);
+    exponential_section.finish();
+    let listed: Vec<Duration> = delays.elements().iter().map(|delay| delay.duration(Duration::ZERO)).collect();
+    if delays.is_set() && exponential.is_set() {
+        exponential.error("`delays` and `backoff` are both given", Some("keep one".to_owned()));
+    }
+    if delays.is_set() && listed.is_empty() {
+        delays.error("needs at least one delay", None);
+    }
+    if exponential.is_set() {
+        Backoff::Exponential { initial, factor, max }
+    } else if !listed.is_empty() && delays.is_set() {
+        Backoff::Delays { delays: listed, jitter }
+    } else if let Backoff::Delays { delays, .. } = base {
+        Backoff::Delays { delays: delays.clone(), jitter }
+    } else {
+        base.clone()
+    }
+}
+
+fn retry_on(node: &Node<'_>, base: &RetryPolicy) -> (Vec<StatusCode>, RetryClasses) {
+    let entries = node.elements();
+    if !node.is_set() {
+        return (base.statuses.clone(), base.classes);
+    }
+    let mut statuses = Vec::new();
+    let none = RetryClasses { connect_failure: false, reset: false, timeout: false, refused_stream: false };
+    let mut classes = none;
+    for entry in &entries {
+        match entry.scalar().unwrap_or_default() {
+            "connect_failure" | "connect" | "dns" => classes.connect_failure = true,
+            "reset" | "goaway" => classes.reset = true,
+            "timeout" => classes.timeout = true,
+            "refused_stream" => classes.refused_stream = true,
+            "5xx" => statuses.extend((500..=599).filter_map(|code| StatusCode::from_u16(code).ok())),
+            _ => statuses.extend(status(entry, &["connect_failure", "reset", "timeout", "refused_stream", "5xx"])),
+        }
+    }
+    (statuses, classes)
+}
+
+fn status(node: &Node<'_>, words: &[&str]) -> Option<StatusCode> {
+    let parse = |text: &str| match text.parse::<u16>().ok().filter(|code| (100..=599).contains(code)) {
+        Some(code) => StatusCode::from_u16(code).map_err(|error| error.to_string()),
+        None => {
+            let meant = crate::diagnose::suggest(text, words.iter().copied());
+            let meant = meant.map(|word| format!("; did you mean `{word}`?")).unwrap_or_default();
+            Err(format!("`{text}` is neither a status nor one of {}{meant}", words.join(", ")))
+        }
+    };
+    node.parsed(json!({ "type": ["integer", "string"] }), None, parse)
+}
+
+fn methods(node: &Node<'_>, base: &RetryMethods) -> RetryMethods {
+    match node.scalar() {
+        Some("idempotent") => return RetryMethods::Idempotent,
+        Some("any" | "all") => return RetryMethods::Any,
+        _ => (),
+    }
+    let entries = node.elements();
+    if !node.is_set() {
+        return base.clone();
+    }
+    let parse = |text: &str| {
+        let is_usual = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase());
+        let method = Method::from_bytes(text.as_bytes()).ok().filter(|_| is_usual);
+        method.ok_or_else(|| format!("`{text}` is not a method; write `idempotent`, `any`, or [GET, PUT]"))
+    };
+    let list = entries.iter().filter_map(|entry| entry.parsed(json!({ "type": "string" }), None, parse)).collect();
+    RetryMethods::List(list)
+}
+
+fn budget(node: &Node<'_>, base: BudgetPolicy) -> BudgetPolicy {
+    let section = node.section(&[]);
+    let budget = BudgetPolicy {
+        ratio: section.field("ratio", "Retries allowed per request.").share(base.ratio),
+        window: section.field("window", "How far back requests count.").duration(base.window),
+        min_per_second: section
+            .field("min_per_second", "Retries a second that are always allowed.")
+            .number(base.min_per_second, 0.0),
+    };
+    section.finish();
+    budget
+}
+
+fn breaker(node: &Node<'_>, base: &BreakerPolicy) -> BreakerPolicy {
+    if node.is_off() {
+        return BreakerPolicy { enabled: false, ..base.clone() };
+    }
+    let section = node.section(&[json!({ "const": "off" })]);
+    let policy = BreakerPolicy {
+        enabled: base.enabled || node.is_set(),
+        failure_threshold: section
+            .field("failure_threshold", "Consecutive failures that open it.")
+            .integer(base.failure_threshold, 1),
+        success_threshold: section
+            .field("success_threshold", "Consecutive successful probes that close it.")
+            .integer(base.success_threshold, 1),
+        recovery_timeout: section
+            .field("recovery_timeout", "How long it stays open before a probe.")
+            .duration(base.recovery_timeout),
+        half_open_max: section.field("half_open_max", "Probes at a time.").integer(base.half_open_max, 1),
+        error_rate: error_rate(
+            &section.field("error_rate", "Opens by the share of failures; `off`."),
+            base.error_rate,
+        ),
+        failure: failures(&section.field("failure", "What counts: 5xx, statuses, connect_failure, reset, timeout."), &base.failure),
+    };
+    section.finish();
+    policy
+}
+
+fn error_rate(node: &Node<'_>, base: Option<ErrorRate>) -> Option<ErrorRate> {
+    if node.is_off() {
+        return None;
+    }
+    let section = node.section(&[json!({ "const": "off" })]);
+    let from = base.unwrap_or_default();
+    let rate = ErrorRate {
+        threshold: section.field("threshold", "Failures as a share of requests.").share(from.threshold),
+        window: section.field("window", "How far back.").duration(from.window),
+        min_requests: section.field("min_requests", "Requests needed before it is believed.").integer(from.min_requests, 1),
+    };
+    section.finish();
+    (base.is_some() || node.is_set()).then_some(rate)
+}
+
+fn failures(node: &Node<'_>, base: &BreakerFailures) -> BreakerFailures {
+    let entries = node.elements();
+    if !node.is_set() {
+        return base.clone();
+    }
+    let mut failures = BreakerFailures {
+        server_errors: false,
+        statuses: Vec::new(),
+        connect_failure: false,
+        reset: false,
+        timeout: false,
+    };
+    for entry in &entries {
+        match entry.scalar().unwrap_or_default() {
+            "5xx" => failures.server_errors = true,
+            "connect_failure" | "connect" => failures.connect_failure = true,
+            "reset" => failures.reset = true,
+            "timeout" => failures.timeout = true,
+            _ => failures.statuses.extend(status(entry, &["5xx", "connect_failure", "reset", "timeout"])),
+        }
+    }
+    failures
+}
+
+fn ejection(node: &Node<'_>, base: &EjectionPolicy) -> EjectionPolicy {
+    if node.is_off() {
+        return EjectionPolicy { consecutive: 0, ..base.clone() };
+    }
+    let section = node.section(&[json!({ "const": "off" })]);
+    let policy = EjectionPolicy {
+        consecutive: section.field("consecutive", "Failures in a row that eject.").integer(base.consecutive, 1),
+        base: section.field("base", "The first rest; each further one is twice as long.").duration(base.base),
+        max: section.field("max", "The longest rest.").duration(base.max),
+        max_share: section
+            .field("max_percent", "The largest share of endpoints ejected at a time.")
+            .parsed(json!({ "type": ["string", "number"] }), Some(&crate::values::show_share(base.max_share)), |text| {
+                // `50` is 50 % here: the key says so.
+                let is_plain = text.parse::<f64>().is_ok_and(|number| number > 1.0);
+                crate::values::share(&if is_plain { format!("{text}%") } else { text.to_owned() })
+            })
+            .unwrap_or(base.max_share),
+    };
+    section.finish();
+    policy
+}
+
+fn limits(node: &Node<'_>, base: &Limits) -> Limits {
+    let section = node.section(&[]);
+    let limits = Limits {
+        max_in_flight: section.field("max_in_flight", "Requests at a time.").integer(base.max_in_flight, 1),
+        max_pending: section.field("max_pending", "Requests that may wait for a place.").integer(base.max_pending, 0),
+        pending_timeout: section.field("pending_timeout", "How long they may wait.").duration(base.pending_timeout),
+        max_connections: section.field("max_connections", "Connections to one endpoint.").integer(base.max_connections, 1),
+    };
+    section.finish();
+    limits
+}
+
+fn pool(node: &Node<'_>, base: &PoolPolicy) -> PoolPolicy {
+    let section = node.section(&[]);
+    let pool = PoolPolicy {
+        idle: section.field("idle", "An idle HTTP/1.1 connection is closed after this.").duration(base.idle),
+        max_age: section.field("max_age", "A connection is replaced after this.").duration(base.max_age),
+        max_streams: section
+            .field("max_streams", "Streams on one HTTP/2 connection before another is opened.")
+            .integer(base.max_streams, 1),
+    };
+    section.finish();
+    pool
+}

@@ -1,0 +1,291 @@
+//! Who we are: the service, its application, its registration, its server side.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lictor_core::Secret;
+use lictor_core::mesh::Protocol;
+use serde_json::json;
+
+use super::{ANY, LOCAL, protocol_of};
+use crate::config::{App, Check, Inbound, Registration};
+use crate::env::Environment;
+use crate::tree::{Node, Section, texts};
+
+/// Secrets that stand in tutorials: whoever has read one has them.
+const WELL_KNOWN: [&str; 2] = ["internal-service-secret", "your-secret-key"];
+/// Consul's least: a smaller value is raised to it without a word (CONSUL: agent/check.go).
+const LEAST_DEREGISTER: Duration = Duration::from_secs(60);
+
+pub(super) fn is_service_name(name: &str) -> bool {
+    let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && name.len() <= 128 && name.chars().all(is_inner) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+pub(super) fn name(top: &Section<'_>) -> Option<String> {
+    let node = top.field("service", "Our service's name in Consul.");
+    let parse = |text: &str| {
+        let message = || format!("`{text}` is not a service name: letters, digits, `-`, `_` and `.`");
+        if is_service_name(text) { Ok(text.to_owned()) } else { Err(message()) }
+    };
+    if !node.is_map() {
+        return node.parsed(json!({ "type": ["string", "object"] }), None, parse);
+    }
+    let section = node.section(&[]);
+    let name = section.field("name", "Its name.").parsed(json!({ "type": "string" }), None, parse);
+    section.finish();
+    name
+}
+
+pub(super) fn app(top: &Section<'_>) -> App {
+    let short = top.field("port", "Where the application listens, on 127.0.0.1; short for app.port.");
+    let section = top.field("app", "The application beside us.").section(&[]);
+    let long = section.field("port", "Port or address that it listens on.");
+    let address = long.socket(None, LOCAL).or_else(|| short.socket(None, LOCAL));
+    if long.is_set() && short.is_set() {
+        short.error("`port` and `app.port` are both given", Some("keep one".to_owned()));
+    }
+    if address.is_some_and(|address: SocketAddr| address.port() == 0) {
+        (if long.is_set() { &long } else { &short }).error("the application needs a real port", None);
+    }
+    let app = App {
+        address,
+        protocol: protocol_of(&section.field("protocol", "What it speaks."), Some("http1")).unwrap_or(Protocol::Http1),
+        command: section
+            .field("command", "What `lictor run` starts when its command line names nothing.")
+            .elements()
+            .iter()
+            .filter_map(|word| word.text(None))
+            .collect(),
+    };
+    section.finish();
+    app
+}
+
+/// The token that services show one another: the first is sent, all are accepted.
+pub(super) fn tokens(top: &Section<'_>, env: &Environment) -> Vec<Secret> {
+    let node = top.field("service_token", "Sent as X-Service-Auth, and accepted by inbound; two during rotation.");
+    let tokens: Vec<(Node<'_>, Secret)> =
+        node.elements().into_iter().filter_map(|entry| entry.secret().map(|secret| (entry, secret))).collect();
+    for (entry, secret) in &tokens {
+        if WELL_KNOWN.contains(&secret.reveal()) && env.var("LICTOR_DEV").is_none() {
+            let help = "make one of your own, or set LICTOR_DEV=1 on a developer's machine".to_owned();
+            entry.error("this token stands in public tutorials", Some(help));
+        }
+    }
+    tokens.into_iter().map(|(_, secret)| secret).collect()
+}
+
+pub(super) fn inbound(top: &Section<'_>, app: &App, tokens: &[Secret]) -> Option<Inbound> {
+    let node = top.field("inbound", "Other sidecars' way in: metrics, token check, limits. `true`, a map, or off.");
+    let is_wanted = node.is_set() && !node.is_off();
+    if matches!(node.scalar(), Some("off" | "false" | "none" | "no")) {
+        return None;
+    }
+    let is_plain = matches!(node.scalar(), Some("true" | "on" | "yes"));
+    let port = app.address.map_or(0, |address| address.port());
+    let default = SocketAddr::from((ANY, port.checked_add(10_000).unwrap_or(0)));
+    let shape = [json!({ "type": "boolean" })];
+    let empty = Inbound { listen: default, max_in_flight: 1024, tokens: tokens.to_vec() };
+    let inbound = if is_plain {
+        empty
+    } else {
+        let section = node.section(&shape);
+        let verifies = section
+            .field("verify_service_token", "Refuse requests without the service token; default: when there is one.")
+            .boolean(!tokens.is_empty());
+        let inbound = Inbound {
+            listen: section
+                .field("listen", "Port or address; default: the application's port + 10000, on all addresses.")
+                .socket(Some(default), ANY)
+                .unwrap_or(default),
+            max_in_flight: section.field("max_in_flight", "Requests at a time.").integer(1024, 1),
+            tokens: if verifies { tokens.to_vec() } else { Vec::new() },
+        };
+        section.finish();
+        if verifies && tokens.is_empty() && is_wanted {
+            node.error("verify_service_token needs `service_token`", Some("set service_token or INTERNAL_SERVICE_TOKEN".to_owned()));
+        }
+        inbound
+    };
+    if is_wanted && app.address.is_none() {
+        node.error("inbound needs to know where the application listens", Some("set `port`".to_owned()));
+        return None;
+    }
+    is_wanted.then_some(inbound)
+}
+
+pub(super) fn registration(
+    top: &Section<'_>,
+    service: Option<&str>,
+    app: &App,
+    inbound: Option<&Inbound>,
+    env: &Environment,
+) -> Option<Registration> {
+    let node = top.field("registration", "How we are registered; `off` for a caller that nobody calls.");
+    let check = top.field("check", "Short for one check: a path such as /health, or a map.");
+    if node.is_off() {
+        return None;
+    }
+    let section = node.section(&[json!({ "const": "off" })]);
+    let advertise = section
+        .field("advertise", "auto, inbound or app: whose port is registered.")
+        .choice(&[("auto", Advertise::Auto), ("inbound", Advertise::Inbound), ("app", Advertise::App)], Some("auto"));
+    let port = match advertise {
+        Some(Advertise::App) => app.address,
+        _ => inbound.map(|inbound| inbound.listen).or(app.address),
+    };
+    let port = port.map_or(0, |address| address.port());
+    let default_id = "${service}-${hostname}-${port}";
+    let id = section.field("id", "The instance's id; stable across restarts.").text(Some(default_id)).unwrap_or_default();
+    let id = id
+        .replace("${service}", service.unwrap_or_default())
+        .replace("${hostname}", &env.hostname)
+        .replace("${port}", &port.to_string());
+    let address = address(&section.field("address", "What callers dial: auto, env:POD_IP, or an address."), env);
+    let (weight_passing, weight_warning) = weights(&section.field("weights", "Shares of the load while passing and warning."));
+    let mut meta: BTreeMap<String, String> = texts(&section.field("meta", "Meta; version and protocol are used by callers."));
+    let protocol = match app.protocol {
+        Protocol::Http1 => "http1",
+        Protocol::H2c => "h2c",
+        Protocol::Grpc => "grpc",
+    };
+    meta.entry("protocol".to_owned()).or_insert_with(|| protocol.to_owned());
+    let registration = Registration {
+        id,
+        address,
+        port,
+        tags: section.field("tags", "Tags.").elements().iter().filter_map(|tag| tag.text(None)).collect(),
+        meta,
+        weight_passing,
+        weight_warning,
+        checks: checks(&section.field("checks", "Checks; several count together."), &check, app.protocol),
+        deregister_after: deregister_after(&section),
+    };
+    section.finish();
+    match (service, port) {
+        (Some(_), 1..) => Some(registration),
+        (Some(_), 0) => {
+            let help = "set `port` to where the application listens, or `registration: off`".to_owned();
+            node.error("a registration needs the application's port", Some(help));
+            None
+        }
+        (None, _) => {
+            if node.is_set() && node.is_map() || check.is_set() {
+                node.error("a registration needs the service's name", Some("set `service`".to_owned()));
+            }
+            None
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Advertise {
+    Auto,
+    Inbound,
+    App,
+}
+
+fn address(node: &Node<'_>, env: &Environment) -> Option<String> {
+    let parse = |text: &str| {
+        if let Some(name) = text.strip_prefix("env:") {
+            let value = env.var(name).ok_or_else(|| format!("the environment has no {name}"))?;
+            return Ok(Some(value.to_owned()));
+        }
+        match text {
+            "auto" => Ok(None),
+            "0.0.0.0" | "::" => Err("callers cannot dial an unspecified address".to_owned()),
+            text if text.starts_with("interface:") => Err("`interface:` is not in this version yet".to_owned()),
+            text if text.contains([' ', '/', ',']) => Err(format!("`{text}` is not an address")),
+            text => Ok(Some(text.to_owned())),
+        }
+    };
+    node.parsed(json!({ "type": "string" }), Some("auto"), parse).flatten()
+}
+
+fn weights(node: &Node<'_>) -> (u32, u32) {
+    let section = node.section(&[]);
+    let passing = section.field("passing", "While all checks pass.").integer(1, 1);
+    let warning = section.field("warning", "While a check warns; 0: none.").integer(1, 0);
+    section.finish();
+    (passing, warning)
+}
+
+fn deregister_after(section: &Section<'_>) -> Duration {
+    let node = section.field("deregister_after", "Consul removes an instance that was critical for this long.");
+    let wanted = node.duration(LEAST_DEREGISTER);
+    if wanted < LEAST_DEREGISTER {
+        node.warn("Consul's least is 1m (LIC-C101)", Some("1m is used".to_owned()));
+    }
+    wanted.max(LEAST_DEREGISTER)
+}
+
+const INTERVAL: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+fn checks(list: &Node<'_>, short: &Node<'_>, protocol: Protocol) -> Vec<Check> {
+    let listed: Vec<Check> = list.elements().iter().filter_map(|entry| check(entry, protocol)).collect();
+    let shorthand = match short.scalar() {
+        Some(path) => http(short, path).map(|target| Check::Http { target, interval: INTERVAL, timeout: TIMEOUT }),
+        None => check(short, protocol),
+    };
+    if list.is_set() && short.is_set() {
+        short.error("`check` and `registration.checks` are both given", Some("keep one".to_owned()));
+    }
+    match (list.is_set(), shorthand) {
+        (true, _) => listed,
+        (false, Some(check)) => vec![check],
+        (false, None) if protocol == Protocol::Grpc => {
+            vec![Check::Grpc { service: String::new(), interval: INTERVAL, timeout: TIMEOUT }]
+        }
+        (false, None) => vec![Check::Tcp { interval: INTERVAL, timeout: TIMEOUT }],
+    }
+}
+
+fn http(node: &Node<'_>, target: &str) -> Option<String> {
+    let is_target = target.starts_with('/') || target.starts_with("http://") || target.starts_with("https://");
+    if !is_target {
+        node.error(format!("`{target}` is not a path"), Some("write `check: /health`".to_owned()));
+    }
+    is_target.then(|| target.to_owned())
+}
+
+fn check(node: &Node<'_>, _protocol: Protocol) -> Option<Check> {
+    let section = node.section(&[json!({ "type": "string" })]);
+    let http_node = section.field("http", "Consul asks for this path or URL.");
+    let tcp = section.field("tcp", "Consul connects.");
+    let grpc = section.field("grpc", "Consul calls grpc.health.v1: true, or the service's name in it.");
+    let ttl_node = section.field("ttl", "lictor probes the application and reports every third of this.");
+    let probe = section.field("probe", "With ttl: the path that is probed; default: a TCP connect.");
+    let interval = section.field("interval", "Between runs.").duration(INTERVAL);
+    let timeout = section.field("timeout", "For one run.").duration(TIMEOUT);
+    let kinds = [&http_node, &tcp, &grpc, &ttl_node].into_iter().filter(|kind| kind.is_set()).count();
+    let target = http_node.text(None).and_then(|target| http(&http_node, &target));
+    let wants_tcp = tcp.boolean(false);
+    let ttl = ttl_node.limit(None);
+    let probe = probe.text(None);
+    let grpc_service = grpc.text(None);
+    section.finish();
+    if !node.is_set() {
+        return None;
+    }
+    if kinds != 1 {
+        node.error("a check is one of http, tcp, grpc and ttl", Some("write `{http: /health}`".to_owned()));
+        return None;
+    }
+    if let Some(ttl) = ttl {
+        if ttl < Duration::from_secs(3) {
+            ttl_node.error("too short to be beaten in time: at least 3s", None);
+        }
+        return Some(Check::Ttl { ttl, probe });
+    }
+    if let Some(target) = target {
+        return Some(Check::Http { target, interval, timeout });
+    }
+    if let Some(service) = grpc_service {
+        let service = if service == "true" { String::new() } else { service };
+        return Some(Check::Grpc { service, interval, timeout });
+    }
+    wants_tcp.then_some(Check::Tcp { interval, timeout })
+}

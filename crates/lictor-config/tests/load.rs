@@ -1,0 +1,261 @@
+//! Whole files in, configurations or complaints out.
+
+use std::time::Duration;
+
+use lictor_config::{Check, Config, ConsulAddress, Environment, Origin, Query, Report, Source, Text, json_schema, load};
+use lictor_core::policy::Algorithm;
+use proptest::prelude::*;
+
+fn env(pairs: &[(&str, &str)]) -> Environment {
+    let vars = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Environment { vars, hostname: "host-1".to_owned() }
+}
+
+fn text(yaml: &str) -> Text {
+    Text { name: "lictor.yaml".to_owned(), text: yaml.to_owned() }
+}
+
+fn good(yaml: &str) -> Config {
+    load(Some(&text(yaml)), &env(&[]), &[]).unwrap_or_else(|report| panic!("{report}")).config
+}
+
+fn bad(yaml: &str) -> Report {
+    load(Some(&text(yaml)), &env(&[]), &[]).err().unwrap_or_else(|| panic!("accepted:\n{yaml}"))
+}
+
+const MINIMAL: &str = "\
+service: order-service
+port: 8082
+check: /health
+upstreams:
+  user-service: 3001
+  product-service: 3002
+";
+
+#[test]
+fn seven_lines_are_enough() {
+    let config = good(MINIMAL);
+    let registration = config.registration.unwrap();
+    assert_eq!(registration.id, "order-service-host-1-8082");
+    assert_eq!(registration.port, 8082);
+    let (interval, timeout) = (Duration::from_secs(10), Duration::from_secs(5));
+    assert_eq!(registration.checks, [Check::Http { target: "/health".to_owned(), interval, timeout }]);
+    assert_eq!(config.consul.address, Some(ConsulAddress::Http("127.0.0.1".to_owned(), 8500)));
+    let [users, products] = &config.upstreams[..] else { panic!() };
+    assert_eq!(users.listen.unwrap().to_string(), "127.0.0.1:3001");
+    assert_eq!(products.source, Source::Consul(Query { service: "product-service".to_owned(), ..Query::default() }));
+    assert_eq!(users.policy, lictor_core::Policy::default());
+}
+
+#[test]
+fn no_file_at_all_is_enough() {
+    let env = env(&[
+        ("SERVICE_NAME", "order-service"),
+        ("SERVICE_PORT", "8082"),
+        ("LICTOR_UPSTREAMS", "user-service:3001, legacy:9001=10.0.0.7:80|10.0.0.8:80"),
+        ("CONSUL_HOST", "consul"),
+        ("RETRY_MAX_ATTEMPTS", "5"),
+        ("CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "30"),
+        ("LICTOR_DEFAULTS_TIMEOUT", "7s"),
+    ]);
+    let loaded = load(None, &env, &[]).unwrap_or_else(|report| panic!("{report}"));
+    let config = loaded.config;
+    assert_eq!(config.service.as_deref(), Some("order-service"));
+    assert_eq!(config.consul.address, Some(ConsulAddress::Http("consul".to_owned(), 8500)));
+    assert_eq!(config.defaults.retry.attempts, 5);
+    assert_eq!(config.defaults.breaker.recovery_timeout, Duration::from_secs(30));
+    assert_eq!(config.upstreams[0].policy.timeouts.total, Some(Duration::from_secs(7)));
+    assert_eq!(config.upstreams[1].source, Source::Static(vec!["10.0.0.7:80".to_owned(), "10.0.0.8:80".to_owned()]));
+    assert!(loaded.compat_env_used.contains(&"RETRY_MAX_ATTEMPTS".to_owned()));
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+}
+
+#[test]
+fn precedence_is_older_variables_file_standard_variables_flags() {
+    let yaml = text("service: a\nport: 1\nconsul: {address: 'http://file:1'}\ndefaults: {retry: {attempts: 2}}\n");
+    let both = env(&[("SERVICE_NAME", "b"), ("RETRY_MAX_ATTEMPTS", "9"), ("CONSUL_HTTP_ADDR", "env:2")]);
+    let config = load(Some(&yaml), &both, &[]).unwrap().config;
+    assert_eq!((config.service.as_deref(), config.defaults.retry.attempts), (Some("a"), 2));
+    assert_eq!(config.consul.address, Some(ConsulAddress::Http("env".to_owned(), 2)));
+    let flag = ("defaults.retry.attempts".to_owned(), "4".to_owned());
+    let loaded = load(Some(&yaml), &both, &[flag]).unwrap();
+    assert_eq!(loaded.config.defaults.retry.attempts, 4);
+    let origin = |path: &str| loaded.values.iter().find(|value| value.path == path).unwrap().origin.clone();
+    assert_eq!(origin("defaults.retry.attempts"), Origin::Flag);
+    assert_eq!(origin("consul.address"), Origin::Env("CONSUL_HTTP_ADDR".to_owned()));
+    assert_eq!(origin("service"), Origin::File { name: "lictor.yaml".to_owned(), line: 1, column: 10 });
+    assert_eq!(origin("defaults.timeout"), Origin::Default);
+}
+
+#[test]
+fn policies_are_inherited_key_by_key() {
+    let config = good(
+        "registration: off
+defaults:
+  timeout: 10s
+  retry: {attempts: 2, delays: [50ms], on: [503, reset]}
+  balance: round-robin
+upstreams:
+  users:
+    listen: 3001
+    timeout: 5s
+    breaker: {error_rate: {threshold: 60%}}
+    version: v2
+    filter: 'Service.Meta.zone==\"a\"'
+    routes:
+      - {match: 'POST /users', idempotent: true, timeout: 1s, retry: {max_retries: 4}}
+  carts:
+    listen: 3002
+    balance: {ring_hash: {header: X-User-ID}}
+    retry: off
+    breaker: off
+  legacy: {listen: 9001, static: ['10.0.0.7:80']}
+",
+    );
+    let users = &config.upstreams[0];
+    assert_eq!(users.policy.timeouts.total, Some(Duration::from_secs(5)));
+    assert_eq!(users.policy.retry.attempts, 2);
+    assert_eq!(users.policy.retry.statuses, [http::StatusCode::SERVICE_UNAVAILABLE]);
+    assert_eq!(users.policy.balance.algorithm, Algorithm::RoundRobin);
+    assert!((users.policy.breaker.error_rate.unwrap().threshold - 0.6).abs() < 1e-9);
+    let Source::Consul(query) = &users.source else { panic!() };
+    assert_eq!(query.filter.as_deref(), Some("(Service.Meta.zone==\"a\") and Service.Meta.version == \"v2\""));
+    let route = users.routes.iter().next().unwrap();
+    assert_eq!((route.policy.retry.attempts, route.is_idempotent), (5, Some(true)));
+    let carts = &config.upstreams[1].policy;
+    assert!(matches!(carts.balance.algorithm, Algorithm::RingHash(_)));
+    assert_eq!((carts.retry.attempts, carts.breaker.enabled), (1, false));
+}
+
+#[test]
+fn secrets_appear_in_no_output() {
+    let yaml = text(
+        "registration: off
+consul: {token: canary-1}
+service_token: canary-2
+upstreams: {users: {listen: 3001, headers: {set: {Authorization: canary-3}}}}
+",
+    );
+    let loaded = load(Some(&yaml), &env(&[]), &[]).unwrap();
+    let everything = format!("{:?}\n{}", loaded.config, lictor_config::render(&loaded.values, true));
+    assert!(!everything.contains("canary"), "{everything}");
+}
+
+#[test]
+fn five_mistakes_are_five_errors_with_their_lines_and_suggestions() {
+    let report = bad("\
+service: order-service
+port: 8082
+upstreams:
+  user-service:
+    listen: 3001
+    retrys: {attempts: 3}
+  product-service:
+    listen: 3001
+    breaker:
+      failure_threshold: 0
+    balance: round_robbin
+defaults:
+  timeout: 30
+");
+    let rendered = report.to_string();
+    assert_eq!(report.0.len(), 5, "{rendered}");
+    for expected in [
+        "error: unknown field `retrys`\n   --> lictor.yaml:6:5   upstreams.user-service.retrys",
+        "did you mean `retry`?",
+        "port 3001 is taken already by upstream user-service\n   --> lictor.yaml:8:13",
+        "0 is too small: at least 1\n   --> lictor.yaml:10:26",
+        "unknown value `round_robbin`\n   --> lictor.yaml:11:14",
+        "did you mean `round_robin`?",
+        "`30` has no unit: write `30s` or `30ms`\n   --> lictor.yaml:13:12",
+        " 13 |   timeout: 30\n    |            ^^",
+        "lictor: 5 errors in lictor.yaml",
+    ] {
+        assert!(rendered.contains(expected), "no `{expected}` in\n{rendered}");
+    }
+}
+
+#[test]
+fn each_mistake_is_found_where_it_is() {
+    for (yaml, line, message) in [
+        ("service: a\nport: 8082\nworkres: 2\n", 3, "unknown field `workres`"),
+        ("service: a\nport: 99999\n", 2, "not a port"),
+        ("service: a b\nport: 1\n", 1, "not a service name"),
+        ("service: a\n", 1, "needs the application's port"),
+        ("service: a\nport: 1\ncheck: health\n", 3, "not a path"),
+        ("service: a\nport: 1\ncheck: {http: /a, tcp: true}\n", 3, "one of http, tcp, grpc and ttl"),
+        ("service: a\nport: 1\ncheck: {ttl: 1s}\n", 3, "too short"),
+        ("registration: off\nadmin: {listen: '0.0.0.0:9901'}\n", 2, "must be on loopback"),
+        ("registration: off\nlog: {level: inof}\n", 2, "did you mean `info`?"),
+        ("registration: off\nlog: {access: som}\n", 2, "none of"),
+        ("registration: off\ntrace: {sample: 20}\n", 2, "20%"),
+        ("registration: off\ntrace: {otlp: otel}\n", 2, "not a URL"),
+        ("registration: off\ndefaults: {retry: {attempts: 0}}\n", 2, "at least 1"),
+        ("registration: off\ndefaults: {retry: {delays: []}}\n", 2, "at least one delay"),
+        ("registration: off\ndefaults: {retry: {backoff: {factor: 0.5}}}\n", 2, "at least 1"),
+        ("registration: off\ndefaults: {retry: {on: [600]}}\n", 2, "neither a status"),
+        ("registration: off\ndefaults: {retry: {methods: [get]}}\n", 2, "not a method"),
+        ("registration: off\ndefaults: {balance: ring_hash}\n", 2, "something to hash on"),
+        ("registration: off\ndefaults: {breaker: {success_threshold: 0}}\n", 2, "at least 1"),
+        ("registration: off\ndefaults: {ejection: {max_percent: 150}}\n", 2, "between 0% and 100%"),
+        ("registration: off\ngateway: {listen: 8080}\n", 2, "not in this version yet"),
+        ("registration: off\nupstreams:\n  db: {listen: 3306, protocol: tcp}\n", 3, "not in this version yet"),
+        ("registration: off\nupstreams:\n  a: {static: ['x:1'], tag: b}\n", 3, "asks Consul"),
+        ("registration: off\nupstreams:\n  a: {static: [nowhere]}\n", 3, "not `host:port`"),
+        ("registration: off\nupstreams:\n  a:\n    routes:\n      - {match: users}\n", 5, "must start with `/`"),
+        ("registration: off\nupstreams:\n  a: {headers: {set: {'b c': d}}}\n", 3, "not a header name"),
+        ("registration: off\nupstreams: [a]\n", 2, "expected a map"),
+        ("registration: off\nconsul: {address: 'ftp://x'}\n", 2, "not a scheme"),
+        ("registration: off\nconsul: {token: a, token_file: b}\n", 2, "both given"),
+        ("registration: off\nconsul: {wait: 1h}\n", 2, "between 1s and 10m"),
+        ("registration: off\nservice_token: internal-service-secret\n", 2, "public tutorials"),
+        ("registration: off\ndefaults: {timeout: '${NO_SUCH}'}\n", 2, "the environment has no NO_SUCH"),
+        ("service: a\nport: 1\nregistration: {address: 'interface:eth0'}\n", 3, "not in this version yet"),
+        ("service: a\nport: 1\nregistration: {weights: {passing: 0}}\n", 3, "at least 1"),
+        ("registration: off\ninbound: true\n", 2, "where the application listens"),
+        ("registration: off\noutbound: {allow: ['a b']}\n", 2, "not a service name"),
+        ("registration: off\nlifecycle: {drain_delay: soon}\n", 2, "not a duration"),
+        ("version: 2\nregistration: off\n", 1, "only version 1"),
+        ("registration: off\nservice: [\n", 3, "not valid YAML"),
+        ("registration: off\nregistration: off\n", 1, "duplicate"),
+    ] {
+        let report = bad(yaml);
+        let rendered = report.to_string();
+        assert!(rendered.contains(message), "no `{message}` in\n{rendered}");
+        assert!(rendered.contains(&format!("--> lictor.yaml:{line}:")), "not line {line}:\n{rendered}");
+    }
+}
+
+#[test]
+fn a_mistake_in_a_variable_names_the_variable() {
+    let env = env(&[("LICTOR_UPSTREAMS", "users"), ("LICTOR_WORKERS", "many"), ("LICTOR_WROKERS", "2")]);
+    let report = load(None, &env, &[]).unwrap_err().to_string();
+    for expected in ["environment variable LICTOR_UPSTREAMS", "environment variable LICTOR_WORKERS", "did you mean LICTOR_WORKERS?"] {
+        assert!(report.contains(expected), "{report}");
+    }
+}
+
+#[test]
+fn the_schema_has_every_key_with_its_page() {
+    let schema = json_schema();
+    assert_eq!(schema["properties"]["defaults"]["properties"]["retry"]["properties"]["attempts"]["default"], "3");
+    let upstream = &schema["properties"]["upstreams"]["additionalProperties"];
+    assert_eq!(upstream["properties"]["listen"]["type"][0], "integer");
+    assert_eq!(upstream["properties"]["routes"]["items"]["properties"]["match"]["type"][0], "string");
+    assert!(schema["properties"]["service"]["description"].as_str().unwrap().contains("Consul"));
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_a_panic(yaml in "[a-z:{}\\[\\]\\-0-9 \n'\"$%&*!|>#,]{0,200}") {
+        let _ = load(Some(&text(&yaml)), &env(&[]), &[]);
+    }
+
+    #[test]
+    fn no_value_of_a_known_key_is_a_panic(value in "[ -~]{0,24}", key in 0_usize..8) {
+        let key = ["timeout", "balance", "retry", "breaker", "listen", "static", "routes", "limits"][key];
+        let quoted = value.replace('\'', "''");
+        let yaml = format!("registration: off\nupstreams:\n  a:\n    {key}: '{quoted}'\n");
+        let _ = load(Some(&text(&yaml)), &env(&[]), &[]);
+    }
+}
