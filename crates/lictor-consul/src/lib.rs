@@ -1,1 +1,22 @@
-//! To be written.
+//! The control plane: registers, watches Consul, and assembles the mesh.
+//!
+//! [`start`] spawns the control loop and one watch for each distinct query; [`Handle`] is how the rest of the program
+//! speaks to it. The data plane never waits for anything here: it works from the last [`Mesh`] that was published, for
+//! as long as Consul is away.
+
+mod assemble;
+mod blocking;
+mod client;
+mod control;
+mod health;
+mod probe;
+mod random;
+mod register;
+mod status;
+mod tls;
+mod watch;
+
+pub use client::ConsulError;
+pub use control::{Handle, StartError, start};
+pub use status::{RegistrationState, Snapshot, Status, WatchSnapshot};
+pub use tls::TlsError;

@@ -1,0 +1,462 @@
+//! The only maker of [`Mesh`]: a pure function from the configuration, what was observed, and the mesh before.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use lictor_config::{Config, Query, Source};
+use lictor_core::breaker::{Breaker, Transition};
+use lictor_core::health::EndpointHealth;
+use lictor_core::mesh::{Census, EndpointKey, Forward, Inbound, Listener, ListenerKind, Local, Protocol, Status};
+use lictor_core::policy::{BreakerPolicy, EjectionPolicy, Limits, Policy, RetryPolicy};
+use lictor_core::route::Routes;
+use lictor_core::{Endpoint, Mesh, Upstream};
+
+use crate::health::{Condition, Instance};
+use crate::watch::Observed;
+
+/// Everything that a mesh is made of.
+#[derive(Debug)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) config: &'a Config,
+    /// By query; absent until the first answer.
+    pub(crate) observed: &'a HashMap<Query, Observed>,
+    /// Host names and literal addresses, resolved.
+    pub(crate) addresses: &'a HashMap<String, Vec<SocketAddr>>,
+    /// Services that the forward proxy was asked for.
+    pub(crate) demanded: &'a [Arc<str>],
+}
+
+/// A mesh, and the breakers that it moved.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    pub(crate) mesh: Mesh,
+    pub(crate) transitions: Vec<(Arc<str>, Transition)>,
+}
+
+/// Builds the mesh. What is the same as before is shared with it: upstreams that did not change are the same `Arc`.
+pub(crate) fn assemble(inputs: &Inputs<'_>, previous: Option<&Mesh>, now: Instant) -> Assembled {
+    let config = inputs.config;
+    let mut transitions = Vec::new();
+    let mut upstreams = BTreeMap::new();
+    let declared = config.upstreams.iter().cloned();
+    let implied = inputs.demanded.iter().map(|name| implied(config, name));
+    for upstream in declared.chain(implied) {
+        let name: Arc<str> = Arc::from(upstream.name.as_str());
+        let earlier = previous.and_then(|mesh| mesh.upstreams.get(&name));
+        let built = build(&upstream, &name, inputs, earlier, now);
+        if has_newcomer(&built, earlier)
+            && let Some(transition) = built.breaker.topology_changed(now)
+        {
+            transitions.push((Arc::clone(&name), transition));
+        }
+        let unchanged = earlier.filter(|earlier| is_same(earlier, &built));
+        upstreams.entry(name).or_insert_with(|| unchanged.map_or_else(|| Arc::new(built), Arc::clone));
+    }
+    let mesh = Mesh {
+        generation: previous.map_or(1, |mesh| mesh.generation + 1),
+        local: local(config),
+        listeners: listeners(config),
+        upstreams,
+        forward: config.outbound.proxy.map(|_| Forward { allow: config.outbound.allow.clone() }),
+        inbound: inbound(config, previous, now),
+        trace: config.trace.settings.clone(),
+        access_log: config.log.access,
+    };
+    Assembled { mesh, transitions }
+}
+
+/// Whether publishing it would tell anybody anything.
+pub(crate) fn is_news(previous: &Mesh, next: &Mesh) -> bool {
+    let same_upstreams = previous.upstreams.len() == next.upstreams.len()
+        && previous.upstreams.values().zip(next.upstreams.values()).all(|(old, new)| Arc::ptr_eq(old, new));
+    let same_inbound = match (&previous.inbound, &next.inbound) {
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+        (None, None) => true,
+        _ => false,
+    };
+    !(same_upstreams
+        && same_inbound
+        && previous.listeners == next.listeners
+        && previous.local == next.local
+        && previous.forward == next.forward
+        && previous.trace == next.trace
+        && previous.access_log == next.access_log)
+}
+
+/// A service that is only called through the forward proxy has the default policy.
+fn implied(config: &Config, name: &str) -> lictor_config::Upstream {
+    lictor_config::Upstream {
+        name: name.to_owned(),
+        listen: None,
+        source: Source::Consul(Query { service: name.to_owned(), ..Query::default() }),
+        protocol: None,
+        is_required: false,
+        policy: config.defaults.clone(),
+        routes: Routes::default(),
+        set_headers: Vec::new(),
+    }
+}
+
+fn build(
+    config: &lictor_config::Upstream,
+    name: &Arc<str>,
+    inputs: &Inputs<'_>,
+    earlier: Option<&Arc<Upstream>>,
+    now: Instant,
+) -> Upstream {
+    let known: HashMap<&EndpointKey, &Arc<Endpoint>> =
+        earlier.iter().flat_map(|earlier| &earlier.endpoints).map(|endpoint| (&endpoint.key, endpoint)).collect();
+    let is_first = earlier.is_none_or(|earlier| !earlier.census.is_known);
+    let observed = match &config.source {
+        Source::Consul(query) => inputs.observed.get(query).cloned(),
+        Source::Static(hosts) => Some(Observed { instances: hosts.iter().map(|host| fixed(host)).collect(), suspects: Vec::new() }),
+    };
+    let source = if matches!(config.source, Source::Consul(_)) { "Consul" } else { "static" };
+    let mut census = Census { source, is_known: observed.is_some(), ..Census::default() };
+    let observed = observed.unwrap_or_default();
+    let mut endpoints = Vec::new();
+    let current = observed.instances.iter().map(|instance| (instance, false));
+    for (instance, is_suspect) in current.chain(observed.suspects.iter().map(|instance| (instance, true))) {
+        if is_suspect {
+            census.suspect += 1;
+        } else {
+            census.total += 1;
+            match instance.condition {
+                Condition::Critical => census.critical += 1,
+                Condition::Maintenance => census.maintenance += 1,
+                Condition::Passing | Condition::Warning if !instance.is_usable() => census.unusable += 1,
+                Condition::Passing | Condition::Warning => (),
+            }
+        }
+        if !instance.is_usable() {
+            continue;
+        }
+        let addresses = resolve(instance, inputs.addresses);
+        if addresses.is_empty() && !is_suspect {
+            census.unusable += 1;
+        }
+        for address in addresses {
+            let key = EndpointKey {
+                node: Arc::from(instance.node.as_str()),
+                id: Arc::from(instance.id.as_str()),
+                address,
+            };
+            let before = known.get(&key).copied();
+            endpoints.push(endpoint(key, instance, is_suspect, before, is_first, now));
+        }
+    }
+    endpoints.sort_by(|a, b| a.key.cmp(&b.key));
+    endpoints.dedup_by(|a, b| a.key == b.key);
+    Upstream {
+        name: Arc::clone(name),
+        service: match &config.source {
+            Source::Consul(query) => Arc::from(query.service.as_str()),
+            Source::Static(_) => Arc::clone(name),
+        },
+        protocol: config.protocol.unwrap_or_else(|| protocol_of(&endpoints)),
+        policy: Arc::new(config.policy.clone()),
+        routes: config.routes.clone(),
+        set_headers: config.set_headers.clone(),
+        is_required: config.is_required,
+        endpoints: endpoints.into(),
+        census,
+        breaker: earlier.map_or_else(|| Arc::new(Breaker::new(now)), |earlier| Arc::clone(&earlier.breaker)),
+        in_flight: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.in_flight)),
+    }
+}
+
+fn endpoint(
+    key: EndpointKey,
+    instance: &Instance,
+    is_suspect: bool,
+    before: Option<&Arc<Endpoint>>,
+    is_first: bool,
+    now: Instant,
+) -> Arc<Endpoint> {
+    let status = match instance.condition {
+        _ if is_suspect => Status::Suspect,
+        Condition::Passing => Status::Passing,
+        _ => Status::Warning,
+    };
+    if let Some(before) = before
+        && before.status == status
+        && before.weight == instance.weight()
+        && before.tags == instance.tags
+        && before.meta == instance.meta
+    {
+        return Arc::clone(before);
+    }
+    Arc::new(Endpoint {
+        address: key.address,
+        key,
+        host: Arc::from(instance.host.as_str()),
+        weight: instance.weight(),
+        status,
+        tags: instance.tags.clone(),
+        meta: instance.meta.clone(),
+        // Those of the first answer were there before us: only later ones are new.
+        warms_from: before.map_or((!is_first).then_some(now), |before| before.warms_from),
+        health: before.map_or_else(|| Arc::new(EndpointHealth::new(now)), |before| Arc::clone(&before.health)),
+    })
+}
+
+/// A fixed `host:port` as an instance that always passes.
+fn fixed(host_port: &str) -> Instance {
+    let (host, port) = host_port.rsplit_once(':').unwrap_or((host_port, "0"));
+    Instance {
+        node: String::new(),
+        id: host_port.to_owned(),
+        host: host.to_owned(),
+        port: port.parse().unwrap_or(0),
+        tags: Vec::new(),
+        meta: BTreeMap::new(),
+        weight_passing: 1,
+        weight_warning: 1,
+        condition: Condition::Passing,
+    }
+}
+
+/// The addresses of an instance: its literal one, or what its name resolved to.
+fn resolve(instance: &Instance, addresses: &HashMap<String, Vec<SocketAddr>>) -> Vec<SocketAddr> {
+    let host = instance.host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(ip) = host.parse() {
+        return vec![SocketAddr::new(ip, instance.port)];
+    }
+    let found = addresses.get(host).map(Vec::as_slice).unwrap_or_default();
+    found.iter().map(|address| SocketAddr::new(address.ip(), instance.port)).collect()
+}
+
+/// Host names that an observation or the configuration needs resolved.
+pub(crate) fn names(inputs: &Inputs<'_>) -> Vec<String> {
+    let observed = inputs.observed.values().flat_map(|observed| observed.instances.iter().chain(&observed.suspects));
+    let fixed = inputs.config.upstreams.iter().flat_map(|upstream| match &upstream.source {
+        Source::Static(hosts) => hosts.iter().map(|host| fixed(host)).collect(),
+        Source::Consul(_) => Vec::new(),
+    });
+    let mut names: Vec<String> = observed
+        .cloned()
+        .chain(fixed)
+        .filter(Instance::is_usable)
+        .map(|instance| instance.host.trim_start_matches('[').trim_end_matches(']').to_owned())
+        .filter(|host| host.parse::<std::net::IpAddr>().is_err())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// What all endpoints' `Meta.protocol` says, if they agree.
+fn protocol_of(endpoints: &[Arc<Endpoint>]) -> Protocol {
+    let mut said = endpoints.iter().map(|endpoint| match endpoint.meta.get("protocol").map(String::as_str) {
+        Some("grpc") => Protocol::Grpc,
+        Some("h2c" | "http2") => Protocol::H2c,
+        _ => Protocol::Http1,
+    });
+    let first = said.next().unwrap_or_default();
+    if said.all(|protocol| protocol == first) { first } else { Protocol::Http1 }
+}
+
+/// Whether a healthy instance is there that was not before: a reason for an open breaker to try again.
+fn has_newcomer(built: &Upstream, earlier: Option<&Arc<Upstream>>) -> bool {
+    let Some(earlier) = earlier.filter(|earlier| earlier.census.is_known) else { return false };
+    let was_known = |key: &EndpointKey| earlier.endpoints.iter().any(|endpoint| endpoint.key == *key);
+    built.endpoints.iter().any(|endpoint| endpoint.status != Status::Suspect && !was_known(&endpoint.key))
+}
+
+fn is_same(earlier: &Upstream, built: &Upstream) -> bool {
+    let same_endpoints = earlier.endpoints.len() == built.endpoints.len()
+        && earlier.endpoints.iter().zip(&built.endpoints).all(|(old, new)| Arc::ptr_eq(old, new));
+    let same_routes = earlier.routes.iter().eq_by_policy(built.routes.iter());
+    same_endpoints
+        && same_routes
+        && earlier.service == built.service
+        && earlier.protocol == built.protocol
+        && earlier.policy == built.policy
+        && earlier.set_headers == built.set_headers
+        && earlier.is_required == built.is_required
+        && earlier.census == built.census
+}
+
+/// Routes are equal when their patterns and policies are.
+trait EqByPolicy<'a>: Iterator<Item = &'a lictor_core::route::Route> + Sized {
+    fn eq_by_policy(self, other: Self) -> bool {
+        let key = |route: &'a lictor_core::route::Route| (&route.label, route.method(), &route.policy, route.is_idempotent);
+        self.map(key).eq(other.map(key))
+    }
+}
+
+impl<'a, I: Iterator<Item = &'a lictor_core::route::Route>> EqByPolicy<'a> for I {}
+
+fn local(config: &Config) -> Arc<Local> {
+    Arc::new(Local {
+        service: config.service.clone().unwrap_or_default(),
+        instance: config.registration.as_ref().map(|registration| registration.id.clone()).unwrap_or_default(),
+    })
+}
+
+fn listeners(config: &Config) -> Vec<Listener> {
+    let upstreams = config.upstreams.iter().filter_map(|upstream| {
+        let kind = ListenerKind::Upstream(Arc::from(upstream.name.as_str()));
+        Some(Listener { kind, address: upstream.listen? })
+    });
+    let forward = config.outbound.proxy.map(|address| Listener { kind: ListenerKind::Forward, address });
+    let inbound = config.inbound.as_ref().map(|inbound| Listener { kind: ListenerKind::Inbound, address: inbound.listen });
+    upstreams.chain(forward).chain(inbound).collect()
+}
+
+/// Our application as an upstream: one endpoint, tried once, never given a rest.
+fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc<Inbound>> {
+    let settings = config.inbound.as_ref()?;
+    let address = config.app.address?;
+    let policy = Policy {
+        retry: RetryPolicy { attempts: 1, ..RetryPolicy::default() },
+        breaker: BreakerPolicy { enabled: false, ..BreakerPolicy::default() },
+        ejection: EjectionPolicy { consecutive: 0, ..EjectionPolicy::default() },
+        limits: Limits { max_in_flight: settings.max_in_flight, max_pending: 0, max_connections: u32::MAX, ..Limits::default() },
+        timeouts: config.defaults.timeouts.clone(),
+        ..Policy::default()
+    };
+    let earlier = previous.and_then(|mesh| mesh.inbound.as_ref());
+    if let Some(earlier) = earlier
+        && *earlier.app.policy == policy
+        && earlier.tokens == settings.tokens
+        && earlier.app.protocol == config.app.protocol
+        && earlier.app.endpoints.first().is_some_and(|endpoint| endpoint.address == address)
+    {
+        return Some(Arc::clone(earlier));
+    }
+    let name: Arc<str> = Arc::from(config.service.as_deref().unwrap_or("app"));
+    let key = EndpointKey { node: Arc::from(""), id: Arc::from("app"), address };
+    let mut instance = fixed(&address.to_string());
+    instance.host = address.ip().to_string();
+    let app = Upstream {
+        service: Arc::clone(&name),
+        name,
+        protocol: config.app.protocol,
+        policy: Arc::new(policy),
+        routes: Routes::default(),
+        set_headers: Vec::new(),
+        is_required: false,
+        endpoints: Box::new([endpoint(key, &instance, false, None, true, now)]),
+        census: Census { source: "static", is_known: true, total: 1, ..Census::default() },
+        breaker: Arc::new(Breaker::new(now)),
+        in_flight: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.app.in_flight)),
+    };
+    Some(Arc::new(Inbound { app: Arc::new(app), tokens: settings.tokens.clone() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use lictor_config::{Environment, Text, load};
+    use lictor_core::breaker::{BreakerState, Verdict};
+    use lictor_core::Reason;
+
+    use super::*;
+
+    fn config(yaml: &str) -> Config {
+        let text = Text { name: "test".to_owned(), text: yaml.to_owned() };
+        load(Some(&text), &Environment::default(), &[]).unwrap_or_else(|report| panic!("{report}")).config
+    }
+
+    fn users() -> Config {
+        config("registration: off\nupstreams: {users: 3001}\n")
+    }
+
+    fn instance(id: &str, port: u16) -> Instance {
+        Instance { id: id.to_owned(), node: "n".to_owned(), ..fixed(&format!("127.0.0.1:{port}")) }
+    }
+
+    fn observed(instances: Vec<Instance>) -> HashMap<Query, Observed> {
+        let query = Query { service: "users".to_owned(), ..Query::default() };
+        HashMap::from([(query, Observed { instances, suspects: Vec::new() })])
+    }
+
+    fn mesh(config: &Config, observed: &HashMap<Query, Observed>, previous: Option<&Mesh>, now: Instant) -> Mesh {
+        let addresses = HashMap::new();
+        assemble(&Inputs { config, observed, addresses: &addresses, demanded: &[] }, previous, now).mesh
+    }
+
+    #[test]
+    fn unchanged_inputs_are_no_news() {
+        let (config, now) = (users(), Instant::now());
+        let seen = observed(vec![instance("a", 1), instance("b", 2)]);
+        let first = mesh(&config, &seen, None, now);
+        let second = mesh(&config, &seen, Some(&first), now);
+        assert!(!is_news(&first, &second));
+        let third = mesh(&config, &observed(vec![instance("a", 1)]), Some(&second), now);
+        assert!(is_news(&second, &third));
+    }
+
+    #[test]
+    fn who_stays_keeps_its_health_and_who_comes_later_warms_up() {
+        let (config, now) = (users(), Instant::now());
+        let first = mesh(&config, &observed(vec![instance("a", 1)]), None, now);
+        let old = Arc::clone(&first.upstreams["users"].endpoints[0].health);
+        let second = mesh(&config, &observed(vec![instance("a", 1), instance("b", 2)]), Some(&first), now);
+        let endpoints = &second.upstreams["users"].endpoints;
+        assert!(Arc::ptr_eq(&endpoints[0].health, &old));
+        assert_eq!((endpoints[0].warms_from, endpoints[1].warms_from), (None, Some(now)));
+    }
+
+    #[test]
+    fn the_same_id_at_another_address_is_another_endpoint() {
+        let (config, now) = (users(), Instant::now());
+        let first = mesh(&config, &observed(vec![instance("a", 1)]), None, now);
+        let second = mesh(&config, &observed(vec![instance("a", 2)]), Some(&first), now);
+        let health = |mesh: &Mesh| Arc::clone(&mesh.upstreams["users"].endpoints[0].health);
+        assert!(!Arc::ptr_eq(&health(&first), &health(&second)));
+    }
+
+    #[test]
+    fn a_new_instance_lets_an_open_breaker_try() {
+        let (config, now) = (users(), Instant::now());
+        let first = mesh(&config, &observed(vec![instance("a", 1)]), None, now);
+        let upstream = &first.upstreams["users"];
+        for _ in 0..5 {
+            let admission = upstream.breaker.admit(&upstream.policy.breaker, now).unwrap();
+            upstream.breaker.finish(&upstream.policy.breaker, admission, Verdict::Failure(Reason::Status), now);
+        }
+        assert_eq!(upstream.breaker.state(), BreakerState::Open);
+        let second = mesh(&config, &observed(vec![instance("b", 2)]), Some(&first), now);
+        assert_eq!(second.upstreams["users"].breaker.state(), BreakerState::HalfOpen);
+    }
+
+    #[test]
+    fn a_changed_policy_keeps_the_breaker() {
+        let now = Instant::now();
+        let seen = observed(vec![instance("a", 1)]);
+        let first = mesh(&users(), &seen, None, now);
+        let stricter = config("registration: off\nupstreams: {users: {listen: 3001, timeout: 1s}}\n");
+        let second = mesh(&stricter, &seen, Some(&first), now);
+        let (old, new) = (&first.upstreams["users"], &second.upstreams["users"]);
+        assert!(!Arc::ptr_eq(old, new) && Arc::ptr_eq(&old.breaker, &new.breaker));
+        assert!(Arc::ptr_eq(&old.endpoints[0], &new.endpoints[0]));
+    }
+
+    #[test]
+    fn those_left_out_are_counted() {
+        let (config, now) = (users(), Instant::now());
+        let with = |id: &str, condition| Instance { condition, ..instance(id, 1) };
+        let seen = observed(vec![
+            with("a", Condition::Critical),
+            with("b", Condition::Maintenance),
+            Instance { port: 0, ..instance("c", 1) },
+            Instance { weight_warning: 0, ..with("d", Condition::Warning) },
+        ]);
+        let mesh = mesh(&config, &seen, None, now);
+        let census = &mesh.upstreams["users"].census;
+        assert_eq!((census.total, census.critical, census.maintenance, census.unusable), (4, 1, 1, 2));
+        assert!(mesh.upstreams["users"].endpoints.is_empty());
+    }
+
+    #[test]
+    fn meta_says_what_is_spoken() {
+        let (config, now) = (users(), Instant::now());
+        let mut grpc = instance("a", 1);
+        grpc.meta.insert("protocol".to_owned(), "grpc".to_owned());
+        let seen = observed(vec![grpc]);
+        assert_eq!(mesh(&config, &seen, None, now).upstreams["users"].protocol, Protocol::Grpc);
+    }
+}

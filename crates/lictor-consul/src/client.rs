@@ -1,0 +1,364 @@
+//! The calls to the agent that lictor makes, over hyper: http, https and unix sockets.
+//!
+//! A [`Connection`] is one connection, opened when it is first needed and kept: each watch has its own, because a
+//! blocking query occupies it. Every call has a deadline. The token is read again from its file when Consul refuses it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use lictor_config::{Consul, ConsulAddress};
+use lictor_core::Secret;
+use parking_lot::RwLock;
+use thiserror::Error;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::tls;
+
+/// The largest answer that is read.
+const MAX_ANSWER: usize = 64 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why a call gave nothing to work with.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ConsulError {
+    /// No connection, or it broke.
+    #[error("the agent cannot be reached: {0}")]
+    Unreachable(String),
+    /// No answer in time.
+    #[error("the agent has not answered within {0:?}")]
+    Timeout(Duration),
+    /// An answer that says no.
+    #[error("the agent answered {code}: {text}")]
+    Status {
+        /// The HTTP status.
+        code: u16,
+        /// The body, shortened.
+        text: String,
+    },
+    /// An answer that is not what it should be.
+    #[error("the agent's answer makes no sense: {0}")]
+    Decode(String),
+}
+
+impl ConsulError {
+    /// The kind, for labels.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout(_) => "timeout",
+            Self::Status { code: 403 | 401, .. } => "denied",
+            Self::Status { code: 429, .. } => "rate_limited",
+            Self::Status { .. } => "status",
+            Self::Decode(_) => "decode",
+        }
+    }
+
+    /// Whether the token was refused.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Status { code: 401 | 403, .. })
+    }
+}
+
+/// An answer that says yes (or, where the caller allows it, 404).
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn index(&self) -> Option<u64> {
+        self.headers.get("x-consul-index")?.to_str().ok()?.parse().ok()
+    }
+}
+
+/// How the agent is reached, shared by all connections.
+#[derive(Debug)]
+pub(crate) struct Client {
+    address: ConsulAddress,
+    tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    token: RwLock<Option<Secret>>,
+    settings: Consul,
+}
+
+impl Client {
+    pub(crate) fn new(settings: &Consul, address: &ConsulAddress) -> Result<Self, tls::TlsError> {
+        let tls = match address {
+            ConsulAddress::Https(host, _) => Some(tls::config(&settings.tls, host)?),
+            ConsulAddress::Http(..) | ConsulAddress::Unix(_) => None,
+        };
+        let client =
+            Self { address: address.clone(), tls, token: RwLock::new(settings.token.clone()), settings: settings.clone() };
+        client.reload_token();
+        Ok(client)
+    }
+
+    /// Reads the token file again; what is there wins over nothing.
+    pub(crate) fn reload_token(&self) {
+        let Some(path) = &self.settings.token_file else { return };
+        match std::fs::read_to_string(path) {
+            Ok(text) if !text.trim().is_empty() => *self.token.write() = Some(Secret::new(text.trim())),
+            Ok(_) => tracing::warn!(path = %path.display(), "the Consul token file is empty"),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "the Consul token file cannot be read"),
+        }
+    }
+
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.read().is_some()
+    }
+
+    /// For pages.
+    pub(crate) fn shown_address(&self) -> String {
+        match &self.address {
+            ConsulAddress::Http(host, port) => format!("http://{host}:{port}"),
+            ConsulAddress::Https(host, port) => format!("https://{host}:{port}"),
+            ConsulAddress::Unix(path) => format!("unix://{}", path.display()),
+        }
+    }
+
+    /// Whether the agent is on this machine, so that it can reach the application on loopback.
+    pub(crate) fn is_local(&self) -> bool {
+        match &self.address {
+            ConsulAddress::Unix(_) => true,
+            ConsulAddress::Http(host, _) | ConsulAddress::Https(host, _) => {
+                host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+            }
+        }
+    }
+
+    fn host(&self) -> HeaderValue {
+        let host = match &self.address {
+            ConsulAddress::Http(host, port) | ConsulAddress::Https(host, port) => format!("{host}:{port}"),
+            ConsulAddress::Unix(_) => "localhost".to_owned(),
+        };
+        HeaderValue::try_from(host).unwrap_or(HeaderValue::from_static("consul"))
+    }
+
+    /// The query parameters that every call has.
+    fn scope(&self) -> impl Iterator<Item = (&str, &str)> {
+        let namespace = self.settings.namespace.as_deref().map(|name| ("ns", name));
+        let partition = self.settings.partition.as_deref().map(|name| ("partition", name));
+        namespace.into_iter().chain(partition)
+    }
+}
+
+/// One connection to the agent.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    client: Arc<Client>,
+    sender: Option<SendRequest<Full<Bytes>>>,
+    /// Our own address as the agent's network sees it.
+    local: Option<std::net::IpAddr>,
+    open: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Connection {
+    pub(crate) fn new(client: &Arc<Client>, open: &Arc<std::sync::atomic::AtomicUsize>) -> Self {
+        Self { client: Arc::clone(client), sender: None, local: None, open: Arc::clone(open) }
+    }
+
+    pub(crate) fn local(&self) -> Option<std::net::IpAddr> {
+        self.local
+    }
+
+    pub(crate) async fn get(
+        &mut self,
+        path: &str,
+        query: &[(&str, &str)],
+        at_most: Duration,
+    ) -> Result<Answer, ConsulError> {
+        self.call(Method::GET, path, query, Bytes::new(), at_most).await
+    }
+
+    pub(crate) async fn put(
+        &mut self,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Bytes,
+        at_most: Duration,
+    ) -> Result<Answer, ConsulError> {
+        self.call(Method::PUT, path, query, body, at_most).await
+    }
+
+    async fn call(
+        &mut self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Bytes,
+        at_most: Duration,
+    ) -> Result<Answer, ConsulError> {
+        let request = self.request(method, path, query, body);
+        let answer = match tokio::time::timeout(at_most, self.exchange(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ConsulError::Timeout(at_most)),
+        };
+        if answer.is_err() {
+            self.sender = None;
+        }
+        let answer = answer?;
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        let text = String::from_utf8_lossy(&answer.body);
+        let text = text.trim().chars().take(200).collect();
+        Err(ConsulError::Status { code: answer.status.as_u16(), text })
+    }
+
+    fn request(&self, method: Method, path: &str, query: &[(&str, &str)], body: Bytes) -> Request<Full<Bytes>> {
+        let mut uri = path.to_owned();
+        let parameters: Vec<(&str, &str)> = query.iter().copied().chain(self.client.scope()).collect();
+        for (index, (name, value)) in parameters.into_iter().enumerate() {
+            uri.push(if index == 0 { '?' } else { '&' });
+            uri.push_str(name);
+            if !value.is_empty() {
+                uri.push('=');
+                uri.push_str(&encode(value));
+            }
+        }
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri.parse().expect("the path is ours and every value is encoded");
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.client.host());
+        if let Some(token) = &*self.client.token.read()
+            && let Ok(mut value) = HeaderValue::try_from(token.reveal())
+        {
+            value.set_sensitive(true);
+            headers.insert("x-consul-token", value);
+        }
+        if let Some(auth) = &self.client.settings.http_auth
+            && let Ok(mut value) = HeaderValue::try_from(format!("Basic {}", base64(auth.reveal().as_bytes())))
+        {
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        request
+    }
+
+    /// A kept connection that the agent has closed meanwhile is replaced once: nothing was processed on it.
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, ConsulError> {
+        let mut request = request;
+        let response = loop {
+            let is_kept = self.sender.as_ref().is_some_and(|sender| !sender.is_closed());
+            if !is_kept {
+                self.sender = Some(self.open().await.map_err(|error| ConsulError::Unreachable(error.to_string()))?);
+            }
+            let sender = self.sender.as_mut().expect("just opened");
+            if sender.ready().await.is_err() {
+                self.sender = None;
+                if is_kept { continue } else { return Err(ConsulError::Unreachable("connection closed".to_owned())) }
+            }
+            match sender.try_send_request(request).await {
+                Ok(response) => break response,
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if is_kept => {
+                        request = unsent;
+                        self.sender = None;
+                    }
+                    _ => return Err(ConsulError::Unreachable(error.into_error().to_string())),
+                },
+            }
+        };
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| ConsulError::Unreachable(format!("the answer broke off: {error}")))?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    async fn open(&mut self) -> io::Result<SendRequest<Full<Bytes>>> {
+        let client = Arc::clone(&self.client);
+        let opening = async {
+            match &client.address {
+                ConsulAddress::Unix(path) => self.speak(UnixStream::connect(path).await?).await,
+                ConsulAddress::Http(host, port) => {
+                    let stream = self.dial(host, *port).await?;
+                    self.speak(stream).await
+                }
+                ConsulAddress::Https(host, port) => {
+                    let stream = self.dial(host, *port).await?;
+                    let (config, name) = client.tls.as_ref().expect("made for https");
+                    let stream = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream).await?;
+                    self.speak(stream).await
+                }
+            }
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, opening).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn dial(&mut self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        self.local = stream.local_addr().ok().map(|address| address.ip());
+        Ok(stream)
+    }
+
+    async fn speak<S>(&self, stream: S) -> io::Result<SendRequest<Full<Bytes>>>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let open = Arc::clone(&self.open);
+        open.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        tokio::spawn(async move {
+            let _ = connection.await; // its error reaches the call on it
+            open.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        });
+        Ok(sender)
+    }
+}
+
+/// Percent-encodes everything that is not unreserved (RFC 3986, section 2.3).
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for digit in 0..4 {
+            let is_padding = digit > chunk.len();
+            let value = (word >> (18 - 6 * digit) & 0x3f) as usize;
+            text.push(if is_padding { '=' } else { char::from(DIGITS[value]) });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_encoded_for_the_query() {
+        assert_eq!(encode("Service.Meta.zone==\"a\" and b"), "Service.Meta.zone%3D%3D%22a%22%20and%20b");
+    }
+
+    #[test]
+    fn base64_matches_the_rfcs_vectors() {
+        for (plain, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(plain.as_bytes()), encoded);
+        }
+    }
+}
