@@ -58,7 +58,7 @@ pub(crate) enum Lease {
     /// To be given back with [`Pool::give_back`] when its response was read whole; dropped otherwise.
     Http1 { connection: Exclusive, is_reused: bool },
     /// The guard counts the stream.
-    Http2 { sender: http2::SendRequest<RequestBody>, stream: StreamGuard, is_reused: bool },
+    Http2 { sender: http2::SendRequest<RequestBody>, _stream: StreamGuard, is_reused: bool },
 }
 
 /// Counts one stream of an HTTP/2 connection for as long as it lives.
@@ -138,7 +138,7 @@ impl Pool {
         });
         let shared = Rc::new(Shared { sender, streams: Cell::new(1), born: Instant::now() });
         self.shared.borrow_mut().push(Rc::clone(&shared));
-        Ok(Lease::Http2 { sender: shared.sender.clone(), stream: StreamGuard(shared), is_reused: false })
+        Ok(Lease::Http2 { sender: shared.sender.clone(), _stream: StreamGuard(shared), is_reused: false })
     }
 
     /// Takes a connection back whose response was read to its end.
@@ -180,7 +180,7 @@ impl Pool {
         least.streams.set(least.streams.get() + 1);
         Some(Lease::Http2 {
             sender: least.sender.clone(),
-            stream: StreamGuard(Rc::clone(least)),
+            _stream: StreamGuard(Rc::clone(least)),
             is_reused: true,
         })
     }

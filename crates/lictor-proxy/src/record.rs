@@ -95,11 +95,6 @@ impl Record {
         self.arrival
     }
 
-    /// The method, for messages.
-    pub(crate) fn method(&self) -> &Method {
-        &self.method
-    }
-
     /// An attempt is over.
     pub(crate) fn attempted(&mut self, endpoint: &Rc<EndpointState>, outcome: Outcome, took: Duration) {
         self.attempts.push(Attempt { endpoint: Rc::clone(endpoint), outcome, took });

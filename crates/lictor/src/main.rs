@@ -1,1 +1,27 @@
-fn main() {}
+//! lictor: a sidecar proxy for services on Consul.
+//!
+//! `main` reads the command line and hands over: [`boot`] runs the sidecar, [`cli`] holds the small commands.
+
+mod admin;
+mod boot;
+mod child;
+mod cli;
+mod events;
+mod log;
+mod metrics;
+mod otlp;
+mod signal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::run(cli::Arguments::parse()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            cli::complain(&format!("lictor: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

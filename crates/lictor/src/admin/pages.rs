@@ -1,0 +1,266 @@
+//! The pages: pure functions from the live state to JSON. The shapes of `/health`, `/ready` and `/stats` are those that
+//! the services themselves used to have.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime};
+
+use lictor_config::{Config, Effective};
+use lictor_consul::{RegistrationState, Snapshot};
+use lictor_core::{Mesh, Upstream};
+use lictor_proxy::Report;
+use serde_json::{Map, Value as Json, json};
+use tokio::net::TcpStream;
+
+use crate::metrics::{Process, state_of};
+
+/// More than this is a sign of trouble in a sidecar.
+const MEMORY_WARNING: u64 = 64 << 20;
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(crate) const INDEX: &str = "\
+lictor
+
+GET  /live              the process runs
+GET  /startup           egress works
+GET  /ready             this service may be called
+GET  /health            this service, its application, its upstreams, Consul
+GET  /metrics           Prometheus
+GET  /endpoints[/NAME]  instances of upstreams, and how they are doing
+GET  /upstreams         upstreams and their policy
+GET  /breakers          circuit breakers
+GET  /routes            routes with a policy of their own
+GET  /config[?origin=1] effective configuration
+GET  /stats             instances by service
+GET  /consul            watches and registration
+GET  /events            what changed, as server-sent events
+POST /drain /undrain    leave circulation, and come back
+POST /reload            read the configuration again
+POST /log-level?level=  change what is logged
+POST /quit              stop in order
+";
+
+fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
+/// Whether this service may be called: only required upstreams and draining can say no.
+pub(crate) fn ready(mesh: &Mesh, is_started: bool, is_draining: bool) -> (bool, Json) {
+    let mut is_ready = is_started && !is_draining;
+    let mut checks = Map::new();
+    for (name, upstream) in &mesh.upstreams {
+        let count = upstream.endpoints.len();
+        let has_some = count > 0;
+        is_ready &= has_some || !upstream.is_required;
+        let message = match count {
+            0 => format!("No healthy instances of {} found", upstream.service),
+            count => format!("{count} healthy instances found"),
+        };
+        let status = if has_some { "ready" } else { "not_ready" };
+        checks.insert(name.to_string(), json!({ "status": status, "message": message, "required": upstream.is_required }));
+    }
+    if !is_started {
+        checks.insert("startup".to_owned(), json!({ "status": "not_ready", "message": "egress is not up yet" }));
+    }
+    if is_draining {
+        checks.insert("drain".to_owned(), json!({ "status": "not_ready", "message": "this instance is leaving" }));
+    }
+    let status = if is_ready { "ready" } else { "not_ready" };
+    (is_ready, json!({ "status": status, "timestamp": now(), "checks": checks }))
+}
+
+/// How the application is: a connection to its port.
+pub(crate) async fn app(config: &Config) -> Option<Json> {
+    let address = config.app.address?;
+    let started = Instant::now();
+    let connected = tokio::time::timeout(CHECK_TIMEOUT, TcpStream::connect(address)).await;
+    let took = started.elapsed().as_millis() as u64;
+    Some(match connected {
+        Ok(Ok(_)) => json!({ "status": "healthy", "message": format!("{address} accepts connections"), "responseTime": took }),
+        Ok(Err(error)) => json!({ "status": "unhealthy", "message": format!("{address}: {error}"), "responseTime": took }),
+        Err(_) => json!({ "status": "unhealthy", "message": format!("{address} does not answer"), "responseTime": took }),
+    })
+}
+
+/// This service's health. A warning never makes it unhealthy: lictor serves from the last endpoints it knew.
+pub(crate) fn health(mesh: &Mesh, config: &Config, consul: &Snapshot, app: Option<Json>) -> (bool, Json) {
+    let mut checks = Map::new();
+    let is_healthy = app.as_ref().is_none_or(|app| app["status"] == "healthy");
+    if let Some(app) = app {
+        checks.insert("app".to_owned(), app);
+    }
+    if consul.address.is_some() {
+        checks.insert("consul".to_owned(), consul_check(consul));
+    }
+    for (name, upstream) in &mesh.upstreams {
+        let count = upstream.endpoints.len();
+        let status = if count > 0 { "healthy" } else { "warning" };
+        let message = format!("{count} healthy instances");
+        checks.insert(format!("upstream.{name}"), json!({ "status": status, "message": message }));
+    }
+    let memory = Process::read().resident_bytes;
+    let status = if memory > MEMORY_WARNING { "warning" } else { "healthy" };
+    checks.insert("memory".to_owned(), json!({ "status": status, "message": format!("{} MiB resident", memory >> 20) }));
+    let version = config.registration.as_ref().and_then(|registration| registration.meta.get("version"));
+    let page = json!({
+        "status": if is_healthy { "healthy" } else { "unhealthy" },
+        "timestamp": now(),
+        "service": config.service,
+        "version": version,
+        "checks": checks,
+    });
+    (is_healthy, page)
+}
+
+fn consul_check(consul: &Snapshot) -> Json {
+    let oldest = consul.watches.iter().filter_map(|watch| watch.age_ms).max();
+    let (status, message) = match (consul.up, consul.registration) {
+        (Some(true), RegistrationState::Registering) => ("warning", "not registered yet".to_owned()),
+        (Some(true), _) => ("healthy", format!("{} answers", consul.address.as_deref().unwrap_or("the agent"))),
+        (None, _) => ("warning", "not asked yet".to_owned()),
+        (Some(false), _) => {
+            let age = oldest.map_or_else(|| "no data yet".to_owned(), |age| format!("data is {} s old", age / 1000));
+            let error = consul.registration_error.clone();
+            let error = consul.watches.iter().find_map(|watch| watch.last_error.clone()).or(error);
+            ("warning", format!("{}; {age}", error.unwrap_or_else(|| "the agent does not answer".to_owned())))
+        }
+    };
+    json!({ "status": status, "message": message })
+}
+
+/// Endpoints, with what the workers know of them.
+pub(crate) fn endpoints(mesh: &Mesh, report: &Report, only: Option<&str>) -> Json {
+    let now = Instant::now();
+    let wanted = mesh.upstreams.iter().filter(|(name, _)| only.is_none_or(|only| only == name.as_ref()));
+    let page: Map<String, Json> = wanted
+        .map(|(name, upstream)| {
+            let known = report.upstreams.iter().find(|known| known.name == *name);
+            let list = upstream.endpoints.iter().map(|endpoint| {
+                let live = known.and_then(|known| {
+                    known.endpoints.iter().find(|live| live.address == endpoint.address && live.id == endpoint.key.id)
+                });
+                json!({
+                    "id": endpoint.key.id,
+                    "node": endpoint.key.node,
+                    "address": endpoint.address,
+                    "state": state_of(endpoint, now),
+                    "status": endpoint.status.as_str(),
+                    "weight": endpoint.weight,
+                    "tags": endpoint.tags,
+                    "meta": endpoint.meta,
+                    "warming_for_ms": endpoint.warms_from.map(|from| now.saturating_duration_since(from).as_millis() as u64),
+                    "live": live,
+                })
+            });
+            (name.to_string(), json!({ "service": upstream.service, "census": census(upstream), "endpoints": list.collect::<Vec<_>>() }))
+        })
+        .collect();
+    Json::Object(page)
+}
+
+fn census(upstream: &Upstream) -> Json {
+    let census = &upstream.census;
+    json!({
+        "source": census.source,
+        "known": census.is_known,
+        "total": census.total,
+        "critical": census.critical,
+        "maintenance": census.maintenance,
+        "unusable": census.unusable,
+        "suspect": census.suspect,
+    })
+}
+
+/// Upstreams and how they are called.
+pub(crate) fn upstreams(mesh: &Mesh, report: &Report) -> Json {
+    let page: Map<String, Json> = mesh
+        .upstreams
+        .iter()
+        .map(|(name, upstream)| {
+            let live = report.upstreams.iter().find(|known| known.name == *name);
+            let policy = &upstream.policy;
+            let page = json!({
+                "service": upstream.service,
+                "protocol": format!("{:?}", upstream.protocol).to_lowercase(),
+                "required": upstream.is_required,
+                "endpoints": upstream.endpoints.len(),
+                "in_flight": upstream.in_flight.running(),
+                "pending": upstream.in_flight.pending(),
+                "connections": upstream.in_flight.connections(),
+                "breaker": upstream.breaker.state().as_str(),
+                "retry_budget_remaining": live.map(|live| live.retry_budget_remaining),
+                "policy": {
+                    "timeout_ms": policy.timeouts.total.map(|limit| limit.as_millis() as u64),
+                    "connect_timeout_ms": policy.timeouts.connect.as_millis() as u64,
+                    "balance": format!("{:?}", policy.balance.algorithm),
+                    "retry_attempts": policy.retry.attempts,
+                    "retry_statuses": policy.retry.statuses.iter().map(http::StatusCode::as_u16).collect::<Vec<_>>(),
+                },
+            });
+            (name.to_string(), page)
+        })
+        .collect();
+    Json::Object(page)
+}
+
+pub(crate) fn breakers(mesh: &Mesh) -> Json {
+    let now = Instant::now();
+    let page: Map<String, Json> =
+        mesh.upstreams.iter().map(|(name, upstream)| (name.to_string(), json!(upstream.breaker.view(now)))).collect();
+    Json::Object(page)
+}
+
+pub(crate) fn routes(mesh: &Mesh) -> Json {
+    let page: Map<String, Json> = mesh
+        .upstreams
+        .iter()
+        .map(|(name, upstream)| {
+            let routes = upstream.routes.iter().map(|route| {
+                json!({
+                    "method": route.method().map(http::Method::as_str),
+                    "path": route.label,
+                    "idempotent": route.is_idempotent,
+                    "timeout_ms": route.policy.timeouts.total.map(|limit| limit.as_millis() as u64),
+                    "retry_attempts": route.policy.retry.attempts,
+                })
+            });
+            (name.to_string(), Json::Array(routes.collect()))
+        })
+        .collect();
+    Json::Object(page)
+}
+
+pub(crate) fn config(values: &[Effective], with_origin: bool) -> Json {
+    let page: Map<String, Json> = values
+        .iter()
+        .map(|value| {
+            let page = if with_origin {
+                json!({ "value": value.value, "origin": value.origin.to_string() })
+            } else {
+                json!(value.value)
+            };
+            (value.path.clone(), page)
+        })
+        .collect();
+    Json::Object(page)
+}
+
+/// Instances by service, in the words of the older registries.
+pub(crate) fn stats(mesh: &Mesh) -> Json {
+    let services: Vec<Json> = mesh
+        .upstreams
+        .values()
+        .map(|upstream| {
+            let healthy = upstream.endpoints.len();
+            let total = upstream.census.total.max(healthy);
+            json!({
+                "name": upstream.service,
+                "totalInstances": total,
+                "healthyInstances": healthy,
+                "unhealthyInstances": total - healthy,
+            })
+        })
+        .collect();
+    let types: BTreeSet<&str> = mesh.upstreams.values().map(|upstream| upstream.service.as_ref()).collect();
+    let total: u64 = services.iter().filter_map(|service| service["totalInstances"].as_u64()).sum();
+    json!({ "totalServices": total, "serviceTypes": types.len(), "services": services })
+}

@@ -1,0 +1,219 @@
+//! What is measured when somebody asks: gauges read from the live state at each scrape, and the process itself.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use lictor_config::Effective;
+use lictor_consul::Snapshot;
+use lictor_core::Mesh;
+use lictor_core::mesh::Status;
+use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::log::Logs;
+
+/// The families that a scrape fills in.
+#[derive(Debug)]
+pub(crate) struct Scrape {
+    registry: Registry,
+    breaker: IntGaugeVec,
+    endpoints: IntGaugeVec,
+    in_flight: IntGaugeVec,
+    pending: IntGaugeVec,
+    connections: IntGaugeVec,
+    consul_up: IntGauge,
+    consul_connections: IntGauge,
+    watch_age: GaugeVec,
+    watch_index: IntGaugeVec,
+    consul_errors: IntCounterVec,
+    registration: IntGaugeVec,
+    reregistrations: IntCounterVec,
+    reload_success: IntGauge,
+    reload_time: Gauge,
+    config_info: IntGaugeVec,
+    log_lines_dropped: IntGauge,
+    resident_memory: IntGauge,
+    cpu: Gauge,
+    open_fds: IntGauge,
+    threads: IntGauge,
+    start_time: Gauge,
+}
+
+impl Scrape {
+    pub(crate) fn new(registry: Registry) -> Self {
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntGaugeVec::new(Opts::new(name, help), labels).expect("constant names"))
+        };
+        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help).expect("constant names"));
+        let number = |name: &str, help: &str| register(&registry, Gauge::new(name, help).expect("constant names"));
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels).expect("constant names"))
+        };
+        let info = gauges("lictor_build_info", "Always 1.", &["version"]);
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let scrape = Self {
+            breaker: gauges("circuit_breaker_state", "0 closed, 1 open, 2 half-open.", &["name"]),
+            endpoints: gauges("lictor_upstream_endpoints", "Endpoints by state.", &["upstream", "state"]),
+            in_flight: gauges("lictor_upstream_in_flight", "Requests now.", &["upstream"]),
+            pending: gauges("lictor_upstream_pending", "Requests that wait for a place.", &["upstream"]),
+            connections: gauges("lictor_upstream_connections", "Connections now.", &["upstream"]),
+            consul_up: gauge("lictor_consul_up", "1 while the agent answers."),
+            consul_connections: gauge("lictor_consul_connections", "Connections to the agent."),
+            watch_age: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new("lictor_consul_watch_age_seconds", "Since a watch's last good answer."),
+                    &["watch"],
+                )
+                .expect("constant names"),
+            ),
+            watch_index: gauges("lictor_consul_watch_index", "A watch's index.", &["watch"]),
+            consul_errors: counters("lictor_consul_errors_total", "Calls to the agent that failed.", &["kind"]),
+            registration: gauges("lictor_registration_state", "1 for the state that holds.", &["state"]),
+            reregistrations: counters("lictor_reregistrations_total", "Registrations made again.", &["cause"]),
+            reload_success: gauge("lictor_config_last_reload_success", "0 when the last reload was refused."),
+            reload_time: number("lictor_config_last_reload_timestamp_seconds", "When a configuration was last taken."),
+            config_info: gauges("lictor_config_info", "Always 1.", &["hash", "source"]),
+            log_lines_dropped: gauge("lictor_log_lines_dropped", "Lines that found the log queue full."),
+            resident_memory: gauge("process_resident_memory_bytes", "Resident memory."),
+            cpu: number("process_cpu_seconds_total", "User and system time."),
+            open_fds: gauge("process_open_fds", "Open file descriptors."),
+            threads: gauge("process_threads", "Threads."),
+            start_time: number("process_start_time_seconds", "When the process started, since the epoch."),
+            registry: registry.clone(),
+        };
+        scrape.start_time.set(unix_seconds());
+        scrape
+    }
+
+    /// A configuration was taken, or refused.
+    pub(crate) fn reloaded(&self, values: Option<&[Effective]>, source: &str) {
+        self.reload_success.set(i64::from(values.is_some()));
+        let Some(values) = values else { return };
+        let text: String = values.iter().map(|value| format!("{}={}\n", value.path, value.value)).collect();
+        let hash = format!("{:016x}", lictor_core::balance::hash_bytes(text.as_bytes()));
+        self.config_info.reset();
+        self.config_info.with_label_values(&[hash.as_str(), source]).set(1);
+        self.reload_time.set(unix_seconds());
+    }
+
+    /// Everything, in Prometheus' text format.
+    pub(crate) fn text(&self, mesh: &Mesh, consul: &Snapshot, logs: &Logs) -> String {
+        self.mesh(mesh);
+        self.consul(consul);
+        self.log_lines_dropped.set(logs.dropped().cast_signed());
+        self.process();
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| format!("# {error}\n"))
+    }
+
+    fn mesh(&self, mesh: &Mesh) {
+        let now = Instant::now();
+        for family in [&self.breaker, &self.endpoints, &self.in_flight, &self.pending, &self.connections] {
+            family.reset(); // upstreams that are gone
+        }
+        for (name, upstream) in &mesh.upstreams {
+            let name = [name.as_ref()];
+            self.breaker.with_label_values(&name).set(upstream.breaker.state().as_gauge().into());
+            self.in_flight.with_label_values(&name).set(upstream.in_flight.running().into());
+            self.pending.with_label_values(&name).set(upstream.in_flight.pending().into());
+            self.connections.with_label_values(&name).set(upstream.in_flight.connections().into());
+            for state in ["healthy", "warning", "suspect", "ejected", "draining"] {
+                let count = upstream.endpoints.iter().filter(|endpoint| state_of(endpoint, now) == state).count();
+                self.endpoints.with_label_values(&[name[0], state]).set(count as i64);
+            }
+        }
+    }
+
+    fn consul(&self, consul: &Snapshot) {
+        self.consul_up.set(i64::from(consul.up == Some(true)));
+        self.consul_connections.set(consul.connections as i64);
+        self.watch_age.reset();
+        self.watch_index.reset();
+        for watch in &consul.watches {
+            let name = if watch.query.is_empty() { watch.service.clone() } else { format!("{}?{}", watch.service, watch.query) };
+            self.watch_age.with_label_values(&[name.as_str()]).set(watch.age_ms.map_or(-1.0, |age| age as f64 / 1e3));
+            self.watch_index.with_label_values(&[name.as_str()]).set(watch.index.cast_signed());
+        }
+        for (kind, count) in &consul.errors {
+            set(&self.consul_errors.with_label_values(&[kind]), *count);
+        }
+        for (cause, count) in &consul.reregistrations {
+            set(&self.reregistrations.with_label_values(&[cause]), *count);
+        }
+        for state in ["off", "registering", "registered", "maintenance", "deregistered"] {
+            self.registration.with_label_values(&[state]).set(i64::from(state == consul.registration.as_str()));
+        }
+    }
+
+    fn process(&self) {
+        let process = Process::read();
+        self.resident_memory.set(process.resident_bytes.cast_signed());
+        self.cpu.set(process.cpu_seconds);
+        self.open_fds.set(process.open_fds.cast_signed());
+        self.threads.set(process.threads.cast_signed());
+    }
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, family: C) -> C {
+    registry.register(Box::new(family.clone())).expect("each family is registered once");
+    family
+}
+
+fn set(counter: &prometheus::IntCounter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// One word for an endpoint's state.
+pub(crate) fn state_of(endpoint: &Arc<lictor_core::Endpoint>, now: Instant) -> &'static str {
+    if endpoint.health.is_ejected(now) {
+        "ejected"
+    } else if endpoint.health.is_draining(now) {
+        "draining"
+    } else {
+        match endpoint.status {
+            Status::Passing => "healthy",
+            Status::Warning => "warning",
+            Status::Suspect => "suspect",
+        }
+    }
+}
+
+/// This process, from /proc; zeros where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Process {
+    pub(crate) resident_bytes: u64,
+    cpu_seconds: f64,
+    open_fds: u64,
+    threads: u64,
+}
+
+impl Process {
+    pub(crate) fn read() -> Self {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // The second field is a name in parentheses and may hold spaces.
+        let fields: Vec<&str> = stat.rsplit_once(") ").map_or(Vec::new(), |(_, rest)| rest.split(' ').collect());
+        let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let ticks = rustix::param::clock_ticks_per_second().max(1) as f64;
+        Self {
+            resident_bytes: field(24) * rustix::param::page_size() as u64,
+            cpu_seconds: (field(14) + field(15)) as f64 / ticks,
+            open_fds: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64,
+            threads: field(20),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory_threads_and_files() {
+        let process = Process::read();
+        assert!(process.resident_bytes > 1 << 20, "{process:?}");
+        assert!(process.threads >= 1 && process.open_fds >= 3, "{process:?}");
+    }
+}
