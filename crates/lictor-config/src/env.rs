@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::Text;
 use crate::diagnose::{Diagnostic, Place, Report, Severity, suggest};
+use crate::read;
 use crate::source::{Step, Value, find, parse, show};
 use crate::tree::{Origin, Tree};
-use crate::read;
 
 /// What a configuration may see of its surroundings, captured once.
 #[derive(Clone, Debug, Default)]

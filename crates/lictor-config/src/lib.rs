@@ -71,11 +71,8 @@ pub fn render(values: &[Effective], with_origins: bool) -> String {
     let width = values.iter().map(|value| value.path.len() + value.value.len() + 2).max().unwrap_or(0).min(72);
     for value in values {
         let line = format!("{}: {}", value.path, value.value);
-        let written = if with_origins {
-            writeln!(text, "{line:width$}  # {}", value.origin)
-        } else {
-            writeln!(text, "{line}")
-        };
+        let written =
+            if with_origins { writeln!(text, "{line:width$}  # {}", value.origin) } else { writeln!(text, "{line}") };
         written.expect("writing to a string cannot fail");
     }
     text

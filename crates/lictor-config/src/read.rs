@@ -95,7 +95,8 @@ fn upstream(node: &Node<'_>, defaults: &Policy, tokens: &[lictor_core::Secret]) 
     let protocol = protocol_of(&protocol, None);
     let is_required = section.field("required", "Counts in /ready.").boolean(false);
     let policy = policy::policy(&section, defaults);
-    let routes = policy::routes(&section.field("routes", "Routes with a policy of their own; the first match wins."), &policy);
+    let routes =
+        policy::routes(&section.field("routes", "Routes with a policy of their own; the first match wins."), &policy);
     let mut set_headers = headers(&section.field("headers", "Headers of every request to it."));
     for (name, value) in token_header(tokens) {
         if !set_headers.iter().any(|(known, _)| *known == name) {
@@ -130,9 +131,11 @@ fn listener(node: &Node<'_>) -> Option<SocketAddr> {
 
 fn source(section: &Section<'_>, name: &str) -> Source {
     let fixed = section.field("static", "Fixed endpoints, `host:port`, instead of Consul's.");
-    let endpoints: Vec<String> = fixed.elements().iter().filter_map(|entry| {
-        entry.parsed(json!({ "type": "string" }), None, values::host_port)
-    }).collect();
+    let endpoints: Vec<String> = fixed
+        .elements()
+        .iter()
+        .filter_map(|entry| entry.parsed(json!({ "type": "string" }), None, values::host_port))
+        .collect();
     let service = section.field("service", "Its name in Consul, when that is not the key's.");
     let tag = section.field("tag", "Only instances with this tag, or all of these.");
     let filter = section.field("filter", "Only instances for which this Consul filter expression holds.");
@@ -259,7 +262,9 @@ fn trace(node: &Node<'_>, service: Option<&str>) -> Trace {
     let settings = TraceSettings {
         w3c: has("w3c"),
         b3: has("b3"),
-        legacy: section.field("legacy_headers", "X-Trace-ID and X-Span-ID are understood, sent and echoed.").boolean(true),
+        legacy: section
+            .field("legacy_headers", "X-Trace-ID and X-Span-ID are understood, sent and echoed.")
+            .boolean(true),
         sample: section.field("sample", "Share of new traces that is kept; callers' decisions stand.").share(0.1),
         export: url.is_some(),
     };
@@ -303,7 +308,8 @@ fn log(node: &Node<'_>) -> Log {
             None => Err(format!("`{text}` is none of: all, errors, off, sampled 10%")),
         },
     };
-    let levels = section.field("level", "error, warn, info, debug, trace, or a filter such as `info,lictor_consul=debug`.");
+    let levels =
+        section.field("level", "error, warn, info, debug, trace, or a filter such as `info,lictor_consul=debug`.");
     let level = |text: &str| {
         let words = ["off", "error", "warn", "info", "debug", "trace"];
         let is_level = words.contains(&text.to_lowercase().as_str()) || text.contains(['=', ',']);
@@ -315,7 +321,10 @@ fn log(node: &Node<'_>) -> Log {
     };
     let log = Log {
         level: levels.parsed(json!({ "type": "string" }), Some("info"), level).unwrap_or_else(|| "info".to_owned()),
-        format: section.field("format", "json, or text for people.").choice(&formats, Some("json")).unwrap_or(LogFormat::Json),
+        format: section
+            .field("format", "json, or text for people.")
+            .choice(&formats, Some("json"))
+            .unwrap_or(LogFormat::Json),
         access: access.parsed(json!({ "type": "string" }), Some("all"), parse).unwrap_or_default(),
     };
     section.finish();
@@ -381,7 +390,10 @@ fn ports(top: &Section<'_>, config: &Config) {
             address.port() != 0 && other.port() == address.port() && same_ip
         };
         if let Some((_, first)) = taken.iter().find(|(other, _)| overlaps(other)) {
-            node.error(format!("port {} is taken already by {first}", address.port()), Some("each listener needs its own".to_owned()));
+            node.error(
+                format!("port {} is taken already by {first}", address.port()),
+                Some("each listener needs its own".to_owned()),
+            );
         }
         taken.push((address, owner));
     };

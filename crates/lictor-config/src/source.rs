@@ -140,7 +140,9 @@ fn place(file: &Text, line: usize, column: usize) -> Place {
         _ => {
             let is_end = |at: usize| {
                 let next_is_space = rest.get(at + 1).is_none_or(|c| c.is_whitespace());
-                matches!(rest[at], ',' | ']' | '}') || (rest[at] == ':' && next_is_space) || (rest[at] == ' ' && rest.get(at + 1) == Some(&'#'))
+                matches!(rest[at], ',' | ']' | '}')
+                    || (rest[at] == ':' && next_is_space)
+                    || (rest[at] == ' ' && rest.get(at + 1) == Some(&'#'))
             };
             (0..rest.len()).find(|at| is_end(*at)).unwrap_or(rest.len())
         }

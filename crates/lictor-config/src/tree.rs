@@ -258,7 +258,6 @@ impl<'t> Node<'t> {
         matches!(self.value, Some(Value::Map(_)))
     }
 
-
     /// The text of a single value.
     pub(crate) fn scalar(&self) -> Option<&'t str> {
         match self.value {
@@ -300,7 +299,8 @@ impl<'t> Node<'t> {
     pub(crate) fn section(&self, shorthand: &[Json]) -> Section<'t> {
         let mut object = json!({ "type": "object", "additionalProperties": false });
         if !shorthand.is_empty() {
-            object = json!({ "type": ["object", "string", "number", "boolean", "array"], "additionalProperties": false });
+            object =
+                json!({ "type": ["object", "string", "number", "boolean", "array"], "additionalProperties": false });
         }
         self.describe(object, None);
         match self.value {
@@ -407,7 +407,8 @@ impl<'t> Node<'t> {
             "false" | "no" | "off" | "0" => Ok(false),
             _ => Err(format!("`{text}` is neither true nor false")),
         };
-        self.parsed(json!({ "type": "boolean" }), Some(if default { "true" } else { "false" }), parse).unwrap_or(default)
+        self.parsed(json!({ "type": "boolean" }), Some(if default { "true" } else { "false" }), parse)
+            .unwrap_or(default)
     }
 
     /// A whole number of at least `least`.
@@ -430,7 +431,8 @@ impl<'t> Node<'t> {
     }
 
     pub(crate) fn text(&self, default: Option<&str>) -> Option<String> {
-        let parse = |text: &str| if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) };
+        let parse =
+            |text: &str| if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) };
         self.parsed(json!({ "type": ["string", "number"] }), default, parse).or_else(|| default.map(str::to_owned))
     }
 
@@ -471,7 +473,10 @@ impl<'t> Node<'t> {
         if chosen.is_none() {
             let help = suggest(text, words.iter().copied()).map(|word| format!("did you mean `{word}`?"));
             let known = format!("known: {}", words.join(", "));
-            self.error(format!("unknown value `{text}`"), Some(help.map_or(known.clone(), |help| format!("{help} {known}"))));
+            self.error(
+                format!("unknown value `{text}`"),
+                Some(help.map_or(known.clone(), |help| format!("{help} {known}"))),
+            );
         } else {
             self.effective(text.to_owned());
         }
@@ -555,4 +560,3 @@ impl<'t> Section<'t> {
 pub(crate) fn texts(node: &Node<'_>) -> BTreeMap<String, String> {
     node.entries().into_iter().filter_map(|entry| Some((entry.name(), entry.text(None)?))).collect()
 }
-

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use lictor_config::{Check, Config, ConsulAddress, Environment, Origin, Query, Report, Source, Text, json_schema, load};
+use lictor_config::{
+    Check, Config, ConsulAddress, Environment, Origin, Query, Report, Source, Text, json_schema, load,
+};
 use lictor_core::policy::Algorithm;
 use proptest::prelude::*;
 
@@ -230,7 +232,9 @@ fn each_mistake_is_found_where_it_is() {
 fn a_mistake_in_a_variable_names_the_variable() {
     let env = env(&[("LICTOR_UPSTREAMS", "users"), ("LICTOR_WORKERS", "many"), ("LICTOR_WROKERS", "2")]);
     let report = load(None, &env, &[]).unwrap_err().to_string();
-    for expected in ["environment variable LICTOR_UPSTREAMS", "environment variable LICTOR_WORKERS", "did you mean LICTOR_WORKERS?"] {
+    for expected in
+        ["environment variable LICTOR_UPSTREAMS", "environment variable LICTOR_WORKERS", "did you mean LICTOR_WORKERS?"]
+    {
         assert!(report.contains(expected), "{report}");
     }
 }

@@ -111,7 +111,9 @@ fn build(
     let is_first = earlier.is_none_or(|earlier| !earlier.census.is_known);
     let observed = match &config.source {
         Source::Consul(query) => inputs.observed.get(query).cloned(),
-        Source::Static(hosts) => Some(Observed { instances: hosts.iter().map(|host| fixed(host)).collect(), suspects: Vec::new() }),
+        Source::Static(hosts) => {
+            Some(Observed { instances: hosts.iter().map(|host| fixed(host)).collect(), suspects: Vec::new() })
+        }
     };
     let source = if matches!(config.source, Source::Consul(_)) { "Consul" } else { "static" };
     let mut census = Census { source, is_known: observed.is_some(), ..Census::default() };
@@ -138,11 +140,8 @@ fn build(
             census.unusable += 1;
         }
         for address in addresses {
-            let key = EndpointKey {
-                node: Arc::from(instance.node.as_str()),
-                id: Arc::from(instance.id.as_str()),
-                address,
-            };
+            let key =
+                EndpointKey { node: Arc::from(instance.node.as_str()), id: Arc::from(instance.id.as_str()), address };
             let before = known.get(&key).copied();
             endpoints.push(endpoint(key, instance, is_suspect, before, is_first, now));
         }
@@ -282,7 +281,8 @@ fn is_same(earlier: &Upstream, built: &Upstream) -> bool {
 /// Routes are equal when their patterns and policies are.
 trait EqByPolicy<'a>: Iterator<Item = &'a lictor_core::route::Route> + Sized {
     fn eq_by_policy(self, other: Self) -> bool {
-        let key = |route: &'a lictor_core::route::Route| (&route.label, route.method(), &route.policy, route.is_idempotent);
+        let key =
+            |route: &'a lictor_core::route::Route| (&route.label, route.method(), &route.policy, route.is_idempotent);
         self.map(key).eq(other.map(key))
     }
 }
@@ -302,7 +302,8 @@ fn listeners(config: &Config) -> Vec<Listener> {
         Some(Listener { kind, address: upstream.listen? })
     });
     let forward = config.outbound.proxy.map(|address| Listener { kind: ListenerKind::Forward, address });
-    let inbound = config.inbound.as_ref().map(|inbound| Listener { kind: ListenerKind::Inbound, address: inbound.listen });
+    let inbound =
+        config.inbound.as_ref().map(|inbound| Listener { kind: ListenerKind::Inbound, address: inbound.listen });
     upstreams.chain(forward).chain(inbound).collect()
 }
 
@@ -314,7 +315,12 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
         retry: RetryPolicy { attempts: 1, ..RetryPolicy::default() },
         breaker: BreakerPolicy { enabled: false, ..BreakerPolicy::default() },
         ejection: EjectionPolicy { consecutive: 0, ..EjectionPolicy::default() },
-        limits: Limits { max_in_flight: settings.max_in_flight, max_pending: 0, max_connections: u32::MAX, ..Limits::default() },
+        limits: Limits {
+            max_in_flight: settings.max_in_flight,
+            max_pending: 0,
+            max_connections: u32::MAX,
+            ..Limits::default()
+        },
         timeouts: config.defaults.timeouts.clone(),
         ..Policy::default()
     };
@@ -350,8 +356,8 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
 #[cfg(test)]
 mod tests {
     use lictor_config::{Environment, Text, load};
-    use lictor_core::breaker::{BreakerState, Verdict};
     use lictor_core::Reason;
+    use lictor_core::breaker::{BreakerState, Verdict};
 
     use super::*;
 

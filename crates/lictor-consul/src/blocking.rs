@@ -94,7 +94,9 @@ impl Cursor {
             // A full server says so and another may answer: soon again. A busy one wants to be left alone.
             ConsulError::Status { code: 429, .. } => doubling.clamp(Duration::from_millis(500), Duration::from_secs(5)),
             ConsulError::Status { .. } => doubling.max(Duration::from_millis(200)).min(LONGEST_PAUSE),
-            ConsulError::Timeout(_) | ConsulError::Decode(_) => doubling.clamp(Duration::from_millis(500), LONGEST_PAUSE),
+            ConsulError::Timeout(_) | ConsulError::Decode(_) => {
+                doubling.clamp(Duration::from_millis(500), LONGEST_PAUSE)
+            }
         };
         pause.mul_f64(0.75 + random / 2.0)
     }

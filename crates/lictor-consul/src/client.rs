@@ -97,8 +97,12 @@ impl Client {
             ConsulAddress::Https(host, _) => Some(tls::config(&settings.tls, host)?),
             ConsulAddress::Http(..) | ConsulAddress::Unix(_) => None,
         };
-        let client =
-            Self { address: address.clone(), tls, token: RwLock::new(settings.token.clone()), settings: settings.clone() };
+        let client = Self {
+            address: address.clone(),
+            tls,
+            token: RwLock::new(settings.token.clone()),
+            settings: settings.clone(),
+        };
         client.reload_token();
         Ok(client)
     }

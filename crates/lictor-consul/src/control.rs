@@ -233,7 +233,8 @@ impl Control {
     }
 
     fn demand(&mut self, name: Arc<str>) {
-        let is_known = self.demanded.contains(&name) || self.config.upstreams.iter().any(|upstream| upstream.name == *name);
+        let is_known =
+            self.demanded.contains(&name) || self.config.upstreams.iter().any(|upstream| upstream.name == *name);
         if is_known {
             return;
         }
@@ -266,7 +267,10 @@ impl Control {
         for query in wanted {
             let consul = &self.config.consul;
             let watch = Watch {
-                query: Query { datacenter: query.datacenter.clone().or_else(|| consul.datacenter.clone()), ..query.clone() },
+                query: Query {
+                    datacenter: query.datacenter.clone().or_else(|| consul.datacenter.clone()),
+                    ..query.clone()
+                },
                 client: Arc::clone(client),
                 connections: Arc::clone(self.status.connections()),
                 consistency: consul.consistency,
@@ -301,12 +305,7 @@ impl Control {
     }
 
     fn inputs(&self) -> Inputs<'_> {
-        Inputs {
-            config: &self.config,
-            observed: &self.observed,
-            addresses: &self.addresses,
-            demanded: &self.demanded,
-        }
+        Inputs { config: &self.config, observed: &self.observed, addresses: &self.addresses, demanded: &self.demanded }
     }
 
     /// Assembles, and publishes what is news.

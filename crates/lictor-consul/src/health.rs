@@ -111,8 +111,7 @@ struct Check {
 
 impl Check {
     fn condition(&self) -> Condition {
-        let is_maintenance =
-            self.check_id == "_node_maintenance" || self.check_id.starts_with("_service_maintenance:");
+        let is_maintenance = self.check_id == "_node_maintenance" || self.check_id.starts_with("_service_maintenance:");
         match self.status.as_str() {
             "critical" if is_maintenance => Condition::Maintenance,
             "passing" => Condition::Passing,
@@ -160,7 +159,10 @@ mod tests {
             "Meta":{"external-node":"true"}},"Service":{"ID":"e1","Service":"ext","Tags":[],"Address":"","Meta":null,"Port":99,
             "Weights":{"Passing":1,"Warning":1}},"Checks":[]}]"#;
         let [instance] = &parse(body).unwrap()[..] else { panic!() };
-        assert_eq!((instance.host.as_str(), instance.port, instance.condition), ("198.51.100.9", 99, Condition::Passing));
+        assert_eq!(
+            (instance.host.as_str(), instance.port, instance.condition),
+            ("198.51.100.9", 99, Condition::Passing)
+        );
         assert!(instance.is_usable());
     }
 

@@ -83,7 +83,9 @@ impl Registrar {
             }
             self.status.registration(RegistrationState::Registered);
             match cause {
-                None => info!(target: "lictor::event", kind = "registered", id = %self.registration.id, "registered in Consul"),
+                None => {
+                    info!(target: "lictor::event", kind = "registered", id = %self.registration.id, "registered in Consul")
+                }
                 Some(cause) => {
                     self.status.reregistered(cause);
                     warn!(target: "lictor::event", kind = "reregistered", cause, id = %self.registration.id, "registered in Consul again");
@@ -174,7 +176,11 @@ impl Registrar {
         if let Some(address) = &address {
             body["Address"] = json!(address);
         }
-        let host = if self.client.is_local() { "127.0.0.1".to_owned() } else { address.unwrap_or_else(|| "127.0.0.1".to_owned()) };
+        let host = if self.client.is_local() {
+            "127.0.0.1".to_owned()
+        } else {
+            address.unwrap_or_else(|| "127.0.0.1".to_owned())
+        };
         let target = match self.app.address {
             Some(app) if self.client.is_local() => SocketAddr::new(reachable(app.ip()), app.port()).to_string(),
             _ => format!("{host}:{}", ours.port),
@@ -246,7 +252,9 @@ impl Registrar {
                 _ => None,
             })
             .collect();
-        let (Some(app), Some(shortest)) = (self.app.address, beats.iter().map(|(_, ttl, _)| *ttl).min()) else { return };
+        let (Some(app), Some(shortest)) = (self.app.address, beats.iter().map(|(_, ttl, _)| *ttl).min()) else {
+            return;
+        };
         let mut connection = self.connection();
         let mut tick = tokio::time::interval(shortest / 3);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -286,7 +294,8 @@ impl Registrar {
             let blocking = [("passing", ""), ("index", shown.as_str()), ("wait", "5s")];
             let query = if index.is_some() { &blocking[..] } else { &blocking[..1] };
             let answer = connection.get(&path, query, Duration::from_secs(10)).await?;
-            let instances = crate::health::parse(&answer.body).map_err(|error| ConsulError::Decode(error.to_string()))?;
+            let instances =
+                crate::health::parse(&answer.body).map_err(|error| ConsulError::Decode(error.to_string()))?;
             if !instances.iter().any(|instance| instance.id == self.registration.id) {
                 return Ok(());
             }

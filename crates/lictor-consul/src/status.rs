@@ -148,7 +148,8 @@ impl Status {
         let mut state = self.state.lock();
         state.up();
         let watch = state.watches.entry(query.clone()).or_default();
-        *watch = WatchState { index, answered: Some(Instant::now()), instances, errors: watch.errors, last_error: None };
+        *watch =
+            WatchState { index, answered: Some(Instant::now()), instances, errors: watch.errors, last_error: None };
     }
 
     pub(crate) fn failed(&self, query: &Query, error: &ConsulError) {

@@ -36,10 +36,7 @@ pub enum TlsError {
 }
 
 /// The client's side, and the name that the agent's certificate must have.
-pub(crate) fn config(
-    settings: &ConsulTls,
-    host: &str,
-) -> Result<(Arc<ClientConfig>, ServerName<'static>), TlsError> {
+pub(crate) fn config(settings: &ConsulTls, host: &str) -> Result<(Arc<ClientConfig>, ServerName<'static>), TlsError> {
     let name = settings.server_name.as_deref().unwrap_or(host);
     let name = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.to_owned()))?;
     let provider = Arc::new(ring::default_provider());

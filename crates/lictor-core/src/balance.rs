@@ -297,9 +297,9 @@ fn ring(slots: &[Slot]) -> Vec<(u64, u32)> {
 /// A stable hash: FNV-1a, finished with splitmix64's mixer. Never a randomly seeded one, or every worker and every
 /// sidecar would have a ring of its own.
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    }))
+    mix(bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)))
 }
 
 fn mix(mut word: u64) -> u64 {
@@ -399,8 +399,7 @@ mod tests {
         let now = Instant::now();
         let mut slots = balancer(Algorithm::Random, &[1, 1]).slots().to_vec();
         slots[1].warms_from = Some(now);
-        let balancer =
-            Balancer::new(&Balance { algorithm: Algorithm::Random, ..Balance::default() }, slots, 7);
+        let balancer = Balancer::new(&Balance { algorithm: Algorithm::Random, ..Balance::default() }, slots, 7);
         let at = |seconds| shares(&balancer, 10_000, now + Duration::from_secs(seconds))[1];
         let (cold, half, warm) = (at(0), at(5), at(10));
         assert!((0.05..0.15).contains(&cold), "{cold}");

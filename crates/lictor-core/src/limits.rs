@@ -1,7 +1,7 @@
 //! Requests in flight to one upstream, counted for the whole process.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The counters. Who may wait, and for how long, is the caller's business.
 #[derive(Debug, Default)]

@@ -319,12 +319,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            max_in_flight: 1024,
-            max_pending: 256,
-            pending_timeout: Duration::from_secs(1),
-            max_connections: 256,
-        }
+        Self { max_in_flight: 1024, max_pending: 256, pending_timeout: Duration::from_secs(1), max_connections: 256 }
     }
 }
 

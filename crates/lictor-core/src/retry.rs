@@ -226,11 +226,8 @@ mod tests {
         assert_eq!(list.wait(2, HALF), Duration::from_millis(500));
         assert_eq!(list.wait(9, HALF), Duration::from_secs(1));
         assert_eq!(list.wait(1, 1.0), Duration::from_millis(120));
-        let full = Backoff::Exponential {
-            initial: Duration::from_millis(100),
-            factor: 2.0,
-            max: Duration::from_secs(5),
-        };
+        let full =
+            Backoff::Exponential { initial: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(5) };
         assert_eq!(full.wait(3, 1.0), Duration::from_millis(400));
         assert_eq!(full.wait(50, 1.0), Duration::from_secs(5));
         assert_eq!(full.wait(3, 0.0), Duration::ZERO);

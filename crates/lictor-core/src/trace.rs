@@ -81,7 +81,8 @@ impl TraceContext {
             trace_id: remote.map_or_else(|| u128::from(random() | 1) << 64 | u128::from(random()), |it| it.trace_id),
             span_id: random() | 1,
             parent: remote.and_then(|remote| remote.span_id),
-            is_sampled: is_sampled.unwrap_or_else(|| (random() >> 11) as f64 / ((1_u64 << 53) as f64) < settings.sample),
+            is_sampled: is_sampled
+                .unwrap_or_else(|| (random() >> 11) as f64 / ((1_u64 << 53) as f64) < settings.sample),
             b3: b3_form,
             keeps_state: w3c.is_some(),
         }
@@ -304,11 +305,8 @@ mod tests {
         assert_eq!(context.parent, Some(0xe457_b5a2_e4d8_6bd1));
         context.inject(&mut single, &TraceSettings::default());
         assert!(single["b3"].to_str().unwrap().starts_with("80f198ee56343ba864fe8b2a57d3eff7-"));
-        let multiple = [
-            ("x-b3-traceid", "e457b5a2e4d86bd1"),
-            ("x-b3-spanid", "e457b5a2e4d86bd1"),
-            ("x-b3-sampled", "0"),
-        ];
+        let multiple =
+            [("x-b3-traceid", "e457b5a2e4d86bd1"), ("x-b3-spanid", "e457b5a2e4d86bd1"), ("x-b3-sampled", "0")];
         let mut map = headers(&multiple);
         let context = extract(&map);
         assert_eq!((context.trace_id, context.is_sampled), (0xe457_b5a2_e4d8_6bd1, false));

@@ -214,16 +214,14 @@ async fn connection(call: &Call, state: &EndpointState, fresh: bool) -> Result<L
     };
     match call.remaining(Instant::now()) {
         // Only worth a timer when it may be what ends the connect.
-        Some((left, reason)) if left < policy.timeouts.connect => {
-            match tokio::time::timeout(left, dial).await {
-                Ok(lease) => lease,
-                Err(_) => {
-                    call.worker.shared.metrics.deadline_exceeded("connect");
-                    let sentence = format!("no connection to {} before the time was over", state.endpoint.address);
-                    Err(Failure::new(reason, sentence))
-                }
+        Some((left, reason)) if left < policy.timeouts.connect => match tokio::time::timeout(left, dial).await {
+            Ok(lease) => lease,
+            Err(_) => {
+                call.worker.shared.metrics.deadline_exceeded("connect");
+                let sentence = format!("no connection to {} before the time was over", state.endpoint.address);
+                Err(Failure::new(reason, sentence))
             }
-        }
+        },
         _ => dial.await,
     }
 }
@@ -254,11 +252,7 @@ async fn send(
 
 /// Waits for the head as long as policy and caller allow. While the client still sends its body the clock of the
 /// upstream has not started.
-async fn until_head<F: Future>(
-    call: &Call,
-    sending: F,
-    started: Instant,
-) -> Result<F::Output, (Reason, Duration)> {
+async fn until_head<F: Future>(call: &Call, sending: F, started: Instant) -> Result<F::Output, (Reason, Duration)> {
     let mut sending = pin!(sending);
     loop {
         let Some((ends, reason)) = call.head_limit(started) else { return Ok(sending.await) };
@@ -399,8 +393,7 @@ fn obey(call: &Call, state: &EndpointState, sent: Sent) -> Result<Sent, Failure>
         && headers.get(X_LICTOR_REASON).is_some_and(|reason| reason == Reason::Misdirected.as_str());
     if is_misdirected && !call.is_inbound {
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);
-        let sentence =
-            format!("{} is not {} any more", state.endpoint.address, call.upstream.upstream.service);
+        let sentence = format!("{} is not {} any more", state.endpoint.address, call.upstream.upstream.service);
         return Err(Failure::new(Reason::Misdirected, sentence).unprocessed());
     }
     Ok(sent)

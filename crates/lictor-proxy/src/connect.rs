@@ -28,8 +28,7 @@ fn refused(address: SocketAddr, error: &io::Error) -> Failure {
         io::ErrorKind::TimedOut => format!("no answer from {address} to the connection request"),
         _ => format!("cannot connect to {address}: {error}"),
     };
-    let reason =
-        if error.kind() == io::ErrorKind::TimedOut { Reason::ConnectTimeout } else { Reason::ConnectRefused };
+    let reason = if error.kind() == io::ErrorKind::TimedOut { Reason::ConnectTimeout } else { Reason::ConnectRefused };
     Failure::new(reason, sentence)
 }
 
@@ -39,11 +38,7 @@ pub(crate) struct Millis(pub(crate) Duration);
 impl std::fmt::Display for Millis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let millis = self.0.as_millis();
-        if millis >= 1000 && millis % 1000 == 0 {
-            write!(f, "{}s", millis / 1000)
-        } else {
-            write!(f, "{millis}ms")
-        }
+        if millis >= 1000 && millis % 1000 == 0 { write!(f, "{}s", millis / 1000) } else { write!(f, "{millis}ms") }
     }
 }
 

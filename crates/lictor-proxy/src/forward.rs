@@ -203,8 +203,11 @@ impl Call {
             probe.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success });
         }
         let timeouts = &self.policy().timeouts;
-        let silence =
-            if headers::is_stream(&head.headers) { Some(timeouts.idle) } else { timeouts.total.or(Some(timeouts.idle)) };
+        let silence = if headers::is_stream(&head.headers) {
+            Some(timeouts.idle)
+        } else {
+            timeouts.total.or(Some(timeouts.idle))
+        };
         let patience = Patience::new(silence, self.deadline.callers(), Instant::now());
         let exchange = exchange.holding(self.running);
         Response::from_parts(head, ResponseBody::stream(body, exchange, record, probe, patience))
@@ -482,9 +485,8 @@ impl Running {
         if in_flight.enter(limits.max_in_flight) {
             return Ok(Self(Rc::clone(upstream)));
         }
-        let overloaded = |sentence: String| {
-            Failure::new(Reason::Overloaded, sentence).retry_after(Duration::from_secs(1))
-        };
+        let overloaded =
+            |sentence: String| Failure::new(Reason::Overloaded, sentence).retry_after(Duration::from_secs(1));
         let Some(_waiting) = in_flight.wait(limits.max_pending) else {
             let sentence =
                 format!("{} requests are in flight and {} wait already", limits.max_in_flight, limits.max_pending);
@@ -526,12 +528,9 @@ impl Probe {
     fn admit(worker: &Rc<Worker>, upstream: &Rc<UpstreamState>, route: Option<usize>) -> Result<Self, Failure> {
         let policy = &upstream.policy(route).breaker;
         match upstream.upstream.breaker.admit(policy, Instant::now()) {
-            Ok(admission) => Ok(Self {
-                worker: Rc::clone(worker),
-                upstream: Rc::clone(upstream),
-                route,
-                admission: Some(admission),
-            }),
+            Ok(admission) => {
+                Ok(Self { worker: Rc::clone(worker), upstream: Rc::clone(upstream), route, admission: Some(admission) })
+            }
             Err(wait) => {
                 let seconds = wait.as_millis().div_ceil(1000).max(1);
                 let sentence = format!("the circuit breaker is open; the next probe may go in {seconds} s");

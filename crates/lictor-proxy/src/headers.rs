@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_TYPE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_TYPE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -74,8 +74,7 @@ fn is_end_to_end(name: &HeaderName) -> bool {
 
 /// Whether this is an HTTP/1.1 upgrade request (RFC 9110, section 7.8).
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE)
-        && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
+    headers.contains_key(UPGRADE) && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
 }
 
 /// Whether this is gRPC: `application/grpc`, with or without `+proto`.
@@ -92,9 +91,7 @@ pub(crate) fn is_stream(headers: &HeaderMap) -> bool {
         b"application/stream+json",
         b"multipart/x-mixed-replace",
     ];
-    headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| STREAMS.iter().any(|stream| value.as_bytes().starts_with(stream)))
+    headers.get(CONTENT_TYPE).is_some_and(|value| STREAMS.iter().any(|stream| value.as_bytes().starts_with(stream)))
 }
 
 /// Appends the peer to `X-Forwarded-For`.

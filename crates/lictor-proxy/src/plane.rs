@@ -73,13 +73,26 @@ impl Which {
 
 #[derive(Debug)]
 enum Command {
-    Open { listener: Listener, socket: TcpListener },
+    Open {
+        listener: Listener,
+        socket: TcpListener,
+    },
     Close(Listener),
-    Serve { kind: ListenerKind, stream: TcpStream, peer: SocketAddr },
+    Serve {
+        kind: ListenerKind,
+        stream: TcpStream,
+        peer: SocketAddr,
+    },
     /// End all of these; answers when none is left.
-    Drain { which: Which, done: oneshot::Sender<()> },
+    Drain {
+        which: Which,
+        done: oneshot::Sender<()>,
+    },
     /// Connections of these that are still open.
-    Count { which: Which, answer: oneshot::Sender<usize> },
+    Count {
+        which: Which,
+        answer: oneshot::Sender<usize>,
+    },
     Report(oneshot::Sender<Report>),
 }
 
@@ -96,14 +109,26 @@ impl DataPlane {
             live,
         });
         let (senders, receivers): (Vec<_>, Vec<_>) = shared.live.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let (started, starts) = std::sync::mpsc::channel();
         for (index, commands) in receivers.into_iter().enumerate() {
-            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-            drop(runtime?); // the thread makes its own; here the operating system's refusal still has a caller
             let (shared, mesh, peers) = (Arc::clone(&shared), settings.mesh.clone(), senders.clone());
-            thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || run(index, shared, mesh, peers, commands))?;
+            let started = started.clone();
+            thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+                match runtime {
+                    Ok(runtime) => {
+                        let _ = started.send(Ok(()));
+                        drop(started);
+                        runtime.block_on(run(index, shared, mesh, peers, commands));
+                    }
+                    Err(error) => {
+                        let _ = started.send(Err(error));
+                    }
+                }
+            })?;
         }
+        drop(started);
+        starts.into_iter().collect::<io::Result<()>>()?;
         Ok(Self { shared, workers: senders, open: Mutex::default() })
     }
 
@@ -115,7 +140,8 @@ impl DataPlane {
         let mut fresh = Vec::new();
         for listener in listeners.iter().filter(|listener| !is_open(listener)) {
             // The same address under another name: its connections are told apart by kind, so it opens anew.
-            let replaced = open.iter().find(|(known, _)| known.address == listener.address && listener.address.port() != 0);
+            let replaced =
+                open.iter().find(|(known, _)| known.address == listener.address && listener.address.port() != 0);
             if let Some((known, _)) = replaced {
                 self.tell_all(|| Command::Close(known.clone()));
             }
@@ -192,29 +218,21 @@ impl DataPlane {
     }
 }
 
-/// A worker thread, from its start to the end of the process.
-fn run(
+/// A worker, from its start to the end of the process.
+async fn run(
     index: usize,
     shared: Arc<Shared>,
-    mesh: watch::Receiver<Arc<Mesh>>,
+    mut mesh: watch::Receiver<Arc<Mesh>>,
     peers: Vec<mpsc::UnboundedSender<Command>>,
     commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-        Ok(runtime) => runtime,
-        Err(error) => return error!(%error, "a worker thread has no event loop"),
-    };
-    runtime.block_on(async move {
-        let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
-        let first = Arc::clone(&mesh.borrow());
-        let worker = Worker::new(index, shared, &first, seed);
-        drop(first);
-        let mut fresh = mesh;
-        fresh.mark_changed(); // whatever was published since
-        spawn_local(Rc::clone(&worker).follow(fresh));
-        spawn_local(Rc::clone(&worker).sweep());
-        Office { worker, peers, listeners: RefCell::default(), groups: Groups::default() }.work(commands).await;
-    });
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    let first = Arc::clone(&mesh.borrow_and_update());
+    let worker = Worker::new(index, shared, &first, seed);
+    drop(first);
+    spawn_local(Rc::clone(&worker).follow(mesh));
+    spawn_local(Rc::clone(&worker).sweep());
+    Office { worker, peers, listeners: RefCell::default(), groups: Groups::default() }.work(commands).await;
 }
 
 /// Where a worker takes commands.
@@ -460,9 +478,11 @@ impl UpstreamReport {
 
     fn add(&mut self, other: Self) {
         self.workers += 1;
-        self.retry_budget_remaining += (other.retry_budget_remaining - self.retry_budget_remaining) / f64::from(self.workers);
+        self.retry_budget_remaining +=
+            (other.retry_budget_remaining - self.retry_budget_remaining) / f64::from(self.workers);
         for endpoint in other.endpoints {
-            let known = self.endpoints.iter_mut().find(|known| known.address == endpoint.address && known.id == endpoint.id);
+            let known =
+                self.endpoints.iter_mut().find(|known| known.address == endpoint.address && known.id == endpoint.id);
             if let Some(known) = known {
                 known.in_flight += endpoint.in_flight;
                 known.connections += endpoint.connections;

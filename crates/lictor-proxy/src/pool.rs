@@ -83,12 +83,7 @@ impl Pool {
     }
 
     /// An HTTP/1.1 connection: an idle one unless `fresh` is asked for, else a new one.
-    pub(crate) async fn http1(
-        &self,
-        policy: &Policy,
-        limits: &Arc<InFlight>,
-        fresh: bool,
-    ) -> Result<Lease, Failure> {
+    pub(crate) async fn http1(&self, policy: &Policy, limits: &Arc<InFlight>, fresh: bool) -> Result<Lease, Failure> {
         if !fresh && let Some(connection) = self.take_idle(&policy.pool, Instant::now()) {
             return Ok(Lease::Http1 { connection, is_reused: true });
         }
@@ -108,12 +103,7 @@ impl Pool {
     }
 
     /// A stream on an HTTP/2 connection that has room, or on a new one.
-    pub(crate) async fn http2(
-        &self,
-        policy: &Policy,
-        limits: &Arc<InFlight>,
-        fresh: bool,
-    ) -> Result<Lease, Failure> {
+    pub(crate) async fn http2(&self, policy: &Policy, limits: &Arc<InFlight>, fresh: bool) -> Result<Lease, Failure> {
         if !fresh && let Some(lease) = self.share(&policy.pool, Instant::now()) {
             return Ok(lease);
         }
@@ -178,11 +168,7 @@ impl Pool {
             .filter(|shared| shared.is_usable(policy, now) && shared.streams.get() < policy.max_streams)
             .min_by_key(|shared| shared.streams.get())?;
         least.streams.set(least.streams.get() + 1);
-        Some(Lease::Http2 {
-            sender: least.sender.clone(),
-            _stream: StreamGuard(Rc::clone(least)),
-            is_reused: true,
-        })
+        Some(Lease::Http2 { sender: least.sender.clone(), _stream: StreamGuard(Rc::clone(least)), is_reused: true })
     }
 
     fn room(&self, policy: &Policy, limits: &Arc<InFlight>) -> Result<Open, Failure> {
@@ -226,4 +212,3 @@ impl Drop for Open {
         self.open.set(self.open.get() - 1);
     }
 }
-

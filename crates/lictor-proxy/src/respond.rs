@@ -84,11 +84,8 @@ fn proxy_status(record: &Record, reason: Reason) -> HeaderValue {
     if let Some(last) = record.attempts.last() {
         let attempts = record.attempts.len();
         let plural = if attempts == 1 { "" } else { "s" };
-        let _ = write!(
-            value,
-            "; next-hop=\"{}\"; details=\"{attempts} attempt{plural}\"",
-            last.endpoint.endpoint.address
-        );
+        let _ =
+            write!(value, "; next-hop=\"{}\"; details=\"{attempts} attempt{plural}\"", last.endpoint.endpoint.address);
         if let Outcome::Status(status) = last.outcome {
             let _ = write!(value, "; received-status={status}");
         }

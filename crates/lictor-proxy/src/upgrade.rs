@@ -1,11 +1,11 @@
 //! After a 101: bytes both ways until one side is done or both are silent for too long.
 
 use std::cell::Cell;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use std::io;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;

@@ -70,8 +70,16 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>, mesh: &Arc<Mesh>, seed: u64) -> Rc<Self> {
         let local = &mesh.local;
-        let hop = if local.instance.is_empty() { format!("1.1 lictor-{seed:08x}") } else { format!("1.1 lictor-{}", local.instance) };
-        let from = (!local.service.is_empty()).then(|| format!("{}/{}", local.service, local.instance));
+        let hop = if local.instance.is_empty() {
+            format!("1.1 lictor-{seed:08x}")
+        } else {
+            format!("1.1 lictor-{}", local.instance)
+        };
+        let from = match (local.service.is_empty(), local.instance.is_empty()) {
+            (true, _) => None,
+            (false, true) => Some(local.service.clone()),
+            (false, false) => Some(format!("{}/{}", local.service, local.instance)),
+        };
         let worker = Rc::new(Self {
             index,
             shared,
@@ -205,11 +213,8 @@ impl UpstreamState {
         {
             return Rc::clone(earlier);
         }
-        let known: HashMap<_, _> = earlier
-            .iter()
-            .flat_map(|earlier| &earlier.endpoints)
-            .map(|state| (&state.endpoint.key, state))
-            .collect();
+        let known: HashMap<_, _> =
+            earlier.iter().flat_map(|earlier| &earlier.endpoints).map(|state| (&state.endpoint.key, state)).collect();
         let endpoints: Vec<_> = upstream
             .endpoints
             .iter()
@@ -219,9 +224,8 @@ impl UpstreamState {
             })
             .collect();
         let slots = endpoints.iter().map(|state| state.slot()).collect();
-        let budget = earlier
-            .filter(|earlier| earlier.upstream.policy.retry.budget == upstream.policy.retry.budget)
-            .map_or_else(
+        let budget =
+            earlier.filter(|earlier| earlier.upstream.policy.retry.budget == upstream.policy.retry.budget).map_or_else(
                 || Rc::new(RetryBudget::new(upstream.policy.retry.budget, worker.shared.live.len(), Instant::now())),
                 |earlier| Rc::clone(&earlier.budget),
             );

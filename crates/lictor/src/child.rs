@@ -71,7 +71,12 @@ fn reap(ours: Pid, exit: &watch::Sender<Option<u8>>) {
 }
 
 /// What the application is told about its sidecar.
-pub(crate) fn variables(config: &Config, bound: &[Bound], admin: SocketAddr, env: &Environment) -> Vec<(String, String)> {
+pub(crate) fn variables(
+    config: &Config,
+    bound: &[Bound],
+    admin: SocketAddr,
+    env: &Environment,
+) -> Vec<(String, String)> {
     let mut variables = vec![("LICTOR_ADDR".to_owned(), format!("http://{admin}"))];
     if env.var("OTEL_SERVICE_NAME").is_none()
         && let Some(service) = &config.service

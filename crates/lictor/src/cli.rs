@@ -193,7 +193,10 @@ fn admin_address(given: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
     }
     let env = Environment::process();
     if let Some(url) = env.var("LICTOR_ADDR") {
-        return url.trim_start_matches("http://").parse().with_context(|| format!("LICTOR_ADDR `{url}` is not an address"));
+        return url
+            .trim_start_matches("http://")
+            .parse()
+            .with_context(|| format!("LICTOR_ADDR `{url}` is not an address"));
     }
     let configured = Configured { config: None, set: Vec::new() };
     match configured.read() {

@@ -129,7 +129,11 @@ impl Scrape {
         self.watch_age.reset();
         self.watch_index.reset();
         for watch in &consul.watches {
-            let name = if watch.query.is_empty() { watch.service.clone() } else { format!("{}?{}", watch.service, watch.query) };
+            let name = if watch.query.is_empty() {
+                watch.service.clone()
+            } else {
+                format!("{}?{}", watch.service, watch.query)
+            };
             self.watch_age.with_label_values(&[name.as_str()]).set(watch.age_ms.map_or(-1.0, |age| age as f64 / 1e3));
             self.watch_index.with_label_values(&[name.as_str()]).set(watch.index.cast_signed());
         }

@@ -7,9 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use lictor_config::{Otlp, OtlpProtocol};
 use lictor_proxy::{Span, SpanKind, Value};
-use opentelemetry::trace::{
-    Event, SpanContext, SpanId, SpanKind as OtelKind, Status, TraceFlags, TraceId, TraceState,
-};
+use opentelemetry::trace::{Event, SpanContext, SpanId, SpanKind as OtelKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{
@@ -89,7 +87,8 @@ fn metadata(settings: &Otlp) -> anyhow::Result<MetadataMap> {
     let mut headers = http::HeaderMap::new();
     for (name, value) in &settings.headers {
         let name = http::HeaderName::try_from(name.as_str()).with_context(|| format!("trace.headers: `{name}`"))?;
-        let value = http::HeaderValue::try_from(value.reveal()).with_context(|| format!("trace.headers: {name}'s value"))?;
+        let value =
+            http::HeaderValue::try_from(value.reveal()).with_context(|| format!("trace.headers: {name}'s value"))?;
         headers.insert(name, value);
     }
     Ok(MetadataMap::from_headers(headers))

@@ -12,7 +12,8 @@ pub(super) fn consul(node: &Node<'_>, is_needed: bool) -> Consul {
     let section = node.section(&[]);
     let uses_tls = section.field("ssl", "https where the address names no scheme.").boolean(false);
     let address = section.field("address", "http://, https:// or unix:// address of the local agent.");
-    let parsed = address.parsed(json!({ "type": "string" }), Some("http://127.0.0.1:8500"), |text| parse_address(text, uses_tls));
+    let parsed = address
+        .parsed(json!({ "type": "string" }), Some("http://127.0.0.1:8500"), |text| parse_address(text, uses_tls));
     let default = if uses_tls {
         ConsulAddress::Https("127.0.0.1".to_owned(), 8501)
     } else {
@@ -94,7 +95,11 @@ fn guard(node: &Node<'_>) -> Guard {
 fn parse_address(text: &str, uses_tls: bool) -> Result<ConsulAddress, String> {
     if let Some(path) = text.strip_prefix("unix://") {
         let is_absolute = path.starts_with('/');
-        return if is_absolute { Ok(ConsulAddress::Unix(path.into())) } else { Err(format!("`{text}` needs an absolute path")) };
+        return if is_absolute {
+            Ok(ConsulAddress::Unix(path.into()))
+        } else {
+            Err(format!("`{text}` needs an absolute path"))
+        };
     }
     let (is_https, rest) = match text.split_once("://") {
         Some(("http", rest)) => (uses_tls, rest),

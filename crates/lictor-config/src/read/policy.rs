@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 use lictor_core::policy::{
-    Algorithm, Backoff, Balance, BreakerFailures, BreakerPolicy, BudgetPolicy, DeadlineMode, EjectionPolicy,
-    ErrorRate, HashOn, Limits, Policy, PoolPolicy, RetryClasses, RetryMethods, RetryPolicy, Timeouts,
+    Algorithm, Backoff, Balance, BreakerFailures, BreakerPolicy, BudgetPolicy, DeadlineMode, EjectionPolicy, ErrorRate,
+    HashOn, Limits, Policy, PoolPolicy, RetryClasses, RetryMethods, RetryPolicy, Timeouts,
 };
 use lictor_core::route::{Route, Routes};
 use serde_json::json;
@@ -31,7 +31,10 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
         balance,
         retry: retry(&section.field("retry", "When and how a request is sent again; `off`: never."), &base.retry),
         breaker: breaker(&section.field("breaker", "When the service is given a rest; `off`: never."), &base.breaker),
-        ejection: ejection(&section.field("ejection", "When one endpoint is given a rest; `off`: never."), &base.ejection),
+        ejection: ejection(
+            &section.field("ejection", "When one endpoint is given a rest; `off`: never."),
+            &base.ejection,
+        ),
         limits: limits(&section.field("limits", "How much may be in flight, for the whole process."), &base.limits),
         pool: pool(&section.field("pool", "How connections are kept."), &base.pool),
         deadline: section
@@ -72,7 +75,8 @@ fn route(node: &Node<'_>, base: &Policy) -> Option<Route> {
 }
 
 fn timeouts(section: &Section<'_>, base: &Timeouts) -> Timeouts {
-    let total = section.field("timeout", "From arrival to the response head, and the longest silence after it; `none`.");
+    let total =
+        section.field("timeout", "From arrival to the response head, and the longest silence after it; `none`.");
     let per_try = section.field("per_try_timeout", "From an attempt's start to its response head; `none`.");
     let timeouts = Timeouts {
         connect: section.field("connect_timeout", "For one connection.").duration(base.connect),
@@ -105,7 +109,10 @@ fn algorithm(node: &Node<'_>, base: &Algorithm) -> Algorithm {
         ("least_conn", Algorithm::LeastConnections),
     ];
     if matches!(node.scalar(), Some("ring_hash" | "ring-hash" | "RingHash")) {
-        node.error("ring_hash needs something to hash on", Some("write `balance: {ring_hash: {header: X-User-ID}}`".to_owned()));
+        node.error(
+            "ring_hash needs something to hash on",
+            Some("write `balance: {ring_hash: {header: X-User-ID}}`".to_owned()),
+        );
         return base.clone();
     }
     let shown = choices.iter().find(|(_, algorithm)| algorithm == base).map_or("ring_hash", |(word, _)| word);
@@ -117,7 +124,8 @@ fn algorithm(node: &Node<'_>, base: &Algorithm) -> Algorithm {
 
 fn ring_hash(node: &Node<'_>) -> Option<Algorithm> {
     let section = node.section(&[]);
-    let on = section.field("ring_hash", "Consistent hashing of a header, a cookie or the client's address.").section(&[]);
+    let on =
+        section.field("ring_hash", "Consistent hashing of a header, a cookie or the client's address.").section(&[]);
     let header = on.field("header", "The header's name.");
     let cookie = on.field("cookie", "The cookie's name.");
     let source_ip = on.field("source_ip", "The client's address.");
@@ -281,11 +289,11 @@ fn breaker(node: &Node<'_>, base: &BreakerPolicy) -> BreakerPolicy {
             .field("recovery_timeout", "How long it stays open before a probe.")
             .duration(base.recovery_timeout),
         half_open_max: section.field("half_open_max", "Probes at a time.").integer(base.half_open_max, 1),
-        error_rate: error_rate(
-            &section.field("error_rate", "Opens by the share of failures; `off`."),
-            base.error_rate,
+        error_rate: error_rate(&section.field("error_rate", "Opens by the share of failures; `off`."), base.error_rate),
+        failure: failures(
+            &section.field("failure", "What counts: 5xx, statuses, connect_failure, reset, timeout."),
+            &base.failure,
         ),
-        failure: failures(&section.field("failure", "What counts: 5xx, statuses, connect_failure, reset, timeout."), &base.failure),
     };
     section.finish();
     policy
@@ -300,7 +308,9 @@ fn error_rate(node: &Node<'_>, base: Option<ErrorRate>) -> Option<ErrorRate> {
     let rate = ErrorRate {
         threshold: section.field("threshold", "Failures as a share of requests.").share(from.threshold),
         window: section.field("window", "How far back.").duration(from.window),
-        min_requests: section.field("min_requests", "Requests needed before it is believed.").integer(from.min_requests, 1),
+        min_requests: section
+            .field("min_requests", "Requests needed before it is believed.")
+            .integer(from.min_requests, 1),
     };
     section.finish();
     (base.is_some() || node.is_set()).then_some(rate)
@@ -358,7 +368,9 @@ fn limits(node: &Node<'_>, base: &Limits) -> Limits {
         max_in_flight: section.field("max_in_flight", "Requests at a time.").integer(base.max_in_flight, 1),
         max_pending: section.field("max_pending", "Requests that may wait for a place.").integer(base.max_pending, 0),
         pending_timeout: section.field("pending_timeout", "How long they may wait.").duration(base.pending_timeout),
-        max_connections: section.field("max_connections", "Connections to one endpoint.").integer(base.max_connections, 1),
+        max_connections: section
+            .field("max_connections", "Connections to one endpoint.")
+            .integer(base.max_connections, 1),
     };
     section.finish();
     limits

@@ -20,7 +20,10 @@ const LEAST_DEREGISTER: Duration = Duration::from_secs(60);
 
 pub(super) fn is_service_name(name: &str) -> bool {
     let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    !name.is_empty() && name.len() <= 128 && name.chars().all(is_inner) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+    !name.is_empty()
+        && name.len() <= 128
+        && name.chars().all(is_inner)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 pub(super) fn name(top: &Section<'_>) -> Option<String> {
@@ -105,7 +108,10 @@ pub(super) fn inbound(top: &Section<'_>, app: &App, tokens: &[Secret]) -> Option
         };
         section.finish();
         if verifies && tokens.is_empty() && is_wanted {
-            node.error("verify_service_token needs `service_token`", Some("set service_token or INTERNAL_SERVICE_TOKEN".to_owned()));
+            node.error(
+                "verify_service_token needs `service_token`",
+                Some("set service_token or INTERNAL_SERVICE_TOKEN".to_owned()),
+            );
         }
         inbound
     };
@@ -138,14 +144,17 @@ pub(super) fn registration(
     };
     let port = port.map_or(0, |address| address.port());
     let default_id = "${service}-${hostname}-${port}";
-    let id = section.field("id", "The instance's id; stable across restarts.").text(Some(default_id)).unwrap_or_default();
+    let id =
+        section.field("id", "The instance's id; stable across restarts.").text(Some(default_id)).unwrap_or_default();
     let id = id
         .replace("${service}", service.unwrap_or_default())
         .replace("${hostname}", &env.hostname)
         .replace("${port}", &port.to_string());
     let address = address(&section.field("address", "What callers dial: auto, env:POD_IP, or an address."), env);
-    let (weight_passing, weight_warning) = weights(&section.field("weights", "Shares of the load while passing and warning."));
-    let mut meta: BTreeMap<String, String> = texts(&section.field("meta", "Meta; version and protocol are used by callers."));
+    let (weight_passing, weight_warning) =
+        weights(&section.field("weights", "Shares of the load while passing and warning."));
+    let mut meta: BTreeMap<String, String> =
+        texts(&section.field("meta", "Meta; version and protocol are used by callers."));
     let protocol = match app.protocol {
         Protocol::Http1 => "http1",
         Protocol::H2c => "h2c",

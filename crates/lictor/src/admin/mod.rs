@@ -140,7 +140,9 @@ async fn get(admin: &Arc<Admin>, path: &str, query: &str, access: Access) -> Res
             let word = if is_up { "started" } else { "starting" };
             return reply(health_code(is_up), &json!({ "status": word }));
         }
-        "/ready" => return state(pages::ready(&mesh(), admin.is_started.load(Relaxed), admin.is_draining.load(Relaxed))),
+        "/ready" => {
+            return state(pages::ready(&mesh(), admin.is_started.load(Relaxed), admin.is_draining.load(Relaxed)));
+        }
         "/health" => {
             let loaded = Arc::clone(&admin.loaded.read());
             let app = pages::app(&loaded.config).await;
@@ -278,7 +280,10 @@ impl hyper::body::Body for Stream {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
@@ -319,7 +324,8 @@ mod tests {
     use super::*;
 
     fn request(headers: &[(&str, &str)]) -> Request<()> {
-        let builder = headers.iter().fold(Request::post("/drain"), |builder, (name, value)| builder.header(*name, *value));
+        let builder =
+            headers.iter().fold(Request::post("/drain"), |builder, (name, value)| builder.header(*name, *value));
         builder.body(()).unwrap()
     }
 

@@ -56,7 +56,10 @@ pub(crate) fn ready(mesh: &Mesh, is_started: bool, is_draining: bool) -> (bool, 
             count => format!("{count} healthy instances found"),
         };
         let status = if has_some { "ready" } else { "not_ready" };
-        checks.insert(name.to_string(), json!({ "status": status, "message": message, "required": upstream.is_required }));
+        checks.insert(
+            name.to_string(),
+            json!({ "status": status, "message": message, "required": upstream.is_required }),
+        );
     }
     if !is_started {
         checks.insert("startup".to_owned(), json!({ "status": "not_ready", "message": "egress is not up yet" }));
@@ -75,9 +78,15 @@ pub(crate) async fn app(config: &Config) -> Option<Json> {
     let connected = tokio::time::timeout(CHECK_TIMEOUT, TcpStream::connect(address)).await;
     let took = started.elapsed().as_millis() as u64;
     Some(match connected {
-        Ok(Ok(_)) => json!({ "status": "healthy", "message": format!("{address} accepts connections"), "responseTime": took }),
-        Ok(Err(error)) => json!({ "status": "unhealthy", "message": format!("{address}: {error}"), "responseTime": took }),
-        Err(_) => json!({ "status": "unhealthy", "message": format!("{address} does not answer"), "responseTime": took }),
+        Ok(Ok(_)) => {
+            json!({ "status": "healthy", "message": format!("{address} accepts connections"), "responseTime": took })
+        }
+        Ok(Err(error)) => {
+            json!({ "status": "unhealthy", "message": format!("{address}: {error}"), "responseTime": took })
+        }
+        Err(_) => {
+            json!({ "status": "unhealthy", "message": format!("{address} does not answer"), "responseTime": took })
+        }
     })
 }
 
@@ -99,7 +108,8 @@ pub(crate) fn health(mesh: &Mesh, config: &Config, consul: &Snapshot, app: Optio
     }
     let memory = Process::read().resident_bytes;
     let status = if memory > MEMORY_WARNING { "warning" } else { "healthy" };
-    checks.insert("memory".to_owned(), json!({ "status": status, "message": format!("{} MiB resident", memory >> 20) }));
+    checks
+        .insert("memory".to_owned(), json!({ "status": status, "message": format!("{} MiB resident", memory >> 20) }));
     let version = config.registration.as_ref().and_then(|registration| registration.meta.get("version"));
     let page = json!({
         "status": if is_healthy { "healthy" } else { "unhealthy" },
