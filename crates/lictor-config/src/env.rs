@@ -38,8 +38,11 @@ impl Environment {
     }
 }
 
+/// Names, the key, and how the value is written there.
+type Compat = (&'static [&'static str], &'static [&'static str], fn(&str) -> String);
+
 /// Variables of older services, first found wins, and the key that each stands for. They do not override the file.
-const COMPAT: [(&[&str], &[&str], fn(&str) -> String); 8] = [
+const COMPAT: [Compat; 8] = [
     (&["SERVICE_NAME", "APP_NAME"], &["service"], plain),
     (&["SERVICE_PORT", "PORT"], &["port"], plain),
     (&["SERVICE_HOST"], &["registration", "address"], plain),
@@ -99,7 +102,9 @@ pub(crate) fn overlay(
         interpolate(&mut root, &mut Vec::new(), file, env, &mut diagnostics);
     }
     let mut tree = Tree::new(file.cloned(), root);
-    diagnostics.into_iter().for_each(|diagnostic| tree.note(diagnostic));
+    for diagnostic in diagnostics {
+        tree.note(diagnostic);
+    }
     let used = compat(&mut tree, env);
     standard(&mut tree, env);
     telemetry(&mut tree, env);

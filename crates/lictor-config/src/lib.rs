@@ -52,9 +52,10 @@ pub fn load(file: Option<&Text>, env: &Environment, flags: &[(String, String)]) 
     let config = read::config(&tree, env);
     let (values, report) = tree.into_results();
     let (errors, warnings) = report.split();
-    match config {
-        Some(config) if errors.is_empty() => Ok(Loaded { config, values, warnings, compat_env_used }),
-        _ => Err(errors.with(warnings)),
+    if errors.is_empty() {
+        Ok(Loaded { config, values, warnings, compat_env_used })
+    } else {
+        Err(errors.with(warnings))
     }
 }
 

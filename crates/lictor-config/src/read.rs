@@ -24,8 +24,8 @@ use crate::values;
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// The whole file. `None` only when something is so wrong that the rest makes no sense; mistakes are noted in the tree.
-pub(crate) fn config(tree: &Tree, env: &Environment) -> Option<Config> {
+/// The whole file. Mistakes are noted in the tree; where there is one, a default stands in, so that all are found.
+pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
     let top = tree.root().section(&[]);
     let version = top.field("version", "Version of this file's format.");
     if version.integer(1, 1) != 1 {
@@ -66,7 +66,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Option<Config> {
     };
     ports(&top, &config);
     top.finish();
-    Some(config)
+    config
 }
 
 fn upstream(node: &Node<'_>, defaults: &Policy, tokens: &[lictor_core::Secret]) -> Upstream {
@@ -192,12 +192,9 @@ fn headers(node: &Node<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let headers = set.entries().into_iter().filter_map(|entry| {
         let name = HeaderName::try_from(entry.name().as_str());
         let value = entry.secret()?;
-        let mut value = match HeaderValue::try_from(value.reveal()) {
-            Ok(value) => value,
-            Err(_) => {
-                entry.error("not a header value: no line breaks or control characters", None);
-                return None;
-            }
+        let Ok(mut value) = HeaderValue::try_from(value.reveal()) else {
+            entry.error("not a header value: no line breaks or control characters", None);
+            return None;
         };
         value.set_sensitive(true);
         match name {

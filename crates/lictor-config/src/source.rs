@@ -17,9 +17,9 @@ pub(crate) enum Value {
     /// Text, number or boolean, as it reads; the flag says that it was written as text.
     Scalar(String, bool),
     /// In order.
-    List(Vec<Value>),
+    List(Vec<Self>),
     /// In order; keys are unique.
-    Map(Vec<(String, Value)>),
+    Map(Vec<(String, Self)>),
 }
 
 impl Value {
@@ -151,6 +151,7 @@ fn place(file: &Text, line: usize, column: usize) -> Place {
 }
 
 /// Walks to a path and fails there on purpose: the parser stamps its place on the error.
+#[derive(Clone, Copy)]
 struct Locate<'a> {
     path: &'a [Step],
     wants_key: bool,
@@ -235,14 +236,6 @@ impl<'de> Visitor<'de> for Locate<'_> {
         Ok(())
     }
 }
-
-impl Clone for Locate<'_> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl Copy for Locate<'_> {}
 
 /// A map's key: is it the one? With `fails`, says so by failing.
 struct Key<'a> {

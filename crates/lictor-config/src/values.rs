@@ -36,7 +36,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 pub(crate) fn show_duration(duration: Duration) -> String {
     let micros = duration.as_micros();
     for (unit, size) in [("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000)] {
-        if micros >= size && micros % size == 0 {
+        if micros >= size && micros.is_multiple_of(size) {
             return format!("{}{unit}", micros / size);
         }
     }
@@ -74,15 +74,13 @@ pub(crate) fn show_size(bytes: usize) -> String {
 /// `20%`, or `0.2`.
 pub(crate) fn share(text: &str) -> Result<f64, String> {
     let text = text.trim();
-    let (number, scale) = match text.strip_suffix('%') {
-        Some(number) => (number.trim(), 100.0),
-        None => (text, 1.0),
-    };
+    let percent = text.strip_suffix('%').map(str::trim);
+    let (number, scale) = percent.map_or((text, 1.0), |number| (number, 100.0));
     let value: f64 = number.parse().map_err(|_| format!("`{text}` is not a percentage: write `20%`"))?;
     let share = value / scale;
     if (0.0..=1.0).contains(&share) {
         Ok(share)
-    } else if scale == 1.0 && (1.0..=100.0).contains(&value) {
+    } else if percent.is_none() && (1.0..=100.0).contains(&value) {
         Err(format!("`{text}` is more than everything: write `{text}%`"))
     } else {
         Err(format!("`{text}` is not between 0% and 100%"))

@@ -261,7 +261,10 @@ impl Connection {
             let sender = self.sender.as_mut().expect("just opened");
             if sender.ready().await.is_err() {
                 self.sender = None;
-                if is_kept { continue } else { return Err(ConsulError::Unreachable("connection closed".to_owned())) }
+                if is_kept {
+                    continue;
+                }
+                return Err(ConsulError::Unreachable("connection closed".to_owned()));
             }
             match sender.try_send_request(request).await {
                 Ok(response) => break response,

@@ -1,7 +1,7 @@
 //! The control plane: registers, watches Consul, and assembles the mesh.
 //!
 //! [`start`] spawns the control loop and one watch for each distinct query; [`Handle`] is how the rest of the program
-//! speaks to it. The data plane never waits for anything here: it works from the last [`Mesh`] that was published, for
+//! speaks to it. The data plane never waits for anything here: it works from the last mesh that was published, for
 //! as long as Consul is away.
 
 mod assemble;

@@ -84,7 +84,7 @@ impl Registrar {
             self.status.registration(RegistrationState::Registered);
             match cause {
                 None => {
-                    info!(target: "lictor::event", kind = "registered", id = %self.registration.id, "registered in Consul")
+                    info!(target: "lictor::event", kind = "registered", id = %self.registration.id, "registered in Consul");
                 }
                 Some(cause) => {
                     self.status.reregistered(cause);

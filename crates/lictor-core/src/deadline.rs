@@ -56,7 +56,8 @@ impl Deadline {
 /// What the caller's headers leave: the smallest of `grpc-timeout`, `X-Request-Timeout-Ms`, `X-Lictor-Timeout`, and
 /// (for migration) `x-envoy-upstream-rq-timeout-ms` and `l5d-timeout`. Malformed values are ignored.
 pub fn callers_deadline(headers: &HeaderMap) -> Option<Duration> {
-    const PARSERS: [(&str, fn(&[u8]) -> Option<Duration>); 5] = [
+    type Parse = fn(&[u8]) -> Option<Duration>;
+    const PARSERS: [(&str, Parse); 5] = [
         ("x-request-timeout-ms", parse_millis),
         ("grpc-timeout", parse_grpc_timeout),
         ("x-lictor-timeout", parse_duration),
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn grpc_timeouts_survive_the_round_trip_rounded_down() {
-        for (text, expected) in [("1H", 3600_000), ("5M", 300_000), ("99999999m", 99_999_999), ("7u", 0)] {
+        for (text, expected) in [("1H", 3_600_000), ("5M", 300_000), ("99999999m", 99_999_999), ("7u", 0)] {
             assert_eq!(parse_grpc_timeout(text.as_bytes()).unwrap().as_millis(), expected);
         }
         for wrong in ["", "S", "123456789S", "1x", "+1S", "1 S"] {
@@ -155,7 +156,7 @@ mod tests {
         }
         for left in [Duration::from_nanos(1_500), Duration::from_secs(200), Duration::from_secs(200_000)] {
             let parsed = parse_grpc_timeout(format_grpc_timeout(left).as_bytes()).unwrap();
-            assert!(parsed <= left && left - parsed < Duration::from_secs(1));
+            assert!(parsed <= left && left.checked_sub(parsed).unwrap() < Duration::from_secs(1));
         }
     }
 }

@@ -167,7 +167,6 @@ impl Default for Backoff {
 
 /// Failure classes that are retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "a set of named switches, as the configuration has them")]
 pub struct RetryClasses {
     /// The connection was not made.
     pub connect_failure: bool,
@@ -265,7 +264,6 @@ impl Default for ErrorRate {
 
 /// What counts as a failure for the breaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "a set of named switches, as the configuration has them")]
 pub struct BreakerFailures {
     /// Any 5xx (and for gRPC: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS).
     pub server_errors: bool,

@@ -144,8 +144,8 @@ fn pick(call: &Call) -> Result<usize, Failure> {
         .or_else(|| if call.tried.is_empty() { None } else { upstream.balancer.pick(now, call.hash, is_rested) });
     let in_panic = saw_ejected.get() && is_panic(endpoints, call.policy().balance.panic, now);
     upstream.meters.panic(in_panic);
-    if !in_panic && picked.is_some() {
-        return Ok(picked.expect("checked"));
+    if let (false, Some(picked)) = (in_panic, picked) {
+        return Ok(picked);
     }
     // Panic, or nothing is left: an ejected or stopping endpoint is better than none.
     upstream

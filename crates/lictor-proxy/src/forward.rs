@@ -191,7 +191,9 @@ impl Call {
         self.dress(&mut head.headers, &record, is_upgraded);
         if let (Some(upstream), Some(downstream)) = (upgraded, self.upgrade.take()) {
             let idle = self.policy().timeouts.idle;
-            self.probe.take().map(|probe| probe.finish(Verdict::Success));
+            if let Some(probe) = self.probe.take() {
+                probe.finish(Verdict::Success);
+            }
             upgrade::join(downstream, upstream, idle, (exchange, record, self.running));
             return Response::from_parts(head, ResponseBody::empty());
         }
@@ -431,10 +433,10 @@ fn prepare(
     }
     // Our application keeps the name it was called by; a callee is called by its service's name.
     let host = if is_inbound { host.unwrap_or_else(|| upstream.host.clone()) } else { upstream.host.clone() };
-    if !upstream.upstream.protocol.is_http2() {
-        headers.insert(HOST, host);
-    } else {
+    if upstream.upstream.protocol.is_http2() {
         headers.remove(HOST);
+    } else {
+        headers.insert(HOST, host);
     }
     headers.remove(X_LICTOR_ATTEMPT);
     headers.remove(X_LICTOR_RETRY);

@@ -76,7 +76,7 @@ impl Replay {
         };
         let mut shared = source.borrow_mut();
         shared.attempt += 1;
-        RequestBody { source: Some(Rc::clone(source)), attempt: shared.attempt, position: 0, size: shared.size.clone() }
+        RequestBody { source: Some(Rc::clone(source)), attempt: shared.attempt, position: 0, size: shared.size }
     }
 
     /// Whether [`Replay::body`] can still give the whole body.
@@ -166,7 +166,7 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.size.clone()
+        self.size
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -88,10 +88,7 @@ fn write(queue: &Receiver<Vec<u8>>, ack: &SyncSender<()>) {
                 // A closed standard output is not a reason to stop serving.
                 let _ = out.write_all(&line).and_then(|()| out.write_all(b"\n"));
             }
-            next = match queue.try_recv() {
-                Ok(line) => Some(line),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-            };
+            next = queue.try_recv().ok();
         }
         let _ = out.flush();
     }

@@ -89,7 +89,7 @@ impl Scrape {
     pub(crate) fn reloaded(&self, values: Option<&[Effective]>, source: &str) {
         self.reload_success.set(i64::from(values.is_some()));
         let Some(values) = values else { return };
-        let text: String = values.iter().map(|value| format!("{}={}\n", value.path, value.value)).collect();
+        let text = lictor_config::render(values, false);
         let hash = format!("{:016x}", lictor_core::balance::hash_bytes(text.as_bytes()));
         self.config_info.reset();
         self.config_info.with_label_values(&[hash.as_str(), source]).set(1);

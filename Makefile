@@ -1,0 +1,26 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help check fmt test demo deny figures presubmit
+
+help: ## Print the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+check: ## Formatting, lints, documentation
+	cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+fmt: ## Format the code
+	cargo fmt --all
+
+test: ## All tests: unit, property, and integration against a real Consul
+	scripts/deps.sh && scripts/consul.sh && cargo test --workspace
+
+demo: ## The shop on a real Consul, with things going wrong; KEEP=1 stays up
+	scripts/demo.sh
+
+deny: ## What may be linked into the binary
+	scripts/deny.sh
+
+figures: ## Sizes and times of the release build
+	scripts/figures.sh
+
+presubmit: check deny demo test ## What CI runs
