@@ -1,0 +1,173 @@
+//! A real Consul agent.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value as Json, json};
+
+use crate::client::{self, Answer};
+use crate::{eventually, free_ports, root, scratch};
+
+/// The management token of agents with ACLs.
+pub const MANAGEMENT: &str = "11111111-2222-3333-4444-555555555555";
+
+/// An agent on ports of its own.
+#[derive(Debug)]
+pub struct Consul {
+    process: Option<Child>,
+    ports: [u16; 4],
+    folder: PathBuf,
+    has_data: bool,
+    has_acls: bool,
+}
+
+impl Consul {
+    /// `consul agent -dev`: everything is forgotten when it ends.
+    pub fn dev() -> Self {
+        Self::start(false, false)
+    }
+
+    /// A server with a data folder.
+    pub fn server() -> Self {
+        Self::start(true, false)
+    }
+
+    /// A server where nothing is allowed without a token.
+    pub fn with_acls() -> Self {
+        Self::start(true, true)
+    }
+
+    fn start(has_data: bool, has_acls: bool) -> Self {
+        let mut consul = Self { process: None, ports: free_ports(), folder: scratch("consul"), has_data, has_acls };
+        consul.spawn();
+        consul
+    }
+
+    /// `http://127.0.0.1:port`
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// `127.0.0.1:port`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[0])
+    }
+
+    /// Ends it without a word.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Holds it, or lets it go on.
+    pub fn pause(&self, is_paused: bool) {
+        let process = self.process.as_ref().expect("it runs");
+        let signal = if is_paused { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(process), signal).expect("it runs");
+    }
+
+    /// Kills it and starts it again on the same ports, with whatever data it kept.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.spawn();
+    }
+
+    /// A PUT to its API; panics unless it answers 200.
+    pub fn put(&self, path: &str, body: &Json) {
+        let answer = self.call("PUT", path, body.to_string().as_bytes());
+        assert_eq!(answer.status, 200, "PUT {path}: {}", answer.text());
+    }
+
+    /// A GET from its API.
+    pub fn json(&self, path: &str) -> Json {
+        serde_json::from_str(&self.call("GET", path, b"").text()).unwrap_or(Json::Null)
+    }
+
+    /// Registers a service that is somebody else's.
+    pub fn register(&self, name: &str, id: &str, port: u16) {
+        let body = json!({ "Name": name, "ID": id, "Address": "127.0.0.1", "Port": port });
+        self.put("/v1/agent/service/register", &body);
+    }
+
+    /// Removes it.
+    pub fn deregister(&self, id: &str) {
+        self.put(&format!("/v1/agent/service/deregister/{id}"), &Json::Null);
+    }
+
+    /// Ids of the instances whose checks all pass.
+    pub fn passing(&self, service: &str) -> Vec<String> {
+        let instances = self.json(&format!("/v1/health/service/{service}?passing"));
+        let ids = instances.as_array().into_iter().flatten().filter_map(|entry| entry["Service"]["ID"].as_str());
+        ids.map(str::to_owned).collect()
+    }
+
+    fn call(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        let token = if self.has_acls { MANAGEMENT } else { "" };
+        client::request(&self.address(), method, path, &[("X-Consul-Token", token)], body)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    fn spawn(&mut self) {
+        let file = self.folder.join("agent.hcl");
+        std::fs::write(&file, self.config()).expect("the folder can be written");
+        let log = File::create(self.folder.join("log")).expect("the folder can be written");
+        let errors = log.try_clone().expect("a file has more than one handle");
+        let mut command = Command::new(binary());
+        command.arg("agent").arg("-config-file").arg(&file);
+        if self.has_data {
+            command.args(["-server", "-bootstrap-expect=1", "-data-dir"]).arg(self.folder.join("data"));
+        } else {
+            command.arg("-dev");
+        }
+        let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("consul starts");
+        self.process = Some(process);
+        eventually("Consul has a leader", || {
+            let answer = client::get(&self.address(), "/v1/status/leader").map_err(|error| error.to_string())?;
+            let text = answer.text();
+            if text.len() > 3 { Ok(()) } else { Err(text) }
+        });
+        eventually("Consul knows itself", || {
+            let nodes = self.json("/v1/catalog/nodes");
+            if nodes.as_array().is_some_and(|nodes| !nodes.is_empty()) { Ok(()) } else { Err(nodes) }
+        });
+    }
+
+    fn config(&self) -> String {
+        let [http, server, serf_lan, serf_wan] = self.ports;
+        let mut config = format!(
+            "bind_addr = \"127.0.0.1\"\nclient_addr = \"127.0.0.1\"\nlog_level = \"warn\"\n\
+             performance {{ raft_multiplier = 1 }}\n\
+             ports {{ dns = -1 grpc = -1 https = -1 http = {http} server = {server} serf_lan = {serf_lan} serf_wan = {serf_wan} }}\n"
+        );
+        if self.has_acls {
+            config += &format!(
+                "acl {{ enabled = true default_policy = \"deny\" tokens {{ master = \"{MANAGEMENT}\" agent = \"{MANAGEMENT}\" }} }}\n"
+            );
+        }
+        config
+    }
+}
+
+impl Drop for Consul {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The path that `scripts/consul.sh` prints. Without a Consul there is nothing to test.
+fn binary() -> &'static str {
+    static BINARY: OnceLock<String> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let script = root().join("scripts/consul.sh");
+        let output = Command::new(&script).output().unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "these tests need a real Consul, and {} found none: {said}", script.display());
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    })
+}

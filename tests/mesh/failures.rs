@@ -1,0 +1,135 @@
+//! What lictor says when there is no answer to pass on.
+
+use std::time::Duration;
+
+use lictor_testkit::{Backend, free_ports, request};
+
+use crate::{LICTOR, caller_of};
+
+fn dead() -> Backend {
+    let backend = Backend::start("dead");
+    let port = backend.port();
+    backend.kill();
+    let held = Backend::on("held", port);
+    held
+}
+
+#[test]
+fn a_refused_connection_is_a_502_with_its_story() {
+    let [port] = free_ports();
+    let yaml = format!("registration: off\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{port}']}}\n");
+    let lictor = lictor_testkit::Sidecar::serve(LICTOR, &yaml).up();
+    let answer = lictor.get("users", "/");
+    assert_eq!((answer.status, answer.header("x-lictor-reason")), (502, "connect_refused"));
+    let status = answer.header("proxy-status");
+    assert!(
+        status.contains("lictor; error=connection_refused")
+            && status.contains(&format!("next-hop=\"127.0.0.1:{port}\"")),
+        "{status}"
+    );
+    assert!(answer.header("x-lictor-attempts").contains("connect_refused"));
+    assert!(answer.text().contains("3 attempts failed; last: connection refused by"), "{}", answer.text());
+    assert!(answer.text().contains("\"request_id\""));
+    assert!(lictor.log().contains("\"reason\":\"connect_refused\""));
+    assert!((lictor.metric("lictor_upstream_requests_total", &[("reason", "connect_refused")]) - 1.0).abs() < 0.1);
+}
+
+#[test]
+fn a_late_answer_is_a_504_and_the_callers_deadline_counts() {
+    let backend = Backend::start("slow");
+    backend.delays(Duration::from_secs(20));
+    let lictor = caller_of(&[&backend], ", timeout: 100ms");
+    let ours = lictor.get("users", "/");
+    assert_eq!((ours.status, ours.header("x-lictor-reason")), (504, "timeout"));
+    let callers = request(&lictor.address("users"), "GET", "/", &[("X-Request-Timeout-Ms", "30")], b"").unwrap();
+    assert_eq!((callers.status, callers.header("x-lictor-reason")), (504, "deadline_exceeded"));
+    let over = request(&lictor.address("users"), "GET", "/", &[("X-Request-Timeout-Ms", "0")], b"").unwrap();
+    assert_eq!((over.status, over.header("x-lictor-reason")), (504, "deadline_exceeded"));
+    assert_eq!(backend.hits(), 2, "what is over on arrival is not sent");
+}
+
+#[test]
+fn the_deadline_that_is_passed_on_is_what_is_left() {
+    let backend = Backend::start("a");
+    let lictor = caller_of(&[&backend], "");
+    let answer = request(&lictor.address("users"), "GET", "/", &[("X-Request-Timeout-Ms", "5000")], b"").unwrap();
+    let left = answer
+        .text()
+        .lines()
+        .find_map(|line| line.strip_prefix("x-request-timeout-ms: ")?.parse::<u64>().ok())
+        .unwrap();
+    assert!((4000..5000).contains(&left), "{left}");
+}
+
+#[test]
+fn an_open_breaker_answers_at_once_and_says_when_to_come_back() {
+    let backend = Backend::start("a");
+    backend.answers(500);
+    let lictor = caller_of(&[&backend], ", retry: off");
+    for _ in 0..5 {
+        assert_eq!(lictor.get("users", "/").status, 500);
+    }
+    let refused = lictor.get("users", "/");
+    assert_eq!(
+        (refused.status, refused.header("x-lictor-reason"), refused.header("retry-after")),
+        (503, "breaker_open", "60")
+    );
+    assert_eq!(backend.hits(), 5);
+    assert_eq!(lictor.page("/breakers")["users"]["state"], "open");
+    assert!((lictor.metric("circuit_breaker_state", &[("name", "users")]) - 1.0).abs() < 0.1);
+    assert!(lictor.log().contains("breaker_changed"));
+}
+
+#[test]
+fn a_post_is_not_sent_twice_unless_it_has_a_key() {
+    let backend = Backend::start("a");
+    backend.answers(503);
+    let lictor = caller_of(&[&backend], ", breaker: off, retry: {delays: [1ms]}");
+    let users = lictor.address("users");
+    assert_eq!(request(&users, "POST", "/", &[], b"order").unwrap().status, 503);
+    assert_eq!(backend.hits(), 1);
+    let keyed = request(&users, "POST", "/", &[("Idempotency-Key", "k1")], b"order").unwrap();
+    assert!(keyed.text().contains("POST / HTTP/1.1 5"), "the body is sent again: {}", keyed.text());
+    assert_eq!(backend.hits(), 4);
+    assert!(lictor.metric("lictor_retries_denied_total", &[("reason", "method")]) >= 1.0);
+}
+
+#[test]
+fn a_post_goes_elsewhere_when_nothing_was_sent() {
+    let good = Backend::start("good");
+    let [gone] = free_ports();
+    let yaml = format!(
+        "registration: off\nupstreams:\n  users: {{listen: 0, balance: round_robin, static: ['127.0.0.1:{gone}', '127.0.0.1:{}']}}\n",
+        good.port()
+    );
+    let lictor = lictor_testkit::Sidecar::serve(LICTOR, &yaml).up();
+    for _ in 0..6 {
+        assert_eq!(request(&lictor.address("users"), "POST", "/", &[], b"order").unwrap().status, 200);
+    }
+    assert_eq!(good.hits(), 6);
+}
+
+#[test]
+fn an_address_that_belongs_to_somebody_else_now_is_left() {
+    let (right, wrong) = (Backend::start("right"), dead());
+    wrong.is_somebody_else();
+    let lictor = caller_of(&[&right, &wrong], ", balance: round_robin");
+    for _ in 0..10 {
+        let answer = request(&lictor.address("users"), "POST", "/", &[], b"order").unwrap();
+        assert_eq!((answer.status, answer.header("x-backend")), (200, "right"));
+    }
+    assert_eq!(wrong.hits(), 1, "one 421 is enough");
+}
+
+#[test]
+fn grpc_callers_get_a_grpc_status() {
+    let [port] = free_ports();
+    let yaml = format!(
+        "registration: off\nupstreams:\n  users: {{listen: 0, protocol: grpc, static: ['127.0.0.1:{port}']}}\n"
+    );
+    let lictor = lictor_testkit::Sidecar::serve(LICTOR, &yaml).up();
+    let headers = [("content-type", "application/grpc"), ("te", "trailers")];
+    let answer = request(&lictor.address("users"), "POST", "/user.User/Get", &headers, b"\0\0\0\0\0").unwrap();
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, "14"));
+    assert!(answer.header("grpc-message").contains("connection refused"));
+}

@@ -1,0 +1,213 @@
+//! Starting, stopping, reloading; the child; the admin listener.
+
+use std::time::Duration;
+
+use http::Method;
+use lictor_testkit::{Backend, Consul, Load, Sidecar, eventually_is, request};
+use rustix::process::Signal;
+
+use crate::{LICTOR, beside, caller_of};
+
+fn run(yaml: &str, command: &[&str]) -> Sidecar {
+    let mut after = vec!["--"];
+    after.extend(command);
+    Sidecar::start(LICTOR, yaml, &[], &["run"], &after)
+}
+
+const ALONE: &str = "registration: off\nupstreams:\n  user-service: {listen: 0, static: ['127.0.0.1:1']}\n";
+
+#[test]
+fn the_childs_exit_code_is_lictors() {
+    assert_eq!(run(ALONE, &["sh", "-c", "exit 3"]).wait().code(), Some(3));
+    assert_eq!(run(ALONE, &["sh", "-c", "kill -9 $$"]).wait().code(), Some(137));
+    assert_ne!(run(ALONE, &["/no/such/program"]).wait().code(), Some(0));
+}
+
+#[test]
+fn the_child_is_told_where_its_upstreams_are() {
+    let mut lictor = run(ALONE, &["sh", "-c", "echo url=$USER_SERVICE_URL port=$USER_SERVICE_PORT admin=$LICTOR_ADDR"]);
+    let address = lictor.address("user-service");
+    assert!(lictor.wait().success());
+    let port = address.rsplit(':').next().unwrap();
+    eventually_is(
+        "the child's line is read",
+        || lictor.log(),
+        |log| log.contains(&format!("url=http://{address} port={port} admin=http://127.0.0.1:")),
+    );
+}
+
+#[test]
+fn the_child_is_asked_to_stop_while_egress_still_works() {
+    let backend = Backend::start("a");
+    let yaml =
+        format!("registration: off\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{}']}}\n", backend.port());
+    let script = "trap 'curl -s -o /dev/null -w \"last call %{http_code}\\n\" $USERS_URL/bye; exit 7' TERM; echo child is up; while :; do sleep 0.05; done";
+    let mut lictor = run(&yaml, &["sh", "-c", script]);
+    eventually_is("the child is up", || lictor.log(), |log| log.contains("child is up"));
+    assert_eq!(lictor.terminate().code(), Some(7));
+    eventually_is("the child's last line is read", || lictor.log(), |log| log.contains("last call 200"));
+}
+
+#[test]
+fn a_child_that_does_not_stop_is_killed() {
+    let yaml = format!("{ALONE}lifecycle: {{kill_after: 100ms}}\n");
+    let mut lictor = run(&yaml, &["sh", "-c", "trap '' TERM; echo child is up; while :; do sleep 0.05; done"]);
+    eventually_is("the child is up", || lictor.log(), |log| log.contains("child is up"));
+    assert_eq!(lictor.terminate().code(), Some(137));
+}
+
+#[test]
+fn orphans_are_reaped() {
+    let script = "sh -c 'sh -c \"exit 0\" & exec true' ; echo orphaned; while :; do sleep 0.05; done";
+    let lictor = run(ALONE, &["sh", "-c", script]);
+    eventually_is("the orphan was made", || lictor.log(), |log| log.contains("orphaned"));
+    eventually_is(
+        "no zombie is left",
+        || {
+            let children = std::process::Command::new("ps").args(["-eo", "stat,args"]).output().unwrap();
+            String::from_utf8_lossy(&children.stdout)
+                .lines()
+                .filter(|line| line.starts_with('Z') && line.contains("[sh]"))
+                .count()
+        },
+        |zombies| *zombies == 0,
+    );
+}
+
+#[test]
+fn a_reload_loses_no_request_and_no_breaker() {
+    let (backend, broken) = (Backend::start("a"), Backend::start("b"));
+    broken.answers(500);
+    let yaml = |timeout: &str, extra: &str| {
+        format!(
+            "registration: off\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{}'], timeout: {timeout}}}\n  carts: {{listen: 0, retry: off, static: ['127.0.0.1:{}']}}\n{extra}",
+            backend.port(),
+            broken.port()
+        )
+    };
+    let lictor = Sidecar::serve(LICTOR, &yaml("5s", "")).up();
+    for _ in 0..5 {
+        lictor.get("carts", "/");
+    }
+    assert_eq!(lictor.page("/breakers")["carts"]["state"], "open");
+    let load = Load::start(&lictor.address("users"), &[Method::GET, Method::POST], 200);
+    load.await_more(50);
+    lictor.rewrite(&yaml("7s", &format!("  more: {{listen: 0, static: ['127.0.0.1:{}']}}\n", backend.port())));
+    assert_eq!(lictor.post("/reload").status, 200);
+    load.await_more(100);
+    assert_eq!(lictor.get("more", "/").status, 200, "the new listener works");
+    assert_eq!(lictor.page("/upstreams")["users"]["policy"]["timeout_ms"], 7000);
+    assert_eq!(lictor.page("/breakers")["carts"]["state"], "open");
+    lictor.rewrite("registration: off\nupstreems: {}\n");
+    let refused = lictor.post("/reload");
+    assert_eq!(refused.status, 422);
+    assert!(refused.text().contains("did you mean `upstreams`?"), "{}", refused.text());
+    assert!(lictor.metric("lictor_config_last_reload_success", &[]).abs() < 0.1);
+    lictor.rewrite(&yaml("9s", ""));
+    lictor.signal(Signal::HUP);
+    eventually_is(
+        "the signal reloads",
+        || lictor.page("/upstreams")["users"]["policy"]["timeout_ms"].clone(),
+        |limit| limit == 9000,
+    );
+    load.await_more(50);
+    load.finish().assert_flawless();
+}
+
+#[test]
+fn a_request_in_flight_is_finished_before_the_end() {
+    let backend = Backend::start("a");
+    backend.delays(Duration::from_millis(300));
+    let mut lictor = caller_of(&[&backend], "");
+    let users = lictor.address("users");
+    let answer = std::thread::spawn(move || lictor_testkit::get(&users, "/slow").unwrap());
+    eventually_is("the backend has it", || backend.hits(), |hits| *hits == 1);
+    assert!(lictor.terminate().success());
+    assert_eq!(answer.join().unwrap().status, 200);
+}
+
+#[test]
+fn draining_takes_it_out_and_back() {
+    let consul = Consul::dev();
+    let backend = Backend::start("a");
+    let lictor = beside(&consul, &backend, "").up();
+    eventually_is("it passes", || consul.passing("users").len(), |count| *count == 1);
+    eventually_is("it may be drained", || lictor.post("/drain").status, |status| *status == 200);
+    eventually_is("nobody is told about it", || consul.passing("users").len(), |count| *count == 0);
+    assert_eq!(lictor.get("admin", "/ready").status, 503);
+    assert_eq!(lictor.post("/undrain").status, 200);
+    eventually_is("it is back", || consul.passing("users").len(), |count| *count == 1);
+    assert_eq!(lictor.get("admin", "/ready").status, 200);
+}
+
+#[test]
+fn every_page_answers_and_browsers_do_not_get_one() {
+    let backend = Backend::start("a");
+    let yaml = format!(
+        "registration: off\nservice: orders\nadmin: {{public: '127.0.0.1:0'}}\nupstreams:\n  users: {{listen: 0, required: true, static: ['127.0.0.1:{}']}}\n",
+        backend.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    lictor.get("users", "/");
+    for page in [
+        "/",
+        "/live",
+        "/ready",
+        "/health",
+        "/startup",
+        "/metrics",
+        "/endpoints",
+        "/endpoints/users",
+        "/upstreams",
+        "/breakers",
+        "/routes",
+        "/config",
+        "/config?origin=1",
+        "/stats",
+        "/consul",
+    ] {
+        assert_eq!(lictor.get("admin", page).status, 200, "{page}");
+    }
+    let ready = lictor.page("/ready");
+    assert_eq!(
+        (ready["status"].as_str(), ready["checks"]["users"]["message"].as_str()),
+        (Some("ready"), Some("1 healthy instances found"))
+    );
+    assert_eq!(lictor.page("/health")["checks"]["upstream.users"]["status"], "healthy");
+    assert_eq!(lictor.page("/stats")["services"][0]["healthyInstances"], 1);
+    for (page, expected) in [("/live", 200), ("/metrics", 200), ("/config", 404), ("/endpoints", 404)] {
+        assert_eq!(lictor.get("public", page).status, expected, "public {page}");
+    }
+    let order = |listener: &str, headers: &[(&str, &str)]| {
+        request(&lictor.address(listener), "POST", "/drain", headers, b"").unwrap().status
+    };
+    assert_eq!(order("public", &[]), 405);
+    assert_eq!(order("admin", &[("Origin", "http://evil.example")]), 403);
+    assert_eq!(order("admin", &[("Host", "evil.example")]), 403);
+    assert_eq!(request(&lictor.admin(), "DELETE", "/config", &[], b"").unwrap().status, 405);
+    assert_eq!(lictor.post("/log-level?level=debug").status, 200);
+}
+
+#[test]
+fn wait_and_health_say_whether_it_is_up() {
+    let lictor = Sidecar::serve(LICTOR, ALONE).up();
+    let command = |words: &[&str]| std::process::Command::new(LICTOR).args(words).output().unwrap();
+    let admin = lictor.admin();
+    assert!(command(&["health", "--admin", &admin]).status.success());
+    assert!(command(&["wait", "--for", "startup", "--timeout", "5s", "--admin", &admin]).status.success());
+    let nobody = command(&["wait", "--timeout", "50ms", "--admin", "127.0.0.1:1"]);
+    assert!(!nobody.status.success());
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("127.0.0.1:1 does not answer"));
+}
+
+#[test]
+fn a_taken_port_is_one_clear_sentence() {
+    let backend = Backend::start("a");
+    let yaml =
+        format!("registration: off\nupstreams:\n  users: {{listen: {}, static: ['127.0.0.1:1']}}\n", backend.port());
+    let mut lictor = Sidecar::serve(LICTOR, &yaml);
+    assert!(!lictor.wait().success());
+    let sentence =
+        format!("cannot listen on 127.0.0.1:{} for upstream users: another process listens there", backend.port());
+    eventually_is("it says so", || lictor.log(), |log| log.contains(&sentence));
+}
