@@ -1,11 +1,14 @@
 //! The commands about configuration.
 
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::LICTOR;
 
 fn lictor(words: &[&str], yaml: &str) -> Output {
-    let file = std::env::temp_dir().join(format!("lictor-config-{}-{}.yaml", std::process::id(), words.join("-")));
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("lictor-config-{}-{}.yaml", std::process::id(), NUMBER.fetch_add(1, Relaxed));
+    let file = std::env::temp_dir().join(name);
     std::fs::write(&file, yaml).unwrap();
     let output = Command::new(LICTOR).args(words).arg("-c").arg(&file).env("NO_COLOR", "1").output().unwrap();
     std::fs::remove_file(file).unwrap();
@@ -20,7 +23,7 @@ fn five_mistakes_are_told_at_once() {
     assert!(!output.status.success());
     assert!(said.contains("lictor: 5 errors in"), "{said}");
     for expected in [
-        ":4:31",
+        ":4:32",
         "did you mean `retry`?",
         ":6:13",
         ":7:34",

@@ -126,7 +126,7 @@ fn build(
         } else {
             census.total += 1;
             match instance.condition {
-                Condition::Critical => census.critical += 1,
+                Condition::Critical | Condition::Unchecked => census.critical += 1,
                 Condition::Maintenance => census.maintenance += 1,
                 Condition::Passing | Condition::Warning if !instance.is_usable() => census.unusable += 1,
                 Condition::Passing | Condition::Warning => (),

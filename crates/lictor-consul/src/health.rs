@@ -24,6 +24,8 @@ pub(crate) struct Instance {
 pub(crate) enum Condition {
     Passing,
     Warning,
+    /// Critical only because Consul has not run its check yet, as after a restart of the agent.
+    Unchecked,
     Critical,
     /// An operator took it, or its node, out.
     Maintenance,
@@ -35,7 +37,7 @@ impl Instance {
         match self.condition {
             Condition::Passing => self.weight_passing,
             Condition::Warning => self.weight_warning,
-            Condition::Critical | Condition::Maintenance => 0,
+            Condition::Unchecked | Condition::Critical | Condition::Maintenance => 0,
         }
     }
 
@@ -107,6 +109,10 @@ struct Check {
     check_id: String,
     #[serde(default)]
     status: String,
+    #[serde(default)]
+    output: String,
+    #[serde(default)]
+    r#type: String,
 }
 
 impl Check {
@@ -114,6 +120,10 @@ impl Check {
         let is_maintenance = self.check_id == "_node_maintenance" || self.check_id.starts_with("_service_maintenance:");
         match self.status.as_str() {
             "critical" if is_maintenance => Condition::Maintenance,
+            // A check that ran says what it saw; one that has not yet run says nothing.
+            "critical" if self.output.is_empty() && matches!(self.r#type.as_str(), "http" | "tcp" | "grpc") => {
+                Condition::Unchecked
+            }
             "passing" => Condition::Passing,
             "warning" => Condition::Warning,
             _ => Condition::Critical,
@@ -180,6 +190,8 @@ mod tests {
             (r#"{"CheckID":"c","Status":"passing"}"#, Condition::Passing, 10),
             (r#"{"CheckID":"c","Status":"warning"}"#, Condition::Warning, 2),
             (r#"{"CheckID":"c","Status":"critical"}"#, Condition::Critical, 0),
+            (r#"{"CheckID":"c","Status":"critical","Type":"http","Output":"500"}"#, Condition::Critical, 0),
+            (r#"{"CheckID":"c","Status":"critical","Type":"http","Output":""}"#, Condition::Unchecked, 0),
             (r#"{"CheckID":"_service_maintenance:a","Status":"critical"}"#, Condition::Maintenance, 0),
             (r#"{"CheckID":"_node_maintenance","Status":"critical"}"#, Condition::Maintenance, 0),
             (r#"{"CheckID":"c","Status":"unheard-of"}"#, Condition::Critical, 0),

@@ -132,9 +132,11 @@ impl Watch {
     ) -> Result<Observed, ConsulError> {
         let Some(known) = known else { return Ok(Observed { instances, suspects: Vec::new() }) };
         let mut instances = instances;
+        carry_over(known, &mut instances);
         if is_loss(&known.instances, &instances, self.guard.max_removal, worth) {
             let now = Ask { index: None, wait: self.wait };
             (_, instances) = self.fetch(connection, now, Consistency::Consistent).await?;
+            carry_over(known, &mut instances);
         }
         let suspects = suspects(known, &instances, &self.guard);
         if !suspects.is_empty() && known.suspects.is_empty() {
@@ -183,6 +185,17 @@ impl Watch {
             warn!(service = %self.query.service, "Consul's ACLs hide instances: the token needs service:read and node:read");
         } else if !self.client.has_token() {
             info!(service = %self.query.service, "no instance is registered (or ACLs hide them: there is no Consul token)");
+        }
+    }
+}
+
+/// An instance that was usable, and whose check has not run since the agent restarted, is what it was.
+fn carry_over(known: &Observed, instances: &mut [Instance]) {
+    for instance in instances.iter_mut().filter(|instance| instance.condition == Condition::Unchecked) {
+        let mut before = known.instances.iter().chain(&known.suspects);
+        let before = before.find(|old| old.node == instance.node && old.id == instance.id && old.is_usable());
+        if let Some(before) = before {
+            instance.condition = before.condition;
         }
     }
 }
@@ -240,6 +253,14 @@ mod tests {
         assert!(loss(1, Worth::Believe) && loss(0, Worth::Believe));
         assert!(loss(2, Worth::Doubt), "after the index went back any loss does");
         assert!(!is_loss(&[], &three, 0.5, Worth::Doubt));
+    }
+
+    #[test]
+    fn a_check_that_has_not_run_yet_changes_nothing_for_who_was_known() {
+        let known = Observed { instances: vec![instance("a", Condition::Warning)], suspects: vec![] };
+        let mut now = [instance("a", Condition::Unchecked), instance("b", Condition::Unchecked)];
+        carry_over(&known, &mut now);
+        assert_eq!((now[0].condition, now[1].condition), (Condition::Warning, Condition::Unchecked));
     }
 
     #[test]

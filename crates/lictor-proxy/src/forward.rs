@@ -120,7 +120,8 @@ async fn admit(
     let route_says = record.route.and_then(|index| upstream.upstream.routes.iter().nth(index)?.is_idempotent);
     let is_idempotent = retry::is_idempotent(&policy.retry, request.method(), request.headers(), route_says);
     let max_attempts = attempts_allowed(policy, request.headers());
-    let kept = if is_idempotent && max_attempts > 1 { policy.retry.max_body } else { 0 };
+    // Also for methods that are not sent twice: a callee that says 421 has not processed them.
+    let kept = if max_attempts > 1 { policy.retry.max_body } else { 0 };
     let hash = hash_of(policy, request.headers(), connection.peer.ip());
     let upgrade = headers::is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();

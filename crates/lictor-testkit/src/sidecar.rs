@@ -172,7 +172,9 @@ impl Drop for Sidecar {
         let _ = self.process.wait();
         if std::thread::panicking() {
             let lines = self.lines.lock();
-            let shown: Vec<&str> = lines.iter().rev().take(40).rev().map(String::as_str).collect();
+            let own = lines.iter().map(String::as_str).filter(|line| !line.contains("lictor::access"));
+            let last = lines.iter().map(String::as_str).rev().take(5);
+            let shown: Vec<&str> = own.chain(["..."]).chain(last).collect();
             eprintln!("--- lictor's log\n{}\n---", shown.join("\n"));
         }
         let _ = std::fs::remove_dir_all(&self.folder);
