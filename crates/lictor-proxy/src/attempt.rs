@@ -117,7 +117,8 @@ pub(crate) async fn attempt(call: &mut Call, record: &mut Record) -> Result<Sent
     record.attempted(&state, outcome, took);
     report(call, &state, outcome);
     let (response, lease) = result?;
-    busy.latency = Some(took);
+    // Without a latency the balancer counts a failure: failing fast must not attract.
+    busy.latency = (!counts_against(call.policy(), outcome)).then_some(took);
     let sent = Sent { response, exchange: Exchange { lease, endpoint: busy, running: None } };
     obey(call, &state, sent)
 }
