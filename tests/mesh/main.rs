@@ -1,5 +1,7 @@
 //! The real lictor, a real Consul, real sockets. Without a Consul these tests fail: there is nothing to show then.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
+
 mod clients;
 mod configuration;
 mod consul;

@@ -1,7 +1,7 @@
 //! The only maker of [`Mesh`]: a pure function from the configuration, what was observed, and the mesh before.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,8 +13,8 @@ use lictor_core::policy::{BreakerPolicy, EjectionPolicy, Limits, Policy, RetryPo
 use lictor_core::route::Routes;
 use lictor_core::{Endpoint, Mesh, Upstream};
 
+use crate::guard::Observed;
 use crate::health::{Condition, Instance};
-use crate::watch::Observed;
 
 /// Everything that a mesh is made of.
 #[derive(Debug)]
@@ -116,8 +116,10 @@ fn build(
         }
     };
     let source = if matches!(config.source, Source::Consul(_)) { "Consul" } else { "static" };
-    let mut census = Census { source, is_known: observed.is_some(), ..Census::default() };
+    let is_answered = observed.is_some();
     let observed = observed.unwrap_or_default();
+    let is_looked_up = observed.instances.iter().filter_map(name_of).all(|name| inputs.addresses.contains_key(name));
+    let mut census = Census { source, is_known: is_answered && is_looked_up, ..Census::default() };
     let mut endpoints = Vec::new();
     let current = observed.instances.iter().map(|instance| (instance, false));
     for (instance, is_suspect) in current.chain(observed.suspects.iter().map(|instance| (instance, true))) {
@@ -219,7 +221,7 @@ fn fixed(host_port: &str) -> Instance {
 
 /// The addresses of an instance: its literal one, or what its name resolved to.
 fn resolve(instance: &Instance, addresses: &HashMap<String, Vec<SocketAddr>>) -> Vec<SocketAddr> {
-    let host = instance.host.trim_start_matches('[').trim_end_matches(']');
+    let host = unbracketed(&instance.host);
     if let Ok(ip) = host.parse() {
         return vec![SocketAddr::new(ip, instance.port)];
     }
@@ -234,16 +236,21 @@ pub(crate) fn names(inputs: &Inputs<'_>) -> Vec<String> {
         Source::Static(hosts) => hosts.iter().map(|host| fixed(host)).collect(),
         Source::Consul(_) => Vec::new(),
     });
-    let mut names: Vec<String> = observed
-        .cloned()
-        .chain(fixed)
-        .filter(Instance::is_usable)
-        .map(|instance| instance.host.trim_start_matches('[').trim_end_matches(']').to_owned())
-        .filter(|host| host.parse::<std::net::IpAddr>().is_err())
-        .collect();
+    let mut names: Vec<String> =
+        observed.cloned().chain(fixed).filter_map(|instance| name_of(&instance).map(str::to_owned)).collect();
     names.sort();
     names.dedup();
     names
+}
+
+/// The host name that has to be resolved before the instance can be dialled.
+fn name_of(instance: &Instance) -> Option<&str> {
+    let host = unbracketed(&instance.host);
+    (instance.is_usable() && host.parse::<IpAddr>().is_err()).then_some(host)
+}
+
+fn unbracketed(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// What all endpoints' `Meta.protocol` says, if they agree.
@@ -455,6 +462,39 @@ mod tests {
         let census = &mesh.upstreams["users"].census;
         assert_eq!((census.total, census.critical, census.maintenance, census.unusable), (4, 1, 1, 2));
         assert!(mesh.upstreams["users"].endpoints.is_empty());
+    }
+
+    #[test]
+    fn a_host_name_is_waited_for_and_then_every_address_is_an_endpoint() {
+        let (config, now) =
+            (config("registration: off\nupstreams: {db: {listen: 3001, static: ['db.test:80']}}\n"), Instant::now());
+        let seen = HashMap::new();
+        let with = |addresses: HashMap<String, Vec<SocketAddr>>, previous: Option<&Mesh>| {
+            let inputs = Inputs { config: &config, observed: &seen, addresses: &addresses, demanded: &[] };
+            assemble(&inputs, previous, now).mesh
+        };
+        let first = with(HashMap::new(), None);
+        assert!(!first.upstreams["db"].census.is_known, "a request waits for the lookup");
+        let ip = |last: u8| SocketAddr::from(([10, 0, 0, last], 0));
+        let second = with(HashMap::from([("db.test".to_owned(), vec![ip(1), ip(2)])]), Some(&first));
+        let upstream = &second.upstreams["db"];
+        let addresses: Vec<String> = upstream.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+        assert_eq!(addresses, ["10.0.0.1:80", "10.0.0.2:80"]);
+        assert!(upstream.census.is_known && upstream.endpoints.iter().all(|endpoint| endpoint.warms_from.is_none()));
+        let none = with(HashMap::from([("db.test".to_owned(), vec![])]), Some(&first));
+        assert!(none.upstreams["db"].census.is_known && none.upstreams["db"].census.unusable == 1);
+    }
+
+    #[test]
+    fn what_is_kept_is_a_suspect_and_no_newcomer() {
+        let (config, now) = (users(), Instant::now());
+        let first = mesh(&config, &observed(vec![instance("a", 1)]), None, now);
+        let query = Query { service: "users".to_owned(), ..Query::default() };
+        let emptied = HashMap::from([(query, Observed { instances: vec![], suspects: vec![instance("a", 1)] })]);
+        let second = mesh(&config, &emptied, Some(&first), now);
+        let (old, new) = (&first.upstreams["users"], &second.upstreams["users"]);
+        assert_eq!((new.endpoints[0].status, new.census.suspect, new.census.total), (Status::Suspect, 1, 0));
+        assert!(Arc::ptr_eq(&old.endpoints[0].health, &new.endpoints[0].health));
     }
 
     #[test]

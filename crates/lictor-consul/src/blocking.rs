@@ -9,22 +9,28 @@ use std::time::{Duration, Instant};
 
 use crate::client::ConsulError;
 
-/// The wait of the first query after an error: a restarted agent's index starts over, and a query with a higher index
-/// returns only when its wait is over.
-const SHORT_WAIT: Duration = Duration::from_secs(1);
+/// The wait of the first query after a lost connection: a restarted agent's index starts over, and a query with a
+/// higher index returns only when its wait is over.
+const WAIT_AFTER_LOSS: Duration = Duration::from_secs(1);
+/// The same after an error that the agent itself told: long enough for a server to replay its log.
+const WAIT_AFTER_ERROR: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The agent is on this machine: asking once a second costs nothing, and it is back soon.
-const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
+/// An agent on this machine: asking in vain costs nothing, and it is back soon.
+const LOCAL_PAUSE: Duration = Duration::from_millis(500);
+const REMOTE_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const DENIED_PAUSE: Duration = Duration::from_secs(10);
 
 /// Where a watch stands.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Cursor {
     index: u64,
     failures: u32,
+    /// The longest wait of the next query.
+    short_wait: Option<Duration>,
     asks_anew: bool,
     is_suspicious: bool,
+    is_local: bool,
 }
 
 /// What to ask.
@@ -46,28 +52,39 @@ pub(crate) enum Worth {
 }
 
 impl Cursor {
+    /// At the start. A local agent is asked again sooner when it is gone.
+    pub(crate) fn new(is_local: bool) -> Self {
+        Self { index: 0, failures: 0, short_wait: None, asks_anew: false, is_suspicious: false, is_local }
+    }
+
     pub(crate) fn index(&self) -> u64 {
         self.index
+    }
+
+    /// Whether the last query failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failures > 0
     }
 
     /// The next query.
     pub(crate) fn ask(&self, wait: Duration) -> Ask {
         let index = (self.index > 0 && !self.asks_anew).then_some(self.index);
-        Ask { index, wait: if self.failures > 0 { SHORT_WAIT.min(wait) } else { wait } }
+        Ask { index, wait: self.short_wait.map_or(wait, |short| short.min(wait)) }
     }
 
     /// A 200 came back `took` after `asked`.
     pub(crate) fn answered(&mut self, asked: Ask, index: Option<u64>, took: Duration) -> Worth {
-        let was_failing = std::mem::take(&mut self.failures) > 0;
-        let index = index.filter(|index| *index > 0).unwrap_or(1);
+        self.failures = 0;
+        self.short_wait = None;
         self.asks_anew = false;
+        let index = index.filter(|index| *index > 0).unwrap_or(1);
         match asked.index {
             Some(old) if index < old => {
                 self.index = 0;
                 self.is_suspicious = true;
                 Worth::AskAgain
             }
-            Some(old) if index == old && took < asked.wait / 2 && !was_failing => {
+            Some(old) if index == old && took < asked.wait / 2 => {
                 self.asks_anew = true;
                 Worth::AskAgain
             }
@@ -76,11 +93,17 @@ impl Cursor {
                 Worth::Believe
             }
             None => {
-                let went_back = index < self.index || std::mem::take(&mut self.is_suspicious);
+                let went_back = std::mem::take(&mut self.is_suspicious) || index < self.index;
                 self.index = index;
                 if went_back { Worth::Doubt } else { Worth::Believe }
             }
         }
+    }
+
+    /// What was answered could not be confirmed: it is read again, and doubted again.
+    pub(crate) fn unconfirmed(&mut self) {
+        self.index = 0;
+        self.is_suspicious = true;
     }
 
     /// It failed; how long to pause before the next query. `random` is uniform in 0 to 1.
@@ -88,12 +111,16 @@ impl Cursor {
         self.asks_anew = false;
         let doubling = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
+        let is_loss = matches!(error, ConsulError::Unreachable(_) | ConsulError::Broken(_) | ConsulError::Timeout(_));
+        self.short_wait = Some(if is_loss { WAIT_AFTER_LOSS } else { WAIT_AFTER_ERROR });
         let pause = match error {
-            ConsulError::Unreachable(_) => doubling.min(UNREACHABLE_PAUSE),
-            error if error.is_denied() => DENIED_PAUSE,
+            ConsulError::Unreachable(_) => doubling.min(if self.is_local { LOCAL_PAUSE } else { REMOTE_PAUSE }),
+            // An agent with too many connections closes them too.
+            ConsulError::Broken(_) => doubling.min(REMOTE_PAUSE),
+            error if error.is_denied() => DENIED_PAUSE.mul_f64(4.0 / 3.0),
             // A full server says so and another may answer: soon again. A busy one wants to be left alone.
             ConsulError::Status { code: 429, .. } => doubling.clamp(Duration::from_millis(500), Duration::from_secs(5)),
-            ConsulError::Status { .. } => doubling.max(Duration::from_millis(200)).min(LONGEST_PAUSE),
+            ConsulError::Status { .. } => doubling.clamp(Duration::from_millis(200), LONGEST_PAUSE),
             ConsulError::Timeout(_) | ConsulError::Decode(_) => {
                 doubling.clamp(Duration::from_millis(500), LONGEST_PAUSE)
             }
@@ -102,27 +129,36 @@ impl Cursor {
     }
 }
 
-/// Lets a burst of queries through and then one a second, whatever the answers are.
+/// Lets a burst of queries through and then some a second, whatever the answers are.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     tokens: f64,
+    burst: f64,
+    per_second: f64,
     at: Instant,
 }
 
-const BURST: f64 = 10.0;
-const PER_SECOND: f64 = 1.0;
-
 impl Throttle {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { tokens: BURST, at: now }
+    /// For a watch: a change is never delayed, and the average is one query a second.
+    pub(crate) fn of_watch(now: Instant) -> Self {
+        Self::new(10.0, 1.0, now)
     }
 
-    /// How long the next query has to wait.
+    pub(crate) fn new(burst: f64, per_second: f64, now: Instant) -> Self {
+        Self { tokens: burst, burst, per_second, at: now }
+    }
+
+    /// Takes a place; how long it has to be waited for.
     pub(crate) fn take(&mut self, now: Instant) -> Duration {
-        let earned = now.saturating_duration_since(self.at).as_secs_f64() * PER_SECOND;
-        self.tokens = (self.tokens + earned).min(BURST) - 1.0;
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
+        self.tokens = (self.tokens + earned).min(self.burst) - 1.0;
         self.at = now;
-        if self.tokens >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-self.tokens / PER_SECOND) }
+        if self.tokens >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-self.tokens / self.per_second) }
+    }
+
+    /// The place was not used: nobody was there to be asked.
+    pub(crate) fn give_back(&mut self) {
+        self.tokens = (self.tokens + 1.0).min(self.burst);
     }
 }
 
@@ -136,12 +172,12 @@ mod tests {
     const EARLY: Duration = Duration::from_millis(5);
 
     fn at(index: u64) -> Cursor {
-        Cursor { index, ..Cursor::default() }
+        Cursor { index, ..Cursor::new(true) }
     }
 
     #[test]
     fn the_first_query_does_not_block_and_the_next_does() {
-        let mut cursor = Cursor::default();
+        let mut cursor = Cursor::new(true);
         let ask = cursor.ask(WAIT);
         assert_eq!(ask, Ask { index: None, wait: WAIT });
         assert_eq!(cursor.answered(ask, Some(17), EARLY), Worth::Believe);
@@ -162,7 +198,7 @@ mod tests {
     #[test]
     fn a_missing_or_zero_index_is_one() {
         for index in [None, Some(0)] {
-            let mut cursor = Cursor::default();
+            let mut cursor = Cursor::new(true);
             cursor.answered(cursor.ask(WAIT), index, EARLY);
             assert_eq!(cursor.ask(WAIT).index, Some(1));
         }
@@ -183,41 +219,107 @@ mod tests {
     fn after_an_error_the_index_stays_and_the_wait_is_short() {
         let mut cursor = at(329);
         cursor.failed(&ConsulError::Unreachable(String::new()), 0.5);
-        assert_eq!(cursor.ask(WAIT), Ask { index: Some(329), wait: SHORT_WAIT });
+        assert_eq!(cursor.ask(WAIT), Ask { index: Some(329), wait: WAIT_AFTER_LOSS });
+        cursor.failed(&ConsulError::Status { code: 500, text: String::new() }, 0.5);
+        assert_eq!(cursor.ask(WAIT), Ask { index: Some(329), wait: WAIT_AFTER_ERROR });
+        cursor.answered(cursor.ask(WAIT), Some(329), WAIT_AFTER_ERROR);
+        assert_eq!(cursor.ask(WAIT).wait, WAIT, "only the first query is short");
+    }
+
+    #[test]
+    fn an_agent_that_stops_answers_at_once_and_that_is_no_change() {
+        let mut cursor = at(329);
+        assert_eq!(cursor.answered(cursor.ask(WAIT), Some(329), EARLY), Worth::AskAgain);
+        cursor.failed(&ConsulError::Unreachable(String::new()), 0.5);
+        assert_eq!(cursor.ask(WAIT).index, Some(329), "a failed probe goes back to the index");
+    }
+
+    #[test]
+    fn what_was_not_confirmed_stays_doubtful() {
+        let mut cursor = at(329);
+        cursor.unconfirmed();
+        let ask = cursor.ask(WAIT);
+        assert_eq!(ask.index, None);
+        assert_eq!(cursor.answered(ask, Some(400), EARLY), Worth::Doubt);
     }
 
     #[test]
     fn pauses_fit_their_errors() {
         let status = |code| ConsulError::Status { code, text: String::new() };
         let mut cursor = at(1);
-        assert!(cursor.failed(&status(403), 0.0) >= Duration::from_secs(7));
+        assert!(cursor.failed(&status(403), 0.0) >= Duration::from_secs(10));
         let mut cursor = at(1);
         let gone: Vec<_> = (0..9).map(|_| cursor.failed(&ConsulError::Unreachable(String::new()), 0.5)).collect();
         assert_eq!(gone[0], FIRST_PAUSE);
-        assert_eq!(gone[8], UNREACHABLE_PAUSE);
+        assert_eq!(gone[8], LOCAL_PAUSE);
         let mut cursor = at(1);
         let busy: Vec<_> = (0..12).map(|_| cursor.failed(&status(500), 0.5)).collect();
         assert_eq!(busy[11], LONGEST_PAUSE);
     }
 
+    fn error(kind: u8) -> ConsulError {
+        match kind {
+            0 => ConsulError::Unreachable(String::new()),
+            1 => ConsulError::Broken(String::new()),
+            2 => ConsulError::Decode(String::new()),
+            3 => ConsulError::Status { code: 429, text: String::new() },
+            _ => ConsulError::Status { code: 500, text: String::new() },
+        }
+    }
+
     proptest! {
-        /// Whatever the agent answers, at once: ten queries in a burst, then one a second.
+        /// Whatever the agent answers, at once: ten queries in a burst, then one a second. Connections that are refused
+        /// are no queries; they are two a second at most, after the first few.
         #[test]
-        fn no_answers_make_it_a_busy_loop(answers in prop::collection::vec(prop::option::of(0_u64..50), 50..300)) {
+        fn no_answers_make_it_a_busy_loop(
+            answers in prop::collection::vec(prop::result::maybe_err(prop::option::of(0_u64..50), 0_u8..5), 50..300)
+        ) {
             let start = Instant::now();
-            let (mut now, mut cursor, mut throttle) = (start, Cursor::default(), Throttle::new(start));
+            let (mut now, mut cursor, mut throttle) = (start, Cursor::new(true), Throttle::of_watch(start));
+            let mut queries = 0.0;
             for answer in &answers {
                 now += throttle.take(now);
                 let ask = cursor.ask(WAIT);
                 match answer {
-                    Some(index) => {
-                        cursor.answered(ask, Some(*index), EARLY);
+                    Ok(index) => {
+                        queries += 1.0;
+                        cursor.answered(ask, *index, EARLY);
                     }
-                    None => now += cursor.failed(&ConsulError::Decode(String::new()), 0.0),
+                    Err(kind) => {
+                        let error = error(*kind);
+                        if matches!(error, ConsulError::Unreachable(_)) {
+                            throttle.give_back();
+                        } else {
+                            queries += 1.0;
+                        }
+                        let pause = cursor.failed(&error, 0.0);
+                        prop_assert!(pause >= Duration::from_millis(75));
+                        now += pause;
+                    }
                 }
             }
             let spent = now.duration_since(start).as_secs_f64();
-            prop_assert!(spent >= answers.len() as f64 - BURST - 1.0, "{} queries in {spent} s", answers.len());
+            prop_assert!(spent >= queries - 11.0, "{queries} queries in {spent} s");
+        }
+
+        /// The index that is asked with is always one that the last good answer had, and never 0.
+        #[test]
+        fn only_good_answers_move_the_index(steps in prop::collection::vec(prop::result::maybe_err(0_u64..50, 0_u8..5), 1..100)) {
+            let mut cursor = Cursor::new(false);
+            let mut last = None;
+            for step in steps {
+                let ask = cursor.ask(WAIT);
+                prop_assert!(ask.index.is_none_or(|index| index > 0 && Some(index) == last));
+                match step {
+                    Ok(index) => {
+                        cursor.answered(ask, Some(index), EARLY);
+                        last = Some(index.max(1));
+                    }
+                    Err(kind) => {
+                        cursor.failed(&error(kind), 0.5);
+                    }
+                }
+            }
         }
     }
 }

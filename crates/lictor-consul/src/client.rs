@@ -30,9 +30,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Why a call gave nothing to work with.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ConsulError {
-    /// No connection, or it broke.
+    /// No connection.
     #[error("the agent cannot be reached: {0}")]
     Unreachable(String),
+    /// The connection ended before a whole answer.
+    #[error("the connection to the agent broke: {0}")]
+    Broken(String),
     /// No answer in time.
     #[error("the agent has not answered within {0:?}")]
     Timeout(Duration),
@@ -54,6 +57,7 @@ impl ConsulError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",
+            Self::Broken(_) => "broken",
             Self::Timeout(_) => "timeout",
             Self::Status { code: 403 | 401, .. } => "denied",
             Self::Status { code: 429, .. } => "rate_limited",
@@ -65,6 +69,14 @@ impl ConsulError {
     /// Whether the token was refused.
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Status { code: 401 | 403, .. })
+    }
+
+    /// Whether Consul as a whole is in trouble, rather than this one call wrong.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Broken(_) | Self::Timeout(_) | Self::Decode(_) => true,
+            Self::Status { code, .. } => *code == 429 || *code >= 500,
+        }
     }
 }
 
@@ -107,7 +119,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Reads the token file again; what is there wins over nothing.
+    /// Reads the token file again. A file that is gone or empty changes nothing.
     pub(crate) fn reload_token(&self) {
         let Some(path) = &self.settings.token_file else { return };
         match std::fs::read_to_string(path) {
@@ -117,6 +129,10 @@ impl Client {
         }
     }
 
+    pub(crate) fn token(&self) -> Option<Secret> {
+        self.token.read().clone()
+    }
+
     pub(crate) fn has_token(&self) -> bool {
         self.token.read().is_some()
     }
@@ -124,8 +140,8 @@ impl Client {
     /// For pages.
     pub(crate) fn shown_address(&self) -> String {
         match &self.address {
-            ConsulAddress::Http(host, port) => format!("http://{host}:{port}"),
-            ConsulAddress::Https(host, port) => format!("https://{host}:{port}"),
+            ConsulAddress::Http(host, port) => format!("http://{}", authority(host, *port)),
+            ConsulAddress::Https(host, port) => format!("https://{}", authority(host, *port)),
             ConsulAddress::Unix(path) => format!("unix://{}", path.display()),
         }
     }
@@ -142,7 +158,7 @@ impl Client {
 
     fn host(&self) -> HeaderValue {
         let host = match &self.address {
-            ConsulAddress::Http(host, port) | ConsulAddress::Https(host, port) => format!("{host}:{port}"),
+            ConsulAddress::Http(host, port) | ConsulAddress::Https(host, port) => authority(host, *port),
             ConsulAddress::Unix(_) => "localhost".to_owned(),
         };
         HeaderValue::try_from(host).unwrap_or(HeaderValue::from_static("consul"))
@@ -202,6 +218,24 @@ impl Connection {
         body: Bytes,
         at_most: Duration,
     ) -> Result<Answer, ConsulError> {
+        let answer = self.ask(method, path, query, body, at_most).await?;
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        let text = String::from_utf8_lossy(&answer.body);
+        let text = text.trim().chars().take(200).collect();
+        Err(ConsulError::Status { code: answer.status.as_u16(), text })
+    }
+
+    /// Any answer, whatever its status.
+    pub(crate) async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Bytes,
+        at_most: Duration,
+    ) -> Result<Answer, ConsulError> {
         let request = self.request(method, path, query, body);
         let answer = match tokio::time::timeout(at_most, self.exchange(request)).await {
             Ok(answer) => answer,
@@ -210,13 +244,7 @@ impl Connection {
         if answer.is_err() {
             self.sender = None;
         }
-        let answer = answer?;
-        if answer.status.is_success() {
-            return Ok(answer);
-        }
-        let text = String::from_utf8_lossy(&answer.body);
-        let text = text.trim().chars().take(200).collect();
-        Err(ConsulError::Status { code: answer.status.as_u16(), text })
+        answer
     }
 
     fn request(&self, method: Method, path: &str, query: &[(&str, &str)], body: Bytes) -> Request<Full<Bytes>> {
@@ -264,7 +292,7 @@ impl Connection {
                 if is_kept {
                     continue;
                 }
-                return Err(ConsulError::Unreachable("connection closed".to_owned()));
+                return Err(ConsulError::Broken("it was closed at once".to_owned()));
             }
             match sender.try_send_request(request).await {
                 Ok(response) => break response,
@@ -273,13 +301,13 @@ impl Connection {
                         request = unsent;
                         self.sender = None;
                     }
-                    _ => return Err(ConsulError::Unreachable(error.into_error().to_string())),
+                    _ => return Err(ConsulError::Broken(error.into_error().to_string())),
                 },
             }
         };
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| ConsulError::Unreachable(format!("the answer broke off: {error}")))?.to_bytes();
+        let body = body.map_err(|error| ConsulError::Broken(format!("within an answer: {error}")))?.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
@@ -325,6 +353,10 @@ impl Connection {
     }
 }
 
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// Percent-encodes everything that is not unreserved (RFC 3986, section 2.3).
 pub(crate) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -360,6 +392,11 @@ mod tests {
     #[test]
     fn values_are_encoded_for_the_query() {
         assert_eq!(encode("Service.Meta.zone==\"a\" and b"), "Service.Meta.zone%3D%3D%22a%22%20and%20b");
+    }
+
+    #[test]
+    fn an_ipv6_host_has_brackets() {
+        assert_eq!((authority("::1", 8500), authority("consul", 1)), ("[::1]:8500".to_owned(), "consul:1".to_owned()));
     }
 
     #[test]

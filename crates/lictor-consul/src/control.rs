@@ -1,235 +1,102 @@
 //! The control loop: one task that owns the configuration and everything observed, and publishes meshes.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lictor_config::{Config, Query, Source};
-use lictor_core::Mesh;
-use thiserror::Error;
+use lictor_core::mesh::Forward;
+use lictor_core::{Endpoint, EndpointKey, Mesh, Upstream};
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::assemble::{Inputs, assemble, is_news, names};
 use crate::client::Client;
+use crate::guard::{Guard, Observed};
 use crate::random::Random;
-use crate::register::{Registrar, Wish};
-use crate::status::{RegistrationState, Status};
-use crate::tls::TlsError;
-use crate::watch::{News, Observed, Watch};
+use crate::resolve::{Names, Resolved};
+use crate::status::Status;
+use crate::watch::{News, Watch};
 
-/// Names are resolved again this often.
-const RESOLVE_EVERY: Duration = Duration::from_secs(30);
-/// Services that the forward proxy may add.
-const MAX_DEMANDED: usize = 256;
-/// Once nobody is told about us, callers get this long to finish what they were about to send.
-const LAST_CALLS: Duration = Duration::from_millis(300);
+/// Services that the forward proxy may add: each costs a connection, and an agent has 200 for all of a machine.
+const MAX_DEMANDED: usize = 100;
+/// More watches than this at once do not start at the same instant.
+const CROWD: usize = 20;
+const CROWD_STARTS_WITHIN: Duration = Duration::from_secs(1);
 
-/// The control plane cannot work as configured.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// TLS towards the agent.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-}
-
-/// How the rest of the program speaks to the control plane.
+/// What the handle asks for.
 #[derive(Debug)]
-pub struct Handle {
-    mesh: channel::Receiver<Arc<Mesh>>,
-    status: Arc<Status>,
-    orders: mpsc::UnboundedSender<Order>,
-    demand: mpsc::UnboundedSender<Arc<str>>,
-    wish: channel::Sender<Wish>,
-    registrar: Option<Arc<Registrar>>,
-}
-
-#[derive(Debug)]
-enum Order {
+pub(crate) enum Order {
     Reload(Arc<Config>, oneshot::Sender<()>),
 }
 
-/// Starts the control plane on the current runtime.
-pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
-    let client = match &config.consul.address {
-        Some(address) => Some(Arc::new(Client::new(&config.consul, address)?)),
-        None => None,
-    };
-    let status = Status::new(client.as_ref().map(|client| client.shown_address()), config.registration.is_some());
-    let (news, incoming) = mpsc::unbounded_channel();
-    let (orders, commands) = mpsc::unbounded_channel();
-    let (demand, demands) = mpsc::unbounded_channel();
-    let wish = channel::Sender::new(Wish::Wait);
-    let registrar = client.as_ref().and_then(|client| {
-        let (service, registration) = (config.service.clone()?, config.registration.clone()?);
-        Some(Arc::new(Registrar {
-            service,
-            registration,
-            app: config.app.clone(),
-            client: Arc::clone(client),
-            status: Arc::clone(&status),
-        }))
-    });
-    if let Some(registrar) = &registrar {
-        tokio::spawn(Arc::clone(registrar).run(wish.subscribe()));
-    }
-    let mut control = Control {
-        config,
-        client,
-        status: Arc::clone(&status),
-        observed: HashMap::new(),
-        addresses: HashMap::new(),
-        demanded: Vec::new(),
-        watches: HashMap::new(),
-        news,
-        mesh: None,
-    };
-    control.watch();
-    let mesh = control.publish();
-    tokio::spawn(control.run(incoming, commands, demands));
-    Ok(Handle { mesh, status, orders, demand, wish, registrar })
-}
-
-impl Handle {
-    /// The mesh, now and later.
-    pub fn mesh(&self) -> channel::Receiver<Arc<Mesh>> {
-        self.mesh.clone()
-    }
-
-    /// What the control plane knows of itself.
-    pub fn status(&self) -> Arc<Status> {
-        Arc::clone(&self.status)
-    }
-
-    /// Where the data plane asks for services that it does not know.
-    pub fn demand(&self) -> mpsc::UnboundedSender<Arc<str>> {
-        self.demand.clone()
-    }
-
-    /// Works from another configuration from now on; returns when its mesh is published. How Consul is reached and who
-    /// we are stay as they were at the start.
-    pub async fn reload(&self, config: Arc<Config>) {
-        let (done, published) = oneshot::channel();
-        let _ = self.orders.send(Order::Reload(config, done));
-        let _ = published.await;
-    }
-
-    /// Registers, and keeps it so.
-    pub fn register(&self) {
-        self.wish.send_if_modified(|wish| {
-            let is_new = *wish == Wish::Wait;
-            if is_new {
-                *wish = Wish::Present;
-            }
-            is_new
-        });
-    }
-
-    /// Takes the instance out of circulation, still registered. The words are the reason why not.
-    pub async fn enter_maintenance(&self, reason: &str) -> Result<(), String> {
-        let Some(registrar) = &self.registrar else { return Ok(()) };
-        registrar.maintain(true, reason).await.map_err(|error| error.to_string())
-    }
-
-    /// Puts it back.
-    pub async fn leave_maintenance(&self) -> Result<(), String> {
-        let Some(registrar) = &self.registrar else { return Ok(()) };
-        registrar.maintain(false, "").await.map_err(|error| error.to_string())
-    }
-
-    /// Leaves: out of circulation, then, once nobody is told about us or `at_most` has passed, out of Consul.
-    pub async fn leave(&self, at_most: Duration) {
-        let Some(registrar) = &self.registrar else { return };
-        if *self.wish.borrow() == Wish::Wait {
-            return;
-        }
-        self.wish.send_replace(Wish::Leaving);
-        let draining = async {
-            registrar.maintain(true, "draining").await?;
-            registrar.gone().await
-        };
-        let started = Instant::now();
-        match tokio::time::timeout(at_most, draining).await {
-            Ok(Ok(())) => tokio::time::sleep(LAST_CALLS.min(at_most.saturating_sub(started.elapsed()))).await,
-            Ok(Err(error)) => warn!(%error, "Consul could not be told that this instance is leaving"),
-            Err(_) => warn!("this instance is still listed after the drain delay"),
-        }
-        match registrar.deregister().await {
-            Ok(()) => {
-                self.status.registration(RegistrationState::Deregistered);
-                info!(target: "lictor::event", kind = "deregistered", id = %registrar.registration.id, "deregistered from Consul");
-            }
-            Err(error) => {
-                let after = registrar.registration.deregister_after;
-                warn!(%error, ?after, "not deregistered; Consul removes the instance when its checks have failed for long enough");
-            }
-        }
-    }
-}
-
-struct Control {
+pub(crate) struct Control {
     config: Arc<Config>,
     client: Option<Arc<Client>>,
     status: Arc<Status>,
     observed: HashMap<Query, Observed>,
-    addresses: HashMap<String, Vec<SocketAddr>>,
+    names: Names,
     demanded: Vec<Arc<str>>,
     watches: HashMap<Query, JoinHandle<()>>,
     news: mpsc::UnboundedSender<News>,
-    mesh: Option<channel::Sender<Arc<Mesh>>>,
+    mesh: channel::Sender<Arc<Mesh>>,
 }
 
 impl Control {
+    /// Spawns the loop; the first mesh is there at once.
+    pub(crate) fn start(
+        config: Arc<Config>,
+        client: Option<Arc<Client>>,
+        status: Arc<Status>,
+        orders: mpsc::UnboundedReceiver<Order>,
+        demands: mpsc::UnboundedReceiver<Arc<str>>,
+    ) -> channel::Receiver<Arc<Mesh>> {
+        let (news, incoming) = mpsc::unbounded_channel();
+        let (names, resolved) = Names::new();
+        let (observed, demanded) = (HashMap::new(), Vec::new());
+        let inputs = Inputs { config: &config, observed: &observed, addresses: names.addresses(), demanded: &demanded };
+        let mesh = channel::Sender::new(Arc::new(assemble(&inputs, None, Instant::now()).mesh));
+        let receiver = mesh.subscribe();
+        let watches = HashMap::new();
+        let mut control = Self { config, client, status, observed, names, demanded, watches, news, mesh };
+        control.watch();
+        tokio::spawn(control.run(incoming, orders, demands, resolved));
+        receiver
+    }
+
     async fn run(
         mut self,
         mut news: mpsc::UnboundedReceiver<News>,
         mut orders: mpsc::UnboundedReceiver<Order>,
         mut demands: mpsc::UnboundedReceiver<Arc<str>>,
+        mut resolved: mpsc::UnboundedReceiver<Resolved>,
     ) {
-        let (resolved, mut resolutions) = mpsc::unbounded_channel();
-        let mut resolve = tokio::time::interval(RESOLVE_EVERY);
+        let mut look_up = tokio::time::interval(crate::resolve::EVERY);
         loop {
             tokio::select! {
                 biased;
-                Some(news) = news.recv() => self.learn(news, &resolved),
-                Some(order) = orders.recv() => self.obey(order, &resolved),
+                Some(News { query, observed }) = news.recv() => {
+                    // A watch that was stopped may have had the last word.
+                    if self.watches.contains_key(&query) {
+                        self.observed.insert(query, observed);
+                    }
+                }
+                Some(Order::Reload(config, done)) = orders.recv() => {
+                    self.config = config;
+                    self.watch();
+                    self.publish();
+                    let _ = done.send(());
+                }
                 Some(name) = demands.recv() => self.demand(name),
-                Some((name, addresses)) = resolutions.recv() => {
-                    self.addresses.insert(name, addresses);
-                }
-                _ = resolve.tick() => {
-                    self.resolve(&resolved, false);
-                    continue;
-                }
+                Some(resolved) = resolved.recv() => self.names.learn(resolved),
+                _ = look_up.tick() => self.names.forget_times(),
                 else => return,
             }
+            let wanted = names(&self.inputs());
+            self.names.want(wanted);
             self.publish();
         }
-    }
-
-    fn learn(&mut self, news: News, resolved: &mpsc::UnboundedSender<(String, Vec<SocketAddr>)>) {
-        match news {
-            News::Seen(query, observed) => {
-                self.observed.insert(query, observed);
-                self.resolve(resolved, true);
-            }
-            News::Forget(query) => {
-                if let Some(observed) = self.observed.get_mut(&query) {
-                    observed.suspects.clear();
-                }
-            }
-        }
-    }
-
-    fn obey(&mut self, order: Order, resolved: &mpsc::UnboundedSender<(String, Vec<SocketAddr>)>) {
-        let Order::Reload(config, done) = order;
-        self.config = config;
-        self.watch();
-        self.resolve(resolved, true);
-        self.publish();
-        let _ = done.send(());
     }
 
     fn demand(&mut self, name: Arc<str>) {
@@ -238,12 +105,21 @@ impl Control {
         if is_known {
             return;
         }
-        if self.demanded.len() >= MAX_DEMANDED {
+        if self.demanded.len() >= MAX_DEMANDED && !self.forget_one() {
             warn!(service = %name, max = MAX_DEMANDED, "the forward proxy watches too many services to add one");
             return;
         }
         self.demanded.push(name);
         self.watch();
+    }
+
+    /// Makes room: a service that nobody offers was probably misspelt.
+    fn forget_one(&mut self) -> bool {
+        let is_offered = |name: &Arc<str>| {
+            self.observed.get(&demanded_query(name)).is_none_or(|observed| *observed != Observed::default())
+        };
+        let position = self.demanded.iter().position(|name| !is_offered(name));
+        position.map(|position| self.demanded.remove(position)).is_some()
     }
 
     /// Starts and stops watches until there is one for each query.
@@ -252,7 +128,9 @@ impl Control {
             Source::Consul(query) => Some(query.clone()),
             Source::Static(_) => None,
         });
-        let demanded = self.demanded.iter().map(|name| Query { service: name.to_string(), ..Query::default() });
+        let is_allowed = |name: &Arc<str>| allows(&self.config, name);
+        self.demanded.retain(is_allowed);
+        let demanded = self.demanded.iter().map(demanded_query);
         let wanted: Vec<Query> = declared.chain(demanded).collect();
         self.watches.retain(|query, watch| {
             let stays = wanted.contains(query);
@@ -264,8 +142,11 @@ impl Control {
             stays
         });
         let Some(client) = &self.client else { return };
+        let is_crowd = wanted.len() > CROWD;
         for query in wanted {
             let consul = &self.config.consul;
+            let mut random = Random::new();
+            let delay = if is_crowd { CROWD_STARTS_WITHIN.mul_f64(random.share()) } else { Duration::ZERO };
             let watch = Watch {
                 query: Query {
                     datacenter: query.datacenter.clone().or_else(|| consul.datacenter.clone()),
@@ -275,60 +156,73 @@ impl Control {
                 connections: Arc::clone(self.status.connections()),
                 consistency: consul.consistency,
                 wait: consul.wait,
-                guard: consul.guard.clone(),
+                max_stale: consul.max_stale,
+                guard: Guard::new(consul.guard.clone()),
                 status: Arc::clone(&self.status),
                 news: self.news.clone(),
-                random: Random::new(),
+                random,
+                delay,
                 key: query.clone(),
             };
             self.watches.entry(query).or_insert_with(|| tokio::spawn(watch.run()));
         }
     }
 
-    /// Looks names up, off this task.
-    fn resolve(&self, resolved: &mpsc::UnboundedSender<(String, Vec<SocketAddr>)>, only_new: bool) {
-        let names = names(&self.inputs());
-        for name in names.into_iter().filter(|name| !only_new || !self.addresses.contains_key(name)) {
-            let resolved = resolved.clone();
-            tokio::spawn(async move {
-                let found = tokio::net::lookup_host((name.as_str(), 0)).await.map(Vec::from_iter);
-                match found {
-                    Ok(mut addresses) => {
-                        addresses.sort();
-                        addresses.dedup();
-                        let _ = resolved.send((name, addresses));
-                    }
-                    Err(error) => warn!(host = %name, %error, "an instance's host name has no address"),
-                }
-            });
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            config: &self.config,
+            observed: &self.observed,
+            addresses: self.names.addresses(),
+            demanded: &self.demanded,
         }
     }
 
-    fn inputs(&self) -> Inputs<'_> {
-        Inputs { config: &self.config, observed: &self.observed, addresses: &self.addresses, demanded: &self.demanded }
-    }
-
     /// Assembles, and publishes what is news.
-    fn publish(&mut self) -> channel::Receiver<Arc<Mesh>> {
-        let previous = self.mesh.as_ref().map(|sender| Arc::clone(&sender.borrow()));
-        let assembled = assemble(&self.inputs(), previous.as_deref(), Instant::now());
+    fn publish(&mut self) {
+        let previous = Arc::clone(&self.mesh.borrow());
+        let assembled = assemble(&self.inputs(), Some(&previous), Instant::now());
         for (upstream, change) in &assembled.transitions {
             let (from, to, cause) = (change.from.as_str(), change.to.as_str(), change.cause);
             info!(target: "lictor::event", kind = "breaker_changed", %upstream, from, to, cause, "the circuit breaker changed");
         }
-        match (&self.mesh, &previous) {
-            (Some(sender), Some(previous)) => {
-                if is_news(previous, &assembled.mesh) {
-                    sender.send_replace(Arc::new(assembled.mesh));
-                }
-                sender.subscribe()
-            }
-            _ => {
-                let sender = channel::Sender::new(Arc::new(assembled.mesh));
-                let receiver = sender.subscribe();
-                self.mesh = Some(sender);
-                receiver
-            }
+        if !is_news(&previous, &assembled.mesh) {
+            return;
         }
+        let next = Arc::new(assembled.mesh);
+        self.mesh.send_replace(Arc::clone(&next));
+        for (name, upstream) in &next.upstreams {
+            tell_of(upstream, previous.upstreams.get(name));
+        }
+    }
+}
+
+fn demanded_query(name: &Arc<str>) -> Query {
+    Query { service: name.to_string(), ..Query::default() }
+}
+
+/// Whether the forward proxy may call it.
+fn allows(config: &Config, name: &str) -> bool {
+    config.outbound.proxy.is_some() && Forward { allow: config.outbound.allow.clone() }.allows(name)
+}
+
+/// Says what changed in a list of endpoints.
+fn tell_of(upstream: &Arc<Upstream>, earlier: Option<&Arc<Upstream>>) {
+    if earlier.is_some_and(|earlier| Arc::ptr_eq(earlier, upstream)) {
+        return;
+    }
+    let before = earlier.map(|earlier| &*earlier.endpoints).unwrap_or_default();
+    let is_in = |list: &[Arc<Endpoint>], key: &EndpointKey| list.binary_search_by(|other| other.key.cmp(key)).is_ok();
+    let added = upstream.endpoints.iter().filter(|endpoint| !is_in(before, &endpoint.key)).count();
+    let removed = before.iter().filter(|endpoint| !is_in(&upstream.endpoints, &endpoint.key)).count();
+    if added + removed > 0 {
+        info!(
+            target: "lictor::event",
+            kind = "endpoints_changed",
+            upstream = %upstream.name,
+            added,
+            removed,
+            endpoints = upstream.endpoints.len(),
+            "the endpoints of an upstream changed"
+        );
     }
 }

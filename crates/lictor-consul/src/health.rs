@@ -106,7 +106,7 @@ fn one() -> i64 {
 #[serde(rename_all = "PascalCase")]
 struct Check {
     #[serde(rename = "CheckID", default)]
-    check_id: String,
+    id: String,
     #[serde(default)]
     status: String,
     #[serde(default)]
@@ -117,7 +117,7 @@ struct Check {
 
 impl Check {
     fn condition(&self) -> Condition {
-        let is_maintenance = self.check_id == "_node_maintenance" || self.check_id.starts_with("_service_maintenance:");
+        let is_maintenance = self.id == "_node_maintenance" || self.id.starts_with("_service_maintenance:");
         match self.status.as_str() {
             "critical" if is_maintenance => Condition::Maintenance,
             // A check that ran says what it saw; one that has not yet run says nothing.

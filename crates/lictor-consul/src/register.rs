@@ -1,21 +1,26 @@
 //! Our own registration: put there, watched, put there again when the agent forgets it, taken away at the end.
 //!
-//! States: registering -> registered -> (maintenance) -> deregistered. The watch is the agent's hash-blocking endpoint
-//! for one service (Consul: "Hash-based Blocking Queries"), which tells of a loss at once; a slower comparison every
-//! minute catches what it misses. Re-registering is idempotent and keeps check states.
+//! States: registering -> registered (or critical, as its checks say) -> maintenance -> deregistered. The watch is the
+//! agent's hash-blocking endpoint for one service (Consul: "Hash-based Blocking Queries"), which tells of a loss at
+//! once; a slower comparison every minute catches what it misses. Registering again is idempotent and keeps the states
+//! of checks.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lictor_config::{App, Check, Registration};
-use serde::Deserialize;
-use serde_json::{Value as Json, json};
-use tokio::sync::watch;
+use lictor_config::{Check, Registration};
+use lictor_core::Secret;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
+use crate::blocking::Throttle;
 use crate::client::{Client, Connection, ConsulError, encode};
+use crate::definition::{Comparison, Definition, HeldCheck, OWN_MAINTENANCE, Place};
+use crate::health::Instance;
+use crate::heartbeat::Heartbeat;
 use crate::probe::probe;
 use crate::random::Random;
 use crate::status::{RegistrationState, Status};
@@ -26,7 +31,13 @@ const WATCH: Duration = Duration::from_secs(60);
 /// An application that does not answer for this long is registered all the same: its checks tell.
 const PROBE_FOR: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const DENIED_PAUSE: Duration = Duration::from_secs(10);
+/// Once nobody is told about us, callers get this long to finish what they were about to send.
+const LAST_CALLS: Duration = Duration::from_millis(300);
+const DEREGISTER: Duration = Duration::from_secs(5);
+/// How much longer than asked for leaving may take.
+const LEAVE_SLACK: Duration = Duration::from_secs(2);
 
 /// Where the registration wants to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,195 +53,195 @@ pub(crate) enum Wish {
 /// Who is registered, and where.
 #[derive(Debug)]
 pub(crate) struct Registrar {
-    pub(crate) service: String,
-    pub(crate) registration: Registration,
-    pub(crate) app: App,
-    pub(crate) client: Arc<Client>,
-    pub(crate) status: Arc<Status>,
+    definition: Arc<Definition>,
+    client: Arc<Client>,
+    status: Arc<Status>,
+    maintenance: Mutex<Maintenance>,
+    registered: Arc<Notify>,
+}
+
+/// Whether we want to be out of circulation.
+#[derive(Debug, Default)]
+struct Maintenance {
+    /// Why, while we want to.
+    reason: Option<String>,
+    /// The agent has not taken it yet.
+    is_untold: bool,
 }
 
 impl Registrar {
+    pub(crate) fn new(definition: Definition, client: Arc<Client>, status: Arc<Status>) -> Self {
+        let (maintenance, registered) = (Mutex::default(), Arc::default());
+        Self { definition: Arc::new(definition), client, status, maintenance, registered }
+    }
+
     /// Keeps the registration for as long as it is wished for.
     pub(crate) async fn run(self: Arc<Self>, mut wish: watch::Receiver<Wish>) {
         if wish.wait_for(|wish| *wish != Wish::Wait).await.is_err() {
             return;
         }
-        let beats = tokio::spawn(Arc::clone(&self).beat());
+        let heartbeat = Heartbeat::new(&self.definition, &self.client, &self.status);
+        let beats = heartbeat.run(Arc::clone(&self.registered));
         tokio::select! {
             biased;
             _ = wish.wait_for(|wish| *wish == Wish::Leaving) => (),
             () = self.keep() => (),
+            () = beats => (),
         }
-        beats.abort();
     }
 
     async fn keep(&self) {
         let mut connection = self.connection();
         let mut random = Random::new();
-        let mut cause = None;
+        let mut cause: Option<&'static str> = None;
+        // Somebody who undoes it again and again is not fought at full speed.
+        let mut throttle = Throttle::new(5.0, 0.2, Instant::now());
         loop {
-            let body = self.body(&connection, self.is_app_up().await);
-            let mut pause = FIRST_PAUSE;
-            while let Err(error) = self.register(&mut connection, &body).await {
+            tokio::time::sleep(throttle.take(Instant::now())).await;
+            let token = self.client.token();
+            let mut is_up = self.is_app_up(cause.is_none()).await;
+            let mut pauses = Pauses::new();
+            while let Err(error) = self.register(&mut connection, is_up).await {
                 self.status.registration_failed(&error);
-                if error.is_denied() {
-                    self.client.reload_token();
-                    pause = Duration::from_secs(10);
-                }
                 debug!(%error, "not registered yet");
-                tokio::time::sleep(pause.mul_f64(0.75 + random.share() / 2.0)).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                self.pause(&error, &mut pauses, &mut random).await;
+                is_up = self.is_app_up(false).await;
             }
-            self.status.registration(RegistrationState::Registered);
-            match cause {
-                None => {
-                    info!(target: "lictor::event", kind = "registered", id = %self.registration.id, "registered in Consul");
-                }
-                Some(cause) => {
-                    self.status.reregistered(cause);
-                    warn!(target: "lictor::event", kind = "reregistered", cause, id = %self.registration.id, "registered in Consul again");
-                }
-            }
-            cause = Some(self.watch(&mut connection, &mut random).await);
+            self.announce(cause);
+            cause = Some(self.watch(&mut connection, token.as_ref(), &mut random).await);
             self.status.registration(RegistrationState::Registering);
         }
     }
 
-    async fn register(&self, connection: &mut Connection, body: &Json) -> Result<(), ConsulError> {
-        let body = Bytes::from(body.to_string());
-        connection.put("/v1/agent/service/register", &[], body, CALL).await.map(drop)
+    fn announce(&self, cause: Option<&'static str>) {
+        let id = &self.definition.registration.id;
+        let is_out = self.maintenance.lock().reason.is_some();
+        self.status.registration(if is_out { RegistrationState::Maintenance } else { RegistrationState::Registered });
+        self.status.registration_well();
+        self.registered.notify_one();
+        match cause {
+            None => info!(target: "lictor::event", kind = "registered", %id, "registered in Consul"),
+            Some(cause) => {
+                self.status.reregistered(cause);
+                warn!(target: "lictor::event", kind = "reregistered", cause, %id, "registered in Consul again");
+            }
+        }
+    }
+
+    /// Registers, so that checks and maintenance are what we want too.
+    async fn register(&self, connection: &mut Connection, is_up: bool) -> Result<(), ConsulError> {
+        let held = self.held_checks(connection).await?.unwrap_or_default();
+        let wanted = self.maintenance.lock().reason.clone();
+        // Honest from the first moment: an application that has just answered is not critical until the first run.
+        let status = if is_up && wanted.is_none() { "passing" } else { "critical" };
+        let body = Bytes::from(self.definition.body(self.place(connection), status).to_string());
+        // Checks that an earlier version of us left would fail for ever. Replacing drops maintenance too.
+        let replace: &[(&str, &str)] = if held.has_foreign { &[("replace-existing-checks", "true")] } else { &[] };
+        connection.put("/v1/agent/service/register", replace, body, CALL).await?;
+        // What a person began stays; what lictor began and does not want any more (a predecessor that was killed
+        // while it drained) ends.
+        let wanted = wanted.or_else(|| held.maintenance.clone().filter(|_| !held.is_own_maintenance()));
+        if wanted.is_some() || held.maintenance.is_some() {
+            self.set_maintenance(connection, wanted.as_deref()).await?;
+        }
+        self.maintenance.lock().is_untold = false;
+        Ok(())
+    }
+
+    /// The agent's checks for our id; `None` where it does not say.
+    async fn held_checks(&self, connection: &mut Connection) -> Result<Option<Comparison>, ConsulError> {
+        let id = self.definition.registration.id.replace('\\', "\\\\").replace('"', "\\\"");
+        let filter = format!("ServiceID == \"{id}\"");
+        match connection.get("/v1/agent/checks", &[("filter", &filter)], CALL).await {
+            Ok(answer) => {
+                let held = serde_json::from_slice::<HashMap<String, HeldCheck>>(&answer.body).unwrap_or_default();
+                let held: Vec<HeldCheck> = held.into_values().collect();
+                Ok(Some(self.definition.compare(&held)))
+            }
+            Err(ConsulError::Status { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns why the registration has to be made again.
-    async fn watch(&self, connection: &mut Connection, random: &mut Random) -> &'static str {
-        let path = format!("/v1/agent/service/{}", encode(&self.registration.id));
+    async fn watch(&self, connection: &mut Connection, token: Option<&Secret>, random: &mut Random) -> &'static str {
+        let path = format!("/v1/agent/service/{}", encode(&self.definition.registration.id));
+        let wait = format!("{}s", WATCH.as_secs());
         let mut hash = String::new();
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::new();
         let mut is_back = false;
+        let mut looked = Instant::now();
         loop {
             // After a loss of the connection the first look does not block: the agent may have forgotten us.
-            let wait = format!("{}s", WATCH.as_secs());
             let blocking = [("hash", hash.as_str()), ("wait", wait.as_str())];
             let blocks = !hash.is_empty() && !is_back;
             let query = if blocks { &blocking[..] } else { &[] };
             let asked = Instant::now();
-            let answer = connection.get(&path, query, WATCH + WATCH / 16 + Duration::from_secs(8)).await;
-            match answer {
-                Ok(answer) => {
-                    if self.has_drifted(&answer.body) {
-                        return "drift";
-                    }
-                    (pause, is_back) = (FIRST_PAUSE, false);
-                    self.status.registration(RegistrationState::Registered);
-                    let next = answer.headers.get("x-consul-contenthash").and_then(|hash| hash.to_str().ok());
-                    hash = next.unwrap_or_default().to_owned();
-                    // An agent that does not block here is asked now and then instead.
-                    if hash.is_empty() {
-                        tokio::time::sleep(Duration::from_secs(5)).await;
-                    } else if blocks && asked.elapsed() < Duration::from_millis(50) {
-                        tokio::time::sleep(Duration::from_millis(500)).await;
-                    }
-                }
+            let answer = match connection.get(&path, query, WATCH + WATCH / 16 + Duration::from_secs(8)).await {
+                Ok(answer) => answer,
                 Err(ConsulError::Status { code: 404, .. }) => return "forgotten",
                 Err(error) => {
-                    if error.is_denied() {
-                        self.client.reload_token();
-                        pause = Duration::from_secs(10);
-                    }
                     self.status.registration_failed(&error);
                     is_back = true;
-                    tokio::time::sleep(pause.mul_f64(0.75 + random.share() / 2.0)).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    self.pause(&error, &mut pauses, random).await;
+                    continue;
+                }
+            };
+            if self.definition.has_drifted(&answer.body, self.place(connection)) {
+                return "drift";
+            }
+            (pauses, is_back) = (Pauses::new(), false);
+            self.status.registration_well();
+            self.tell_maintenance(connection).await;
+            if looked.elapsed() >= WATCH {
+                looked = Instant::now();
+                self.client.reload_token();
+                if matches!(self.held_checks(connection).await, Ok(Some(held)) if held.lacks_ours) {
+                    return "drift";
                 }
             }
+            // The agent syncs a service with the token that it was registered with.
+            if self.client.token().as_ref() != token {
+                return "token";
+            }
+            let next = answer.headers.get("x-consul-contenthash").and_then(|hash| hash.to_str().ok());
+            hash = next.unwrap_or_default().to_owned();
+            // An agent that does not block here is asked now and then instead.
+            if hash.is_empty() {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            } else if blocks && asked.elapsed() < Duration::from_millis(50) {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
         }
     }
 
-    /// Whether what the agent holds is not what we said. Addresses that Consul adds by itself do not count.
-    fn has_drifted(&self, body: &[u8]) -> bool {
-        let Ok(held) = serde_json::from_slice::<Held>(body) else { return false };
-        let ours = &self.registration;
-        let weights = held.weights.unwrap_or(HeldWeights { passing: 1, warning: 1 });
-        held.service != self.service
-            || held.port != ours.port
-            || held.tags.unwrap_or_default() != ours.tags
-            || held.meta.unwrap_or_default() != ours.meta
-            || (weights.passing, weights.warning) != (ours.weight_passing, ours.weight_warning)
-            || ours.address.as_ref().is_some_and(|address| *address != held.address)
-    }
-
-    /// The registration, with the fields that Consul 1.8 knows: an unknown field is refused.
-    fn body(&self, connection: &Connection, is_up: bool) -> Json {
-        let ours = &self.registration;
-        let mut body = json!({
-            "ID": ours.id,
-            "Name": self.service,
-            "Port": ours.port,
-            "Tags": ours.tags,
-            "Meta": ours.meta,
-            "Weights": { "Passing": ours.weight_passing, "Warning": ours.weight_warning },
-            "EnableTagOverride": false,
-        });
-        let outside = connection.local().filter(|ip| !self.client.is_local() && !ip.is_loopback());
-        let address = ours.address.clone().or_else(|| outside.map(|ip| ip.to_string()));
-        if let Some(address) = &address {
-            body["Address"] = json!(address);
-        }
-        let host = if self.client.is_local() {
-            "127.0.0.1".to_owned()
+    async fn pause(&self, error: &ConsulError, pauses: &mut Pauses, random: &mut Random) {
+        let pause = if error.is_denied() {
+            self.client.reload_token();
+            DENIED_PAUSE
+        } else if matches!(error, ConsulError::Status { code: 400, .. }) {
+            DENIED_PAUSE // it will not like it better soon
         } else {
-            address.unwrap_or_else(|| "127.0.0.1".to_owned())
+            pauses.next()
         };
-        let target = match self.app.address {
-            Some(app) if self.client.is_local() => SocketAddr::new(reachable(app.ip()), app.port()).to_string(),
-            _ => format!("{host}:{}", ours.port),
-        };
-        let checks = ours.checks.iter().enumerate().map(|(index, check)| self.check(index, check, &target, is_up));
-        body["Checks"] = Json::Array(checks.collect());
-        body
+        tokio::time::sleep(pause.mul_f64(0.75 + random.share() / 2.0)).await;
     }
 
-    fn check(&self, index: usize, check: &Check, target: &str, is_up: bool) -> Json {
-        let after = format!("{}s", self.registration.deregister_after.as_secs());
-        // Honest from the first moment: an application that has just answered is not critical until the first run.
-        let status = if is_up { "passing" } else { "critical" };
-        let (mut body, kind) = match check {
-            Check::Http { target: path, interval, timeout } => {
-                let url = if path.starts_with('/') { format!("http://{target}{path}") } else { path.clone() };
-                (json!({ "HTTP": url, "Method": "GET", "Interval": go(*interval), "Timeout": go(*timeout) }), "http")
-            }
-            Check::Tcp { interval, timeout } => {
-                (json!({ "TCP": target, "Interval": go(*interval), "Timeout": go(*timeout) }), "tcp")
-            }
-            Check::Grpc { service, interval, timeout } => {
-                let target = if service.is_empty() { target.to_owned() } else { format!("{target}/{service}") };
-                (json!({ "GRPC": target, "Interval": go(*interval), "Timeout": go(*timeout) }), "grpc")
-            }
-            Check::Ttl { ttl, .. } => (json!({ "TTL": go(*ttl) }), "ttl"),
-        };
-        body["CheckID"] = json!(self.check_id(index));
-        body["Name"] = json!(format!("{} {kind}", self.service));
-        body["Status"] = json!(status);
-        body["DeregisterCriticalServiceAfter"] = json!(after);
-        body
-    }
-
-    fn check_id(&self, index: usize) -> String {
-        format!("{}:{}", self.registration.id, index + 1)
-    }
-
-    /// Waits until the application answers, for a while.
-    async fn is_app_up(&self) -> bool {
-        let Some(app) = self.app.address else { return true };
-        let path = self.registration.checks.iter().find_map(|check| match check {
+    /// Whether the application answers; at the start it is waited for, for a while.
+    async fn is_app_up(&self, waits: bool) -> bool {
+        let Some(app) = self.definition.app.address else { return true };
+        let path = self.definition.registration.checks.iter().find_map(|check| match check {
             Check::Http { target, .. } if target.starts_with('/') => Some(target.as_str()),
             Check::Ttl { probe, .. } => probe.as_deref(),
-            _ => None,
+            Check::Http { .. } | Check::Tcp { .. } | Check::Grpc { .. } => None,
         });
         let until = Instant::now() + PROBE_FOR;
         loop {
             if probe(app, path, Duration::from_secs(1)).await.is_ok() {
                 return true;
+            }
+            if !waits {
+                return false;
             }
             if Instant::now() >= until {
                 warn!(address = %app, "the application does not answer yet; it is registered as critical");
@@ -240,108 +251,126 @@ impl Registrar {
         }
     }
 
-    /// Beats TTL checks from a local probe of the application, every third of the shortest.
-    async fn beat(self: Arc<Self>) {
-        let beats: Vec<(String, Duration, Option<String>)> = self
-            .registration
-            .checks
-            .iter()
-            .enumerate()
-            .filter_map(|(index, check)| match check {
-                Check::Ttl { ttl, probe } => Some((self.check_id(index), *ttl, probe.clone())),
-                _ => None,
-            })
-            .collect();
-        let (Some(app), Some(shortest)) = (self.app.address, beats.iter().map(|(_, ttl, _)| *ttl).min()) else {
-            return;
+    /// Takes the instance out of, or back into, circulation, and remembers it for when the agent forgets or is away.
+    pub(crate) async fn maintain(&self, reason: Option<&str>) -> Result<(), ConsulError> {
+        let reason = reason.map(|reason| format!("{OWN_MAINTENANCE}{reason}"));
+        *self.maintenance.lock() = Maintenance { reason: reason.clone(), is_untold: true };
+        self.set_maintenance(&mut self.connection(), reason.as_deref()).await?;
+        self.maintenance.lock().is_untold = false;
+        Ok(())
+    }
+
+    /// Says what could not be said before.
+    async fn tell_maintenance(&self, connection: &mut Connection) {
+        let untold = {
+            let maintenance = self.maintenance.lock();
+            maintenance.is_untold.then(|| maintenance.reason.clone())
         };
+        let Some(reason) = untold else { return };
+        match self.set_maintenance(connection, reason.as_deref()).await {
+            Ok(()) => self.maintenance.lock().is_untold = false,
+            Err(error) => debug!(%error, "the agent was not told of the maintenance"),
+        }
+    }
+
+    async fn set_maintenance(&self, connection: &mut Connection, reason: Option<&str>) -> Result<(), ConsulError> {
+        let path = format!("/v1/agent/service/maintenance/{}", encode(&self.definition.registration.id));
+        let query =
+            [("enable", if reason.is_some() { "true" } else { "false" }), ("reason", reason.unwrap_or_default())];
+        connection.put(&path, &query, Bytes::new(), Duration::from_secs(2)).await?;
+        let is_out = reason.is_some();
+        self.status.checked(if is_out { RegistrationState::Maintenance } else { RegistrationState::Registered });
+        Ok(())
+    }
+
+    /// Leaves: out of circulation, then, once nobody is told about us or `at_most` has passed, out of Consul.
+    pub(crate) async fn leave(&self, at_most: Duration) {
+        let started = Instant::now();
+        if !at_most.is_zero() {
+            match tokio::time::timeout(at_most, self.drain()).await {
+                Ok(Ok(())) => tokio::time::sleep(LAST_CALLS.min(at_most.saturating_sub(started.elapsed()))).await,
+                Ok(Err(error)) => warn!(%error, "Consul could not be told that this instance is leaving"),
+                Err(_) => warn!(?at_most, "this instance is still listed after the drain delay"),
+            }
+        }
+        let Registration { id, deregister_after: after, .. } = &self.definition.registration;
+        let left = (at_most + LEAVE_SLACK).saturating_sub(started.elapsed()).min(DEREGISTER);
+        match self.deregister(left).await {
+            Ok(()) => {
+                self.status.registration(RegistrationState::Deregistered);
+                info!(target: "lictor::event", kind = "deregistered", %id, "deregistered from Consul");
+            }
+            Err(error) => {
+                warn!(%error, ?after, "not deregistered; Consul removes the instance when its checks have failed for long enough");
+            }
+        }
+    }
+
+    /// Begins maintenance and waits until nobody is told about us any more.
+    async fn drain(&self) -> Result<(), ConsulError> {
+        match self.maintain(Some("draining")).await {
+            Ok(()) => (),
+            Err(ConsulError::Status { code: 404, .. }) => return Ok(()), // it was not there
+            Err(error) => return Err(error),
+        }
         let mut connection = self.connection();
-        let mut tick = tokio::time::interval(shortest / 3);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let path = format!("/v1/health/service/{}", encode(&self.definition.service));
+        let mut index = None::<u64>;
         loop {
-            tick.tick().await;
-            for (id, _, path) in &beats {
-                let (status, output) = match probe(app, path.as_deref(), shortest / 3).await {
-                    Ok(output) => ("passing", output),
-                    Err(output) => ("critical", output),
-                };
-                let body = Bytes::from(json!({ "Status": status, "Output": output }).to_string());
-                let path = format!("/v1/agent/check/update/{}", encode(id));
-                if let Err(error) = connection.put(&path, &[], body, CALL).await {
-                    debug!(%error, check = %id, "the beat was not taken"); // the watch repairs the registration
+            let shown = index.unwrap_or_default().to_string();
+            let blocking = [("passing", ""), ("stale", ""), ("index", shown.as_str()), ("wait", "1s")];
+            let query = if index.is_some() { &blocking[..] } else { &blocking[..2] };
+            match connection.get(&path, query, Duration::from_secs(9)).await {
+                Ok(answer) => {
+                    let instances = crate::health::parse(&answer.body);
+                    let ours = &self.definition.registration;
+                    let is_ours = |instance: &Instance| instance.id == ours.id && instance.port == ours.port;
+                    if instances.is_ok_and(|instances| !instances.iter().any(is_ours)) {
+                        return Ok(());
+                    }
+                    index = answer.index();
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error @ ConsulError::Unreachable(_)) => return Err(error),
+                Err(_) => {
+                    index = None;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
         }
     }
 
-    /// Takes the instance out of, or back into, circulation.
-    pub(crate) async fn maintain(&self, is_on: bool, reason: &str) -> Result<(), ConsulError> {
-        let path = format!("/v1/agent/service/maintenance/{}", encode(&self.registration.id));
-        let query = [("enable", if is_on { "true" } else { "false" }), ("reason", reason)];
-        self.connection().put(&path, &query, Bytes::new(), Duration::from_secs(2)).await?;
-        let state = if is_on { RegistrationState::Maintenance } else { RegistrationState::Registered };
-        self.status.registration(state);
-        Ok(())
-    }
-
-    /// Waits until nobody is told about us any more.
-    pub(crate) async fn gone(&self) -> Result<(), ConsulError> {
-        let mut connection = self.connection();
-        let path = format!("/v1/health/service/{}", encode(&self.service));
-        let mut index = None::<u64>;
-        loop {
-            let shown = index.unwrap_or_default().to_string();
-            let blocking = [("passing", ""), ("index", shown.as_str()), ("wait", "5s")];
-            let query = if index.is_some() { &blocking[..] } else { &blocking[..1] };
-            let answer = connection.get(&path, query, Duration::from_secs(10)).await?;
-            let instances =
-                crate::health::parse(&answer.body).map_err(|error| ConsulError::Decode(error.to_string()))?;
-            if !instances.iter().any(|instance| instance.id == self.registration.id) {
-                return Ok(());
-            }
-            index = answer.index();
-        }
-    }
-
-    pub(crate) async fn deregister(&self) -> Result<(), ConsulError> {
-        let path = format!("/v1/agent/service/deregister/{}", encode(&self.registration.id));
-        match self.connection().put(&path, &[], Bytes::new(), Duration::from_secs(5)).await {
-            Ok(_) => Ok(()),
-            // With ACLs an unknown id is an error: then it is gone already.
+    async fn deregister(&self, at_most: Duration) -> Result<(), ConsulError> {
+        let path = format!("/v1/agent/service/deregister/{}", encode(&self.definition.registration.id));
+        match self.connection().put(&path, &[], Bytes::new(), at_most).await {
+            // An unknown id is an error with ACLs, and in newer versions: then it is gone already.
+            Err(ConsulError::Status { code: 404, .. }) => Ok(()),
             Err(ConsulError::Status { text, .. }) if text.contains("Unknown service") => Ok(()),
-            Err(error) => Err(error),
+            answer => answer.map(drop),
         }
     }
 
     fn connection(&self) -> Connection {
         Connection::new(&self.client, self.status.connections())
     }
+
+    fn place(&self, connection: &Connection) -> Place {
+        Place { is_agent_local: self.client.is_local(), seen_as: connection.local() }
+    }
 }
 
-fn reachable(ip: std::net::IpAddr) -> std::net::IpAddr {
-    if ip.is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { ip }
-}
+/// Ever longer ones, up to a bound.
+#[derive(Debug)]
+struct Pauses(Duration);
 
-/// A duration as Go writes it.
-fn go(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
-}
+impl Pauses {
+    fn new() -> Self {
+        Self(FIRST_PAUSE)
+    }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Held {
-    service: String,
-    #[serde(default)]
-    address: String,
-    port: u16,
-    tags: Option<Vec<String>>,
-    meta: Option<std::collections::BTreeMap<String, String>>,
-    weights: Option<HeldWeights>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct HeldWeights {
-    passing: u32,
-    warning: u32,
+    fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lictor_config::Query;
 use parking_lot::Mutex;
@@ -22,21 +22,50 @@ pub struct Status {
 #[derive(Debug, Default)]
 struct State {
     address: Option<String>,
+    version: Option<String>,
     is_up: Option<bool>,
     watches: BTreeMap<Query, WatchState>,
     registration: RegistrationState,
-    registration_error: Option<String>,
+    registering: Source,
     reregistrations: BTreeMap<&'static str, u64>,
     errors: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Default)]
 struct WatchState {
+    source: Source,
     index: u64,
     answered: Option<Instant>,
+    behind: Option<Duration>,
     instances: usize,
     errors: u64,
-    last_error: Option<String>,
+}
+
+/// How one line to Consul does: a watch, or the registration.
+#[derive(Debug, Default)]
+struct Source {
+    is_used: bool,
+    last_error: Option<ConsulError>,
+}
+
+impl Source {
+    /// True when it is well again.
+    fn succeed(&mut self) -> bool {
+        self.is_used = true;
+        self.last_error.take().is_some()
+    }
+
+    /// True when it is another kind of failure than before.
+    fn fail(&mut self, error: &ConsulError) -> bool {
+        self.is_used = true;
+        let is_new = self.last_error.as_ref().is_none_or(|last| last.kind() != error.kind());
+        self.last_error = Some(error.clone());
+        is_new
+    }
+
+    fn is_out(&self) -> bool {
+        self.last_error.as_ref().is_some_and(ConsulError::is_outage)
+    }
 }
 
 /// How our own registration stands.
@@ -50,6 +79,8 @@ pub enum RegistrationState {
     Registering,
     /// There.
     Registered,
+    /// There, but some check fails.
+    Critical,
     /// There, but taken out.
     Maintenance,
     /// Gone, as we wanted.
@@ -57,12 +88,21 @@ pub enum RegistrationState {
 }
 
 impl RegistrationState {
+    /// All of them, for labels.
+    pub const ALL: [Self; 6] =
+        [Self::Off, Self::Registering, Self::Registered, Self::Critical, Self::Maintenance, Self::Deregistered];
+
+    fn is_there(self) -> bool {
+        matches!(self, Self::Registered | Self::Critical | Self::Maintenance)
+    }
+
     /// The word for labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Off => "off",
             Self::Registering => "registering",
             Self::Registered => "registered",
+            Self::Critical => "critical",
             Self::Maintenance => "maintenance",
             Self::Deregistered => "deregistered",
         }
@@ -74,7 +114,9 @@ impl RegistrationState {
 pub struct Snapshot {
     /// The agent's address; `None` without Consul.
     pub address: Option<String>,
-    /// Whether the last call went well; `None` before the first.
+    /// Consul's version, where the token may read it.
+    pub version: Option<String>,
+    /// False when nothing that we ask of it works; `None` before the first answer.
     pub up: Option<bool>,
     /// Connections to the agent.
     pub connections: usize,
@@ -101,6 +143,8 @@ pub struct WatchSnapshot {
     pub index: u64,
     /// Since the last good answer.
     pub age_ms: Option<u64>,
+    /// How far the server that gave it was behind its leader, where it says so.
+    pub behind_ms: Option<u64>,
     /// In that answer.
     pub instances: usize,
     /// So far.
@@ -124,16 +168,18 @@ impl Status {
             query: describe(query),
             index: watch.index,
             age_ms: watch.answered.map(|at| at.elapsed().as_millis() as u64),
+            behind_ms: watch.behind.map(|behind| behind.as_millis() as u64),
             instances: watch.instances,
             errors: watch.errors,
-            last_error: watch.last_error.clone(),
+            last_error: watch.source.last_error.as_ref().map(ToString::to_string),
         });
         Snapshot {
             address: state.address.clone(),
+            version: state.version.clone(),
             up: state.is_up,
             connections: self.connections.load(Relaxed),
             registration: state.registration,
-            registration_error: state.registration_error.clone(),
+            registration_error: state.registering.last_error.as_ref().map(ToString::to_string),
             reregistrations: state.reregistrations.clone(),
             errors: state.errors.clone(),
             watches: watches.collect(),
@@ -144,39 +190,62 @@ impl Status {
         &self.connections
     }
 
-    pub(crate) fn answered(&self, query: &Query, index: u64, instances: usize) {
+    pub(crate) fn identified(&self, version: Option<String>) {
+        self.state.lock().version = version;
+    }
+
+    pub(crate) fn answered(&self, query: &Query, index: u64, instances: usize, behind: Option<Duration>) {
         let mut state = self.state.lock();
-        state.up();
         let watch = state.watches.entry(query.clone()).or_default();
-        *watch =
-            WatchState { index, answered: Some(Instant::now()), instances, errors: watch.errors, last_error: None };
+        watch.source.succeed();
+        (watch.index, watch.instances, watch.behind) = (index, instances, behind);
+        watch.answered = Some(Instant::now());
+        state.settle();
     }
 
     pub(crate) fn failed(&self, query: &Query, error: &ConsulError) {
         let mut state = self.state.lock();
-        state.down(error);
+        *state.errors.entry(error.kind()).or_default() += 1;
         let watch = state.watches.entry(query.clone()).or_default();
         watch.errors += 1;
-        watch.last_error = Some(error.to_string());
+        let is_new = watch.source.fail(error);
+        if is_new && !error.is_outage() {
+            warn!(target: "lictor::event", kind = "watch_refused", service = %query.service, %error, "Consul refuses a query; the last endpoints stay in use");
+        }
+        state.settle();
     }
 
     pub(crate) fn forget(&self, query: &Query) {
-        self.state.lock().watches.remove(query);
+        let mut state = self.state.lock();
+        state.watches.remove(query);
     }
 
     pub(crate) fn registration(&self, registration: RegistrationState) {
+        self.state.lock().registration = registration;
+    }
+
+    /// What the agent says of our checks; it does not change whether we are registered.
+    pub(crate) fn checked(&self, seen: RegistrationState) {
         let mut state = self.state.lock();
-        if !matches!(registration, RegistrationState::Registering) {
-            state.up();
+        if state.registration.is_there() {
+            state.registration = seen;
         }
-        state.registration = registration;
-        state.registration_error = None;
+    }
+
+    pub(crate) fn registration_well(&self) {
+        let mut state = self.state.lock();
+        state.registering.succeed();
+        state.settle();
     }
 
     pub(crate) fn registration_failed(&self, error: &ConsulError) {
         let mut state = self.state.lock();
-        state.down(error);
-        state.registration_error = Some(error.to_string());
+        *state.errors.entry(error.kind()).or_default() += 1;
+        let is_new = state.registering.fail(error);
+        if is_new && !error.is_outage() {
+            warn!(target: "lictor::event", kind = "registration_refused", %error, "Consul refuses the registration; it is tried again");
+        }
+        state.settle();
     }
 
     pub(crate) fn reregistered(&self, cause: &'static str) {
@@ -185,19 +254,19 @@ impl Status {
 }
 
 impl State {
-    fn up(&mut self) {
-        if self.is_up == Some(false) {
+    /// Consul is lost when nothing that we ask of it works, and back when something does.
+    fn settle(&mut self) {
+        let sources = || self.watches.values().map(|watch| &watch.source).chain([&self.registering]);
+        let is_up = sources().any(|source| source.is_used && !source.is_out());
+        if self.is_up == Some(false) && is_up {
             info!(target: "lictor::event", kind = "consul_back", "Consul answers again");
         }
-        self.is_up = Some(true);
-    }
-
-    fn down(&mut self, error: &ConsulError) {
-        *self.errors.entry(error.kind()).or_default() += 1;
-        if self.is_up != Some(false) {
-            warn!(target: "lictor::event", kind = "consul_lost", %error, "Consul does not answer; the last endpoints stay in use");
+        if self.is_up != Some(false) && !is_up {
+            let error = sources().find_map(|source| source.last_error.as_ref()).map(ToString::to_string);
+            let error = error.unwrap_or_default();
+            warn!(target: "lictor::event", kind = "consul_lost", error, "Consul cannot be asked; the last endpoints stay in use");
         }
-        self.is_up = Some(false);
+        self.is_up = Some(is_up);
     }
 }
 
@@ -207,4 +276,55 @@ fn describe(query: &Query) -> String {
     parts.extend(query.near.iter().map(|near| format!("near={near}")));
     parts.extend(query.datacenter.iter().map(|datacenter| format!("dc={datacenter}")));
     parts.join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(service: &str) -> Query {
+        Query { service: service.to_owned(), ..Query::default() }
+    }
+
+    fn up(status: &Status) -> Option<bool> {
+        status.snapshot().up
+    }
+
+    #[test]
+    fn consul_is_lost_when_nothing_works_and_back_when_something_does() {
+        let status = Status::new(None, false);
+        let gone = ConsulError::Unreachable("refused".to_owned());
+        assert_eq!(up(&status), None);
+        status.answered(&query("a"), 1, 0, None);
+        status.answered(&query("b"), 1, 0, None);
+        status.failed(&query("a"), &gone);
+        assert_eq!(up(&status), Some(true), "one connection that broke is not Consul");
+        status.failed(&query("b"), &gone);
+        assert_eq!(up(&status), Some(false));
+        status.answered(&query("b"), 1, 0, None);
+        assert_eq!(up(&status), Some(true));
+        let snapshot = status.snapshot();
+        assert_eq!(snapshot.errors["unreachable"], 2);
+        assert!(snapshot.watches[0].last_error.is_some() && snapshot.watches[1].last_error.is_none());
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer() {
+        let status = Status::new(None, true);
+        status.registration_failed(&ConsulError::Status { code: 403, text: "Permission denied".to_owned() });
+        assert_eq!(up(&status), Some(true));
+        status.registration_failed(&ConsulError::Status { code: 500, text: "No cluster leader".to_owned() });
+        assert_eq!(up(&status), Some(false));
+        assert!(status.snapshot().registration_error.unwrap().contains("No cluster leader"));
+    }
+
+    #[test]
+    fn checks_do_not_make_it_registered() {
+        let status = Status::new(None, true);
+        status.checked(RegistrationState::Critical);
+        assert_eq!(status.snapshot().registration, RegistrationState::Registering);
+        status.registration(RegistrationState::Registered);
+        status.checked(RegistrationState::Critical);
+        assert_eq!(status.snapshot().registration, RegistrationState::Critical);
+    }
 }

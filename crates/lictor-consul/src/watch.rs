@@ -4,30 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use lictor_config::{Consistency, Guard, Query};
+use lictor_config::{Consistency, Query};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::blocking::{Ask, Cursor, Throttle, Worth};
 use crate::client::{Answer, Client, Connection, ConsulError, encode};
-use crate::health::{Condition, Instance, parse};
+use crate::guard::{Guard, Observed};
+use crate::health::{Instance, parse};
 use crate::random::Random;
 use crate::status::Status;
 
-/// What a watch has seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Observed {
-    pub(crate) instances: Vec<Instance>,
-    /// Usable until a moment ago, and kept because the list became empty.
-    pub(crate) suspects: Vec<Instance>,
-}
+/// Without a leader an agent takes 7 s to say so.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// News for the control loop.
 #[derive(Debug)]
-pub(crate) enum News {
-    Seen(Query, Observed),
-    /// The grace of this query's suspects is over.
-    Forget(Query),
+pub(crate) struct News {
+    pub(crate) query: Query,
+    pub(crate) observed: Observed,
 }
 
 /// A watch's surroundings.
@@ -41,57 +36,112 @@ pub(crate) struct Watch {
     pub(crate) connections: Arc<AtomicUsize>,
     pub(crate) consistency: Consistency,
     pub(crate) wait: Duration,
+    pub(crate) max_stale: Duration,
     pub(crate) guard: Guard,
     pub(crate) status: Arc<Status>,
     pub(crate) news: mpsc::UnboundedSender<News>,
     pub(crate) random: Random,
+    /// Many watches do not start at the same instant.
+    pub(crate) delay: Duration,
 }
 
 impl Watch {
     /// Watches until aborted.
     pub(crate) async fn run(mut self) {
+        tokio::time::sleep(self.delay).await;
         let mut connection = Connection::new(&self.client, &self.connections);
-        let mut cursor = Cursor::default();
-        let mut throttle = Throttle::new(Instant::now());
-        let mut known: Option<Observed> = None;
+        let mut cursor = Cursor::new(self.client.is_local());
+        let mut throttle = Throttle::of_watch(Instant::now());
+        let mut age = Age { fresh: Instant::now(), is_told: false };
         loop {
             tokio::time::sleep(throttle.take(Instant::now())).await;
-            let ask = cursor.ask(self.wait);
-            let asked = Instant::now();
-            let answer = self.fetch(&mut connection, ask, self.consistency).await;
-            let (answer, instances) = match answer {
-                Ok(answer) => answer,
+            match self.turn(&mut connection, &mut cursor, &mut throttle, &mut age).await {
+                Ok(()) => (),
                 Err(error) => {
-                    self.refused(&error);
+                    if matches!(error, ConsulError::Unreachable(_)) {
+                        throttle.give_back();
+                    }
+                    if error.is_denied() {
+                        self.client.reload_token();
+                    }
+                    self.status.failed(&self.key, &error);
+                    self.warn_of(&mut age);
                     tokio::time::sleep(cursor.failed(&error, self.random.share())).await;
-                    continue;
                 }
-            };
-            let worth = cursor.answered(ask, answer.index(), asked.elapsed());
-            self.status.answered(&self.key, cursor.index(), instances.len());
-            if worth == Worth::AskAgain {
-                continue;
             }
-            let observed = match self.judge(&mut connection, known.as_ref(), instances, worth).await {
-                Ok(observed) => observed,
-                Err(error) => {
-                    // Not confirmed: what is known stays, and the list is read again.
-                    self.refused(&error);
-                    let pause = cursor.failed(&error, self.random.share());
-                    cursor = Cursor::default();
-                    tokio::time::sleep(pause).await;
-                    continue;
-                }
-            };
-            if known.is_none() && observed.instances.is_empty() {
-                self.hint(&answer);
-            }
-            if known.as_ref() == Some(&observed) {
-                continue;
-            }
-            self.tell(&observed);
-            known = Some(observed);
         }
+    }
+
+    /// One query and what follows from its answer.
+    async fn turn(
+        &mut self,
+        connection: &mut Connection,
+        cursor: &mut Cursor,
+        throttle: &mut Throttle,
+        age: &mut Age,
+    ) -> Result<(), ConsulError> {
+        let ask = cursor.ask(self.wait);
+        let asked = Instant::now();
+        let is_away = cursor.is_failing();
+        let (answer, mut instances) = self.fetch_in_grace(connection, ask, is_away).await?;
+        let worth = cursor.answered(ask, answer.index(), asked.elapsed());
+        let behind = behind(&answer);
+        self.status.answered(&self.key, cursor.index(), instances.len(), behind);
+        age.answered(behind);
+        self.warn_of(age);
+        if worth == Worth::AskAgain {
+            return Ok(());
+        }
+        self.guard.carry_over(&mut instances);
+        if self.guard.doubts(&instances, worth == Worth::Doubt, Instant::now()) {
+            throttle.take(Instant::now()); // confirming is a query too, but it does not wait
+            let now = Ask { index: None, wait: self.wait };
+            instances = match self.fetch(connection, now, Consistency::Consistent).await {
+                Ok((_, mut instances)) => {
+                    self.guard.carry_over(&mut instances);
+                    instances
+                }
+                Err(error) => {
+                    cursor.unconfirmed();
+                    return Err(error);
+                }
+            };
+        }
+        if !self.guard.is_known() && instances.is_empty() {
+            self.hint(&answer);
+        }
+        let was_suspecting = self.guard.suspected_until().is_some();
+        if let Some(observed) = self.guard.take(instances, Instant::now()) {
+            self.tell(observed, was_suspecting);
+        }
+        Ok(())
+    }
+
+    /// A query, during which the grace of suspects may end. It does not end while Consul is away.
+    async fn fetch_in_grace(
+        &mut self,
+        connection: &mut Connection,
+        ask: Ask,
+        is_away: bool,
+    ) -> Result<(Answer, Vec<Instance>), ConsulError> {
+        let Some(until) = self.guard.suspected_until().filter(|_| !is_away) else {
+            return self.fetch(connection, ask, self.consistency).await;
+        };
+        let early = {
+            let fetch = self.fetch(connection, ask, self.consistency);
+            let mut fetch = std::pin::pin!(fetch);
+            tokio::select! {
+                biased;
+                answer = &mut fetch => return answer,
+                () = tokio::time::sleep_until(until.into()) => (),
+            }
+            // The news goes out while the query goes on.
+            let observed = self.guard.without_suspects();
+            let _ = self.news.send(News { query: self.key.clone(), observed });
+            fetch.await
+        };
+        self.guard.drop_suspects();
+        early
     }
 
     async fn fetch(
@@ -116,166 +166,72 @@ impl Watch {
         query.extend(self.query.near.iter().map(|near| ("near", near.as_str())));
         query.extend(self.query.datacenter.iter().map(|datacenter| ("dc", datacenter.as_str())));
         // The server adds up to a sixteenth of the wait.
-        let patience = if index.is_some() { ask.wait + ask.wait / 16 } else { Duration::ZERO } + Duration::from_secs(8);
-        let answer = connection.get(&path, &query, patience).await?;
+        let blocking = if index.is_some() { ask.wait + ask.wait / 16 } else { Duration::ZERO };
+        let answer = connection.get(&path, &query, blocking + PATIENCE).await?;
         let instances = parse(&answer.body).map_err(|error| ConsulError::Decode(error.to_string()))?;
         Ok((answer, instances))
     }
 
-    /// Believes an answer, after confirming one that takes away more than the guard allows.
-    async fn judge(
-        &mut self,
-        connection: &mut Connection,
-        known: Option<&Observed>,
-        instances: Vec<Instance>,
-        worth: Worth,
-    ) -> Result<Observed, ConsulError> {
-        let Some(known) = known else { return Ok(Observed { instances, suspects: Vec::new() }) };
-        let mut instances = instances;
-        carry_over(known, &mut instances);
-        if is_loss(&known.instances, &instances, self.guard.max_removal, worth) {
-            let now = Ask { index: None, wait: self.wait };
-            (_, instances) = self.fetch(connection, now, Consistency::Consistent).await?;
-            carry_over(known, &mut instances);
-        }
-        let suspects = suspects(known, &instances, &self.guard);
-        if !suspects.is_empty() && known.suspects.is_empty() {
+    fn tell(&self, observed: Observed, was_suspecting: bool) {
+        if !observed.suspects.is_empty() && !was_suspecting {
             warn!(
                 target: "lictor::event",
                 kind = "empty_kept",
                 service = %self.query.service,
-                kept = suspects.len(),
-                for_ms = self.guard.keep_for.as_millis() as u64,
+                kept = observed.suspects.len(),
+                for_ms = self.guard.grace().as_millis() as u64,
                 "no healthy instance is left; the last ones are kept for a while"
             );
-            let (news, query, keep_for) = (self.news.clone(), self.key.clone(), self.guard.keep_for);
-            tokio::spawn(async move {
-                tokio::time::sleep(keep_for).await;
-                let _ = news.send(News::Forget(query));
-            });
         }
-        Ok(Observed { instances, suspects })
+        let _ = self.news.send(News { query: self.key.clone(), observed });
     }
 
-    fn tell(&self, observed: &Observed) {
-        let usable = observed.instances.iter().filter(|instance| instance.is_usable()).count();
-        info!(
-            target: "lictor::event",
-            kind = "endpoints_changed",
-            service = %self.query.service,
-            instances = observed.instances.len(),
-            usable,
-            "the instances of a service changed"
-        );
-        let _ = self.news.send(News::Seen(self.key.clone(), observed.clone()));
-    }
-
-    fn refused(&self, error: &ConsulError) {
-        if error.is_denied() {
-            self.client.reload_token();
+    /// Old data is used, and said to be old, once.
+    fn warn_of(&self, age: &mut Age) {
+        let is_old = age.fresh.elapsed() > self.max_stale;
+        if is_old && !age.is_told {
+            warn!(
+                target: "lictor::event",
+                kind = "stale",
+                service = %self.query.service,
+                age_ms = age.fresh.elapsed().as_millis() as u64,
+                "Consul's answers are older than consul.max_stale; the endpoints stay in use"
+            );
         }
-        self.status.failed(&self.key, error);
+        age.is_told = is_old;
     }
 
     /// An empty first answer is what a token without rights gets too.
     fn hint(&self, answer: &Answer) {
-        let is_filtered = answer.headers.get("x-consul-results-filtered-by-acls").is_some_and(|value| value == "true");
-        let default_deny = answer.headers.get("x-consul-default-acl-policy").is_some_and(|value| value == "deny");
-        if is_filtered || (default_deny && !self.client.has_token()) {
-            warn!(service = %self.query.service, "Consul's ACLs hide instances: the token needs service:read and node:read");
+        let says = |name: &str, what: &str| answer.headers.get(name).is_some_and(|value| value == what);
+        let is_filtered = says("x-consul-results-filtered-by-acls", "true");
+        let is_default_deny = says("x-consul-default-acl-policy", "deny");
+        let service = &self.query.service;
+        if is_filtered || (is_default_deny && !self.client.has_token()) {
+            warn!(%service, "Consul's ACLs hide instances: the token needs service:read and node:read");
         } else if !self.client.has_token() {
-            info!(service = %self.query.service, "no instance is registered (or ACLs hide them: there is no Consul token)");
+            info!(%service, "no instance is registered (or ACLs hide them: there is no Consul token)");
+        } else {
+            info!(%service, "no instance is registered, or the token lacks service:read and node:read");
         }
     }
 }
 
-/// An instance that was usable, and whose check has not run since the agent restarted, is what it was.
-fn carry_over(known: &Observed, instances: &mut [Instance]) {
-    for instance in instances.iter_mut().filter(|instance| instance.condition == Condition::Unchecked) {
-        let mut before = known.instances.iter().chain(&known.suspects);
-        let before = before.find(|old| old.node == instance.node && old.id == instance.id && old.is_usable());
-        if let Some(before) = before {
-            instance.condition = before.condition;
-        }
+/// How old the data is.
+#[derive(Debug)]
+struct Age {
+    fresh: Instant,
+    is_told: bool,
+}
+
+impl Age {
+    fn answered(&mut self, behind: Option<Duration>) {
+        let now = Instant::now();
+        self.fresh = now.checked_sub(behind.unwrap_or_default()).unwrap_or(now);
     }
 }
 
-/// Whether so much is gone that it needs confirming.
-fn is_loss(known: &[Instance], now: &[Instance], max_removal: f64, worth: Worth) -> bool {
-    let usable = |instances: &[Instance]| instances.iter().filter(|instance| instance.is_usable()).count();
-    let (before, after) = (usable(known), usable(now));
-    let gone = before.saturating_sub(after);
-    before > 0 && gone > 0 && (after == 0 || worth == Worth::Doubt || gone as f64 > before as f64 * max_removal)
-}
-
-/// Whom to keep when nobody usable is left: everybody who was usable, except who was taken out on purpose.
-fn suspects(known: &Observed, now: &[Instance], guard: &Guard) -> Vec<Instance> {
-    if !guard.keep_on_empty || now.iter().any(Instance::is_usable) {
-        return Vec::new();
-    }
-    let left_on_purpose = |old: &Instance| {
-        now.iter().any(|new| new.node == old.node && new.id == old.id && new.condition == Condition::Maintenance)
-    };
-    let before = known.instances.iter().filter(|instance| instance.is_usable()).chain(&known.suspects);
-    before.filter(|instance| !left_on_purpose(instance)).cloned().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn instance(id: &str, condition: Condition) -> Instance {
-        Instance {
-            node: "n".to_owned(),
-            id: id.to_owned(),
-            host: "127.0.0.1".to_owned(),
-            port: 80,
-            tags: vec![],
-            meta: BTreeMap::new(),
-            weight_passing: 1,
-            weight_warning: 1,
-            condition,
-        }
-    }
-
-    fn guard() -> Guard {
-        let (within, keep_for) = (Duration::from_secs(10), Duration::from_secs(30));
-        Guard { max_removal: 0.5, within, keep_on_empty: true, keep_for }
-    }
-
-    #[test]
-    fn one_of_three_may_go_but_two_or_all_need_confirming() {
-        let three: Vec<_> = ["a", "b", "c"].iter().map(|id| instance(id, Condition::Passing)).collect();
-        let loss = |left: usize, worth| is_loss(&three, &three[..left], 0.5, worth);
-        assert!(!loss(3, Worth::Believe) && !loss(2, Worth::Believe));
-        assert!(loss(1, Worth::Believe) && loss(0, Worth::Believe));
-        assert!(loss(2, Worth::Doubt), "after the index went back any loss does");
-        assert!(!is_loss(&[], &three, 0.5, Worth::Doubt));
-    }
-
-    #[test]
-    fn a_check_that_has_not_run_yet_changes_nothing_for_who_was_known() {
-        let known = Observed { instances: vec![instance("a", Condition::Warning)], suspects: vec![] };
-        let mut now = [instance("a", Condition::Unchecked), instance("b", Condition::Unchecked)];
-        carry_over(&known, &mut now);
-        assert_eq!((now[0].condition, now[1].condition), (Condition::Warning, Condition::Unchecked));
-    }
-
-    #[test]
-    fn who_was_last_is_kept_unless_taken_out_on_purpose() {
-        let known = Observed {
-            instances: vec![instance("a", Condition::Passing), instance("b", Condition::Passing)],
-            suspects: vec![],
-        };
-        assert_eq!(suspects(&known, &[], &guard()).len(), 2);
-        assert_eq!(suspects(&known, &[instance("a", Condition::Critical)], &guard()).len(), 2);
-        assert_eq!(suspects(&known, &[instance("a", Condition::Maintenance)], &guard()).len(), 1);
-        assert!(suspects(&known, &[instance("b", Condition::Passing)], &guard()).is_empty());
-        let drops = Guard { keep_on_empty: false, ..guard() };
-        assert!(suspects(&known, &[], &drops).is_empty());
-        let later = Observed { instances: vec![], suspects: known.instances };
-        assert_eq!(suspects(&later, &[], &guard()).len(), 2, "they stay until they are forgotten");
-    }
+/// How long ago the server that answered heard from its leader. Not every version and way of reading says it.
+fn behind(answer: &Answer) -> Option<Duration> {
+    answer.headers.get("x-consul-lastcontact")?.to_str().ok()?.parse().ok().map(Duration::from_millis)
 }

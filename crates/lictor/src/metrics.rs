@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use lictor_config::Effective;
-use lictor_consul::Snapshot;
+use lictor_consul::{RegistrationState, Snapshot};
 use lictor_core::Mesh;
 use lictor_core::mesh::Status;
 use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -143,8 +143,8 @@ impl Scrape {
         for (cause, count) in &consul.reregistrations {
             set(&self.reregistrations.with_label_values(&[cause]), *count);
         }
-        for state in ["off", "registering", "registered", "maintenance", "deregistered"] {
-            self.registration.with_label_values(&[state]).set(i64::from(state == consul.registration.as_str()));
+        for state in RegistrationState::ALL {
+            self.registration.with_label_values(&[state.as_str()]).set(i64::from(state == consul.registration));
         }
     }
 

@@ -1,0 +1,257 @@
+//! What we say of ourselves to Consul, and whether what the agent holds is that. Pure.
+//!
+//! Only fields that Consul 1.8 knows: an unknown one is refused with a 400.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use lictor_config::{App, Check, Registration};
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+/// Maintenance that lictor itself began says so; whatever a person began is left alone.
+pub(crate) const OWN_MAINTENANCE: &str = "lictor: ";
+
+/// Who we are.
+#[derive(Debug)]
+pub(crate) struct Definition {
+    pub(crate) service: String,
+    pub(crate) registration: Registration,
+    pub(crate) app: App,
+}
+
+/// From where the agent and others see us.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The agent is on this machine: it reaches the application on loopback.
+    pub(crate) is_agent_local: bool,
+    /// Our address on the way to the agent.
+    pub(crate) seen_as: Option<IpAddr>,
+}
+
+impl Definition {
+    /// The body of the registration. New checks start as `status`; those that exist keep theirs.
+    pub(crate) fn body(&self, place: Place, status: &str) -> Json {
+        let ours = &self.registration;
+        let mut body = json!({
+            "ID": ours.id,
+            "Name": self.service,
+            "Port": ours.port,
+            "Tags": ours.tags,
+            "Meta": ours.meta,
+            "Weights": { "Passing": ours.weight_passing, "Warning": ours.weight_warning },
+            "EnableTagOverride": false,
+        });
+        let address = self.address(place);
+        if let Some(address) = &address {
+            body["Address"] = json!(address);
+        }
+        let target = match self.app.address {
+            Some(app) if place.is_agent_local => SocketAddr::new(reachable(app.ip()), app.port()).to_string(),
+            _ => authority(address.as_deref().unwrap_or("127.0.0.1"), ours.port),
+        };
+        let checks = ours.checks.iter().enumerate().map(|(index, check)| self.check(index, check, &target, status));
+        body["Checks"] = Json::Array(checks.collect());
+        body
+    }
+
+    /// The id of the check at this place in the configuration.
+    pub(crate) fn check_id(&self, index: usize) -> String {
+        format!("{}:{}", self.registration.id, index + 1)
+    }
+
+    /// Whether what the agent holds is not what we said. Addresses that Consul adds by itself do not count, nor does an
+    /// answer that cannot be read.
+    pub(crate) fn has_drifted(&self, held: &[u8], place: Place) -> bool {
+        let Ok(held) = serde_json::from_slice::<Held>(held) else { return false };
+        let ours = &self.registration;
+        let weights = held.weights.unwrap_or(HeldWeights { passing: 1, warning: 1 });
+        held.service != self.service
+            || held.port != ours.port
+            || held.tags.unwrap_or_default() != ours.tags
+            || held.meta.unwrap_or_default() != ours.meta
+            || (weights.passing, weights.warning) != (ours.weight_passing, ours.weight_warning)
+            || self.address(place).is_some_and(|address| address != held.address)
+    }
+
+    /// Compares the agent's checks for our id with ours.
+    pub(crate) fn compare(&self, held: &[HeldCheck]) -> Comparison {
+        let ours: BTreeSet<String> = (0..self.registration.checks.len()).map(|index| self.check_id(index)).collect();
+        let (maintenance, checks): (Vec<_>, Vec<_>) =
+            held.iter().partition(|check| check.check_id.starts_with("_service_maintenance:"));
+        let theirs: BTreeSet<String> = checks.iter().map(|check| check.check_id.clone()).collect();
+        Comparison {
+            has_foreign: !theirs.is_subset(&ours),
+            lacks_ours: !ours.is_subset(&theirs),
+            maintenance: maintenance.first().map(|check| check.notes.clone()),
+        }
+    }
+
+    fn address(&self, place: Place) -> Option<String> {
+        let outside = place.seen_as.filter(|ip| !place.is_agent_local && !ip.is_loopback());
+        self.registration.address.clone().or_else(|| outside.map(|ip| ip.to_string()))
+    }
+
+    fn check(&self, index: usize, check: &Check, target: &str, status: &str) -> Json {
+        let (mut body, kind) = match check {
+            Check::Http { target: path, interval, timeout } => {
+                let url = if path.starts_with('/') { format!("http://{target}{path}") } else { path.clone() };
+                (json!({ "HTTP": url, "Method": "GET", "Interval": go(*interval), "Timeout": go(*timeout) }), "http")
+            }
+            Check::Tcp { interval, timeout } => {
+                (json!({ "TCP": target, "Interval": go(*interval), "Timeout": go(*timeout) }), "tcp")
+            }
+            Check::Grpc { service, interval, timeout } => {
+                let target = if service.is_empty() { target.to_owned() } else { format!("{target}/{service}") };
+                (json!({ "GRPC": target, "Interval": go(*interval), "Timeout": go(*timeout) }), "grpc")
+            }
+            Check::Ttl { ttl, .. } => (json!({ "TTL": go(*ttl) }), "ttl"),
+        };
+        body["CheckID"] = json!(self.check_id(index));
+        body["Name"] = json!(format!("{} {kind}", self.service));
+        body["Status"] = json!(status);
+        body["DeregisterCriticalServiceAfter"] = json!(go(self.registration.deregister_after));
+        body
+    }
+}
+
+/// A check as the agent holds it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct HeldCheck {
+    #[serde(rename = "CheckID", default)]
+    pub(crate) check_id: String,
+    #[serde(default)]
+    pub(crate) notes: String,
+}
+
+/// The agent's checks for our id against ours.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Comparison {
+    /// One is there that we do not have (any more): left by an earlier version of us.
+    pub(crate) has_foreign: bool,
+    pub(crate) lacks_ours: bool,
+    /// Why the instance is in maintenance, if it is.
+    pub(crate) maintenance: Option<String>,
+}
+
+impl Comparison {
+    /// Whether the maintenance was begun by lictor: by this process, or by one before it that did not end it.
+    pub(crate) fn is_own_maintenance(&self) -> bool {
+        self.maintenance.as_ref().is_some_and(|reason| reason.starts_with(OWN_MAINTENANCE))
+    }
+}
+
+fn reachable(ip: IpAddr) -> IpAddr {
+    if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
+}
+
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// A duration as Go writes it.
+fn go(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Held {
+    service: String,
+    #[serde(default)]
+    address: String,
+    port: u16,
+    tags: Option<Vec<String>>,
+    meta: Option<BTreeMap<String, String>>,
+    weights: Option<HeldWeights>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HeldWeights {
+    passing: u32,
+    warning: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use lictor_config::{Environment, Text, load};
+
+    use super::*;
+
+    const LOCAL: Place = Place { is_agent_local: true, seen_as: None };
+
+    fn definition(yaml: &str) -> Definition {
+        let text = Text { name: "test".to_owned(), text: yaml.to_owned() };
+        let loaded = load(Some(&text), &Environment::default(), &[]).unwrap_or_else(|report| panic!("{report}"));
+        let config = loaded.config;
+        Definition { service: config.service.unwrap(), registration: config.registration.unwrap(), app: config.app }
+    }
+
+    fn web() -> Definition {
+        definition("service: web\nport: 8080\nregistration: {id: web-1, checks: [{http: /health}, {ttl: 15s}]}\n")
+    }
+
+    fn remote(ip: &str) -> Place {
+        Place { is_agent_local: false, seen_as: Some(ip.parse().unwrap()) }
+    }
+
+    #[test]
+    fn a_local_agent_checks_the_application_on_loopback_and_gives_its_own_address() {
+        let body = web().body(LOCAL, "critical");
+        assert_eq!(body.get("Address"), None);
+        assert_eq!(body["Checks"][0]["HTTP"], "http://127.0.0.1:8080/health");
+        assert_eq!(body["Checks"][0]["CheckID"], "web-1:1");
+        assert_eq!(body["Checks"][1]["TTL"], "15000ms");
+        assert_eq!(body["Checks"][1]["Status"], "critical");
+        assert_eq!(body["Checks"][1]["DeregisterCriticalServiceAfter"], "60000ms");
+    }
+
+    #[test]
+    fn a_remote_agent_is_told_where_we_are() {
+        let body = web().body(remote("10.1.2.3"), "passing");
+        assert_eq!(body["Address"], "10.1.2.3");
+        assert_eq!(body["Checks"][0]["HTTP"], "http://10.1.2.3:8080/health");
+        let body = web().body(remote("fd00::1"), "passing");
+        assert_eq!(body["Checks"][0]["HTTP"], "http://[fd00::1]:8080/health");
+    }
+
+    #[test]
+    fn what_consul_adds_is_no_drift_and_everything_else_is() {
+        let web = web();
+        let mut held = web.body(LOCAL, "passing");
+        held["Service"] = held["Name"].clone();
+        held["TaggedAddresses"] = json!({ "lan_ipv4": { "Address": "127.0.0.1", "Port": 8080 } });
+        held["Address"] = json!("");
+        let drifted = |held: &Json| web.has_drifted(held.to_string().as_bytes(), LOCAL);
+        assert!(!drifted(&held));
+        for (field, value) in [
+            ("Port", json!(1)),
+            ("Tags", json!(["x"])),
+            ("Meta", Json::Null),
+            ("Weights", json!({ "Passing": 7, "Warning": 1 })),
+            ("Service", json!("other")),
+        ] {
+            let mut changed = held.clone();
+            changed[field] = value;
+            assert!(drifted(&changed), "{field}");
+        }
+        assert!(!web.has_drifted(b"{", LOCAL), "an answer that cannot be read says nothing");
+        assert!(web.has_drifted(held.to_string().as_bytes(), remote("10.1.2.3")));
+    }
+
+    #[test]
+    fn checks_of_an_earlier_version_and_whose_maintenance_it_is_are_seen() {
+        let check = |check_id: &str, notes: &str| HeldCheck { check_id: check_id.to_owned(), notes: notes.to_owned() };
+        let (one, two) = (check("web-1:1", ""), check("web-1:2", ""));
+        let web = web();
+        assert_eq!(web.compare(&[one.clone(), two.clone()]), Comparison::default());
+        assert!(web.compare(std::slice::from_ref(&one)).lacks_ours);
+        assert!(web.compare(&[one.clone(), two.clone(), check("web-1:3", "")]).has_foreign);
+        let person = web.compare(&[one, two, check("_service_maintenance:web-1", "by hand")]);
+        assert!(!person.has_foreign && !person.is_own_maintenance() && person.maintenance.is_some());
+        assert!(web.compare(&[check("_service_maintenance:web-1", "lictor: draining")]).is_own_maintenance());
+    }
+}
