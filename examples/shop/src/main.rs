@@ -4,6 +4,7 @@
 //! `shop demo` starts all of them, each beside its own lictor, and lets things go wrong.
 
 mod demo;
+mod figures;
 mod service;
 
 use std::process::ExitCode;
@@ -15,11 +16,13 @@ fn main() -> ExitCode {
         arguments.get(at + 1).cloned()
     };
     let port = option("--port").and_then(|port| port.parse().ok()).unwrap_or(0);
+    let lictor = option("--lictor").unwrap_or_else(|| "target/release/lictor".to_owned());
     match arguments.first().map(String::as_str) {
         Some(kind @ ("user" | "product" | "order")) => service::run(kind, port),
-        Some("demo") => demo::run(&option("--lictor").unwrap_or_else(|| "target/release/lictor".to_owned())),
+        Some("demo") => demo::run(&lictor),
+        Some("figures") => figures::run(&lictor),
         _ => {
-            eprintln!("usage: shop user|product|order --port N | shop demo [--lictor PATH]");
+            eprintln!("usage: shop user|product|order --port N | shop demo|figures [--lictor PATH]");
             ExitCode::from(2)
         }
     }
