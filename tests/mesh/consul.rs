@@ -187,8 +187,7 @@ fn a_change_in_consul_is_routed_by_within_fifty_milliseconds() {
         lictor.await_endpoints("users", 1);
     }
     delays.sort();
-    let (median, worst) = (delays[delays.len() / 2], delays[delays.len() - 1]);
-    println!("from a change to the first request routed by it: median {median:?}, worst {worst:?} of {}", delays.len());
+    let median = delays[delays.len() / 2];
     // Each look is two requests and 5 ms; a debug build beside other tests.
     assert!(median < Duration::from_millis(50), "{delays:?}");
 }

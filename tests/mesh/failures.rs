@@ -6,14 +6,6 @@ use lictor_testkit::{Backend, free_ports, request};
 
 use crate::{LICTOR, caller_of};
 
-fn dead() -> Backend {
-    let backend = Backend::start("dead");
-    let port = backend.port();
-    backend.kill();
-    let held = Backend::on("held", port);
-    held
-}
-
 #[test]
 fn a_refused_connection_is_a_502_with_its_story() {
     let [port] = free_ports();
@@ -111,7 +103,7 @@ fn a_post_goes_elsewhere_when_nothing_was_sent() {
 
 #[test]
 fn an_address_that_belongs_to_somebody_else_now_is_left() {
-    let (right, wrong) = (Backend::start("right"), dead());
+    let (right, wrong) = (Backend::start("right"), Backend::start("wrong"));
     wrong.is_somebody_else();
     let lictor = caller_of(&[&right, &wrong], ", balance: round_robin");
     for _ in 0..10 {
