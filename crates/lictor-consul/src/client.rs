@@ -4,8 +4,9 @@
 //! blocking query occupies it. Every call has a deadline. The token is read again from its file when Consul refuses it.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
@@ -25,6 +26,8 @@ use crate::tls;
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 64 << 20;
+/// A refused token's file is looked at this often.
+const TOKEN_LOOK: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a call gave nothing to work with.
@@ -116,6 +119,10 @@ impl Client {
             settings: settings.clone(),
         };
         client.reload_token();
+        if client.settings.token_file.is_some() && !client.has_token() {
+            let path = client.settings.token_file.as_deref().unwrap_or(Path::new("")).display();
+            tracing::warn!(%path, "the Consul token file has no token; Consul is asked without one until it does");
+        }
         Ok(client)
     }
 
@@ -124,8 +131,21 @@ impl Client {
         let Some(path) = &self.settings.token_file else { return };
         match std::fs::read_to_string(path) {
             Ok(text) if !text.trim().is_empty() => *self.token.write() = Some(Secret::new(text.trim())),
-            Ok(_) => tracing::warn!(path = %path.display(), "the Consul token file is empty"),
-            Err(error) => tracing::warn!(path = %path.display(), %error, "the Consul token file cannot be read"),
+            Ok(_) => tracing::debug!(path = %path.display(), "the Consul token file is empty"),
+            Err(error) => tracing::debug!(path = %path.display(), %error, "the Consul token file cannot be read"),
+        }
+    }
+
+    /// Waits until the token file has another token than the one that was refused, or for `at_most`.
+    pub(crate) async fn renewed_token(&self, refused: Option<&Secret>, at_most: Duration) {
+        let until = Instant::now() + at_most;
+        loop {
+            self.reload_token();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.token().as_ref() != refused {
+                return;
+            }
+            tokio::time::sleep(left.min(TOKEN_LOOK)).await;
         }
     }
 

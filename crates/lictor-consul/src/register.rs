@@ -32,7 +32,7 @@ const WATCH: Duration = Duration::from_secs(60);
 const PROBE_FOR: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-const DENIED_PAUSE: Duration = Duration::from_secs(10);
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// Once nobody is told about us, callers get this long to finish what they were about to send.
 const LAST_CALLS: Duration = Duration::from_millis(300);
 const DEREGISTER: Duration = Duration::from_secs(5);
@@ -98,13 +98,14 @@ impl Registrar {
         let mut throttle = Throttle::new(5.0, 0.2, Instant::now());
         loop {
             tokio::time::sleep(throttle.take(Instant::now())).await;
-            let token = self.client.token();
+            let mut token = self.client.token();
             let mut is_up = self.is_app_up(cause.is_none()).await;
             let mut pauses = Pauses::new();
             while let Err(error) = self.register(&mut connection, is_up).await {
                 self.status.registration_failed(&error);
                 debug!(%error, "not registered yet");
-                self.pause(&error, &mut pauses, &mut random).await;
+                self.pause(&error, token.as_ref(), &mut pauses, &mut random).await;
+                token = self.client.token();
                 is_up = self.is_app_up(false).await;
             }
             self.announce(cause);
@@ -183,7 +184,7 @@ impl Registrar {
                 Err(error) => {
                     self.status.registration_failed(&error);
                     is_back = true;
-                    self.pause(&error, &mut pauses, random).await;
+                    self.pause(&error, token, &mut pauses, random).await;
                     continue;
                 }
             };
@@ -215,16 +216,15 @@ impl Registrar {
         }
     }
 
-    async fn pause(&self, error: &ConsulError, pauses: &mut Pauses, random: &mut Random) {
-        let pause = if error.is_denied() {
-            self.client.reload_token();
-            DENIED_PAUSE
-        } else if matches!(error, ConsulError::Status { code: 400, .. }) {
-            DENIED_PAUSE // it will not like it better soon
-        } else {
-            pauses.next()
-        };
-        tokio::time::sleep(pause.mul_f64(0.75 + random.share() / 2.0)).await;
+    async fn pause(&self, error: &ConsulError, token: Option<&Secret>, pauses: &mut Pauses, random: &mut Random) {
+        let jitter = 0.75 + random.share() / 2.0;
+        if error.is_denied() {
+            return self.client.renewed_token(token, REFUSED_PAUSE.mul_f64(jitter)).await;
+        }
+        // What is wrong in itself will not be liked better soon.
+        let is_wrong = matches!(error, ConsulError::Status { code: 400, .. });
+        let pause = if is_wrong { REFUSED_PAUSE } else { pauses.next() };
+        tokio::time::sleep(pause.mul_f64(jitter)).await;
     }
 
     /// Whether the application answers; at the start it is waited for, for a while.

@@ -55,19 +55,18 @@ impl Watch {
         let mut age = Age { fresh: Instant::now(), is_told: false };
         loop {
             tokio::time::sleep(throttle.take(Instant::now())).await;
-            match self.turn(&mut connection, &mut cursor, &mut throttle, &mut age).await {
-                Ok(()) => (),
-                Err(error) => {
-                    if matches!(error, ConsulError::Unreachable(_)) {
-                        throttle.give_back();
-                    }
-                    if error.is_denied() {
-                        self.client.reload_token();
-                    }
-                    self.status.failed(&self.key, &error);
-                    self.warn_of(&mut age);
-                    tokio::time::sleep(cursor.failed(&error, self.random.share())).await;
-                }
+            let token = self.client.token();
+            let Err(error) = self.turn(&mut connection, &mut cursor, &mut throttle, &mut age).await else { continue };
+            if matches!(error, ConsulError::Unreachable(_)) {
+                throttle.give_back();
+            }
+            self.status.failed(&self.key, &error);
+            self.warn_of(&mut age);
+            let pause = cursor.failed(&error, self.random.share());
+            if error.is_denied() {
+                self.client.renewed_token(token.as_ref(), pause).await;
+            } else {
+                tokio::time::sleep(pause).await;
             }
         }
     }
