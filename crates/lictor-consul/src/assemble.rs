@@ -365,6 +365,7 @@ mod tests {
     use lictor_config::{Environment, Text, load};
     use lictor_core::Reason;
     use lictor_core::breaker::{BreakerState, Verdict};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -504,5 +505,43 @@ mod tests {
         grpc.meta.insert("protocol".to_owned(), "grpc".to_owned());
         let seen = observed(vec![grpc]);
         assert_eq!(mesh(&config, &seen, None, now).upstreams["users"].protocol, Protocol::Grpc);
+    }
+
+    /// An instance by number: few enough that they come and go, with a condition each.
+    fn some() -> impl Strategy<Value = Vec<(u16, u8)>> {
+        prop::collection::vec((1_u16..8, 0_u8..4), 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_consul_says_in_a_row_the_mesh_keeps_its_laws(steps in prop::collection::vec(some(), 1..12)) {
+            let (config, now) = (users(), Instant::now());
+            let mut previous = mesh(&config, &HashMap::new(), None, now);
+            for step in steps {
+                let numbered = |(number, condition): &(u16, u8)| {
+                    let conditions =
+                        [Condition::Passing, Condition::Warning, Condition::Critical, Condition::Maintenance];
+                    let condition = conditions[usize::from(*condition)];
+                    Instance { condition, ..instance(&number.to_string(), *number) }
+                };
+                let seen = observed(step.iter().map(numbered).collect());
+                let next = mesh(&config, &seen, Some(&previous), now);
+                let (old, new) = (&previous.upstreams["users"], &next.upstreams["users"]);
+                prop_assert!(Arc::ptr_eq(&old.breaker, &new.breaker) && Arc::ptr_eq(&old.in_flight, &new.in_flight));
+                prop_assert!(new.endpoints.windows(2).all(|pair| pair[0].key < pair[1].key), "sorted, each once");
+                prop_assert!(new.endpoints.iter().all(|endpoint| endpoint.weight > 0));
+                for endpoint in &new.endpoints {
+                    if let Some(earlier) = old.endpoints.iter().find(|earlier| earlier.key == endpoint.key) {
+                        prop_assert!(Arc::ptr_eq(&earlier.health, &endpoint.health));
+                        prop_assert_eq!(earlier.warms_from, endpoint.warms_from);
+                    } else {
+                        prop_assert_eq!(endpoint.warms_from, old.census.is_known.then_some(now));
+                    }
+                }
+                let again = mesh(&config, &seen, Some(&next), now);
+                prop_assert!(!is_news(&next, &again), "the same again is no news");
+                previous = next;
+            }
+        }
     }
 }
