@@ -308,17 +308,13 @@ impl Call {
         headers::strip_hop_by_hop(headers, is_upgraded);
         headers.entry(X_REQUEST_ID).or_insert_with(|| record.request_id.clone());
         if self.worker.view().mesh.trace.legacy {
-            headers.entry(X_TRACE_ID).or_insert_with(|| hex(format!("{:032x}", record.trace.trace_id)));
-            headers.entry(X_SPAN_ID).or_insert_with(|| hex(format!("{:016x}", record.trace.span_id)));
+            headers.entry(X_TRACE_ID).or_insert_with(|| record.trace.trace_id_value());
+            headers.entry(X_SPAN_ID).or_insert_with(|| record.trace.span_id_value());
         }
         if self.is_inbound && self.worker.shared.is_draining.load(Relaxed) {
             headers.insert(X_LICTOR_DRAINING, HeaderValue::from_static("1"));
         }
     }
-}
-
-fn hex(digits: String) -> HeaderValue {
-    HeaderValue::try_from(digits).expect("hexadecimal digits")
 }
 
 /// The upstream that a request is for.

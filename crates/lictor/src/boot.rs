@@ -225,7 +225,9 @@ impl Running {
         orders.close();
         // A child that ended by itself cannot serve while callers are told: it is out at once.
         let delay = if child_code.is_some() { Duration::ZERO } else { lifecycle.drain_delay };
-        unless(&hurried, admin.handle.leave(delay)).await;
+        if !unless(&hurried, admin.handle.leave(delay)).await {
+            admin.handle.leave(Duration::ZERO).await;
+        }
         unless(&hurried, finish(&admin.plane, Which::Inbound, lifecycle.drain_timeout)).await;
         let code = match (child_code, &mut child) {
             (Some(code), _) => code,
@@ -256,13 +258,13 @@ async fn exited(child: &mut Option<Child>) -> u8 {
     }
 }
 
-/// Waits for the work unless somebody is in a hurry.
-async fn unless(hurried: &watch::Receiver<bool>, work: impl Future<Output = ()>) {
+/// Waits for the work unless somebody is in a hurry; whether it was done.
+async fn unless(hurried: &watch::Receiver<bool>, work: impl Future<Output = ()>) -> bool {
     let mut hurried = hurried.clone();
     tokio::select! {
         biased;
-        _ = hurried.wait_for(|is_hurried| *is_hurried) => (),
-        () = work => (),
+        _ = hurried.wait_for(|is_hurried| *is_hurried) => false,
+        () = work => true,
     }
 }
 
