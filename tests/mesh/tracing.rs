@@ -19,7 +19,8 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 fn sampled_call(lictor: &Sidecar) {
     let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
-    let answer = request(&lictor.address("users"), "GET", "/users/1", &[("traceparent", parent.as_str())], b"").unwrap();
+    let answer =
+        request(&lictor.address("users"), "GET", "/users/1", &[("traceparent", parent.as_str())], b"").unwrap();
     assert_eq!(answer.status, 200);
 }
 

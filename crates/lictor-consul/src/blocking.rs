@@ -139,7 +139,7 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
-    /// For a watch: a change is never delayed, and the average is one query a second.
+    /// For a watch: a change is not delayed, and the average is one query a second, or ten that each brought news.
     pub(crate) fn of_watch(now: Instant) -> Self {
         Self::new(10.0, 1.0, now)
     }
@@ -154,6 +154,11 @@ impl Throttle {
         self.tokens = (self.tokens + earned).min(self.burst) - 1.0;
         self.at = now;
         if self.tokens >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-self.tokens / self.per_second) }
+    }
+
+    /// The answer was worth it: it costs a tenth.
+    pub(crate) fn was_news(&mut self) {
+        self.tokens = (self.tokens + 0.9).min(self.burst);
     }
 
     /// The place was not used: nobody was there to be asked.

@@ -111,6 +111,7 @@ impl Watch {
         }
         let was_suspecting = self.guard.suspected_until().is_some();
         if let Some(observed) = self.guard.take(instances, Instant::now()) {
+            throttle.was_news();
             self.tell(observed, was_suspecting);
         }
         Ok(())

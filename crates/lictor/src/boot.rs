@@ -1,18 +1,20 @@
-//! From a configuration to a stopped process, in the order that the lifecycle contract has.
+//! From a configuration to a stopped process, in the order of the lifecycle contract. Each state is made from the one
+//! before it: [`Loaded`], then [`Bound`] with every listener open, then [`Running`], then [`Drained`].
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::Context;
 use lictor_config::{Config, Environment, Loaded};
-use lictor_core::mesh::ListenerKind;
-use lictor_proxy::{Bound, DataPlane, Settings, Which};
-use parking_lot::RwLock;
+use lictor_core::Mesh;
+use lictor_proxy::{DataPlane, Settings, Which};
 use prometheus::Registry;
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Access, Admin, Order};
@@ -21,19 +23,25 @@ use crate::cli::Configured;
 use crate::events::Events;
 use crate::log::Logs;
 use crate::metrics::Scrape;
+use crate::open_files::OpenFiles;
 use crate::otlp;
+use crate::reload::{announce, reload};
 use crate::signal::{Asked, Signals};
 
-/// Runs the sidecar, with a child where there is a command. The number is the exit code.
-pub(crate) fn run(configured: &Configured, command: &[String]) -> anyhow::Result<u8> {
-    let loaded = configured.load()?;
+/// What leaving may take when nobody waits for it any more.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// Runs the sidecar, with an application within it where there is a command. The number is the exit code.
+pub(crate) fn run(configured: Configured, loaded: Loaded, command: &[String]) -> anyhow::Result<u8> {
     let events = Events::new();
     let logs = Logs::start(&loaded.config.log.level, loaded.config.log.format, events.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
-        let bound = Sidecar::bind(loaded, logs.clone(), events, configured.clone()).await?;
-        let running = bound.start(command).await?;
-        anyhow::Ok(running.serve_and_stop().await)
+        let bound = Bound::open(configured, loaded, logs.clone(), events).await?;
+        let mut running = bound.start()?;
+        let ending = running.serve(command).await;
+        let drained = Box::pin(running.drain(ending)).await;
+        anyhow::Ok(drained.finish().await)
     });
     if let Err(error) = &code {
         error!("{error:#}");
@@ -43,36 +51,53 @@ pub(crate) fn run(configured: &Configured, command: &[String]) -> anyhow::Result
 }
 
 /// A sidecar whose listeners are open.
-struct Sidecar {
+struct Bound {
     admin: Arc<Admin>,
-    bound: Vec<Bound>,
-    admin_address: std::net::SocketAddr,
+    listeners: Vec<lictor_proxy::Bound>,
+    admin_address: SocketAddr,
     orders: mpsc::Receiver<Order>,
-    signals: Signals,
-    configured: Configured,
     export: Option<otlp::Export>,
+    configured: Configured,
+    open_files: OpenFiles,
 }
 
 /// A sidecar at work.
 struct Running {
-    sidecar: Sidecar,
+    bound: Bound,
+    signals: Signals,
     child: Option<Child>,
 }
 
-impl Sidecar {
+/// A sidecar that nobody uses any more.
+struct Drained {
+    export: Option<otlp::Export>,
+    code: u8,
+}
+
+/// Why it does not run any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// SIGTERM or SIGINT.
+    Signalled,
+    /// `POST /quit`.
+    Quit,
+    /// The application ended by itself.
+    ChildExited,
+    /// There is no application; with the exit code for that.
+    CannotStart(u8),
+}
+
+impl Bound {
     /// Opens everything; what cannot be opened is the error.
-    async fn bind(loaded: Loaded, logs: Logs, events: Events, configured: Configured) -> anyhow::Result<Self> {
-        let signals = Signals::listen()?;
-        let config = Arc::new(loaded.config.clone());
+    async fn open(configured: Configured, loaded: Loaded, logs: Logs, events: Events) -> anyhow::Result<Self> {
+        let open_files = OpenFiles::raise();
         tell(&loaded);
-        let handle = Arc::new(lictor_consul::start(Arc::clone(&config)).context("consul")?);
-        let (spans, export) = match &config.trace.otlp {
-            Some(settings) => otlp::start(settings).map(|(spans, export)| (Some(spans), Some(export)))?,
-            None => (None, None),
-        };
+        let config = Arc::new(loaded.config.clone());
+        let handle = lictor_consul::start(Arc::clone(&config)).context("consul")?;
+        let (spans, export) = config.trace.otlp.as_ref().and_then(otlp::start_or_tell).unzip();
         let registry = Registry::new();
         let scrape = Scrape::new(registry.clone());
-        scrape.reloaded(Some(&loaded.values), "start");
+        scrape.reloaded(Some(&loaded.values), &configured.source());
         let plane = DataPlane::start(Settings {
             workers: config.workers,
             mesh: handle.mesh(),
@@ -83,49 +108,24 @@ impl Sidecar {
             spans,
             demand: handle.demand(),
         })?;
-        let listeners = handle.mesh().borrow().listeners.clone();
-        let bound = plane.bind(&listeners)?;
+        let wanted = handle.mesh().borrow().listeners.clone();
+        let listeners = plane.bind(&wanted)?;
         let (order, orders) = mpsc::channel(8);
-        let admin = Arc::new(Admin {
-            handle,
-            plane: Arc::new(plane),
-            loaded: RwLock::new(Arc::new(loaded)),
-            scrape,
-            events,
-            logs,
-            is_started: AtomicBool::new(false),
-            is_draining: AtomicBool::new(false),
-            orders: order,
-        });
+        let admin = Arc::new(Admin::new(handle, plane, loaded, scrape, events, logs, order));
         let admin_address = admin::listen(&admin, config.admin.listen, Access::Full).await?;
         info!(kind = "admin", address = %admin_address, "listening");
         if let Some(public) = config.admin.public {
             let address = admin::listen(&admin, public, Access::Public).await?;
             info!(kind = "public", %address, "listening");
         }
-        bound.iter().for_each(announce);
-        Ok(Self { admin, bound, admin_address, orders, signals, configured, export })
+        listeners.iter().for_each(announce);
+        Ok(Self { admin, listeners, admin_address, orders, export, configured, open_files })
     }
 
-    /// Waits for the first endpoints, starts the child, and registers.
-    async fn start(self, command: &[String]) -> anyhow::Result<Running> {
-        let config = self.config();
-        let timeout = config.lifecycle.start_timeout;
-        let mut mesh = self.admin.handle.mesh();
-        let known = mesh.wait_for(|mesh| mesh.upstreams.values().all(|upstream| upstream.census.is_known));
-        if tokio::time::timeout(timeout, known).await.is_err() {
-            warn!(?timeout, "some upstreams are still unknown; their requests wait or fail until Consul answers");
-        }
-        self.admin.is_started.store(true, Relaxed);
-        info!(target: "lictor::event", kind = "started", "egress is up");
-        let child = if command.is_empty() {
-            None
-        } else {
-            let variables = child::variables(&config, &self.bound, self.admin_address, &Environment::process());
-            Some(Child::start(command, variables)?)
-        };
-        self.admin.handle.register();
-        Ok(Running { sidecar: self, child })
+    /// Takes over the signals.
+    fn start(self) -> anyhow::Result<Running> {
+        let signals = Signals::listen().context("cannot listen for signals")?;
+        Ok(Running { bound: self, signals, child: None })
     }
 
     fn config(&self) -> Config {
@@ -134,121 +134,127 @@ impl Sidecar {
 }
 
 impl Running {
-    /// Serves until somebody says stop, or the child ends; then stops in order.
-    async fn serve_and_stop(mut self) -> u8 {
+    /// Waits for the first endpoints, starts the application and registers; serves until there is a reason to stop.
+    async fn serve(&mut self, command: &[String]) -> Ending {
+        let at_most = self.bound.config().lifecycle.start_timeout;
+        let mut first_endpoints = pin!(first_endpoints(self.bound.admin.handle.mesh(), at_most));
+        let mut is_up = false;
         loop {
             tokio::select! {
                 biased;
-                code = exited(&mut self.child) => return self.stop(Some(code)).await,
-                asked = self.sidecar.signals.next() => match asked {
-                    Asked::Stop => return self.stop(None).await,
+                _ = exited(&mut self.child) => return Ending::ChildExited,
+                asked = self.signals.next() => match asked {
+                    Asked::Stop => return Ending::Signalled,
                     Asked::Reload => {
                         let _ = self.reload().await; // the log has the reason
                     }
-                    Asked::Forward(signal) => {
-                        if let Some(child) = &self.child {
-                            child.signal(signal);
-                        }
-                    }
+                    Asked::Forward(signal) => if self.forward(signal) == Forwarded::ToNobody {
+                        return Ending::Signalled;
+                    },
                 },
-                Some(order) = self.sidecar.orders.recv() => match order {
-                    Order::Quit => return self.stop(None).await,
+                Some(order) = self.bound.orders.recv() => match order {
+                    Order::Quit => return Ending::Quit,
                     Order::Reload(done) => {
                         let _ = done.send(self.reload().await);
                     }
-                    Order::Drain(done) => {
-                        self.mark_draining(true);
-                        let _ = done.send(self.sidecar.admin.handle.enter_maintenance("drained by an operator").await);
-                    }
-                    Order::Undrain(done) => {
-                        self.mark_draining(false);
-                        let _ = done.send(self.sidecar.admin.handle.leave_maintenance().await);
-                    }
                 },
+                () = &mut first_endpoints, if !is_up => {
+                    is_up = true;
+                    if let Err(ending) = self.come_up(command) {
+                        return ending;
+                    }
+                }
             }
         }
     }
 
-    /// Reads the configuration again. On a mistake everything stays as it is.
-    async fn reload(&mut self) -> Result<(), String> {
-        let admin = &self.sidecar.admin;
-        let refused = |reason: String| {
-            admin.scrape.reloaded(None, "");
-            warn!(target: "lictor::event", kind = "config_rejected", reason, "the new configuration is refused; the old one stays");
-            Err(reason)
-        };
-        let loaded = match self.sidecar.configured.read() {
-            Ok(Ok(loaded)) => loaded,
-            Ok(Err(report)) => return refused(report.to_string()),
-            Err(error) => return refused(format!("{error:#}")),
-        };
-        let before = Arc::clone(&admin.loaded.read());
-        for key in needs_restart(&before.config, &loaded.config) {
-            warn!(key, "this change takes effect at the next start");
+    /// Egress is up: now the application may start, and may be called.
+    fn come_up(&mut self, command: &[String]) -> Result<(), Ending> {
+        let Bound { admin, listeners, admin_address, open_files, .. } = &self.bound;
+        admin.started();
+        info!(target: "lictor::event", kind = "started", "egress is up");
+        if !command.is_empty() {
+            let variables = child::variables(&self.bound.config(), listeners, *admin_address, &Environment::process());
+            let started = open_files.lowered(|| Child::start(command, variables));
+            self.child = Some(started.map_err(|refusal| {
+                error!(target: "lictor::event", kind = "application_cannot_start", "{}", refusal.sentence);
+                Ending::CannotStart(refusal.code)
+            })?);
         }
-        let config = Arc::new(loaded.config.clone());
-        // Old and new listeners are open together while the workers turn to the new mesh.
-        admin.handle.reload(Arc::clone(&config)).await;
-        let listeners = admin.handle.mesh().borrow().listeners.clone();
-        let bound = match admin.plane.bind(&listeners) {
-            Ok(bound) => bound,
-            Err(error) => {
-                admin.handle.reload(Arc::new(before.config.clone())).await;
-                return refused(error.to_string());
-            }
-        };
-        bound.iter().filter(|listener| !self.sidecar.bound.contains(listener)).for_each(announce);
-        if let Err(error) = admin.logs.set_level(&config.log.level) {
-            warn!(%error, "the log level stays as it was");
-        }
-        admin.scrape.reloaded(Some(&loaded.values), "reload");
-        *admin.loaded.write() = Arc::new(loaded);
-        self.sidecar.bound = bound;
-        info!(target: "lictor::event", kind = "config_reloaded", "the new configuration is in force");
+        admin.handle.register();
         Ok(())
     }
 
-    /// The lifecycle contract's stop. A second signal skips what is being waited for.
-    async fn stop(self, child_code: Option<u8>) -> u8 {
-        let lifecycle = self.sidecar.config().lifecycle;
-        info!(target: "lictor::event", kind = "stopping", "leaving");
-        self.mark_draining(true);
-        let (hurry, hurried) = watch::channel(false);
-        let Self { sidecar, mut child } = self;
-        let Sidecar { admin, mut signals, mut orders, export, .. } = sidecar;
-        let impatience = tokio::spawn(async move {
-            while signals.next().await != Asked::Stop {}
-            hurry.send_replace(true);
-            std::future::pending::<()>().await;
-        });
-        // Orders that come now find nobody.
-        orders.close();
-        // A child that ended by itself cannot serve while callers are told: it is out at once.
-        let delay = if child_code.is_some() { Duration::ZERO } else { lifecycle.drain_delay };
-        if !unless(&hurried, admin.handle.leave(delay)).await {
-            admin.handle.leave(Duration::ZERO).await;
+    /// SIGQUIT without an application is meant for us.
+    fn forward(&self, signal: Signal) -> Forwarded {
+        match &self.child {
+            Some(child) => child.signal(signal),
+            None if signal == Signal::QUIT => return Forwarded::ToNobody,
+            None => (),
         }
-        unless(&hurried, finish(&admin.plane, Which::Inbound, lifecycle.drain_timeout)).await;
-        let code = match (child_code, &mut child) {
-            (Some(code), _) => code,
-            (None, Some(child)) => end(child, lifecycle.kill_after, &hurried).await,
-            (None, None) => 0,
-        };
-        let rest = if child.is_some() { Duration::from_secs(1) } else { lifecycle.drain_timeout };
-        unless(&hurried, finish(&admin.plane, Which::All, rest)).await;
-        if let Some(export) = export {
-            export.finish().await;
-        }
-        impatience.abort();
-        info!(target: "lictor::event", kind = "stopped", code, "stopped");
-        code
+        Forwarded::Yes
     }
 
-    fn mark_draining(&self, is_draining: bool) {
-        let admin = &self.sidecar.admin;
-        admin.is_draining.store(is_draining, Relaxed);
-        admin.plane.set_draining(is_draining);
+    async fn reload(&mut self) -> Result<(), String> {
+        let Bound { admin, configured, listeners, .. } = &mut self.bound;
+        reload(admin, configured, listeners).await
     }
+
+    /// Leaves in order: out of circulation, out of Consul, inbound requests to their end, the application, the rest.
+    async fn drain(self, ending: Ending) -> Drained {
+        let Self { bound, signals, mut child } = self;
+        let lifecycle = bound.config().lifecycle;
+        let Bound { admin, mut orders, export, .. } = bound;
+        info!(target: "lictor::event", kind = "stopping", cause = ?ending, "leaving");
+        admin.stop();
+        orders.close(); // who asks now is told that we are stopping
+        let mut patience = Patience::new(signals, ending);
+        let leaving = Box::pin(admin.handle.leave(lifecycle.drain_delay));
+        if patience.unless_alone(&mut child, leaving).await.is_none() {
+            let _ = timeout(LAST_CALL, admin.handle.leave(Duration::ZERO)).await;
+        }
+        let until = Instant::now() + lifecycle.drain_timeout;
+        let inbound = finish(&admin.plane, Which::Inbound, lifecycle.drain_timeout);
+        let _ = patience.unless_alone(&mut child, inbound).await;
+        let code = match (&mut child, ending) {
+            (Some(child), _) => end(child, lifecycle.kill_after, &mut patience).await,
+            (None, Ending::CannotStart(code)) => code,
+            (None, _) => 0,
+        };
+        let is_alone = child.is_some() || matches!(ending, Ending::CannotStart(_));
+        let rest = if is_alone { LAST_CALL } else { until.saturating_duration_since(Instant::now()) };
+        let _ = patience.unless_hurried(finish(&admin.plane, Which::All, rest)).await;
+        Drained { export, code }
+    }
+}
+
+impl Drained {
+    /// Sends what is left to tell.
+    async fn finish(self) -> u8 {
+        if let Some(export) = self.export {
+            export.finish().await;
+        }
+        info!(target: "lictor::event", kind = "stopped", code = self.code, "stopped");
+        self.code
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forwarded {
+    Yes,
+    ToNobody,
+}
+
+/// Until each upstream has had its first answer, or this has taken long enough.
+async fn first_endpoints(mut mesh: watch::Receiver<Arc<Mesh>>, at_most: Duration) {
+    let known = mesh.wait_for(|mesh| mesh.upstreams.values().all(|upstream| upstream.census.is_known));
+    if timeout(at_most, known).await.is_ok() {
+        return;
+    }
+    let mesh = mesh.borrow();
+    let unknown = mesh.upstreams.values().filter(|upstream| !upstream.census.is_known);
+    let names: Vec<&str> = unknown.map(|upstream| upstream.name.as_ref()).collect();
+    warn!(upstreams = names.join(", "), ?at_most, "nothing is known of these upstreams yet; going on without them");
 }
 
 async fn exited(child: &mut Option<Child>) -> u8 {
@@ -258,13 +264,56 @@ async fn exited(child: &mut Option<Child>) -> u8 {
     }
 }
 
-/// Waits for the work unless somebody is in a hurry; whether it was done.
-async fn unless(hurried: &watch::Receiver<bool>, work: impl Future<Output = ()>) -> bool {
-    let mut hurried = hurried.clone();
-    tokio::select! {
-        biased;
-        _ = hurried.wait_for(|is_hurried| *is_hurried) => false,
-        () = work => true,
+/// How long stopping is waited for: until a second signal.
+struct Patience {
+    hurried: watch::Receiver<bool>,
+    listening: JoinHandle<()>,
+}
+
+impl Patience {
+    fn new(mut signals: Signals, ending: Ending) -> Self {
+        let (hurry, hurried) = watch::channel(false);
+        // The first signal after POST /quit is the orchestrator's regular SIGTERM.
+        let patient_for = u32::from(ending == Ending::Quit);
+        let listening = tokio::spawn(async move {
+            let mut seen = 0;
+            while seen <= patient_for {
+                seen += u32::from(signals.next().await == Asked::Stop);
+            }
+            warn!("asked again to stop: nothing is waited for any more");
+            hurry.send_replace(true);
+            while hurry.receiver_count() > 0 {
+                signals.next().await; // further ones change nothing, and do not kill
+            }
+        });
+        Self { hurried, listening }
+    }
+
+    /// The work's result, unless somebody is in a hurry.
+    async fn unless_hurried<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            _ = self.hurried.wait_for(|is_hurried| *is_hurried) => None,
+            result = work => Some(result),
+        }
+    }
+
+    /// The same, unless the application is gone too: nobody may be sent to it, and nothing of it be finished.
+    async fn unless_alone<T>(&mut self, child: &mut Option<Child>, work: impl Future<Output = T>) -> Option<T> {
+        let with_child = async {
+            tokio::select! {
+                biased;
+                _ = exited(child) => None,
+                result = work => Some(result),
+            }
+        };
+        self.unless_hurried(with_child).await.flatten()
+    }
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        self.listening.abort();
     }
 }
 
@@ -275,55 +324,15 @@ async fn finish(plane: &DataPlane, which: Which, at_most: Duration) {
     }
 }
 
-/// Asks the child to end, and makes it end when it does not. Egress still works meanwhile.
-async fn end(child: &mut Child, kill_after: Duration, hurried: &watch::Receiver<bool>) -> u8 {
+/// Asks the application to end, and makes it end when it does not. Egress still works meanwhile.
+async fn end(child: &mut Child, kill_after: Duration, patience: &mut Patience) -> u8 {
     child.signal(Signal::TERM);
-    let mut hurried = hurried.clone();
-    let patience = async {
-        tokio::select! {
-            biased;
-            _ = hurried.wait_for(|is_hurried| *is_hurried) => (),
-            () = tokio::time::sleep(kill_after) => (),
-        }
-    };
-    tokio::select! {
-        biased;
-        code = child.exited() => return code,
-        () = patience => (),
+    if let Some(Ok(code)) = patience.unless_hurried(timeout(kill_after, child.exited())).await {
+        return code;
     }
     warn!(?kill_after, "the application has not stopped; it is killed");
     child.signal(Signal::KILL);
     child.exited().await
-}
-
-/// Keys whose change a running sidecar cannot follow.
-fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
-    let mut keys = Vec::new();
-    let mut check = |is_changed: bool, key| {
-        if is_changed {
-            keys.push(key);
-        }
-    };
-    check(before.service != after.service, "service");
-    check(before.registration != after.registration, "registration");
-    check(before.app != after.app, "app");
-    check(before.consul != after.consul, "consul");
-    check(before.workers != after.workers, "workers");
-    check(before.admin != after.admin, "admin");
-    check(before.metrics != after.metrics, "metrics");
-    check(before.trace.otlp != after.trace.otlp, "trace.otlp");
-    check(before.log.format != after.log.format, "log.format");
-    keys
-}
-
-/// One line a listener: what it leads to, and where it really is.
-fn announce(bound: &Bound) {
-    let address = bound.address;
-    match &bound.kind {
-        ListenerKind::Upstream(name) => info!(kind = "upstream", %name, %address, "listening"),
-        ListenerKind::Forward => info!(kind = "forward", %address, "listening"),
-        ListenerKind::Inbound => info!(kind = "inbound", %address, "listening"),
-    }
 }
 
 /// What the log should say about a configuration before anything happens.
@@ -336,12 +345,30 @@ fn tell(loaded: &Loaded) {
     }
     let lifecycle = &loaded.config.lifecycle;
     let total = lifecycle.drain_delay + lifecycle.drain_timeout + lifecycle.kill_after;
-    let grace = std::env::var("TERMINATION_GRACE").ok().and_then(|text| humantime::parse_duration(&text).ok());
+    let grace = std::env::var("TERMINATION_GRACE").ok().and_then(|text| grace(&text));
     if let Some(grace) = grace.filter(|grace| *grace < total) {
-        warn!(?grace, ?total, "stopping may take longer than the orchestrator waits");
+        warn!(
+            ?grace,
+            ?total,
+            "drain_delay, drain_timeout and kill_after may take longer than TERMINATION_GRACE; lictor may be killed"
+        );
     }
-    let is_root_of_container = rustix::process::getpid().is_init();
-    if is_root_of_container && !Path::new("/proc/self").exists() {
-        warn!("there is no /proc: process metrics are zero");
+}
+
+/// A duration, or seconds as orchestrators have them.
+fn grace(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    text.parse().map(Duration::from_secs).ok().or_else(|| humantime::parse_duration(text).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_orchestrators_grace_is_seconds_or_a_duration() {
+        assert_eq!(grace("30"), Some(Duration::from_secs(30)));
+        assert_eq!(grace(" 1m "), Some(Duration::from_secs(60)));
+        assert_eq!(grace("soon"), None);
     }
 }

@@ -1,14 +1,15 @@
-//! The application under `lictor run`: its environment, its end, and everybody else's orphans.
+//! The application under `lictor run`: its environment, its start, its end, and everybody else's orphans.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use anyhow::Context;
 use lictor_config::{Config, Environment};
 use lictor_core::mesh::ListenerKind;
 use lictor_proxy::Bound;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait};
 use tokio::sync::watch;
 
 /// A running application.
@@ -18,20 +19,29 @@ pub(crate) struct Child {
     exit: watch::Receiver<Option<u8>>,
 }
 
+/// Why there is none.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CannotStart {
+    /// As a shell would exit: 127 when the program is not there, 126 when it cannot be executed.
+    pub(crate) code: u8,
+    pub(crate) sentence: String,
+}
+
 impl Child {
     /// Starts it. From now on this process reaps whatever ends below it: as PID 1 of a container nobody else does.
-    pub(crate) fn start(command: &[String], variables: Vec<(String, String)>) -> anyhow::Result<Self> {
+    pub(crate) fn start(command: &[String], variables: Vec<(String, String)>) -> Result<Self, CannotStart> {
         // Refused only by kernels from before 3.4; then orphans go to the system's init, as they always did.
-        let _ = set_child_subreaper(Some(rustix::process::getpid()));
-        let (program, arguments) = command.split_first().context("an empty command")?;
-        let child = Command::new(program)
-            .args(arguments)
-            .envs(variables)
-            .spawn()
-            .with_context(|| format!("cannot start `{program}`"))?;
-        let pid = Pid::from_raw(child.id().cast_signed()).context("the child has no process id")?;
+        let _ = set_child_subreaper(Some(getpid()));
+        let (program, arguments) = command.split_first().expect("the command line is not empty");
+        let spawned = Command::new(program).args(arguments).envs(variables).spawn();
+        let child = spawned.map_err(|error| CannotStart::because(program, &error))?;
+        let pid = Pid::from_child(&child);
         let (sender, exit) = watch::channel(None);
-        thread::Builder::new().name("reaper".to_owned()).spawn(move || reap(pid, &sender))?;
+        let reaper = thread::Builder::new().name("reaper".to_owned()).spawn(move || reap(pid, &sender));
+        reaper.map_err(|error| {
+            let _ = kill_process(pid, Signal::KILL);
+            CannotStart::because("the reaper thread", &error)
+        })?;
         Ok(Self { pid, exit })
     }
 
@@ -43,15 +53,28 @@ impl Child {
         }
     }
 
-    pub(crate) fn has_exited(&self) -> bool {
-        self.exit.borrow().is_some()
-    }
-
     /// Sends it a signal; a child that is gone needs none.
     pub(crate) fn signal(&self, signal: Signal) {
-        if !self.has_exited() {
+        if self.exit.borrow().is_none() {
             let _ = kill_process(self.pid, signal);
         }
+    }
+}
+
+impl CannotStart {
+    fn because(program: &str, error: &io::Error) -> Self {
+        let is_path = program.contains('/');
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound if is_path && Path::new(program).exists() => {
+                "it is there, but its interpreter or loader is not (another libc, or a wrong first line)".to_owned()
+            }
+            io::ErrorKind::NotFound if is_path => "there is no such file".to_owned(),
+            io::ErrorKind::NotFound => "there is no such program in PATH".to_owned(),
+            io::ErrorKind::PermissionDenied => "it is not executable for this user".to_owned(),
+            _ => error.to_string(),
+        };
+        let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+        Self { code, sentence: format!("cannot start `{program}`: {reason}") }
     }
 }
 
@@ -77,7 +100,7 @@ pub(crate) fn variables(
     admin: SocketAddr,
     env: &Environment,
 ) -> Vec<(String, String)> {
-    let mut variables = vec![("LICTOR_ADDR".to_owned(), format!("http://{admin}"))];
+    let mut variables = vec![("LICTOR_ADDR".to_owned(), format!("http://{}", reachable(admin)))];
     if env.var("OTEL_SERVICE_NAME").is_none()
         && let Some(service) = &config.service
     {
@@ -86,17 +109,16 @@ pub(crate) fn variables(
     for listener in bound {
         match &listener.kind {
             ListenerKind::Upstream(name) if config.outbound.export_env => {
-                let prefix = variable_name(name);
-                let (ip, port) = (reachable(listener.address), listener.address.port());
-                variables.push((format!("{prefix}_URL"), format!("http://{}", SocketAddr::new(ip, port))));
-                variables.push((format!("{prefix}_HOST"), ip.to_string()));
-                variables.push((format!("{prefix}_PORT"), port.to_string()));
+                let (prefix, address) = (variable_name(name), reachable(listener.address));
+                variables.push((format!("{prefix}_URL"), format!("http://{address}")));
+                variables.push((format!("{prefix}_HOST"), address.ip().to_string()));
+                variables.push((format!("{prefix}_PORT"), address.port().to_string()));
             }
             ListenerKind::Forward if config.outbound.export_proxy_env => {
-                let url = format!("http://{}", listener.address);
+                let url = format!("http://{}", reachable(listener.address));
                 variables.extend(["HTTP_PROXY", "http_proxy"].map(|name| (name.to_owned(), url.clone())));
-                let local = "localhost,127.0.0.1,::1".to_owned();
-                variables.extend(["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), local.clone())));
+                let direct = without_proxy(env);
+                variables.extend(["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), direct.clone())));
             }
             _ => (),
         }
@@ -104,8 +126,23 @@ pub(crate) fn variables(
     variables
 }
 
-fn reachable(address: SocketAddr) -> std::net::IpAddr {
-    if address.ip().is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { address.ip() }
+/// This machine is not called through the proxy, nor is whatever was excepted already.
+fn without_proxy(env: &Environment) -> String {
+    let local = "localhost,127.0.0.1,::1";
+    match env.var("NO_PROXY").or_else(|| env.var("no_proxy")) {
+        Some(known) if !known.is_empty() => format!("{known},{local}"),
+        _ => local.to_owned(),
+    }
+}
+
+/// What a program on this machine dials.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 /// `user-service` is `USER_SERVICE`.
@@ -115,11 +152,58 @@ fn variable_name(upstream: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
+    fn told(yaml: &str, env: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let vars = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let env = Environment { vars, hostname: "host".to_owned() };
+        let file = lictor_config::Text { name: "test.yaml".to_owned(), text: yaml.to_owned() };
+        let config = lictor_config::load(Some(&file), &env, &[]).unwrap().config;
+        let bound = [
+            Bound { kind: ListenerKind::Upstream("user-service".into()), address: "127.0.0.1:3001".parse().unwrap() },
+            Bound { kind: ListenerKind::Upstream("pay.v2".into()), address: "0.0.0.0:3002".parse().unwrap() },
+            Bound { kind: ListenerKind::Forward, address: "127.0.0.1:15001".parse().unwrap() },
+        ];
+        variables(&config, &bound, "0.0.0.0:9901".parse().unwrap(), &env).into_iter().collect()
+    }
+
+    const YAML: &str =
+        "registration: off\nservice: orders\nupstreams:\n  user-service: {listen: 3001, static: ['a:1']}\n";
+
     #[test]
-    fn upstreams_become_variables_that_shells_accept() {
-        assert_eq!(variable_name("user-service"), "USER_SERVICE");
-        assert_eq!(variable_name("pay.v2"), "PAY_V2");
+    fn the_application_is_told_where_its_upstreams_are() {
+        let told = told(YAML, &[]);
+        assert_eq!(told["USER_SERVICE_URL"], "http://127.0.0.1:3001");
+        assert_eq!((told["USER_SERVICE_HOST"].as_str(), told["USER_SERVICE_PORT"].as_str()), ("127.0.0.1", "3001"));
+        assert_eq!(told["PAY_V2_URL"], "http://127.0.0.1:3002");
+        assert_eq!(
+            (told["LICTOR_ADDR"].as_str(), told["OTEL_SERVICE_NAME"].as_str()),
+            ("http://127.0.0.1:9901", "orders")
+        );
+        assert!(!told.contains_key("HTTP_PROXY"), "only when it is asked for");
+    }
+
+    #[test]
+    fn a_proxy_is_told_when_asked_for_and_what_was_set_stays() {
+        let yaml = format!("{YAML}outbound: {{proxy: 15001, proxy_env: true, env: false}}\n");
+        let told = told(&yaml, &[("NO_PROXY", ".corp"), ("OTEL_SERVICE_NAME", "mine")]);
+        assert_eq!(
+            (told["HTTP_PROXY"].as_str(), told["http_proxy"].as_str()),
+            ("http://127.0.0.1:15001", "http://127.0.0.1:15001")
+        );
+        assert_eq!(told["no_proxy"], ".corp,localhost,127.0.0.1,::1");
+        assert!(!told.contains_key("OTEL_SERVICE_NAME") && !told.contains_key("USER_SERVICE_URL"));
+    }
+
+    #[test]
+    fn a_program_that_cannot_start_exits_as_in_a_shell() {
+        let refused = |program: &str| Child::start(&[program.to_owned()], Vec::new()).unwrap_err();
+        let missing = refused("no-such-program-anywhere");
+        assert_eq!(missing.code, 127);
+        assert_eq!(missing.sentence, "cannot start `no-such-program-anywhere`: there is no such program in PATH");
+        assert_eq!(refused("/no/such/file").sentence, "cannot start `/no/such/file`: there is no such file");
+        assert_eq!(refused("/etc/passwd").code, 126);
     }
 }

@@ -11,10 +11,14 @@ use tokio::sync::broadcast;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{FilterFn, LevelFilter};
 use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
 
-const KEPT: usize = 256;
+/// The target that makes a log line an event.
 const TARGET: &str = "lictor::event";
+const KEPT: usize = 256;
+const LISTENERS: usize = 16;
 
 /// The latest events, and whoever listens for more.
 #[derive(Clone, Debug)]
@@ -23,15 +27,23 @@ pub(crate) struct Events {
     live: broadcast::Sender<Arc<Json>>,
 }
 
+/// What a listener gets.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) kept: Vec<Arc<Json>>,
+    pub(crate) live: broadcast::Receiver<Arc<Json>>,
+}
+
 impl Events {
     pub(crate) fn new() -> Self {
         Self { kept: Arc::default(), live: broadcast::Sender::new(KEPT) }
     }
 
-    /// The latest ones, and those to come; none is missed between the two.
-    pub(crate) fn subscribe(&self) -> (Vec<Arc<Json>>, broadcast::Receiver<Arc<Json>>) {
+    /// The latest ones, and those to come; none is missed between the two. `None` when too many listen already.
+    pub(crate) fn subscribe(&self) -> Option<Subscription> {
         let kept = self.kept.lock();
-        (kept.1.iter().cloned().collect(), self.live.subscribe())
+        let is_free = self.live.receiver_count() < LISTENERS;
+        is_free.then(|| Subscription { kept: kept.1.iter().cloned().collect(), live: self.live.subscribe() })
     }
 
     fn add(&self, mut event: Map<String, Json>) {
@@ -50,13 +62,21 @@ impl Events {
 
 /// Collects them.
 #[derive(Debug)]
-pub(crate) struct EventLayer(pub(crate) Events);
+pub(crate) struct EventLayer(Events);
+
+impl EventLayer {
+    /// Sees events only: what it would ignore is not even put together, whatever is logged elsewhere.
+    pub(crate) fn filtered<S>(events: Events) -> impl Layer<S>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let is_event = FilterFn::new(|metadata| metadata.target() == TARGET);
+        Self(events).with_filter(is_event.with_max_level_hint(LevelFilter::INFO))
+    }
+}
 
 impl<S: Subscriber> Layer<S> for EventLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() != TARGET {
-            return;
-        }
         let mut fields = Fields(Map::new());
         fields.0.insert("level".to_owned(), json!(event.metadata().level().as_str()));
         event.record(&mut fields);
@@ -97,17 +117,28 @@ mod tests {
     #[test]
     fn only_events_are_kept_and_only_so_many() {
         let events = Events::new();
-        let subscriber = tracing_subscriber::registry().with(EventLayer(events.clone()));
+        let subscriber = tracing_subscriber::registry().with(EventLayer::filtered(events.clone()));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("an ordinary line");
             for number in 0..300_u64 {
                 tracing::warn!(target: "lictor::event", kind = "test", number, "happened");
             }
         });
-        let (kept, _) = events.subscribe();
+        let kept = events.subscribe().unwrap().kept;
         assert_eq!(kept.len(), KEPT);
         let last = &kept[KEPT - 1];
         assert_eq!((last["id"].as_u64(), last["number"].as_u64()), (Some(300), Some(299)));
         assert_eq!((last["kind"].as_str(), last["level"].as_str()), (Some("test"), Some("WARN")));
+    }
+
+    #[test]
+    fn listeners_see_what_comes_and_are_not_too_many() {
+        let events = Events::new();
+        let mut listeners: Vec<_> = (0..LISTENERS).map(|_| events.subscribe().unwrap().live).collect();
+        assert!(events.subscribe().is_none());
+        events.add(Map::from_iter([("kind".to_owned(), json!("test"))]));
+        assert_eq!(listeners[3].try_recv().unwrap()["kind"], "test");
+        listeners.pop();
+        assert_eq!(events.subscribe().unwrap().kept.len(), 1, "the kept one comes first");
     }
 }

@@ -18,6 +18,8 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 use crate::events::{EventLayer, Events};
 
 const QUEUE: usize = 8192;
+/// How long the end of the process waits for a slow reader of standard output.
+const FLUSH_WITHIN: Duration = Duration::from_secs(2);
 
 /// The logs of this process.
 #[derive(Clone, Debug)]
@@ -42,7 +44,9 @@ impl Logs {
             LogFormat::Json => plain.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
             LogFormat::Text => plain.with_ansi(false).boxed(),
         };
-        tracing_subscriber::registry().with(layer.with_filter(filter)).with(EventLayer(events)).try_init()?;
+        let lines_and_events =
+            tracing_subscriber::registry().with(layer.with_filter(filter)).with(EventLayer::filtered(events));
+        lines_and_events.try_init()?;
         Ok(Self { lines, flushed: Arc::new(Mutex::new(flushed)), dropped, filter: handle })
     }
 
@@ -63,8 +67,11 @@ impl Logs {
 
     /// Waits until everything so far is written, for a moment at most.
     pub(crate) fn flush(&self) {
-        if self.lines.send(Vec::new()).is_ok() {
-            let _ = self.flushed.lock().recv_timeout(Duration::from_secs(2));
+        let lines = self.lines.clone();
+        // The queue may be full, and stay so.
+        let asked = thread::Builder::new().name("flush".to_owned()).spawn(move || lines.send(Vec::new()));
+        if asked.is_ok() {
+            let _ = self.flushed.lock().recv_timeout(FLUSH_WITHIN);
         }
     }
 }
@@ -120,5 +127,30 @@ impl<'a> MakeWriter<'a> for Lines {
 
     fn make_writer(&'a self) -> Self {
         self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_drops_and_counts() {
+        let (lines, queue) = sync_channel(1);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let mut writer = Lines { lines, dropped: Arc::clone(&dropped) };
+        for line in ["first\n", "second\n", "third\n"] {
+            writer.write_all(line.as_bytes()).unwrap();
+        }
+        assert_eq!(queue.try_recv().unwrap(), b"first");
+        assert_eq!(dropped.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn levels_and_filters_are_understood_and_nonsense_is_not() {
+        for good in ["info", "debug", "warn,lictor_proxy=trace"] {
+            filter(good).unwrap();
+        }
+        assert!(filter("lictor=louder").is_err());
     }
 }

@@ -9,7 +9,9 @@ mod cli;
 mod events;
 mod log;
 mod metrics;
+mod open_files;
 mod otlp;
+mod reload;
 mod signal;
 
 use std::process::ExitCode;
@@ -20,7 +22,7 @@ fn main() -> ExitCode {
     match cli::run(cli::Arguments::parse()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            cli::complain(&format!("lictor: {error:#}"));
+            cli::complain(&error);
             ExitCode::FAILURE
         }
     }

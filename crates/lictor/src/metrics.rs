@@ -1,5 +1,6 @@
 //! What is measured when somebody asks: gauges read from the live state at each scrape, and the process itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -7,9 +8,28 @@ use lictor_config::Effective;
 use lictor_consul::{RegistrationState, Snapshot};
 use lictor_core::Mesh;
 use lictor_core::mesh::Status;
-use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::proto::LabelPair;
+use prometheus::{
+    Counter, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use serde::Serialize;
 
 use crate::log::Logs;
+
+/// What this was built from; whoever builds it sets the variable.
+const COMMIT: &str = match option_env!("LICTOR_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+/// What happened to the requests of an upstream so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Requests {
+    pub(crate) total: u64,
+    /// With a 5xx, or without an answer.
+    pub(crate) failed: u64,
+    pub(crate) retries: u64,
+}
 
 /// The families that a scrape fills in.
 #[derive(Debug)]
@@ -30,9 +50,9 @@ pub(crate) struct Scrape {
     reload_success: IntGauge,
     reload_time: Gauge,
     config_info: IntGaugeVec,
-    log_lines_dropped: IntGauge,
+    own_logs_dropped: IntCounter,
     resident_memory: IntGauge,
-    cpu: Gauge,
+    cpu: Counter,
     open_fds: IntGauge,
     threads: IntGauge,
     start_time: Gauge,
@@ -48,8 +68,8 @@ impl Scrape {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntCounterVec::new(Opts::new(name, help), labels).expect("constant names"))
         };
-        let info = gauges("lictor_build_info", "Always 1.", &["version"]);
-        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let info = gauges("lictor_build_info", "Always 1.", &["version", "commit"]);
+        info.with_label_values(&[env!("CARGO_PKG_VERSION"), COMMIT]).set(1);
         let scrape = Self {
             breaker: gauges("circuit_breaker_state", "0 closed, 1 open, 2 half-open.", &["name"]),
             endpoints: gauges("lictor_upstream_endpoints", "Endpoints by state.", &["upstream", "state"]),
@@ -73,9 +93,19 @@ impl Scrape {
             reload_success: gauge("lictor_config_last_reload_success", "0 when the last reload was refused."),
             reload_time: number("lictor_config_last_reload_timestamp_seconds", "When a configuration was last taken."),
             config_info: gauges("lictor_config_info", "Always 1.", &["hash", "source"]),
-            log_lines_dropped: gauge("lictor_log_lines_dropped", "Lines that found the log queue full."),
+            own_logs_dropped: register(
+                &registry,
+                IntCounter::new(
+                    "lictor_own_logs_dropped_total",
+                    "Lines of lictor's own log that found the queue full; `lictor_logs_dropped_total` is access lines.",
+                )
+                .expect("constant names"),
+            ),
             resident_memory: gauge("process_resident_memory_bytes", "Resident memory."),
-            cpu: number("process_cpu_seconds_total", "User and system time."),
+            cpu: register(
+                &registry,
+                Counter::new("process_cpu_seconds_total", "User and system time.").expect("constant names"),
+            ),
             open_fds: gauge("process_open_fds", "Open file descriptors."),
             threads: gauge("process_threads", "Threads."),
             start_time: number("process_start_time_seconds", "When the process started, since the epoch."),
@@ -100,9 +130,34 @@ impl Scrape {
     pub(crate) fn text(&self, mesh: &Mesh, consul: &Snapshot, logs: &Logs) -> String {
         self.mesh(mesh);
         self.consul(consul);
-        self.log_lines_dropped.set(logs.dropped().cast_signed());
+        set(&self.own_logs_dropped, logs.dropped());
         self.process();
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| format!("# {error}\n"))
+    }
+
+    /// Requests so far, by upstream; read from the data plane's own counters.
+    pub(crate) fn requests(&self) -> BTreeMap<String, Requests> {
+        let mut by_upstream: BTreeMap<String, Requests> = BTreeMap::new();
+        for family in self.registry.gather() {
+            let is_retries = match family.name() {
+                "lictor_upstream_requests_total" => false,
+                "lictor_retries_total" => true,
+                _ => continue,
+            };
+            for metric in family.get_metric() {
+                let label = |name| metric.get_label().iter().find(|label| label.name() == name).map(LabelPair::value);
+                let count = metric.get_counter().get_value() as u64;
+                let requests = by_upstream.entry(label("upstream").unwrap_or_default().to_owned()).or_default();
+                if is_retries {
+                    requests.retries += count;
+                } else {
+                    requests.total += count;
+                    let is_failed = label("code").is_none_or(|code| !code.starts_with(['1', '2', '3', '4']));
+                    requests.failed += if is_failed { count } else { 0 };
+                }
+            }
+        }
+        by_upstream
     }
 
     fn mesh(&self, mesh: &Mesh) {
@@ -151,7 +206,7 @@ impl Scrape {
     fn process(&self) {
         let process = Process::read();
         self.resident_memory.set(process.resident_bytes.cast_signed());
-        self.cpu.set(process.cpu_seconds);
+        self.cpu.inc_by((process.cpu_seconds - self.cpu.get()).max(0.0));
         self.open_fds.set(process.open_fds.cast_signed());
         self.threads.set(process.threads.cast_signed());
     }
@@ -162,7 +217,7 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registr
     family
 }
 
-fn set(counter: &prometheus::IntCounter, count: u64) {
+fn set(counter: &IntCounter, count: u64) {
     counter.inc_by(count.saturating_sub(counter.get()));
 }
 
@@ -213,6 +268,37 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_counted_by_upstream() {
+        let registry = Registry::new();
+        let requests = register(
+            &registry,
+            IntCounterVec::new(
+                Opts::new("lictor_upstream_requests_total", "x"),
+                &["upstream", "route", "code", "reason"],
+            )
+            .unwrap(),
+        );
+        requests.with_label_values(&["users", "/a", "200", ""]).inc_by(5);
+        requests.with_label_values(&["users", "/b", "404", ""]).inc_by(2);
+        requests.with_label_values(&["users", "/b", "503", "breaker_open"]).inc_by(3);
+        let retries = IntCounterVec::new(Opts::new("lictor_retries_total", "x"), &["upstream"]).unwrap();
+        register(&registry, retries).with_label_values(&["users"]).inc();
+        let seen = Scrape::new(registry).requests();
+        assert_eq!(seen["users"], Requests { total: 10, failed: 3, retries: 1 });
+    }
+
+    #[test]
+    fn a_refused_reload_is_seen_and_the_configuration_in_force_stays() {
+        let scrape = Scrape::new(Registry::new());
+        scrape.reloaded(Some(&[]), "lictor.yaml");
+        scrape.reloaded(None, "");
+        assert_eq!(scrape.reload_success.get(), 0);
+        let text = TextEncoder::new().encode_to_string(&scrape.registry.gather()).unwrap();
+        assert!(text.contains("source=\"lictor.yaml\"} 1"), "{text}");
+        assert!(text.contains("lictor_build_info{commit=\""), "{text}");
+    }
 
     #[test]
     fn this_process_has_memory_threads_and_files() {

@@ -1,15 +1,19 @@
 //! What the operating system asks of us.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::io;
 
-/// The signals that mean something to lictor itself.
+use rustix::process::Signal;
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+/// The signals that mean something to lictor or to its application.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-    usr1: Signal,
-    usr2: Signal,
+    term: Stream,
+    int: Stream,
+    hup: Stream,
+    quit: Stream,
+    usr1: Stream,
+    usr2: Stream,
 }
 
 /// One of them.
@@ -19,16 +23,18 @@ pub(crate) enum Asked {
     Stop,
     /// SIGHUP.
     Reload,
-    /// For the child, as it is.
-    Forward(rustix::process::Signal),
+    /// For the application, as it is: a thread dump, a log rotation.
+    Forward(Signal),
 }
 
 impl Signals {
-    pub(crate) fn listen() -> std::io::Result<Self> {
+    /// From now on these no longer end the process by themselves.
+    pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
             usr1: signal(SignalKind::user_defined1())?,
             usr2: signal(SignalKind::user_defined2())?,
         })
@@ -40,8 +46,9 @@ impl Signals {
             _ = self.term.recv() => Asked::Stop,
             _ = self.int.recv() => Asked::Stop,
             _ = self.hup.recv() => Asked::Reload,
-            _ = self.usr1.recv() => Asked::Forward(rustix::process::Signal::USR1),
-            _ = self.usr2.recv() => Asked::Forward(rustix::process::Signal::USR2),
+            _ = self.quit.recv() => Asked::Forward(Signal::QUIT),
+            _ = self.usr1.recv() => Asked::Forward(Signal::USR1),
+            _ = self.usr2.recv() => Asked::Forward(Signal::USR2),
         }
     }
 }

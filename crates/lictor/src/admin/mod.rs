@@ -2,60 +2,70 @@
 //! never waits for a request nor a request for a scrape.
 
 mod pages;
+mod reply;
+mod stream;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Frame, Incoming};
+use http::header::{HOST, ORIGIN};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lictor_config::Loaded;
 use lictor_consul::Handle;
+use lictor_core::Mesh;
 use lictor_proxy::DataPlane;
 use parking_lot::RwLock;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 
 use crate::events::Events;
 use crate::log::Logs;
 use crate::metrics::Scrape;
+use reply::{Body, health_code, not_allowed, refuse, reply, text_reply};
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// Connections to one listener at a time; further ones wait to be accepted.
+const CONNECTIONS: usize = 128;
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// For an order that Consul has to hear.
+const CONSUL_WITHIN: Duration = Duration::from_secs(10);
+
+const ORDERS: [&str; 5] = ["/drain", "/undrain", "/reload", "/log-level", "/quit"];
+const PUBLIC: [&str; 5] = ["/live", "/startup", "/ready", "/health", "/metrics"];
+const PAGES: [&str; 9] =
+    ["", "/endpoints", "/upstreams", "/breakers", "/routes", "/config", "/stats", "/consul", "/events"];
 
 /// What the pages show.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    pub(crate) handle: Arc<Handle>,
-    pub(crate) plane: Arc<DataPlane>,
+    pub(crate) handle: Handle,
+    pub(crate) plane: DataPlane,
     pub(crate) loaded: RwLock<Arc<Loaded>>,
     pub(crate) scrape: Scrape,
-    pub(crate) events: Events,
     pub(crate) logs: Logs,
+    events: Events,
     /// Egress works: listeners are open and the first endpoints known, or waited for long enough.
-    pub(crate) is_started: AtomicBool,
-    /// This service is leaving.
-    pub(crate) is_draining: AtomicBool,
-    pub(crate) orders: mpsc::Sender<Order>,
+    is_started: AtomicBool,
+    /// Nobody should be sent here.
+    is_draining: AtomicBool,
+    /// For good.
+    is_stopping: AtomicBool,
+    orders: mpsc::Sender<Order>,
 }
 
-/// What a caller may ask for.
+/// What only the boot sequence can do.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Drain(oneshot::Sender<Result<(), String>>),
-    Undrain(oneshot::Sender<Result<(), String>>),
     Reload(oneshot::Sender<Result<(), String>>),
     Quit,
 }
@@ -69,19 +79,61 @@ pub(crate) enum Access {
     Public,
 }
 
+impl Admin {
+    pub(crate) fn new(
+        handle: Handle,
+        plane: DataPlane,
+        loaded: Loaded,
+        scrape: Scrape,
+        events: Events,
+        logs: Logs,
+        orders: mpsc::Sender<Order>,
+    ) -> Self {
+        let loaded = RwLock::new(Arc::new(loaded));
+        let [is_started, is_draining, is_stopping] = Default::default();
+        Self { handle, plane, loaded, scrape, logs, events, is_started, is_draining, is_stopping, orders }
+    }
+
+    /// Egress is up.
+    pub(crate) fn started(&self) {
+        self.is_started.store(true, Relaxed);
+    }
+
+    /// Out of circulation for good.
+    pub(crate) fn stop(&self) {
+        self.is_stopping.store(true, Relaxed);
+        self.mark_draining(true);
+    }
+
+    fn mark_draining(&self, is_draining: bool) {
+        self.is_draining.store(is_draining, Relaxed);
+        self.plane.set_draining(is_draining);
+    }
+
+    fn mesh(&self) -> Arc<Mesh> {
+        Arc::clone(&self.handle.mesh().borrow())
+    }
+}
+
 /// Opens a listener; it serves until the process ends.
 pub(crate) async fn listen(admin: &Arc<Admin>, address: SocketAddr, access: Access) -> anyhow::Result<SocketAddr> {
     let key = if access == Access::Full { "admin.listen" } else { "admin.public" };
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {key}"))?;
     let bound = listener.local_addr()?;
     let admin = Arc::clone(admin);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     tokio::spawn(async move {
         loop {
+            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    tokio::spawn(serve(Arc::clone(&admin), stream, peer.ip(), access));
+                    let admin = Arc::clone(&admin);
+                    tokio::spawn(async move {
+                        serve(admin, stream, peer.ip(), access).await;
+                        drop(place);
+                    });
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await, // out of descriptors: they come back
+                Err(_) => sleep(Duration::from_millis(50)).await, // out of descriptors: they come back
             }
         }
     });
@@ -94,19 +146,18 @@ async fn serve(admin: Arc<Admin>, stream: TcpStream, peer: IpAddr, access: Acces
         async move { Ok::<_, Infallible>(answer(&admin, request, peer, access).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
     let _ = builder.serve_connection(TokioIo::new(stream), service).await; // the client's business
 }
 
 async fn answer(admin: &Arc<Admin>, request: Request<Incoming>, peer: IpAddr, access: Access) -> Response<Body> {
-    if let Err(refusal) = guard(&request, peer, access) {
+    if let Err(refusal) = guard(&request, peer, access).and_then(|()| route(&request, access)) {
         return refusal;
     }
     let path = request.uri().path().trim_end_matches('/').to_owned();
     match *request.method() {
-        Method::GET | Method::HEAD => get(admin, &path, request.uri().query().unwrap_or_default(), access).await,
-        Method::POST if access == Access::Full => post(admin, &path, request).await,
-        _ => not_allowed(if access == Access::Full { "GET, HEAD, POST" } else { "GET, HEAD" }),
+        Method::POST => post(admin, &path, request).await,
+        _ => get(admin, &path, request.uri().query().unwrap_or_default()).await,
     }
 }
 
@@ -122,7 +173,7 @@ fn guard<B>(request: &Request<B>, peer: IpAddr, access: Access) -> Result<(), Re
         return Err(refuse(StatusCode::FORBIDDEN, "the admin listener answers to this machine only"));
     }
     // A name that resolves to loopback is how a web page would get here.
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let host = request.headers().get(HOST).map_or(Ok("localhost"), |host| host.to_str()).unwrap_or_default();
     let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
     let name = name.trim_start_matches('[').trim_end_matches(']');
     if name != "localhost" && name.parse::<IpAddr>().is_err() {
@@ -131,96 +182,126 @@ fn guard<B>(request: &Request<B>, peer: IpAddr, access: Access) -> Result<(), Re
     Ok(())
 }
 
-async fn get(admin: &Arc<Admin>, path: &str, query: &str, access: Access) -> Response<Body> {
-    let mesh = || admin.handle.mesh().borrow().clone();
+/// Whether there is such a page or order here, and the method fits.
+fn route<B>(request: &Request<B>, access: Access) -> Result<(), Response<Body>> {
+    let path = request.uri().path().trim_end_matches('/');
+    let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_page = PUBLIC.contains(&path) || PAGES.contains(&path) || path.starts_with("/endpoints/");
+    match access {
+        Access::Public if !is_reading => Err(not_allowed("GET, HEAD")),
+        Access::Public if PUBLIC.contains(&path) => Ok(()),
+        Access::Public => Err(refuse(StatusCode::NOT_FOUND, "here are /live /startup /ready /health /metrics")),
+        Access::Full if ORDERS.contains(&path) && request.method() == Method::POST => Ok(()),
+        Access::Full if ORDERS.contains(&path) => Err(not_allowed("POST")),
+        Access::Full if is_page && is_reading => Ok(()),
+        Access::Full if is_page => Err(not_allowed("GET, HEAD")),
+        Access::Full => Err(refuse(StatusCode::NOT_FOUND, "no such page; / lists them")),
+    }
+}
+
+async fn get(admin: &Admin, path: &str, query: &str) -> Response<Body> {
+    let mesh = admin.mesh();
+    let is_started = admin.is_started.load(Relaxed);
     match path {
-        "/live" => return reply(StatusCode::OK, &json!({ "status": "live" })),
+        "/live" => reply(StatusCode::OK, &json!({ "status": "live" })),
         "/startup" => {
-            let is_up = admin.is_started.load(Relaxed);
-            let word = if is_up { "started" } else { "starting" };
-            return reply(health_code(is_up), &json!({ "status": word }));
+            let word = if is_started { "started" } else { "starting" };
+            reply(health_code(is_started), &json!({ "status": word }))
         }
         "/ready" => {
-            return state(pages::ready(&mesh(), admin.is_started.load(Relaxed), admin.is_draining.load(Relaxed)));
+            let (is_ready, page) = pages::ready(&mesh, is_started, admin.is_draining.load(Relaxed));
+            reply(health_code(is_ready), &page)
         }
         "/health" => {
             let loaded = Arc::clone(&admin.loaded.read());
             let app = pages::app(&loaded.config).await;
-            return state(pages::health(&mesh(), &loaded.config, &admin.handle.status().snapshot(), app));
+            let (is_healthy, page) = pages::health(&mesh, &loaded.config, &admin.handle.status().snapshot(), app);
+            reply(health_code(is_healthy), &page)
         }
         "/metrics" => {
-            let text = admin.scrape.text(&mesh(), &admin.handle.status().snapshot(), &admin.logs);
-            return text_reply("text/plain; version=0.0.4; charset=utf-8", text);
+            let text = admin.scrape.text(&mesh, &admin.handle.status().snapshot(), &admin.logs);
+            text_reply("text/plain; version=0.0.4; charset=utf-8", text)
         }
-        _ => (),
-    }
-    if access == Access::Public {
-        return refuse(StatusCode::NOT_FOUND, "here are /live /ready /health /startup /metrics");
-    }
-    match path {
-        "" => text_reply("text/plain; charset=utf-8", pages::INDEX.to_owned()),
-        "/endpoints" => reply(StatusCode::OK, &pages::endpoints(&mesh(), &admin.plane.report().await, None)),
-        "/upstreams" => reply(StatusCode::OK, &pages::upstreams(&mesh(), &admin.plane.report().await)),
-        "/breakers" => reply(StatusCode::OK, &pages::breakers(&mesh())),
-        "/routes" => reply(StatusCode::OK, &pages::routes(&mesh())),
+        "/upstreams" => reply(StatusCode::OK, &pages::upstreams(&mesh, &admin.plane.report().await)),
+        "/breakers" => reply(StatusCode::OK, &pages::breakers(&mesh)),
+        "/routes" => reply(StatusCode::OK, &pages::routes(&mesh)),
         "/config" => {
             let loaded = Arc::clone(&admin.loaded.read());
             let with_origin = query.split('&').any(|pair| matches!(pair, "origin" | "origin=1" | "origin=true"));
             reply(StatusCode::OK, &pages::config(&loaded.values, with_origin))
         }
-        "/stats" => reply(StatusCode::OK, &pages::stats(&mesh())),
+        "/stats" => reply(StatusCode::OK, &pages::stats(&mesh, &admin.scrape.requests())),
         "/consul" => {
             let snapshot = serde_json::to_value(admin.handle.status().snapshot());
             reply(StatusCode::OK, &snapshot.unwrap_or_default())
         }
-        "/events" => events(&admin.events),
-        "/drain" | "/undrain" | "/quit" | "/reload" | "/log-level" => not_allowed("POST"),
-        _ => match path.strip_prefix("/endpoints/") {
-            Some(service) if mesh().upstreams.contains_key(service) => {
-                reply(StatusCode::OK, &pages::endpoints(&mesh(), &admin.plane.report().await, Some(service)))
-            }
-            Some(service) => refuse(StatusCode::NOT_FOUND, &format!("no upstream is named {service}")),
-            None => refuse(StatusCode::NOT_FOUND, "no such page; / lists them"),
+        "/events" => match admin.events.subscribe() {
+            Some(subscription) => stream::events(subscription),
+            None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /events already"),
         },
+        "" => text_reply("text/plain; charset=utf-8", pages::INDEX.to_owned()),
+        _ => endpoints(admin, &mesh, path).await,
     }
 }
 
-async fn post(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Response<Body> {
+/// `/endpoints`, or `/endpoints/NAME`.
+async fn endpoints(admin: &Admin, mesh: &Mesh, path: &str) -> Response<Body> {
+    let only = path.strip_prefix("/endpoints/");
+    match only {
+        Some(name) if !mesh.upstreams.contains_key(name) => {
+            refuse(StatusCode::NOT_FOUND, &format!("no upstream is named {name}; /upstreams lists them"))
+        }
+        _ => reply(StatusCode::OK, &pages::endpoints(mesh, &admin.plane.report().await, only)),
+    }
+}
+
+async fn post(admin: &Admin, path: &str, request: Request<Incoming>) -> Response<Body> {
+    let stopping = || refuse(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is stopping");
     match path {
-        "/drain" => ordered(admin, Order::Drain, "draining").await,
-        "/undrain" => ordered(admin, Order::Undrain, "serving").await,
-        "/reload" => ordered(admin, Order::Reload, "reloaded").await,
-        "/quit" => {
+        "/log-level" => log_level(admin, request).await,
+        _ if admin.is_stopping.load(Relaxed) => stopping(),
+        "/drain" => {
+            admin.mark_draining(true);
+            circulation(admin.handle.enter_maintenance("drained by an operator"), "draining").await
+        }
+        "/undrain" => {
+            admin.mark_draining(false);
+            circulation(admin.handle.leave_maintenance(), "serving").await
+        }
+        "/reload" => {
+            let (done, result) = oneshot::channel();
+            let _ = admin.orders.send(Order::Reload(done)).await;
+            match result.await {
+                Ok(Ok(())) => reply(StatusCode::OK, &json!({ "status": "reloaded" })),
+                Ok(Err(message)) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &message),
+                Err(_) => stopping(),
+            }
+        }
+        _ => {
             let _ = admin.orders.send(Order::Quit).await;
             reply(StatusCode::ACCEPTED, &json!({ "status": "stopping" }))
         }
-        "/log-level" => log_level(admin, request).await,
-        _ => refuse(StatusCode::NOT_FOUND, "no such order: /drain /undrain /quit /reload /log-level"),
     }
 }
 
-async fn ordered(
-    admin: &Admin,
-    order: impl FnOnce(oneshot::Sender<Result<(), String>>) -> Order,
-    done: &str,
-) -> Response<Body> {
-    let (sender, answer) = oneshot::channel();
-    if admin.orders.send(order(sender)).await.is_err() {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is stopping");
-    }
-    match answer.await {
+/// What Consul says to an order that it has to hear; here it is in force already.
+async fn circulation(told: impl Future<Output = Result<(), String>>, done: &str) -> Response<Body> {
+    let refused = |reason: &str| {
+        let message = format!("{done} here, but Consul does not know yet: {reason}");
+        refuse(StatusCode::BAD_GATEWAY, &message)
+    };
+    match timeout(CONSUL_WITHIN, told).await {
         Ok(Ok(())) => reply(StatusCode::OK, &json!({ "status": done })),
-        Ok(Err(message)) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &message),
-        Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is stopping"),
+        Ok(Err(reason)) => refused(&reason),
+        Err(_) => refused("it does not answer"),
     }
 }
 
 /// `?level=debug`, or the level as the body.
 async fn log_level(admin: &Admin, request: Request<Incoming>) -> Response<Body> {
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let from_query = query.split('&').find_map(|pair| pair.strip_prefix("level=")).map(str::to_owned);
-    let level = match from_query {
-        Some(level) => level,
+    let query = request.uri().query().unwrap_or_default();
+    let level = match query.split('&').find_map(|pair| pair.strip_prefix("level=")) {
+        Some(level) => level.replace("%3D", "=").replace("%2C", ","),
         None => match Limited::new(request.into_body(), 1024).collect().await {
             Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim().to_owned(),
             Err(_) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, "a level is a word"),
@@ -235,97 +316,15 @@ async fn log_level(admin: &Admin, request: Request<Incoming>) -> Response<Body> 
     }
 }
 
-/// Server-sent events (HTML, section 9.2): those kept, then those to come; a comment every 15 s keeps it open.
-fn events(events: &Events) -> Response<Body> {
-    let (kept, live) = events.subscribe();
-    let frame = |event: &Json| {
-        let kind = event["kind"].as_str().unwrap_or("event");
-        let text = format!("id: {}\nevent: {kind}\ndata: {event}\n\n", event["id"]);
-        Bytes::from(text)
-    };
-    let (sender, receiver) = mpsc::channel(16);
-    tokio::spawn(async move {
-        for event in &kept {
-            if sender.send(frame(event)).await.is_err() {
-                return;
-            }
-        }
-        let mut live = live;
-        loop {
-            let next = tokio::select! {
-                biased;
-                () = sender.closed() => return,
-                event = live.recv() => match event {
-                    Ok(event) => frame(&event),
-                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
-                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-                },
-                () = tokio::time::sleep(Duration::from_secs(15)) => Bytes::from_static(b": still here\n\n"),
-            };
-            if sender.send(next).await.is_err() {
-                return;
-            }
-        }
-    });
-    let mut response = Response::new(Stream(receiver).boxed_unsync());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// A body that is sent as it comes.
-struct Stream(mpsc::Receiver<Bytes>);
-
-impl hyper::body::Body for Stream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
-    }
-}
-
-fn health_code(is_well: bool) -> StatusCode {
-    if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
-}
-
-fn state((is_well, page): (bool, Json)) -> Response<Body> {
-    reply(health_code(is_well), &page)
-}
-
-fn reply(status: StatusCode, page: &Json) -> Response<Body> {
-    let mut response = text_reply("application/json", format!("{page:#}\n"));
-    *response.status_mut() = status;
-    response
-}
-
-fn refuse(status: StatusCode, message: &str) -> Response<Body> {
-    reply(status, &json!({ "status": "error", "message": message }))
-}
-
-fn not_allowed(methods: &'static str) -> Response<Body> {
-    let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, &format!("allowed here: {methods}"));
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
-    response
-}
-
-fn text_reply(kind: &'static str, text: String) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(text)).boxed_unsync());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
 #[cfg(test)]
 mod tests {
+    use http::header::ALLOW;
+
     use super::*;
 
-    fn request(headers: &[(&str, &str)]) -> Request<()> {
-        let builder =
-            headers.iter().fold(Request::post("/drain"), |builder, (name, value)| builder.header(*name, *value));
+    fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let builder = Request::builder().method(method).uri(path);
+        let builder = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
         builder.body(()).unwrap()
     }
 
@@ -333,13 +332,39 @@ mod tests {
     fn browsers_strangers_and_rebound_names_are_refused() {
         let local: IpAddr = "127.0.0.1".parse().unwrap();
         let stranger: IpAddr = "10.0.0.9".parse().unwrap();
-        let plain = request(&[("host", "127.0.0.1:9901")]);
+        let with = |headers: &[(&str, &str)]| request(Method::POST, "/drain", headers);
+        let plain = with(&[("host", "127.0.0.1:9901")]);
         assert!(guard(&plain, local, Access::Full).is_ok());
-        assert!(guard(&request(&[("host", "[::1]:9901")]), local, Access::Full).is_ok());
-        assert!(guard(&request(&[("host", "localhost")]), local, Access::Full).is_ok());
+        assert!(guard(&plain, "::ffff:127.0.0.1".parse().unwrap(), Access::Full).is_ok());
+        assert!(guard(&with(&[("host", "[::1]:9901")]), local, Access::Full).is_ok());
+        assert!(guard(&with(&[("host", "localhost")]), local, Access::Full).is_ok());
         assert!(guard(&plain, stranger, Access::Full).is_err());
-        assert!(guard(&request(&[("origin", "http://127.0.0.1:9901")]), local, Access::Full).is_err());
-        assert!(guard(&request(&[("host", "evil.example:9901")]), local, Access::Full).is_err());
+        assert!(guard(&with(&[("origin", "http://127.0.0.1:9901")]), local, Access::Full).is_err());
+        assert!(guard(&with(&[("host", "evil.example:9901")]), local, Access::Full).is_err());
         assert!(guard(&plain, stranger, Access::Public).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_method_is_told_the_right_one() {
+        let refused = |method, path, access| {
+            let response = route(&request(method, path, &[]), access).unwrap_err();
+            let allowed = response.headers().get(ALLOW).map_or("", |value| value.to_str().unwrap()).to_owned();
+            (response.status().as_u16(), allowed)
+        };
+        assert_eq!(refused(Method::GET, "/drain", Access::Full), (405, "POST".to_owned()));
+        assert_eq!(refused(Method::POST, "/config", Access::Full), (405, "GET, HEAD".to_owned()));
+        assert_eq!(refused(Method::POST, "/drain", Access::Public), (405, "GET, HEAD".to_owned()));
+        assert_eq!(refused(Method::GET, "/nothing", Access::Full), (404, String::new()));
+        assert_eq!(refused(Method::GET, "/config", Access::Public), (404, String::new()));
+        for page in PUBLIC {
+            assert!(route(&request(Method::HEAD, page, &[]), Access::Public).is_ok(), "{page}");
+        }
+    }
+
+    #[test]
+    fn the_index_names_every_page_and_order() {
+        for path in PUBLIC.iter().chain(&PAGES).chain(&ORDERS) {
+            assert!(pages::INDEX.contains(path), "{path}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The pages: pure functions from the live state to JSON. The shapes of `/health`, `/ready` and `/stats` are those that
 //! the services themselves used to have.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use lictor_config::{Config, Effective};
@@ -11,7 +11,7 @@ use lictor_proxy::Report;
 use serde_json::{Map, Value as Json, json};
 use tokio::net::TcpStream;
 
-use crate::metrics::{Process, state_of};
+use crate::metrics::{Process, Requests, state_of};
 
 /// More than this is a sign of trouble in a sidecar.
 const MEMORY_WARNING: u64 = 64 << 20;
@@ -33,7 +33,7 @@ GET  /config[?origin=1] effective configuration
 GET  /stats             instances by service
 GET  /consul            watches and registration
 GET  /events            what changed, as server-sent events
-POST /drain /undrain    leave circulation, and come back
+POST /drain, /undrain   leave circulation, and come back
 POST /reload            read the configuration again
 POST /log-level?level=  change what is logged
 POST /quit              stop in order
@@ -254,12 +254,12 @@ pub(crate) fn config(values: &[Effective], with_origin: bool) -> Json {
     Json::Object(page)
 }
 
-/// Instances by service, in the words of the older registries.
-pub(crate) fn stats(mesh: &Mesh) -> Json {
+/// Instances and requests by service, in the words of the older registries.
+pub(crate) fn stats(mesh: &Mesh, requests: &BTreeMap<String, Requests>) -> Json {
     let services: Vec<Json> = mesh
         .upstreams
-        .values()
-        .map(|upstream| {
+        .iter()
+        .map(|(name, upstream)| {
             let healthy = upstream.endpoints.len();
             let total = upstream.census.total.max(healthy);
             json!({
@@ -267,10 +267,117 @@ pub(crate) fn stats(mesh: &Mesh) -> Json {
                 "totalInstances": total,
                 "healthyInstances": healthy,
                 "unhealthyInstances": total - healthy,
+                "requests": requests.get(name.as_ref()).copied().unwrap_or_default(),
             })
         })
         .collect();
     let types: BTreeSet<&str> = mesh.upstreams.values().map(|upstream| upstream.service.as_ref()).collect();
-    let total: u64 = services.iter().filter_map(|service| service["totalInstances"].as_u64()).sum();
-    json!({ "totalServices": total, "serviceTypes": types.len(), "services": services })
+    let instances: u64 = services.iter().filter_map(|service| service["totalInstances"].as_u64()).sum();
+    let sum = |count: fn(&Requests) -> u64| requests.values().map(count).sum::<u64>();
+    json!({
+        "totalServices": instances,
+        "serviceTypes": types.len(),
+        "services": services,
+        "requests": Requests {
+            total: sum(|requests| requests.total),
+            failed: sum(|requests| requests.failed),
+            retries: sum(|requests| requests.retries),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lictor_config::{Environment, Text, load};
+    use lictor_consul::Handle;
+
+    use super::*;
+
+    /// The control plane of this file, with its static endpoints known.
+    async fn started(yaml: &str) -> (Config, Handle, Arc<Mesh>) {
+        let file = Text { name: "test.yaml".to_owned(), text: format!("registration: off\nservice: orders\n{yaml}") };
+        let env = Environment { vars: [].into(), hostname: "host".to_owned() };
+        let config = load(Some(&file), &env, &[]).unwrap().config;
+        let handle = lictor_consul::start(Arc::new(config.clone())).unwrap();
+        let is_resolved = |mesh: &Arc<Mesh>| {
+            let mut all = mesh.upstreams.values();
+            all.all(|upstream| upstream.census.source != "static" || !upstream.endpoints.is_empty())
+        };
+        let mesh = handle.mesh().wait_for(is_resolved).await.unwrap().clone();
+        (config, handle, mesh)
+    }
+
+    const TWO: &str = "upstreams:\n  users: {listen: 3001, required: true, static: ['127.0.0.1:1', '127.0.0.1:2']}\n  carts: {listen: 3002}\nconsul: {address: 'http://127.0.0.1:1'}\n";
+
+    #[tokio::test]
+    async fn only_required_upstreams_startup_and_draining_decide_on_readiness() {
+        let (_, _handle, mesh) = started(TWO).await;
+        let (is_ready, page) = ready(&mesh, true, false);
+        assert!(is_ready, "{page}");
+        assert_eq!(page["status"], "ready");
+        assert_eq!(page["checks"]["users"]["message"], "2 healthy instances found");
+        assert_eq!(page["checks"]["carts"]["status"], "not_ready");
+        assert_eq!(page["checks"]["carts"]["message"], "No healthy instances of carts found");
+        assert!(humantime::parse_rfc3339(page["timestamp"].as_str().unwrap()).is_ok());
+        assert!(!ready(&mesh, false, false).0);
+        let (is_ready, page) = ready(&mesh, true, true);
+        assert_eq!((is_ready, page["status"].as_str()), (false, Some("not_ready")));
+        let (_, _handle, mesh) = started(&TWO.replace("3002}", "3002, required: true}")).await;
+        assert!(!ready(&mesh, true, false).0);
+    }
+
+    #[tokio::test]
+    async fn health_has_the_old_keys_and_a_warning_is_not_the_end() {
+        let (config, handle, mesh) = started(TWO).await;
+        let app = json!({ "status": "healthy", "message": "", "responseTime": 1 });
+        let (is_healthy, page) = health(&mesh, &config, &handle.status().snapshot(), Some(app));
+        assert!(is_healthy, "{page}");
+        let keys: Vec<&str> = page.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["checks", "service", "status", "timestamp", "version"]);
+        assert_eq!((page["status"].as_str(), page["service"].as_str()), (Some("healthy"), Some("orders")));
+        assert_eq!(page["checks"]["consul"]["status"], "warning");
+        assert_eq!(page["checks"]["upstream.users"]["status"], "healthy");
+        assert_eq!(page["checks"]["upstream.carts"]["status"], "warning");
+        assert!(page["checks"]["memory"]["message"].is_string());
+    }
+
+    #[tokio::test]
+    async fn an_application_that_is_down_is_unhealthy() {
+        let (mut config, handle, mesh) = started(TWO).await;
+        config.app.address = Some("127.0.0.1:1".parse().unwrap());
+        let app = app(&config).await;
+        let (is_healthy, page) = health(&mesh, &config, &handle.status().snapshot(), app);
+        assert_eq!((is_healthy, page["status"].as_str()), (false, Some("unhealthy")));
+        assert!(page["checks"]["app"]["message"].as_str().unwrap().starts_with("127.0.0.1:1: "), "{page}");
+        assert!(page["checks"]["app"]["responseTime"].is_u64());
+    }
+
+    #[tokio::test]
+    async fn stats_have_the_old_keys_and_requests() {
+        let (_, _handle, mesh) = started(TWO).await;
+        let requests = Requests { total: 10, failed: 3, retries: 1 };
+        let page = stats(&mesh, &[("users".to_owned(), requests)].into());
+        assert_eq!((page["totalServices"].as_u64(), page["serviceTypes"].as_u64()), (Some(2), Some(2)));
+        let users = &page["services"][1];
+        assert_eq!(users["name"], "users");
+        assert_eq!(
+            [&users["totalInstances"], &users["healthyInstances"], &users["unhealthyInstances"]],
+            [&json!(2), &json!(2), &json!(0)]
+        );
+        assert_eq!((&users["requests"]["failed"], &page["requests"]["total"]), (&json!(3), &json!(10)));
+    }
+
+    #[tokio::test]
+    async fn breakers_endpoints_and_routes_are_shown_by_upstream() {
+        let (_, _handle, mesh) = started(TWO).await;
+        assert_eq!(breakers(&mesh)["users"]["state"], "closed");
+        let page = endpoints(&mesh, &Report::default(), Some("users"));
+        assert!(page.get("carts").is_none());
+        assert_eq!(page["users"]["endpoints"][0]["address"], "127.0.0.1:1");
+        assert_eq!(page["users"]["endpoints"][0]["state"], "healthy");
+        assert_eq!(routes(&mesh)["users"], json!([]));
+        assert_eq!(upstreams(&mesh, &Report::default())["users"]["breaker"], "closed");
+    }
 }

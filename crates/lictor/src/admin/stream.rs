@@ -1,0 +1,109 @@
+//! `/events`: server-sent events (HTML, section 9.2).
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use serde_json::Value as Json;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::admin::reply::{self, Body};
+use crate::events::Subscription;
+
+/// A comment this often tells that the connection works.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+const AHEAD: usize = 16;
+
+/// Those kept, then those to come, for as long as the client listens.
+pub(super) fn events(subscription: Subscription) -> Response<Body> {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::spawn(feed(subscription, sender));
+    reply::of("text/event-stream", Receiver(receiver).boxed_unsync())
+}
+
+async fn feed(subscription: Subscription, sender: mpsc::Sender<Bytes>) {
+    let Subscription { kept, mut live } = subscription;
+    for event in &kept {
+        if sender.send(frame(event)).await.is_err() {
+            return;
+        }
+    }
+    drop(kept);
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = sender.closed() => return,
+            event = live.recv() => match event {
+                Ok(event) => frame(&event),
+                Err(RecvError::Lagged(missed)) => Bytes::from(format!(": {missed} events were missed\n\n")),
+                Err(RecvError::Closed) => return,
+            },
+            () = sleep(HEARTBEAT) => Bytes::from_static(b": still here\n\n"),
+        };
+        if sender.send(next).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn frame(event: &Json) -> Bytes {
+    let kind = event["kind"].as_str().unwrap_or("event");
+    Bytes::from(format!("id: {}\nevent: {kind}\ndata: {event}\n\n", event["id"]))
+}
+
+/// A body that is sent as it comes.
+struct Receiver(mpsc::Receiver<Bytes>);
+
+impl hyper::body::Body for Receiver {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use tokio::sync::broadcast;
+
+    use super::*;
+
+    async fn next(body: &mut Body) -> String {
+        let bytes = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn kept_events_come_first_and_then_the_live_ones() {
+        let live = broadcast::Sender::new(1);
+        let kept = Arc::new(json!({ "id": 1, "kind": "started" }));
+        let mut body = events(Subscription { kept: vec![kept], live: live.subscribe() }).into_body();
+        assert_eq!(next(&mut body).await, "id: 1\nevent: started\ndata: {\"id\":1,\"kind\":\"started\"}\n\n");
+        for id in 2..5 {
+            live.send(Arc::new(json!({ "id": id, "kind": "test" }))).unwrap();
+        }
+        assert_eq!(next(&mut body).await, ": 2 events were missed\n\n");
+        assert!(next(&mut body).await.starts_with("id: 4\nevent: test\n"));
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_goes_frees_its_place() {
+        let live = broadcast::Sender::new(1);
+        drop(events(Subscription { kept: Vec::new(), live: live.subscribe() }));
+        live.closed().await;
+    }
+}

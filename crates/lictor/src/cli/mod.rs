@@ -1,0 +1,166 @@
+//! The command line: one small module a command. [`boot`] does what is not small.
+
+mod check;
+mod configured;
+mod probe;
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+
+use anyhow::bail;
+use clap::{Parser, Subcommand};
+use lictor_config::{Report, json_schema, render};
+
+use crate::boot;
+
+pub(crate) use configured::Configured;
+
+/// A sidecar proxy for services on Consul.
+#[derive(Debug, Parser)]
+#[command(name = "lictor", version = version(), about)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the sidecar.
+    Serve(Configured),
+    /// Run the sidecar, and an application within it: started when egress is up, stopped before egress goes.
+    Run {
+        #[command(flatten)]
+        configured: Configured,
+        /// The application ends by itself, and lictor with it (which it does anyway; accepted for clarity).
+        #[arg(long)]
+        job: bool,
+        /// The application's command line; default: `app.command` of the configuration.
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Wait until a running sidecar is up; for entrypoints.
+    Wait {
+        /// What for: `startup` (egress works) or `ready`.
+        #[arg(long = "for", default_value = "ready", value_parser = ["ready", "startup", "live"])]
+        what: String,
+        /// For how long.
+        #[arg(long, default_value = "30s")]
+        timeout: String,
+        /// The sidecar's admin listener; default: where the configuration puts it.
+        #[arg(long)]
+        admin: Option<SocketAddr>,
+        #[command(flatten)]
+        configured: Configured,
+    },
+    /// Ask a running sidecar whether its egress works; for HEALTHCHECK.
+    Health {
+        /// The sidecar's admin listener; default: where the configuration puts it.
+        #[arg(long)]
+        admin: Option<SocketAddr>,
+        #[command(flatten)]
+        configured: Configured,
+    },
+    /// Check a configuration.
+    Check(Configured),
+    /// Print the effective configuration.
+    Config {
+        #[command(flatten)]
+        configured: Configured,
+        /// With the place that each value comes from.
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Print the JSON Schema of the configuration file.
+    Schema,
+    /// Print the version.
+    Version,
+}
+
+/// Does what was asked; the number is the exit code.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
+    match arguments.command {
+        Command::Serve(configured) => {
+            let loaded = configured.load()?;
+            boot::run(configured, loaded, &[])
+        }
+        Command::Run { configured, command, .. } => {
+            let loaded = configured.load()?;
+            let command = if command.is_empty() { loaded.config.app.command.clone() } else { command };
+            if command.is_empty() {
+                bail!("`lictor run` has nothing to run: say `lictor run -- ./app`, or set app.command");
+            }
+            boot::run(configured, loaded, &command)
+        }
+        Command::Wait { what, timeout, admin, configured } => probe::wait(&what, &timeout, admin, &configured),
+        Command::Health { admin, configured } => probe::health(admin, &configured),
+        Command::Check(configured) => check::check(&configured),
+        Command::Config { configured, origin } => {
+            print(&render(&configured.load()?.values, origin));
+            Ok(0)
+        }
+        Command::Schema => {
+            print(&format!("{:#}\n", json_schema()));
+            Ok(0)
+        }
+        Command::Version => {
+            print(&format!("lictor {}\n", version()));
+            Ok(0)
+        }
+    }
+}
+
+/// To standard output, where commands print.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes()); // a closed pipe is the reader's choice
+}
+
+/// Says to standard error why it failed. Mistakes in a configuration speak for themselves.
+pub(crate) fn complain(error: &anyhow::Error) {
+    let text = match error.downcast_ref::<Report>() {
+        Some(report) => render_report(report),
+        None => format!("lictor: {error:#}"),
+    };
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+fn render_report(report: &Report) -> String {
+    let is_colourful = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    report.render(is_colourful).trim_end().to_owned()
+}
+
+/// The version of this build.
+pub(crate) fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_after_the_dashes_is_the_applications() {
+        let words = ["lictor", "run", "--job", "-c", "a.yaml", "--", "./app", "--set", "x=y", "-c"];
+        let Command::Run { configured, job, command } = Arguments::parse_from(words).command else {
+            panic!("not `run`");
+        };
+        assert!(job);
+        assert_eq!(configured.config.as_deref(), Some("a.yaml".as_ref()));
+        assert_eq!(command, ["./app", "--set", "x=y", "-c"]);
+    }
+
+    #[test]
+    fn wait_is_for_ready_and_half_a_minute() {
+        let Command::Wait { what, timeout, admin, .. } = Arguments::parse_from(["lictor", "wait"]).command else {
+            panic!("not `wait`");
+        };
+        assert_eq!((what.as_str(), timeout.as_str(), admin), ("ready", "30s", None));
+        assert!(Arguments::try_parse_from(["lictor", "wait", "--for", "lunch"]).is_err());
+    }
+}

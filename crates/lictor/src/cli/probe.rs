@@ -1,0 +1,109 @@
+//! `lictor wait` and `lictor health`: questions to a running sidecar, cheap enough for a health check every second.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use lictor_config::Environment;
+
+use crate::cli::Configured;
+
+const DEFAULT_ADMIN: &str = "127.0.0.1:9901";
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(50);
+
+pub(super) fn wait(
+    what: &str,
+    timeout: &str,
+    admin: Option<SocketAddr>,
+    configured: &Configured,
+) -> anyhow::Result<u8> {
+    let timeout = humantime::parse_duration(timeout)
+        .with_context(|| format!("--timeout takes a duration such as 30s, not `{timeout}`"))?;
+    let admin = admin_address(admin, configured)?;
+    let until = Instant::now() + timeout;
+    loop {
+        let answer = ask(admin, what);
+        if matches!(answer, Ok(200)) {
+            return Ok(0);
+        }
+        if Instant::now() >= until {
+            match answer {
+                Ok(status) => bail!("not {what} after {timeout:?}: http://{admin}/{what} answers {status}"),
+                Err(error) => bail!("not {what} after {timeout:?}: {admin} does not answer: {error}"),
+            }
+        }
+        #[expect(clippy::disallowed_methods, reason = "polling another process from a command without a runtime")]
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Asks `/startup`, never `/ready`: an application that waits for its healthy sidecar would wait for itself.
+pub(super) fn health(admin: Option<SocketAddr>, configured: &Configured) -> anyhow::Result<u8> {
+    let admin = admin_address(admin, configured)?;
+    let status = ask(admin, "startup").with_context(|| format!("{admin} does not answer"))?;
+    if status != 200 {
+        bail!("egress is not up: http://{admin}/startup answers {status}");
+    }
+    Ok(0)
+}
+
+/// As told; else as `lictor run` told us (we are in its child's container); else as configured.
+fn admin_address(given: Option<SocketAddr>, configured: &Configured) -> anyhow::Result<SocketAddr> {
+    if let Some(address) = given {
+        return Ok(address);
+    }
+    let env = Environment::process();
+    if let Some(url) = env.var("LICTOR_ADDR") {
+        let address = url.trim_start_matches("http://").trim_end_matches('/');
+        return address.parse().with_context(|| format!("LICTOR_ADDR is `{url}`, not http://ADDRESS:PORT"));
+    }
+    if let Ok(loaded) = configured.load() {
+        return Ok(loaded.config.admin.listen);
+    }
+    // A health check must not depend on the whole file: the sidecar may run on an earlier, good one.
+    let text = env.var("LICTOR_ADMIN").unwrap_or(DEFAULT_ADMIN);
+    text.parse().with_context(|| format!("LICTOR_ADMIN is `{text}`, not ADDRESS:PORT"))
+}
+
+/// The status of one GET, without a runtime.
+fn ask(admin: SocketAddr, page: &str) -> anyhow::Result<u16> {
+    let mut stream = TcpStream::connect_timeout(&admin, ANSWER_WITHIN)?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    stream.set_write_timeout(Some(ANSWER_WITHIN))?;
+    write!(stream, "GET /{page} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head)?;
+    let status = std::str::from_utf8(&head[9..]).ok().and_then(|digits| digits.parse().ok());
+    status.context("the answer is not HTTP")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn answering(head: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+        });
+        address
+    }
+
+    #[test]
+    fn the_status_is_what_counts() {
+        assert_eq!(ask(answering("HTTP/1.1 200 OK\r\n\r\n"), "startup").unwrap(), 200);
+        assert_eq!(ask(answering("HTTP/1.1 503 Service Unavailable\r\n\r\n"), "startup").unwrap(), 503);
+        assert!(ask(answering("SSH-2.0-OpenSSH_9.2\r\n"), "startup").is_err());
+        let not_up = answering("HTTP/1.1 503 Service Unavailable\r\n\r\n");
+        let error = health(Some(not_up), &Configured::default()).unwrap_err();
+        assert_eq!(error.to_string(), format!("egress is not up: http://{not_up}/startup answers 503"));
+    }
+}
