@@ -9,6 +9,8 @@ pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
 have curl || missing+=(curl)
 have python3 || missing+=(python3)
 have node || missing+=(nodejs)
+have ps || missing+=(procps)
+have make || missing+=(make)
 [ ${#missing[@]} -eq 0 ] && exit 0
 have apt-get || { echo "scripts/deps.sh: please install ${missing[*]} (there is no apt-get here)" >&2; exit 1; }
 run=()

@@ -17,6 +17,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::sync::watch;
 
+use crate::free_ports;
+
 /// A server that answers with its name, what it was asked, and the request's headers.
 #[derive(Debug)]
 pub struct Backend {
@@ -44,7 +46,8 @@ enum Stop {
 impl Backend {
     /// A backend on a port of its own that answers 200.
     pub fn start(name: &str) -> Self {
-        Self::on(name, 0)
+        let [port] = free_ports();
+        Self::on(name, port)
     }
 
     /// The same on a port that was free a moment ago.

@@ -7,10 +7,10 @@ mod backend;
 mod client;
 mod consul;
 mod load;
+mod ports;
 mod sidecar;
 
 use std::fmt::Debug;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ pub use backend::Backend;
 pub use client::{Answer, exchange, get, request};
 pub use consul::{Consul, MANAGEMENT};
 pub use load::{Load, Tally};
+pub use ports::free_ports;
 pub use sidecar::Sidecar;
 
 /// How long anything may take to come true.
@@ -47,13 +48,6 @@ pub fn eventually_is<T: Debug>(what: &str, mut seen: impl FnMut() -> T, claim: i
 fn pause() {
     #[expect(clippy::disallowed_methods, reason = "the interval of a poll, not a guess how long something takes")]
     std::thread::sleep(Duration::from_millis(5));
-}
-
-/// Ports that were free a moment ago, all different.
-pub fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has free ports"));
-    held.map(|listener| listener.local_addr().expect("it is bound").port())
 }
 
 /// The repository's root.

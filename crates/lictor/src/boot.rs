@@ -87,6 +87,17 @@ enum Ending {
     CannotStart(u8),
 }
 
+impl Ending {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Signalled => "signal",
+            Self::Quit => "POST /quit",
+            Self::ChildExited => "the application ended",
+            Self::CannotStart(_) => "the application cannot start",
+        }
+    }
+}
+
 impl Bound {
     /// Opens everything; what cannot be opened is the error.
     async fn open(configured: Configured, loaded: Loaded, logs: Logs, events: Events) -> anyhow::Result<Self> {
@@ -205,7 +216,7 @@ impl Running {
         let Self { bound, signals, mut child } = self;
         let lifecycle = bound.config().lifecycle;
         let Bound { admin, mut orders, export, .. } = bound;
-        info!(target: "lictor::event", kind = "stopping", cause = ?ending, "leaving");
+        info!(target: "lictor::event", kind = "stopping", cause = ending.as_str(), "leaving");
         admin.stop();
         orders.close(); // who asks now is told that we are stopping
         let mut patience = Patience::new(signals, ending);

@@ -175,15 +175,13 @@ impl Shop {
             say(&format!("  Consul         {}/ui", consul.url()));
         }
         say("Ctrl-C ends it");
-        loop {
-            std::thread::park();
-        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let _ = runtime.block_on(tokio::signal::ctrl_c()); // without one it just ends
     }
 
     fn close(self) {
-        let Self { sidecar, users, others, .. } = self;
-        drop(sidecar);
-        users.into_iter().chain(others).for_each(Instance::end);
+        let Self { sidecar, .. } = self;
+        drop(sidecar); // the caller first
     }
 }
 
@@ -213,8 +211,10 @@ impl Instance {
             let _ = process.wait();
         }
     }
+}
 
-    fn end(mut self) {
+impl Drop for Instance {
+    fn drop(&mut self) {
         self.kill();
     }
 }

@@ -1,0 +1,137 @@
+//! `lictor run` and the orders to a running sidecar, as real processes; no Consul is needed.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use lictor_testkit::{Sidecar, eventually_is};
+use rustix::process::Signal;
+
+const LICTOR: &str = env!("CARGO_BIN_EXE_lictor");
+const ALONE: &str = "registration: off\nservice: orders\nupstreams:\n  users: {listen: 0, static: ['127.0.0.1:1']}\n";
+/// Its Consul never answers, so egress is up only after a minute.
+const WAITING: &str = "registration: off\nconsul: {address: 'http://127.0.0.1:1'}\nupstreams: {users: {listen: 0}}\nlifecycle: {start_timeout: 1m}\n";
+
+fn run(yaml: &str, command: &[&str]) -> Sidecar {
+    let mut after = vec!["--"];
+    after.extend(command);
+    Sidecar::start(LICTOR, yaml, &[], &["run"], &after)
+}
+
+/// A shell that says when its traps are set.
+fn shell(yaml: &str, traps: &str) -> Sidecar {
+    let script = format!("{traps}; echo child is up; while :; do sleep 0.02; done");
+    let lictor = run(yaml, &["sh", "-c", &script]);
+    logged(&lictor, "child is up");
+    lictor
+}
+
+fn logged(lictor: &Sidecar, text: &str) {
+    eventually_is(&format!("the log has `{text}`"), || lictor.log(), |log| log.contains(text));
+}
+
+#[test]
+fn a_program_that_cannot_start_exits_as_in_a_shell() {
+    let mut missing = run(ALONE, &["no-such-program-anywhere"]);
+    assert_eq!(missing.wait().code(), Some(127));
+    logged(&missing, "cannot start `no-such-program-anywhere`: there is no such program in PATH");
+    assert_eq!(run(ALONE, &["/etc/passwd"]).wait().code(), Some(126));
+}
+
+#[test]
+fn the_configuration_may_name_the_application() {
+    let yaml = format!("{ALONE}app: {{command: [sh, -c, 'exit 9']}}\n");
+    assert_eq!(run(&yaml, &[]).wait().code(), Some(9));
+    let mut nothing = run(ALONE, &[]);
+    assert_eq!(nothing.wait().code(), Some(1));
+    logged(&nothing, "`lictor run` has nothing to run");
+}
+
+#[test]
+fn a_signal_before_egress_is_up_stops_at_once_and_starts_nothing() {
+    let mut lictor = run(WAITING, &["sh", "-c", "echo child is up"]);
+    assert_eq!(lictor.get("admin", "/startup").status, 503);
+    assert_eq!(lictor.get("admin", "/live").status, 200);
+    assert_eq!(lictor.terminate().code(), Some(0));
+    assert!(!lictor.log().contains("child is up"));
+}
+
+#[test]
+fn a_second_signal_skips_what_is_waited_for() {
+    let mut lictor = shell(&format!("{ALONE}lifecycle: {{kill_after: 10m}}\n"), "trap 'echo told to stop' TERM");
+    lictor.signal(Signal::TERM);
+    logged(&lictor, "told to stop");
+    assert_eq!(lictor.terminate().code(), Some(137));
+}
+
+#[test]
+fn the_orchestrators_signal_after_a_quit_is_no_hurry() {
+    let mut lictor = shell(ALONE, "trap 'echo told to stop; sleep 0.3; exit 5' TERM");
+    assert_eq!(lictor.post("/quit").status, 202);
+    logged(&lictor, "told to stop");
+    assert_eq!(lictor.terminate().code(), Some(5));
+}
+
+#[test]
+fn the_application_hears_the_signals_that_are_not_ours() {
+    let traps = "trap 'echo heard usr1' USR1; trap 'echo heard usr2' USR2; trap 'echo heard quit' QUIT; trap 'echo heard hup' HUP; trap 'exit 4' TERM";
+    let mut lictor = shell(ALONE, traps);
+    for (signal, word) in [(Signal::USR1, "heard usr1"), (Signal::USR2, "heard usr2"), (Signal::QUIT, "heard quit")] {
+        lictor.signal(signal);
+        logged(&lictor, word);
+    }
+    lictor.signal(Signal::HUP);
+    logged(&lictor, "config_reloaded");
+    assert_eq!(lictor.terminate().code(), Some(4));
+    assert!(!lictor.log().contains("heard hup"), "SIGHUP is for lictor");
+}
+
+#[test]
+fn orphans_of_the_application_are_reaped() {
+    let lictor = shell(ALONE, "sh -c 'sleep 0.05 & echo orphan=$!.'");
+    let log = lictor.log();
+    let (_, rest) = log.split_once("orphan=").unwrap();
+    let process = format!("/proc/{}", rest.split_once('.').unwrap().0);
+    eventually_is("the orphan is no longer there, not even as a zombie", || Path::new(&process).exists(), |is| !is);
+}
+
+#[test]
+fn a_port_that_is_taken_refuses_a_reload_and_changes_nothing() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lictor = Sidecar::serve(LICTOR, ALONE).up();
+    let users = lictor.address("users");
+    let port = taken.local_addr().unwrap().port();
+    lictor.rewrite(&format!("{ALONE}  carts: {{listen: {port}, static: ['127.0.0.1:1']}}\n"));
+    let refused = lictor.post("/reload");
+    assert_eq!(refused.status, 422);
+    assert!(refused.text().contains(&format!("cannot listen on 127.0.0.1:{port} for upstream carts")));
+    assert!(lictor.page("/upstreams").get("carts").is_none());
+    assert!(TcpStream::connect(users).is_ok(), "the old listener is still open");
+    assert!(lictor.metric("lictor_config_last_reload_success", &[]).abs() < 0.1);
+}
+
+#[test]
+fn events_are_replayed_and_followed() {
+    let lictor = Sidecar::serve(LICTOR, ALONE).up();
+    let mut stream = TcpStream::connect(lictor.admin()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map(|line| line.expect("the event comes in time"));
+    assert!(lines.any(|line| line == "event: started"));
+    assert_eq!(lictor.post("/reload").status, 200);
+    assert!(lines.any(|line| line == "event: config_reloaded"));
+    let data = lines.find(|line| line.starts_with("data: ")).unwrap();
+    let event: serde_json::Value = serde_json::from_str(data.trim_start_matches("data: ")).unwrap();
+    assert_eq!((event["kind"].as_str(), event["level"].as_str()), (Some("config_reloaded"), Some("INFO")));
+}
+
+#[test]
+fn a_head_has_the_status_and_no_body() {
+    let lictor = Sidecar::serve(LICTOR, ALONE).up();
+    let mut stream = TcpStream::connect(lictor.admin()).unwrap();
+    stream.write_all(b"HEAD /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+}
