@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lictor_testkit::{Backend, free_ports, request};
+use lictor_testkit::{Backend, eventually_is, free_ports, request};
 
 use crate::{LICTOR, caller_of};
 
@@ -22,7 +22,7 @@ fn a_refused_connection_is_a_502_with_its_story() {
     assert!(answer.header("x-lictor-attempts").contains("connect_refused"));
     assert!(answer.text().contains("3 attempts failed; last: connection refused by"), "{}", answer.text());
     assert!(answer.text().contains("\"request_id\""));
-    assert!(lictor.log().contains("\"reason\":\"connect_refused\""));
+    eventually_is("the log has it", || lictor.log(), |log| log.contains("\"reason\":\"connect_refused\""));
     assert!((lictor.metric("lictor_upstream_requests_total", &[("reason", "connect_refused")]) - 1.0).abs() < 0.1);
 }
 
@@ -69,7 +69,7 @@ fn an_open_breaker_answers_at_once_and_says_when_to_come_back() {
     assert_eq!(backend.hits(), 5);
     assert_eq!(lictor.page("/breakers")["users"]["state"], "open");
     assert!((lictor.metric("circuit_breaker_state", &[("name", "users")]) - 1.0).abs() < 0.1);
-    assert!(lictor.log().contains("breaker_changed"));
+    eventually_is("the log has it", || lictor.log(), |log| log.contains("breaker_changed"));
 }
 
 #[test]

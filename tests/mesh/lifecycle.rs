@@ -110,6 +110,25 @@ fn a_reload_loses_no_request_and_no_breaker() {
 }
 
 #[test]
+fn a_port_may_lead_elsewhere_after_a_reload() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let [port] = lictor_testkit::free_ports();
+    let yaml = |name: &str, backend: &Backend| {
+        format!(
+            "registration: off\nupstreams:\n  {name}: {{listen: {port}, static: ['127.0.0.1:{}']}}\n",
+            backend.port()
+        )
+    };
+    let lictor = Sidecar::serve(LICTOR, &yaml("users", &a)).up();
+    let address = format!("127.0.0.1:{port}");
+    assert_eq!(lictor_testkit::get(&address, "/").unwrap().header("x-backend"), "a");
+    lictor.rewrite(&yaml("carts", &b));
+    let reloaded = lictor.post("/reload");
+    assert_eq!(reloaded.status, 200, "{}", reloaded.text());
+    assert_eq!(lictor_testkit::get(&address, "/").unwrap().header("x-backend"), "b");
+}
+
+#[test]
 fn a_request_in_flight_is_finished_before_the_end() {
     let backend = Backend::start("a");
     backend.delays(Duration::from_millis(300));

@@ -77,7 +77,11 @@ enum Command {
         listener: Listener,
         socket: TcpListener,
     },
-    Close(Listener),
+    /// Answers when the socket is closed.
+    Close {
+        listener: Listener,
+        done: oneshot::Sender<()>,
+    },
     Serve {
         kind: ListenerKind,
         stream: TcpStream,
@@ -133,28 +137,25 @@ impl DataPlane {
     }
 
     /// Makes the open listeners equal to this list: new ones are opened first, removed ones closed then, the others
-    /// stay as they are. When one cannot be opened nothing changes.
-    pub fn bind(&self, listeners: &[Listener]) -> Result<Vec<Bound>, BindError> {
-        let mut open = self.open.lock();
-        let is_open = |listener: &Listener| open.iter().any(|(known, _)| known == listener);
+    /// stay as they are. Only an address that leads elsewhere now is closed before it is opened again. When one cannot
+    /// be opened the others stay.
+    pub async fn bind(&self, listeners: &[Listener]) -> Result<Vec<Bound>, BindError> {
+        let before = self.open.lock().clone();
+        let is_open = |listener: &Listener| before.iter().any(|(known, _)| known == listener);
+        let (mut replaced, mut removed) = (Vec::new(), Vec::new());
+        for (known, _) in before.iter().filter(|(known, _)| !listeners.contains(known)) {
+            let is_replaced =
+                listeners.iter().any(|listener| listener.address == known.address && known.address.port() != 0);
+            if is_replaced { replaced.push(known.clone()) } else { removed.push(known.clone()) }
+        }
+        self.close(&replaced).await;
         let mut fresh = Vec::new();
         for listener in listeners.iter().filter(|listener| !is_open(listener)) {
-            // The same address under another name: its connections are told apart by kind, so it opens anew.
-            let replaced =
-                open.iter().find(|(known, _)| known.address == listener.address && listener.address.port() != 0);
-            if let Some((known, _)) = replaced {
-                self.tell_all(|| Command::Close(known.clone()));
-            }
             let (address, sockets) = bind(listener, self.workers.len())?;
             fresh.push((listener.clone(), address, sockets));
         }
-        open.retain(|(known, _)| {
-            let stays = listeners.contains(known);
-            if !stays {
-                self.tell_all(|| Command::Close(known.clone()));
-            }
-            stays
-        });
+        self.close(&removed).await;
+        let mut open = self.open.lock();
         for (listener, address, sockets) in fresh {
             for (worker, socket) in self.workers.iter().zip(sockets) {
                 let _ = worker.send(Command::Open { listener: listener.clone(), socket });
@@ -166,6 +167,14 @@ impl DataPlane {
             Some(Bound { kind: listener.kind.clone(), address: *address })
         };
         Ok(listeners.iter().filter_map(bound).collect())
+    }
+
+    /// Closes listeners; returns when their sockets are.
+    async fn close(&self, listeners: &[Listener]) {
+        for listener in listeners {
+            self.open.lock().retain(|(known, _)| known != listener);
+            self.ask(|done| Command::Close { listener: listener.clone(), done }).await;
+        }
     }
 
     /// Marks answers of the inbound listener, so that callers turn to other instances.
@@ -209,12 +218,6 @@ impl DataPlane {
             }
         }
         answers
-    }
-
-    fn tell_all(&self, command: impl Fn() -> Command) {
-        for worker in &self.workers {
-            let _ = worker.send(command());
-        }
     }
 }
 
@@ -283,10 +286,15 @@ impl Office {
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
             Command::Open { listener, socket } => self.open(listener, socket),
-            Command::Close(listener) => {
-                if let Some(accepting) = self.listeners.borrow_mut().remove(&listener) {
-                    accepting.abort();
-                }
+            Command::Close { listener, done } => {
+                let accepting = self.listeners.borrow_mut().remove(&listener);
+                spawn_local(async move {
+                    if let Some(accepting) = accepting {
+                        accepting.abort();
+                        let _ = accepting.await; // aborted, as asked
+                    }
+                    let _ = done.send(());
+                });
             }
             Command::Serve { kind, stream, peer } => match tokio::net::TcpStream::from_std(stream) {
                 Ok(stream) => self.serve(kind, stream, peer),

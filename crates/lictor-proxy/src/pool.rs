@@ -152,13 +152,10 @@ impl Pool {
 
     fn take_idle(&self, policy: &PoolPolicy, now: Instant) -> Option<Exclusive> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(connection) = idle.pop() {
-            // Not ready: hyper's task has not yet seen the end of the exchange before. Rare; a new one is as good.
-            if connection.is_usable(policy, now) && connection.sender.is_ready() {
-                return Some(connection);
-            }
-        }
-        None
+        // Not ready: hyper's task has not yet seen the end of the exchange before. It will have in a moment.
+        let is_ready = |connection: &Exclusive| connection.is_usable(policy, now) && connection.sender.is_ready();
+        let at = idle.iter().rposition(is_ready)?;
+        Some(idle.remove(at))
     }
 
     fn share(&self, policy: &PoolPolicy, now: Instant) -> Option<Lease> {

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::sync::watch;
 
-use crate::free_ports;
+use crate::{eventually, free_ports};
 
 /// A server that answers with its name, what it was asked, and the request's headers.
 #[derive(Debug)]
@@ -52,7 +52,8 @@ impl Backend {
 
     /// The same on a port that was free a moment ago.
     pub fn on(name: &str, port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
+        // A process that another test is just starting has, between fork and exec, a copy of a socket that we closed.
+        let listener = eventually("the port is free", || TcpListener::bind(("127.0.0.1", port)));
         listener.set_nonblocking(true).expect("a socket can be made non-blocking");
         let address = listener.local_addr().expect("it is bound");
         let state = Arc::new(State {

@@ -120,7 +120,7 @@ impl Bound {
             demand: handle.demand(),
         })?;
         let wanted = handle.mesh().borrow().listeners.clone();
-        let listeners = plane.bind(&wanted)?;
+        let listeners = plane.bind(&wanted).await?;
         let (order, orders) = mpsc::channel(8);
         let admin = Arc::new(Admin::new(handle, plane, loaded, scrape, events, logs, order));
         let admin_address = admin::listen(&admin, config.admin.listen, Access::Full).await?;

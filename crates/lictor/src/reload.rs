@@ -35,7 +35,7 @@ async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<
     // The new mesh comes first, so that a new listener never sees a request for an upstream that nobody knows.
     admin.handle.reload(Arc::clone(&config)).await;
     let listeners = admin.handle.mesh().borrow().listeners.clone();
-    let now_bound = match admin.plane.bind(&listeners) {
+    let now_bound = match admin.plane.bind(&listeners).await {
         Ok(now_bound) => now_bound,
         Err(error) => {
             admin.handle.reload(Arc::new(before.config.clone())).await;
