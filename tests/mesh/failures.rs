@@ -73,6 +73,23 @@ fn an_open_breaker_answers_at_once_and_says_when_to_come_back() {
 }
 
 #[test]
+fn too_many_requests_at_once_are_refused_with_a_time_to_come_back() {
+    let backend = Backend::start("slow");
+    backend.delays(Duration::from_secs(2));
+    let lictor = caller_of(&[&backend], ", limits: {max_in_flight: 1, max_pending: 0}");
+    let users = lictor.address("users");
+    let first = std::thread::spawn(move || lictor_testkit::get(&users, "/").unwrap().status);
+    eventually_is("the first is running", || backend.hits(), |hits| *hits == 1);
+    let second = lictor.get("users", "/");
+    assert_eq!(
+        (second.status, second.header("x-lictor-reason"), second.header("retry-after")),
+        (503, "overloaded", "1")
+    );
+    assert_eq!(first.join().unwrap(), 200);
+    assert_eq!(lictor.get("users", "/").status, 200, "its place is free again");
+}
+
+#[test]
 fn a_post_is_not_sent_twice_unless_it_has_a_key() {
     let backend = Backend::start("a");
     backend.answers(503);

@@ -91,6 +91,32 @@ fn the_forward_proxy_reaches_its_services_and_nothing_else() {
 }
 
 #[test]
+fn trailers_pass() {
+    use std::io::{Read, Write};
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = server.accept().unwrap();
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 42\r\n\r\n";
+        stream.write_all(answer).unwrap();
+    });
+    let yaml = format!("registration: off\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{port}']}}\n");
+    let lictor = lictor_testkit::Sidecar::serve(LICTOR, &yaml).up();
+    let mut client = std::net::TcpStream::connect(lictor.address("users")).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    serving.join().unwrap();
+    assert!(answer.contains("hello") && answer.to_lowercase().contains("x-sum: 42"), "{answer}");
+}
+
+#[test]
 fn websockets_are_joined() {
     use std::io::{Read, Write};
     let echo = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
