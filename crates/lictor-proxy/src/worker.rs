@@ -179,7 +179,7 @@ pub(crate) struct EndpointState {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) load: Rc<Load>,
     pub(crate) pool: Rc<Pool>,
-    /// `<service>/<instance>`: whom we mean (PRODUCT: the 421 check).
+    /// `<service>/<instance>`: whom we mean; a sidecar that is somebody else answers 421.
     pub(crate) to: HeaderValue,
 }
 
