@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use lictor_core::Secret;
 use lictor_core::mesh::{AccessLog, Protocol};
 use lictor_core::policy::Policy;
 use lictor_core::route::Routes;
+use lictor_core::tls::{ClientTls, ServerTls};
 use lictor_core::trace::TraceSettings;
+use lictor_core::{Address, Secret};
 
 /// Everything, resolved.
 #[derive(Clone, Debug)]
@@ -109,7 +110,7 @@ pub enum Check {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
     /// Where it listens; `None` for a caller that serves nothing.
-    pub address: Option<SocketAddr>,
+    pub address: Option<Address>,
     /// What it speaks.
     pub protocol: Protocol,
     /// What `lictor run` starts when its command line names nothing.
@@ -120,7 +121,7 @@ pub struct App {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inbound {
     /// Where other sidecars connect.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// Requests at a time.
     pub max_in_flight: u32,
     /// Any of these must be in `X-Service-Auth`; empty: not checked.
@@ -213,7 +214,7 @@ pub struct Guard {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outbound {
     /// Where the forward proxy listens.
-    pub proxy: Option<SocketAddr>,
+    pub proxy: Option<Listen>,
     /// Services it may call besides the declared upstreams: names, or prefixes ending in `*`.
     pub allow: Vec<String>,
     /// `lictor run` exports `<UPSTREAM>_URL`, `_HOST` and `_PORT`. Default true.
@@ -222,17 +223,44 @@ pub struct Outbound {
     pub export_proxy_env: bool,
 }
 
+/// A local address that is listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Where.
+    pub address: Address,
+    /// TLS, if it is spoken there.
+    pub tls: Option<ServerTls>,
+    /// A connection is ended gracefully when it is this old; `None`: never.
+    pub max_connection_age: Option<Duration>,
+}
+
+impl Config {
+    /// TLS on all listeners.
+    pub fn server_tls(&self) -> impl Iterator<Item = &ServerTls> {
+        let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.listen.as_ref());
+        let inbound = self.inbound.as_ref().map(|inbound| &inbound.listen);
+        upstreams.chain(&self.outbound.proxy).chain(inbound).filter_map(|listen| listen.tls.as_ref())
+    }
+
+    /// TLS towards all upstreams.
+    pub fn client_tls(&self) -> impl Iterator<Item = &ClientTls> {
+        self.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref())
+    }
+}
+
 /// A service that is called.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     /// The name in the file.
     pub name: String,
     /// Its own loopback listener; `None`: through the forward proxy only.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Listen>,
     /// Where endpoints come from.
     pub source: Source,
     /// What endpoints speak; `None`: what their `Meta.protocol` says, else HTTP/1.1.
     pub protocol: Option<Protocol>,
+    /// TLS towards its endpoints.
+    pub tls: Option<ClientTls>,
     /// Counts in `/ready`.
     pub is_required: bool,
     /// How it is called.

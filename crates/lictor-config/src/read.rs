@@ -9,13 +9,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use lictor_core::Address;
 use lictor_core::mesh::{AccessLog, Protocol};
 use lictor_core::policy::Policy;
+use lictor_core::tls::{ClientTls, KeyPair, ServerTls};
 use lictor_core::trace::TraceSettings;
 use serde_json::json;
 
 use crate::config::{
-    Admin, Config, Lifecycle, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, Query, Source, Trace, Upstream,
+    Admin, Config, Lifecycle, Listen, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, Query, Source, Trace,
+    Upstream,
 };
 use crate::env::Environment;
 use crate::tree::{Node, Section, Tree, texts};
@@ -81,6 +84,7 @@ fn upstream(node: &Node<'_>, defaults: &Policy, tokens: &[lictor_core::Secret]) 
             listen,
             source: Source::Consul(Query { service: name.clone(), ..Query::default() }),
             protocol: None,
+            tls: None,
             is_required: false,
             policy: defaults.clone(),
             routes: policy::no_routes(),
@@ -89,10 +93,11 @@ fn upstream(node: &Node<'_>, defaults: &Policy, tokens: &[lictor_core::Secret]) 
         };
     }
     let section = node.section(&[json!({ "type": "integer" })]);
-    let listen = listener(&section.field("listen", "Port or address of its listener; a port alone is on 127.0.0.1."));
+    let listen = listener(&section.field("listen", "Its listener: port, address, unix:/path, or a map with more."));
     let source = source(&section, &name);
     let protocol = section.field("protocol", "What its instances speak; default: their Meta `protocol`, else http1.");
     let protocol = protocol_of(&protocol, None);
+    let tls = client_tls(&section.field("tls", "TLS towards its instances: true, or a map."));
     let is_required = section.field("required", "Counts in /ready.").boolean(false);
     let policy = policy::policy(&section, defaults);
     let routes =
@@ -103,8 +108,16 @@ fn upstream(node: &Node<'_>, defaults: &Policy, tokens: &[lictor_core::Secret]) 
             set_headers.push((name, value));
         }
     }
+    if protocol == Some(Protocol::Tcp) {
+        for http in ["routes", "headers", "hedge", "cache", "fallback"] {
+            let node = section.field(http, "");
+            if node.is_set() {
+                node.key_error(format!("`{http}` is about HTTP, but `protocol: tcp` carries bytes"), None);
+            }
+        }
+    }
     section.finish();
-    Upstream { name, listen, source, protocol, is_required, policy, routes, set_headers }
+    Upstream { name, listen, source, protocol, tls, is_required, policy, routes, set_headers }
 }
 
 fn token_header(tokens: &[lictor_core::Secret]) -> Vec<(HeaderName, HeaderValue)> {
@@ -118,15 +131,76 @@ fn token_header(tokens: &[lictor_core::Secret]) -> Vec<(HeaderName, HeaderValue)
         .collect()
 }
 
-fn listener(node: &Node<'_>) -> Option<SocketAddr> {
-    let address = node.socket(None, LOCAL)?;
-    if !address.ip().is_loopback() {
+/// A listener for applications of this machine.
+fn listener(node: &Node<'_>) -> Option<Listen> {
+    let listen = listen(node, None, LOCAL)?;
+    if !listen.address.is_local() {
         node.warn(
-            format!("{address} can be reached from other machines: anyone there may call through this sidecar"),
+            format!(
+                "{} can be reached from other machines: anyone there may call through this sidecar",
+                listen.address
+            ),
             Some("a port alone listens on 127.0.0.1".to_owned()),
         );
     }
-    Some(address)
+    Some(listen)
+}
+
+/// `3001`, `127.0.0.1:3001`, `unix:/run/users.sock`, or a map with that as its `address`.
+pub(super) fn listen(node: &Node<'_>, default: Option<Address>, host: IpAddr) -> Option<Listen> {
+    let plain = |address| Listen { address, tls: None, max_connection_age: None };
+    if node.scalar().is_some() {
+        return node.address(default, host).map(plain);
+    }
+    let section = node.section(&[json!({ "type": ["integer", "string"] })]);
+    let address = section.field("address", "Port, address, or unix:/path.").address(default, host);
+    let tls = server_tls(&section.field("tls", "TLS is spoken there: certificate and key."));
+    let max_connection_age =
+        section.field("max_connection_age", "A connection is ended gracefully when it is this old.").limit(None);
+    section.finish();
+    if node.is_map() && address.is_none() {
+        node.error("a listener needs an `address`", Some("write `{address: 3001}`".to_owned()));
+    }
+    address.map(|address| Listen { address, tls, max_connection_age })
+}
+
+fn server_tls(node: &Node<'_>) -> Option<ServerTls> {
+    let section = node.section(&[]);
+    let identity = key_pair(node, &section, "What we show, PEM; intermediate certificates follow it.");
+    let client_ca =
+        section.field("client_ca", "Clients must show a certificate of one of these CAs (PEM); default: none.").file();
+    section.finish();
+    if node.is_map() && identity.is_none() {
+        node.error("TLS on a listener needs `cert` and `key`", None);
+    }
+    identity.map(|identity| ServerTls { identity, client_ca })
+}
+
+fn client_tls(node: &Node<'_>) -> Option<ClientTls> {
+    if node.is_off() {
+        return None;
+    }
+    if matches!(node.scalar(), Some("true" | "on" | "yes")) {
+        return Some(ClientTls::default());
+    }
+    let section = node.section(&[json!({ "type": "boolean" })]);
+    let tls = ClientTls {
+        ca: section.field("ca", "CAs that are believed (PEM); default: the system's.").file(),
+        identity: key_pair(node, &section, "What we show when asked, PEM."),
+        server_name: section
+            .field("server_name", "For SNI, and what the certificate must name; default: the instance's address.")
+            .text(None),
+    };
+    section.finish();
+    node.is_set().then_some(tls)
+}
+
+fn key_pair(node: &Node<'_>, section: &Section<'_>, help: &'static str) -> Option<KeyPair> {
+    let (cert, key) = (section.field("cert", help).file(), section.field("key", "Its private key, PEM.").file());
+    if cert.is_some() != key.is_some() {
+        node.error("`cert` and `key` belong together", None);
+    }
+    Some(KeyPair { cert: cert?, key: key? })
 }
 
 fn source(section: &Section<'_>, name: &str) -> Source {
@@ -172,11 +246,9 @@ fn filter_of(filter: Option<String>, version: Option<String>) -> Option<String> 
 }
 
 pub(super) fn protocol_of(node: &Node<'_>, default: Option<&str>) -> Option<Protocol> {
-    if node.scalar() == Some("tcp") {
-        node.error("`protocol: tcp` is not in this version yet", None);
-        return None;
-    }
     let choices = [
+        ("auto", Protocol::Auto),
+        ("tcp", Protocol::Tcp),
         ("http1", Protocol::Http1),
         ("http", Protocol::Http1),
         ("h2c", Protocol::H2c),
@@ -213,7 +285,7 @@ fn headers(node: &Node<'_>) -> Vec<(HeaderName, HeaderValue)> {
 
 fn outbound(node: &Node<'_>) -> Outbound {
     let section = node.section(&[]);
-    let proxy = section.field("proxy", "Address of the forward proxy; a port alone is on 127.0.0.1. Default: none.");
+    let proxy = section.field("proxy", "The forward proxy: port, address, unix:/path, or a map. Default: none.");
     let allow = section.field("allow", "Services it may call besides the upstreams; `pay-*` is a prefix.");
     let allow = allow
         .elements()
@@ -377,18 +449,17 @@ fn lifecycle(node: &Node<'_>) -> Lifecycle {
 
 /// No two of our own listeners, nor the application, may be on one port of one address.
 fn ports(top: &Section<'_>, config: &Config) {
-    let mut taken: Vec<(SocketAddr, String)> = Vec::new();
-    if let Some(app) = config.app.address {
-        taken.push((app, "the application".to_owned()));
+    let mut taken: Vec<(Address, String)> = Vec::new();
+    if let Some(app) = &config.app.address {
+        taken.push((app.clone(), "the application".to_owned()));
     }
-    let mut claim = |address: SocketAddr, owner: String, node: &Node<'_>| {
-        let overlaps = |other: &SocketAddr| {
-            let same_ip = other.ip() == address.ip() || other.ip().is_unspecified() || address.ip().is_unspecified();
-            address.port() != 0 && other.port() == address.port() && same_ip
-        };
-        if let Some((_, first)) = taken.iter().find(|(other, _)| overlaps(other)) {
+    let mut claim = |address: Address, owner: String, node: &Node<'_>| {
+        if let Some((_, first)) = taken.iter().find(|(other, _)| overlaps(other, &address)) {
             node.error(
-                format!("port {} is taken already by {first}", address.port()),
+                match &address {
+                    Address::Tcp(address) => format!("port {} is taken already by {first}", address.port()),
+                    Address::Unix(_) => format!("{address} is taken already by {first}"),
+                },
                 Some("each listener needs its own".to_owned()),
             );
         }
@@ -398,20 +469,30 @@ fn ports(top: &Section<'_>, config: &Config) {
         let field = top.field(section, "");
         if field.is_map() { field.section(&[]).field(key, "") } else { field }
     };
-    claim(config.admin.listen, "the admin listener".to_owned(), &node("admin", "listen"));
+    claim(config.admin.listen.into(), "the admin listener".to_owned(), &node("admin", "listen"));
     if let Some(address) = config.admin.public {
-        claim(address, "the public admin listener".to_owned(), &node("admin", "public"));
+        claim(address.into(), "the public admin listener".to_owned(), &node("admin", "public"));
     }
     if let Some(inbound) = &config.inbound {
-        claim(inbound.listen, "inbound".to_owned(), &node("inbound", "listen"));
+        claim(inbound.listen.address.clone(), "inbound".to_owned(), &node("inbound", "listen"));
     }
-    if let Some(address) = config.outbound.proxy {
-        claim(address, "the forward proxy".to_owned(), &node("outbound", "proxy"));
+    if let Some(proxy) = &config.outbound.proxy {
+        claim(proxy.address.clone(), "the forward proxy".to_owned(), &node("outbound", "proxy"));
     }
     let entries = top.field("upstreams", "").entries();
     for (upstream, entry) in config.upstreams.iter().zip(&entries) {
-        let Some(address) = upstream.listen else { continue };
+        let Some(listen) = &upstream.listen else { continue };
         let node = if entry.is_map() { entry.section(&[]).field("listen", "") } else { entry.clone() };
-        claim(address, format!("upstream {}", upstream.name), &node);
+        claim(listen.address.clone(), format!("upstream {}", upstream.name), &node);
+    }
+}
+
+fn overlaps(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Tcp(one), Address::Tcp(other)) => {
+            let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+            one.port() != 0 && one.port() == other.port() && same_ip
+        }
+        (one, other) => one == other,
     }
 }

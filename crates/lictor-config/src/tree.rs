@@ -5,9 +5,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use lictor_core::Secret;
+use lictor_core::{Address, Secret};
 use serde_json::{Value as Json, json};
 
 use crate::Text;
@@ -16,21 +17,17 @@ use crate::source::{Step, Value, find, show};
 use crate::values;
 
 /// Keys that the product will have: said so, rather than "unknown".
-const PLANNED: [&str; 14] = [
+const PLANNED: [&str; 10] = [
     "gateway",
     "building_blocks",
     "chaos",
-    "hedge",
     "slow_call",
-    "fallback",
-    "cache",
     "failover",
     "snapshot",
     "kv",
     "merge_app",
     "restart",
     "infer_parent",
-    "tls",
 ];
 
 /// A value in force.
@@ -123,7 +120,7 @@ impl Tree {
     /// Writes a value over whatever is there.
     pub(crate) fn set(&mut self, path: &[String], value: Value, origin: Origin) {
         let steps = path.iter().cloned().map(Step::Key).collect();
-        insert(&mut self.root, path, value);
+        insert(&mut self.root, "", path, value);
         self.origins.insert(steps, origin);
     }
 
@@ -195,7 +192,7 @@ impl Tree {
     }
 }
 
-fn insert(at: &mut Value, path: &[String], value: Value) {
+fn insert(at: &mut Value, name: &str, path: &[String], value: Value) {
     let Some((key, rest)) = path.split_first() else {
         *at = value;
         return;
@@ -204,16 +201,20 @@ fn insert(at: &mut Value, path: &[String], value: Value) {
         // A shorthand keeps its meaning when something is added to it.
         let earlier = std::mem::take(at);
         if matches!(earlier, Value::Scalar(..)) {
-            let name = if key == "version" { "name" } else { "listen" };
-            *at = Value::Map(vec![(name.to_owned(), earlier)]);
+            let meant = match (name, key.as_str()) {
+                ("listen" | "proxy", _) => "address",
+                (_, "version") => "name",
+                _ => "listen",
+            };
+            *at = Value::Map(vec![(meant.to_owned(), earlier)]);
         }
     }
     let Value::Map(entries) = at else { return };
     match entries.iter_mut().find(|(known, _)| known == key) {
-        Some((_, next)) => insert(next, rest, value),
+        Some((_, next)) => insert(next, key, rest, value),
         None => {
             let mut next = Value::default();
-            insert(&mut next, rest, value);
+            insert(&mut next, key, rest, value);
             entries.push((key.clone(), next));
         }
     }
@@ -455,6 +456,20 @@ impl<'t> Node<'t> {
         let shown = default.map(|address| address.to_string());
         let schema = json!({ "type": ["integer", "string"], "examples": [3001, "127.0.0.1:3001"] });
         self.parsed(schema, shown.as_deref(), |text| values::socket(text, host)).or(default)
+    }
+
+    /// A port, an address, or `unix:/path`.
+    pub(crate) fn address(&self, default: Option<Address>, host: IpAddr) -> Option<Address> {
+        let shown = default.as_ref().map(ToString::to_string);
+        let schema =
+            json!({ "type": ["integer", "string"], "examples": [3001, "127.0.0.1:3001", "unix:/run/users.sock"] });
+        self.parsed(schema, shown.as_deref(), |text| values::address(text, host)).or(default)
+    }
+
+    /// A file's path.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        let parse = |text: &str| if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.into()) };
+        self.parsed(json!({ "type": "string", "examples": ["/certs/tls.crt"] }), None, parse)
     }
 
     /// One of a closed set, in any of its spellings.

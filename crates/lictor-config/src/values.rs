@@ -3,6 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use lictor_core::Address;
+use lictor_core::address::AddressError;
+
 /// `500ms`, `10s`, `1m30s`, `1h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
@@ -107,6 +110,14 @@ pub(crate) fn socket(text: &str, host: IpAddr) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an address: write `3001` or `127.0.0.1:3001`"))
 }
 
+/// The same, or `unix:/path`.
+pub(crate) fn address(text: &str, host: IpAddr) -> Result<Address, String> {
+    if text.trim().starts_with("unix:") {
+        return text.trim().parse().map_err(|error: AddressError| error.to_string());
+    }
+    socket(text, host).map(Address::Tcp)
+}
+
 /// `host:port`, the host a name or an address.
 pub(crate) fn host_port(text: &str) -> Result<String, String> {
     let wrong = || format!("`{text}` is not `host:port`");
@@ -150,6 +161,8 @@ mod tests {
         assert_eq!(socket("3001", local).unwrap().to_string(), "127.0.0.1:3001");
         assert_eq!(socket("[::1]:3001", local).unwrap().to_string(), "[::1]:3001");
         assert!(socket("99999", local).is_err() && socket("user-service", local).is_err());
+        assert_eq!(address("unix:/run/a.sock", local).unwrap().to_string(), "unix:/run/a.sock");
+        assert!(address("unix:a.sock", local).is_err());
         assert!(host_port("a.example:80").is_ok() && host_port("a.example").is_err() && host_port("a:0").is_err());
     }
 }

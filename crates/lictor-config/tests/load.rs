@@ -5,7 +5,9 @@ use std::time::Duration;
 use lictor_config::{
     Check, Config, ConsulAddress, Environment, Origin, Query, Report, Source, Text, json_schema, load,
 };
-use lictor_core::policy::Algorithm;
+use lictor_core::mesh::Protocol;
+use lictor_core::policy::{Algorithm, CachePolicy, Hedge, HedgeDelay};
+use lictor_core::tls::ClientTls;
 use proptest::prelude::*;
 
 fn env(pairs: &[(&str, &str)]) -> Environment {
@@ -44,9 +46,58 @@ fn seven_lines_are_enough() {
     assert_eq!(registration.checks, [Check::Http { target: "/health".to_owned(), interval, timeout }]);
     assert_eq!(config.consul.address, Some(ConsulAddress::Http("127.0.0.1".to_owned(), 8500)));
     let [users, products] = &config.upstreams[..] else { panic!() };
-    assert_eq!(users.listen.unwrap().to_string(), "127.0.0.1:3001");
+    assert_eq!(users.listen.as_ref().unwrap().address.to_string(), "127.0.0.1:3001");
     assert_eq!(products.source, Source::Consul(Query { service: "product-service".to_owned(), ..Query::default() }));
     assert_eq!(users.policy, lictor_core::Policy::default());
+}
+
+#[test]
+fn listeners_and_endpoints_may_have_tls_and_unix_sockets() {
+    let config = good(
+        "service: a
+app: {address: 'unix:/run/app.sock'}
+check: /health
+inbound: {listen: {address: 18080, tls: {cert: /c.pem, key: /k.pem, client_ca: /ca.pem}, max_connection_age: 10m}}
+outbound: {proxy: 'unix:/run/proxy.sock'}
+upstreams:
+  users: {listen: 'unix:/run/users.sock', tls: {ca: /ca.pem, server_name: users.internal}, hedge: p90, fallback: {stale: 5m}}
+  carts: {listen: {address: 3002}, tls: true, cache: 2s, hedge: {after: 50ms, max: 2}}
+  db: {listen: 3306, protocol: tcp}
+",
+    );
+    let inbound = config.inbound.as_ref().unwrap();
+    assert_eq!(inbound.listen.address.to_string(), "0.0.0.0:18080");
+    assert_eq!(inbound.listen.max_connection_age, Some(Duration::from_secs(600)));
+    assert_eq!(config.server_tls().next().unwrap().client_ca, Some("/ca.pem".into()));
+    let registration = config.registration.as_ref().unwrap();
+    assert_eq!(registration.port, 18080);
+    let ttl = Duration::from_secs(30);
+    assert_eq!(registration.checks, [Check::Ttl { ttl, probe: Some("/health".to_owned()) }], "Consul cannot reach it");
+    let [users, carts, db] = &config.upstreams[..] else { panic!() };
+    assert_eq!(users.listen.as_ref().unwrap().address.to_string(), "unix:/run/users.sock");
+    assert_eq!(users.tls.as_ref().unwrap().server_name.as_deref(), Some("users.internal"));
+    assert_eq!(users.policy.hedge, Some(Hedge { after: HedgeDelay::Quantile(0.9), max: 1 }));
+    assert_eq!(users.policy.stale, Some(Duration::from_secs(300)));
+    assert_eq!(carts.tls, Some(ClientTls::default()));
+    assert_eq!(carts.policy.cache, Some(CachePolicy { ttl: Duration::from_secs(2), coalesce: true }));
+    assert_eq!(carts.policy.hedge, Some(Hedge { after: HedgeDelay::Fixed(Duration::from_millis(50)), max: 2 }));
+    assert_eq!((db.protocol, db.policy.hedge, db.policy.cache), (Some(Protocol::Tcp), None, None));
+}
+
+#[test]
+fn a_flag_may_add_to_a_shorthand() {
+    let flags = [
+        ("upstreams.users.listen.tls.cert", "/c"),
+        ("upstreams.users.listen.tls.key", "/k"),
+        ("upstreams.carts.tls", "true"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let yaml = text("registration: off\nupstreams: {users: {listen: 3001}, carts: 3002}\n");
+    let config = load(Some(&yaml), &env(&[]), &flags).unwrap_or_else(|report| panic!("{report}")).config;
+    let [users, carts] = &config.upstreams[..] else { panic!() };
+    assert!(users.listen.as_ref().unwrap().tls.is_some());
+    assert_eq!(carts.listen.as_ref().unwrap().address.to_string(), "127.0.0.1:3002");
+    assert!(carts.tls.is_some());
 }
 
 #[test]
@@ -201,7 +252,16 @@ fn each_mistake_is_found_where_it_is() {
         ("registration: off\ndefaults: {breaker: {success_threshold: 0}}\n", 2, "at least 1"),
         ("registration: off\ndefaults: {ejection: {max_percent: 150}}\n", 2, "between 0% and 100%"),
         ("registration: off\ngateway: {listen: 8080}\n", 2, "not in this version yet"),
-        ("registration: off\nupstreams:\n  db: {listen: 3306, protocol: tcp}\n", 3, "not in this version yet"),
+        ("registration: off\nupstreams:\n  db: {listen: 3306, protocol: tcp, cache: 5s}\n", 3, "carries bytes"),
+        ("registration: off\nupstreams:\n  a: {listen: {tls: {cert: /c, key: /k}}}\n", 3, "needs an `address`"),
+        ("registration: off\nupstreams:\n  a: {listen: {address: 1, tls: {cert: /c}}}\n", 3, "belong together"),
+        ("registration: off\nupstreams:\n  a: {listen: 1, tls: {key: /k}}\n", 3, "belong together"),
+        ("registration: off\nupstreams:\n  a: {listen: 'unix:a.sock'}\n", 3, "absolute path"),
+        ("registration: off\nupstreams:\n  a: {listen: 1, hedge: {after: p100}}\n", 3, "not a percentile"),
+        ("service: a\napp: {address: 'unix:/a.sock'}\n", 1, "callers cannot reach the application's Unix socket"),
+        ("service: a\napp: {address: 'unix:/a.sock'}\ninbound: true\n", 3, "needs a port of its own"),
+        ("service: a\nport: 1\ninbound: {listen: 'unix:/a.sock'}\n", 3, "cannot reach a Unix socket"),
+        ("registration: off\nservice: a\nport: 1\napp: {address: '127.0.0.1:2'}\n", 3, "are both given"),
         ("registration: off\nupstreams:\n  a: {static: ['x:1'], tag: b}\n", 3, "asks Consul"),
         ("registration: off\nupstreams:\n  a: {static: [nowhere]}\n", 3, "not `host:port`"),
         ("registration: off\nupstreams:\n  a:\n    routes:\n      - {match: users}\n", 5, "must start with `/`"),
@@ -244,7 +304,7 @@ fn the_schema_has_every_key_with_its_page() {
     let schema = json_schema();
     assert_eq!(schema["properties"]["defaults"]["properties"]["retry"]["properties"]["attempts"]["default"], "3");
     let upstream = &schema["properties"]["upstreams"]["additionalProperties"];
-    assert_eq!(upstream["properties"]["listen"]["type"][0], "integer");
+    assert_eq!(upstream["properties"]["listen"]["properties"]["address"]["type"][0], "integer");
     assert_eq!(upstream["properties"]["routes"]["items"]["properties"]["match"]["type"][0], "string");
     assert!(schema["properties"]["service"]["description"].as_str().unwrap().contains("Consul"));
 }

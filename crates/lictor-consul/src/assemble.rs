@@ -5,13 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use lictor_config::{Config, Query, Source};
+use lictor_config::{Config, Listen, Query, Source};
 use lictor_core::breaker::{Breaker, Transition};
 use lictor_core::health::EndpointHealth;
 use lictor_core::mesh::{Census, EndpointKey, Forward, Inbound, Listener, ListenerKind, Local, Protocol, Status};
 use lictor_core::policy::{BreakerPolicy, EjectionPolicy, Limits, Policy, RetryPolicy};
 use lictor_core::route::Routes;
-use lictor_core::{Endpoint, Mesh, Upstream};
+use lictor_core::{Address, Endpoint, Mesh, Upstream};
 
 use crate::guard::Observed;
 use crate::health::{Condition, Instance};
@@ -59,7 +59,7 @@ pub(crate) fn assemble(inputs: &Inputs<'_>, previous: Option<&Mesh>, now: Instan
         local: local(config),
         listeners: listeners(config),
         upstreams,
-        forward: config.outbound.proxy.map(|_| Forward { allow: config.outbound.allow.clone() }),
+        forward: config.outbound.proxy.as_ref().map(|_| Forward { allow: config.outbound.allow.clone() }),
         inbound: inbound(config, previous, now),
         trace: config.trace.settings.clone(),
         access_log: config.log.access,
@@ -92,6 +92,7 @@ fn implied(config: &Config, name: &str) -> lictor_config::Upstream {
         listen: None,
         source: Source::Consul(Query { service: name.to_owned(), ..Query::default() }),
         protocol: None,
+        tls: None,
         is_required: false,
         policy: config.defaults.clone(),
         routes: Routes::default(),
@@ -142,6 +143,7 @@ fn build(
             census.unusable += 1;
         }
         for address in addresses {
+            let address = Address::Tcp(address);
             let key =
                 EndpointKey { node: Arc::from(instance.node.as_str()), id: Arc::from(instance.id.as_str()), address };
             let before = known.get(&key).copied();
@@ -157,6 +159,7 @@ fn build(
             Source::Static(_) => Arc::clone(name),
         },
         protocol: config.protocol.unwrap_or_else(|| protocol_of(&endpoints)),
+        tls: config.tls.clone(),
         policy: Arc::new(config.policy.clone()),
         routes: config.routes.clone(),
         set_headers: config.set_headers.clone(),
@@ -190,7 +193,7 @@ fn endpoint(
         return Arc::clone(before);
     }
     Arc::new(Endpoint {
-        address: key.address,
+        address: key.address.clone(),
         key,
         host: Arc::from(instance.host.as_str()),
         weight: instance.weight(),
@@ -258,6 +261,7 @@ fn protocol_of(endpoints: &[Arc<Endpoint>]) -> Protocol {
     let mut said = endpoints.iter().map(|endpoint| match endpoint.meta.get("protocol").map(String::as_str) {
         Some("grpc") => Protocol::Grpc,
         Some("h2c" | "http2") => Protocol::H2c,
+        Some("tcp") => Protocol::Tcp,
         _ => Protocol::Http1,
     });
     let first = said.next().unwrap_or_default();
@@ -279,6 +283,7 @@ fn is_same(earlier: &Upstream, built: &Upstream) -> bool {
         && same_routes
         && earlier.service == built.service
         && earlier.protocol == built.protocol
+        && earlier.tls == built.tls
         && earlier.policy == built.policy
         && earlier.set_headers == built.set_headers
         && earlier.is_required == built.is_required
@@ -304,20 +309,25 @@ fn local(config: &Config) -> Arc<Local> {
 }
 
 fn listeners(config: &Config) -> Vec<Listener> {
+    let listener = |kind, listen: &Listen| Listener {
+        kind,
+        address: listen.address.clone(),
+        tls: listen.tls.clone(),
+        max_connection_age: listen.max_connection_age,
+    };
     let upstreams = config.upstreams.iter().filter_map(|upstream| {
         let kind = ListenerKind::Upstream(Arc::from(upstream.name.as_str()));
-        Some(Listener { kind, address: upstream.listen? })
+        Some(listener(kind, upstream.listen.as_ref()?))
     });
-    let forward = config.outbound.proxy.map(|address| Listener { kind: ListenerKind::Forward, address });
-    let inbound =
-        config.inbound.as_ref().map(|inbound| Listener { kind: ListenerKind::Inbound, address: inbound.listen });
+    let forward = config.outbound.proxy.as_ref().map(|listen| listener(ListenerKind::Forward, listen));
+    let inbound = config.inbound.as_ref().map(|inbound| listener(ListenerKind::Inbound, &inbound.listen));
     upstreams.chain(forward).chain(inbound).collect()
 }
 
 /// Our application as an upstream: one endpoint, tried once, never given a rest.
 fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc<Inbound>> {
     let settings = config.inbound.as_ref()?;
-    let address = config.app.address?;
+    let address = config.app.address.clone()?;
     let policy = Policy {
         retry: RetryPolicy { attempts: 1, ..RetryPolicy::default() },
         breaker: BreakerPolicy { enabled: false, ..BreakerPolicy::default() },
@@ -341,13 +351,14 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
         return Some(Arc::clone(earlier));
     }
     let name: Arc<str> = Arc::from(config.service.as_deref().unwrap_or("app"));
-    let key = EndpointKey { node: Arc::from(""), id: Arc::from("app"), address };
+    let key = EndpointKey { node: Arc::from(""), id: Arc::from("app"), address: address.clone() };
     let mut instance = fixed(&address.to_string());
-    instance.host = address.ip().to_string();
+    instance.host = address.tcp().map_or_else(|| "localhost".to_owned(), |address| address.ip().to_string());
     let app = Upstream {
         service: Arc::clone(&name),
         name,
         protocol: config.app.protocol,
+        tls: None,
         policy: Arc::new(policy),
         routes: Routes::default(),
         set_headers: Vec::new(),

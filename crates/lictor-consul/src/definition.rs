@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use lictor_config::{App, Check, Registration};
+use lictor_core::Address;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -47,7 +48,7 @@ impl Definition {
         if let Some(address) = &address {
             body["Address"] = json!(address);
         }
-        let target = match self.app.address {
+        let target = match self.app.address.as_ref().and_then(Address::tcp) {
             Some(app) if place.is_agent_local => SocketAddr::new(reachable(app.ip()), app.port()).to_string(),
             _ => authority(address.as_deref().unwrap_or("127.0.0.1"), ours.port),
         };

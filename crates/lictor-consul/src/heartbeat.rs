@@ -1,12 +1,12 @@
 //! The application's pulse: TTL checks are beaten from a local probe, and the agent's own verdict is read back.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
 use lictor_config::Check;
+use lictor_core::Address;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -87,10 +87,10 @@ impl Heartbeat {
 
     /// Probes for, and where it is due or news beats, every TTL check; returns when to do so again.
     async fn beat(&mut self) -> Duration {
-        let Some(app) = self.definition.app.address else { return LOOK_EVERY };
+        let Some(app) = self.definition.app.address.clone() else { return LOOK_EVERY };
         let mut pause = Duration::MAX;
         for beat in &mut self.beats {
-            let next = match beat.beat(app, &mut self.connection).await {
+            let next = match beat.beat(&app, &mut self.connection).await {
                 Ok(next) => next,
                 Err(error) => {
                     if error.is_denied() {
@@ -121,7 +121,7 @@ impl Heartbeat {
 }
 
 impl Beat {
-    async fn beat(&mut self, app: SocketAddr, connection: &mut Connection) -> Result<Duration, ConsulError> {
+    async fn beat(&mut self, app: &Address, connection: &mut Connection) -> Result<Duration, ConsulError> {
         let every = self.ttl / 3;
         let (is_well, output) = match probe(app, self.probe.as_deref(), every).await {
             Ok(output) => (true, output),

@@ -229,7 +229,7 @@ impl Registrar {
 
     /// Whether the application answers; at the start it is waited for, for a while.
     async fn is_app_up(&self, waits: bool) -> bool {
-        let Some(app) = self.definition.app.address else { return true };
+        let Some(app) = &self.definition.app.address else { return true };
         let path = self.definition.registration.checks.iter().find_map(|check| match check {
             Check::Http { target, .. } if target.starts_with('/') => Some(target.as_str()),
             Check::Ttl { probe, .. } => probe.as_deref(),

@@ -1,57 +1,8 @@
-//! How long a request may still take: our own limit, and the caller's.
+//! A caller's deadline, as headers carry it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::HeaderMap;
-
-use crate::outcome::Reason;
-
-/// The end of a request's time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadline {
-    ours: Option<Instant>,
-    callers: Option<Instant>,
-}
-
-impl Deadline {
-    /// Starts the clock: `total` is our policy's, `callers` what the caller's headers say is left.
-    pub fn start(now: Instant, total: Option<Duration>, callers: Option<Duration>) -> Self {
-        let after = |limit: Duration| now.checked_add(limit);
-        Self { ours: total.and_then(after), callers: callers.and_then(after) }
-    }
-
-    /// The earlier of both.
-    pub fn at(&self) -> Option<Instant> {
-        match (self.ours, self.callers) {
-            (Some(ours), Some(callers)) => Some(ours.min(callers)),
-            (ours, callers) => ours.or(callers),
-        }
-    }
-
-    /// What is left; `None` without a limit.
-    pub fn remaining(&self, now: Instant) -> Option<Duration> {
-        self.at().map(|at| at.saturating_duration_since(now))
-    }
-
-    /// Whether nothing is left.
-    pub fn is_over(&self, now: Instant) -> bool {
-        self.at().is_some_and(|at| at <= now)
-    }
-
-    /// Which limit it is that ends first.
-    pub fn reason(&self) -> Reason {
-        match (self.ours, self.callers) {
-            (Some(ours), Some(callers)) if callers < ours => Reason::DeadlineExceeded,
-            (None, Some(_)) => Reason::DeadlineExceeded,
-            _ => Reason::Timeout,
-        }
-    }
-
-    /// The caller's own deadline: it holds for streams too.
-    pub fn callers(&self) -> Option<Instant> {
-        self.callers
-    }
-}
 
 /// What the caller's headers leave: the smallest of `grpc-timeout`, `X-Request-Timeout-Ms`, `X-Lictor-Timeout`, and
 /// (for migration) `x-envoy-upstream-rq-timeout-ms` and `l5d-timeout`. Malformed values are ignored.
@@ -124,18 +75,6 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-
-    #[test]
-    fn the_earlier_limit_ends_it_and_gives_the_reason() {
-        let now = Instant::now();
-        let (short, long) = (Duration::from_secs(1), Duration::from_secs(9));
-        let ours = Deadline::start(now, Some(short), Some(long));
-        assert_eq!((ours.remaining(now), ours.reason()), (Some(short), Reason::Timeout));
-        let callers = Deadline::start(now, Some(long), Some(short));
-        assert_eq!((callers.remaining(now), callers.reason()), (Some(short), Reason::DeadlineExceeded));
-        assert!(callers.is_over(now + short));
-        assert_eq!(Deadline::start(now, None, None).at(), None);
-    }
 
     #[test]
     fn the_smallest_header_counts_and_nonsense_does_not() {

@@ -128,8 +128,8 @@ mod tests {
     fn endpoints(count: u16, now: Instant) -> Vec<Arc<Endpoint>> {
         (0..count)
             .map(|port| {
-                let address = ([127, 0, 0, 1], port + 1).into();
-                let key = EndpointKey { node: "n".into(), id: format!("id-{port}").into(), address };
+                let address = crate::Address::Tcp(([127, 0, 0, 1], port + 1).into());
+                let key = EndpointKey { node: "n".into(), id: format!("id-{port}").into(), address: address.clone() };
                 Arc::new(Endpoint {
                     key,
                     address,

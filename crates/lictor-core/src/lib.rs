@@ -9,11 +9,13 @@
 //! - An **attempt** is one try at one endpoint; a request is one or more attempts.
 //! - The **mesh** is the immutable snapshot of all of this that the data plane works from.
 
+pub mod address;
 pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod deadline;
 pub mod health;
+pub mod latency;
 pub mod limits;
 pub mod mesh;
 pub mod outcome;
@@ -21,8 +23,10 @@ pub mod policy;
 pub mod retry;
 pub mod route;
 pub mod secret;
+pub mod tls;
 pub mod trace;
 
+pub use address::Address;
 pub use mesh::{Endpoint, EndpointKey, Mesh, Upstream};
 pub use outcome::{Failure, Reason};
 pub use policy::Policy;

@@ -6,18 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
 
+use crate::address::Address;
 use crate::breaker::Breaker;
 use crate::health::EndpointHealth;
 use crate::limits::InFlight;
 use crate::policy::Policy;
 use crate::route::Routes;
 use crate::secret::Secret;
+use crate::tls::{ClientTls, ServerTls};
 use crate::trace::TraceSettings;
 
 /// The whole snapshot.
@@ -56,7 +57,11 @@ pub struct Listener {
     /// What it leads to.
     pub kind: ListenerKind,
     /// Where. Port 0 lets the kernel choose.
-    pub address: SocketAddr,
+    pub address: Address,
+    /// TLS, if it is spoken there.
+    pub tls: Option<ServerTls>,
+    /// A connection is ended gracefully when it is this old, give or take a tenth; `None`: never.
+    pub max_connection_age: Option<Duration>,
 }
 
 /// What a listener leads to.
@@ -110,9 +115,11 @@ pub enum AccessLog {
     Off,
 }
 
-/// The protocol spoken to an upstream's endpoints.
+/// What is spoken to an upstream's endpoints, and on its listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
+    /// Whatever the client speaks: HTTP/1.1, HTTP/2 or else bytes, as its first bytes tell within 100 ms.
+    Auto,
     /// HTTP/1.1.
     #[default]
     Http1,
@@ -120,12 +127,18 @@ pub enum Protocol {
     H2c,
     /// The same, for gRPC: its timeouts, statuses and metrics.
     Grpc,
+    /// Bytes: a connection is carried, not requests.
+    Tcp,
 }
 
 impl Protocol {
-    /// Whether endpoints are spoken to in HTTP/2.
-    pub fn is_http2(self) -> bool {
-        matches!(self, Self::H2c | Self::Grpc)
+    /// Whether endpoints are spoken to in HTTP/2, when the client speaks it or does not.
+    pub fn is_http2(self, client_does: bool) -> bool {
+        match self {
+            Self::Auto => client_does,
+            Self::H2c | Self::Grpc => true,
+            Self::Http1 | Self::Tcp => false,
+        }
     }
 }
 
@@ -138,6 +151,8 @@ pub struct Upstream {
     pub service: Arc<str>,
     /// What its endpoints speak.
     pub protocol: Protocol,
+    /// TLS towards its endpoints.
+    pub tls: Option<ClientTls>,
     /// How it is called where no route says otherwise.
     pub policy: Arc<Policy>,
     /// Routes with a policy of their own, first match wins.
@@ -181,7 +196,7 @@ pub struct Endpoint {
     /// Who it is, across snapshots.
     pub key: EndpointKey,
     /// What to dial.
-    pub address: SocketAddr,
+    pub address: Address,
     /// The address as registered, for `Host` and TLS names when it is a host name.
     pub host: Arc<str>,
     /// Never 0.
@@ -228,7 +243,7 @@ pub struct EndpointKey {
     /// Consul's service id; the address for static endpoints.
     pub id: Arc<str>,
     /// What is dialled.
-    pub address: SocketAddr,
+    pub address: Address,
 }
 
 impl fmt::Debug for EndpointKey {

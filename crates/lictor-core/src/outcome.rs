@@ -50,6 +50,8 @@ pub enum Reason {
     Status,
     /// The whole request took too long.
     Timeout,
+    /// The TLS handshake failed: a certificate, a name, a protocol version.
+    TlsFailed,
     /// Missing or wrong credentials.
     Unauthenticated,
     /// No such upstream, or not on the forward proxy's list.
@@ -69,7 +71,7 @@ pub enum Retryable {
 
 impl Reason {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::AllEjected,
         Self::BadRequest,
         Self::BodyTooLarge,
@@ -90,6 +92,7 @@ impl Reason {
         Self::ResetMidResponse,
         Self::Status,
         Self::Timeout,
+        Self::TlsFailed,
         Self::Unauthenticated,
         Self::UnknownUpstream,
     ];
@@ -117,6 +120,7 @@ impl Reason {
             Self::ResetMidResponse => "reset_mid_response",
             Self::Status => "status",
             Self::Timeout => "timeout",
+            Self::TlsFailed => "tls_failed",
             Self::Unauthenticated => "unauthenticated",
             Self::UnknownUpstream => "unknown_upstream",
         }
@@ -144,6 +148,7 @@ impl Reason {
             | Self::ResetBeforeResponse
             | Self::ResetMidResponse
             | Self::Status
+            | Self::TlsFailed
             | Self::UnknownUpstream => StatusCode::BAD_GATEWAY,
         }
     }
@@ -164,7 +169,8 @@ impl Reason {
             | Self::ProtocolError
             | Self::ResetBeforeResponse
             | Self::ResetMidResponse
-            | Self::Status => 14,
+            | Self::Status
+            | Self::TlsFailed => 14,
             Self::DeadlineExceeded | Self::PerTryTimeout | Self::Timeout => 4,
             Self::Forbidden => 7,
             Self::BodyTooLarge | Self::Overloaded => 8,
@@ -188,6 +194,7 @@ impl Reason {
             Self::ProtocolError => "http_protocol_error",
             Self::ResetMidResponse => "http_response_incomplete",
             Self::Status => "proxy_internal_response",
+            Self::TlsFailed => "tls_protocol_error",
             Self::UnknownUpstream => "destination_not_found",
         }
     }
@@ -198,7 +205,7 @@ impl Reason {
             Self::AllEjected | Self::NoEndpoints => "UH",
             Self::BreakerOpen | Self::Overloaded => "UO",
             Self::ClientGone => "DC",
-            Self::ConnectRefused | Self::ConnectTimeout => "UF",
+            Self::ConnectRefused | Self::ConnectTimeout | Self::TlsFailed => "UF",
             Self::DeadlineExceeded | Self::PerTryTimeout | Self::Timeout => "UT",
             Self::Forbidden | Self::Unauthenticated => "UAEX",
             Self::ProtocolError => "UPE",
@@ -216,7 +223,7 @@ impl Reason {
     /// Whether another attempt may follow.
     pub fn retryable(self) -> Retryable {
         match self {
-            Self::ConnectRefused | Self::ConnectTimeout | Self::Misdirected => Retryable::Always,
+            Self::ConnectRefused | Self::ConnectTimeout | Self::Misdirected | Self::TlsFailed => Retryable::Always,
             Self::PerTryTimeout | Self::ProtocolError | Self::ResetBeforeResponse | Self::Status => {
                 Retryable::IfIdempotent
             }

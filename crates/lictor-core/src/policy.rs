@@ -13,16 +13,22 @@ pub struct Policy {
     pub balance: Balance,
     /// When the whole service is given a rest.
     pub breaker: BreakerPolicy,
+    /// Which answers are kept and given again. Default: none.
+    pub cache: Option<CachePolicy>,
     /// What to do with a caller's deadline.
     pub deadline: DeadlineMode,
     /// When one endpoint is given a rest.
     pub ejection: EjectionPolicy,
+    /// When a slow request is sent a second time. Default: never.
+    pub hedge: Option<Hedge>,
     /// How much may be in flight.
     pub limits: Limits,
     /// How connections are kept.
     pub pool: PoolPolicy,
     /// When and how a request is sent again.
     pub retry: RetryPolicy,
+    /// When there is no good answer, an earlier one that is no older than this is given. Default: none.
+    pub stale: Option<Duration>,
     /// How long things may take.
     pub timeouts: Timeouts,
 }
@@ -193,6 +199,46 @@ pub enum RetryMethods {
     Any,
     /// Just these.
     List(Vec<Method>),
+}
+
+/// When a slow request is sent a second time, to another endpoint; the first good answer counts. Only GET, HEAD and
+/// OPTIONS without a body, and only as the retry budget allows (Dean and Barroso, "The Tail at Scale", 2013).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hedge {
+    /// How long to wait for the first answer. Default: the 95th percentile.
+    pub after: HedgeDelay,
+    /// Further copies. Default 1.
+    pub max: u32,
+}
+
+impl Default for Hedge {
+    fn default() -> Self {
+        Self { after: HedgeDelay::Quantile(0.95), max: 1 }
+    }
+}
+
+/// When a request is slow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HedgeDelay {
+    /// Slower than this share (0 to 1) of the upstream's recent answers; never while too few are known.
+    Quantile(f64),
+    /// Slower than this.
+    Fixed(Duration),
+}
+
+/// Which answers are kept and given again: those to GET with status 200 that their headers do not forbid to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CachePolicy {
+    /// An answer is given again for this long. Default 1 s.
+    pub ttl: Duration,
+    /// Of equal requests at the same time one is sent, and the others wait for its answer. Default true.
+    pub coalesce: bool,
+}
+
+impl Default for CachePolicy {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(1), coalesce: true }
+    }
 }
 
 /// The share of retries to requests.

@@ -96,7 +96,7 @@ pub fn next(policy: &RetryPolicy, tried: &Tried<'_>, budget: &RetryBudget, now: 
 
 fn is_enabled(classes: RetryClasses, failure: &Failure) -> bool {
     match failure.reason {
-        Reason::ConnectRefused | Reason::ConnectTimeout => classes.connect_failure,
+        Reason::ConnectRefused | Reason::ConnectTimeout | Reason::TlsFailed => classes.connect_failure,
         _ if failure.is_unprocessed => classes.refused_stream,
         Reason::ProtocolError | Reason::ResetBeforeResponse => classes.reset,
         Reason::PerTryTimeout => classes.timeout,

@@ -1,5 +1,6 @@
 //! One try: pick an endpoint, take a connection, send, wait for the head, and tell the endpoint's health how it went.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::pin::pin;
 use std::rc::Rc;
@@ -10,16 +11,17 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use lictor_core::health::{is_panic, may_eject};
 use lictor_core::policy::Policy;
-use lictor_core::{Failure, Reason};
+use lictor_core::{Address, Failure, Reason};
 use tokio::task::spawn_local;
 use tracing::warn;
 
 use crate::connect::Millis;
-use crate::forward::{Call, Running};
+use crate::forward::Call;
 use crate::headers::{
     GRPC_TIMEOUT, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_REASON, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS,
 };
 use crate::metrics::Outcome;
+use crate::permit::Running;
 use crate::pool::Lease;
 use crate::record::Record;
 use crate::replay::RequestBody;
@@ -83,67 +85,124 @@ impl Sent {
 
 /// An endpoint with one request more in flight, for as long as this lives.
 #[derive(Debug)]
-struct Busy {
+pub(crate) struct Busy {
     state: Rc<EndpointState>,
-    latency: Option<Duration>,
+    began: Instant,
+    ended: Ended,
+}
+
+#[derive(Debug)]
+enum Ended {
+    /// Nobody waited: it took at least this long.
+    Not,
+    /// To its response head.
+    Well(Duration),
+    /// Failing fast must not attract.
+    Badly,
 }
 
 impl Busy {
-    fn new(state: &Rc<EndpointState>) -> Self {
+    pub(crate) fn new(state: &Rc<EndpointState>) -> Self {
         state.load.started();
-        Self { state: Rc::clone(state), latency: None }
+        Self { state: Rc::clone(state), began: Instant::now(), ended: Ended::Not }
+    }
+
+    pub(crate) fn took(&mut self, latency: Duration) {
+        self.ended = Ended::Well(latency);
+    }
+
+    pub(crate) fn failed(&mut self) {
+        self.ended = Ended::Badly;
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.state.load.finished(Instant::now(), self.latency);
+        let latency = match self.ended {
+            Ended::Not => Some(self.began.elapsed()),
+            Ended::Well(latency) => Some(latency),
+            Ended::Badly => None,
+        };
+        self.state.load.finished(Instant::now(), latency);
+    }
+}
+
+/// An attempt in the books, also when it is abandoned.
+struct Trial<'a> {
+    record: &'a Record,
+    state: &'a Rc<EndpointState>,
+    began: Instant,
+    outcome: Outcome,
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        self.record.attempted(self.state, self.outcome, self.began.elapsed());
     }
 }
 
 /// Tries once.
-pub(crate) async fn attempt(call: &mut Call, record: &mut Record) -> Result<Sent, Failure> {
-    let index = pick(call)?;
-    call.tried.push(index);
+pub(crate) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failure> {
+    let index = pick(&call.upstream, call.policy(), &call.tried.borrow(), call.hash, call.only.as_ref())?;
+    let number = {
+        let mut tried = call.tried.borrow_mut();
+        tried.push(index);
+        tried.len()
+    };
     let state = Rc::clone(&call.upstream.endpoints[index]);
     let started = Instant::now();
+    let mut trial = Trial { record, state: &state, began: started, outcome: Outcome::Abandoned };
     let mut busy = Busy::new(&state);
-    let result = exchange(call, &state, started).await;
-    let took = started.elapsed();
+    let result = exchange(call, &state, number, started).await;
     let outcome = match &result {
         Ok((response, _)) => Outcome::Status(response.status().as_u16()),
         Err(failure) => Outcome::Failed(failure.reason),
     };
-    record.attempted(&state, outcome, took);
-    report(call, &state, outcome);
+    trial.outcome = outcome;
+    drop(trial);
+    report(&call.upstream, call.policy(), &state, outcome);
+    if counts_against(call.policy(), outcome) || result.is_err() {
+        busy.failed();
+    } else {
+        busy.took(started.elapsed());
+        call.took(started.elapsed());
+    }
     let (response, lease) = result?;
-    // Without a latency the balancer counts a failure: failing fast must not attract.
-    busy.latency = (!counts_against(call.policy(), outcome)).then_some(took);
     let sent = Sent { response, exchange: Exchange { lease, endpoint: busy, running: None } };
     obey(call, &state, sent)
 }
 
 /// Chooses among the endpoints: not tried yet, not ejected, not stopping; each wish is dropped when it leaves none.
-fn pick(call: &Call) -> Result<usize, Failure> {
-    let upstream = &call.upstream;
+/// With `only` there is no choice.
+pub(crate) fn pick(
+    upstream: &UpstreamState,
+    policy: &Policy,
+    tried: &[usize],
+    hash: Option<u64>,
+    only: Option<&Address>,
+) -> Result<usize, Failure> {
     let endpoints = &upstream.upstream.endpoints;
     let now = Instant::now();
+    if let Some(only) = only {
+        let gone = || Failure::new(Reason::NoEndpoints, format!("{only} is not an instance any more"));
+        return endpoints.iter().position(|endpoint| endpoint.address == *only).ok_or_else(gone);
+    }
     if endpoints.is_empty() {
         return Err(no_endpoints(upstream));
     }
-    let saw_ejected = std::cell::Cell::new(false);
+    let saw_ejected = Cell::new(false);
     let is_rested = |index: usize| {
         let health = &endpoints[index].health;
         let is_ejected = health.is_ejected(now);
         saw_ejected.set(saw_ejected.get() | is_ejected);
         !is_ejected && !health.is_draining(now)
     };
-    let is_untried = |index: usize| !call.tried.contains(&index);
+    let is_untried = |index: usize| !tried.contains(&index);
     let picked = upstream
         .balancer
-        .pick(now, call.hash, |index| is_untried(index) && is_rested(index))
-        .or_else(|| if call.tried.is_empty() { None } else { upstream.balancer.pick(now, call.hash, is_rested) });
-    let in_panic = saw_ejected.get() && is_panic(endpoints, call.policy().balance.panic, now);
+        .pick(now, hash, |index| is_untried(index) && is_rested(index))
+        .or_else(|| if tried.is_empty() { None } else { upstream.balancer.pick(now, hash, is_rested) });
+    let in_panic = saw_ejected.get() && is_panic(endpoints, policy.balance.panic, now);
     upstream.meters.panic(in_panic);
     if let (false, Some(picked)) = (in_panic, picked) {
         return Ok(picked);
@@ -151,10 +210,10 @@ fn pick(call: &Call) -> Result<usize, Failure> {
     // Panic, or nothing is left: an ejected or stopping endpoint is better than none.
     upstream
         .balancer
-        .pick(now, call.hash, |index| is_untried(index) && (in_panic || !endpoints[index].health.is_ejected(now)))
-        .or_else(|| upstream.balancer.pick(now, call.hash, |_| in_panic))
+        .pick(now, hash, |index| is_untried(index) && (in_panic || !endpoints[index].health.is_ejected(now)))
+        .or_else(|| upstream.balancer.pick(now, hash, |_| in_panic))
         .or(picked)
-        .or_else(|| upstream.balancer.pick(now, call.hash, |index| !endpoints[index].health.is_ejected(now)))
+        .or_else(|| upstream.balancer.pick(now, hash, |index| !endpoints[index].health.is_ejected(now)))
         .ok_or_else(|| {
             let sentence = format!("all {} endpoints are ejected", endpoints.len());
             Failure::new(Reason::AllEjected, sentence)
@@ -182,6 +241,7 @@ fn no_endpoints(upstream: &UpstreamState) -> Failure {
 async fn exchange(
     call: &Call,
     state: &Rc<EndpointState>,
+    number: usize,
     started: Instant,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     let mut fresh = false;
@@ -190,7 +250,7 @@ async fn exchange(
         let is_reused = match &lease {
             Lease::Http1 { is_reused, .. } | Lease::Http2 { is_reused, .. } => *is_reused,
         };
-        let failure = match send(call, state, lease, started).await {
+        let failure = match send(call, state, number, lease, started).await {
             Ok(exchanged) => return Ok(exchanged),
             Err(failure) => failure,
         };
@@ -207,7 +267,7 @@ async fn connection(call: &Call, state: &EndpointState, fresh: bool) -> Result<L
     let policy = call.policy();
     let limits = &call.upstream.upstream.in_flight;
     let dial = async {
-        if call.upstream.upstream.protocol.is_http2() {
+        if call.is_http2 {
             state.pool.http2(policy, limits, fresh).await
         } else {
             state.pool.http1(policy, limits, fresh).await
@@ -230,10 +290,11 @@ async fn connection(call: &Call, state: &EndpointState, fresh: bool) -> Result<L
 async fn send(
     call: &Call,
     state: &EndpointState,
+    number: usize,
     mut lease: Lease,
     started: Instant,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
-    let request = request(call, state);
+    let request = request(call, state, number);
     let sent = match &mut lease {
         Lease::Http1 { connection, .. } => {
             let sending = connection.sender.try_send_request(request);
@@ -267,26 +328,27 @@ async fn until_head<F: Future>(call: &Call, sending: F, started: Instant) -> Res
 }
 
 /// The request as this endpoint gets it.
-fn request(call: &Call, state: &EndpointState) -> Request<RequestBody> {
+fn request(call: &Call, state: &EndpointState, number: usize) -> Request<RequestBody> {
     let mut head = call.head.clone();
-    let headers = &mut head.headers;
-    let is_http2 = call.upstream.upstream.protocol.is_http2();
-    if is_http2 {
+    if call.is_http2 {
         let host = call.upstream.host.to_str().unwrap_or("localhost");
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         head.uri = Uri::builder()
-            .scheme("http")
+            .scheme(if call.upstream.upstream.tls.is_some() { "https" } else { "http" })
             .authority(host)
             .path_and_query(path)
             .build()
             .unwrap_or_else(|_| head.uri.clone());
         head.version = Version::HTTP_2;
+        if let Some(upgrade) = &call.upgrade {
+            upgrade.to_connect(&mut head);
+        }
     }
+    let headers = &mut head.headers;
     if !call.is_inbound {
         headers.insert(X_LICTOR_TO, state.to.clone());
-        let number = call.tried.len();
         if number > 1 {
-            let value = format!("{number}/{}", call.max_attempts);
+            let value = format!("{number}/{}", call.max_attempts.max(number as u32));
             headers.insert(X_LICTOR_ATTEMPT, HeaderValue::try_from(value).expect("two numbers"));
         }
     }
@@ -303,7 +365,7 @@ fn request(call: &Call, state: &EndpointState) -> Request<RequestBody> {
 
 /// Sorts hyper's errors.
 fn failed(call: &Call, state: &EndpointState, mut error: TrySendError<Request<RequestBody>>) -> Failure {
-    let address = state.endpoint.address;
+    let address = &state.endpoint.address;
     if error.take_message().is_some() {
         let sentence = format!("{address} closed the connection before the request was sent");
         return Failure::new(Reason::ResetBeforeResponse, sentence).unprocessed();
@@ -326,7 +388,7 @@ fn failed(call: &Call, state: &EndpointState, mut error: TrySendError<Request<Re
 
 fn late(call: &Call, state: &EndpointState, reason: Reason, waited: Duration) -> Failure {
     call.worker.shared.metrics.deadline_exceeded("upstream");
-    let address = state.endpoint.address;
+    let address = &state.endpoint.address;
     let waited = Duration::from_millis(waited.as_millis() as u64);
     Failure::new(reason, format!("no answer from {address} within {}", Millis(waited)))
 }
@@ -343,17 +405,15 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 }
 
 /// Tells the endpoint's health, and ejects it when it has failed too often.
-fn report(call: &Call, state: &EndpointState, outcome: Outcome) {
-    let policy = call.policy();
+pub(crate) fn report(upstream: &UpstreamState, policy: &Policy, state: &EndpointState, outcome: Outcome) {
     let health = &state.endpoint.health;
     if !counts_against(policy, outcome) {
-        if matches!(outcome, Outcome::Status(_)) {
+        if matches!(outcome, Outcome::Status(_) | Outcome::Connected) {
             health.succeeded();
         }
         return;
     }
     let now = Instant::now();
-    let upstream = &call.upstream;
     if health.failed(&policy.ejection, now) && may_eject(&upstream.upstream.endpoints, &policy.ejection, now) {
         let rest = health.eject(&policy.ejection, now);
         upstream.meters.ejected();
@@ -375,8 +435,9 @@ pub(crate) fn counts_against(policy: &Policy, outcome: Outcome) -> bool {
         Outcome::Status(status) => {
             (status >= 500 && failure.server_errors) || failure.statuses.iter().any(|named| named.as_u16() == status)
         }
+        Outcome::Connected | Outcome::Abandoned => false,
         Outcome::Failed(reason) => match reason {
-            Reason::ConnectRefused | Reason::ConnectTimeout => failure.connect_failure,
+            Reason::ConnectRefused | Reason::ConnectTimeout | Reason::TlsFailed => failure.connect_failure,
             Reason::ProtocolError | Reason::ResetBeforeResponse | Reason::ResetMidResponse => failure.reset,
             Reason::PerTryTimeout | Reason::Timeout => failure.timeout,
             _ => false,
@@ -389,6 +450,17 @@ fn obey(call: &Call, state: &EndpointState, sent: Sent) -> Result<Sent, Failure>
     let headers = sent.response.headers();
     if headers.contains_key(X_LICTOR_DRAINING) {
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);
+    }
+    let status = sent.response.status();
+    match &call.upgrade {
+        Some(upgrade) => {
+            upgrade.is_granted(status, call.is_http2)?;
+        }
+        None if status == StatusCode::SWITCHING_PROTOCOLS => {
+            let sentence = format!("{} switched protocols without being asked", state.endpoint.address);
+            return Err(Failure::new(Reason::ProtocolError, sentence));
+        }
+        None => (),
     }
     let is_misdirected = sent.response.status() == StatusCode::MISDIRECTED_REQUEST
         && headers.get(X_LICTOR_REASON).is_some_and(|reason| reason == Reason::Misdirected.as_str());

@@ -13,9 +13,10 @@ use lictor_core::Reason;
 use tokio::time::Sleep;
 
 use crate::attempt::Exchange;
+use crate::cache::Keeping;
 use crate::connect::Millis;
-use crate::forward::Probe;
 use crate::headers::GRPC_STATUS;
+use crate::permit::Probe;
 use crate::record::Record;
 
 /// A body for the client.
@@ -39,6 +40,7 @@ struct Stream {
     /// A gRPC call's verdict is in its trailers.
     probe: Option<Probe>,
     patience: Patience,
+    keeping: Option<Keeping>,
 }
 
 /// How long a body may take.
@@ -99,8 +101,9 @@ impl ResponseBody {
         record: Record,
         probe: Option<Probe>,
         patience: Patience,
+        keeping: Option<Keeping>,
     ) -> Self {
-        let mut stream = Stream { incoming, exchange: Some(exchange), record: Some(record), probe, patience };
+        let mut stream = Stream { incoming, exchange: Some(exchange), record: Some(record), probe, patience, keeping };
         if stream.incoming.is_end_stream() {
             stream.close();
             return Self(Kind::Over);
@@ -117,6 +120,9 @@ impl Stream {
         if let Some(exchange) = self.exchange.take() {
             exchange.complete();
         }
+        if let Some(keeping) = self.keeping.take() {
+            keeping.finish();
+        }
         if let Some(record) = self.record.take() {
             record.close();
         }
@@ -127,6 +133,7 @@ impl Stream {
             probe.failed(reason);
         }
         self.exchange = None;
+        self.keeping = None;
         if let Some(mut record) = self.record.take() {
             if matches!(reason, Reason::Timeout | Reason::DeadlineExceeded) {
                 record.worker.shared.metrics.deadline_exceeded("upstream");
@@ -140,6 +147,7 @@ impl Stream {
         let Some(record) = &mut self.record else { return };
         if let Some(data) = frame.data_ref() {
             record.bytes += data.len() as u64;
+            self.keeping = self.keeping.take().and_then(|keeping| keeping.add(data));
         } else if let Some(trailers) = frame.trailers_ref() {
             record.grpc_status = grpc_status(trailers);
         }

@@ -1,31 +1,59 @@
 //! Dialling an endpoint.
 
 use std::io;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_core::{Failure, Reason};
-use tokio::net::TcpStream;
+use lictor_core::{Address, Failure, Reason};
+use tokio::net::{TcpStream, UnixStream};
 
-/// Connects within `at_most`. The request that wants the connection has sent nothing yet.
-pub(crate) async fn connect(address: SocketAddr, at_most: Duration) -> Result<TcpStream, Failure> {
-    let stream = match tokio::time::timeout(at_most, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(refused(address, &error)),
-        Err(_) => {
-            let sentence = format!("no connection to {address} within {}", Millis(at_most));
-            return Err(Failure::new(Reason::ConnectTimeout, sentence));
-        }
-    };
-    // Small writes (a head, then a body) must not wait for the peer's delayed acknowledgement.
-    stream.set_nodelay(true).map_err(|error| refused(address, &error))?;
-    Ok(stream)
+use crate::stream::{Socket, Stream};
+use crate::tls::{self, Alpn};
+
+/// Where and how an endpoint is dialled.
+#[derive(Clone, Debug)]
+pub(crate) struct Destination {
+    pub(crate) address: Address,
+    /// The host as registered: a certificate must name it.
+    pub(crate) host: Arc<str>,
+    /// TLS, or why there is none although there should be.
+    pub(crate) tls: Option<Result<Arc<tls::Client>, String>>,
 }
 
-fn refused(address: SocketAddr, error: &io::Error) -> Failure {
+impl Destination {
+    /// Connects within `at_most`, TLS included; without `alpn` there is none. The request that wants the connection has
+    /// sent nothing yet.
+    pub(crate) async fn connect(&self, alpn: Option<Alpn>, at_most: Duration) -> Result<Stream, Failure> {
+        let dial = async {
+            let socket = self.dial().await?;
+            match (&self.tls, alpn) {
+                (None, _) | (_, None) => Ok(Stream::Plain(socket)),
+                (Some(Ok(tls)), Some(alpn)) => tls.connect(socket, &self.address, &self.host, alpn).await,
+                (Some(Err(error)), _) => Err(Failure::new(Reason::TlsFailed, error.clone())),
+            }
+        };
+        tokio::time::timeout(at_most, dial).await.unwrap_or_else(|_| {
+            let sentence = format!("no connection to {} within {}", self.address, Millis(at_most));
+            Err(Failure::new(Reason::ConnectTimeout, sentence))
+        })
+    }
+
+    async fn dial(&self) -> Result<Socket, Failure> {
+        let socket = match &self.address {
+            Address::Tcp(address) => TcpStream::connect(address).await.map(Socket::Tcp),
+            Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+        };
+        let socket = socket.map_err(|error| refused(&self.address, &error))?;
+        socket.set_nodelay().map_err(|error| refused(&self.address, &error))?;
+        Ok(socket)
+    }
+}
+
+fn refused(address: &Address, error: &io::Error) -> Failure {
     let sentence = match error.kind() {
         io::ErrorKind::ConnectionRefused => format!("connection refused by {address}"),
         io::ErrorKind::TimedOut => format!("no answer from {address} to the connection request"),
+        io::ErrorKind::NotFound => format!("{address} does not exist"),
         _ => format!("cannot connect to {address}: {error}"),
     };
     let reason = if error.kind() == io::ErrorKind::TimedOut { Reason::ConnectTimeout } else { Reason::ConnectRefused };
@@ -58,12 +86,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_port_is_named_in_the_sentence() {
+    async fn what_is_not_there_is_named_in_the_sentence() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let failure = connect(address, Duration::from_secs(5)).await.unwrap_err();
+        let refused = |address: Address| async {
+            let destination = Destination { address, host: "localhost".into(), tls: None };
+            destination.connect(None, Duration::from_secs(5)).await.unwrap_err()
+        };
+        let failure = refused(address.into()).await;
         assert_eq!(failure.reason, Reason::ConnectRefused);
         assert_eq!(failure.detail, format!("connection refused by {address}"));
+        let failure = refused("unix:/does/not/exist".parse().unwrap()).await;
+        assert_eq!(failure.detail, "unix:/does/not/exist does not exist");
     }
 }

@@ -6,7 +6,9 @@ use http::header::{
     CONNECTION, CONTENT_TYPE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VIA,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
+use lictor_core::{Failure, Reason};
 
 pub(crate) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub(crate) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -17,6 +19,7 @@ pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forw
 pub(crate) const X_LICTOR_ATTEMPT: HeaderName = HeaderName::from_static("x-lictor-attempt");
 pub(crate) const X_LICTOR_ATTEMPTS: HeaderName = HeaderName::from_static("x-lictor-attempts");
 pub(crate) const X_LICTOR_DRAINING: HeaderName = HeaderName::from_static("x-lictor-draining");
+pub(crate) const X_LICTOR_FALLBACK: HeaderName = HeaderName::from_static("x-lictor-fallback");
 pub(crate) const X_LICTOR_FROM: HeaderName = HeaderName::from_static("x-lictor-from");
 pub(crate) const X_LICTOR_NO_RETRY: HeaderName = HeaderName::from_static("x-lictor-no-retry");
 pub(crate) const X_LICTOR_REASON: HeaderName = HeaderName::from_static("x-lictor-reason");
@@ -27,9 +30,30 @@ pub(crate) const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-r
 pub(crate) const X_SERVICE_AUTH: HeaderName = HeaderName::from_static("x-service-auth");
 pub(crate) const X_SPAN_ID: HeaderName = HeaderName::from_static("x-span-id");
 pub(crate) const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+pub(crate) const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+pub(crate) const X_USER_ROLE: HeaderName = HeaderName::from_static("x-user-role");
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Refuses a head that names its host in no way, or in two (RFC 9112, section 3.2).
+pub(crate) fn check_host<B>(request: &Request<B>) -> Result<(), Failure> {
+    let refused = |sentence: &str| Err(Failure::new(Reason::BadRequest, sentence));
+    let mut hosts = request.headers().get_all(HOST).into_iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return refused("the request has more than one Host");
+    }
+    match first {
+        Some(host) if host.is_empty() => Ok(()),
+        Some(host) => match Authority::try_from(host.as_bytes()) {
+            Ok(authority) if !authority.as_str().contains('@') => Ok(()),
+            _ => refused("the request's Host is not a host and port"),
+        },
+        None if request.version() == Version::HTTP_11 => refused("an HTTP/1.1 request needs a Host"),
+        None => Ok(()),
+    }
+}
 
 /// Takes off what belongs to the connection it came on. `TE: trailers` stays, and with `keeps_upgrade` so do
 /// `Upgrade` and the `Connection` that names it.
@@ -72,11 +96,6 @@ fn is_end_to_end(name: &HeaderName) -> bool {
         || name.as_str().starts_with("x-lictor-")
 }
 
-/// Whether this is an HTTP/1.1 upgrade request (RFC 9110, section 7.8).
-pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE) && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
-}
-
 /// Whether this is gRPC: `application/grpc`, with or without `+proto`.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
@@ -116,7 +135,7 @@ pub(crate) fn via(headers: &mut HeaderMap, hop: &HeaderValue) -> bool {
 }
 
 /// The comma-separated members of all fields of this name.
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)
         .into_iter()
@@ -166,10 +185,8 @@ mod tests {
     #[test]
     fn an_upgrade_keeps_the_two_fields_that_ask_for_it() {
         let mut map = headers(&[("connection", "Upgrade, X-Mine"), ("upgrade", "websocket"), ("x-mine", "1")]);
-        assert!(is_upgrade(&map));
         strip_hop_by_hop(&mut map, true);
-        assert_eq!(map.len(), 2);
-        assert!(is_upgrade(&map));
+        assert_eq!((map.len(), map[CONNECTION].as_bytes()), (2, b"upgrade".as_slice()));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The data plane: one request in, one answer out.
 //!
 //! A request's life, in the order of the modules: [`listen`] accepts a connection and gives it to the [`worker`] with
-//! the fewest, [`serve`] reads HTTP from it, [`forward`] takes each request through admission and its attempts,
-//! [`attempt`] picks an endpoint, takes a connection from the [`pool`] (or has [`connect`] dial one) and sends; the
+//! the fewest, [`serve`] reads HTTP from it ([`tunnel`] carries what is not HTTP), [`forward`] finds its [`target`] and
+//! takes it through admission and its attempts, [`attempt`] picks an endpoint, takes a connection from the [`pool`] (or has [`connect`] dial one) and sends; the
 //! answer goes back through [`body`], and [`record`] closes the books when its last byte is out. [`headers`] is what a
 //! proxy does to a head; [`respond`] is what lictor says when there is no answer to pass on.
 //!
@@ -15,12 +15,15 @@
 
 mod attempt;
 mod body;
+mod cache;
 mod connect;
 mod forward;
 mod headers;
+mod hedge;
 mod inbound;
 mod listen;
 mod metrics;
+mod permit;
 mod plane;
 mod pool;
 mod record;
@@ -28,9 +31,14 @@ mod replay;
 mod respond;
 mod serve;
 mod span;
+mod stream;
+mod target;
+mod tls;
+mod tunnel;
 mod upgrade;
 mod worker;
 
 pub use listen::{BindError, Bound};
 pub use plane::{DataPlane, EndpointReport, Report, Settings, UpstreamReport, Which};
 pub use span::{Span, SpanEvent, SpanKind, Value};
+pub use tls::{TlsError, check as check_tls};

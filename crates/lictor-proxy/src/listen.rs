@@ -2,15 +2,20 @@
 //!
 //! With several workers each has a listening socket of its own on the same port (`SO_REUSEPORT`), so accepting is
 //! parallel; the kernel's hash spreads a sidecar's few long-lived connections badly, so the accepting worker hands a
-//! connection over when another one has fewer.
+//! connection over when another one has fewer. A Unix socket has one queue, which all workers take from.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
 use std::time::Duration;
 
+use lictor_core::Address;
 use lictor_core::mesh::{Listener, ListenerKind};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Type};
 use thiserror::Error;
+
+use crate::stream::Socket;
 
 /// A listener that is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +23,9 @@ pub struct Bound {
     /// What it leads to.
     pub kind: ListenerKind,
     /// Where it really is (port 0 was replaced by the kernel's choice).
-    pub address: SocketAddr,
+    pub address: Address,
+    /// TLS is spoken there.
+    pub is_tls: bool,
 }
 
 /// A listener could not be opened.
@@ -28,7 +35,7 @@ pub struct BindError {
     /// What it was for.
     pub kind: ListenerKind,
     /// Where.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Why.
     pub source: io::Error,
 }
@@ -45,32 +52,102 @@ fn explain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
-        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE".to_owned(),
+        io::ErrorKind::NotFound => "its folder does not exist".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "not permitted: ports below 1024 need CAP_NET_BIND_SERVICE, a Unix socket a folder that can be written"
+                .to_owned()
+        }
         _ => error.to_string(),
     }
 }
 
+/// A listening socket that no runtime knows yet.
+#[derive(Debug)]
+pub(crate) enum Unattached {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub(crate) enum Listening {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Listening {
+    pub(crate) fn attach(socket: Unattached) -> io::Result<Self> {
+        Ok(match socket {
+            Unattached::Tcp(socket) => Self::Tcp(tokio::net::TcpListener::from_std(socket)?),
+            Unattached::Unix(socket) => Self::Unix(tokio::net::UnixListener::from_std(socket)?),
+        })
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(socket) => Socket::Tcp(socket.accept().await?.0),
+            Self::Unix(socket) => Socket::Unix(socket.accept().await?.0),
+        })
+    }
+}
+
 /// One listening socket for each worker, all on the same address.
-pub(crate) fn bind(listener: &Listener, workers: usize) -> Result<(SocketAddr, Vec<TcpListener>), BindError> {
-    let error = |source| BindError { kind: listener.kind.clone(), address: listener.address, source };
-    let mut address = listener.address;
+pub(crate) fn bind(listener: &Listener, workers: usize) -> Result<(Address, Vec<Unattached>), BindError> {
+    let bound = match &listener.address {
+        Address::Tcp(address) => bind_tcp(*address, workers),
+        Address::Unix(path) => bind_unix(path, workers).map(|sockets| (listener.address.clone(), sockets)),
+    };
+    bound.map_err(|source| BindError { kind: listener.kind.clone(), address: listener.address.clone(), source })
+}
+
+/// Removes what a closed listener leaves behind.
+pub(crate) fn unbind(address: &Address) {
+    if let Some(path) = address.path() {
+        let _ = std::fs::remove_file(path); // gone already is as good
+    }
+}
+
+fn bind_tcp(mut address: SocketAddr, workers: usize) -> io::Result<(Address, Vec<Unattached>)> {
     if workers > 1 {
         // Sockets that share a port do not notice another process on it that shares too: ask without sharing first.
-        let alone = socket(address, false).map_err(error)?;
-        address = local(&alone).map_err(error)?;
+        let alone = socket(address, false)?;
+        address = local(&alone)?;
     }
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let socket = socket(address, workers > 1).map_err(error)?;
-        socket.listen(1024).map_err(error)?;
-        address = local(&socket).map_err(error)?;
-        sockets.push(socket.into());
+        let socket = socket(address, workers > 1)?;
+        socket.listen(1024)?;
+        address = local(&socket)?;
+        sockets.push(Unattached::Tcp(socket.into()));
     }
-    Ok((address, sockets))
+    Ok((address.into(), sockets))
 }
 
-fn socket(address: SocketAddr, shares_port: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+/// Any process may connect that reaches the folder, as with a loopback port.
+fn bind_unix(path: &Path, workers: usize) -> io::Result<Vec<Unattached>> {
+    remove_stale(path)?;
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    socket.listen(1024)?;
+    (0..workers).map(|_| Ok(Unattached::Unix(socket.try_clone()?.into()))).collect()
+}
+
+/// A process that was killed leaves its socket: nobody answers there. Anything else is not ours to remove.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::other("a file that is not a socket is there"));
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+fn socket(address: SocketAddr, shares_port: bool) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if shares_port {
@@ -80,7 +157,7 @@ fn socket(address: SocketAddr, shares_port: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn local(socket: &Socket) -> io::Result<SocketAddr> {
+fn local(socket: &socket2::Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 

@@ -14,6 +14,7 @@ use prometheus::{
 };
 
 const LATENCY_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const TCP_BUCKETS: [f64; 8] = [0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0];
 const OVERHEAD_BUCKETS: [f64; 9] = [0.000_05, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05];
 
 /// All families.
@@ -31,6 +32,13 @@ pub(crate) struct Metrics {
     breaker_transitions: IntCounterVec,
     deadline_exceeded: IntCounterVec,
     label_overflow: IntCounterVec,
+    hedges: IntCounterVec,
+    cache: IntCounterVec,
+    fallbacks: IntCounterVec,
+    tcp_connections: IntCounterVec,
+    tcp_duration: HistogramVec,
+    tcp_bytes: IntCounterVec,
+    handshakes_failed: IntCounter,
     pub(crate) spans_dropped: IntCounter,
     pub(crate) logs_dropped: IntCounter,
     compat: Option<Compat>,
@@ -118,6 +126,38 @@ impl Metrics {
                 "Observations put under `other` because a label had too many values.",
                 &["metric"],
             ),
+            hedges: counter(
+                "lictor_hedges_total",
+                "Second copies of slow requests: sent, won (their answer came first), denied (by the budget).",
+                &["upstream", "outcome"],
+            ),
+            cache: counter(
+                "lictor_cache_requests_total",
+                "Requests of routes with a cache: hit, coalesced, miss, bypass.",
+                &["upstream", "result"],
+            ),
+            fallbacks: counter("lictor_fallbacks_total", "Answers given in place of a failure.", &["upstream", "kind"]),
+            tcp_connections: counter(
+                "lictor_tcp_connections_total",
+                "Connections carried as bytes that have ended, by lictor's reason when they were not ended by a side.",
+                &["upstream", "reason"],
+            ),
+            tcp_duration: histogram(
+                "lictor_tcp_connection_duration_seconds",
+                "From a connection's arrival to its end.",
+                &TCP_BUCKETS,
+                &["upstream"],
+            ),
+            tcp_bytes: counter(
+                "lictor_tcp_bytes_total",
+                "Bytes of connections that have ended: sent to the upstream, received from it.",
+                &["upstream", "direction"],
+            ),
+            handshakes_failed: register(
+                registry,
+                IntCounter::new("lictor_tls_handshakes_failed_total", "Clients whose TLS handshake failed.")
+                    .expect("names are valid and constant"),
+            ),
             spans_dropped: register(
                 registry,
                 IntCounter::new("lictor_spans_dropped_total", "Spans that found the export queue full.")
@@ -160,6 +200,34 @@ impl Metrics {
     /// A request's time ran out.
     pub(crate) fn deadline_exceeded(&self, place: &'static str) {
         self.deadline_exceeded.with_label_values(&[place]).inc();
+    }
+
+    /// A client's TLS handshake failed.
+    pub(crate) fn handshake_failed(&self) {
+        self.handshakes_failed.inc();
+    }
+
+    /// A second copy of a slow request: `sent`, `won` or `denied`.
+    pub(crate) fn hedged(&self, upstream: &str, outcome: &str) {
+        self.hedges.with_label_values(&[upstream, outcome]).inc();
+    }
+
+    /// A request of a route with a cache: `hit`, `coalesced`, `miss` or `bypass`.
+    pub(crate) fn cached(&self, upstream: &str, result: &str) {
+        self.cache.with_label_values(&[upstream, result]).inc();
+    }
+
+    /// Something was given in place of a failure.
+    pub(crate) fn fell_back(&self, upstream: &str, kind: &str) {
+        self.fallbacks.with_label_values(&[upstream, kind]).inc();
+    }
+
+    /// A connection was carried.
+    pub(crate) fn carried(&self, upstream: &str, reason: Option<Reason>, took: Duration, sent: u64, received: u64) {
+        self.tcp_connections.with_label_values(&[upstream, reason.map_or("", Reason::as_str)]).inc();
+        self.tcp_duration.with_label_values(&[upstream]).observe(took.as_secs_f64());
+        self.tcp_bytes.with_label_values(&[upstream, "sent"]).inc_by(sent);
+        self.tcp_bytes.with_label_values(&[upstream, "received"]).inc_by(received);
     }
 
     /// A breaker changed.
@@ -250,6 +318,10 @@ struct AttemptKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Status(u16),
+    /// Of a connection that is carried as bytes.
+    Connected,
+    /// Nobody waits for it any more: another copy was faster, or the client went away.
+    Abandoned,
     Failed(Reason),
 }
 
@@ -299,7 +371,7 @@ impl UpstreamMeters {
         let number = number.min(3) as u8;
         let outcome = match outcome {
             Outcome::Status(status) => Outcome::Status(status / 100),
-            failed @ Outcome::Failed(_) => failed,
+            other => other,
         };
         count(&self.attempts, AttemptKey { outcome, number }, || {
             let class;
@@ -308,6 +380,8 @@ impl UpstreamMeters {
                     class = format!("{digit}xx");
                     class.as_str()
                 }
+                Outcome::Connected => "connected",
+                Outcome::Abandoned => "abandoned",
                 Outcome::Failed(reason) => reason.as_str(),
             };
             let number = ["1", "2", "3+"][usize::from(number.max(1) - 1)];

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,8 +10,8 @@ use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use lictor_core::Mesh;
 use lictor_core::mesh::{Listener, ListenerKind};
+use lictor_core::{Address, Mesh};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::Serialize;
@@ -21,10 +20,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tracing::{error, warn};
 
-use crate::listen::{ACCEPT_PAUSE, BindError, Bound, bind};
+use crate::listen::{ACCEPT_PAUSE, BindError, Bound, Listening, Unattached, bind, unbind};
 use crate::metrics::Metrics;
-use crate::serve::{Connection, serve};
+use crate::serve::{Service, serve};
 use crate::span::Span;
+use crate::stream::{Detached, Socket};
 use crate::worker::{Live, Shared, UpstreamState, Worker};
 
 /// What the data plane is given.
@@ -53,7 +53,7 @@ pub struct Settings {
 pub struct DataPlane {
     shared: Arc<Shared>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
-    open: Mutex<Vec<(Listener, SocketAddr)>>,
+    open: Mutex<Vec<(Listener, Address)>>,
 }
 
 /// Which connections.
@@ -75,7 +75,8 @@ impl Which {
 enum Command {
     Open {
         listener: Listener,
-        socket: TcpListener,
+        service: Service,
+        socket: Unattached,
     },
     /// Answers when the socket is closed.
     Close {
@@ -83,9 +84,8 @@ enum Command {
         done: oneshot::Sender<()>,
     },
     Serve {
-        kind: ListenerKind,
-        stream: TcpStream,
-        peer: SocketAddr,
+        service: Service,
+        socket: Detached,
     },
     /// End all of these; answers when none is left.
     Drain {
@@ -110,6 +110,8 @@ impl DataPlane {
             spans: settings.spans,
             demand: settings.demand,
             is_draining: AtomicBool::new(false),
+            tls: crate::tls::Settings::default(),
+            cache: crate::cache::Cache::default(),
             live,
         });
         let (senders, receivers): (Vec<_>, Vec<_>) = shared.live.iter().map(|_| mpsc::unbounded_channel()).unzip();
@@ -144,29 +146,40 @@ impl DataPlane {
         let is_open = |listener: &Listener| before.iter().any(|(known, _)| known == listener);
         let (mut replaced, mut removed) = (Vec::new(), Vec::new());
         for (known, _) in before.iter().filter(|(known, _)| !listeners.contains(known)) {
-            let is_replaced =
-                listeners.iter().any(|listener| listener.address == known.address && known.address.port() != 0);
+            let is_chosen = known.address.tcp().is_none_or(|address| address.port() != 0);
+            let is_replaced = is_chosen && listeners.iter().any(|listener| listener.address == known.address);
             if is_replaced { replaced.push(known.clone()) } else { removed.push(known.clone()) }
         }
         self.close(&replaced).await;
         let mut fresh = Vec::new();
         for listener in listeners.iter().filter(|listener| !is_open(listener)) {
+            let service = self.service(listener)?;
             let (address, sockets) = bind(listener, self.workers.len())?;
-            fresh.push((listener.clone(), address, sockets));
+            fresh.push((listener.clone(), service, address, sockets));
         }
         self.close(&removed).await;
         let mut open = self.open.lock();
-        for (listener, address, sockets) in fresh {
+        for (listener, service, address, sockets) in fresh {
             for (worker, socket) in self.workers.iter().zip(sockets) {
-                let _ = worker.send(Command::Open { listener: listener.clone(), socket });
+                let _ = worker.send(Command::Open { listener: listener.clone(), service: service.clone(), socket });
             }
             open.push((listener, address));
         }
         let bound = |listener: &Listener| {
             let (_, address) = open.iter().find(|(known, _)| known == listener)?;
-            Some(Bound { kind: listener.kind.clone(), address: *address })
+            Some(Bound { kind: listener.kind.clone(), address: address.clone(), is_tls: listener.tls.is_some() })
         };
         Ok(listeners.iter().filter_map(bound).collect())
+    }
+
+    fn service(&self, listener: &Listener) -> Result<Service, BindError> {
+        let tls = listener.tls.as_ref().map(|tls| self.shared.tls.server(tls)).transpose();
+        let tls = tls.map_err(|error| BindError {
+            kind: listener.kind.clone(),
+            address: listener.address.clone(),
+            source: io::Error::other(error),
+        })?;
+        Ok(Service { kind: listener.kind.clone(), tls, max_age: listener.max_connection_age })
     }
 
     /// Closes listeners; returns when their sockets are.
@@ -174,7 +187,13 @@ impl DataPlane {
         for listener in listeners {
             self.open.lock().retain(|(known, _)| known != listener);
             self.ask(|done| Command::Close { listener: listener.clone(), done }).await;
+            unbind(&listener.address);
         }
+    }
+
+    /// Reads the files of certificates again that have changed.
+    pub fn refresh_certificates(&self) {
+        self.shared.tls.refresh();
     }
 
     /// Marks answers of the inbound listener, so that callers turn to other instances.
@@ -184,7 +203,12 @@ impl DataPlane {
 
     /// Stops accepting and lets requests end, at most this long; returns how many connections were cut.
     pub async fn finish(&self, which: Which, at_most: Duration) -> usize {
-        self.open.lock().retain(|(listener, _)| !which.covers(&listener.kind));
+        self.open.lock().retain(|(listener, address)| {
+            if which.covers(&listener.kind) {
+                unbind(address);
+            }
+            !which.covers(&listener.kind)
+        });
         let drained = self.ask(|done| Command::Drain { which, done });
         if tokio::time::timeout(at_most, drained).await.is_ok() {
             return 0;
@@ -285,7 +309,7 @@ impl Office {
 
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
-            Command::Open { listener, socket } => self.open(listener, socket),
+            Command::Open { listener, service, socket } => self.open(listener, service, socket),
             Command::Close { listener, done } => {
                 let accepting = self.listeners.borrow_mut().remove(&listener);
                 spawn_local(async move {
@@ -296,8 +320,8 @@ impl Office {
                     let _ = done.send(());
                 });
             }
-            Command::Serve { kind, stream, peer } => match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => self.serve(kind, stream, peer),
+            Command::Serve { service, socket } => match Socket::attach(socket) {
+                Ok(socket) => self.serve(service, socket),
                 Err(error) => {
                     self.worker.shared.live[self.worker.index].remove();
                     warn!(%error, "a connection was lost between two workers");
@@ -313,18 +337,18 @@ impl Office {
         }
     }
 
-    fn open(self: &Rc<Self>, listener: Listener, socket: TcpListener) {
-        let socket = match tokio::net::TcpListener::from_std(socket) {
-            Ok(socket) => socket,
+    fn open(self: &Rc<Self>, listener: Listener, service: Service, socket: Unattached) {
+        let listening = match Listening::attach(socket) {
+            Ok(listening) => listening,
             Err(error) => return error!(%error, address = %listener.address, "cannot listen"),
         };
-        let (office, kind) = (Rc::clone(self), listener.kind.clone());
+        let office = Rc::clone(self);
         let accepting = spawn_local(async move {
             loop {
-                match socket.accept().await {
-                    Ok((stream, peer)) => office.place(&kind, stream, peer),
+                match listening.accept().await {
+                    Ok(socket) => office.place(&service, socket),
                     Err(error) => {
-                        warn!(%error, ?kind, "cannot accept a connection");
+                        warn!(%error, kind = ?service.kind, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
@@ -334,17 +358,17 @@ impl Office {
     }
 
     /// Keeps the connection or hands it to the worker with the fewest.
-    fn place(self: &Rc<Self>, kind: &ListenerKind, stream: tokio::net::TcpStream, peer: SocketAddr) {
+    fn place(self: &Rc<Self>, service: &Service, socket: Socket) {
         let live = &self.worker.shared.live;
         let own = self.worker.index;
         let fewest = (0..live.len()).min_by_key(|index| (live[*index].count(), *index != own)).unwrap_or(own);
         live[fewest].add(); // now, so that the next accept sees it
         if fewest == own {
-            return self.serve(kind.clone(), stream, peer);
+            return self.serve(service.clone(), socket);
         }
-        match stream.into_std() {
-            Ok(stream) => {
-                let _ = self.peers[fewest].send(Command::Serve { kind: kind.clone(), stream, peer });
+        match socket.detach() {
+            Ok(socket) => {
+                let _ = self.peers[fewest].send(Command::Serve { service: service.clone(), socket });
             }
             Err(error) => {
                 live[fewest].remove();
@@ -353,22 +377,22 @@ impl Office {
         }
     }
 
-    fn serve(self: &Rc<Self>, kind: ListenerKind, stream: tokio::net::TcpStream, peer: SocketAddr) {
+    fn serve(self: &Rc<Self>, service: Service, socket: Socket) {
         let office = Rc::clone(self);
+        let kind = service.kind.clone();
         let group = self.groups.of(&kind);
         group.open.send_modify(|open| *open += 1);
         let drain = group.drain.subscribe();
-        let service = self.worker.view().mesh.local.service.clone();
+        let own = self.worker.view().mesh.local.service.clone();
         let is_inbound = kind == ListenerKind::Inbound;
         if is_inbound {
-            self.worker.shared.metrics.connections(&service, 1);
+            self.worker.shared.metrics.connections(&own, 1);
         }
         spawn_local(async move {
-            let _ = stream.set_nodelay(true); // a connection that refuses it works all the same
-            let connection = Connection { worker: Rc::clone(&office.worker), kind: kind.clone(), peer };
-            serve(connection, stream, drain).await;
+            let _ = socket.set_nodelay(); // a connection that refuses it works all the same
+            serve(Rc::clone(&office.worker), service, socket, drain).await;
             if is_inbound {
-                office.worker.shared.metrics.connections(&service, -1);
+                office.worker.shared.metrics.connections(&own, -1);
             }
             office.worker.shared.live[office.worker.index].remove();
             office.groups.of(&kind).open.send_modify(|open| *open -= 1);
@@ -420,7 +444,7 @@ pub struct EndpointReport {
     /// Consul's service id.
     pub id: Arc<str>,
     /// What is dialled.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Requests now.
     pub in_flight: u32,
     /// Peak EWMA of the time to the response head; the largest of the workers'.
@@ -465,7 +489,7 @@ impl UpstreamReport {
             let (connections, idle_connections) = endpoint.pool.counts();
             EndpointReport {
                 id: Arc::clone(&endpoint.endpoint.key.id),
-                address: endpoint.endpoint.address,
+                address: endpoint.endpoint.address.clone(),
                 in_flight: endpoint.load.in_flight(),
                 ewma_ms: endpoint.load.ewma(now).map(|ewma| ewma.as_secs_f64() * 1e3),
                 connections,

@@ -8,7 +8,6 @@
 //! - No borrow of a cell lives over an `await`.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,14 +20,16 @@ use lictor_core::{Failure, Reason};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 
-use crate::connect::connect;
+use crate::connect::Destination;
 use crate::replay::RequestBody;
 use crate::serve::LocalExecutor;
+use crate::stream::Stream;
+use crate::tls::Alpn;
 
 /// The connections.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    address: SocketAddr,
+    destination: Destination,
     idle: RefCell<Vec<Exclusive>>,
     shared: RefCell<Vec<Rc<Shared>>>,
     /// One HTTP/2 dial at a time: the others wait for its streams.
@@ -72,9 +73,9 @@ impl Drop for StreamGuard {
 }
 
 impl Pool {
-    pub(crate) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(destination: Destination) -> Self {
         Self {
-            address,
+            destination,
             idle: RefCell::default(),
             shared: RefCell::default(),
             dialling: Semaphore::new(1),
@@ -88,7 +89,7 @@ impl Pool {
             return Ok(Lease::Http1 { connection, is_reused: true });
         }
         let open = self.room(policy, limits)?;
-        let stream = connect(self.address, policy.timeouts.connect).await?;
+        let stream = self.destination.connect(Some(Alpn::Http1), policy.timeouts.connect).await?;
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
             .handshake(TokioIo::new(stream))
@@ -112,7 +113,7 @@ impl Pool {
             return Ok(lease);
         }
         let open = self.room(policy, limits)?;
-        let stream = connect(self.address, policy.timeouts.connect).await?;
+        let stream = self.destination.connect(Some(Alpn::Http2), policy.timeouts.connect).await?;
         let (sender, connection) = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .initial_stream_window_size(1 << 20)
@@ -129,6 +130,17 @@ impl Pool {
         let shared = Rc::new(Shared { sender, streams: Cell::new(1), born: Instant::now() });
         self.shared.borrow_mut().push(Rc::clone(&shared));
         Ok(Lease::Http2 { sender: shared.sender.clone(), _stream: StreamGuard(shared), is_reused: false })
+    }
+
+    /// A connection of its own, for bytes. The guard counts it for as long as it is open.
+    pub(crate) async fn bytes(
+        &self,
+        policy: &Policy,
+        limits: &Arc<InFlight>,
+        alpn: Option<Alpn>,
+    ) -> Result<(Stream, Open), Failure> {
+        let open = self.room(policy, limits)?;
+        Ok((self.destination.connect(alpn, policy.timeouts.connect).await?, open))
     }
 
     /// Takes a connection back whose response was read to its end.
@@ -171,7 +183,8 @@ impl Pool {
     fn room(&self, policy: &Policy, limits: &Arc<InFlight>) -> Result<Open, Failure> {
         let max = policy.limits.max_connections;
         if self.open.get() >= max {
-            let sentence = format!("all {max} connections to {} are in use (limits.max_connections)", self.address);
+            let sentence =
+                format!("all {max} connections to {} are in use (limits.max_connections)", self.destination.address);
             return Err(Failure::new(Reason::Overloaded, sentence).retry_after(Duration::from_secs(1)));
         }
         self.open.set(self.open.get() + 1);
@@ -179,8 +192,11 @@ impl Pool {
     }
 
     fn broken(&self, error: &hyper::Error) -> Failure {
-        Failure::new(Reason::ResetBeforeResponse, format!("{} closed the new connection: {error}", self.address))
-            .unprocessed()
+        Failure::new(
+            Reason::ResetBeforeResponse,
+            format!("{} closed the new connection: {error}", self.destination.address),
+        )
+        .unprocessed()
     }
 }
 
@@ -199,7 +215,8 @@ impl Shared {
 }
 
 /// An open connection, counted here and for the process.
-struct Open {
+#[derive(Debug)]
+pub(crate) struct Open {
     open: Rc<Cell<u32>>,
     _counted: ConnectionPermit,
 }

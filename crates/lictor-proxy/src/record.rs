@@ -1,14 +1,16 @@
 //! One request's books: opened with its head, closed exactly once, with the last byte of its answer or when the client
 //! goes away. Closing writes the metrics, the log line and the span; nothing else does.
 
+use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use lictor_core::mesh::AccessLog;
+use lictor_core::mesh::{AccessLog, ListenerKind};
 use lictor_core::trace::TraceContext;
-use lictor_core::{Mesh, Reason};
+use lictor_core::{Failure, Mesh, Reason};
 use serde::Serialize;
 
 use crate::headers::X_REQUEST_ID;
@@ -26,7 +28,10 @@ pub(crate) struct Record {
     pub(crate) trace: TraceContext,
     pub(crate) request_id: HeaderValue,
     pub(crate) reason: Option<Reason>,
-    pub(crate) attempts: Vec<Attempt>,
+    /// Hedged attempts write it at the same time.
+    pub(crate) attempts: RefCell<Vec<Attempt>>,
+    /// `hit`, `coalesced` or `stale`, when it was not the upstream that answered.
+    pub(crate) cache: Option<&'static str>,
     pub(crate) is_grpc: bool,
     /// From the trailers or the head of a gRPC answer.
     pub(crate) grpc_status: Option<u16>,
@@ -73,7 +78,8 @@ impl Record {
             trace,
             request_id,
             reason: None,
-            attempts: Vec::new(),
+            attempts: RefCell::default(),
+            cache: None,
             is_grpc: false,
             grpc_status: None,
             bytes: 0,
@@ -96,10 +102,11 @@ impl Record {
     }
 
     /// An attempt is over.
-    pub(crate) fn attempted(&mut self, endpoint: &Rc<EndpointState>, outcome: Outcome, took: Duration) {
-        self.attempts.push(Attempt { endpoint: Rc::clone(endpoint), outcome, took });
+    pub(crate) fn attempted(&self, endpoint: &Rc<EndpointState>, outcome: Outcome, took: Duration) {
+        let mut attempts = self.attempts.borrow_mut();
+        attempts.push(Attempt { endpoint: Rc::clone(endpoint), outcome, took });
         if let Some(upstream) = &self.upstream {
-            upstream.meters.attempt(&self.worker.shared.metrics, outcome, self.attempts.len() as u32);
+            upstream.meters.attempt(&self.worker.shared.metrics, outcome, attempts.len() as u32);
         }
     }
 
@@ -107,7 +114,7 @@ impl Record {
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
         if let Some(upstream) = &self.upstream {
-            let attempts: Duration = self.attempts.iter().map(|attempt| attempt.took).sum();
+            let attempts: Duration = self.attempts.borrow().iter().map(|attempt| attempt.took).sum();
             upstream.meters.overhead(self.arrival.elapsed().saturating_sub(attempts));
         }
     }
@@ -194,7 +201,8 @@ impl Record {
             request_id: self.request_id.to_str().unwrap_or(""),
             trace_id: format!("{:032x}", self.trace.trace_id),
             span_id: format!("{:016x}", self.trace.span_id),
-            ip: self.connection.peer.ip().to_string(),
+            ip: ip(self.connection.peer),
+            cache: self.cache,
             user_agent: self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()),
         }
     }
@@ -202,13 +210,15 @@ impl Record {
     /// `10.0.3.7:8001=503(12ms), 10.0.3.8:8001=reset_before_response(3ms)`
     pub(crate) fn attempts_summary(&self) -> String {
         let mut summary = String::new();
-        for attempt in &self.attempts {
+        for attempt in &*self.attempts.borrow() {
             use std::fmt::Write;
             let separator = if summary.is_empty() { "" } else { ", " };
-            let address = attempt.endpoint.endpoint.address;
+            let address = &attempt.endpoint.endpoint.address;
             let millis = attempt.took.as_millis();
             let written = match attempt.outcome {
                 Outcome::Status(status) => write!(summary, "{separator}{address}={status}({millis}ms)"),
+                Outcome::Connected => write!(summary, "{separator}{address}=connected({millis}ms)"),
+                Outcome::Abandoned => write!(summary, "{separator}{address}=abandoned({millis}ms)"),
                 Outcome::Failed(reason) => write!(summary, "{separator}{address}={reason}({millis}ms)"),
             };
             written.expect("writing to a string cannot fail");
@@ -242,11 +252,14 @@ impl Record {
         let mut at = start;
         let events = self
             .attempts
+            .borrow()
             .iter()
             .map(|attempt| {
                 at = at.checked_add(attempt.took).unwrap_or(at);
                 let outcome = match attempt.outcome {
                     Outcome::Status(status) => status.to_string(),
+                    Outcome::Connected => "connected".to_owned(),
+                    Outcome::Abandoned => "abandoned".to_owned(),
                     Outcome::Failed(reason) => reason.as_str().to_owned(),
                 };
                 SpanEvent {
@@ -329,7 +342,113 @@ struct Line<'a> {
     request_id: &'a str,
     trace_id: String,
     span_id: String,
+    /// `unix` for a client on a Unix socket.
     ip: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<&'a str>,
+}
+
+fn ip(peer: Option<SocketAddr>) -> String {
+    peer.map_or_else(|| "unix".to_owned(), |peer| peer.ip().to_string())
+}
+
+/// The books of a connection that is carried as bytes: opened when it comes, closed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    worker: Rc<Worker>,
+    pub(crate) upstream: Option<Rc<UpstreamState>>,
+    pub(crate) endpoint: Option<Rc<EndpointState>>,
+    pub(crate) reason: Option<Reason>,
+    /// Bytes from the client to the upstream.
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    detail: Option<String>,
+    direction: &'static str,
+    peer: Option<SocketAddr>,
+    arrival: Instant,
+}
+
+impl Passage {
+    pub(crate) fn open(connection: &Connection) -> Self {
+        Self {
+            worker: Rc::clone(&connection.worker),
+            upstream: None,
+            endpoint: None,
+            reason: None,
+            sent: 0,
+            received: 0,
+            detail: None,
+            direction: if connection.kind == ListenerKind::Inbound { "inbound" } else { "outbound" },
+            peer: connection.peer,
+            arrival: Instant::now(),
+        }
+    }
+
+    /// No endpoint could be had.
+    pub(crate) fn failed(&mut self, failure: Failure) {
+        self.reason = Some(failure.reason);
+        self.detail = Some(failure.detail);
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        let took = self.arrival.elapsed();
+        let shared = &self.worker.shared;
+        if let Some(upstream) = &self.upstream {
+            let name = &upstream.upstream.name;
+            shared.metrics.carried(name, self.reason, took, self.sent, self.received);
+        }
+        let logs = match self.worker.view().mesh.access_log {
+            AccessLog::All => true,
+            AccessLog::Errors => self.reason.is_some(),
+            AccessLog::Sampled(share) => self.reason.is_some() || self.worker.chance() < share,
+            AccessLog::Off => false,
+        };
+        if let (true, Some(log)) = (logs, &shared.access_log) {
+            let line = serde_json::to_vec(&PassageLine {
+                timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+                level: if self.reason.is_some() { "ERROR" } else { "INFO" },
+                target: "lictor::access",
+                message: "connection",
+                direction: self.direction,
+                upstream: self.upstream.as_ref().map(|upstream| upstream.upstream.name.as_ref()),
+                endpoint: self.endpoint.as_ref().map(|state| state.endpoint.address.to_string()),
+                duration: took.as_secs_f64(),
+                sent: self.sent,
+                received: self.received,
+                reason: self.reason.map(Reason::as_str),
+                detail: self.detail.as_deref(),
+                ip: ip(self.peer),
+            });
+            if line.is_ok_and(|line| log.try_send(line).is_err()) {
+                shared.metrics.logs_dropped.inc();
+            }
+        }
+    }
+}
+
+/// One line of the access log.
+#[derive(Serialize)]
+struct PassageLine<'a> {
+    timestamp: String,
+    level: &'static str,
+    target: &'static str,
+    message: &'static str,
+    direction: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    /// Seconds.
+    duration: f64,
+    sent: u64,
+    received: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    ip: String,
 }

@@ -79,6 +79,11 @@ impl Replay {
         RequestBody { source: Some(Rc::clone(source)), attempt: shared.attempt, position: 0, size: shared.size }
     }
 
+    /// Whether there is no body.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Whether [`Replay::body`] can still give the whole body.
     pub(crate) fn is_replayable(&self) -> bool {
         self.0.as_ref().is_none_or(|source| {

@@ -4,14 +4,16 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AGE, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use lictor_core::{Failure, Reason};
 use serde::Serialize;
 
 use crate::body::ResponseBody;
+use crate::cache::{self, Kept};
 use crate::headers::{
-    GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, X_LICTOR_ATTEMPTS, X_LICTOR_NO_RETRY, X_LICTOR_REASON, X_REQUEST_ID,
+    GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, X_LICTOR_ATTEMPTS, X_LICTOR_FALLBACK, X_LICTOR_NO_RETRY, X_LICTOR_REASON,
+    X_REQUEST_ID,
 };
 use crate::metrics::Outcome;
 use crate::record::Record;
@@ -44,11 +46,31 @@ pub(crate) fn failure(mut record: Record, failure: &Failure, is_budget_spent: bo
     response
 }
 
+/// Answers with what was kept, and closes the books.
+pub(crate) fn kept(mut record: Record, kept: &Kept, how: &'static str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(kept.body.clone()));
+    let headers = response.headers_mut();
+    headers.clone_from(&kept.headers);
+    headers.insert(AGE, cache::age(kept));
+    headers.insert(X_REQUEST_ID, record.request_id.clone());
+    if how == "stale" {
+        insert(headers, &X_LICTOR_FALLBACK, format!("stale;age={}", kept.age_seconds()));
+        if let Some(upstream) = &record.upstream {
+            record.worker.shared.metrics.fell_back(&upstream.upstream.name, how);
+        }
+    }
+    record.cache = Some(how);
+    record.bytes = kept.body.len() as u64;
+    record.answered(StatusCode::OK);
+    record.close();
+    response
+}
+
 /// `user-service: 3 attempts failed; last: connection refused by 10.0.3.9:8001`
 fn sentence(record: &Record, failure: &Failure) -> String {
     let Some(upstream) = &record.upstream else { return failure.detail.clone() };
     let name = &upstream.upstream.name;
-    match record.attempts.len() {
+    match record.attempts.borrow().len() {
         0 | 1 => format!("{name}: {}", failure.detail),
         attempts => format!("{name}: {attempts} attempts failed; last: {}", failure.detail),
     }
@@ -81,8 +103,9 @@ fn grpc(reason: Reason, sentence: &str) -> Response<ResponseBody> {
 /// RFC 9209: `lictor; error=connection_refused; next-hop="10.0.3.9:8001"; details="3 attempts"`
 fn proxy_status(record: &Record, reason: Reason) -> HeaderValue {
     let mut value = format!("lictor; error={}", reason.proxy_status());
-    if let Some(last) = record.attempts.last() {
-        let attempts = record.attempts.len();
+    let attempts = record.attempts.borrow();
+    if let Some(last) = attempts.last() {
+        let attempts = attempts.len();
         let plural = if attempts == 1 { "" } else { "s" };
         let _ =
             write!(value, "; next-hop=\"{}\"; details=\"{attempts} attempt{plural}\"", last.endpoint.endpoint.address);

@@ -1,39 +1,125 @@
-//! One accepted connection: HTTP/1.1, or HTTP/2 by prior knowledge (RFC 9113, section 3.3), told apart by its first
-//! bytes.
+//! One accepted connection: TLS if the listener has it, then HTTP/1.1, HTTP/2 (told apart by its first bytes, RFC
+//! 9113, section 3.3) or plain bytes.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use lictor_core::mesh::ListenerKind;
-use tokio::net::TcpStream;
+use lictor_core::mesh::{ListenerKind, Protocol};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
+use tracing::debug;
 
 use crate::forward::forward;
+use crate::stream::{Socket, Stream};
+use crate::tls;
+use crate::tunnel;
 use crate::worker::Worker;
 
 /// A client must have sent its whole head within this: slow heads cost memory (slowloris).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// `protocol: auto` waits no longer for bytes that tell: a server that speaks first must be let.
+const DETECTION: Duration = Duration::from_millis(100);
+/// A request line that is longer than this is none.
+const LINE_MAX: usize = 8 << 10;
+
+/// How a listener's connections are served.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) kind: ListenerKind,
+    pub(crate) tls: Option<Arc<tls::Server>>,
+    pub(crate) max_age: Option<Duration>,
+}
 
 /// What the requests of one connection share.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) kind: ListenerKind,
-    pub(crate) peer: SocketAddr,
+    /// `None` for a Unix socket: a process of this machine.
+    pub(crate) peer: Option<SocketAddr>,
+    /// TLS was spoken to us.
+    pub(crate) is_encrypted: bool,
 }
 
 /// Serves the connection until either side ends it, or, once `drain` is set, until its requests are done.
-pub(crate) async fn serve(connection: Connection, stream: TcpStream, mut drain: watch::Receiver<bool>) {
+pub(crate) async fn serve(worker: Rc<Worker>, service: Service, socket: Socket, drain: watch::Receiver<bool>) {
+    let peer = socket.peer();
+    let stream = match &service.tls {
+        None => Stream::Plain(socket),
+        Some(tls) => match tls.accept(socket).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                worker.shared.metrics.handshake_failed();
+                return debug!(?peer, error, "a client's TLS handshake failed");
+            }
+        },
+    };
+    let (is_http, stream) = match protocol(&worker, &service.kind) {
+        Protocol::Tcp => (false, stream),
+        Protocol::Auto => match detect(stream).await {
+            Ok(detected) => detected,
+            Err(error) => return debug!(?peer, %error, "a client left before it said anything"),
+        },
+        Protocol::Grpc | Protocol::H2c | Protocol::Http1 => (true, stream),
+    };
+    let is_encrypted = stream.is_encrypted();
+    let connection = Connection { worker, kind: service.kind, peer, is_encrypted };
+    if is_http {
+        http(connection, stream, service.max_age, drain).await;
+    } else {
+        tunnel::carry(&connection, stream).await;
+    }
+}
+
+/// What is spoken on a listener: what its upstream speaks, and HTTP to the others.
+fn protocol(worker: &Worker, kind: &ListenerKind) -> Protocol {
+    let view = worker.view();
+    match kind {
+        ListenerKind::Upstream(name) => view.upstreams.get(name).map(|upstream| upstream.upstream.protocol),
+        ListenerKind::Inbound => view.inbound.as_ref().map(|inbound| inbound.app.upstream.protocol),
+        ListenerKind::Forward => None,
+    }
+    .unwrap_or(Protocol::Http1)
+}
+
+/// Whether a client speaks HTTP: by what TLS agreed on, else by its first line.
+async fn detect(stream: Stream) -> std::io::Result<(bool, Stream)> {
+    if let Some(b"h2" | b"http/1.1") = stream.alpn() {
+        return Ok((true, stream));
+    }
+    let (ahead, stream) = stream.peek(|bytes| looks_like_http(bytes).is_some(), LINE_MAX, DETECTION).await?;
+    Ok((looks_like_http(&ahead) == Some(true), stream))
+}
+
+/// Whether these are the first bytes of HTTP; `None` while more are needed to tell. A method alone is not enough:
+/// other protocols start with words too.
+fn looks_like_http(bytes: &[u8]) -> Option<bool> {
+    let line = bytes.split(|byte| *byte == b'\n').next()?;
+    if !line.iter().all(|byte| (0x20..0x7f).contains(byte) || matches!(byte, b'\r' | b'\t')) {
+        return Some(false);
+    }
+    let is_whole = line.len() < bytes.len();
+    let mut words = line.trim_ascii_end().split(|byte| *byte == b' ');
+    let method = words.next()?;
+    let is_token = method.iter().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'));
+    if !is_token || (method.is_empty() && !bytes.is_empty()) {
+        return Some(false);
+    }
+    is_whole.then(|| words.next_back().is_some_and(|version| version.starts_with(b"HTTP/")))
+}
+
+async fn http(connection: Connection, stream: Stream, max_age: Option<Duration>, mut drain: watch::Receiver<bool>) {
     let builder = builder();
     let shared = Rc::new(connection);
+    let old = grow_old(max_age.map(|age| age.mul_f64(0.9 + 0.2 * shared.worker.chance())));
     let service = service_fn(move |request| {
         let shared = Rc::clone(&shared);
         async move { Ok::<_, Infallible>(forward(shared, request).await) }
@@ -43,9 +129,17 @@ pub(crate) async fn serve(connection: Connection, stream: TcpStream, mut drain: 
         biased;
         _ = serving.as_mut() => return,
         _ = drain.wait_for(|is_draining| *is_draining) => (),
+        () = old => (),
     }
     serving.as_mut().graceful_shutdown();
     let _ = serving.await; // a broken connection has told its requests already
+}
+
+async fn grow_old(age: Option<Duration>) {
+    match age {
+        Some(age) => tokio::time::sleep(age).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn builder() -> auto::Builder<LocalExecutor> {
@@ -63,6 +157,7 @@ fn builder() -> auto::Builder<LocalExecutor> {
         .initial_connection_window_size(4 << 20)
         .max_concurrent_streams(1000)
         .max_header_list_size(64 << 10)
+        .enable_connect_protocol() // RFC 8441: WebSocket over HTTP/2
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
     builder
@@ -75,5 +170,31 @@ pub(crate) struct LocalExecutor;
 impl<F: Future<Output: 'static> + 'static> Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
         spawn_local(future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_line_tells_http_from_other_protocols() {
+        for http in ["GET / HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "M-SEARCH * HTTP/1.1\n"] {
+            assert_eq!(looks_like_http(http.as_bytes()), Some(true), "{http}");
+        }
+        let others: [&[u8]; 6] = [
+            b"PING\r\n",
+            b"*1\r\n$4\r\nPING\r\n",
+            b"\x00\x00\x00\x08\x04\xd2\x16\x2f",
+            b"AMQP\x00\x00\x09\x01",
+            b"GET key\r\n",
+            b"\x16\x03\x01\x02\x00",
+        ];
+        for other in others {
+            assert_eq!(looks_like_http(other), Some(false), "{other:?}");
+        }
+        for unclear in ["", "G", "GET /users/1 HT"] {
+            assert_eq!(looks_like_http(unclear.as_bytes()), None, "{unclear}");
+        }
     }
 }

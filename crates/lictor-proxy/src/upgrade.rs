@@ -1,74 +1,133 @@
-//! After a 101: bytes both ways until one side is done or both are silent for too long.
+//! Upgrades: HTTP/1.1's (RFC 9110, section 7.8) and HTTP/2's extended CONNECT (RFC 8441), each to either.
+//!
+//! Within lictor an upgrade has HTTP/1.1's form; it is turned into the other where the client or the endpoint speaks
+//! HTTP/2. Upgrades to `h2c` are not passed on: who would speak it is known (RFC 9113, section 3.1), and it would
+//! carry requests past everything that is checked here.
 
-use std::cell::Cell;
-use std::io;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
-
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::request;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
-use tokio::task::spawn_local;
+use lictor_core::{Failure, Reason};
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-/// Joins the two sides once both are upgraded. `lease` is whatever has to live as long as the connection.
-pub(crate) fn join(downstream: OnUpgrade, upstream: OnUpgrade, idle: Duration, lease: impl Sized + 'static) {
-    spawn_local(async move {
-        let _lease = lease;
-        let (Ok(downstream), Ok(upstream)) = tokio::join!(downstream, upstream) else { return };
-        let active = Rc::new(Cell::new(Instant::now()));
-        let mut downstream = Watched { io: TokioIo::new(downstream), active: Rc::clone(&active) };
-        let mut upstream = Watched { io: TokioIo::new(upstream), active: Rc::clone(&active) };
-        tokio::select! {
-            biased;
-            _ = copy_bidirectional(&mut downstream, &mut upstream) => (),
-            () = silent(&active, idle) => (),
+use crate::headers::tokens;
+
+/// RFC 6455, section 1.3.
+const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// A client's wish to speak something else.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    /// The client's bytes, once it has been told that the wish is granted.
+    pub(crate) client: OnUpgrade,
+    protocol: HeaderValue,
+    key: Option<HeaderValue>,
+    is_by_connect: bool,
+}
+
+impl Upgrade {
+    /// The request's wish, if it has one; its head has HTTP/1.1's form then.
+    pub(crate) fn of(request: &mut Request<Incoming>, mut random: impl FnMut() -> u64) -> Option<Self> {
+        let connect = request.extensions_mut().remove::<Protocol>().filter(|_| *request.method() == Method::CONNECT);
+        if let Some(protocol) = &connect {
+            *request.method_mut() = Method::GET;
+            let headers = request.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_str(protocol.as_str()).ok()?);
+            if protocol.as_str().eq_ignore_ascii_case("websocket") {
+                let nonce = [random().to_ne_bytes(), random().to_ne_bytes()].concat();
+                headers.insert(SEC_WEBSOCKET_KEY, base64(&nonce));
+            }
+        } else if !is_upgrade(request.headers()) {
+            return None;
         }
-    });
-}
+        Some(Self {
+            protocol: request.headers().get(UPGRADE)?.clone(),
+            key: request.headers().get(SEC_WEBSOCKET_KEY).cloned(),
+            is_by_connect: connect.is_some(),
+            client: hyper::upgrade::on(request),
+        })
+    }
 
-/// Ends when nothing has moved for `idle`.
-async fn silent(active: &Cell<Instant>, idle: Duration) {
-    loop {
-        let until = active.get() + idle;
-        if until <= Instant::now() {
-            return;
+    /// Gives the head the form that HTTP/2 endpoints understand.
+    pub(crate) fn to_connect(&self, head: &mut request::Parts) {
+        head.method = Method::CONNECT;
+        head.extensions.insert(Protocol::from(self.protocol.to_str().unwrap_or("websocket")));
+        for field in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY] {
+            head.headers.remove(field);
         }
-        tokio::time::sleep_until(until.into()).await;
     }
-}
 
-/// Notes when something was last read.
-struct Watched<T> {
-    io: T,
-    active: Rc<Cell<Instant>>,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        if read.is_ready() {
-            self.active.set(Instant::now());
+    /// Whether the endpoint grants the wish; an answer that means neither is a failure.
+    pub(crate) fn is_granted(&self, status: StatusCode, is_http2: bool) -> Result<bool, Failure> {
+        let is_granted = if is_http2 { status.is_success() } else { status == StatusCode::SWITCHING_PROTOCOLS };
+        // To a client that asked by CONNECT any 2xx means yes.
+        if !is_granted && self.is_by_connect && status.is_success() {
+            let sentence = format!("answered {} instead of upgrading", status.as_u16());
+            return Err(Failure::new(Reason::ProtocolError, sentence));
         }
-        read
+        Ok(is_granted)
+    }
+
+    /// The status and head that tell the client so.
+    pub(crate) fn grant(&self, headers: &mut HeaderMap, is_http2: bool) -> StatusCode {
+        if self.is_by_connect {
+            for field in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
+                headers.remove(field);
+            }
+            return StatusCode::OK;
+        }
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        if is_http2 {
+            headers.insert(UPGRADE, self.protocol.clone());
+            if let Some(key) = &self.key {
+                headers.insert(SEC_WEBSOCKET_ACCEPT, accept(key));
+            }
+        }
+        StatusCode::SWITCHING_PROTOCOLS
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    let has = |name, wanted| tokens(headers, &name).any(|token: &str| token.eq_ignore_ascii_case(wanted));
+    headers.contains_key(UPGRADE) && has(CONNECTION, "upgrade") && !has(UPGRADE, "h2c")
+}
+
+/// RFC 6455, section 4.2.2: proof that the key was read.
+fn accept(key: &HeaderValue) -> HeaderValue {
+    base64(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), WEBSOCKET_GUID].concat()).as_ref())
+}
+
+fn base64(bytes: &[u8]) -> HeaderValue {
+    HeaderValue::try_from(BASE64_STANDARD.encode(bytes)).expect("letters, digits, +, / and =")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_accepted_as_in_the_rfc() {
+        let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept(&key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+    #[test]
+    fn both_fields_ask_for_an_upgrade_and_never_for_h2c() {
+        let headers = |upgrade: &'static str, connection: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(UPGRADE, HeaderValue::from_static(upgrade));
+            headers.insert(CONNECTION, HeaderValue::from_static(connection));
+            headers
+        };
+        assert!(is_upgrade(&headers("websocket", "keep-alive, Upgrade")));
+        assert!(!is_upgrade(&headers("websocket", "keep-alive")));
+        assert!(!is_upgrade(&headers("h2c", "Upgrade, HTTP2-Settings")));
+        assert!(!is_upgrade(&headers("H2C, websocket", "upgrade")));
     }
 }

@@ -11,13 +11,17 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use lictor_core::balance::{Balancer, Load, Slot, hash_bytes};
 use lictor_core::budget::RetryBudget;
+use lictor_core::latency::Latencies;
 use lictor_core::mesh::Inbound;
 use lictor_core::{Endpoint, Mesh, Upstream};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::cache::Cache;
+use crate::connect::Destination;
 use crate::metrics::{Metrics, UpstreamMeters};
 use crate::pool::Pool;
 use crate::span::Span;
+use crate::tls;
 
 /// What all workers of the process share.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) demand: mpsc::UnboundedSender<Arc<str>>,
     /// Set while this sidecar's own service is leaving.
     pub(crate) is_draining: AtomicBool,
+    pub(crate) tls: tls::Settings,
+    pub(crate) cache: Cache,
     /// Connections of each worker.
     pub(crate) live: Box<[Live]>,
 }
@@ -171,6 +177,8 @@ pub(crate) struct UpstreamState {
     pub(crate) host: HeaderValue,
     /// A place among the running requests became free.
     pub(crate) freed: Notify,
+    /// Of good answers, for hedging.
+    pub(crate) latencies: RefCell<Latencies>,
 }
 
 /// An endpoint, with what this worker keeps for it.
@@ -215,12 +223,15 @@ impl UpstreamState {
         }
         let known: HashMap<_, _> =
             earlier.iter().flat_map(|earlier| &earlier.endpoints).map(|state| (&state.endpoint.key, state)).collect();
+        let tls = upstream.tls.as_ref().map(|tls| worker.shared.tls.client(tls).map_err(|error| error.to_string()));
         let endpoints: Vec<_> = upstream
             .endpoints
             .iter()
             .map(|endpoint| match known.get(&endpoint.key) {
-                Some(state) => Rc::new(state.renewed(endpoint)),
-                None => Rc::new(EndpointState::new(upstream, endpoint)),
+                Some(state) if earlier.is_some_and(|earlier| earlier.upstream.tls == upstream.tls) => {
+                    Rc::new(state.renewed(endpoint))
+                }
+                _ => Rc::new(EndpointState::new(upstream, endpoint, tls.clone())),
             })
             .collect();
         let slots = endpoints.iter().map(|state| state.slot()).collect();
@@ -237,17 +248,19 @@ impl UpstreamState {
             meters: UpstreamMeters::new(&worker.shared.metrics, &upstream.name),
             host: HeaderValue::try_from(upstream.service.as_ref()).unwrap_or(HeaderValue::from_static("localhost")),
             freed: Notify::new(),
+            latencies: RefCell::new(Latencies::new(Instant::now())),
         })
     }
 }
 
 impl EndpointState {
-    fn new(upstream: &Upstream, endpoint: &Arc<Endpoint>) -> Self {
+    fn new(upstream: &Upstream, endpoint: &Arc<Endpoint>, tls: Option<Result<Arc<tls::Client>, String>>) -> Self {
         let to = format!("{}/{}", upstream.service, endpoint.key.id);
+        let destination = Destination { address: endpoint.address.clone(), host: Arc::clone(&endpoint.host), tls };
         Self {
             endpoint: Arc::clone(endpoint),
             load: Rc::new(Load::default()),
-            pool: Rc::new(Pool::new(endpoint.address)),
+            pool: Rc::new(Pool::new(destination)),
             to: HeaderValue::try_from(to).unwrap_or(HeaderValue::from_static("")),
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use lictor_config::{Config, Environment, Loaded};
 use lictor_core::Mesh;
-use lictor_proxy::{DataPlane, Settings, Which};
+use lictor_proxy::{DataPlane, Settings, Which, check_tls};
 use prometheus::Registry;
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
@@ -30,6 +30,9 @@ use crate::signal::{Asked, Signals};
 
 /// What leaving may take when nobody waits for it any more.
 const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// Certificate files are looked at this often; a handshake uses what was read last.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs the sidecar, with an application within it where there is a command. The number is the exit code.
 pub(crate) fn run(configured: Configured, loaded: Loaded, command: &[String]) -> anyhow::Result<u8> {
@@ -104,6 +107,7 @@ impl Bound {
         let open_files = OpenFiles::raise();
         tell(&loaded);
         let config = Arc::new(loaded.config.clone());
+        check_tls(config.server_tls(), config.client_tls())?;
         let handle = lictor_consul::start(Arc::clone(&config)).context("consul")?;
         let (spans, export) = config.trace.otlp.as_ref().and_then(otlp::start_or_tell).unzip();
         let registry = Registry::new();
@@ -130,6 +134,7 @@ impl Bound {
             info!(kind = "public", %address, "listening");
         }
         listeners.iter().for_each(announce);
+        tokio::spawn(refresh_certificates(Arc::clone(&admin)));
         Ok(Self { admin, listeners, admin_address, orders, export, configured, open_files })
     }
 
@@ -254,6 +259,15 @@ impl Drained {
 enum Forwarded {
     Yes,
     ToNobody,
+}
+
+/// Certificates are replaced as files, at any time.
+async fn refresh_certificates(admin: Arc<Admin>) {
+    let mut tick = tokio::time::interval(CERTIFICATES_EVERY);
+    loop {
+        tick.tick().await;
+        admin.plane.refresh_certificates();
+    }
 }
 
 /// Until each upstream has had its first answer, or this has taken long enough.

@@ -7,7 +7,8 @@ use std::process::Command;
 use std::thread;
 
 use lictor_config::{Config, Environment};
-use lictor_core::mesh::ListenerKind;
+use lictor_core::Address;
+use lictor_core::mesh::{ListenerKind, Protocol};
 use lictor_proxy::Bound;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait};
 use tokio::sync::watch;
@@ -109,13 +110,27 @@ pub(crate) fn variables(
     for listener in bound {
         match &listener.kind {
             ListenerKind::Upstream(name) if config.outbound.export_env => {
-                let (prefix, address) = (variable_name(name), reachable(listener.address));
-                variables.push((format!("{prefix}_URL"), format!("http://{address}")));
+                let prefix = variable_name(name);
+                let address = match &listener.address {
+                    Address::Tcp(address) => reachable(*address),
+                    Address::Unix(path) => {
+                        variables.push((format!("{prefix}_SOCKET"), path.display().to_string()));
+                        continue;
+                    }
+                };
+                let upstream = config.upstreams.iter().find(|upstream| *upstream.name == **name);
+                let scheme = match upstream.and_then(|upstream| upstream.protocol) {
+                    Some(Protocol::Tcp) => "tcp",
+                    _ if listener.is_tls => "https",
+                    _ => "http",
+                };
+                variables.push((format!("{prefix}_URL"), format!("{scheme}://{address}")));
                 variables.push((format!("{prefix}_HOST"), address.ip().to_string()));
                 variables.push((format!("{prefix}_PORT"), address.port().to_string()));
             }
             ListenerKind::Forward if config.outbound.export_proxy_env => {
-                let url = format!("http://{}", reachable(listener.address));
+                let Some(address) = listener.address.tcp() else { continue };
+                let url = format!("{}://{}", if listener.is_tls { "https" } else { "http" }, reachable(address));
                 variables.extend(["HTTP_PROXY", "http_proxy"].map(|name| (name.to_owned(), url.clone())));
                 let direct = without_proxy(env);
                 variables.extend(["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), direct.clone())));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lictor_config::{Config, Loaded};
 use lictor_core::mesh::ListenerKind;
-use lictor_proxy::Bound;
+use lictor_proxy::{Bound, check_tls};
 use tracing::{info, warn};
 
 use crate::admin::Admin;
@@ -32,6 +32,7 @@ pub(crate) async fn reload(admin: &Admin, configured: &Configured, bound: &mut V
 async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<(), String> {
     let before = Arc::clone(&admin.loaded.read());
     let config = Arc::new(loaded.config.clone());
+    check_tls(config.server_tls(), config.client_tls()).map_err(|error| error.to_string())?;
     // The new mesh comes first, so that a new listener never sees a request for an upstream that nobody knows.
     admin.handle.reload(Arc::clone(&config)).await;
     let listeners = admin.handle.mesh().borrow().listeners.clone();
@@ -61,7 +62,7 @@ async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<
 
 /// One line a listener: what it leads to, and where it really is.
 pub(crate) fn announce(bound: &Bound) {
-    let address = bound.address;
+    let address = &bound.address;
     match &bound.kind {
         ListenerKind::Upstream(name) => info!(kind = "upstream", %name, %address, "listening"),
         ListenerKind::Forward => info!(kind = "forward", %address, "listening"),

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 use lictor_core::policy::{
-    Algorithm, Backoff, Balance, BreakerFailures, BreakerPolicy, BudgetPolicy, DeadlineMode, EjectionPolicy, ErrorRate,
-    HashOn, Limits, Policy, PoolPolicy, RetryClasses, RetryMethods, RetryPolicy, Timeouts,
+    Algorithm, Backoff, Balance, BreakerFailures, BreakerPolicy, BudgetPolicy, CachePolicy, DeadlineMode,
+    EjectionPolicy, ErrorRate, HashOn, Hedge, HedgeDelay, Limits, Policy, PoolPolicy, RetryClasses, RetryMethods,
+    RetryPolicy, Timeouts,
 };
 use lictor_core::route::{Route, Routes};
 use serde_json::json;
@@ -35,6 +36,12 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
             &section.field("ejection", "When one endpoint is given a rest; `off`: never."),
             &base.ejection,
         ),
+        cache: cache(&section.field("cache", "Answers to GET are given again for a while; `off`: never."), base.cache),
+        hedge: hedge(&section.field("hedge", "A slow GET is sent to another endpoint too; `off`: never."), base.hedge),
+        stale: fallback(
+            &section.field("fallback", "What is answered when there is no good answer; `none`."),
+            base.stale,
+        ),
         limits: limits(&section.field("limits", "How much may be in flight, for the whole process."), &base.limits),
         pool: pool(&section.field("pool", "How connections are kept."), &base.pool),
         deadline: section
@@ -43,6 +50,68 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
             .unwrap_or(base.deadline),
         timeouts,
     }
+}
+
+fn cache(node: &Node<'_>, base: Option<CachePolicy>) -> Option<CachePolicy> {
+    if node.is_off() {
+        return None;
+    }
+    let from = base.unwrap_or_default();
+    if node.scalar().is_some() {
+        return Some(CachePolicy { ttl: node.duration(from.ttl), ..from });
+    }
+    let section = node.section(&[json!({ "type": "string" })]);
+    let policy = CachePolicy {
+        ttl: section.field("ttl", "An answer is given again for this long.").duration(from.ttl),
+        coalesce: section
+            .field("coalesce", "Of equal requests at the same time one is sent; the others wait for its answer.")
+            .boolean(from.coalesce),
+    };
+    section.finish();
+    (base.is_some() || node.is_set()).then_some(policy)
+}
+
+fn hedge(node: &Node<'_>, base: Option<Hedge>) -> Option<Hedge> {
+    if node.is_off() {
+        return None;
+    }
+    let from = base.unwrap_or_default();
+    if node.scalar().is_some() {
+        return Some(Hedge { after: hedge_delay(node, from.after), ..from });
+    }
+    let section = node.section(&[json!({ "type": "string" })]);
+    let policy = Hedge {
+        after: hedge_delay(
+            &section.field("after", "When an answer is slow: a percentile of recent ones, or a time."),
+            from.after,
+        ),
+        max: section.field("max", "Further copies.").integer(from.max, 1),
+    };
+    section.finish();
+    (base.is_some() || node.is_set()).then_some(policy)
+}
+
+fn hedge_delay(node: &Node<'_>, base: HedgeDelay) -> HedgeDelay {
+    let shown = match base {
+        HedgeDelay::Quantile(share) => format!("p{}", share * 100.0),
+        HedgeDelay::Fixed(delay) => crate::values::show_duration(delay),
+    };
+    let parse = |text: &str| match text.strip_prefix('p').and_then(|percent| percent.parse::<f64>().ok()) {
+        Some(percent) if percent > 0.0 && percent < 100.0 => Ok(HedgeDelay::Quantile(percent / 100.0)),
+        Some(_) => Err(format!("`{text}` is not a percentile: write `p95`")),
+        None => crate::values::duration(text).map(HedgeDelay::Fixed),
+    };
+    node.parsed(json!({ "type": "string", "examples": ["p95", "200ms"] }), Some(&shown), parse).unwrap_or(base)
+}
+
+fn fallback(node: &Node<'_>, base: Option<Duration>) -> Option<Duration> {
+    if node.is_off() {
+        return None;
+    }
+    let section = node.section(&[json!({ "const": "none" })]);
+    let stale = section.field("stale", "An earlier answer that is no older than this.").limit(base);
+    section.finish();
+    stale
 }
 
 /// A list of patterns, each with its own policy over the upstream's.

@@ -1,15 +1,14 @@
 //! Who we are: the service, its application, its registration, its server side.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use lictor_core::Secret;
 use lictor_core::mesh::Protocol;
+use lictor_core::{Address, Secret};
 use serde_json::json;
 
-use super::{ANY, LOCAL, protocol_of};
-use crate::config::{App, Check, Inbound, Registration};
+use super::{ANY, LOCAL, listen, protocol_of};
+use crate::config::{App, Check, Inbound, Listen, Registration};
 use crate::env::Environment;
 use crate::tree::{Node, Section, texts};
 
@@ -45,12 +44,16 @@ pub(super) fn app(top: &Section<'_>) -> App {
     let short = top.field("port", "Where the application listens, on 127.0.0.1; short for app.port.");
     let section = top.field("app", "The application beside us.").section(&[]);
     let long = section.field("port", "Port or address that it listens on.");
-    let address = long.socket(None, LOCAL).or_else(|| short.socket(None, LOCAL));
-    if long.is_set() && short.is_set() {
-        short.error("`port` and `app.port` are both given", Some("keep one".to_owned()));
+    let full = section.field("address", "Where it listens, when that is more than a port: unix:/run/app.sock.");
+    let ways = [&full, &long, &short];
+    let address = ways.into_iter().find_map(|node| node.address(None, LOCAL));
+    let given: Vec<&&Node<'_>> = ways.iter().filter(|node| node.is_set()).collect();
+    if let [first, second, ..] = given[..] {
+        second.error(format!("`{}` and `{}` are both given", second.path(), first.path()), Some("keep one".to_owned()));
     }
-    if address.is_some_and(|address: SocketAddr| address.port() == 0) {
-        (if long.is_set() { &long } else { &short }).error("the application needs a real port", None);
+    let is_portless = address.as_ref().and_then(Address::tcp).is_some_and(|address| address.port() == 0);
+    if let (true, [first, ..]) = (is_portless, &given[..]) {
+        first.error("the application needs a real port", None);
     }
     let app = App {
         address,
@@ -87,10 +90,12 @@ pub(super) fn inbound(top: &Section<'_>, app: &App, tokens: &[Secret]) -> Option
         return None;
     }
     let is_plain = matches!(node.scalar(), Some("true" | "on" | "yes"));
-    let port = app.address.map_or(0, |address| address.port());
-    let default = SocketAddr::from((ANY, port.checked_add(10_000).unwrap_or(0)));
+    let port = app.address.as_ref().and_then(Address::tcp).map(|address| address.port());
+    let port = port.map(|port| port.checked_add(10_000).unwrap_or(0));
+    let default = Address::Tcp((ANY, port.unwrap_or(0)).into());
     let shape = [json!({ "type": "boolean" })];
-    let empty = Inbound { listen: default, max_in_flight: 1024, tokens: tokens.to_vec() };
+    let plain = Listen { address: default.clone(), tls: None, max_connection_age: None };
+    let empty = Inbound { listen: plain.clone(), max_in_flight: 1024, tokens: tokens.to_vec() };
     let inbound = if is_plain {
         empty
     } else {
@@ -98,11 +103,14 @@ pub(super) fn inbound(top: &Section<'_>, app: &App, tokens: &[Secret]) -> Option
         let verifies = section
             .field("verify_service_token", "Refuse requests without the service token; default: when there is one.")
             .boolean(!tokens.is_empty());
+        let listen_node =
+            section.field("listen", "Port, address or a map; default: the application's port + 10000, everywhere.");
+        let listen = listen(&listen_node, Some(default), ANY).unwrap_or(plain);
+        if listen.address.path().is_some() {
+            listen_node.error("other machines cannot reach a Unix socket: inbound needs a port", None);
+        }
         let inbound = Inbound {
-            listen: section
-                .field("listen", "Port or address; default: the application's port + 10000, on all addresses.")
-                .socket(Some(default), ANY)
-                .unwrap_or(default),
+            listen,
             max_in_flight: section.field("max_in_flight", "Requests at a time.").integer(1024, 1),
             tokens: if verifies { tokens.to_vec() } else { Vec::new() },
         };
@@ -115,6 +123,17 @@ pub(super) fn inbound(top: &Section<'_>, app: &App, tokens: &[Secret]) -> Option
         }
         inbound
     };
+    if is_wanted
+        && app.address.is_some()
+        && port.is_none()
+        && inbound.listen.address.tcp().is_some_and(|at| at.port() == 0)
+        && !(node.is_map() && node.section(&shape).field("listen", "").is_set())
+    {
+        node.error(
+            "inbound needs a port of its own: the application has none",
+            Some("set `inbound.listen`".to_owned()),
+        );
+    }
     if is_wanted && app.address.is_none() {
         node.error("inbound needs to know where the application listens", Some("set `port`".to_owned()));
         return None;
@@ -138,11 +157,11 @@ pub(super) fn registration(
     let advertise = section
         .field("advertise", "auto, inbound or app: whose port is registered.")
         .choice(&[("auto", Advertise::Auto), ("inbound", Advertise::Inbound), ("app", Advertise::App)], Some("auto"));
-    let port = match advertise {
-        Some(Advertise::App) => app.address,
-        _ => inbound.map(|inbound| inbound.listen).or(app.address),
+    let advertised = match advertise {
+        Some(Advertise::App) => app.address.as_ref(),
+        _ => inbound.map(|inbound| &inbound.listen.address).or(app.address.as_ref()),
     };
-    let port = port.map_or(0, |address| address.port());
+    let port = advertised.and_then(Address::tcp).map_or(0, |address| address.port());
     let default_id = "${service}-${hostname}-${port}";
     let id =
         section.field("id", "The instance's id; stable across restarts.").text(Some(default_id)).unwrap_or_default();
@@ -156,11 +175,15 @@ pub(super) fn registration(
     let mut meta: BTreeMap<String, String> =
         texts(&section.field("meta", "Meta; version and protocol are used by callers."));
     let protocol = match app.protocol {
-        Protocol::Http1 => "http1",
-        Protocol::H2c => "h2c",
-        Protocol::Grpc => "grpc",
+        Protocol::Auto => None,
+        Protocol::Http1 => Some("http1"),
+        Protocol::H2c => Some("h2c"),
+        Protocol::Grpc => Some("grpc"),
+        Protocol::Tcp => Some("tcp"),
     };
-    meta.entry("protocol".to_owned()).or_insert_with(|| protocol.to_owned());
+    if let Some(protocol) = protocol {
+        meta.entry("protocol".to_owned()).or_insert_with(|| protocol.to_owned());
+    }
     let registration = Registration {
         id,
         address,
@@ -169,12 +192,20 @@ pub(super) fn registration(
         meta,
         weight_passing,
         weight_warning,
-        checks: checks(&section.field("checks", "Checks; several count together."), &check, app.protocol),
+        checks: checks(&section.field("checks", "Checks; several count together."), &check, app.protocol)
+            .into_iter()
+            .map(|check| reachable(check, app))
+            .collect(),
         deregister_after: deregister_after(&section),
     };
     section.finish();
     match (service, port) {
         (Some(_), 1..) => Some(registration),
+        (Some(_), 0) if advertised.is_some_and(|address| address.path().is_some()) => {
+            let help = "add an `inbound` block with a port, or `registration: off`".to_owned();
+            node.error("callers cannot reach the application's Unix socket", Some(help));
+            None
+        }
         (Some(_), 0) => {
             let help = "set `port` to where the application listens, or `registration: off`".to_owned();
             node.error("a registration needs the application's port", Some(help));
@@ -249,6 +280,20 @@ fn checks(list: &Node<'_>, short: &Node<'_>, protocol: Protocol) -> Vec<Check> {
             vec![Check::Grpc { service: String::new(), interval: INTERVAL, timeout: TIMEOUT }]
         }
         (false, None) => vec![Check::Tcp { interval: INTERVAL, timeout: TIMEOUT }],
+    }
+}
+
+/// Consul cannot reach a Unix socket: there lictor asks in its place, and reports.
+fn reachable(check: Check, app: &App) -> Check {
+    if app.address.as_ref().is_none_or(|address| address.path().is_none()) {
+        return check;
+    }
+    match check {
+        Check::Http { target, interval, .. } if target.starts_with('/') => {
+            Check::Ttl { ttl: 3 * interval, probe: Some(target) }
+        }
+        Check::Tcp { interval, .. } | Check::Grpc { interval, .. } => Check::Ttl { ttl: 3 * interval, probe: None },
+        other => other,
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use lictor_config::{Config, Effective};
 use lictor_consul::{RegistrationState, Snapshot};
-use lictor_core::{Mesh, Upstream};
+use lictor_core::{Address, Mesh, Upstream};
 use lictor_proxy::Report;
 use serde_json::{Map, Value as Json, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::metrics::{Process, Requests, state_of};
 
@@ -73,12 +73,18 @@ pub(crate) fn ready(mesh: &Mesh, is_started: bool, is_draining: bool) -> (bool, 
 
 /// How the application is: a connection to its port.
 pub(crate) async fn app(config: &Config) -> Option<Json> {
-    let address = config.app.address?;
+    let address = config.app.address.as_ref()?;
     let started = Instant::now();
-    let connected = tokio::time::timeout(CHECK_TIMEOUT, TcpStream::connect(address)).await;
+    let connect = async {
+        match address {
+            Address::Tcp(address) => TcpStream::connect(address).await.map(drop),
+            Address::Unix(path) => UnixStream::connect(path).await.map(drop),
+        }
+    };
+    let connected = tokio::time::timeout(CHECK_TIMEOUT, connect).await;
     let took = started.elapsed().as_millis() as u64;
     Some(match connected {
-        Ok(Ok(_)) => {
+        Ok(Ok(())) => {
             json!({ "status": "healthy", "message": format!("{address} accepts connections"), "responseTime": took })
         }
         Ok(Err(error)) => {

@@ -1,0 +1,126 @@
+//! Leave to send: the breaker's, and a place among the running requests. Both are given back when they are dropped.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use lictor_core::breaker::{Admission, BreakerState, Transition, Verdict};
+use lictor_core::{Failure, Reason};
+use tracing::{info, warn};
+
+use crate::attempt::counts_against;
+use crate::connect::Millis;
+use crate::metrics::Outcome;
+use crate::worker::{UpstreamState, Worker};
+
+/// A place among the upstream's running requests.
+#[derive(Debug)]
+pub(crate) struct Running(Rc<UpstreamState>);
+
+impl Running {
+    pub(crate) async fn enter(upstream: &Rc<UpstreamState>, route: Option<usize>) -> Result<Self, Failure> {
+        let limits = &upstream.policy(route).limits;
+        let in_flight = &upstream.upstream.in_flight;
+        if in_flight.enter(limits.max_in_flight) {
+            return Ok(Self(Rc::clone(upstream)));
+        }
+        let overloaded =
+            |sentence: String| Failure::new(Reason::Overloaded, sentence).retry_after(Duration::from_secs(1));
+        let Some(_waiting) = in_flight.wait(limits.max_pending) else {
+            let sentence =
+                format!("{} requests are in flight and {} wait already", limits.max_in_flight, limits.max_pending);
+            return Err(overloaded(sentence));
+        };
+        let until = tokio::time::Instant::now() + limits.pending_timeout;
+        loop {
+            // A place that another worker frees is noticed by looking again.
+            let again = tokio::time::Instant::now() + Duration::from_millis(5);
+            let _ = tokio::time::timeout_at(again.min(until), upstream.freed.notified()).await;
+            if in_flight.enter(limits.max_in_flight) {
+                return Ok(Self(Rc::clone(upstream)));
+            }
+            if tokio::time::Instant::now() >= until {
+                let waited = Millis(limits.pending_timeout);
+                return Err(overloaded(format!("{} requests are in flight; waited {waited}", limits.max_in_flight)));
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.upstream.in_flight.leave();
+        self.0.freed.notify_one();
+    }
+}
+
+/// The breaker's leave to send, which it wants back with a verdict. Dropped without one, it counts nothing.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    worker: Rc<Worker>,
+    upstream: Rc<UpstreamState>,
+    route: Option<usize>,
+    admission: Option<Admission>,
+}
+
+impl Probe {
+    pub(crate) fn admit(
+        worker: &Rc<Worker>,
+        upstream: &Rc<UpstreamState>,
+        route: Option<usize>,
+    ) -> Result<Self, Failure> {
+        let policy = &upstream.policy(route).breaker;
+        match upstream.upstream.breaker.admit(policy, Instant::now()) {
+            Ok(admission) => {
+                Ok(Self { worker: Rc::clone(worker), upstream: Rc::clone(upstream), route, admission: Some(admission) })
+            }
+            Err(wait) => {
+                let seconds = wait.as_millis().div_ceil(1000).max(1);
+                let sentence = format!("the circuit breaker is open; the next probe may go in {seconds} s");
+                Err(Failure::new(Reason::BreakerOpen, sentence).retry_after(wait))
+            }
+        }
+    }
+
+    pub(crate) fn finish(mut self, verdict: Verdict) {
+        self.give_back(verdict);
+    }
+
+    /// The request failed for this reason.
+    pub(crate) fn failed(self, reason: Reason) {
+        let counts = counts_against(self.upstream.policy(self.route), Outcome::Failed(reason));
+        self.finish(if counts { Verdict::Failure(reason) } else { Verdict::Unknown });
+    }
+
+    /// A gRPC call ended with this status: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS are the
+    /// server's failures, the others are answers.
+    pub(crate) fn grpc(self, status: Option<u16>) {
+        let is_failure = matches!(status, Some(2 | 4 | 13 | 14 | 15));
+        self.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success });
+    }
+
+    fn give_back(&mut self, verdict: Verdict) {
+        let Some(admission) = self.admission.take() else { return };
+        let policy = &self.upstream.policy(self.route).breaker;
+        let breaker = &self.upstream.upstream.breaker;
+        if let Some(change) = breaker.finish(policy, admission, verdict, Instant::now()) {
+            self.tell(&change);
+        }
+    }
+
+    fn tell(&self, change: &Transition) {
+        let upstream = &self.upstream.upstream.name;
+        self.worker.shared.metrics.breaker_changed(upstream, change.to.as_str(), change.cause);
+        let (from, to, cause) = (change.from.as_str(), change.to.as_str(), change.cause);
+        if change.to == BreakerState::Closed {
+            info!(target: "lictor::event", kind = "breaker_closed", %upstream, from, to, cause, "the circuit breaker changed");
+        } else {
+            warn!(target: "lictor::event", kind = "breaker_changed", %upstream, from, to, cause, "the circuit breaker changed");
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.give_back(Verdict::Unknown);
+    }
+}

@@ -1,0 +1,218 @@
+//! A connection's bytes, whatever carries them: TCP or a Unix socket, with or without TLS.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{client, server};
+
+/// A socket.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A socket on its way from one worker to another.
+#[derive(Debug)]
+pub(crate) enum Detached {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// A socket, or TLS on it.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(Socket),
+    /// We are the server.
+    Accepted(Box<server::TlsStream<Socket>>),
+    /// We are the client.
+    Dialled(Box<client::TlsStream<Socket>>),
+    /// Bytes that were read ahead come first.
+    Peeked(Bytes, Box<Stream>),
+}
+
+impl Socket {
+    pub(crate) fn detach(self) -> io::Result<Detached> {
+        Ok(match self {
+            Self::Tcp(stream) => Detached::Tcp(stream.into_std()?),
+            Self::Unix(stream) => Detached::Unix(stream.into_std()?),
+        })
+    }
+
+    pub(crate) fn attach(detached: Detached) -> io::Result<Self> {
+        Ok(match detached {
+            Detached::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
+            Detached::Unix(stream) => Self::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+
+    /// The other side's address; a Unix socket's has none that says anything.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Small writes (a head, then a body) must not wait for the peer's delayed acknowledgement.
+    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+}
+
+impl Stream {
+    /// Reads until the bytes are enough, there are `max` of them, the other side is done or `at_most` is over. They come
+    /// first again from the stream that is returned.
+    pub(crate) async fn peek(
+        mut self,
+        is_enough: impl Fn(&[u8]) -> bool,
+        max: usize,
+        at_most: Duration,
+    ) -> io::Result<(Bytes, Self)> {
+        let mut ahead = BytesMut::new();
+        let reading = async {
+            while ahead.len() < max && !is_enough(&ahead) && self.read_buf(&mut ahead).await? > 0 {}
+            io::Result::Ok(())
+        };
+        tokio::time::timeout(at_most, reading).await.unwrap_or(Ok(()))?; // late: what is there has to do
+        let ahead = ahead.freeze();
+        Ok((ahead.clone(), Self::Peeked(ahead, Box::new(self))))
+    }
+
+    /// What TLS agreed on, if anything (RFC 7301).
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Accepted(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Dialled(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Peeked(_, stream) => stream.alpn(),
+        }
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Accepted(_) | Self::Dialled(_) => true,
+            Self::Peeked(_, stream) => stream.is_encrypted(),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Accepted(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Dialled(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Peeked(ahead, stream) if ahead.is_empty() => Pin::new(stream.as_mut()).poll_read(context, buffer),
+            Self::Peeked(ahead, _) => {
+                let count = ahead.len().min(buffer.remaining());
+                buffer.put_slice(&ahead[..count]);
+                ahead.advance(count);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Accepted(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Dialled(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Peeked(_, stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Accepted(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Dialled(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Peeked(_, stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true // sockets and rustls both gather
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Accepted(stream) => Pin::new(stream).poll_flush(context),
+            Self::Dialled(stream) => Pin::new(stream).poll_flush(context),
+            Self::Peeked(_, stream) => Pin::new(stream.as_mut()).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Accepted(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Dialled(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Peeked(_, stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
+        }
+    }
+}
