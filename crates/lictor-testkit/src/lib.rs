@@ -4,10 +4,12 @@
 //! for a time: [`eventually`] waits for a condition.
 
 mod backend;
+mod certificates;
 mod client;
 mod consul;
 mod load;
 mod ports;
+mod raw;
 mod sidecar;
 
 use std::fmt::Debug;
@@ -15,10 +17,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use backend::Backend;
+pub use certificates::{Authority, Pair, get_over};
 pub use client::{Answer, exchange, get, request};
 pub use consul::{Consul, MANAGEMENT};
 pub use load::{Load, Tally};
 pub use ports::free_ports;
+pub use raw::{RawServer, connect, read_head};
 pub use sidecar::Sidecar;
 
 /// How long anything may take to come true.

@@ -69,6 +69,7 @@ impl Sidecar {
     /// Where a listener is: `admin`, `public`, `forward`, `inbound`, or an upstream's name.
     pub fn address(&self, name: &str) -> String {
         let found = eventually(&format!("{name} listens"), || self.listener(name).ok_or_else(|| self.log()));
+        let Ok(found) = found.parse::<SocketAddr>() else { return found };
         let ip = if found.ip().is_unspecified() { [127, 0, 0, 1].into() } else { found.ip() };
         SocketAddr::new(ip, found.port()).to_string()
     }
@@ -152,6 +153,18 @@ impl Sidecar {
         self.process.id()
     }
 
+    /// A file in its own folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The lines of its log with this message, as they come.
+    pub fn lines(&self, message: &str) -> Vec<Json> {
+        let lines = self.lines.lock();
+        let parsed = lines.iter().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+        parsed.filter(|line| line["message"] == message).collect()
+    }
+
     /// Everything that it wrote.
     pub fn log(&self) -> String {
         self.lines.lock().join("\n")
@@ -164,12 +177,12 @@ impl Sidecar {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
     }
 
-    fn listener(&self, name: &str) -> Option<SocketAddr> {
+    fn listener(&self, name: &str) -> Option<String> {
         let lines = self.lines.lock();
         let listening = lines.iter().rev().filter_map(|line| serde_json::from_str::<Json>(line).ok());
         let mut listening = listening.filter(|line| line["message"] == "listening");
         let found = listening.find(|line| line["name"] == name || (line["name"].is_null() && line["kind"] == name))?;
-        found["address"].as_str()?.parse().ok()
+        found["address"].as_str().map(str::to_owned)
     }
 }
 
