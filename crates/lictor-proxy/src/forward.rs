@@ -83,7 +83,7 @@ async fn find(
     request: &Request<Incoming>,
     record: &mut Record,
 ) -> Result<Target, Failure> {
-    headers::check_host(request)?;
+    headers::check(request)?;
     let target = match (&connection.kind, &view.inbound) {
         (ListenerKind::Inbound, Some(inbound)) => {
             record.upstream = Some(Rc::clone(&inbound.app));
@@ -415,6 +415,9 @@ fn prepare(
     let is_inbound = connection.kind == ListenerKind::Inbound;
     let headers = &mut head.headers;
     headers::strip_hop_by_hop(headers, is_upgrade);
+    if head.version == Version::HTTP_2 && !is_http2 {
+        headers::join_cookies(headers);
+    }
     if !headers::via(headers, &worker.hop) {
         return Err(Failure::new(Reason::LoopDetected, "the request has been here before (Via names this sidecar)"));
     }

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_TYPE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_TYPE, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VIA,
 };
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use lictor_core::{Failure, Reason};
 
 pub(crate) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -36,9 +36,13 @@ pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status"
 pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Refuses a head that names its host in no way, or in two (RFC 9112, section 3.2).
-pub(crate) fn check_host<B>(request: &Request<B>) -> Result<(), Failure> {
+/// Refuses a head that names its host in no way, or in two (RFC 9112, section 3.2), or `*` for more than OPTIONS
+/// (section 3.2.4).
+pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Failure> {
     let refused = |sentence: &str| Err(Failure::new(Reason::BadRequest, sentence));
+    if request.uri().path() == "*" && *request.method() != Method::OPTIONS {
+        return refused("only OPTIONS may be about `*`");
+    }
     let mut hosts = request.headers().get_all(HOST).into_iter();
     let (first, second) = (hosts.next(), hosts.next());
     if second.is_some() {
@@ -53,6 +57,17 @@ pub(crate) fn check_host<B>(request: &Request<B>) -> Result<(), Failure> {
         None if request.version() == Version::HTTP_11 => refused("an HTTP/1.1 request needs a Host"),
         None => Ok(()),
     }
+}
+
+/// HTTP/2 clients may send a Cookie in crumbs; elsewhere it is one field (RFC 9113, section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).into_iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).into_iter().map(HeaderValue::as_bytes).collect();
+    let whole = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("made of values and `; `");
+    headers.insert(COOKIE, whole);
 }
 
 /// Takes off what belongs to the connection it came on. `TE: trailers` stays, and with `keeps_upgrade` so do
@@ -198,6 +213,26 @@ mod tests {
         let mut other = headers(&[("via", "1.0 fred, 1.1 lictor-b")]);
         assert!(via(&mut other, &hop));
         assert_eq!(other.get_all(VIA).iter().count(), 2);
+    }
+
+    #[test]
+    fn cookie_crumbs_are_put_together() {
+        let mut map = headers(&[("cookie", "a=1"), ("cookie", "c=2")]);
+        join_cookies(&mut map);
+        assert_eq!(map.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; c=2"]);
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        let with = |hosts: &[&'static str]| {
+            let mut request = Request::get("/").body(()).unwrap();
+            hosts.iter().for_each(|host| {
+                request.headers_mut().append(HOST, HeaderValue::from_static(host));
+            });
+            check(&request).is_ok()
+        };
+        assert!(with(&["a"]) && with(&["a:80"]) && with(&["[::1]:80"]) && with(&[""]));
+        assert!(!with(&[]) && !with(&["a", "a"]) && !with(&["a b"]) && !with(&["u@a"]) && !with(&["a/b"]));
     }
 
     #[test]

@@ -26,6 +26,11 @@ use crate::serve::LocalExecutor;
 use crate::stream::Stream;
 use crate::tls::Alpn;
 
+/// The most that is read ahead of an answer: its head must fit. hyper's own is 400 KiB.
+const READ_AHEAD: usize = 128 << 10;
+/// The most of a request's body that is kept for one stream of an endpoint that does not read.
+const SEND_AHEAD: usize = 64 << 10;
+
 /// The connections.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -92,6 +97,7 @@ impl Pool {
         let stream = self.destination.connect(Some(Alpn::Http1), policy.timeouts.connect).await?;
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
+            .max_buf_size(READ_AHEAD)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(&error))?;
@@ -118,6 +124,7 @@ impl Pool {
             .timer(TokioTimer::new())
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
+            .max_send_buf_size(SEND_AHEAD)
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10))
             .handshake(TokioIo::new(stream))

@@ -25,6 +25,10 @@ use crate::worker::Worker;
 
 /// A client must have sent its whole head within this: slow heads cost memory (slowloris).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most that is read ahead of a client's request: its head must fit. hyper's own is 400 KiB.
+const READ_AHEAD: usize = 128 << 10;
+/// The most of an answer that is kept for one stream of a client that does not read. hyper's own is 400 KiB.
+const SEND_AHEAD: usize = 64 << 10;
 /// `protocol: auto` waits no longer for bytes that tell: a server that speaks first must be let.
 const DETECTION: Duration = Duration::from_millis(100);
 /// A request line that is longer than this is none.
@@ -149,6 +153,7 @@ fn builder() -> auto::Builder<LocalExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .preserve_header_case(true)
+        .max_buf_size(READ_AHEAD)
         .half_close(false);
     builder
         .http2()
@@ -157,6 +162,7 @@ fn builder() -> auto::Builder<LocalExecutor> {
         .initial_connection_window_size(4 << 20)
         .max_concurrent_streams(1000)
         .max_header_list_size(64 << 10)
+        .max_send_buf_size(SEND_AHEAD)
         .enable_connect_protocol() // RFC 8441: WebSocket over HTTP/2
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
