@@ -460,10 +460,6 @@ const MALFORMED_REQUESTS: &[(&str, Fields)] = &[
     ),
     ("8.5 CONNECT with :scheme and :path", &[(":method", "CONNECT"), SCHEME, PATH, (":authority", "users:80")]),
     ("8.5 CONNECT without :authority", &[(":method", "CONNECT")]),
-    (
-        "4 of RFC 8441, :protocol unasked",
-        &[(":method", "CONNECT"), SCHEME, PATH, AUTHORITY, (":protocol", "websocket")],
-    ),
 ];
 
 const WELL_FORMED_REQUESTS: &[(&str, Fields, &str)] = &[
@@ -710,15 +706,15 @@ const FLOODS: &[Flood] = &[
         must_end: false,
         mib: 32,
     },
-    // More than it should: up to 1.4 MB for each answer, as long as the upstream's `max_connections` allows, until the
-    // keep-alive of 40 s ends the connection. Last, as what it leaves behind would hide what others cost.
+    // Some 350 KB for each answer: what is read ahead of its upstream connection, and what waits for the client, until
+    // the keep-alive of 40 s ends the connection. Last, as what it leaves behind would hide what others cost.
     Flood {
         name: "10.5 answers that nobody takes (CVE-2019-9517)",
         opening: || settings(&[(4, 0x7fff_ffff)]),
         round: |round| block(2 * round + 1, &fields(&[METHOD, SCHEME, (":path", "/bytes/4000000"), AUTHORITY])),
         rounds: 200,
         must_end: false,
-        mib: 32,
+        mib: 96,
     },
 ];
 

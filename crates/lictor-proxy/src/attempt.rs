@@ -18,13 +18,13 @@ use tracing::warn;
 use crate::connect::Millis;
 use crate::forward::Call;
 use crate::headers::{
-    GRPC_TIMEOUT, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_REASON, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS,
+    GRPC_TIMEOUT, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_REASON, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS, check_answer,
 };
 use crate::metrics::Outcome;
 use crate::permit::Running;
 use crate::pool::Lease;
 use crate::record::Record;
-use crate::replay::RequestBody;
+use crate::replay::{Fault, RequestBody};
 use crate::worker::{EndpointState, UpstreamState};
 
 /// A callee that said it is stopping is left alone for this long; by then Consul has told us too.
@@ -371,8 +371,10 @@ fn failed(call: &Call, state: &EndpointState, mut error: TrySendError<Request<Re
         return Failure::new(Reason::ResetBeforeResponse, sentence).unprocessed();
     }
     let error = error.into_error();
-    if call.body.has_failed() {
-        return Failure::new(Reason::ClientGone, "the client broke its request body off");
+    match call.body.fault() {
+        Some(Fault::Gone) => return Failure::new(Reason::ClientGone, "the client broke its request body off"),
+        Some(Fault::Malformed) => return Failure::new(Reason::BadRequest, "the request's body is not valid HTTP"),
+        None => (),
     }
     if error.is_parse() {
         return Failure::new(Reason::ProtocolError, format!("{address} answered with invalid HTTP: {error}"));
@@ -393,7 +395,7 @@ fn late(call: &Call, state: &EndpointState, reason: Reason, waited: Duration) ->
     Failure::new(reason, format!("no answer from {address} within {}", Millis(waited)))
 }
 
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+pub(crate) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {
@@ -446,7 +448,11 @@ pub(crate) fn counts_against(policy: &Policy, outcome: Outcome) -> bool {
 }
 
 /// What a callee's sidecar tells about itself.
-fn obey(call: &Call, state: &EndpointState, sent: Sent) -> Result<Sent, Failure> {
+fn obey(call: &Call, state: &EndpointState, mut sent: Sent) -> Result<Sent, Failure> {
+    if let Err(what) = check_answer(sent.response.headers_mut()) {
+        let sentence = format!("{} answered with invalid HTTP: {what}", state.endpoint.address);
+        return Err(Failure::new(Reason::ProtocolError, sentence));
+    }
     let headers = sent.response.headers();
     if headers.contains_key(X_LICTOR_DRAINING) {
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);

@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use crate::attempt::Exchange;
 use crate::cache::Keeping;
 use crate::connect::Millis;
-use crate::headers::GRPC_STATUS;
+use crate::headers::{GRPC_STATUS, strip_trailers};
 use crate::permit::Probe;
 use crate::record::Record;
 
@@ -188,7 +188,10 @@ impl Body for ResponseBody {
             return Poll::Ready(Some(Err(sentence.into())));
         };
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    strip_trailers(trailers);
+                }
                 stream.patience.last = Instant::now();
                 stream.saw(&frame);
                 if stream.incoming.is_end_stream() {

@@ -1,10 +1,10 @@
 //! What a proxy does to a head: hop-by-hop fields off (RFC 9110, section 7.6.1), its own on.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::header::{
-    CONNECTION, CONTENT_TYPE, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
@@ -40,8 +40,15 @@ pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeou
 /// (section 3.2.4).
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Failure> {
     let refused = |sentence: &str| Err(Failure::new(Reason::BadRequest, sentence));
-    if request.uri().path() == "*" && *request.method() != Method::OPTIONS {
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    if target == "*" && *request.method() != Method::OPTIONS {
         return refused("only OPTIONS may be about `*`");
+    }
+    if !target.is_ascii() {
+        return refused("the request's target has bytes that must be percent-encoded (RFC 3986, section 2.1)");
+    }
+    if !is_chunked_at_most(request.headers()) {
+        return refused("no transfer coding but chunked is understood");
     }
     let mut hosts = request.headers().get_all(HOST).into_iter();
     let (first, second) = (hosts.next(), hosts.next());
@@ -50,12 +57,65 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Failure> {
     }
     match first {
         Some(host) if host.is_empty() => Ok(()),
-        Some(host) => match Authority::try_from(host.as_bytes()) {
-            Ok(authority) if !authority.as_str().contains('@') => Ok(()),
-            _ => refused("the request's Host is not a host and port"),
-        },
+        Some(host) if is_host(host.as_bytes()) => Ok(()),
+        Some(_) => refused("the request's Host is not a host and port"),
         None if request.version() == Version::HTTP_11 => refused("an HTTP/1.1 request needs a Host"),
         None => Ok(()),
+    }
+}
+
+/// A registered name or IP literal, and perhaps a port (RFC 9110, section 7.2), without the oddities that RFC 3986
+/// would allow.
+fn is_host(value: &[u8]) -> bool {
+    let Ok(authority) = Authority::try_from(value) else { return false };
+    let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or("@");
+    let is_port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
+    let is_named = match authority.host().strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(literal) => literal.parse::<Ipv6Addr>().is_ok(),
+        None => authority.host().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte)),
+    };
+    is_named && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
+}
+
+/// Whether nothing but `chunked` was applied on the way: what else it was would be lost (RFC 9112, section 6.1).
+fn is_chunked_at_most(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(TRANSFER_ENCODING);
+    codings.iter().all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        && codings.iter().count() <= 1
+}
+
+/// Makes an answer's head say one thing about its body's length, or refuses it (RFC 9112, section 6.3).
+pub(crate) fn check_answer(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+        return if is_chunked_at_most(headers) { Ok(()) } else { Err("a transfer coding that nobody asked for") };
+    }
+    if !headers.contains_key(CONTENT_LENGTH) {
+        return Ok(());
+    }
+    let mut lengths = tokens(headers, &CONTENT_LENGTH);
+    let first = lengths.next().filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()));
+    let length = first.and_then(|length| length.parse::<u64>().ok()).ok_or("an invalid Content-Length")?;
+    let mut is_single = true;
+    for other in lengths {
+        is_single = false;
+        if other.parse() != Ok(length) {
+            return Err("two lengths");
+        }
+    }
+    if !is_single {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Ok(())
+}
+
+/// Takes off what may not come after a body: what frames, routes or belongs to the connection (RFC 9110, section
+/// 6.5.1).
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    for name in
+        [CONNECTION, CONTENT_LENGTH, HOST, KEEP_ALIVE, PROXY_CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE]
+    {
+        trailers.remove(name);
     }
 }
 
@@ -106,7 +166,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keeps_upgrade: bool) {
 
 /// `Connection` may not be used to take these off a request: they decide where it goes and how long it is.
 fn is_end_to_end(name: &HeaderName) -> bool {
-    [HOST, http::header::CONTENT_LENGTH, CONTENT_TYPE, TE, TRAILER, FORWARDED, VIA].contains(name)
+    [HOST, CONTENT_LENGTH, CONTENT_TYPE, TE, TRAILER, FORWARDED, VIA].contains(name)
         || name.as_str().starts_with("x-forwarded-")
         || name.as_str().starts_with("x-lictor-")
 }
@@ -216,6 +276,25 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_says_one_thing_about_its_length() {
+        let checked = |pairs: &[(&str, &str)]| {
+            let mut map = headers(pairs);
+            check_answer(&mut map).map(|()| map.get(CONTENT_LENGTH).map(|length| length.to_str().unwrap().to_owned()))
+        };
+        assert_eq!(checked(&[("content-length", "5, 5")]), Ok(Some("5".to_owned())));
+        assert_eq!(checked(&[("content-length", "2"), ("transfer-encoding", "Chunked")]), Ok(None));
+        for wrong in [
+            [("content-length", "5"), ("content-length", "6")],
+            [("content-length", "+5"), ("x", "y")],
+            [("content-length", ""), ("x", "y")],
+            [("transfer-encoding", "gzip, chunked"), ("x", "y")],
+            [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+        ] {
+            assert!(checked(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn cookie_crumbs_are_put_together() {
         let mut map = headers(&[("cookie", "a=1"), ("cookie", "c=2")]);
         join_cookies(&mut map);
@@ -233,6 +312,7 @@ mod tests {
         };
         assert!(with(&["a"]) && with(&["a:80"]) && with(&["[::1]:80"]) && with(&[""]));
         assert!(!with(&[]) && !with(&["a", "a"]) && !with(&["a b"]) && !with(&["u@a"]) && !with(&["a/b"]));
+        assert!(!with(&["a:http"]) && !with(&["a:99999"]) && !with(&["a, b"]) && !with(&["[::1"]) && !with(&["a:1:2"]));
     }
 
     #[test]

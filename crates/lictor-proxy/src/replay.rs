@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -16,6 +17,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+
+use crate::attempt::find;
+use crate::headers::strip_trailers;
 
 /// The client's body, as the attempts of one request share it.
 #[derive(Clone, Debug)]
@@ -40,7 +44,7 @@ struct Source {
     is_whole: bool,
     trailers: Option<HeaderMap>,
     is_ended: bool,
-    has_failed: bool,
+    fault: Option<Fault>,
     /// Only the newest attempt may read; an abandoned one that is still polled gets an error.
     attempt: u32,
     size: SizeHint,
@@ -62,7 +66,7 @@ impl Replay {
             is_whole: true,
             trailers: None,
             is_ended: false,
-            has_failed: false,
+            fault: None,
             attempt: 0,
             size,
             progress: now,
@@ -88,7 +92,7 @@ impl Replay {
     pub(crate) fn is_replayable(&self) -> bool {
         self.0.as_ref().is_none_or(|source| {
             let source = source.borrow();
-            source.is_whole && !source.has_failed
+            source.is_whole && source.fault.is_none()
         })
     }
 
@@ -97,9 +101,29 @@ impl Replay {
         self.0.as_ref().map(|source| source.borrow().progress)
     }
 
-    /// Whether the client broke its own body off.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.0.as_ref().is_some_and(|source| source.borrow().has_failed)
+    /// Why the client's body has no end, if that is so.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.0.as_ref()?.borrow().fault
+    }
+}
+
+/// What is wrong with a client's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The client went away.
+    Gone,
+    /// Its chunks or trailers are none.
+    Malformed,
+}
+
+impl Fault {
+    /// hyper tells both as errors of the body; those of its decoder are about the input.
+    fn of(error: &hyper::Error) -> Self {
+        let kind = find::<io::Error>(error).map(io::Error::kind);
+        match kind {
+            Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Self::Malformed,
+            _ => Self::Gone,
+        }
     }
 }
 
@@ -140,7 +164,10 @@ impl Body for RequestBody {
         let frame = ready!(Pin::new(&mut source.incoming).poll_frame(context));
         source.progress = Instant::now();
         Poll::Ready(match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    strip_trailers(trailers);
+                }
                 if let Some(data) = frame.data_ref() {
                     source.keep(data);
                     self.position += 1;
@@ -152,9 +179,9 @@ impl Body for RequestBody {
                 }
                 Some(Ok(frame))
             }
-            Some(Err(_)) => {
-                source.has_failed = true;
-                Some(Err(BodyFailed("the client broke its request body off")))
+            Some(Err(error)) => {
+                source.fault = Some(Fault::of(&error));
+                Some(Err(BodyFailed("the client's request body has no end")))
             }
             None => {
                 source.is_ended = true;

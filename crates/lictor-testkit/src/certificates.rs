@@ -60,8 +60,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, names.first().map_or("nobody", String::as_str));
         let key = KeyPair::generate().expect("ring makes keys");
         let certificate = params.signed_by(&key, &self.issuer).expect("the parameters are complete");
-        let pair =
-            Pair { cert: self.folder.join(format!("{file}.pem")), key: self.folder.join(format!("{file}.key")) };
+        let pair = Pair { cert: self.folder.join(format!("{file}.pem")), key: self.folder.join(format!("{file}.key")) };
         replace(&pair.key, &key.serialize_pem());
         replace(&pair.cert, &certificate.pem());
         pair
