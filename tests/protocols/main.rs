@@ -2,8 +2,28 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
+mod caching;
+mod hedging;
 mod http1_requests;
 mod http1_responses;
 mod http2_frames;
+mod sockets;
+mod streams;
+mod tcp;
+mod tls;
+mod tunnels;
+mod upgrades;
+
+use lictor_testkit::Sidecar;
 
 const LICTOR: &str = env!("CARGO_BIN_EXE_lictor");
+
+/// A caller with one upstream, `users`, whose endpoints are at these ports.
+fn caller(ports: &[u16], more: &str) -> Sidecar {
+    let endpoints: Vec<String> = ports.iter().map(|port| format!("'127.0.0.1:{port}'")).collect();
+    let yaml = format!(
+        "registration: off\nservice: orders\nupstreams:\n  users: {{listen: 0, static: [{}]{more}}}\n",
+        endpoints.join(", ")
+    );
+    Sidecar::serve(LICTOR, &yaml).up()
+}

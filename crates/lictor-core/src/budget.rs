@@ -33,8 +33,10 @@ struct Bucket {
 impl RetryBudget {
     /// A budget for one of `workers`: requests are counted where they are, only the floor has to be shared.
     pub fn new(policy: BudgetPolicy, workers: usize, now: Instant) -> Self {
+        let floor = policy.min_per_second * policy.window.as_secs_f64() / workers.max(1) as f64;
         Self {
-            floor: policy.min_per_second * policy.window.as_secs_f64() / workers.max(1) as f64,
+            // A share of less than one retry would be none at all.
+            floor: if floor > 0.0 { floor.max(1.0) } else { 0.0 },
             policy,
             epoch: now,
             current: Cell::new(0),

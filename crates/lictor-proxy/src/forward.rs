@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{COOKIE, HOST, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use lictor_core::balance::hash_bytes;
 use lictor_core::breaker::Verdict;
@@ -64,7 +64,8 @@ pub(crate) async fn forward(connection: Rc<Connection>, mut request: Request<Inc
         Err(failure) => Err((failure, false)),
     };
     match (answered, asking.stale) {
-        (Ok((_, sent)), Some(stale)) if sent.response.status().is_server_error() => {
+        (Ok((mut call, sent)), Some(stale)) if sent.response.status().is_server_error() => {
+            call.judge_status(sent.response.status());
             sent.discard();
             respond::kept(record, &stale, "stale")
         }
@@ -236,12 +237,10 @@ impl Call {
             return Response::from_parts(head, ResponseBody::empty());
         }
         record.answered(status);
-        let mut probe = self.probe.take();
         if self.is_grpc {
             record.grpc_status = grpc_status(&head.headers);
-        } else if let Some(probe) = probe.take() {
-            let is_failure = counts_against(self.policy(), Outcome::Status(status.as_u16()));
-            probe.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success });
+        } else {
+            self.judge_status(status);
         }
         let timeouts = &self.policy().timeouts;
         let silence = if headers::is_stream(&head.headers) {
@@ -252,7 +251,7 @@ impl Call {
         let patience = Patience::new(silence, self.deadline, Instant::now());
         let keeping = Keeping::begin(ticket, status, &head.headers);
         let exchange = exchange.holding(self.running);
-        Response::from_parts(head, ResponseBody::stream(body, exchange, record, probe, patience, keeping))
+        Response::from_parts(head, ResponseBody::stream(body, exchange, record, self.probe, patience, keeping))
     }
 
     /// How this request is called.
@@ -352,6 +351,14 @@ impl Call {
         }
         if let Some(probe) = self.probe.take() {
             probe.failed(failure.reason);
+        }
+    }
+
+    /// The breaker's verdict on an answer with this status.
+    fn judge_status(&mut self, status: StatusCode) {
+        if let Some(probe) = self.probe.take() {
+            let is_failure = counts_against(self.policy(), Outcome::Status(status.as_u16()));
+            probe.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success });
         }
     }
 

@@ -305,9 +305,9 @@ mod tests {
     fn a_request_names_one_host() {
         let with = |hosts: &[&'static str]| {
             let mut request = Request::get("/").body(()).unwrap();
-            hosts.iter().for_each(|host| {
+            for host in hosts {
                 request.headers_mut().append(HOST, HeaderValue::from_static(host));
-            });
+            }
             check(&request).is_ok()
         };
         assert!(with(&["a"]) && with(&["a:80"]) && with(&["[::1]:80"]) && with(&[""]));

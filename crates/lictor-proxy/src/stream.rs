@@ -34,7 +34,7 @@ pub(crate) enum Stream {
     /// We are the client.
     Dialled(Box<client::TlsStream<Socket>>),
     /// Bytes that were read ahead come first.
-    Peeked(Bytes, Box<Stream>),
+    Peeked(Bytes, Box<Self>),
 }
 
 impl Socket {

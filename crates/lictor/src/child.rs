@@ -176,23 +176,29 @@ mod tests {
         let env = Environment { vars, hostname: "host".to_owned() };
         let file = lictor_config::Text { name: "test.yaml".to_owned(), text: yaml.to_owned() };
         let config = lictor_config::load(Some(&file), &env, &[]).unwrap().config;
+        let bound = |kind, address: &str, is_tls| Bound { kind, address: address.parse().unwrap(), is_tls };
+        let upstream = |name: &str| ListenerKind::Upstream(name.into());
         let bound = [
-            Bound { kind: ListenerKind::Upstream("user-service".into()), address: "127.0.0.1:3001".parse().unwrap() },
-            Bound { kind: ListenerKind::Upstream("pay.v2".into()), address: "0.0.0.0:3002".parse().unwrap() },
-            Bound { kind: ListenerKind::Forward, address: "127.0.0.1:15001".parse().unwrap() },
+            bound(upstream("user-service"), "127.0.0.1:3001", false),
+            bound(upstream("pay.v2"), "0.0.0.0:3002", true),
+            bound(upstream("db"), "127.0.0.1:3306", false),
+            bound(upstream("carts"), "unix:/run/carts.sock", false),
+            bound(ListenerKind::Forward, "127.0.0.1:15001", false),
         ];
         variables(&config, &bound, "0.0.0.0:9901".parse().unwrap(), &env).into_iter().collect()
     }
 
-    const YAML: &str =
-        "registration: off\nservice: orders\nupstreams:\n  user-service: {listen: 3001, static: ['a:1']}\n";
+    const YAML: &str = "registration: off\nservice: orders\nupstreams:\n  user-service: {listen: 3001, static: ['a:1']}\n  db: {protocol: tcp}\n";
 
     #[test]
     fn the_application_is_told_where_its_upstreams_are() {
         let told = told(YAML, &[]);
         assert_eq!(told["USER_SERVICE_URL"], "http://127.0.0.1:3001");
         assert_eq!((told["USER_SERVICE_HOST"].as_str(), told["USER_SERVICE_PORT"].as_str()), ("127.0.0.1", "3001"));
-        assert_eq!(told["PAY_V2_URL"], "http://127.0.0.1:3002");
+        assert_eq!(told["PAY_V2_URL"], "https://127.0.0.1:3002");
+        assert_eq!(told["DB_URL"], "tcp://127.0.0.1:3306");
+        assert_eq!(told["CARTS_SOCKET"], "/run/carts.sock");
+        assert!(!told.contains_key("CARTS_URL"));
         assert_eq!(
             (told["LICTOR_ADDR"].as_str(), told["OTEL_SERVICE_NAME"].as_str()),
             ("http://127.0.0.1:9901", "orders")

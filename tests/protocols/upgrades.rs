@@ -1,0 +1,180 @@
+//! Upgrades between HTTP/1.1 and HTTP/2 (RFC 8441), in all four combinations, and those that are refused.
+
+use std::io::{Read, Write};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use lictor_testkit::{RawServer, connect, read_head};
+
+use crate::caller;
+
+/// An HTTP/1.1 server that accepts upgrades to `websocket` and echoes.
+fn http1_echo() -> RawServer {
+    RawServer::start(|mut stream| {
+        let head = read_head(&mut stream).to_lowercase();
+        if !head.contains("\r\nupgrade: websocket\r\n") || !head.contains("\r\nsec-websocket-key: ") {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+            return;
+        }
+        let switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
+        stream.write_all(switch).unwrap();
+        let mut back = stream.try_clone().unwrap();
+        let _ = std::io::copy(&mut stream, &mut back);
+    })
+}
+
+/// An HTTP/2 server that accepts extended CONNECT and echoes.
+fn http2_echo() -> RawServer {
+    RawServer::start(|stream| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            stream.set_nonblocking(true).unwrap();
+            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+            let mut connection =
+                h2::server::Builder::new().enable_connect_protocol().handshake::<_, Bytes>(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let protocol = request.extensions().get::<h2::ext::Protocol>();
+                let is_wanted = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+                assert!(!request.headers().contains_key("sec-websocket-key"), "not in HTTP/2");
+                if !is_wanted {
+                    respond.send_response(http::Response::builder().status(400).body(()).unwrap(), true).unwrap();
+                    continue;
+                }
+                let head = http::Response::builder().header("sec-websocket-protocol", "chat").body(()).unwrap();
+                let mut sender = respond.send_response(head, false).unwrap();
+                tokio::spawn(async move {
+                    let mut body = request.into_body();
+                    while let Some(Ok(data)) = body.data().await {
+                        body.flow_control().release_capacity(data.len()).unwrap();
+                        sender.send_data(data, false).unwrap();
+                    }
+                });
+            }
+        });
+    })
+}
+
+/// Upgrades by HTTP/1.1 and says hello.
+fn by_http1(address: &str) -> String {
+    let mut client = connect(address);
+    client
+        .write_all(
+            b"GET /chat HTTP/1.1\r\nHost: users\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        )
+        .unwrap();
+    let head = read_head(&mut client);
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    client.write_all(b"hello").unwrap();
+    let mut back = [0; 5];
+    client.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"hello");
+    head.to_lowercase()
+}
+
+/// Upgrades by extended CONNECT and says hello.
+fn by_http2(address: &str) -> http::HeaderMap {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut sender = sender.ready().await.unwrap();
+        while !sender.is_extended_connect_protocol_enabled() {
+            tokio::task::yield_now().await; // until the server's SETTINGS are there
+        }
+        let mut request = Request::builder()
+            .method(Method::CONNECT)
+            .uri("http://users/chat")
+            .header("sec-websocket-version", "13")
+            .body(())
+            .unwrap();
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        let (response, mut bytes) = sender.send_request(request, false).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        bytes.send_data(Bytes::from_static(b"hello"), false).unwrap();
+        let (head, mut body) = response.into_parts();
+        assert_eq!(body.data().await.unwrap().unwrap(), "hello");
+        head.headers
+    })
+}
+
+#[test]
+fn http1_to_http1() {
+    let echo = http1_echo();
+    let lictor = caller(&[echo.port()], "");
+    let head = by_http1(&lictor.address("users"));
+    assert!(
+        head.contains("sec-websocket-accept: x\r\n") && head.contains("sec-websocket-protocol: chat\r\n"),
+        "{head}"
+    );
+}
+
+#[test]
+fn http1_to_http2() {
+    let echo = http2_echo();
+    let lictor = caller(&[echo.port()], ", protocol: h2c");
+    let head = by_http1(&lictor.address("users"));
+    // RFC 6455, section 1.3.
+    assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
+    assert!(head.contains("upgrade: websocket\r\n") && head.contains("sec-websocket-protocol: chat\r\n"), "{head}");
+}
+
+#[test]
+fn http2_to_http1() {
+    let echo = http1_echo();
+    let lictor = caller(&[echo.port()], "");
+    let headers = by_http2(&lictor.address("users"));
+    assert_eq!(headers["sec-websocket-protocol"], "chat");
+    assert!(!headers.contains_key("sec-websocket-accept") && !headers.contains_key("upgrade"), "{headers:?}");
+}
+
+#[test]
+fn http2_to_http2() {
+    let echo = http2_echo();
+    let lictor = caller(&[echo.port()], ", protocol: h2c");
+    assert_eq!(by_http2(&lictor.address("users"))["sec-websocket-protocol"], "chat");
+}
+
+#[test]
+fn an_upgrade_to_h2c_is_an_ordinary_request() {
+    let server = RawServer::start(|mut stream| {
+        let head = read_head(&mut stream).to_lowercase();
+        let is_clean = !head.contains("upgrade") && !head.contains("http2-settings");
+        let status = if is_clean { "204 No Content" } else { "500 Oh" };
+        let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+    });
+    let lictor = caller(&[server.port()], ", retry: off");
+    let bytes = b"GET / HTTP/1.1\r\nHost: users\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n";
+    let answer = lictor_testkit::exchange(&lictor.address("users"), bytes).unwrap();
+    assert_eq!(answer.status, 204);
+}
+
+#[test]
+fn a_refused_upgrade_is_passed_on() {
+    let server = RawServer::answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+    let lictor = caller(&[server.port()], "");
+    let bytes = b"GET / HTTP/1.1\r\nHost: users\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut client = connect(&lictor.address("users"));
+    client.write_all(bytes).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 403"));
+}
+
+#[test]
+fn an_upgraded_connection_outlives_the_timeout_of_requests() {
+    let echo = http1_echo();
+    let lictor = caller(&[echo.port()], ", timeout: 200ms");
+    let mut client = connect(&lictor.address("users"));
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\n\r\n")
+        .unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 101"));
+    client.set_read_timeout(Some(std::time::Duration::from_millis(600))).unwrap();
+    let silent = client.read(&mut [0]).unwrap_err();
+    assert!(matches!(silent.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{silent}");
+    client.write_all(b"still here").unwrap();
+    let mut back = [0; 10];
+    client.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"still here");
+}
