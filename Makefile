@@ -1,9 +1,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test demo deny figures presubmit
+.PHONY: help check fmt test conformance demo deny figures presubmit
 
 help: ## Print the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 check: ## Formatting, lints, documentation
 	cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
@@ -13,6 +13,9 @@ fmt: ## Format the code
 
 test: ## All tests: unit, property, and integration against a real Consul
 	scripts/deps.sh && scripts/consul.sh && cargo test --workspace
+
+conformance: ## Foreign clients: gRPC, WebSocket, Redis, PostgreSQL, h2load, node, curl
+	scripts/conformance.sh
 
 demo: ## The shop on a real Consul, with things going wrong; KEEP=1 stays up
 	scripts/demo.sh

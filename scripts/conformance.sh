@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Foreign clients and servers through the real lictor: tests/conformance. Installs what it needs and this machine lacks.
+# LICTOR_BIN=FILE tests that binary instead of building one; LONG=1 adds the long tests; ONLY=WORD runs those whose
+# name has the word.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+missing=()
+have() { command -v "$1" >/dev/null 2>&1; }
+have redis-server || missing+=(redis-server)
+have postgres || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+have h2load || missing+=(nghttp2-client)
+have curl || missing+=(curl)
+have node || missing+=(nodejs)
+have openssl || missing+=(openssl)
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+if [ ${#missing[@]} -gt 0 ]; then
+  have apt-get || { echo "scripts/conformance.sh: please install ${missing[*]} (there is no apt-get here)" >&2; exit 1; }
+  run=()
+  if [ "$(id -u)" -ne 0 ]; then
+    have sudo || { echo "scripts/conformance.sh: please install ${missing[*]} as root" >&2; exit 1; }
+    run=(sudo)
+  fi
+  echo "scripts/conformance.sh: installing ${missing[*]}" >&2
+  "${run[@]}" apt-get -q update >&2
+  "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}" >&2
+fi
+
+pinned=tests/conformance/requirements.txt
+venv=$PWD/target/tools/venv
+if ! cmp -s "$pinned" "$venv/requirements.txt"; then
+  echo "scripts/conformance.sh: making $venv" >&2
+  python3 -m venv --clear "$venv"
+  "$venv/bin/pip" install -q --disable-pip-version-check -r "$pinned" >&2
+  cp "$pinned" "$venv/requirements.txt"
+fi
+
+if [ -z "${LICTOR_BIN:-}" ]; then
+  cargo build -q -p lictor
+  LICTOR_BIN=${CARGO_TARGET_DIR:-target}/debug/lictor
+fi
+LICTOR_BIN=$(realpath "$LICTOR_BIN")
+export LICTOR_BIN
+exec "$venv/bin/python" -B tests/conformance/run.py ${LONG:+--long} ${ONLY:+"$ONLY"}
