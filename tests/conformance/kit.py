@@ -214,7 +214,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         """Every method ends here."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._chunks() if "Transfer-Encoding" in self.headers else self._sized()
         status = int(self.path.split("/")[2]) if self.path.startswith("/status/") else 200
         seen = {"method": self.command, "path": self.path, "headers": self.headers.items(), "body": len(body)}
         text = b"" if status in (204, 304) else json.dumps(seen).encode()
@@ -225,6 +225,18 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(text)
+
+    def _sized(self):
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def _chunks(self):
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return body
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_GET
 
@@ -265,7 +277,7 @@ def closed_port():
 def run(*command, timeout=60, **options):
     """A program's standard output; its error text is in the exception when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)
-    assert done.returncode == 0, f"{command[0]}: exit code {done.returncode}: {done.stderr}{done.stdout[-2000:]}"
+    assert done.returncode == 0, f"{command[0]}: exit code {done.returncode}: {done.stderr[-2000:]}{done.stdout[-2000:]}"
     return done.stdout
 
 
