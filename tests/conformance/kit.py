@@ -97,7 +97,8 @@ class Lictor:
         return self
 
     def __exit__(self, *_):
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have refused its configuration
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def _collect(self):
@@ -183,6 +184,9 @@ class Raw:
                 connection = self.tls.wrap_socket(connection, server_side=True)
             with connection:
                 self.serve(connection)
+                if self.tls:
+                    connection.settimeout(1)
+                    connection.unwrap()
 
 
 def read_head(connection):
