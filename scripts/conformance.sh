@@ -7,17 +7,18 @@ cd "$(dirname "$0")/.."
 missing=()
 have() { command -v "$1" >/dev/null 2>&1; }
 have redis-server || missing+=(redis-server)
-have postgres || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 have h2load || missing+=(nghttp2-client)
 have curl || missing+=(curl)
 have node || missing+=(nodejs)
 have openssl || missing+=(openssl)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
-  have apt-get || { echo "scripts/conformance.sh: please install ${missing[*]} (there is no apt-get here)" >&2; exit 1; }
+  fail() { echo "scripts/conformance.sh: please install ${missing[*]} $*" >&2; exit 1; }
+  have apt-get || fail "(there is no apt-get here)"
   run=()
   if [ "$(id -u)" -ne 0 ]; then
-    have sudo || { echo "scripts/conformance.sh: please install ${missing[*]} as root" >&2; exit 1; }
+    have sudo || fail "as root"
     run=(sudo)
   fi
   echo "scripts/conformance.sh: installing ${missing[*]}" >&2

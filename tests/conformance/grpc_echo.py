@@ -19,6 +19,7 @@ class Server:
 
     def __init__(self):
         self.calls = 0
+        self.is_unavailable = False
         self.remaining = []
         self.entered, self.cancelled = threading.Event(), threading.Event()
         self.health = health.HealthServicer()
@@ -43,8 +44,10 @@ class Server:
         self.server.stop(None).wait()
 
     def Unary(self, request, context):
-        """The request again."""
+        """The request again, unless the server is to be unavailable."""
         self.calls += 1
+        if self.is_unavailable:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
         self.remaining.append(context.time_remaining())
         return request
 

@@ -281,7 +281,8 @@ def closed_port():
 def run(*command, timeout=60, **options):
     """A program's standard output; its error text is in the exception when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)
-    assert done.returncode == 0, f"{command[0]}: exit code {done.returncode}: {done.stderr[-2000:]}{done.stdout[-2000:]}"
+    told = done.stderr[-2000:] + done.stdout[-2000:]
+    assert done.returncode == 0, f"{command[0]}: exit code {done.returncode}: {told}"
     return done.stdout
 
 
@@ -317,7 +318,7 @@ def accepts(port):
 
 @functools.cache
 def certificates():
-    """A folder with ca, other-ca, server, second (same names, another key), wrong (another name), client: .pem, .key."""
+    """The .pem and .key of ca, other-ca, server, second (for the same names), wrong (another name), client."""
     place = folder("pki")
 
     def openssl(*arguments):

@@ -133,10 +133,10 @@ def test_cancellation_of_a_stream_reaches_the_server_within_a_second():
 
 def test_client_that_vanishes_is_a_cancellation():
     with pair() as (client, [server], _):
-        client.Wait.future(b"")
+        call = client.Wait.future(b"")
         assert server.entered.wait(5)
         client.channel.close()
-        assert server.cancelled.wait(1)
+        assert server.cancelled.wait(1) and call.done()
 
 
 def test_abort_within_a_stream_reaches_the_client():
@@ -310,6 +310,17 @@ def test_calls_go_on_when_a_server_is_killed():
             doomed.wait()
             load.more(300)
         assert set(load.codes) == {"OK"}, (load.codes, load.details)
+
+
+def test_unavailable_is_tried_elsewhere_when_that_is_safe_and_passed_on_when_not():
+    with pair(servers=2, routes=SAFE, balance="round_robin") as (client, servers, _):
+        servers[0].is_unavailable = True
+        assert [client.Unary(b"x", timeout=5) for _ in range(4)] == [b"x"] * 4
+        assert servers[0].calls and servers[1].calls == 4
+    with pair() as (client, [server], _):
+        server.is_unavailable = True
+        error = failure(lambda: client.Unary(b"x", timeout=5))
+        assert (error.code(), error.details(), server.calls) == (grpc.StatusCode.UNAVAILABLE, "not now", 1)
 
 
 def test_no_instance_is_unavailable_with_a_readable_message():

@@ -60,8 +60,9 @@ def test_curl_http_1_1_and_1_0_and_2():
             got = curl(option, "-w", "\n%{http_code} %{http_version}", f"{url}/users/1?q=%20a", "-H", "X-Mine: yes")
             text, told = got.rsplit("\n", 1)
             seen = json.loads(text)
-            assert seen["path"] == "/users/1?q=%20a" and ["X-Mine", "yes"] in seen["headers"] or version == "2", got
-            assert told.split()[0] == "200" and told.split()[1] in (version, "1.0", "1"), told
+            assert seen["path"] == "/users/1?q=%20a", seen
+            assert {name.lower(): value for name, value in seen["headers"]}["x-mine"] == "yes", seen
+            assert told == f"200 {version}", told
 
 
 def test_http_1_0_client_gets_a_body_it_can_end():
@@ -91,7 +92,8 @@ def test_head_204_and_304():
             assert " 204" in curl(option, "-i", f"{url}/status/204").splitlines()[0]
             head = curl(option, "-i", f"{url}/status/304")
             # RFC 9110, section 8.6: it may be missing, but is never another length than that of a 200.
-            assert " 304" in head.splitlines()[0] and re.findall(r"(?i)content-length: (\d+)", head) in ([], ["5"]), head
+            assert " 304" in head.splitlines()[0], head
+            assert re.findall(r"(?i)content-length: (\d+)", head) in ([], ["5"]), head
 
 
 def test_304_with_content_length_leaves_the_connection_usable():
@@ -166,7 +168,8 @@ def test_forward_proxy_with_connect():
         assert json.loads(curl("-p", "-x", proxy, "http://users/a?b=c"))["path"] == "/a?b=c"
         many = curl("-p", "-x", proxy, "http://users/1", "http://users/2")
         assert '"/1"' in many and '"/2"' in many, many
-        refused = subprocess.run(["curl", "-sS", "-p", "-x", proxy, "http://strangers/"], capture_output=True, text=True)
+        strangers = ["curl", "-sS", "-p", "-x", proxy, "http://strangers/"]
+        refused = subprocess.run(strangers, capture_output=True, text=True, timeout=20)
         assert refused.returncode == 56 and "CONNECT" in refused.stderr, refused
 
 
@@ -381,7 +384,6 @@ def swallow(connection, head):
 def test_memory_while_1_gib_goes_up_and_down():
     """Resident memory stays within 8 MiB of the start: a slow reader holds the sender back."""
     with before(swallow) as (lictor, url), lictor.connect("users") as client:
-        assert json.loads(lictor.admin("/stats")[1]) is not None
         start = lictor.memory()
         client.sendall(b"GET / HTTP/1.1\r\nHost: users\r\n\r\n")
         head, buffer, got = read_head(client), bytearray(MIB), 0
