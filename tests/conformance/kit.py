@@ -297,8 +297,11 @@ def daemon(*command, **options):
                                stderr=subprocess.STDOUT, **options)
 
     def end():
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown; a killed one leaves shared memory behind
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
     at_end(end)
     return process

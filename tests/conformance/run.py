@@ -46,8 +46,8 @@ def run(name, test):
     return problem is None
 
 
-def main(arguments):
-    """All of them; exit code 1 when one failed."""
+def run_all(arguments):
+    """All that were asked for; how many failed, or 1 when there were none."""
     words = [word for word in arguments if not word.startswith("--")]
     modules = sorted(path.stem for path in pathlib.Path(__file__).parent.glob("test_*.py"))
     modules += ["long"] if "--long" in arguments else []
@@ -61,11 +61,16 @@ def main(arguments):
                 if not run(full, test):
                     failed.append(full)
     print(f"{count - len(failed)} of {count} passed in {time.monotonic() - began:.0f}s")
-    print("\n".join(f"failed: {name}" for name in failed), end="\n" if failed else "")
-    sys.stdout.flush()
-    kit.clean()
-    os._exit(1 if failed or not count else 0)  # threads of a client that hangs keep nobody waiting
+    for full in failed:
+        print(f"failed: {full}")
+    return len(failed) if count else 1
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    code = 1
+    try:
+        code = min(run_all(sys.argv[1:]), 1)
+    finally:
+        kit.clean()
+        sys.stdout.flush()
+        os._exit(code)  # threads of a client that hangs keep nobody waiting

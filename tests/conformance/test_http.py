@@ -56,13 +56,14 @@ def read_chunked(connection):
 
 def test_curl_http_1_1_and_1_0_and_2():
     with echo() as (_, url):
-        for option, version in (("--http1.1", "1.1"), ("--http1.0", "1.1"), ("--http2-prior-knowledge", "2")):
+        # curl writes 1.0 as 1; a server may answer a 1.0 client with 1.1 (RFC 9110, section 2.5).
+        for option, versions in (("--http1.1", "1.1"), ("--http1.0", "1 1.1"), ("--http2-prior-knowledge", "2")):
             got = curl(option, "-w", "\n%{http_code} %{http_version}", f"{url}/users/1?q=%20a", "-H", "X-Mine: yes")
             text, told = got.rsplit("\n", 1)
             seen = json.loads(text)
             assert seen["path"] == "/users/1?q=%20a", seen
             assert {name.lower(): value for name, value in seen["headers"]}["x-mine"] == "yes", seen
-            assert told == f"200 {version}", told
+            assert told.split()[0] == "200" and told.split()[1] in versions.split(), told
 
 
 def test_http_1_0_client_gets_a_body_it_can_end():
