@@ -32,9 +32,7 @@ def run(name, test):
     try:
         test()
         problem = None
-    except OutOfTime:
-        problem = traceback.format_exc()
-    except Exception:
+    except (Exception, OutOfTime):
         problem = traceback.format_exc()
     signal.alarm(0)
     faulthandler.cancel_dump_traceback_later()
@@ -70,6 +68,8 @@ if __name__ == "__main__":
     code = 1
     try:
         code = min(run_all(sys.argv[1:]), 1)
+    except BaseException:
+        traceback.print_exc()
     finally:
         kit.clean()
         sys.stdout.flush()
