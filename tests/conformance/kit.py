@@ -157,9 +157,9 @@ class Raw:
         if path:
             self.listener = socket.socket(socket.AF_UNIX)
             self.listener.bind(str(path))
-            self.listener.listen(64)
+            self.listener.listen(512)
         else:
-            self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+            self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
             self.port = self.listener.getsockname()[1]
             self.address = f"127.0.0.1:{self.port}"
 

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use lictor_testkit::{RawServer, connect, eventually_is, read_head};
+use lictor_testkit::{Backend, RawServer, Sidecar, connect, eventually_is, read_head};
 
-use crate::caller;
+use crate::{LICTOR, caller};
 
 const MIB: u64 = 1 << 20;
 
@@ -151,4 +151,56 @@ fn an_answer_that_comes_before_the_request_is_whole_is_passed_on() {
     let mut client = connect(&lictor.address("users"));
     client.write_all(b"POST / HTTP/1.1\r\nHost: users\r\nContent-Length: 10000000\r\n\r\nsome").unwrap();
     assert!(read_head(&mut client).starts_with("HTTP/1.1 413"));
+}
+
+#[test]
+fn an_old_connection_is_ended_between_requests() {
+    let backend = Backend::start("a");
+    let yaml = format!(
+        "registration: off\nupstreams:\n  users: {{listen: {{address: 0, max_connection_age: 200ms}}, static: ['127.0.0.1:{}']}}\n",
+        backend.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let mut client = connect(&lictor.address("users"));
+    let began = std::time::Instant::now();
+    loop {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: users\r\n\r\n").unwrap();
+        let head = read_head(&mut client).to_lowercase();
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next()?.parse().ok());
+        client.read_exact(&mut vec![0; length.unwrap()]).unwrap();
+        if head.contains("connection: close") {
+            break;
+        }
+    }
+    assert!(began.elapsed() >= Duration::from_millis(180), "{:?}", began.elapsed());
+    assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+}
+
+#[test]
+fn http2_clients_are_told_to_go_and_lose_nothing() {
+    let backend = Backend::start("a");
+    let mut lictor = caller(&[backend.port()], "");
+    backend.delays(Duration::from_millis(300));
+    let address = lictor.address("users");
+    let asking = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+            let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let mut sender = sender.ready().await.unwrap();
+            let request = http::Request::get("http://users/").body(()).unwrap();
+            let (answer, _) = sender.send_request(request, true).unwrap();
+            let status = answer.await.unwrap().status();
+            drop(sender);
+            (status, connection.await.unwrap())
+        })
+    });
+    eventually_is("the request is at the backend", || backend.hits(), |hits| *hits == 1);
+    lictor.signal(rustix::process::Signal::TERM);
+    let (status, ended) = asking.join().unwrap();
+    assert_eq!(status, 200, "in flight when it was told to stop");
+    assert!(ended.is_ok(), "GOAWAY without an error: {ended:?}");
+    assert!(lictor.wait().success());
 }

@@ -1,6 +1,7 @@
 //! One accepted connection: TLS if the listener has it, then HTTP/1.1, HTTP/2 (told apart by its first bytes, RFC
 //! 9113, section 3.3) or plain bytes.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -8,6 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode, Version};
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -51,6 +55,8 @@ pub(crate) struct Connection {
     pub(crate) peer: Option<SocketAddr>,
     /// TLS was spoken to us.
     pub(crate) is_encrypted: bool,
+    /// The next answer of HTTP/1.1 is the last.
+    is_old: Cell<bool>,
 }
 
 /// Serves the connection until either side ends it, or, once `drain` is set, until its requests are done.
@@ -75,7 +81,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, service: Service, socket: Socket, 
         Protocol::Grpc | Protocol::H2c | Protocol::Http1 => (true, stream),
     };
     let is_encrypted = stream.is_encrypted();
-    let connection = Connection { worker, kind: service.kind, peer, is_encrypted };
+    let connection = Connection { worker, kind: service.kind, peer, is_encrypted, is_old: Cell::new(false) };
     if is_http {
         http(connection, stream, service.max_age, drain).await;
     } else {
@@ -123,20 +129,42 @@ fn looks_like_http(bytes: &[u8]) -> Option<bool> {
 async fn http(connection: Connection, stream: Stream, max_age: Option<Duration>, mut drain: watch::Receiver<bool>) {
     let builder = builder();
     let shared = Rc::new(connection);
-    let old = grow_old(max_age.map(|age| age.mul_f64(0.9 + 0.2 * shared.worker.chance())));
-    let service = service_fn(move |request| {
-        let shared = Rc::clone(&shared);
-        async move { Ok::<_, Infallible>(forward(shared, request).await) }
-    });
+    let is_http2 = Rc::new(Cell::new(false));
+    let age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * shared.worker.chance()));
+    let service = {
+        let (shared, is_http2) = (Rc::clone(&shared), Rc::clone(&is_http2));
+        service_fn(move |request: Request<Incoming>| {
+            let shared = Rc::clone(&shared);
+            is_http2.set(request.version() == Version::HTTP_2);
+            async move {
+                let is_http1 = request.version() != Version::HTTP_2;
+                let mut response = forward(Rc::clone(&shared), request).await;
+                if is_http1 && shared.is_old.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
+        })
+    };
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    tokio::select! {
-        biased;
-        _ = serving.as_mut() => return,
-        _ = drain.wait_for(|is_draining| *is_draining) => (),
-        () = old => (),
+    let mut aging = pin!(grow_old(age));
+    loop {
+        tokio::select! {
+            biased;
+            _ = serving.as_mut() => return, // a broken connection has told its requests already
+            _ = drain.wait_for(|is_draining| *is_draining) => break,
+            () = aging.as_mut() => {
+                if is_http2.get() {
+                    break;
+                }
+                // An idle HTTP/1.1 client could be sending just now: it is told with its next answer.
+                shared.is_old.set(true);
+                aging.set(grow_old(age));
+            }
+        }
     }
     serving.as_mut().graceful_shutdown();
-    let _ = serving.await; // a broken connection has told its requests already
+    let _ = serving.await;
 }
 
 async fn grow_old(age: Option<Duration>) {
