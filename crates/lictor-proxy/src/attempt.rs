@@ -6,9 +6,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
 use hyper::client::conn::TrySendError;
+use lictor_core::deadline::format_grpc_timeout;
 use lictor_core::health::{is_panic, may_eject};
 use lictor_core::policy::Policy;
 use lictor_core::{Address, Failure, Reason};
@@ -18,13 +20,16 @@ use tracing::warn;
 use crate::connect::Millis;
 use crate::forward::Call;
 use crate::headers::{
-    GRPC_TIMEOUT, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_REASON, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS, check_answer,
+    GRPC_TIMEOUT, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_REASON, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS,
 };
+use crate::http1::body::{AnswerBody, BodyError};
+use crate::http1::client::SendError;
+use crate::http1::write::{Framing, Outgoing};
 use crate::metrics::Outcome;
 use crate::permit::Running;
-use crate::pool::Lease;
+use crate::pool::{Lease, StreamGuard, Term};
 use crate::record::Record;
-use crate::replay::{Fault, RequestBody};
+use crate::replay::RequestBody;
 use crate::worker::{EndpointState, UpstreamState};
 
 /// A callee that said it is stopping is left alone for this long; by then Consul has told us too.
@@ -35,17 +40,24 @@ const DISCARD_MAX: u64 = 64 * 1024;
 /// A response head, and what ends with its body.
 #[derive(Debug)]
 pub(crate) struct Sent {
-    pub(crate) response: Response<Incoming>,
+    pub(crate) response: Response<AnswerBody>,
     pub(crate) exchange: Exchange,
 }
 
-/// A connection and an endpoint in use by one exchange.
+/// What one exchange holds of an endpoint.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    lease: Lease,
+    hold: Hold,
     endpoint: Busy,
     /// The request's place among the running ones.
     running: Option<Running>,
+}
+
+/// What a connection is given back with.
+#[derive(Debug)]
+enum Hold {
+    Http1(Term),
+    Http2 { _stream: StreamGuard },
 }
 
 impl Exchange {
@@ -55,10 +67,12 @@ impl Exchange {
         self
     }
 
-    /// The response was read to its end.
-    pub(crate) fn complete(self) {
-        if let Lease::Http1 { connection, .. } = self.lease {
-            self.endpoint.state.pool.give_back(connection);
+    /// The answer was read to its end.
+    pub(crate) fn complete(self, body: AnswerBody) {
+        if let (Hold::Http1(term), AnswerBody::Http1(body)) = (self.hold, body)
+            && let Some(connection) = body.into_connection()
+        {
+            self.endpoint.state.pool.give_back(connection, term);
         }
     }
 }
@@ -66,17 +80,16 @@ impl Exchange {
 impl Sent {
     /// Throws the answer away, but keeps the connection if that is cheap.
     pub(crate) fn discard(self) {
-        use http_body::Body;
         let Self { response, exchange } = self;
         let mut body = response.into_body();
         if body.is_end_stream() {
-            exchange.complete();
+            exchange.complete(body);
         } else if body.size_hint().upper().is_some_and(|size| size <= DISCARD_MAX) {
             spawn_local(async move {
                 use http_body_util::BodyExt;
                 let drained = async { while let Some(Ok(_)) = body.frame().await {} };
                 if tokio::time::timeout(Duration::from_secs(1), drained).await.is_ok() && body.is_end_stream() {
-                    exchange.complete();
+                    exchange.complete(body);
                 }
             });
         }
@@ -167,8 +180,8 @@ pub(crate) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
         busy.took(started.elapsed());
         call.took(started.elapsed());
     }
-    let (response, lease) = result?;
-    let sent = Sent { response, exchange: Exchange { lease, endpoint: busy, running: None } };
+    let (response, hold) = result?;
+    let sent = Sent { response, exchange: Exchange { hold, endpoint: busy, running: None } };
     obey(call, &state, sent)
 }
 
@@ -243,7 +256,7 @@ async fn exchange(
     state: &Rc<EndpointState>,
     number: usize,
     started: Instant,
-) -> Result<(Response<Incoming>, Lease), Failure> {
+) -> Result<(Response<AnswerBody>, Hold), Failure> {
     let mut fresh = false;
     loop {
         let lease = connection(call, state, fresh).await?;
@@ -291,25 +304,32 @@ async fn send(
     call: &Call,
     state: &EndpointState,
     number: usize,
-    mut lease: Lease,
+    lease: Lease,
     started: Instant,
-) -> Result<(Response<Incoming>, Lease), Failure> {
-    let request = request(call, state, number);
-    let sent = match &mut lease {
+) -> Result<(Response<AnswerBody>, Hold), Failure> {
+    let sent = match lease {
         Lease::Http1 { connection, .. } => {
-            let sending = connection.sender.try_send_request(request);
-            until_head(call, sending, started).await
+            let (connection, term) = connection.lend();
+            let body = call.body.body();
+            let framing = framing(call, &body);
+            let out = head(call, state, number, framing);
+            let sending = connection.send(out, framing, body, call.head.method == Method::HEAD);
+            let sent = until_head(call, sending, started).await;
+            sent.map(|sent| match sent {
+                Ok(response) => Ok((response.map(AnswerBody::Http1), Hold::Http1(term))),
+                Err(error) => Err(failed(call, state, error)),
+            })
         }
-        Lease::Http2 { sender, .. } => {
-            let sending = sender.try_send_request(request);
-            until_head(call, sending, started).await
+        Lease::Http2 { mut sender, stream, .. } => {
+            let sending = sender.try_send_request(request(call, state, number));
+            let sent = until_head(call, sending, started).await;
+            sent.map(|sent| match sent {
+                Ok(response) => Ok((response.map(AnswerBody::Http2), Hold::Http2 { _stream: stream })),
+                Err(error) => Err(http2_failed(call, state, error)),
+            })
         }
     };
-    match sent {
-        Ok(Ok(response)) => Ok((response, lease)),
-        Ok(Err(error)) => Err(failed(call, state, error)),
-        Err((reason, waited)) => Err(late(call, state, reason, waited)),
-    }
+    sent.unwrap_or_else(|(reason, waited)| Err(late(call, state, reason, waited)))
 }
 
 /// Waits for the head as long as policy and caller allow. While the client still sends its body the clock of the
@@ -327,35 +347,73 @@ async fn until_head<F: Future>(call: &Call, sending: F, started: Instant) -> Res
     }
 }
 
-/// The request as this endpoint gets it.
+/// How the request's body is written in HTTP/1.1.
+fn framing(call: &Call, body: &RequestBody) -> Framing {
+    let told = call.head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    match body.size_hint().exact() {
+        Some(0) if told.is_none() && !matches!(call.head.method, Method::POST | Method::PUT | Method::PATCH) => {
+            Framing::None
+        }
+        Some(length) => Framing::Length(length),
+        None => told.map_or(Framing::Chunked, Framing::Length),
+    }
+}
+
+/// The head as this endpoint gets it in HTTP/1.1.
+fn head(call: &Call, state: &EndpointState, number: usize, framing: Framing) -> Outgoing {
+    let mut out = Outgoing::new();
+    let target = call.head.uri.path_and_query().map_or("/", |target| target.as_str());
+    out.request_line(&call.head.method, target);
+    out.fields(&call.head.headers, &call.spelling);
+    if !call.is_inbound {
+        out.field(X_LICTOR_TO.as_str().as_bytes(), &state.to);
+        if number > 1 {
+            out.line(X_LICTOR_ATTEMPT.as_str().as_bytes(), attempt_of(call, number).as_bytes());
+        }
+    }
+    match call.remaining(Instant::now()) {
+        Some((left, _)) if call.is_grpc => {
+            out.line(GRPC_TIMEOUT.as_str().as_bytes(), format_grpc_timeout(left).as_bytes());
+        }
+        Some((left, _)) => out.number(&X_REQUEST_TIMEOUT_MS, left.as_millis() as u64),
+        None => (),
+    }
+    out.end_head(framing);
+    out
+}
+
+/// `2/3`
+fn attempt_of(call: &Call, number: usize) -> String {
+    format!("{number}/{}", call.max_attempts.max(number as u32))
+}
+
+/// The request as this endpoint gets it in HTTP/2.
 fn request(call: &Call, state: &EndpointState, number: usize) -> Request<RequestBody> {
     let mut head = call.head.clone();
-    if call.is_http2 {
-        let host = call.upstream.host.to_str().unwrap_or("localhost");
-        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        head.uri = Uri::builder()
-            .scheme(if call.upstream.upstream.tls.is_some() { "https" } else { "http" })
-            .authority(host)
-            .path_and_query(path)
-            .build()
-            .unwrap_or_else(|_| head.uri.clone());
-        head.version = Version::HTTP_2;
-        if let Some(upgrade) = &call.upgrade {
-            upgrade.to_connect(&mut head);
-        }
+    let host = call.upstream.host.to_str().unwrap_or("localhost");
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    head.uri = Uri::builder()
+        .scheme(if call.upstream.upstream.tls.is_some() { "https" } else { "http" })
+        .authority(host)
+        .path_and_query(path)
+        .build()
+        .unwrap_or_else(|_| head.uri.clone());
+    head.version = Version::HTTP_2;
+    if let Some(upgrade) = &call.upgrade {
+        upgrade.to_connect(&mut head);
     }
     let headers = &mut head.headers;
     if !call.is_inbound {
         headers.insert(X_LICTOR_TO, state.to.clone());
         if number > 1 {
-            let value = format!("{number}/{}", call.max_attempts.max(number as u32));
-            headers.insert(X_LICTOR_ATTEMPT, HeaderValue::try_from(value).expect("two numbers"));
+            let value = HeaderValue::try_from(attempt_of(call, number)).expect("two numbers");
+            headers.insert(X_LICTOR_ATTEMPT, value);
         }
     }
     if let Some((left, _)) = call.remaining(Instant::now()) {
         if call.is_grpc {
-            let value = lictor_core::deadline::format_grpc_timeout(left);
-            headers.insert(GRPC_TIMEOUT, HeaderValue::try_from(value).expect("digits and a letter"));
+            let value = HeaderValue::try_from(format_grpc_timeout(left)).expect("digits and a letter");
+            headers.insert(GRPC_TIMEOUT, value);
         } else {
             headers.insert(X_REQUEST_TIMEOUT_MS, HeaderValue::from(left.as_millis() as u64));
         }
@@ -363,22 +421,49 @@ fn request(call: &Call, state: &EndpointState, number: usize) -> Request<Request
     Request::from_parts(head, call.body.body())
 }
 
+/// Why the client's body has no end, if it is that.
+fn body_fault(call: &Call) -> Option<Failure> {
+    Some(match call.body.fault()? {
+        BodyError::Malformed(why) => {
+            Failure::new(Reason::BadRequest, format!("the request's body is not valid HTTP: {why}"))
+        }
+        BodyError::Cut | BodyError::Superseded => {
+            Failure::new(Reason::ClientGone, "the client broke its request body off")
+        }
+    })
+}
+
+/// Says why an HTTP/1.1 endpoint has not answered.
+fn failed(call: &Call, state: &EndpointState, error: SendError) -> Failure {
+    let address = &state.endpoint.address;
+    match error {
+        SendError::Unsent => {
+            let sentence = format!("{address} closed the connection before the request was sent");
+            Failure::new(Reason::ResetBeforeResponse, sentence).unprocessed()
+        }
+        SendError::Body => body_fault(call)
+            .unwrap_or_else(|| Failure::new(Reason::BadRequest, "the request's body is not as long as its head says")),
+        SendError::Malformed(why) => {
+            Failure::new(Reason::ProtocolError, format!("{address} answered with invalid HTTP: {why}"))
+        }
+        SendError::Closed => body_fault(call).unwrap_or_else(|| {
+            let sentence = format!("{address} closed the connection before it answered");
+            Failure::new(Reason::ResetBeforeResponse, sentence)
+        }),
+    }
+}
+
 /// Sorts hyper's errors.
-fn failed(call: &Call, state: &EndpointState, mut error: TrySendError<Request<RequestBody>>) -> Failure {
+fn http2_failed(call: &Call, state: &EndpointState, mut error: TrySendError<Request<RequestBody>>) -> Failure {
     let address = &state.endpoint.address;
     if error.take_message().is_some() {
         let sentence = format!("{address} closed the connection before the request was sent");
         return Failure::new(Reason::ResetBeforeResponse, sentence).unprocessed();
     }
+    if let Some(fault) = body_fault(call) {
+        return fault;
+    }
     let error = error.into_error();
-    match call.body.fault() {
-        Some(Fault::Gone) => return Failure::new(Reason::ClientGone, "the client broke its request body off"),
-        Some(Fault::Malformed) => return Failure::new(Reason::BadRequest, "the request's body is not valid HTTP"),
-        None => (),
-    }
-    if error.is_parse() {
-        return Failure::new(Reason::ProtocolError, format!("{address} answered with invalid HTTP: {error}"));
-    }
     if let Some(stream) = find::<h2::Error>(&error) {
         let refused = stream.reason() == Some(h2::Reason::REFUSED_STREAM)
             || (stream.is_go_away() && stream.reason() == Some(h2::Reason::NO_ERROR));
@@ -395,7 +480,7 @@ fn late(call: &Call, state: &EndpointState, reason: Reason, waited: Duration) ->
     Failure::new(reason, format!("no answer from {address} within {}", Millis(waited)))
 }
 
-pub(crate) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {
@@ -448,11 +533,7 @@ pub(crate) fn counts_against(policy: &Policy, outcome: Outcome) -> bool {
 }
 
 /// What a callee's sidecar tells about itself.
-fn obey(call: &Call, state: &EndpointState, mut sent: Sent) -> Result<Sent, Failure> {
-    if let Err(what) = check_answer(sent.response.headers_mut()) {
-        let sentence = format!("{} answered with invalid HTTP: {what}", state.endpoint.address);
-        return Err(Failure::new(Reason::ProtocolError, sentence));
-    }
+fn obey(call: &Call, state: &EndpointState, sent: Sent) -> Result<Sent, Failure> {
     let headers = sent.response.headers();
     if headers.contains_key(X_LICTOR_DRAINING) {
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);

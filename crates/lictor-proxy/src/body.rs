@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use lictor_core::Reason;
 use tokio::time::Sleep;
 
@@ -16,12 +15,18 @@ use crate::attempt::Exchange;
 use crate::cache::Keeping;
 use crate::connect::Millis;
 use crate::headers::{GRPC_STATUS, strip_trailers};
+use crate::http1::body::AnswerBody;
+use crate::http1::head::Spelling;
 use crate::permit::Probe;
 use crate::record::Record;
 
 /// A body for the client.
 #[derive(Debug)]
-pub(crate) struct ResponseBody(Kind);
+pub(crate) struct ResponseBody {
+    kind: Kind,
+    /// How the upstream wrote the head.
+    spelling: Spelling,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -33,7 +38,7 @@ enum Kind {
 /// An upstream's body, and everything that ends with it.
 #[derive(Debug)]
 struct Stream {
-    incoming: Incoming,
+    incoming: Option<AnswerBody>,
     /// The connection and the endpoint's load; given back at the end, dropped (and closed) otherwise.
     exchange: Option<Exchange>,
     record: Option<Record>,
@@ -86,29 +91,43 @@ impl Patience {
 impl ResponseBody {
     /// lictor's own.
     pub(crate) fn whole(bytes: Bytes) -> Self {
-        Self(Kind::Whole(bytes))
+        Self { kind: Kind::Whole(bytes), spelling: Spelling::default() }
     }
 
     /// None.
     pub(crate) fn empty() -> Self {
-        Self(Kind::Over)
+        Self { kind: Kind::Over, spelling: Spelling::default() }
+    }
+
+    /// How the head before it was written.
+    pub(crate) fn spelling(&self) -> &Spelling {
+        &self.spelling
     }
 
     /// The upstream's.
     pub(crate) fn stream(
-        incoming: Incoming,
+        mut incoming: AnswerBody,
         exchange: Exchange,
         record: Record,
         probe: Option<Probe>,
         patience: Patience,
         keeping: Option<Keeping>,
     ) -> Self {
-        let mut stream = Stream { incoming, exchange: Some(exchange), record: Some(record), probe, patience, keeping };
-        if stream.incoming.is_end_stream() {
+        let spelling = incoming.spelling();
+        let is_over = incoming.is_end_stream();
+        let mut stream = Stream {
+            incoming: Some(incoming),
+            exchange: Some(exchange),
+            record: Some(record),
+            probe,
+            patience,
+            keeping,
+        };
+        if is_over {
             stream.close();
-            return Self(Kind::Over);
+            return Self { kind: Kind::Over, spelling };
         }
-        Self(Kind::Stream(Box::new(stream)))
+        Self { kind: Kind::Stream(Box::new(stream)), spelling }
     }
 }
 
@@ -117,8 +136,8 @@ impl Stream {
         if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
             probe.grpc(record.grpc_status);
         }
-        if let Some(exchange) = self.exchange.take() {
-            exchange.complete();
+        if let (Some(exchange), Some(incoming)) = (self.exchange.take(), self.incoming.take()) {
+            exchange.complete(incoming);
         }
         if let Some(keeping) = self.keeping.take() {
             keeping.finish();
@@ -132,6 +151,7 @@ impl Stream {
         if let Some(probe) = self.probe.take() {
             probe.failed(reason);
         }
+        self.incoming = None;
         self.exchange = None;
         self.keeping = None;
         if let Some(mut record) = self.record.take() {
@@ -167,20 +187,22 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let stream = match &mut self.0 {
+        let this = &mut *self;
+        let stream = match &mut this.kind {
             Kind::Over => return Poll::Ready(None),
             Kind::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
-                self.0 = Kind::Over;
+                this.kind = Kind::Over;
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Kind::Stream(stream) => stream,
         };
-        let Poll::Ready(frame) = Pin::new(&mut stream.incoming).poll_frame(context) else {
+        let Some(incoming) = &mut stream.incoming else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) else {
             let reason = ready!(stream.patience.poll(context));
             let waited = stream.patience.silence.unwrap_or_default();
             stream.fail(reason);
-            self.0 = Kind::Over;
+            this.kind = Kind::Over;
             let sentence = match reason {
                 Reason::Timeout => format!("the response body was silent for {}", Millis(waited)),
                 _ => "the caller's deadline passed within the response body".to_owned(),
@@ -194,38 +216,38 @@ impl Body for ResponseBody {
                 }
                 stream.patience.last = Instant::now();
                 stream.saw(&frame);
-                if stream.incoming.is_end_stream() {
+                if stream.incoming.as_ref().is_some_and(AnswerBody::is_end_stream) {
                     stream.close();
-                    self.0 = Kind::Over;
+                    this.kind = Kind::Over;
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
                 stream.fail(Reason::ResetMidResponse);
-                self.0 = Kind::Over;
+                this.kind = Kind::Over;
                 Poll::Ready(Some(Err(error.into())))
             }
             None => {
                 stream.close();
-                self.0 = Kind::Over;
+                this.kind = Kind::Over;
                 Poll::Ready(None)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Over => true,
             Kind::Whole(bytes) => bytes.is_empty(),
-            Kind::Stream(stream) => stream.incoming.is_end_stream(),
+            Kind::Stream(stream) => stream.incoming.as_ref().is_none_or(AnswerBody::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Over => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Stream(stream) => stream.incoming.size_hint(),
+            Kind::Stream(stream) => stream.incoming.as_ref().map_or(SizeHint::with_exact(0), AnswerBody::size_hint),
         }
     }
 }

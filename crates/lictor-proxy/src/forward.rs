@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use http::header::{COOKIE, HOST, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 use lictor_core::balance::hash_bytes;
 use lictor_core::breaker::Verdict;
 use lictor_core::deadline::callers_deadline;
@@ -23,10 +22,13 @@ use crate::attempt::{Sent, attempt, counts_against};
 use crate::body::{Patience, ResponseBody, grpc_status};
 use crate::cache::{self, Found, Keeping, Ticket};
 use crate::headers::{
-    self, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_FROM, X_LICTOR_NO_RETRY,
-    X_LICTOR_RETRY, X_LICTOR_TO, X_REQUEST_ID, X_SERVICE_AUTH, X_SPAN_ID, X_TRACE_ID,
+    self, GRPC_TIMEOUT, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_FROM,
+    X_LICTOR_NO_RETRY, X_LICTOR_RETRY, X_LICTOR_TO, X_REQUEST_ID, X_REQUEST_TIMEOUT_MS, X_SERVICE_AUTH, X_SPAN_ID,
+    X_TRACE_ID,
 };
 use crate::hedge::hedged;
+use crate::http1::body::RequestBody;
+use crate::http1::head::Spelling;
 use crate::inbound;
 use crate::metrics::Outcome;
 use crate::permit::{Probe, Running};
@@ -36,11 +38,11 @@ use crate::respond;
 use crate::serve::Connection;
 use crate::target::{self, Target};
 use crate::tunnel;
-use crate::upgrade::Upgrade;
+use crate::upgrade::{Switched, Upgrade};
 use crate::worker::{UpstreamState, View, Worker};
 
 /// Carries one request from the client to an upstream and back.
-pub(crate) async fn forward(connection: Rc<Connection>, mut request: Request<Incoming>) -> Response<ResponseBody> {
+pub(crate) async fn forward(connection: Rc<Connection>, mut request: Request<RequestBody>) -> Response<ResponseBody> {
     let worker = Rc::clone(&connection.worker);
     let view = worker.view();
     let upgrade = Upgrade::of(&mut request, || worker.random());
@@ -81,7 +83,7 @@ pub(crate) async fn forward(connection: Rc<Connection>, mut request: Request<Inc
 async fn find(
     connection: &Connection,
     view: &View,
-    request: &Request<Incoming>,
+    request: &Request<RequestBody>,
     record: &mut Record,
 ) -> Result<Target, Failure> {
     headers::check(request)?;
@@ -106,6 +108,8 @@ pub(crate) struct Call {
     /// The one endpoint that will do, if the client named it.
     pub(crate) only: Option<Address>,
     pub(crate) head: Parts,
+    /// How the client wrote it.
+    pub(crate) spelling: Spelling,
     pub(crate) body: Replay,
     pub(crate) upgrade: Option<Upgrade>,
     pub(crate) is_inbound: bool,
@@ -130,7 +134,7 @@ pub(crate) struct Call {
 async fn admit(
     connection: &Rc<Connection>,
     target: &Target,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     upgrade: Option<Upgrade>,
     record: &Record,
 ) -> Result<Call, Failure> {
@@ -155,13 +159,16 @@ async fn admit(
     let kept = if max_attempts > 1 { policy.retry.max_body } else { 0 };
     let hash = hash_of(policy, request.headers(), connection.peer);
     let is_http2 = upstream.upstream.protocol.is_http2(request.version() == Version::HTTP_2);
-    let (mut head, body) = request.into_parts();
-    prepare(connection, upstream, &mut head, record, upgrade.is_some(), is_http2)?;
+    let (mut head, mut body) = request.into_parts();
+    let spelling = body.spelling();
+    let is_timed = callers.is_some() || record.is_grpc || policy.timeouts.total.is_some();
+    prepare(connection, upstream, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
     Ok(Call {
         worker: Rc::clone(worker),
         upstream: Rc::clone(upstream),
         only: target.only.clone(),
         head,
+        spelling,
         body: Replay::new(body, kept, arrival),
         upgrade,
         is_inbound: connection.kind == ListenerKind::Inbound,
@@ -219,14 +226,13 @@ impl Call {
 
     /// Passes the answer on; the books close with its body. A good one is kept where there is a ticket for it.
     fn answer(mut self, sent: Sent, mut record: Record, ticket: Option<Ticket>) -> Response<ResponseBody> {
-        let Sent { mut response, exchange } = sent;
+        let Sent { response, exchange } = sent;
         let status = response.status();
         let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_granted(status, self.is_http2) == Ok(true));
-        let upstream = upgrade.is_some().then(|| hyper::upgrade::on(&mut response));
-        let (mut head, body) = response.into_parts();
-        head.version = Version::HTTP_11;
-        self.dress(&mut head.headers, &record, upgrade.is_some());
-        if let (Some(upgrade), Some(upstream)) = (upgrade, upstream) {
+        if let Some(upgrade) = upgrade {
+            let (mut head, upstream) = Switched::upstream(response);
+            head.version = Version::HTTP_11;
+            self.dress(&mut head.headers, &record, true);
             head.status = upgrade.grant(&mut head.headers, self.is_http2);
             record.answered(head.status);
             let idle = self.policy().timeouts.idle;
@@ -236,6 +242,9 @@ impl Call {
             tunnel::join(upgrade.client, upstream, idle, record, (exchange, self.running));
             return Response::from_parts(head, ResponseBody::empty());
         }
+        let (mut head, body) = response.into_parts();
+        head.version = Version::HTTP_11;
+        self.dress(&mut head.headers, &record, false);
         record.answered(status);
         if self.is_grpc {
             record.grpc_status = grpc_status(&head.headers);
@@ -417,6 +426,7 @@ fn prepare(
     record: &Record,
     is_upgrade: bool,
     is_http2: bool,
+    is_timed: bool,
 ) -> Result<(), Failure> {
     let worker = &connection.worker;
     let is_inbound = connection.kind == ListenerKind::Inbound;
@@ -445,9 +455,14 @@ fn prepare(
     } else {
         headers.insert(HOST, host);
     }
-    headers.remove(X_LICTOR_ATTEMPT);
-    headers.remove(X_LICTOR_RETRY);
-    headers.remove(X_LICTOR_TO);
+    // Each attempt says these anew.
+    for name in [X_LICTOR_ATTEMPT, X_LICTOR_RETRY, X_LICTOR_TO] {
+        headers.remove(name);
+    }
+    if is_timed {
+        headers.remove(X_REQUEST_TIMEOUT_MS);
+        headers.remove(GRPC_TIMEOUT);
+    }
     if is_inbound {
         headers.remove(X_SERVICE_AUTH);
     } else if let Some(from) = &worker.from {

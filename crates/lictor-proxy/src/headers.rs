@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    COOKIE, EXPECT, FORWARDED, HOST, LOCATION, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::Authority;
@@ -93,13 +94,13 @@ pub(crate) fn check_answer(headers: &mut HeaderMap) -> Result<(), &'static str> 
     if !headers.contains_key(CONTENT_LENGTH) {
         return Ok(());
     }
-    let mut lengths = tokens(headers, &CONTENT_LENGTH);
-    let first = lengths.next().filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()));
-    let length = first.and_then(|length| length.parse::<u64>().ok()).ok_or("an invalid Content-Length")?;
+    let mut lengths =
+        headers.get_all(CONTENT_LENGTH).into_iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    let length = lengths.next().and_then(length).ok_or("an invalid Content-Length")?;
     let mut is_single = true;
     for other in lengths {
         is_single = false;
-        if other.parse() != Ok(length) {
+        if self::length(other) != Some(length) {
             return Err("two lengths");
         }
     }
@@ -109,12 +110,43 @@ pub(crate) fn check_answer(headers: &mut HeaderMap) -> Result<(), &'static str> 
     Ok(())
 }
 
-/// Takes off what may not come after a body: what frames, routes or belongs to the connection (RFC 9110, section
-/// 6.5.1).
+/// Digits only, and not absurd.
+fn length(digits: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(digits.trim_ascii()).ok()?;
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|length| is_plain && *length <= i64::MAX as u64)
+}
+
+/// Takes off what may not come after a body: what frames, routes, authenticates, says what the content is, or belongs to
+/// the connection (RFC 9110, section 6.5.1).
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
-    for name in
-        [CONNECTION, CONTENT_LENGTH, HOST, KEEP_ALIVE, PROXY_CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE]
-    {
+    const FORBIDDEN: [HeaderName; 24] = [
+        AGE,
+        AUTHORIZATION,
+        CACHE_CONTROL,
+        CONNECTION,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        COOKIE,
+        EXPECT,
+        FORWARDED,
+        HOST,
+        KEEP_ALIVE,
+        LOCATION,
+        MAX_FORWARDS,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        PROXY_CONNECTION,
+        SET_COOKIE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        VIA,
+    ];
+    for name in FORBIDDEN {
         trailers.remove(name);
     }
 }

@@ -20,6 +20,7 @@ mod connect;
 mod forward;
 mod headers;
 mod hedge;
+mod http1;
 mod inbound;
 mod listen;
 mod metrics;

@@ -39,6 +39,7 @@ pub(crate) struct Metrics {
     tcp_duration: HistogramVec,
     tcp_bytes: IntCounterVec,
     handshakes_failed: IntCounter,
+    refused: IntCounterVec,
     pub(crate) spans_dropped: IntCounter,
     pub(crate) logs_dropped: IntCounter,
     compat: Option<Compat>,
@@ -153,6 +154,11 @@ impl Metrics {
                 "Bytes of connections that have ended: sent to the upstream, received from it.",
                 &["upstream", "direction"],
             ),
+            refused: counter(
+                "lictor_requests_refused_total",
+                "HTTP/1.1 requests whose head could not be read, by the status they were answered with.",
+                &["code"],
+            ),
             handshakes_failed: register(
                 registry,
                 IntCounter::new("lictor_tls_handshakes_failed_total", "Clients whose TLS handshake failed.")
@@ -200,6 +206,11 @@ impl Metrics {
     /// A request's time ran out.
     pub(crate) fn deadline_exceeded(&self, place: &'static str) {
         self.deadline_exceeded.with_label_values(&[place]).inc();
+    }
+
+    /// A request's head could not be read.
+    pub(crate) fn refused(&self, status: u16) {
+        self.refused.with_label_values(&[&status.to_string()]).inc();
     }
 
     /// A client's TLS handshake failed.

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lictor_core::limits::{ConnectionPermit, InFlight};
 use lictor_core::policy::{Policy, PoolPolicy};
@@ -21,13 +21,12 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 
 use crate::connect::Destination;
+use crate::http1::client;
 use crate::replay::RequestBody;
 use crate::serve::LocalExecutor;
 use crate::stream::Stream;
 use crate::tls::Alpn;
 
-/// The most that is read ahead of an answer: its head must fit. hyper's own is 400 KiB.
-const READ_AHEAD: usize = 128 << 10;
 /// The most of a request's body that is kept for one stream of an endpoint that does not read.
 const SEND_AHEAD: usize = 64 << 10;
 
@@ -45,9 +44,10 @@ pub(crate) struct Pool {
 /// An HTTP/1.1 connection: one request at a time.
 #[derive(Debug)]
 pub(crate) struct Exclusive {
-    pub(crate) sender: http1::SendRequest<RequestBody>,
+    connection: client::Connection,
     born: Instant,
     used: Instant,
+    open: Open,
 }
 
 /// An HTTP/2 connection: many requests at a time.
@@ -58,13 +58,20 @@ struct Shared {
     born: Instant,
 }
 
+/// What is known of a connection while it is lent out.
+#[derive(Debug)]
+pub(crate) struct Term {
+    born: Instant,
+    open: Open,
+}
+
 /// A connection for one request.
 #[derive(Debug)]
 pub(crate) enum Lease {
     /// To be given back with [`Pool::give_back`] when its response was read whole; dropped otherwise.
     Http1 { connection: Exclusive, is_reused: bool },
     /// The guard counts the stream.
-    Http2 { sender: http2::SendRequest<RequestBody>, _stream: StreamGuard, is_reused: bool },
+    Http2 { sender: http2::SendRequest<RequestBody>, stream: StreamGuard, is_reused: bool },
 }
 
 /// Counts one stream of an HTTP/2 connection for as long as it lives.
@@ -95,18 +102,9 @@ impl Pool {
         }
         let open = self.room(policy, limits)?;
         let stream = self.destination.connect(Some(Alpn::Http1), policy.timeouts.connect).await?;
-        let (sender, connection) = http1::Builder::new()
-            .preserve_header_case(true)
-            .max_buf_size(READ_AHEAD)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| self.broken(&error))?;
-        spawn_local(async move {
-            let _open = open; // until the connection ends
-            let _ = connection.with_upgrades().await; // its error reaches the request on it
-        });
         let now = Instant::now();
-        Ok(Lease::Http1 { connection: Exclusive { sender, born: now, used: now }, is_reused: false })
+        let connection = Exclusive { connection: client::Connection::new(stream), born: now, used: now, open };
+        Ok(Lease::Http1 { connection, is_reused: false })
     }
 
     /// A stream on an HTTP/2 connection that has room, or on a new one.
@@ -136,7 +134,7 @@ impl Pool {
         });
         let shared = Rc::new(Shared { sender, streams: Cell::new(1), born: Instant::now() });
         self.shared.borrow_mut().push(Rc::clone(&shared));
-        Ok(Lease::Http2 { sender: shared.sender.clone(), _stream: StreamGuard(shared), is_reused: false })
+        Ok(Lease::Http2 { sender: shared.sender.clone(), stream: StreamGuard(shared), is_reused: false })
     }
 
     /// A connection of its own, for bytes. The guard counts it for as long as it is open.
@@ -151,16 +149,14 @@ impl Pool {
     }
 
     /// Takes a connection back whose response was read to its end.
-    pub(crate) fn give_back(&self, mut connection: Exclusive) {
-        if !connection.sender.is_closed() {
-            connection.used = Instant::now();
-            self.idle.borrow_mut().push(connection);
-        }
+    pub(crate) fn give_back(&self, connection: client::Connection, term: Term) {
+        let Term { born, open } = term;
+        self.idle.borrow_mut().push(Exclusive { connection, born, used: Instant::now(), open });
     }
 
     /// Closes what has been idle, or is old, for too long.
     pub(crate) fn sweep(&self, policy: &PoolPolicy, now: Instant) {
-        self.idle.borrow_mut().retain(|idle| idle.is_usable(policy, now));
+        self.idle.borrow_mut().retain_mut(|idle| idle.is_usable(policy, now));
         self.shared.borrow_mut().retain(|shared| shared.is_usable(policy, now) || shared.streams.get() > 0);
     }
 
@@ -171,10 +167,12 @@ impl Pool {
 
     fn take_idle(&self, policy: &PoolPolicy, now: Instant) -> Option<Exclusive> {
         let mut idle = self.idle.borrow_mut();
-        // Not ready: hyper's task has not yet seen the end of the exchange before. It will have in a moment.
-        let is_ready = |connection: &Exclusive| connection.is_usable(policy, now) && connection.sender.is_ready();
-        let at = idle.iter().rposition(is_ready)?;
-        Some(idle.remove(at))
+        while let Some(mut connection) = idle.pop() {
+            if connection.is_usable(policy, now) {
+                return Some(connection);
+            }
+        }
+        None
     }
 
     fn share(&self, policy: &PoolPolicy, now: Instant) -> Option<Lease> {
@@ -184,7 +182,7 @@ impl Pool {
             .filter(|shared| shared.is_usable(policy, now) && shared.streams.get() < policy.max_streams)
             .min_by_key(|shared| shared.streams.get())?;
         least.streams.set(least.streams.get() + 1);
-        Some(Lease::Http2 { sender: least.sender.clone(), _stream: StreamGuard(Rc::clone(least)), is_reused: true })
+        Some(Lease::Http2 { sender: least.sender.clone(), stream: StreamGuard(Rc::clone(least)), is_reused: true })
     }
 
     fn room(&self, policy: &Policy, limits: &Arc<InFlight>) -> Result<Open, Failure> {
@@ -208,10 +206,15 @@ impl Pool {
 }
 
 impl Exclusive {
-    fn is_usable(&self, policy: &PoolPolicy, now: Instant) -> bool {
-        !self.sender.is_closed()
-            && now.saturating_duration_since(self.used) < policy.idle
+    /// The connection, for one exchange, and what it is given back with.
+    pub(crate) fn lend(self) -> (client::Connection, Term) {
+        (self.connection, Term { born: self.born, open: self.open })
+    }
+
+    fn is_usable(&mut self, policy: &PoolPolicy, now: Instant) -> bool {
+        now.saturating_duration_since(self.used) < policy.idle
             && now.saturating_duration_since(self.born) < policy.max_age
+            && !self.connection.is_stale()
     }
 }
 

@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -16,10 +15,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use crate::attempt::find;
 use crate::headers::strip_trailers;
+use crate::http1::body::{self, BodyError};
 
 /// The client's body, as the attempts of one request share it.
 #[derive(Clone, Debug)]
@@ -36,7 +34,7 @@ pub(crate) struct RequestBody {
 
 #[derive(Debug)]
 struct Source {
-    incoming: Incoming,
+    incoming: body::RequestBody,
     kept: Vec<Bytes>,
     kept_bytes: usize,
     max_bytes: usize,
@@ -44,7 +42,7 @@ struct Source {
     is_whole: bool,
     trailers: Option<HeaderMap>,
     is_ended: bool,
-    fault: Option<Fault>,
+    fault: Option<BodyError>,
     /// Only the newest attempt may read; an abandoned one that is still polled gets an error.
     attempt: u32,
     size: SizeHint,
@@ -53,7 +51,7 @@ struct Source {
 
 impl Replay {
     /// `max_bytes` is 0 for requests that are not sent again once a byte has passed.
-    pub(crate) fn new(incoming: Incoming, max_bytes: usize, now: Instant) -> Self {
+    pub(crate) fn new(incoming: body::RequestBody, max_bytes: usize, now: Instant) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }
@@ -102,28 +100,8 @@ impl Replay {
     }
 
     /// Why the client's body has no end, if that is so.
-    pub(crate) fn fault(&self) -> Option<Fault> {
+    pub(crate) fn fault(&self) -> Option<BodyError> {
         self.0.as_ref()?.borrow().fault
-    }
-}
-
-/// What is wrong with a client's body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The client went away.
-    Gone,
-    /// Its chunks or trailers are none.
-    Malformed,
-}
-
-impl Fault {
-    /// hyper tells both as errors of the body; those of its decoder are about the input.
-    fn of(error: &hyper::Error) -> Self {
-        let kind = find::<io::Error>(error).map(io::Error::kind);
-        match kind {
-            Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Self::Malformed,
-            _ => Self::Gone,
-        }
     }
 }
 
@@ -180,7 +158,7 @@ impl Body for RequestBody {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                source.fault = Some(Fault::of(&error));
+                source.fault = Some(error);
                 Some(Err(BodyFailed("the client's request body has no end")))
             }
             None => {

@@ -15,6 +15,8 @@ use crate::headers::{
     GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, X_LICTOR_ATTEMPTS, X_LICTOR_FALLBACK, X_LICTOR_NO_RETRY, X_LICTOR_REASON,
     X_REQUEST_ID,
 };
+use crate::http1::head::{Refused, Spelling};
+use crate::http1::write::{Framing, Outgoing};
 use crate::metrics::Outcome;
 use crate::record::Record;
 
@@ -44,6 +46,26 @@ pub(crate) fn failure(mut record: Record, failure: &Failure, is_budget_spent: bo
     record.answered(status);
     record.close();
     response
+}
+
+/// Answers a request whose head could not be read.
+pub(crate) fn refuse(out: &mut Outgoing, refused: &Refused) {
+    let text = serde_json::to_vec(&Problem {
+        status: "error",
+        message: refused.why,
+        reason: Reason::BadRequest.as_str(),
+        request_id: "",
+        timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+    })
+    .expect("strings serialise");
+    out.status_line(refused.status, &Spelling::default());
+    out.line(b"content-type", b"application/json");
+    out.line(b"proxy-status", b"lictor; error=http_request_error");
+    out.line(b"x-lictor-reason", Reason::BadRequest.as_str().as_bytes());
+    out.keep_alive(false);
+    let mut framing = Framing::Length(text.len() as u64);
+    out.end_head(framing);
+    out.data(&mut framing, Bytes::from(text)).expect("as long as was said");
 }
 
 /// Answers with what was kept, and closes the books.
@@ -142,6 +164,7 @@ struct Problem<'a> {
     status: &'static str,
     message: &'a str,
     reason: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     request_id: &'a str,
     timestamp: String,
 }

@@ -1,7 +1,6 @@
 //! One accepted connection: TLS if the listener has it, then HTTP/1.1, HTTP/2 (told apart by its first bytes, RFC
 //! 9113, section 3.3) or plain bytes.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -9,28 +8,29 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, StatusCode, Version};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use lictor_core::mesh::{ListenerKind, Protocol};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tracing::debug;
 
 use crate::forward::forward;
+use crate::http1;
+use crate::http1::body::RequestBody;
 use crate::stream::{Socket, Stream};
 use crate::tls;
 use crate::tunnel;
 use crate::worker::Worker;
 
-/// A client must have sent its whole head within this: slow heads cost memory (slowloris).
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most that is read ahead of a client's request: its head must fit. hyper's own is 400 KiB.
-const READ_AHEAD: usize = 128 << 10;
+/// RFC 9113, section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A client may take its time before it says anything: some connect before they have to.
+const FIRST_BYTES: Duration = Duration::from_secs(3600);
 /// The most of an answer that is kept for one stream of a client that does not read. hyper's own is 400 KiB.
 const SEND_AHEAD: usize = 64 << 10;
 /// `protocol: auto` waits no longer for bytes that tell: a server that speaks first must be let.
@@ -55,8 +55,6 @@ pub(crate) struct Connection {
     pub(crate) peer: Option<SocketAddr>,
     /// TLS was spoken to us.
     pub(crate) is_encrypted: bool,
-    /// The next answer of HTTP/1.1 is the last.
-    is_old: Cell<bool>,
 }
 
 /// Serves the connection until either side ends it, or, once `drain` is set, until its requests are done.
@@ -81,7 +79,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, service: Service, socket: Socket, 
         Protocol::Grpc | Protocol::H2c | Protocol::Http1 => (true, stream),
     };
     let is_encrypted = stream.is_encrypted();
-    let connection = Connection { worker, kind: service.kind, peer, is_encrypted, is_old: Cell::new(false) };
+    let connection = Connection { worker, kind: service.kind, peer, is_encrypted };
     if is_http {
         http(connection, stream, service.max_age, drain).await;
     } else {
@@ -105,8 +103,8 @@ async fn detect(stream: Stream) -> std::io::Result<(bool, Stream)> {
     if let Some(b"h2" | b"http/1.1") = stream.alpn() {
         return Ok((true, stream));
     }
-    let (ahead, stream) = stream.peek(|bytes| looks_like_http(bytes).is_some(), LINE_MAX, DETECTION).await?;
-    Ok((looks_like_http(&ahead) == Some(true), stream))
+    let (ahead, stream) = stream.read_ahead(|bytes| looks_like_http(bytes).is_some(), LINE_MAX, DETECTION).await?;
+    Ok((looks_like_http(&ahead) == Some(true), stream.after(ahead)))
 }
 
 /// Whether these are the first bytes of HTTP; `None` while more are needed to tell. A method alone is not enough:
@@ -126,42 +124,46 @@ fn looks_like_http(bytes: &[u8]) -> Option<bool> {
     is_whole.then(|| words.next_back().is_some_and(|version| version.starts_with(b"HTTP/")))
 }
 
+/// HTTP/1.1 or HTTP/2: told apart by what TLS agreed on, else by the first bytes.
 async fn http(connection: Connection, stream: Stream, max_age: Option<Duration>, mut drain: watch::Receiver<bool>) {
-    let builder = builder();
-    let shared = Rc::new(connection);
-    let is_http2 = Rc::new(Cell::new(false));
-    let age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * shared.worker.chance()));
-    let service = {
-        let (shared, is_http2) = (Rc::clone(&shared), Rc::clone(&is_http2));
-        service_fn(move |request: Request<Incoming>| {
-            let shared = Rc::clone(&shared);
-            is_http2.set(request.version() == Version::HTTP_2);
-            async move {
-                let is_http1 = request.version() != Version::HTTP_2;
-                let mut response = forward(Rc::clone(&shared), request).await;
-                if is_http1 && shared.is_old.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(response)
-            }
-        })
+    let connection = Rc::new(connection);
+    if stream.alpn() == Some(b"h2") {
+        return http2(connection, stream, max_age, drain).await;
+    }
+    let is_told = |bytes: &[u8]| bytes.len() >= PREFACE.len() || !PREFACE.starts_with(bytes);
+    let first = tokio::select! {
+        biased;
+        _ = drain.wait_for(|is_draining| *is_draining) => return,
+        first = stream.read_ahead(is_told, PREFACE.len(), FIRST_BYTES) => first,
     };
-    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    let mut aging = pin!(grow_old(age));
-    loop {
-        tokio::select! {
-            biased;
-            _ = serving.as_mut() => return, // a broken connection has told its requests already
-            _ = drain.wait_for(|is_draining| *is_draining) => break,
-            () = aging.as_mut() => {
-                if is_http2.get() {
-                    break;
-                }
-                // An idle HTTP/1.1 client could be sending just now: it is told with its next answer.
-                shared.is_old.set(true);
-                aging.set(grow_old(age));
-            }
-        }
+    let (ahead, stream) = match first {
+        Ok(read) => read,
+        Err(error) => return debug!(peer = ?connection.peer, %error, "a client left before it said anything"),
+    };
+    if ahead.starts_with(PREFACE) {
+        http2(connection, stream.after(ahead), max_age, drain).await;
+    } else if !ahead.is_empty() {
+        http1::server::serve(connection, stream, ahead, max_age, drain).await;
+    }
+}
+
+async fn http2(
+    connection: Rc<Connection>,
+    stream: Stream,
+    max_age: Option<Duration>,
+    mut drain: watch::Receiver<bool>,
+) {
+    let age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * connection.worker.chance()));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let connection = Rc::clone(&connection);
+        async move { Ok::<_, Infallible>(forward(connection, request.map(RequestBody::Http2)).await) }
+    });
+    let mut serving = pin!(builder().serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        biased;
+        _ = serving.as_mut() => return, // a broken connection has told its requests already
+        _ = drain.wait_for(|is_draining| *is_draining) => (),
+        () = grow_old(age) => (),
     }
     serving.as_mut().graceful_shutdown();
     let _ = serving.await;
@@ -174,17 +176,9 @@ async fn grow_old(age: Option<Duration>) {
     }
 }
 
-fn builder() -> auto::Builder<LocalExecutor> {
-    let mut builder = auto::Builder::new(LocalExecutor);
+fn builder() -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor);
     builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .preserve_header_case(true)
-        .max_buf_size(READ_AHEAD)
-        .half_close(false);
-    builder
-        .http2()
         .timer(TokioTimer::new())
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)

@@ -1,5 +1,6 @@
 //! A connection's bytes, whatever carries them: TCP or a Unix socket, with or without TLS.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -7,6 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
@@ -35,6 +38,8 @@ pub(crate) enum Stream {
     Dialled(Box<client::TlsStream<Socket>>),
     /// Bytes that were read ahead come first.
     Peeked(Bytes, Box<Self>),
+    /// What was an HTTP/2 stream before it was upgraded.
+    Upgraded(Box<TokioIo<Upgraded>>),
 }
 
 impl Socket {
@@ -70,22 +75,39 @@ impl Socket {
 }
 
 impl Stream {
-    /// Reads until the bytes are enough, there are `max` of them, the other side is done or `at_most` is over. They come
-    /// first again from the stream that is returned.
-    pub(crate) async fn peek(
+    /// Reads until the bytes are enough, there are `max` of them, the other side is done or `at_most` is over.
+    pub(crate) async fn read_ahead(
         mut self,
         is_enough: impl Fn(&[u8]) -> bool,
         max: usize,
         at_most: Duration,
-    ) -> io::Result<(Bytes, Self)> {
+    ) -> io::Result<(BytesMut, Self)> {
         let mut ahead = BytesMut::new();
         let reading = async {
-            while ahead.len() < max && !is_enough(&ahead) && self.read_buf(&mut ahead).await? > 0 {}
+            while ahead.len() < max && !is_enough(&ahead) {
+                poll_fn(|context| self.poll_readable(context)).await?; // without a buffer until there is something
+                if self.read_buf(&mut ahead).await? == 0 {
+                    break;
+                }
+            }
             io::Result::Ok(())
         };
         tokio::time::timeout(at_most, reading).await.unwrap_or(Ok(()))?; // late: what is there has to do
-        let ahead = ahead.freeze();
-        Ok((ahead.clone(), Self::Peeked(ahead, Box::new(self))))
+        Ok((ahead, self))
+    }
+
+    /// The same stream with these bytes before what it has.
+    pub(crate) fn after(self, ahead: BytesMut) -> Self {
+        if ahead.is_empty() { self } else { Self::Peeked(ahead.freeze(), Box::new(self)) }
+    }
+
+    /// Ready when there may be something to read. Only a socket can tell without a buffer.
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(Socket::Tcp(stream)) => stream.poll_read_ready(context),
+            Self::Plain(Socket::Unix(stream)) => stream.poll_read_ready(context),
+            _ => Poll::Ready(Ok(())),
+        }
     }
 
     /// What TLS agreed on, if anything (RFC 7301).
@@ -95,12 +117,13 @@ impl Stream {
             Self::Accepted(stream) => stream.get_ref().1.alpn_protocol(),
             Self::Dialled(stream) => stream.get_ref().1.alpn_protocol(),
             Self::Peeked(_, stream) => stream.alpn(),
+            Self::Upgraded(_) => None,
         }
     }
 
     pub(crate) fn is_encrypted(&self) -> bool {
         match self {
-            Self::Plain(_) => false,
+            Self::Plain(_) | Self::Upgraded(_) => false,
             Self::Accepted(_) | Self::Dialled(_) => true,
             Self::Peeked(_, stream) => stream.is_encrypted(),
         }
@@ -160,6 +183,7 @@ impl AsyncRead for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Accepted(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Dialled(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Upgraded(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
             Self::Peeked(ahead, stream) if ahead.is_empty() => Pin::new(stream.as_mut()).poll_read(context, buffer),
             Self::Peeked(ahead, _) => {
                 let count = ahead.len().min(buffer.remaining());
@@ -178,6 +202,7 @@ impl AsyncWrite for Stream {
             Self::Accepted(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Dialled(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Peeked(_, stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+            Self::Upgraded(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
         }
     }
 
@@ -191,6 +216,7 @@ impl AsyncWrite for Stream {
             Self::Accepted(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Dialled(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Peeked(_, stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
+            Self::Upgraded(stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
         }
     }
 
@@ -204,6 +230,7 @@ impl AsyncWrite for Stream {
             Self::Accepted(stream) => Pin::new(stream).poll_flush(context),
             Self::Dialled(stream) => Pin::new(stream).poll_flush(context),
             Self::Peeked(_, stream) => Pin::new(stream.as_mut()).poll_flush(context),
+            Self::Upgraded(stream) => Pin::new(stream.as_mut()).poll_flush(context),
         }
     }
 
@@ -213,6 +240,7 @@ impl AsyncWrite for Stream {
             Self::Accepted(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Dialled(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Peeked(_, stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
+            Self::Upgraded(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
         }
     }
 }

@@ -8,9 +8,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use lictor_core::balance::hash_bytes;
 use lictor_core::breaker::Verdict;
 use lictor_core::mesh::ListenerKind;
@@ -23,6 +20,7 @@ use tracing::debug;
 
 use crate::attempt::{Busy, pick, report};
 use crate::body::ResponseBody;
+use crate::http1::body::RequestBody;
 use crate::metrics::Outcome;
 use crate::permit::{Probe, Running};
 use crate::pool::Open;
@@ -32,6 +30,7 @@ use crate::serve::Connection;
 use crate::stream::Stream;
 use crate::target::{self, Target};
 use crate::tls::Alpn;
+use crate::upgrade::Switched;
 use crate::worker::{EndpointState, UpstreamState, Worker};
 
 /// Carries a connection to an upstream that speaks something else than HTTP.
@@ -66,7 +65,7 @@ pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
 /// client says through it, TLS for one, is between it and the endpoint.
 pub(crate) async fn connect(
     connection: &Connection,
-    mut request: Request<Incoming>,
+    mut request: Request<RequestBody>,
     mut record: Record,
 ) -> Response<ResponseBody> {
     let dialled = async {
@@ -84,12 +83,12 @@ pub(crate) async fn connect(
     record.attempted(&endpoint, Outcome::Connected, record.arrival().elapsed());
     record.answered(StatusCode::OK);
     let idle = lease.idle();
-    let client = hyper::upgrade::on(&mut request);
+    let client = Switched::client(&mut request);
     spawn_local(async move {
         let _lease = lease;
-        let Ok(client) = client.await else { return };
+        let Some(mut client) = client.stream().await else { return };
         let moved = Moved::default();
-        record.reason = relay(&mut TokioIo::new(client), &mut stream, idle, &moved).await;
+        record.reason = relay(&mut client, &mut stream, idle, &moved).await;
         record.bytes = moved.received.get();
         record.close();
     });
@@ -98,17 +97,17 @@ pub(crate) async fn connect(
 
 /// Joins the two sides of an upgraded exchange. `lease` is whatever has to live as long as the connection.
 pub(crate) fn join(
-    client: OnUpgrade,
-    upstream: OnUpgrade,
+    client: Switched,
+    upstream: Switched,
     idle: Duration,
     mut record: Record,
     lease: impl Sized + 'static,
 ) {
     spawn_local(async move {
         let _lease = lease;
-        let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
+        let (Some(mut client), Some(mut upstream)) = tokio::join!(client.stream(), upstream.stream()) else { return };
         let moved = Moved::default();
-        record.reason = relay(&mut TokioIo::new(client), &mut TokioIo::new(upstream), idle, &moved).await;
+        record.reason = relay(&mut client, &mut upstream, idle, &moved).await;
         record.bytes = moved.received.get();
         record.close();
     });

@@ -7,15 +7,18 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
-use http::request;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{request, response};
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use lictor_core::{Failure, Reason};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use tokio::sync::oneshot;
 
 use crate::headers::tokens;
+use crate::http1::body::{AnswerBody, RequestBody};
+use crate::stream::Stream;
 
 /// RFC 6455, section 1.3.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -24,15 +27,56 @@ const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 #[derive(Debug)]
 pub(crate) struct Upgrade {
     /// The client's bytes, once it has been told that the wish is granted.
-    pub(crate) client: OnUpgrade,
+    pub(crate) client: Switched,
     protocol: HeaderValue,
     key: Option<HeaderValue>,
     is_by_connect: bool,
 }
 
+/// Bytes to come, when a connection or stream is not HTTP's any more.
+#[derive(Debug)]
+pub(crate) enum Switched {
+    Http1(Option<oneshot::Receiver<Stream>>),
+    Http2(OnUpgrade),
+    /// They are here.
+    Now(Box<Stream>),
+}
+
+impl Switched {
+    /// Of a request's connection. Must be asked for before the request is answered.
+    pub(crate) fn client(request: &mut Request<RequestBody>) -> Self {
+        if let RequestBody::Http1(body) = request.body_mut() {
+            return Self::Http1(body.handover());
+        }
+        Self::Http2(hyper::upgrade::on(request))
+    }
+
+    /// Of an answer's connection.
+    pub(crate) fn upstream(response: Response<AnswerBody>) -> (response::Parts, Self) {
+        let (head, body) = response.into_parts();
+        match body {
+            AnswerBody::Http1(body) => (head, Self::Now(Box::new(body.into_stream()))),
+            AnswerBody::Http2(body) => {
+                let mut response = Response::from_parts(head, body);
+                let switched = Self::Http2(hyper::upgrade::on(&mut response));
+                (response.into_parts().0, switched)
+            }
+        }
+    }
+
+    /// The bytes; `None` when the other side has gone instead.
+    pub(crate) async fn stream(self) -> Option<Stream> {
+        match self {
+            Self::Http1(handover) => handover?.await.ok(),
+            Self::Http2(upgrade) => Some(Stream::Upgraded(Box::new(TokioIo::new(upgrade.await.ok()?)))),
+            Self::Now(stream) => Some(*stream),
+        }
+    }
+}
+
 impl Upgrade {
     /// The request's wish, if it has one; its head has HTTP/1.1's form then.
-    pub(crate) fn of(request: &mut Request<Incoming>, mut random: impl FnMut() -> u64) -> Option<Self> {
+    pub(crate) fn of(request: &mut Request<RequestBody>, mut random: impl FnMut() -> u64) -> Option<Self> {
         let connect = request.extensions_mut().remove::<Protocol>().filter(|_| *request.method() == Method::CONNECT);
         if let Some(protocol) = &connect {
             *request.method_mut() = Method::GET;
@@ -50,7 +94,7 @@ impl Upgrade {
             protocol: request.headers().get(UPGRADE)?.clone(),
             key: request.headers().get(SEC_WEBSOCKET_KEY).cloned(),
             is_by_connect: connect.is_some(),
-            client: hyper::upgrade::on(request),
+            client: Switched::client(request),
         })
     }
 

@@ -1,0 +1,398 @@
+//! Bodies as they come: by length, in chunks, or until the connection ends.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::client;
+use super::head::{self, Length, Spelling};
+use super::server;
+
+/// All chunk extensions of a body together are not longer.
+const EXTENSIONS_MAX: usize = 16 << 10;
+
+/// Takes a body apart.
+#[derive(Debug)]
+pub(crate) enum Decoder {
+    /// So many bytes are left.
+    Length(u64),
+    /// And bytes of chunk extensions so far: nobody reads them, so they may not be many.
+    Chunked(Chunked, usize),
+    UntilClose,
+    Done,
+}
+
+/// What comes next of a chunked body (RFC 9112, section 7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chunked {
+    Size,
+    Data(u64),
+    /// The line end after a chunk's data.
+    DataEnd,
+    Trailers,
+}
+
+/// Why a body has no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyError {
+    /// The connection ended within it.
+    Cut,
+    /// It is not what its head says.
+    Malformed(&'static str),
+    /// Another attempt sends it now, or nobody does any more.
+    Superseded,
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cut => f.write_str("the connection ended within the body"),
+            Self::Malformed(why) => write!(f, "the body is malformed: {why}"),
+            Self::Superseded => f.write_str("the body is not sent any more"),
+        }
+    }
+}
+
+impl Error for BodyError {}
+
+impl Decoder {
+    pub(crate) fn new(length: Length) -> Self {
+        match length {
+            Length::Exactly(0) => Self::Done,
+            Length::Exactly(length) => Self::Length(length),
+            Length::Chunked => Self::Chunked(Chunked::Size, 0),
+            Length::UntilClose => Self::UntilClose,
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// How much is left, as far as is known.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Done => SizeHint::with_exact(0),
+            Self::Length(left) => SizeHint::with_exact(*left),
+            Self::Chunked(..) | Self::UntilClose => SizeHint::default(),
+        }
+    }
+
+    /// The next part that is whole; `None` when more bytes are needed, or none are.
+    pub(crate) fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame<Bytes>>, BodyError> {
+        match self {
+            Self::Done => Ok(None),
+            Self::UntilClose => Ok(take(buffer, u64::MAX).map(Frame::data)),
+            Self::Length(left) => {
+                let Some(data) = take(buffer, *left) else { return Ok(None) };
+                *left -= data.len() as u64;
+                if *left == 0 {
+                    *self = Self::Done;
+                }
+                Ok(Some(Frame::data(data)))
+            }
+            Self::Chunked(chunked, extensions) => {
+                let frame = chunked.decode(buffer, extensions).map_err(BodyError::Malformed)?;
+                if let Some((_, true)) = frame {
+                    *self = Self::Done;
+                }
+                Ok(frame.and_then(|(frame, _)| frame))
+            }
+        }
+    }
+
+    /// The connection has ended: is the body whole?
+    pub(crate) fn end(&mut self) -> Result<(), BodyError> {
+        match self {
+            Self::Done => Ok(()),
+            Self::UntilClose => {
+                *self = Self::Done;
+                Ok(())
+            }
+            Self::Length(_) | Self::Chunked(..) => Err(BodyError::Cut),
+        }
+    }
+}
+
+/// Up to `at_most` bytes, if there are any.
+fn take(buffer: &mut BytesMut, at_most: u64) -> Option<Bytes> {
+    let count = buffer.len().min(usize::try_from(at_most).unwrap_or(usize::MAX));
+    (count > 0).then(|| buffer.split_to(count).freeze())
+}
+
+impl Chunked {
+    /// The next part, and whether it was the last.
+    fn decode(
+        &mut self,
+        buffer: &mut BytesMut,
+        extensions: &mut usize,
+    ) -> Result<Option<(Option<Frame<Bytes>>, bool)>, &'static str> {
+        loop {
+            match self {
+                Self::Size => {
+                    let Some(size) = size(buffer, extensions)? else { return Ok(None) };
+                    *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
+                }
+                Self::Data(left) => {
+                    let Some(data) = take(buffer, *left) else { return Ok(None) };
+                    *left -= data.len() as u64;
+                    if *left == 0 {
+                        *self = Self::DataEnd;
+                        // Usually it is there already, and the last chunk too: then the end is seen now.
+                        let _ = self.end_of_data(buffer)?;
+                    }
+                    return Ok(Some((Some(Frame::data(data)), false)));
+                }
+                Self::DataEnd => {
+                    if !self.end_of_data(buffer)? {
+                        return Ok(None);
+                    }
+                }
+                Self::Trailers => {
+                    let trailers = head::trailers(buffer)?;
+                    return Ok(trailers.map(|trailers| (some(trailers).map(Frame::trailers), true)));
+                }
+            }
+        }
+    }
+
+    fn end_of_data(&mut self, buffer: &mut BytesMut) -> Result<bool, &'static str> {
+        match buffer[..] {
+            [b'\r', b'\n', ..] => {
+                let _ = buffer.split_to(2);
+                *self = Self::Size;
+                Ok(true)
+            }
+            [] | [b'\r'] => Ok(false),
+            _ => Err("a chunk is longer than its size"),
+        }
+    }
+}
+
+fn some(trailers: HeaderMap) -> Option<HeaderMap> {
+    (!trailers.is_empty()).then_some(trailers)
+}
+
+/// A chunk's size: hexadecimal digits, perhaps an extension, and a line end.
+fn size(buffer: &mut BytesMut, extensions: &mut usize) -> Result<Option<u64>, &'static str> {
+    const NOT_A_SIZE: &str = "a chunk's size is not a number";
+    let digits = buffer.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let is_plausible = match buffer[digits..] {
+        [] => true,
+        [b'\r', next, ..] => next == b'\n',
+        [b'\r' | b';' | b' ' | b'\t', ..] => true,
+        _ => false,
+    };
+    if digits > 16 || !is_plausible || (digits == 0 && !buffer.is_empty()) {
+        return Err(NOT_A_SIZE);
+    }
+    let Some(end) = buffer.iter().position(|byte| *byte == b'\n') else {
+        return if *extensions + buffer.len() > EXTENSIONS_MAX {
+            Err("chunk extensions are too long")
+        } else {
+            Ok(None)
+        };
+    };
+    let line = buffer[..end].strip_suffix(b"\r").ok_or("a chunk's size line does not end with CR LF")?;
+    let (number, extension) = line.split_at(digits);
+    let is_extension = extension.iter().find(|byte| !matches!(byte, b' ' | b'\t')).is_none_or(|byte| *byte == b';');
+    if !is_extension || extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+        return Err(NOT_A_SIZE);
+    }
+    *extensions += extension.len();
+    if *extensions > EXTENSIONS_MAX {
+        return Err("chunk extensions are too long");
+    }
+    let size = number.iter().fold(0_u64, |size, digit| {
+        (size << 4) | u64::from(char::from(*digit).to_digit(16).expect("only hexadecimal digits were counted"))
+    });
+    if size > u64::MAX / 2 {
+        return Err("a chunk's size is too large");
+    }
+    let _ = buffer.split_to(end + 1);
+    Ok(Some(size))
+}
+
+/// A client's body, whatever it speaks.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    Http1(server::Body),
+    Http2(Incoming),
+}
+
+/// An upstream's body, whatever it speaks.
+#[derive(Debug)]
+pub(crate) enum AnswerBody {
+    Http1(Box<client::Body>),
+    Http2(Incoming),
+}
+
+impl RequestBody {
+    pub(crate) fn spelling(&mut self) -> Spelling {
+        match self {
+            Self::Http1(body) => std::mem::take(&mut body.spelling),
+            Self::Http2(_) => Spelling::default(),
+        }
+    }
+}
+
+impl AnswerBody {
+    pub(crate) fn spelling(&mut self) -> Spelling {
+        match self {
+            Self::Http1(body) => std::mem::take(&mut body.spelling),
+            Self::Http2(_) => Spelling::default(),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => body.poll_frame(context),
+            Self::Http2(body) => http2_frame(body, context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => body.poll_frame(context),
+            Self::Http2(body) => http2_frame(body, context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
+fn http2_frame(body: &mut Incoming, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(|_| BodyError::Cut)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Everything that a decoder makes of these pieces.
+    fn decoded(length: Length, pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), BodyError> {
+        let (mut decoder, mut buffer) = (Decoder::new(length), BytesMut::new());
+        let (mut data, mut trailers) = (Vec::new(), None);
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            while let Some(frame) = decoder.decode(&mut buffer)? {
+                match frame.into_data() {
+                    Ok(part) => data.extend_from_slice(&part),
+                    Err(frame) => trailers = frame.into_trailers().ok(),
+                }
+            }
+        }
+        decoder.end()?;
+        Ok((data, trailers, buffer.to_vec()))
+    }
+
+    const CHUNKED: &[u8] = b"5;a=b\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1\r\n\r\nGET";
+
+    #[test]
+    fn every_split_of_a_chunked_body_is_the_same_body() {
+        for at in 0..=CHUNKED.len() {
+            let (one, two) = CHUNKED.split_at(at);
+            let (data, trailers, rest) = decoded(Length::Chunked, &[one, two]).unwrap();
+            assert_eq!((&data[..], &rest[..]), (&b"hello world"[..], &b"GET"[..]), "{at}");
+            assert_eq!(trailers.unwrap()["x-sum"], "1");
+        }
+    }
+
+    #[test]
+    fn a_cut_body_is_not_whole() {
+        for at in 0..CHUNKED.len() - 3 {
+            assert_eq!(decoded(Length::Chunked, &[&CHUNKED[..at]]).unwrap_err(), BodyError::Cut, "{at}");
+        }
+        assert_eq!(decoded(Length::Exactly(5), &[b"hell"]).unwrap_err(), BodyError::Cut);
+        assert_eq!(decoded(Length::UntilClose, &[b"hell"]).unwrap().0, b"hell");
+    }
+
+    #[test]
+    fn chunks_that_could_be_read_in_two_ways_are_refused() {
+        for wrong in [
+            "-5\r\nhello\r\n",
+            "0x5\r\nhello\r\n",
+            "+5\r\nhello\r\n",
+            " 5\r\nhello\r\n",
+            "5\nhello\r\n",
+            "5\r\nhello0\r\n",
+            "5\r\nhello\n0\r\n\r\n",
+            "\r\nhello",
+            ";a\r\n",
+            "5 5\r\nhello",
+            "ffffffffffffffff\r\n",
+            "11111111111111111\r\n",
+            "5;a\0b\r\nhello\r\n",
+            "g\r\n",
+            "5\rhello",
+        ] {
+            let result = decoded(Length::Chunked, &[wrong.as_bytes()]);
+            assert!(matches!(result, Err(BodyError::Malformed(_))), "{wrong:?}: {result:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0_usize..200) {
+            let (one, two) = bytes.split_at(at.min(bytes.len()));
+            let _ = decoded(Length::Chunked, &[one, two]);
+        }
+
+        #[test]
+        fn what_is_chunked_is_read_back(parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..50), 0..8), at in 0_usize..400) {
+            let mut bytes = Vec::new();
+            for part in &parts {
+                bytes.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+                bytes.extend_from_slice(part);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(b"0\r\n\r\n");
+            let (one, two) = bytes.split_at(at.min(bytes.len()));
+            prop_assert_eq!(decoded(Length::Chunked, &[one, two]).unwrap().0, parts.concat());
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Buffers to read into and write from, kept by the thread while no connection needs them: an idle connection has none.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use tokio_util::io::poll_read_buf;
+
+use crate::stream::Stream;
+
+/// A read begins with room for this much.
+const ROOM: usize = 16 << 10;
+/// While reads fill their room it grows up to this.
+const ROOM_MAX: usize = 64 << 10;
+/// Buffers that a thread keeps.
+const KEPT: usize = 64;
+
+thread_local! {
+    static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty buffer.
+pub(crate) fn take() -> BytesMut {
+    BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(ROOM))
+}
+
+/// Takes a buffer back. Parts of it may still be in use: it finds its room again when they are not.
+pub(crate) fn give(mut buffer: BytesMut) {
+    buffer.clear();
+    BUFFERS.with_borrow_mut(|buffers| {
+        if buffers.len() < KEPT && buffer.capacity() > 0 {
+            buffers.push(buffer);
+        }
+    });
+}
+
+/// What was read from a connection and not yet used.
+#[derive(Debug, Default)]
+pub(crate) struct ReadAhead {
+    pub(crate) bytes: BytesMut,
+    room: usize,
+}
+
+impl ReadAhead {
+    pub(crate) fn new(bytes: BytesMut) -> Self {
+        Self { bytes, room: ROOM }
+    }
+
+    /// Reads some more; 0 is the other side's end. A buffer is taken when there is something to put in it.
+    pub(crate) fn poll_fill(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.bytes.capacity() == 0 {
+            ready!(stream.poll_readable(context))?;
+            self.bytes = take();
+        }
+        let spare = self.bytes.capacity() - self.bytes.len();
+        if spare < ROOM / 4 || self.room > spare && self.room > ROOM {
+            self.bytes.reserve(self.room.max(ROOM));
+        }
+        let room = self.bytes.capacity() - self.bytes.len();
+        let read = ready!(poll_read_buf(Pin::new(stream), context, &mut self.bytes))?;
+        self.room = if read == room { (self.room.max(ROOM) * 2).min(ROOM_MAX) } else { ROOM };
+        Poll::Ready(Ok(read))
+    }
+
+    /// Gives the buffer away while it holds nothing.
+    pub(crate) fn rest(&mut self) {
+        if self.bytes.is_empty() && self.bytes.capacity() > 0 {
+            give(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+impl Drop for ReadAhead {
+    fn drop(&mut self) {
+        give(std::mem::take(&mut self.bytes));
+    }
+}

@@ -1,0 +1,237 @@
+//! A connection to an HTTP/1.1 server: one exchange at a time, driven by whoever wants the answer.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body as _, Frame, SizeHint};
+
+use super::body::{BodyError, Decoder};
+use super::buffers::ReadAhead;
+use super::head::{self, Spelling};
+use super::write::{Framing, Outgoing};
+use crate::replay;
+use crate::stream::Stream;
+
+/// A connection between two exchanges.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: Stream,
+    read: ReadAhead,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// The connection ended before a byte was written: the server has seen nothing.
+    Unsent,
+    /// The connection ended before the answer's head was whole.
+    Closed,
+    /// The answer is not HTTP/1.1.
+    Malformed(&'static str),
+    /// The request's body has no end.
+    Body,
+}
+
+/// A request's body on its way.
+struct Sending {
+    body: replay::RequestBody,
+    framing: Framing,
+    out: Outgoing,
+    is_read: bool,
+}
+
+/// An answer's body, and the connection it comes on.
+pub(crate) struct Body {
+    connection: Connection,
+    decoder: Decoder,
+    /// The server has answered before the request was whole.
+    sending: Option<Sending>,
+    keeps_alive: bool,
+    has_failed: bool,
+    pub(crate) spelling: Spelling,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Stream) -> Self {
+        Self { stream, read: ReadAhead::default() }
+    }
+
+    /// Whether the server has ended it, or said something that nobody asked for.
+    pub(crate) fn is_stale(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        !self.read.bytes.is_empty() || self.read.poll_fill(&mut self.stream, &mut context).is_ready()
+    }
+
+    /// Sends a request, whose head is in `out` already, and waits for the head of its answer. Dropped before that, it
+    /// takes the connection with it.
+    pub(crate) async fn send(
+        self,
+        out: Outgoing,
+        framing: Framing,
+        body: replay::RequestBody,
+        is_head: bool,
+    ) -> Result<Response<Box<Body>>, SendError> {
+        let Self { mut stream, mut read } = self;
+        let mut written = 0;
+        let mut sending = Some(Sending { body, framing, out, is_read: framing == Framing::None });
+        let head = poll_fn(|context| {
+            if let Some(active) = &mut sending {
+                let progress = active.poll(&mut stream, context);
+                written = active.out.written();
+                match progress {
+                    Poll::Pending => (),
+                    Poll::Ready(Ok(())) => sending = None,
+                    Poll::Ready(Err(Failed::Body)) => return Poll::Ready(Err(SendError::Body)),
+                    // The server may have said why before it closed.
+                    Poll::Ready(Err(Failed::Io)) => sending = None,
+                }
+            }
+            loop {
+                if !read.bytes.is_empty()
+                    && let Some(head) = head::response(&mut read.bytes, is_head).map_err(SendError::Malformed)?
+                {
+                    return Poll::Ready(Ok(head));
+                }
+                match ready!(read.poll_fill(&mut stream, context)) {
+                    Ok(1..) => (),
+                    Ok(0) | Err(_) if written == 0 => return Poll::Ready(Err(SendError::Unsent)),
+                    Ok(0) | Err(_) => return Poll::Ready(Err(SendError::Closed)),
+                }
+            }
+        })
+        .await?;
+        let body = Body {
+            connection: Self { stream, read },
+            decoder: Decoder::new(head.length),
+            sending,
+            keeps_alive: head.keeps_alive,
+            has_failed: false,
+            spelling: head.spelling,
+        };
+        Ok(head.response.map(|()| Box::new(body)))
+    }
+}
+
+/// What stopped a request's body.
+enum Failed {
+    Body,
+    Io,
+}
+
+impl Sending {
+    /// Writes as much as there is and as the connection takes.
+    fn poll(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        loop {
+            let mut is_waiting = false;
+            while !self.is_read && !self.out.is_full() {
+                match Pin::new(&mut self.body).poll_frame(context) {
+                    Poll::Pending => {
+                        is_waiting = true;
+                        break;
+                    }
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Failed::Body)),
+                    Poll::Ready(Some(Ok(frame))) => self.add(frame).map_err(|_| Failed::Body)?,
+                    Poll::Ready(None) => {
+                        self.out.end(self.framing, None).map_err(|_| Failed::Body)?;
+                        self.is_read = true;
+                    }
+                }
+            }
+            ready!(self.out.poll_write(stream, context)).map_err(|_| Failed::Io)?;
+            if self.is_read {
+                return Poll::Ready(Ok(()));
+            }
+            if is_waiting {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn add(&mut self, frame: Frame<Bytes>) -> Result<(), super::write::WrongLength> {
+        match frame.into_data() {
+            Ok(data) => {
+                self.out.data(&mut self.framing, data)?;
+                // Known to be the end: it goes out with the data.
+                if self.body.is_end_stream() && !self.out.is_full() {
+                    self.out.end(self.framing, None)?;
+                    self.is_read = true;
+                }
+            }
+            Err(frame) => {
+                let trailers = frame.into_trailers().ok();
+                self.out.end(self.framing, trailers.as_ref())?;
+                self.is_read = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Body {
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.decoder.size_hint()
+    }
+
+    /// The connection, if the exchange is over and another one may follow.
+    pub(crate) fn into_connection(mut self) -> Option<Connection> {
+        let is_reusable = self.decoder.is_done()
+            && self.sending.is_none()
+            && self.keeps_alive
+            && !self.has_failed
+            && self.connection.read.bytes.is_empty();
+        self.connection.read.rest();
+        is_reusable.then_some(self.connection)
+    }
+
+    /// The bytes, after an upgrade.
+    pub(crate) fn into_stream(mut self) -> Stream {
+        let ahead = std::mem::take(&mut self.connection.read.bytes);
+        self.connection.stream.after(ahead)
+    }
+
+    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Connection { stream, read } = &mut self.connection;
+        if let Some(sending) = &mut self.sending
+            && let Poll::Ready(result) = sending.poll(stream, context)
+        {
+            self.has_failed |= result.is_err();
+            self.sending = None;
+        }
+        loop {
+            match self.decoder.decode(&mut read.bytes) {
+                Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Ok(None) if self.decoder.is_done() => return Poll::Ready(None),
+                Ok(None) => (),
+                Err(error) => {
+                    self.has_failed = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+            match ready!(read.poll_fill(stream, context)) {
+                Ok(1..) => (),
+                ended => {
+                    self.keeps_alive = false;
+                    let whole = if ended.is_ok() { self.decoder.end() } else { Err(BodyError::Cut) };
+                    return Poll::Ready(whole.err().map(Err));
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body")
+            .field("decoder", &self.decoder)
+            .field("keeps_alive", &self.keeps_alive)
+            .finish_non_exhaustive()
+    }
+}

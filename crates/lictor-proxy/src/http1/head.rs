@@ -1,0 +1,358 @@
+//! Heads of requests and answers: parsed, and what they say about the body after them.
+
+use std::mem::MaybeUninit;
+use std::str;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use httparse::{Header, ParserConfig, Status};
+
+use crate::headers::{check_answer, tokens};
+
+/// A longer head is refused.
+pub(crate) const HEAD_MAX: usize = 128 << 10;
+/// More fields are refused.
+const FIELDS_MAX: usize = 100;
+/// Fields that lictor is going to add.
+const FIELDS_MORE: usize = 16;
+
+/// Why a head is refused: the status for a client, and words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) status: StatusCode,
+    pub(crate) why: &'static str,
+}
+
+impl Refused {
+    const fn bad(why: &'static str) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, why }
+    }
+}
+
+/// What follows a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    Exactly(u64),
+    Chunked,
+    /// Until the server closes the connection; answers only.
+    UntilClose,
+}
+
+/// A request's head.
+#[derive(Debug)]
+pub(crate) struct RequestHead {
+    pub(crate) request: Request<()>,
+    pub(crate) spelling: Spelling,
+    pub(crate) length: Length,
+    pub(crate) keeps_alive: bool,
+    /// The client waits for a 100 before it sends the body.
+    pub(crate) expects_continue: bool,
+    pub(crate) takes_trailers: bool,
+}
+
+/// An answer's head, not of an interim one.
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    pub(crate) response: Response<()>,
+    pub(crate) spelling: Spelling,
+    pub(crate) length: Length,
+    pub(crate) keeps_alive: bool,
+}
+
+/// How names of fields were written, where that is not in lower case, and the reason phrase, where it is unusual.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Spelling {
+    head: Bytes,
+    names: Vec<Range>,
+    reason: Range,
+}
+
+/// A part of a head.
+#[derive(Clone, Copy, Debug, Default)]
+struct Range {
+    from: u32,
+    to: u32,
+}
+
+impl Range {
+    fn of(part: &[u8], whole: &[u8]) -> Self {
+        let from = part.as_ptr().addr() - whole.as_ptr().addr();
+        Self { from: from as u32, to: (from + part.len()) as u32 }
+    }
+
+    fn slice(self, whole: &Bytes) -> Bytes {
+        whole.slice(self.from as usize..self.to as usize)
+    }
+
+    fn get(self, whole: &[u8]) -> &[u8] {
+        &whole[self.from as usize..self.to as usize]
+    }
+}
+
+impl Spelling {
+    /// The name as it was written.
+    pub(crate) fn of<'a>(&'a self, name: &'a HeaderName) -> &'a [u8] {
+        let name = name.as_str().as_bytes();
+        let written = self.names.iter().map(|range| range.get(&self.head));
+        written.into_iter().find(|written| written.eq_ignore_ascii_case(name)).unwrap_or(name)
+    }
+
+    /// The reason phrase, if it is not the usual one.
+    pub(crate) fn reason(&self) -> Option<&[u8]> {
+        (self.reason.to > 0).then(|| self.reason.get(&self.head))
+    }
+}
+
+/// Takes a request's head from the buffer; `None` while it is not whole.
+pub(crate) fn request(buffer: &mut BytesMut) -> Result<Option<RequestHead>, Refused> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    let status = ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, buffer, &mut fields);
+    let (Some(length), Some(method), Some(target), Some(version)) =
+        (whole(status, buffer)?, parsed.method, parsed.path, parsed.version)
+    else {
+        return Ok(None);
+    };
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refused::bad("the method is not a token"))?;
+    let target = Range::of(target.as_bytes(), buffer);
+    let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    let (ranges, count) = ranges(parsed.headers, buffer);
+    let head = buffer.split_to(length).freeze();
+    let (headers, spelling) = fields_of(&head, &ranges[..count])?;
+    let target = target.slice(&head);
+    let is_long = target.len() > usize::from(u16::MAX) - 2;
+    let uri = Uri::from_maybe_shared(target).map_err(|_| match is_long {
+        true => Refused { status: StatusCode::URI_TOO_LONG, why: "the request's target is longer than 64 KiB" },
+        false => Refused::bad("the request's target is not a URI"),
+    })?;
+    let length = request_length(&headers, version)?;
+    let is_http11 = version == Version::HTTP_11;
+    let has = |name, wanted: &str| tokens(&headers, &name).any(|token| token.eq_ignore_ascii_case(wanted));
+    let has_connection = headers.contains_key(CONNECTION);
+    let keeps_alive = if is_http11 {
+        !(has_connection && has(CONNECTION, "close"))
+    } else {
+        has_connection && has(CONNECTION, "keep-alive")
+    };
+    let expects_continue = is_http11
+        && headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let takes_trailers = headers.contains_key(TE) && has(TE, "trailers");
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.version_mut() = version;
+    *request.headers_mut() = headers;
+    Ok(Some(RequestHead { request, spelling, length, keeps_alive, expects_continue, takes_trailers }))
+}
+
+/// Takes the head of a final answer to a request from the buffer, and any interim ones (1xx) before it; `None` while it
+/// is not whole. 101 is final.
+pub(crate) fn response(buffer: &mut BytesMut, is_head: bool) -> Result<Option<ResponseHead>, &'static str> {
+    loop {
+        let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut parsed = httparse::Response::new(&mut []);
+        let status = ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, buffer, &mut fields);
+        let (Some(length), Some(code), Some(version)) =
+            (whole(status, buffer).map_err(|refused| refused.why)?, parsed.code, parsed.version)
+        else {
+            return Ok(None);
+        };
+        let status = StatusCode::from_u16(code).map_err(|_| "the status is not one")?;
+        let reason = parsed.reason.unwrap_or_default();
+        let is_usual = status.canonical_reason() == Some(reason);
+        let reason =
+            if is_usual || reason.is_empty() { Range::default() } else { Range::of(reason.as_bytes(), buffer) };
+        let (ranges, count) = ranges(parsed.headers, buffer);
+        let head = buffer.split_to(length).freeze();
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            continue;
+        }
+        let (mut headers, mut spelling) = fields_of(&head, &ranges[..count]).map_err(|refused| refused.why)?;
+        spelling.reason = reason;
+        if version == 0 && headers.contains_key(TRANSFER_ENCODING) {
+            return Err("a transfer coding in HTTP/1.0");
+        }
+        let keeps_alive = keeps_alive(&headers, version == 1);
+        let is_chunked = headers.contains_key(TRANSFER_ENCODING);
+        check_answer(&mut headers)?;
+        let is_bodiless =
+            is_head || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = match headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()) {
+            _ if is_bodiless => Length::Exactly(0),
+            _ if is_chunked => Length::Chunked,
+            Some(length) => Length::Exactly(length),
+            None => Length::UntilClose,
+        };
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.version_mut() = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+        *response.headers_mut() = headers;
+        return Ok(Some(ResponseHead { response, spelling, length, keeps_alive }));
+    }
+}
+
+/// The fields after a chunked body, up to their empty line; `None` while they are not whole.
+pub(crate) fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, &'static str> {
+    match buffer[..] {
+        [] | [b'\r'] => return Ok(None),
+        [b'\r', b'\n', ..] => {
+            let _ = buffer.split_to(2);
+            return Ok(Some(HeaderMap::new()));
+        }
+        _ => (),
+    }
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    match httparse::parse_headers(buffer, &mut fields) {
+        Ok(Status::Complete((length, _))) if !buffer[..length].ends_with(b"\r\n\r\n") => {
+            Err("the trailers do not end with an empty line")
+        }
+        Ok(Status::Complete((length, parsed))) => {
+            let (ranges, count) = ranges(parsed, buffer);
+            let head = buffer.split_to(length).freeze();
+            fields_of(&head, &ranges[..count]).map(|(headers, _)| Some(headers)).map_err(|refused| refused.why)
+        }
+        Ok(Status::Partial) if buffer.len() > HEAD_MAX / 4 => Err("the trailers are too long"),
+        Ok(Status::Partial) => Ok(None),
+        Err(error) => Err(refused(error).why),
+    }
+}
+
+/// The head's length, once it is whole.
+fn whole(status: httparse::Result<usize>, buffer: &[u8]) -> Result<Option<usize>, Refused> {
+    match status {
+        Ok(Status::Complete(length)) if length <= HEAD_MAX => Ok(Some(length)),
+        Ok(Status::Partial) if buffer.len() < HEAD_MAX => Ok(None),
+        Ok(_) if !buffer.contains(&b'\n') => {
+            Err(Refused { status: StatusCode::URI_TOO_LONG, why: "the first line is longer than 128 KiB" })
+        }
+        Ok(_) => {
+            Err(Refused { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why: "the head is longer than 128 KiB" })
+        }
+        Err(error) => Err(refused(error)),
+    }
+}
+
+fn refused(error: httparse::Error) -> Refused {
+    match error {
+        httparse::Error::HeaderName => Refused::bad("a field's name is not a token, or there is space around it"),
+        httparse::Error::HeaderValue => Refused::bad("a field's value has a control character"),
+        httparse::Error::NewLine => Refused::bad("a line does not end as lines do"),
+        httparse::Error::Status => Refused::bad("the status line is not one"),
+        httparse::Error::Token => Refused::bad("the first line has a character that may not be there"),
+        httparse::Error::TooManyHeaders => {
+            Refused { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why: "there are more than 100 fields" }
+        }
+        httparse::Error::Version => Refused {
+            status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            why: "the version is neither HTTP/1.0 nor HTTP/1.1",
+        },
+    }
+}
+
+/// Where each field's name and value are.
+fn ranges(fields: &[Header<'_>], buffer: &[u8]) -> ([(Range, Range); FIELDS_MAX], usize) {
+    let mut ranges = [(Range::default(), Range::default()); FIELDS_MAX];
+    for (range, field) in ranges.iter_mut().zip(fields) {
+        *range = (Range::of(field.name.as_bytes(), buffer), Range::of(field.value, buffer));
+    }
+    (ranges, fields.len())
+}
+
+fn fields_of(head: &Bytes, ranges: &[(Range, Range)]) -> Result<(HeaderMap, Spelling), Refused> {
+    let mut headers = HeaderMap::with_capacity(ranges.len() + FIELDS_MORE);
+    let mut spelling = Spelling { head: head.clone(), ..Spelling::default() };
+    for (name, value) in ranges {
+        let written = name.get(head);
+        if written.iter().any(u8::is_ascii_uppercase) {
+            if spelling.names.is_empty() {
+                spelling.names.reserve(ranges.len());
+            }
+            spelling.names.push(*name);
+        }
+        let name = HeaderName::from_bytes(written).map_err(|_| Refused::bad("a field's name is not a token"))?;
+        let value = HeaderValue::from_maybe_shared(value.slice(head))
+            .map_err(|_| Refused::bad("a field's value has a control character"))?;
+        headers.append(name, value);
+    }
+    Ok((headers, spelling))
+}
+
+/// RFC 9112, section 6.3: one length, or chunked, never both.
+fn request_length(headers: &HeaderMap, version: Version) -> Result<Length, Refused> {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        if version == Version::HTTP_10 {
+            return Err(Refused::bad("HTTP/1.0 has no transfer codings"));
+        }
+        if headers.contains_key(CONTENT_LENGTH) {
+            return Err(Refused::bad("the request has both Content-Length and Transfer-Encoding"));
+        }
+        let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
+        let is_chunked = codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        return if is_chunked && codings.next().is_none() {
+            Ok(Length::Chunked)
+        } else {
+            Err(Refused::bad("no transfer coding but chunked is understood"))
+        };
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).into_iter();
+    let Some(first) = lengths.next() else { return Ok(Length::Exactly(0)) };
+    if lengths.next().is_some() {
+        return Err(Refused::bad("the request has more than one Content-Length"));
+    }
+    let digits = first.as_bytes();
+    let length = str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
+    let length = length.and_then(|digits| digits.parse().ok()).filter(|length| *length <= i64::MAX as u64);
+    length.map(Length::Exactly).ok_or(Refused::bad("the request's Content-Length is not a length"))
+}
+
+fn keeps_alive(headers: &HeaderMap, is_http11: bool) -> bool {
+    let has = |wanted: &str| tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case(wanted));
+    if !headers.contains_key(CONNECTION) {
+        is_http11
+    } else if is_http11 {
+        !has("close")
+    } else {
+        has("keep-alive")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Option<RequestHead>, Refused> {
+        request(&mut BytesMut::from(text))
+    }
+
+    #[test]
+    fn a_head_is_taken_and_what_follows_stays() {
+        let mut buffer =
+            BytesMut::from("POST /a HTTP/1.1\r\nHost: x\r\nX-CamelCase: y\r\nContent-Length: 3\r\n\r\nabcGET");
+        let head = request(&mut buffer).unwrap().unwrap();
+        assert_eq!((&buffer[..], head.length, head.keeps_alive), (&b"abcGET"[..], Length::Exactly(3), true));
+        assert_eq!(head.spelling.of(&HeaderName::from_static("x-camelcase")), b"X-CamelCase");
+        assert_eq!(head.spelling.of(&HeaderName::from_static("via")), b"via");
+        assert!(parsed("GET / HTTP/1.1\r\nHost:").unwrap().is_none());
+    }
+
+    #[test]
+    fn every_split_of_a_head_is_the_same_head() {
+        let text = "GET /a?b HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n";
+        for end in 0..text.len() {
+            assert!(parsed(&text[..end]).unwrap().is_none(), "{end}");
+        }
+        let head = parsed(text).unwrap().unwrap();
+        assert!(!head.keeps_alive && head.takes_trailers);
+    }
+
+    #[test]
+    fn interim_answers_are_passed_over() {
+        let mut buffer = BytesMut::from(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 Fine\r\nContent-Length: 2\r\n\r\nok",
+        );
+        let head = response(&mut buffer, false).unwrap().unwrap();
+        assert_eq!((head.response.status(), head.length), (StatusCode::OK, Length::Exactly(2)));
+        assert_eq!((head.spelling.reason(), &buffer[..]), (Some(&b"Fine"[..]), &b"ok"[..]));
+    }
+}
