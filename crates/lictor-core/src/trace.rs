@@ -1,9 +1,8 @@
 //! Trace context: W3C `traceparent`, B3, and the `X-Trace-ID` / `X-Span-ID` pair of older services.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const B3: HeaderName = HeaderName::from_static("b3");
 const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
 const B3_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
@@ -67,6 +66,18 @@ struct Remote {
 }
 
 impl TraceContext {
+    /// A trace of our own.
+    pub fn start(settings: &TraceSettings, random: &mut impl FnMut() -> u64) -> Self {
+        Self {
+            trace_id: u128::from(random() | 1) << 64 | u128::from(random()),
+            span_id: random() | 1,
+            parent: None,
+            is_sampled: (random() >> 11) as f64 / ((1_u64 << 53) as f64) < settings.sample,
+            b3: B3Form::None,
+            keeps_state: false,
+        }
+    }
+
     /// Goes on with the caller's trace, `traceparent` before B3 before the older pair, or starts one.
     pub fn extract(headers: &HeaderMap, settings: &TraceSettings, random: &mut impl FnMut() -> u64) -> Self {
         let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
@@ -76,88 +87,83 @@ impl TraceContext {
         let (b3, b3_form) = if settings.b3 { parse_b3(text) } else { (None, B3Form::None) };
         let legacy = || if settings.legacy { parse_legacy(text) } else { None };
         let remote = w3c.or(b3).or_else(legacy);
-        let is_sampled = remote.and_then(|remote| remote.is_sampled);
+        let own = Self { b3: b3_form, keeps_state: w3c.is_some(), ..Self::start(settings, random) };
+        let Some(remote) = remote else { return own };
         Self {
-            trace_id: remote.map_or_else(|| u128::from(random() | 1) << 64 | u128::from(random()), |it| it.trace_id),
-            span_id: random() | 1,
-            parent: remote.and_then(|remote| remote.span_id),
-            is_sampled: is_sampled
-                .unwrap_or_else(|| (random() >> 11) as f64 / ((1_u64 << 53) as f64) < settings.sample),
-            b3: b3_form,
-            keeps_state: w3c.is_some(),
+            trace_id: remote.trace_id,
+            parent: remote.span_id,
+            is_sampled: remote.is_sampled.unwrap_or(own.is_sampled),
+            ..own
         }
     }
 
-    /// Writes our span as the parent of whatever the upstream does. B3 goes on in the form that it came in.
-    pub fn inject(&self, headers: &mut HeaderMap, settings: &TraceSettings) {
+    /// Whether [`TraceContext::fields`] stands in place of a field that the caller sent.
+    pub fn replaces(&self, name: &str, settings: &TraceSettings) -> bool {
+        match name {
+            "traceparent" => settings.w3c,
+            "tracestate" => !self.keeps_state,
+            "b3" => self.b3 == B3Form::Single,
+            "x-b3-traceid" | "x-b3-spanid" | "x-b3-sampled" | "x-b3-parentspanid" => self.b3 == B3Form::Multiple,
+            "x-trace-id" | "x-span-id" | "x-parent-id" => settings.legacy,
+            _ => false,
+        }
+    }
+
+    /// Our span as the parent of whatever the upstream does. B3 goes on in the form that it came in.
+    pub fn fields(&self, settings: &TraceSettings, mut write: impl FnMut(&HeaderName, &[u8])) {
+        let (trace_id, span_id) = (self.trace_id_digits(), self.span_id_digits());
+        let parent = self.parent.map(|parent| hex_digits::<16>(u128::from(parent)));
         if settings.w3c {
-            headers.insert(TRACEPARENT, self.traceparent());
+            write(&TRACEPARENT, &self.traceparent());
         }
-        if !self.keeps_state && headers.contains_key(TRACESTATE) {
-            headers.remove(TRACESTATE);
-        }
-        let sampled = if self.is_sampled { "1" } else { "0" };
+        let sampled: &[u8] = if self.is_sampled { b"1" } else { b"0" };
         match self.b3 {
             B3Form::None => (),
-            B3Form::Single => {
-                headers.insert(B3, value(&format!("{:032x}-{:016x}-{sampled}", self.trace_id, self.span_id)));
-            }
+            B3Form::Single => write(&B3, &[&trace_id, &b"-"[..], &span_id, b"-", sampled].concat()),
             B3Form::Multiple => {
-                headers.insert(B3_TRACE_ID, value(&format!("{:032x}", self.trace_id)));
-                headers.insert(B3_SPAN_ID, value(&format!("{:016x}", self.span_id)));
-                headers.insert(B3_SAMPLED, HeaderValue::from_static(if self.is_sampled { "1" } else { "0" }));
-                set_parent(headers, B3_PARENT_ID, self.parent);
+                write(&B3_TRACE_ID, &trace_id);
+                write(&B3_SPAN_ID, &span_id);
+                write(&B3_SAMPLED, sampled);
+                if let Some(parent) = &parent {
+                    write(&B3_PARENT_ID, parent);
+                }
             }
         }
         if settings.legacy {
-            headers.insert(LEGACY_TRACE_ID, self.trace_id_value());
-            headers.insert(LEGACY_SPAN_ID, self.span_id_value());
-            set_parent(headers, LEGACY_PARENT_ID, self.parent);
+            write(&LEGACY_TRACE_ID, &trace_id);
+            write(&LEGACY_SPAN_ID, &span_id);
+            if let Some(parent) = &parent {
+                write(&LEGACY_PARENT_ID, parent);
+            }
         }
     }
 
     /// `00-<trace>-<span>-<flags>`.
-    pub fn traceparent(&self) -> HeaderValue {
+    pub fn traceparent(&self) -> [u8; 55] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        text[3..35].copy_from_slice(&hex_digits::<32>(self.trace_id));
-        text[36..52].copy_from_slice(&hex_digits::<16>(u128::from(self.span_id)));
+        text[3..35].copy_from_slice(&self.trace_id_digits());
+        text[36..52].copy_from_slice(&self.span_id_digits());
         text[54] = if self.is_sampled { b'1' } else { b'0' };
-        HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes")
+        text
     }
 
-    /// 32 hexadecimal digits.
-    pub fn trace_id_value(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&hex_digits::<32>(self.trace_id)).expect("hexadecimal digits")
+    /// As hexadecimal digits.
+    pub fn trace_id_digits(&self) -> [u8; 32] {
+        hex_digits(self.trace_id)
     }
 
-    /// 16 hexadecimal digits.
-    pub fn span_id_value(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&hex_digits::<16>(u128::from(self.span_id))).expect("hexadecimal digits")
-    }
-}
-
-fn value(text: &str) -> HeaderValue {
-    HeaderValue::try_from(text).expect("hexadecimal digits and dashes")
-}
-
-fn set_parent(headers: &mut HeaderMap, name: HeaderName, parent: Option<u64>) {
-    match parent {
-        Some(parent) => {
-            let digits = hex_digits::<16>(u128::from(parent));
-            headers.insert(name, HeaderValue::from_bytes(&digits).expect("hexadecimal digits"));
-        }
-        None => {
-            headers.remove(name);
-        }
+    /// As hexadecimal digits.
+    pub fn span_id_digits(&self) -> [u8; 16] {
+        hex_digits(u128::from(self.span_id))
     }
 }
 
 /// The lowest `N` digits.
-fn hex_digits<const N: usize>(mut number: u128) -> [u8; N] {
+fn hex_digits<const N: usize>(number: u128) -> [u8; N] {
     let mut digits = [b'0'; N];
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
-        number >>= 4;
+    for (pair, byte) in digits.rchunks_exact_mut(2).zip(number.to_le_bytes()) {
+        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+        pair[1] = b"0123456789abcdef"[usize::from(byte & 0xf)];
     }
     digits
 }
@@ -235,21 +241,42 @@ fn any_hex(text: &str) -> Option<u128> {
 }
 
 /// A new request id: a UUID of version 7 (RFC 9562, section 5.7).
-pub fn request_id(mut random: impl FnMut() -> u64, unix_millis: u64) -> String {
+pub fn request_id(mut random: impl FnMut() -> u64, unix_millis: u64) -> [u8; 36] {
     let (a, b) = (random() & 0xfff, random() & 0x3fff_ffff_ffff_ffff | 0x8000_0000_0000_0000);
-    let time = unix_millis & 0xffff_ffff_ffff;
-    format!("{:08x}-{:04x}-7{a:03x}-{:04x}-{:012x}", time >> 16, time & 0xffff, b >> 48, b & 0xffff_ffff_ffff)
+    let number = u128::from(unix_millis & 0xffff_ffff_ffff) << 80 | 7 << 76 | u128::from(a) << 64 | u128::from(b);
+    let digits = hex_digits::<32>(number);
+    let mut text = [b'-'; 36];
+    for (to, from) in [(0..8, 0..8), (9..13, 8..12), (14..18, 12..16), (19..23, 16..20), (24..36, 20..32)] {
+        text[to].copy_from_slice(&digits[from]);
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let value = |text: &str| HeaderValue::try_from(text).unwrap();
         pairs.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect()
+    }
+
+    impl TraceContext {
+        fn inject(&self, headers: &mut HeaderMap, settings: &TraceSettings) {
+            let replaced: Vec<_> =
+                headers.keys().filter(|name| self.replaces(name.as_str(), settings)).cloned().collect();
+            for name in replaced {
+                headers.remove(name);
+            }
+            self.fields(settings, |name, value| {
+                headers.append(name.clone(), HeaderValue::from_bytes(value).unwrap());
+            });
+        }
     }
 
     fn extract(headers: &HeaderMap) -> TraceContext {
@@ -325,6 +352,6 @@ mod tests {
     #[test]
     fn request_ids_are_version_7_uuids() {
         let id = request_id(|| u64::MAX, 0x0192_f3c1_5d2e);
-        assert_eq!(id, "0192f3c1-5d2e-7fff-bfff-ffffffffffff");
+        assert_eq!(&id, b"0192f3c1-5d2e-7fff-bfff-ffffffffffff");
     }
 }

@@ -24,7 +24,7 @@ use crate::headers::{
 };
 use crate::http1::body::{AnswerBody, BodyError};
 use crate::http1::client::SendError;
-use crate::http1::write::{Framing, Outgoing};
+use crate::http1::write::{Framing, HeadFields, Outgoing};
 use crate::metrics::Outcome;
 use crate::permit::Running;
 use crate::pool::{Lease, StreamGuard, Term};
@@ -115,9 +115,9 @@ enum Ended {
 }
 
 impl Busy {
-    pub(crate) fn new(state: &Rc<EndpointState>) -> Self {
+    pub(crate) fn new(state: &Rc<EndpointState>, now: Instant) -> Self {
         state.load.started();
-        Self { state: Rc::clone(state), began: Instant::now(), ended: Ended::Not }
+        Self { state: Rc::clone(state), began: now, ended: Ended::Not }
     }
 
     pub(crate) fn took(&mut self, latency: Duration) {
@@ -145,40 +145,43 @@ struct Trial<'a> {
     record: &'a Record,
     state: &'a Rc<EndpointState>,
     began: Instant,
-    outcome: Outcome,
+    ended: Option<(Outcome, Duration)>,
 }
 
 impl Drop for Trial<'_> {
     fn drop(&mut self) {
-        self.record.attempted(self.state, self.outcome, self.began.elapsed());
+        let (outcome, took) = self.ended.unwrap_or_else(|| (Outcome::Abandoned, self.began.elapsed()));
+        self.record.attempted(self.state, outcome, took);
     }
 }
 
 /// Tries once.
 pub(crate) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failure> {
-    let index = pick(&call.upstream, call.policy(), &call.tried.borrow(), call.hash, call.only.as_ref())?;
+    let started = Instant::now();
+    let index = pick(&call.upstream, call.policy(), &call.tried.borrow(), call.hash, call.only.as_ref(), started)?;
     let number = {
         let mut tried = call.tried.borrow_mut();
         tried.push(index);
         tried.len()
     };
     let state = Rc::clone(&call.upstream.endpoints[index]);
-    let started = Instant::now();
-    let mut trial = Trial { record, state: &state, began: started, outcome: Outcome::Abandoned };
-    let mut busy = Busy::new(&state);
+    let mut trial = Trial { record, state: &state, began: started, ended: None };
+    let mut busy = Busy::new(&state, started);
     let result = exchange(call, &state, number, started).await;
     let outcome = match &result {
         Ok((response, _)) => Outcome::Status(response.status().as_u16()),
         Err(failure) => Outcome::Failed(failure.reason),
     };
-    trial.outcome = outcome;
+    let now = Instant::now();
+    let took = now.saturating_duration_since(started);
+    trial.ended = Some((outcome, took));
     drop(trial);
     report(&call.upstream, call.policy(), &state, outcome);
     if counts_against(call.policy(), outcome) || result.is_err() {
         busy.failed();
     } else {
-        busy.took(started.elapsed());
-        call.took(started.elapsed());
+        busy.took(took);
+        call.took(took, now);
     }
     let (response, hold) = result?;
     let sent = Sent { response, exchange: Exchange { hold, endpoint: busy, running: None } };
@@ -193,9 +196,9 @@ pub(crate) fn pick(
     tried: &[usize],
     hash: Option<u64>,
     only: Option<&Address>,
+    now: Instant,
 ) -> Result<usize, Failure> {
     let endpoints = &upstream.upstream.endpoints;
-    let now = Instant::now();
     if let Some(only) = only {
         let gone = || Failure::new(Reason::NoEndpoints, format!("{only} is not an instance any more"));
         return endpoints.iter().position(|endpoint| endpoint.address == *only).ok_or_else(gone);
@@ -259,7 +262,7 @@ async fn exchange(
 ) -> Result<(Response<AnswerBody>, Hold), Failure> {
     let mut fresh = false;
     loop {
-        let lease = connection(call, state, fresh).await?;
+        let lease = connection(call, state, fresh, started).await?;
         let is_reused = match &lease {
             Lease::Http1 { is_reused, .. } | Lease::Http2 { is_reused, .. } => *is_reused,
         };
@@ -276,14 +279,23 @@ async fn exchange(
     }
 }
 
-async fn connection(call: &Call, state: &EndpointState, fresh: bool) -> Result<Lease, Failure> {
+/// A connection that is there, or a new one.
+async fn connection(call: &Call, state: &EndpointState, fresh: bool, now: Instant) -> Result<Lease, Failure> {
+    let kept = if fresh { None } else { state.pool.kept(&call.policy().pool, call.is_http2, now) };
+    match kept {
+        Some(lease) => Ok(lease),
+        None => Box::pin(dial(call, state, fresh)).await, // seldom, and large: it may speak TLS
+    }
+}
+
+async fn dial(call: &Call, state: &EndpointState, fresh: bool) -> Result<Lease, Failure> {
     let policy = call.policy();
     let limits = &call.upstream.upstream.in_flight;
     let dial = async {
         if call.is_http2 {
             state.pool.http2(policy, limits, fresh).await
         } else {
-            state.pool.http1(policy, limits, fresh).await
+            state.pool.http1(policy, limits).await
         }
     };
     match call.remaining(Instant::now()) {
@@ -312,7 +324,7 @@ async fn send(
             let (connection, term) = connection.lend();
             let body = call.body.body();
             let framing = framing(call, &body);
-            let out = head(call, state, number, framing);
+            let out = head(call, state, number, framing, started);
             let sending = connection.send(out, framing, body, call.head.method == Method::HEAD);
             let sent = until_head(call, sending, started).await;
             sent.map(|sent| match sent {
@@ -360,18 +372,19 @@ fn framing(call: &Call, body: &RequestBody) -> Framing {
 }
 
 /// The head as this endpoint gets it in HTTP/1.1.
-fn head(call: &Call, state: &EndpointState, number: usize, framing: Framing) -> Outgoing {
+fn head(call: &Call, state: &EndpointState, number: usize, framing: Framing, now: Instant) -> Outgoing {
     let mut out = Outgoing::new();
     let target = call.head.uri.path_and_query().map_or("/", |target| target.as_str());
     out.request_line(&call.head.method, target);
-    out.fields(&call.head.headers, &call.spelling);
+    let mut fields = HeadFields { out: &mut out, spelling: &call.spelling };
+    call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), &mut fields);
     if !call.is_inbound {
         out.field(X_LICTOR_TO.as_str().as_bytes(), &state.to);
         if number > 1 {
             out.line(X_LICTOR_ATTEMPT.as_str().as_bytes(), attempt_of(call, number).as_bytes());
         }
     }
-    match call.remaining(Instant::now()) {
+    match call.remaining(now) {
         Some((left, _)) if call.is_grpc => {
             out.line(GRPC_TIMEOUT.as_str().as_bytes(), format_grpc_timeout(left).as_bytes());
         }
@@ -389,15 +402,19 @@ fn attempt_of(call: &Call, number: usize) -> String {
 
 /// The request as this endpoint gets it in HTTP/2.
 fn request(call: &Call, state: &EndpointState, number: usize) -> Request<RequestBody> {
-    let mut head = call.head.clone();
+    let mut head = Request::new(()).into_parts().0;
+    head.method = call.head.method.clone();
+    head.extensions = call.head.extensions.clone();
+    head.headers.reserve(call.head.headers.len() + 12);
+    call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), &mut head.headers);
     let host = call.upstream.host.to_str().unwrap_or("localhost");
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let path = call.head.uri.path_and_query().map_or("/", |path| path.as_str());
     head.uri = Uri::builder()
         .scheme(if call.upstream.upstream.tls.is_some() { "https" } else { "http" })
         .authority(host)
         .path_and_query(path)
         .build()
-        .unwrap_or_else(|_| head.uri.clone());
+        .unwrap_or_else(|_| call.head.uri.clone());
     head.version = Version::HTTP_2;
     if let Some(upgrade) = &call.upgrade {
         upgrade.to_connect(&mut head);

@@ -122,7 +122,7 @@ pub(crate) async fn look<B>(shared: &Arc<Shared>, upstream: &str, policy: &Polic
     };
     if let Some(waiting) = &mut waiting {
         let at_most = policy.timeouts.total.unwrap_or(WAIT_MAX);
-        let answer = tokio::time::timeout(at_most, waiting.wait_for(Option::is_some)).await;
+        let answer = Box::pin(tokio::time::timeout(at_most, waiting.wait_for(Option::is_some))).await;
         if let Ok(Ok(answer)) = answer
             && let Some(kept) = answer.as_ref()
         {

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use http::header::{COOKIE, HOST, RETRY_AFTER};
+use http::header::{COOKIE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use lictor_core::balance::hash_bytes;
 use lictor_core::breaker::Verdict;
 use lictor_core::deadline::callers_deadline;
@@ -22,8 +22,7 @@ use crate::attempt::{Sent, attempt, counts_against};
 use crate::body::{Patience, ResponseBody, grpc_status};
 use crate::cache::{self, Found, Keeping, Ticket};
 use crate::headers::{
-    self, GRPC_TIMEOUT, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_FROM,
-    X_LICTOR_NO_RETRY, X_LICTOR_RETRY, X_LICTOR_TO, X_REQUEST_ID, X_REQUEST_TIMEOUT_MS, X_SERVICE_AUTH, X_SPAN_ID,
+    self, Fields, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_NO_RETRY, X_LICTOR_RETRY, X_REQUEST_ID, X_SPAN_ID,
     X_TRACE_ID,
 };
 use crate::hedge::hedged;
@@ -35,6 +34,7 @@ use crate::permit::{Probe, Running};
 use crate::record::Record;
 use crate::replay::Replay;
 use crate::respond;
+use crate::rewrite::Rewrite;
 use crate::serve::Connection;
 use crate::target::{self, Target};
 use crate::tunnel;
@@ -50,7 +50,7 @@ pub(crate) async fn forward(connection: Rc<Connection>, mut request: Request<Req
     let mut record = Record::open(&connection, &view.mesh, &request, is_inbound, Instant::now());
     record.is_grpc = headers::is_grpc(request.headers());
     if request.method() == Method::CONNECT {
-        return tunnel::connect(&connection, request, record).await;
+        return Box::pin(tunnel::connect(&connection, request, record)).await;
     }
     let target = match find(&connection, &view, &request, &mut record).await {
         Ok(target) => target,
@@ -108,6 +108,7 @@ pub(crate) struct Call {
     /// The one endpoint that will do, if the client named it.
     pub(crate) only: Option<Address>,
     pub(crate) head: Parts,
+    pub(crate) rewrite: Rewrite,
     /// How the client wrote it.
     pub(crate) spelling: Spelling,
     pub(crate) body: Replay,
@@ -142,7 +143,8 @@ async fn admit(
     let policy = upstream.policy(record.route);
     let arrival = record.arrival();
     let callers = match policy.deadline {
-        DeadlineMode::Propagate => callers_deadline(request.headers()),
+        DeadlineMode::Propagate if record.fields.has(Fields::DEADLINE) => callers_deadline(request.headers()),
+        DeadlineMode::Propagate => None,
         DeadlineMode::Ignore => None,
     };
     if callers.is_some_and(|callers| callers.is_zero()) {
@@ -162,12 +164,13 @@ async fn admit(
     let (mut head, mut body) = request.into_parts();
     let spelling = body.spelling();
     let is_timed = callers.is_some() || record.is_grpc || policy.timeouts.total.is_some();
-    prepare(connection, upstream, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
+    let rewrite = Rewrite::new(connection, upstream, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
     Ok(Call {
         worker: Rc::clone(worker),
         upstream: Rc::clone(upstream),
         only: target.only.clone(),
         head,
+        rewrite,
         spelling,
         body: Replay::new(body, kept, arrival),
         upgrade,
@@ -195,7 +198,7 @@ impl Call {
         loop {
             let tried = match self.hedge() {
                 None => attempt(self, record).await,
-                Some(hedge) => hedged(self, hedge, record).await,
+                Some(hedge) => Box::pin(hedged(self, hedge, record)).await,
             };
             let (failure, held) = match tried {
                 Ok(sent) => match self.objection(&sent) {
@@ -347,9 +350,9 @@ impl Call {
     }
 
     /// An attempt was answered after this long.
-    pub(crate) fn took(&self, latency: Duration) {
+    pub(crate) fn took(&self, latency: Duration, now: Instant) {
         if matches!(self.policy().hedge, Some(Hedge { after: HedgeDelay::Quantile(_), .. })) {
-            self.upstream.latencies.borrow_mut().record(latency, Instant::now());
+            self.upstream.latencies.borrow_mut().record(latency, now);
         }
     }
 
@@ -376,8 +379,9 @@ impl Call {
         headers::strip_hop_by_hop(headers, is_upgraded);
         headers.entry(X_REQUEST_ID).or_insert_with(|| record.request_id.clone());
         if self.worker.view().mesh.trace.legacy {
-            headers.entry(X_TRACE_ID).or_insert_with(|| record.trace.trace_id_value());
-            headers.entry(X_SPAN_ID).or_insert_with(|| record.trace.span_id_value());
+            let digits = |digits: &[u8]| HeaderValue::from_bytes(digits).expect("hexadecimal digits");
+            headers.entry(X_TRACE_ID).or_insert_with(|| digits(&record.trace.trace_id_digits()));
+            headers.entry(X_SPAN_ID).or_insert_with(|| digits(&record.trace.span_id_digits()));
         }
         if self.is_inbound && self.worker.shared.is_draining.load(Relaxed) {
             headers.insert(X_LICTOR_DRAINING, HeaderValue::from_static("1"));
@@ -416,69 +420,6 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// `Retry-After` in seconds (RFC 9110, section 10.2.3); the date form is left to clients.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// The head as every endpoint of the upstream gets it.
-fn prepare(
-    connection: &Connection,
-    upstream: &UpstreamState,
-    head: &mut Parts,
-    record: &Record,
-    is_upgrade: bool,
-    is_http2: bool,
-    is_timed: bool,
-) -> Result<(), Failure> {
-    let worker = &connection.worker;
-    let is_inbound = connection.kind == ListenerKind::Inbound;
-    let headers = &mut head.headers;
-    headers::strip_hop_by_hop(headers, is_upgrade);
-    if head.version == Version::HTTP_2 && !is_http2 {
-        headers::join_cookies(headers);
-    }
-    if !headers::via(headers, &worker.hop) {
-        return Err(Failure::new(Reason::LoopDetected, "the request has been here before (Via names this sidecar)"));
-    }
-    let host = head.uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
-    let host = host.or_else(|| headers.remove(HOST));
-    if let Some(host) = &host {
-        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
-    }
-    let scheme = if connection.is_encrypted { "https" } else { "http" };
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
-    if let Some(peer) = connection.peer.map(|peer| peer.ip()).filter(|peer| !peer.is_loopback()) {
-        headers::forwarded_for(headers, peer);
-    }
-    // Our application keeps the name it was called by; a callee is called by its service's name.
-    let host = if is_inbound { host.unwrap_or_else(|| upstream.host.clone()) } else { upstream.host.clone() };
-    if is_http2 {
-        headers.remove(HOST);
-    } else {
-        headers.insert(HOST, host);
-    }
-    // Each attempt says these anew.
-    for name in [X_LICTOR_ATTEMPT, X_LICTOR_RETRY, X_LICTOR_TO] {
-        headers.remove(name);
-    }
-    if is_timed {
-        headers.remove(X_REQUEST_TIMEOUT_MS);
-        headers.remove(GRPC_TIMEOUT);
-    }
-    if is_inbound {
-        headers.remove(X_SERVICE_AUTH);
-    } else if let Some(from) = &worker.from {
-        headers.insert(X_LICTOR_FROM, from.clone());
-    }
-    headers.insert(X_REQUEST_ID, record.request_id.clone());
-    record.trace.inject(headers, &worker.view().mesh.trace);
-    for (name, value) in &upstream.upstream.set_headers {
-        headers.insert(name, value.clone());
-    }
-    head.version = Version::HTTP_11;
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    if head.uri.authority().is_some() {
-        head.uri = Uri::try_from(path).map_err(|_| Failure::new(Reason::BadRequest, "the URL has no valid path"))?;
-    }
-    Ok(())
 }
 
 impl UpstreamState {

@@ -162,38 +162,93 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     headers.insert(COOKIE, whole);
 }
 
-/// Takes off what belongs to the connection it came on. `TE: trailers` stays, and with `keeps_upgrade` so do
-/// `Upgrade` and the `Connection` that names it.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keeps_upgrade: bool) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
-            .filter(|token| !(keeps_upgrade && token.eq_ignore_ascii_case("upgrade")))
-            .filter_map(|token| HeaderName::try_from(token).ok())
-            .filter(|name| !is_end_to_end(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-        if keeps_upgrade {
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+/// Which of the fields that lictor looks for a head has: one pass over its names, instead of a search for each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fields(u16);
+
+impl Fields {
+    pub(crate) const CONNECTION: u16 = 1;
+    pub(crate) const UPGRADE: u16 = 1 << 1;
+    pub(crate) const TE: u16 = 1 << 2;
+    pub(crate) const VIA: u16 = 1 << 3;
+    /// Any of `X-Forwarded-*`.
+    pub(crate) const FORWARDED: u16 = 1 << 4;
+    /// Any that carries a trace.
+    pub(crate) const TRACE: u16 = 1 << 5;
+    /// Any that carries a deadline.
+    pub(crate) const DEADLINE: u16 = 1 << 6;
+    /// Any of `X-Lictor-*`.
+    pub(crate) const LICTOR: u16 = 1 << 7;
+    /// Those of the connection that are neither of the above.
+    const OTHER_HOPS: u16 = 1 << 8;
+
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().fold(0, |found, name| found | Self::bit(name.as_str())))
+    }
+
+    pub(crate) fn has(self, any: u16) -> bool {
+        self.0 & any != 0
+    }
+
+    fn bit(name: &str) -> u16 {
+        match name {
+            "connection" => Self::CONNECTION,
+            "upgrade" => Self::UPGRADE,
+            "te" => Self::TE,
+            "via" => Self::VIA,
+            "keep-alive" | "proxy-authenticate" | "proxy-authorization" | "proxy-connection" | "transfer-encoding" => {
+                Self::OTHER_HOPS
+            }
+            "b3" | "traceparent" | "tracestate" => Self::TRACE,
+            "grpc-timeout" | "l5d-timeout" => Self::DEADLINE,
+            name if !name.starts_with("x-") => 0,
+            "x-request-timeout-ms" | "x-envoy-upstream-rq-timeout-ms" => Self::DEADLINE,
+            "x-lictor-timeout" => Self::DEADLINE | Self::LICTOR,
+            "x-trace-id" | "x-span-id" | "x-parent-id" => Self::TRACE,
+            name if name.starts_with("x-b3-") => Self::TRACE,
+            name if name.starts_with("x-forwarded-") => Self::FORWARDED,
+            name if name.starts_with("x-lictor-") => Self::LICTOR,
+            _ => 0,
         }
     }
-    if !keeps_upgrade {
+}
+
+/// Takes off an answer what belongs to the connection it came on. With `keeps_upgrade` the `Upgrade` stays.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keeps_upgrade: bool) {
+    let fields = Fields::of(headers);
+    if fields.has(Fields::CONNECTION) {
+        strip_named(headers);
+        headers.remove(CONNECTION);
+    }
+    if fields.has(Fields::UPGRADE) && !keeps_upgrade {
         headers.remove(UPGRADE);
     }
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
-    headers.remove(PROXY_AUTHENTICATE);
-    headers.remove(PROXY_AUTHORIZATION);
-    headers.remove(TRANSFER_ENCODING);
-    if headers.contains_key(TE) {
-        let wants_trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+    if fields.has(Fields::TE) {
         headers.remove(TE);
-        if wants_trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if fields.has(Fields::OTHER_HOPS) {
+        for name in [KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION, TRANSFER_ENCODING] {
+            headers.remove(name);
         }
     }
+}
+
+/// Takes off what `Connection` names (RFC 9110, section 7.6.1), but for what has a meaning of its own here.
+pub(crate) fn strip_named(headers: &mut HeaderMap) {
+    const USUAL: [&str; 4] = ["close", "keep-alive", "te", "upgrade"];
+    let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+        .filter(|token| !USUAL.iter().any(|usual| token.eq_ignore_ascii_case(usual)))
+        .filter_map(|token| HeaderName::try_from(token).ok())
+        .filter(|name| !is_end_to_end(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Whether the client wants trailers. Nothing else of its `TE` goes further.
+pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
+    tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"))
 }
 
 /// `Connection` may not be used to take these off a request: they decide where it goes and how long it is.
@@ -220,25 +275,18 @@ pub(crate) fn is_stream(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| STREAMS.iter().any(|stream| value.as_bytes().starts_with(stream)))
 }
 
-/// Appends the peer to `X-Forwarded-For`.
-pub(crate) fn forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
-    let value = match headers.get(X_FORWARDED_FOR).and_then(|earlier| earlier.to_str().ok()) {
+/// `X-Forwarded-For` with the peer appended.
+pub(crate) fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> String {
+    match headers.get(X_FORWARDED_FOR).and_then(|earlier| earlier.to_str().ok()) {
         Some(earlier) => format!("{earlier}, {peer}"),
         None => peer.to_string(),
-    };
-    headers.insert(X_FORWARDED_FOR, HeaderValue::try_from(value).expect("a valid value and an IP address"));
+    }
 }
 
-/// Appends `hop` to `Via` (RFC 9110, section 7.6.3). False when it is there already: the request came back to us.
-pub(crate) fn via(headers: &mut HeaderMap, hop: &HeaderValue) -> bool {
-    if !headers.contains_key(VIA) {
-        headers.insert(VIA, hop.clone());
-        return true;
-    }
+/// Whether our own hop is in `Via` (RFC 9110, section 7.6.3): the request came back to us.
+pub(crate) fn is_loop(headers: &HeaderMap, hop: &HeaderValue) -> bool {
     let own = hop.to_str().unwrap_or_default();
-    let is_loop = tokens(headers, &VIA).any(|entry| entry == own);
-    headers.append(VIA, hop.clone());
-    !is_loop
+    tokens(headers, &VIA).any(|entry| entry == own)
 }
 
 /// The comma-separated members of all fields of this name.
@@ -272,14 +320,11 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("proxy-connection", "keep-alive"),
             ("transfer-encoding", "chunked"),
-            ("te", "trailers, deflate"),
             ("upgrade", "h2c"),
             ("accept", "*/*"),
         ]);
         strip_hop_by_hop(&mut map, false);
-        let left: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        assert_eq!(left.len(), 2);
-        assert!(left.contains(&("te", "trailers")) && left.contains(&("accept", "*/*")));
+        assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
     }
 
     #[test]
@@ -290,21 +335,24 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_keeps_the_two_fields_that_ask_for_it() {
+    fn an_upgrade_is_kept_where_it_is_one() {
         let mut map = headers(&[("connection", "Upgrade, X-Mine"), ("upgrade", "websocket"), ("x-mine", "1")]);
         strip_hop_by_hop(&mut map, true);
-        assert_eq!((map.len(), map[CONNECTION].as_bytes()), (2, b"upgrade".as_slice()));
+        assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["upgrade"]);
+    }
+
+    #[test]
+    fn one_pass_finds_what_is_there() {
+        let fields = Fields::of(&headers(&[("x-b3-traceid", "1"), ("via", "a"), ("x-lictor-timeout", "1s")]));
+        assert!(fields.has(Fields::TRACE) && fields.has(Fields::VIA) && fields.has(Fields::LICTOR));
+        assert!(fields.has(Fields::DEADLINE) && !fields.has(Fields::CONNECTION | Fields::FORWARDED | Fields::TE));
     }
 
     #[test]
     fn our_own_hop_in_via_is_a_loop() {
         let hop = HeaderValue::from_static("1.1 lictor-a");
-        let mut map = HeaderMap::new();
-        assert!(via(&mut map, &hop));
-        assert!(!via(&mut map, &hop));
-        let mut other = headers(&[("via", "1.0 fred, 1.1 lictor-b")]);
-        assert!(via(&mut other, &hop));
-        assert_eq!(other.get_all(VIA).iter().count(), 2);
+        assert!(is_loop(&headers(&[("via", "1.0 fred, 1.1 lictor-a")]), &hop));
+        assert!(!is_loop(&headers(&[("via", "1.0 fred, 1.1 lictor-b")]), &hop));
     }
 
     #[test]
@@ -349,8 +397,7 @@ mod tests {
 
     #[test]
     fn the_peer_is_appended_to_forwarded_for() {
-        let mut map = headers(&[("x-forwarded-for", "203.0.113.7")]);
-        forwarded_for(&mut map, "10.0.0.2".parse().unwrap());
-        assert_eq!(map["x-forwarded-for"], "203.0.113.7, 10.0.0.2");
+        let map = headers(&[("x-forwarded-for", "203.0.113.7")]);
+        assert_eq!(forwarded_for(&map, "10.0.0.2".parse().unwrap()), "203.0.113.7, 10.0.0.2");
     }
 }

@@ -30,6 +30,7 @@ mod pool;
 mod record;
 mod replay;
 mod respond;
+mod rewrite;
 mod serve;
 mod span;
 mod stream;

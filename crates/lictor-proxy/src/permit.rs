@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lictor_core::breaker::{Admission, BreakerState, Transition, Verdict};
+use lictor_core::policy::Limits;
 use lictor_core::{Failure, Reason};
 use tracing::{info, warn};
 
@@ -23,6 +24,11 @@ impl Running {
         if in_flight.enter(limits.max_in_flight) {
             return Ok(Self(Rc::clone(upstream)));
         }
+        Box::pin(Self::wait(upstream, limits)).await
+    }
+
+    async fn wait(upstream: &Rc<UpstreamState>, limits: &Limits) -> Result<Self, Failure> {
+        let in_flight = &upstream.upstream.in_flight;
         let overloaded =
             |sentence: String| Failure::new(Reason::Overloaded, sentence).retry_after(Duration::from_secs(1));
         let Some(_waiting) = in_flight.wait(limits.max_pending) else {

@@ -95,11 +95,16 @@ impl Pool {
         }
     }
 
-    /// An HTTP/1.1 connection: an idle one unless `fresh` is asked for, else a new one.
-    pub(crate) async fn http1(&self, policy: &Policy, limits: &Arc<InFlight>, fresh: bool) -> Result<Lease, Failure> {
-        if !fresh && let Some(connection) = self.take_idle(&policy.pool, Instant::now()) {
-            return Ok(Lease::Http1 { connection, is_reused: true });
+    /// A connection that is there.
+    pub(crate) fn kept(&self, policy: &PoolPolicy, is_http2: bool, now: Instant) -> Option<Lease> {
+        if is_http2 {
+            return self.share(policy, now);
         }
+        self.take_idle(policy, now).map(|connection| Lease::Http1 { connection, is_reused: true })
+    }
+
+    /// A new HTTP/1.1 connection.
+    pub(crate) async fn http1(&self, policy: &Policy, limits: &Arc<InFlight>) -> Result<Lease, Failure> {
         let open = self.room(policy, limits)?;
         let stream = self.destination.connect(Some(Alpn::Http1), policy.timeouts.connect).await?;
         let now = Instant::now();
@@ -107,11 +112,8 @@ impl Pool {
         Ok(Lease::Http1 { connection, is_reused: false })
     }
 
-    /// A stream on an HTTP/2 connection that has room, or on a new one.
+    /// A stream on a new HTTP/2 connection, or on one that somebody else has just made.
     pub(crate) async fn http2(&self, policy: &Policy, limits: &Arc<InFlight>, fresh: bool) -> Result<Lease, Failure> {
-        if !fresh && let Some(lease) = self.share(&policy.pool, Instant::now()) {
-            return Ok(lease);
-        }
         let _turn = self.dialling.acquire().await.expect("the semaphore is never closed");
         if !fresh && let Some(lease) = self.share(&policy.pool, Instant::now()) {
             return Ok(lease);

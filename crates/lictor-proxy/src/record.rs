@@ -13,7 +13,7 @@ use lictor_core::trace::TraceContext;
 use lictor_core::{Failure, Mesh, Reason};
 use serde::Serialize;
 
-use crate::headers::X_REQUEST_ID;
+use crate::headers::{Fields, X_REQUEST_ID};
 use crate::metrics::Outcome;
 use crate::serve::Connection;
 use crate::span::{Span, SpanEvent, SpanKind, Value};
@@ -25,6 +25,8 @@ pub(crate) struct Record {
     pub(crate) worker: Rc<Worker>,
     pub(crate) upstream: Option<Rc<UpstreamState>>,
     pub(crate) route: Option<usize>,
+    /// What the request's head has.
+    pub(crate) fields: Fields,
     pub(crate) trace: TraceContext,
     pub(crate) request_id: HeaderValue,
     pub(crate) reason: Option<Reason>,
@@ -65,16 +67,23 @@ impl Record {
     ) -> Self {
         let worker = Rc::clone(&connection.worker);
         let headers = request.headers();
-        let trace = TraceContext::extract(headers, &mesh.trace, &mut || worker.random());
+        let fields = Fields::of(headers);
+        let random = &mut || worker.random();
+        let trace = if fields.has(Fields::TRACE) {
+            TraceContext::extract(headers, &mesh.trace, random)
+        } else {
+            TraceContext::start(&mesh.trace, random)
+        };
         let request_id = headers.get(X_REQUEST_ID).cloned().unwrap_or_else(|| {
             let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
             let id = lictor_core::trace::request_id(|| worker.random(), millis as u64);
-            HeaderValue::try_from(id).expect("a UUID is a valid value")
+            HeaderValue::from_bytes(&id).expect("a UUID is a valid value")
         });
         let logs = worker.shared.access_log.is_some() && mesh.access_log != AccessLog::Off;
         Self {
             upstream: None,
             route: None,
+            fields,
             trace,
             request_id,
             reason: None,

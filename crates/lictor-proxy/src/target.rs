@@ -85,15 +85,20 @@ fn endpoint(view: &View, address: SocketAddr) -> Result<Target, Failure> {
 }
 
 async fn find(worker: &Rc<Worker>, name: &Arc<str>) -> Result<Rc<UpstreamState>, Failure> {
+    match worker.view().upstreams.get(name) {
+        Some(upstream) if upstream.is_known() => Ok(Rc::clone(upstream)),
+        _ => Box::pin(await_endpoints(worker, name)).await,
+    }
+}
+
+async fn await_endpoints(worker: &Rc<Worker>, name: &Arc<str>) -> Result<Rc<UpstreamState>, Failure> {
     let until = tokio::time::Instant::now() + HOLD;
     let mut has_asked = false;
     loop {
         let changed = worker.changed.notified();
         let view = worker.view();
         match view.upstreams.get(name) {
-            Some(upstream) if upstream.upstream.census.is_known || !upstream.endpoints.is_empty() => {
-                return Ok(Rc::clone(upstream));
-            }
+            Some(upstream) if upstream.is_known() => return Ok(Rc::clone(upstream)),
             Some(_) => (),
             None if view.mesh.forward.as_ref().is_some_and(|forward| forward.allows(name)) => {
                 if !has_asked {
@@ -107,6 +112,12 @@ async fn find(worker: &Rc<Worker>, name: &Arc<str>) -> Result<Rc<UpstreamState>,
             let sentence = format!("{name}: its endpoints are still unknown after {}", Millis(HOLD));
             return Err(Failure::new(Reason::NoEndpoints, sentence).retry_after(Duration::from_secs(1)));
         }
+    }
+}
+
+impl UpstreamState {
+    fn is_known(&self) -> bool {
+        self.upstream.census.is_known || !self.endpoints.is_empty()
     }
 }
 

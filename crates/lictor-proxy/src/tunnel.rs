@@ -149,11 +149,11 @@ async fn dial(connection: &Connection, target: &Target, alpn: Option<Alpn>) -> R
     upstream.budget.deposit(arrival);
     let mut tried = Vec::new();
     loop {
-        let index = pick(upstream, policy, &tried, hash, target.only.as_ref())?;
+        let began = Instant::now();
+        let index = pick(upstream, policy, &tried, hash, target.only.as_ref(), began)?;
         tried.push(index);
         let endpoint = Rc::clone(&upstream.endpoints[index]);
-        let mut busy = Busy::new(&endpoint);
-        let began = Instant::now();
+        let mut busy = Busy::new(&endpoint, began);
         let connected = endpoint.pool.bytes(policy, &upstream.upstream.in_flight, alpn).await;
         let outcome = connected.as_ref().map_or_else(|failure| Outcome::Failed(failure.reason), |_| Outcome::Connected);
         upstream.meters.attempt(&worker.shared.metrics, outcome, tried.len() as u32);

@@ -14,8 +14,6 @@ use crate::headers::{check_answer, tokens};
 pub(crate) const HEAD_MAX: usize = 128 << 10;
 /// More fields are refused.
 const FIELDS_MAX: usize = 100;
-/// Fields that lictor is going to add.
-const FIELDS_MORE: usize = 16;
 
 /// Why a head is refused: the status for a client, and words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,7 +258,7 @@ fn ranges(fields: &[Header<'_>], buffer: &[u8]) -> ([(Range, Range); FIELDS_MAX]
 }
 
 fn fields_of(head: &Bytes, ranges: &[(Range, Range)]) -> Result<(HeaderMap, Spelling), Refused> {
-    let mut headers = HeaderMap::with_capacity(ranges.len() + FIELDS_MORE);
+    let mut headers = HeaderMap::with_capacity(ranges.len());
     let mut spelling = Spelling { head: head.clone(), ..Spelling::default() };
     for (name, value) in ranges {
         let written = name.get(head);

@@ -118,7 +118,9 @@ pub(crate) async fn serve(
             }
         };
         let request = request.map(|()| RequestBody::Http1(body));
-        let Some(response) = unless_gone(&wire, forward(Rc::clone(&connection), request)).await else { return };
+        // Pinned where it is made: it is large, and moving it would cost more than most of what it does.
+        let forwarding = pin!(forward(Rc::clone(&connection), request));
+        let Some(response) = unless_gone(&wire, forwarding).await else { return };
         let is_last = *is_draining.borrow() || max_age.is_some_and(|age| born.elapsed() >= age) || !asked.keeps_alive;
         match answer(&wire, response, &asked, is_last).await {
             Ok(After::Next) => (),
@@ -197,8 +199,7 @@ impl<D: Future> Waiting<'_, D> {
 }
 
 /// The future's output, unless the client goes away before it is there.
-async fn unless_gone<T>(wire: &RefCell<Wire>, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
+async fn unless_gone<T>(wire: &RefCell<Wire>, mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     poll_fn(|context| {
         if let Poll::Ready(output) = future.as_mut().poll(context) {
             return Poll::Ready(Some(output));

@@ -11,6 +11,7 @@ use tokio::io::AsyncWrite;
 
 use super::buffers;
 use super::head::Spelling;
+use crate::rewrite::WriteHead;
 use crate::stream::Stream;
 
 /// A part up to this size is copied to where the head is; a larger one is written from where it lies.
@@ -28,6 +29,25 @@ pub(crate) enum Framing {
     Chunked,
     /// The end of the connection ends it.
     UntilClose,
+}
+
+/// A head that is being written, and how the other side spelled its own.
+pub(crate) struct HeadFields<'a> {
+    pub(crate) out: &'a mut Outgoing,
+    pub(crate) spelling: &'a Spelling,
+}
+
+impl WriteHead for HeadFields<'_> {
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
+        // How long the body is, is written when that is certain.
+        if *name != CONTENT_LENGTH {
+            self.out.field(self.spelling.of(name), value);
+        }
+    }
+
+    fn own(&mut self, name: &HeaderName, value: &[u8]) {
+        self.out.line(name.as_str().as_bytes(), value);
+    }
 }
 
 /// The body is not as long as its head says.

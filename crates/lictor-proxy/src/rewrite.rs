@@ -1,0 +1,168 @@
+//! What a request's head becomes on its way (RFC 9110, section 7.6): which of the client's fields pass, and which are
+//! lictor's own. The head itself is not changed: each attempt writes it from what the client sent and what is here.
+
+use http::header::{CONNECTION, HOST, TE, VIA};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use lictor_core::mesh::ListenerKind;
+use lictor_core::trace::{TraceContext, TraceSettings};
+use lictor_core::{Failure, Reason};
+
+use crate::headers::{self, Fields, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_LICTOR_FROM, X_REQUEST_ID};
+use crate::record::Record;
+use crate::serve::Connection;
+use crate::worker::{UpstreamState, View};
+
+/// Where a head is written.
+pub(crate) trait WriteHead {
+    /// A field of the other side's.
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue);
+
+    /// A field of lictor's.
+    fn own(&mut self, name: &HeaderName, value: &[u8]);
+}
+
+impl WriteHead for HeaderMap {
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name, value.clone());
+    }
+
+    fn own(&mut self, name: &HeaderName, value: &[u8]) {
+        self.append(name, HeaderValue::from_bytes(value).expect("made of valid values"));
+    }
+}
+
+/// Decided once for a request.
+#[derive(Debug)]
+pub(crate) struct Rewrite {
+    /// `None` where `:authority` says it (HTTP/2).
+    host: Option<HeaderValue>,
+    via: HeaderValue,
+    forwarded_host: Option<HeaderValue>,
+    forwarded_proto: Option<&'static str>,
+    /// In place of the client's.
+    forwarded_for: Option<String>,
+    from: Option<HeaderValue>,
+    request_id: HeaderValue,
+    trace: TraceContext,
+    is_inbound: bool,
+    keeps_upgrade: bool,
+    takes_trailers: bool,
+    /// Each attempt says how much time is left.
+    is_timed: bool,
+}
+
+impl Rewrite {
+    /// Refuses what has been here before. Of the head only what `Connection` names is taken off.
+    pub(crate) fn new(
+        connection: &Connection,
+        upstream: &UpstreamState,
+        head: &mut Parts,
+        record: &Record,
+        keeps_upgrade: bool,
+        is_http2: bool,
+        is_timed: bool,
+    ) -> Result<Self, Failure> {
+        let worker = &connection.worker;
+        let is_inbound = connection.kind == ListenerKind::Inbound;
+        let authority = head.uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
+        if let Some(query) = head.uri.path_and_query().map(PathAndQuery::as_str).filter(|path| path.starts_with('?')) {
+            let path = format!("/{query}"); // `http://users?x` (RFC 9112, section 3.2.1)
+            head.uri = path.parse().map_err(|_| Failure::new(Reason::BadRequest, "the URL has no valid path"))?;
+        }
+        let headers = &mut head.headers;
+        let fields = Fields::of(headers);
+        if fields.has(Fields::CONNECTION) {
+            headers::strip_named(headers);
+        }
+        if head.version == Version::HTTP_2 && !is_http2 {
+            headers::join_cookies(headers);
+        }
+        if fields.has(Fields::VIA) && headers::is_loop(headers, &worker.hop) {
+            let sentence = "the request has been here before (Via names this sidecar)";
+            return Err(Failure::new(Reason::LoopDetected, sentence));
+        }
+        let told = authority.or_else(|| headers.get(HOST).cloned());
+        // Our application keeps the name it was called by; a callee is called by its service's name.
+        let host = if is_inbound { told.as_ref().unwrap_or(&upstream.host) } else { &upstream.host };
+        let peer = connection.peer.map(|peer| peer.ip()).filter(|peer| !peer.is_loopback());
+        let scheme = if connection.is_encrypted { "https" } else { "http" };
+        Ok(Self {
+            host: (!is_http2).then(|| host.clone()),
+            via: worker.hop.clone(),
+            forwarded_host: told.filter(|_| !fields.has(Fields::FORWARDED) || !headers.contains_key(X_FORWARDED_HOST)),
+            forwarded_proto: (!fields.has(Fields::FORWARDED) || !headers.contains_key(X_FORWARDED_PROTO))
+                .then_some(scheme),
+            forwarded_for: peer.map(|peer| headers::forwarded_for(headers, peer)),
+            from: if is_inbound { None } else { worker.from.clone() },
+            request_id: record.request_id.clone(),
+            trace: record.trace,
+            is_inbound,
+            keeps_upgrade,
+            takes_trailers: fields.has(Fields::TE) && headers::takes_trailers(headers),
+            is_timed,
+        })
+    }
+
+    /// Writes the client's fields that go on, and those of lictor.
+    pub(crate) fn write(&self, headers: &HeaderMap, upstream: &UpstreamState, view: &View, to: &mut impl WriteHead) {
+        let settings = &view.mesh.trace;
+        let set_headers = &upstream.upstream.set_headers;
+        if let Some(host) = &self.host {
+            to.own(&HOST, host.as_bytes());
+        }
+        for (name, value) in headers {
+            if self.passes(name, settings) && !set_headers.iter().any(|(set, _)| set == name) {
+                to.pass(name, value);
+            }
+        }
+        to.own(&VIA, self.via.as_bytes());
+        if let Some(host) = &self.forwarded_host {
+            to.own(&X_FORWARDED_HOST, host.as_bytes());
+        }
+        if let Some(proto) = self.forwarded_proto {
+            to.own(&X_FORWARDED_PROTO, proto.as_bytes());
+        }
+        if let Some(chain) = &self.forwarded_for {
+            to.own(&X_FORWARDED_FOR, chain.as_bytes());
+        }
+        if let Some(from) = &self.from {
+            to.own(&X_LICTOR_FROM, from.as_bytes());
+        }
+        to.own(&X_REQUEST_ID, self.request_id.as_bytes());
+        self.trace.fields(settings, |name, value| to.own(name, value));
+        for (name, value) in set_headers {
+            to.own(name, value.as_bytes());
+        }
+        if self.takes_trailers {
+            to.own(&TE, b"trailers");
+        }
+        if self.keeps_upgrade {
+            to.own(&CONNECTION, b"upgrade");
+        }
+    }
+
+    fn passes(&self, name: &HeaderName, settings: &TraceSettings) -> bool {
+        match name.as_str() {
+            "connection"
+            | "host"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "x-lictor-attempt"
+            | "x-lictor-retry"
+            | "x-lictor-to"
+            | "x-request-id" => false,
+            "grpc-timeout" | "x-request-timeout-ms" => !self.is_timed,
+            "upgrade" => self.keeps_upgrade,
+            "x-forwarded-for" => self.forwarded_for.is_none(),
+            "x-lictor-from" => self.from.is_none(),
+            "x-service-auth" => !self.is_inbound,
+            name => !self.trace.replaces(name, settings),
+        }
+    }
+}
