@@ -20,7 +20,7 @@ use tracing::warn;
 use crate::connect::Millis;
 use crate::forward::Call;
 use crate::headers::{
-    GRPC_TIMEOUT, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_REASON, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS,
+    Fields, GRPC_TIMEOUT, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_REASON, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS,
 };
 use crate::http1::body::{AnswerBody, BodyError};
 use crate::http1::client::SendError;
@@ -41,6 +41,8 @@ const DISCARD_MAX: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Sent {
     pub(crate) response: Response<AnswerBody>,
+    /// What its head has.
+    pub(crate) fields: Fields,
     pub(crate) exchange: Exchange,
 }
 
@@ -80,7 +82,7 @@ impl Exchange {
 impl Sent {
     /// Throws the answer away, but keeps the connection if that is cheap.
     pub(crate) fn discard(self) {
-        let Self { response, exchange } = self;
+        let Self { response, exchange, .. } = self;
         let mut body = response.into_body();
         if body.is_end_stream() {
             exchange.complete(body);
@@ -184,7 +186,8 @@ pub(crate) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
         call.took(took, now);
     }
     let (response, hold) = result?;
-    let sent = Sent { response, exchange: Exchange { hold, endpoint: busy, running: None } };
+    let fields = Fields::of(response.headers());
+    let sent = Sent { response, fields, exchange: Exchange { hold, endpoint: busy, running: None } };
     obey(call, &state, sent)
 }
 
@@ -552,7 +555,7 @@ pub(crate) fn counts_against(policy: &Policy, outcome: Outcome) -> bool {
 /// What a callee's sidecar tells about itself.
 fn obey(call: &Call, state: &EndpointState, sent: Sent) -> Result<Sent, Failure> {
     let headers = sent.response.headers();
-    if headers.contains_key(X_LICTOR_DRAINING) {
+    if sent.fields.has(Fields::LICTOR) && headers.contains_key(X_LICTOR_DRAINING) {
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);
     }
     let status = sent.response.status();

@@ -6,15 +6,16 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use lictor_core::Reason;
+use lictor_core::trace::TraceContext;
 use tokio::time::Sleep;
 
 use crate::attempt::Exchange;
 use crate::cache::Keeping;
 use crate::connect::Millis;
-use crate::headers::{GRPC_STATUS, strip_trailers};
+use crate::headers::{GRPC_STATUS, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, strip_trailers};
 use crate::http1::body::AnswerBody;
 use crate::http1::head::Spelling;
 use crate::permit::Probe;
@@ -26,6 +27,33 @@ pub(crate) struct ResponseBody {
     kind: Kind,
     /// How the upstream wrote the head.
     spelling: Spelling,
+    /// Fields of ours that the head gets as it is written.
+    ids: Option<Ids>,
+}
+
+/// What an answer tells of its request.
+#[derive(Debug)]
+pub(crate) struct Ids {
+    pub(crate) request: HeaderValue,
+    /// For those that ask for it by the older names.
+    pub(crate) trace: Option<TraceContext>,
+}
+
+impl Ids {
+    /// The fields, but for those that the upstream has set.
+    pub(crate) fn write(&self, headers: &HeaderMap, mut write: impl FnMut(&HeaderName, &[u8])) {
+        if !headers.contains_key(X_REQUEST_ID) {
+            write(&X_REQUEST_ID, self.request.as_bytes());
+        }
+        if let Some(trace) = &self.trace {
+            if !headers.contains_key(X_TRACE_ID) {
+                write(&X_TRACE_ID, &trace.trace_id_digits());
+            }
+            if !headers.contains_key(X_SPAN_ID) {
+                write(&X_SPAN_ID, &trace.span_id_digits());
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -41,7 +69,7 @@ struct Stream {
     incoming: Option<AnswerBody>,
     /// The connection and the endpoint's load; given back at the end, dropped (and closed) otherwise.
     exchange: Option<Exchange>,
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     /// A gRPC call's verdict is in its trailers.
     probe: Option<Probe>,
     patience: Patience,
@@ -91,12 +119,23 @@ impl Patience {
 impl ResponseBody {
     /// lictor's own.
     pub(crate) fn whole(bytes: Bytes) -> Self {
-        Self { kind: Kind::Whole(bytes), spelling: Spelling::default() }
+        Self { kind: Kind::Whole(bytes), spelling: Spelling::default(), ids: None }
     }
 
     /// None.
     pub(crate) fn empty() -> Self {
-        Self { kind: Kind::Over, spelling: Spelling::default() }
+        Self { kind: Kind::Over, spelling: Spelling::default(), ids: None }
+    }
+
+    /// The same, with these.
+    pub(crate) fn telling(mut self, ids: Ids) -> Self {
+        self.ids = Some(ids);
+        self
+    }
+
+    /// What the head before it has to tell.
+    pub(crate) fn ids(&self) -> Option<&Ids> {
+        self.ids.as_ref()
     }
 
     /// How the head before it was written.
@@ -108,7 +147,7 @@ impl ResponseBody {
     pub(crate) fn stream(
         mut incoming: AnswerBody,
         exchange: Exchange,
-        record: Record,
+        record: Box<Record>,
         probe: Option<Probe>,
         patience: Patience,
         keeping: Option<Keeping>,
@@ -125,9 +164,9 @@ impl ResponseBody {
         };
         if is_over {
             stream.close();
-            return Self { kind: Kind::Over, spelling };
+            return Self { kind: Kind::Over, spelling, ids: None };
         }
-        Self { kind: Kind::Stream(Box::new(stream)), spelling }
+        Self { kind: Kind::Stream(Box::new(stream)), spelling, ids: None }
     }
 }
 

@@ -19,12 +19,9 @@ use lictor_core::retry::{self, Denied, Next, Tried};
 use lictor_core::{Address, Failure, Reason};
 
 use crate::attempt::{Sent, attempt, counts_against};
-use crate::body::{Patience, ResponseBody, grpc_status};
+use crate::body::{Ids, Patience, ResponseBody, grpc_status};
 use crate::cache::{self, Found, Keeping, Ticket};
-use crate::headers::{
-    self, Fields, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_NO_RETRY, X_LICTOR_RETRY, X_REQUEST_ID, X_SPAN_ID,
-    X_TRACE_ID,
-};
+use crate::headers::{self, Fields, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_NO_RETRY, X_LICTOR_RETRY};
 use crate::hedge::hedged;
 use crate::http1::body::RequestBody;
 use crate::http1::head::Spelling;
@@ -45,9 +42,10 @@ use crate::worker::{UpstreamState, View, Worker};
 pub(crate) async fn forward(connection: Rc<Connection>, mut request: Request<RequestBody>) -> Response<ResponseBody> {
     let worker = Rc::clone(&connection.worker);
     let view = worker.view();
-    let upgrade = Upgrade::of(&mut request, || worker.random());
+    let fields = Fields::of(request.headers());
+    let upgrade = Upgrade::of(&mut request, fields, || worker.random());
     let is_inbound = connection.kind == ListenerKind::Inbound;
-    let mut record = Record::open(&connection, &view.mesh, &request, is_inbound, Instant::now());
+    let mut record = Record::open(&connection, &view.mesh, &request, fields, is_inbound, Instant::now());
     record.is_grpc = headers::is_grpc(request.headers());
     if request.method() == Method::CONNECT {
         return Box::pin(tunnel::connect(&connection, request, record)).await;
@@ -138,7 +136,7 @@ async fn admit(
     request: Request<RequestBody>,
     upgrade: Option<Upgrade>,
     record: &Record,
-) -> Result<Call, Failure> {
+) -> Result<Box<Call>, Failure> {
     let (worker, upstream) = (&connection.worker, &target.upstream);
     let policy = upstream.policy(record.route);
     let arrival = record.arrival();
@@ -156,7 +154,7 @@ async fn admit(
 
     let route_says = record.route.and_then(|index| upstream.upstream.routes.iter().nth(index)?.is_idempotent);
     let is_idempotent = retry::is_idempotent(&policy.retry, request.method(), request.headers(), route_says);
-    let max_attempts = attempts_allowed(policy, request.headers());
+    let max_attempts = attempts_allowed(policy, request.headers(), record.fields);
     // Also for methods that are not sent twice: a callee that says 421 has not processed them.
     let kept = if max_attempts > 1 { policy.retry.max_body } else { 0 };
     let hash = hash_of(policy, request.headers(), connection.peer);
@@ -165,7 +163,7 @@ async fn admit(
     let spelling = body.spelling();
     let is_timed = callers.is_some() || record.is_grpc || policy.timeouts.total.is_some();
     let rewrite = Rewrite::new(connection, upstream, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
-    Ok(Call {
+    Ok(Box::new(Call {
         worker: Rc::clone(worker),
         upstream: Rc::clone(upstream),
         only: target.only.clone(),
@@ -186,7 +184,7 @@ async fn admit(
         deadline: callers.and_then(|callers| arrival.checked_add(callers)),
         probe: Some(probe),
         running,
-    })
+    }))
 }
 
 impl Call {
@@ -228,26 +226,31 @@ impl Call {
     }
 
     /// Passes the answer on; the books close with its body. A good one is kept where there is a ticket for it.
-    fn answer(mut self, sent: Sent, mut record: Record, ticket: Option<Ticket>) -> Response<ResponseBody> {
-        let Sent { response, exchange } = sent;
+    fn answer(
+        mut self: Box<Self>,
+        sent: Sent,
+        mut record: Box<Record>,
+        ticket: Option<Ticket>,
+    ) -> Response<ResponseBody> {
+        let Sent { response, fields, exchange } = sent;
         let status = response.status();
         let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_granted(status, self.is_http2) == Ok(true));
         if let Some(upgrade) = upgrade {
             let (mut head, upstream) = Switched::upstream(response);
             head.version = Version::HTTP_11;
-            self.dress(&mut head.headers, &record, true);
+            self.dress(&mut head.headers, fields, true);
             head.status = upgrade.grant(&mut head.headers, self.is_http2);
             record.answered(head.status);
-            let idle = self.policy().timeouts.idle;
+            let (idle, ids) = (self.policy().timeouts.idle, self.ids(&record));
             if let Some(probe) = self.probe.take() {
                 probe.finish(Verdict::Success);
             }
             tunnel::join(upgrade.client, upstream, idle, record, (exchange, self.running));
-            return Response::from_parts(head, ResponseBody::empty());
+            return Response::from_parts(head, ResponseBody::empty().telling(ids));
         }
         let (mut head, body) = response.into_parts();
         head.version = Version::HTTP_11;
-        self.dress(&mut head.headers, &record, false);
+        self.dress(&mut head.headers, fields, false);
         record.answered(status);
         if self.is_grpc {
             record.grpc_status = grpc_status(&head.headers);
@@ -262,8 +265,10 @@ impl Call {
         };
         let patience = Patience::new(silence, self.deadline, Instant::now());
         let keeping = Keeping::begin(ticket, status, &head.headers);
+        let ids = self.ids(&record);
         let exchange = exchange.holding(self.running);
-        Response::from_parts(head, ResponseBody::stream(body, exchange, record, self.probe, patience, keeping))
+        let body = ResponseBody::stream(body, exchange, record, self.probe, patience, keeping);
+        Response::from_parts(head, body.telling(ids))
     }
 
     /// How this request is called.
@@ -374,22 +379,24 @@ impl Call {
         }
     }
 
-    /// The answer's head, as the client gets it.
-    fn dress(&self, headers: &mut HeaderMap, record: &Record, is_upgraded: bool) {
-        headers::strip_hop_by_hop(headers, is_upgraded);
-        headers.entry(X_REQUEST_ID).or_insert_with(|| record.request_id.clone());
-        if self.worker.view().mesh.trace.legacy {
-            let digits = |digits: &[u8]| HeaderValue::from_bytes(digits).expect("hexadecimal digits");
-            headers.entry(X_TRACE_ID).or_insert_with(|| digits(&record.trace.trace_id_digits()));
-            headers.entry(X_SPAN_ID).or_insert_with(|| digits(&record.trace.span_id_digits()));
-        }
+    /// The answer's head, as the client gets it but for its [`Ids`].
+    fn dress(&self, headers: &mut HeaderMap, fields: Fields, is_upgraded: bool) {
+        headers::strip_hop_by_hop(headers, fields, is_upgraded);
         if self.is_inbound && self.worker.shared.is_draining.load(Relaxed) {
             headers.insert(X_LICTOR_DRAINING, HeaderValue::from_static("1"));
         }
     }
+
+    fn ids(&self, record: &Record) -> Ids {
+        let is_legacy = self.worker.view().mesh.trace.legacy;
+        Ids { request: record.request_id.clone(), trace: is_legacy.then_some(record.trace) }
+    }
 }
 
-fn attempts_allowed(policy: &Policy, headers: &HeaderMap) -> u32 {
+fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fields) -> u32 {
+    if !fields.has(Fields::LICTOR) {
+        return policy.retry.attempts;
+    }
     if headers.get(X_LICTOR_RETRY).is_some_and(|value| value == "off") {
         return 1;
     }

@@ -7,7 +7,6 @@ use http::header::{
     COOKIE, EXPECT, FORWARDED, HOST, LOCATION, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use lictor_core::{Failure, Reason};
 
@@ -68,13 +67,17 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Failure> {
 /// A registered name or IP literal, and perhaps a port (RFC 9110, section 7.2), without the oddities that RFC 3986
 /// would allow.
 fn is_host(value: &[u8]) -> bool {
-    let Ok(authority) = Authority::try_from(value) else { return false };
-    let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or("@");
-    let is_port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
-    let is_named = match authority.host().strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(literal) => literal.parse::<Ipv6Addr>().is_ok(),
-        None => authority.host().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte)),
+    let Ok(value) = std::str::from_utf8(value) else { return false };
+    let (is_named, rest) = match value.strip_prefix('[').and_then(|value| value.split_once(']')) {
+        Some((literal, rest)) => (literal.parse::<Ipv6Addr>().is_ok(), rest),
+        None => {
+            let (name, rest) = value.split_at(value.find(':').unwrap_or(value.len()));
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
+            (!name.is_empty() && name.bytes().all(is_name), rest)
+        }
     };
+    let is_port =
+        |port: &str| port.is_empty() || (port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
     is_named && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
 }
 
@@ -214,8 +217,7 @@ impl Fields {
 }
 
 /// Takes off an answer what belongs to the connection it came on. With `keeps_upgrade` the `Upgrade` stays.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keeps_upgrade: bool) {
-    let fields = Fields::of(headers);
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields, keeps_upgrade: bool) {
     if fields.has(Fields::CONNECTION) {
         strip_named(headers);
         headers.remove(CONNECTION);
@@ -312,6 +314,10 @@ mod tests {
         headers
     }
 
+    fn strip(map: &mut HeaderMap, keeps_upgrade: bool) {
+        strip_hop_by_hop(map, Fields::of(map), keeps_upgrade);
+    }
+
     #[test]
     fn fields_of_the_connection_are_taken_off() {
         let mut map = headers(&[
@@ -323,21 +329,21 @@ mod tests {
             ("upgrade", "h2c"),
             ("accept", "*/*"),
         ]);
-        strip_hop_by_hop(&mut map, false);
+        strip(&mut map, false);
         assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
     }
 
     #[test]
     fn connection_cannot_name_fields_that_route_or_frame() {
         let mut map = headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "3")]);
-        strip_hop_by_hop(&mut map, false);
+        strip(&mut map, false);
         assert_eq!(map.len(), 2);
     }
 
     #[test]
     fn an_upgrade_is_kept_where_it_is_one() {
         let mut map = headers(&[("connection", "Upgrade, X-Mine"), ("upgrade", "websocket"), ("x-mine", "1")]);
-        strip_hop_by_hop(&mut map, true);
+        strip(&mut map, true);
         assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["upgrade"]);
     }
 

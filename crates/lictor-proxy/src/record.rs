@@ -62,12 +62,12 @@ impl Record {
         connection: &Rc<Connection>,
         mesh: &Mesh,
         request: &Request<B>,
+        fields: Fields,
         is_inbound: bool,
         arrival: Instant,
-    ) -> Self {
+    ) -> Box<Self> {
         let worker = Rc::clone(&connection.worker);
         let headers = request.headers();
-        let fields = Fields::of(headers);
         let random = &mut || worker.random();
         let trace = if fields.has(Fields::TRACE) {
             TraceContext::extract(headers, &mesh.trace, random)
@@ -80,7 +80,7 @@ impl Record {
             HeaderValue::from_bytes(&id).expect("a UUID is a valid value")
         });
         let logs = worker.shared.access_log.is_some() && mesh.access_log != AccessLog::Off;
-        Self {
+        Box::new(Self {
             upstream: None,
             route: None,
             fields,
@@ -102,7 +102,7 @@ impl Record {
             access_log: mesh.access_log,
             is_closed: false,
             worker,
-        }
+        })
     }
 
     /// When the request came.
@@ -129,7 +129,7 @@ impl Record {
     }
 
     /// The last byte is out.
-    pub(crate) fn close(mut self) {
+    pub(crate) fn close(mut self: Box<Self>) {
         self.finish();
     }
 

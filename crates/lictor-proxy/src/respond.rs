@@ -21,7 +21,7 @@ use crate::metrics::Outcome;
 use crate::record::Record;
 
 /// Answers with a failure, and closes the books.
-pub(crate) fn failure(mut record: Record, failure: &Failure, is_budget_spent: bool) -> Response<ResponseBody> {
+pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spent: bool) -> Response<ResponseBody> {
     let sentence = sentence(&record, failure);
     record.reason = Some(failure.reason);
     let status = if record.is_grpc { StatusCode::OK } else { failure.reason.status() };
@@ -69,7 +69,7 @@ pub(crate) fn refuse(out: &mut Outgoing, refused: &Refused) {
 }
 
 /// Answers with what was kept, and closes the books.
-pub(crate) fn kept(mut record: Record, kept: &Kept, how: &'static str) -> Response<ResponseBody> {
+pub(crate) fn kept(mut record: Box<Record>, kept: &Kept, how: &'static str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::whole(kept.body.clone()));
     let headers = response.headers_mut();
     headers.clone_from(&kept.headers);

@@ -72,7 +72,7 @@ impl Rewrite {
             head.uri = path.parse().map_err(|_| Failure::new(Reason::BadRequest, "the URL has no valid path"))?;
         }
         let headers = &mut head.headers;
-        let fields = Fields::of(headers);
+        let fields = record.fields;
         if fields.has(Fields::CONNECTION) {
             headers::strip_named(headers);
         }

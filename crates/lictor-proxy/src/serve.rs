@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tracing::debug;
 
+use crate::body::ResponseBody;
 use crate::forward::forward;
 use crate::http1;
 use crate::http1::body::RequestBody;
@@ -156,7 +157,12 @@ async fn http2(
     let age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * connection.worker.chance()));
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Rc::clone(&connection);
-        async move { Ok::<_, Infallible>(forward(connection, request.map(RequestBody::Http2)).await) }
+        // Boxed: it is large, and would be moved from here to its task.
+        Box::pin(async move {
+            let mut response = forward(connection, request.map(RequestBody::Http2)).await;
+            tell(&mut response);
+            Ok::<_, Infallible>(response)
+        })
     });
     let mut serving = pin!(builder().serve_connection(TokioIo::new(stream), service));
     tokio::select! {
@@ -167,6 +173,18 @@ async fn http2(
     }
     serving.as_mut().graceful_shutdown();
     let _ = serving.await;
+}
+
+/// Adds the ids to an answer's head.
+fn tell(response: &mut Response<ResponseBody>) {
+    let mut own = Vec::new();
+    if let Some(ids) = response.body().ids() {
+        ids.write(response.headers(), |name, value| own.push((name.clone(), HeaderValue::from_bytes(value))));
+    }
+    let headers = response.headers_mut();
+    for (name, value) in own {
+        headers.append(name, value.expect("made of valid values"));
+    }
 }
 
 async fn grow_old(age: Option<Duration>) {

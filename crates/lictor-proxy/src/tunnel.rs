@@ -66,7 +66,7 @@ pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
 pub(crate) async fn connect(
     connection: &Connection,
     mut request: Request<RequestBody>,
-    mut record: Record,
+    mut record: Box<Record>,
 ) -> Response<ResponseBody> {
     let dialled = async {
         if connection.kind != ListenerKind::Forward {
@@ -100,7 +100,7 @@ pub(crate) fn join(
     client: Switched,
     upstream: Switched,
     idle: Duration,
-    mut record: Record,
+    mut record: Box<Record>,
     lease: impl Sized + 'static,
 ) {
     spawn_local(async move {

@@ -16,7 +16,7 @@ use lictor_core::{Failure, Reason};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::sync::oneshot;
 
-use crate::headers::tokens;
+use crate::headers::{Fields, tokens};
 use crate::http1::body::{AnswerBody, RequestBody};
 use crate::stream::Stream;
 
@@ -76,7 +76,14 @@ impl Switched {
 
 impl Upgrade {
     /// The request's wish, if it has one; its head has HTTP/1.1's form then.
-    pub(crate) fn of(request: &mut Request<RequestBody>, mut random: impl FnMut() -> u64) -> Option<Self> {
+    pub(crate) fn of(
+        request: &mut Request<RequestBody>,
+        fields: Fields,
+        mut random: impl FnMut() -> u64,
+    ) -> Option<Self> {
+        if *request.method() != Method::CONNECT && !fields.has(Fields::UPGRADE) {
+            return None;
+        }
         let connect = request.extensions_mut().remove::<Protocol>().filter(|_| *request.method() == Method::CONNECT);
         if let Some(protocol) = &connect {
             *request.method_mut() = Method::GET;

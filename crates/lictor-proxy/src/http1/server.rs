@@ -242,6 +242,9 @@ async fn answer(
     let mut out = Outgoing::new();
     out.status_line(head.status, body.spelling());
     out.fields(&head.headers, body.spelling());
+    if let Some(ids) = body.ids() {
+        ids.write(&head.headers, |name, value| out.line(name.as_str().as_bytes(), value));
+    }
     if is_last && !is_switch {
         out.keep_alive(false);
     } else if asked.is_http10 && !is_switch {
