@@ -72,7 +72,7 @@ fn is_host(value: &[u8]) -> bool {
         Some((literal, rest)) => (literal.parse::<Ipv6Addr>().is_ok(), rest),
         None => {
             let (name, rest) = value.split_at(value.find(':').unwrap_or(value.len()));
-            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
             (!name.is_empty() && name.bytes().all(is_name), rest)
         }
     };

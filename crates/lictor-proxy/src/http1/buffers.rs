@@ -21,12 +21,16 @@ thread_local! {
     static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An empty buffer.
+/// An empty buffer with room. What is kept finds its room again when nothing refers to its parts any more.
 pub(crate) fn take() -> BytesMut {
-    BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(ROOM))
+    let kept = BUFFERS.with_borrow_mut(|buffers| {
+        let at = buffers.iter_mut().rposition(|buffer| buffer.try_reclaim(ROOM))?;
+        Some(buffers.swap_remove(at))
+    });
+    kept.unwrap_or_else(|| BytesMut::with_capacity(ROOM))
 }
 
-/// Takes a buffer back. Parts of it may still be in use: it finds its room again when they are not.
+/// Takes a buffer back. Parts of it may still be in use.
 pub(crate) fn give(mut buffer: BytesMut) {
     buffer.clear();
     BUFFERS.with_borrow_mut(|buffers| {
@@ -54,10 +58,7 @@ impl ReadAhead {
             ready!(stream.poll_readable(context))?;
             self.bytes = take();
         }
-        let spare = self.bytes.capacity() - self.bytes.len();
-        if spare < ROOM / 4 || self.room > spare && self.room > ROOM {
-            self.bytes.reserve(self.room.max(ROOM));
-        }
+        self.bytes.reserve(self.room.max(ROOM));
         let room = self.bytes.capacity() - self.bytes.len();
         let read = ready!(poll_read_buf(Pin::new(stream), context, &mut self.bytes))?;
         self.room = if read == room { (self.room.max(ROOM) * 2).min(ROOM_MAX) } else { ROOM };
