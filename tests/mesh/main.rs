@@ -10,6 +10,7 @@ mod faults;
 mod inbound;
 mod lifecycle;
 mod requests;
+mod snapshot;
 mod tracing;
 
 use lictor_testkit::{Backend, Consul, Sidecar};

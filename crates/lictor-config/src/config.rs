@@ -12,6 +12,7 @@ use lictor_core::route::Routes;
 use lictor_core::tls::{ClientTls, ServerTls};
 use lictor_core::trace::TraceSettings;
 use lictor_core::{Address, Secret};
+use serde::{Deserialize, Serialize};
 
 /// Everything, resolved.
 #[derive(Clone, Debug)]
@@ -155,6 +156,17 @@ pub struct Consul {
     pub wait: Duration,
     /// When a smaller answer is believed.
     pub guard: Guard,
+    /// The last good answers on disk; `None`: nothing is written.
+    pub snapshot: Option<SnapshotFile>,
+}
+
+/// The last good answers on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotFile {
+    /// The file; its folder is made if it is not there.
+    pub path: PathBuf,
+    /// An older one is not used. Default 24 h.
+    pub max_age: Duration,
 }
 
 /// Where the agent listens.
@@ -281,7 +293,7 @@ pub enum Source {
 }
 
 /// What is asked of Consul. Equal queries share one watch.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Query {
     /// The service.
     pub service: String,

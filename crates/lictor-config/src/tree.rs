@@ -17,18 +17,8 @@ use crate::source::{Step, Value, find, show};
 use crate::values;
 
 /// Keys that the product will have: said so, rather than "unknown".
-const PLANNED: [&str; 10] = [
-    "gateway",
-    "building_blocks",
-    "chaos",
-    "slow_call",
-    "failover",
-    "snapshot",
-    "kv",
-    "merge_app",
-    "restart",
-    "infer_parent",
-];
+const PLANNED: [&str; 9] =
+    ["gateway", "building_blocks", "chaos", "slow_call", "failover", "kv", "merge_app", "restart", "infer_parent"];
 
 /// A value in force.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use lictor_core::policy::{BreakerPolicy, EjectionPolicy, Limits, Policy, RetryPo
 use lictor_core::route::Routes;
 use lictor_core::{Address, Endpoint, Mesh, Upstream};
 
+use crate::disk::Remembered;
 use crate::guard::Observed;
 use crate::health::{Condition, Instance};
 
@@ -22,6 +23,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) config: &'a Config,
     /// By query; absent until the first answer.
     pub(crate) observed: &'a HashMap<Query, Observed>,
+    /// Of those, what Consul has not said to this process yet.
+    pub(crate) remembered: &'a HashMap<Query, Remembered>,
     /// Host names and literal addresses, resolved.
     pub(crate) addresses: &'a HashMap<String, Vec<SocketAddr>>,
     /// Services that the forward proxy was asked for.
@@ -116,7 +119,11 @@ fn build(
             Some(Observed { instances: hosts.iter().map(|host| fixed(host)).collect(), suspects: Vec::new() })
         }
     };
-    let source = if matches!(config.source, Source::Consul(_)) { "Consul" } else { "static" };
+    let source = match &config.source {
+        Source::Consul(query) if inputs.remembered.contains_key(query) && observed.is_some() => "snapshot",
+        Source::Consul(_) => "Consul",
+        Source::Static(_) => "static",
+    };
     let is_answered = observed.is_some();
     let observed = observed.unwrap_or_default();
     let is_looked_up = observed.instances.iter().filter_map(name_of).all(|name| inputs.addresses.contains_key(name));
@@ -399,8 +406,9 @@ mod tests {
     }
 
     fn mesh(config: &Config, observed: &HashMap<Query, Observed>, previous: Option<&Mesh>, now: Instant) -> Mesh {
-        let addresses = HashMap::new();
-        assemble(&Inputs { config, observed, addresses: &addresses, demanded: &[] }, previous, now).mesh
+        let (addresses, remembered) = (HashMap::new(), HashMap::new());
+        let inputs = Inputs { config, observed, remembered: &remembered, addresses: &addresses, demanded: &[] };
+        assemble(&inputs, previous, now).mesh
     }
 
     #[test]
@@ -482,7 +490,14 @@ mod tests {
             (config("registration: off\nupstreams: {db: {listen: 3001, static: ['db.test:80']}}\n"), Instant::now());
         let seen = HashMap::new();
         let with = |addresses: HashMap<String, Vec<SocketAddr>>, previous: Option<&Mesh>| {
-            let inputs = Inputs { config: &config, observed: &seen, addresses: &addresses, demanded: &[] };
+            let remembered = HashMap::new();
+            let inputs = Inputs {
+                config: &config,
+                observed: &seen,
+                remembered: &remembered,
+                addresses: &addresses,
+                demanded: &[],
+            };
             assemble(&inputs, previous, now).mesh
         };
         let first = with(HashMap::new(), None);

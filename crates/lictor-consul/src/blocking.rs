@@ -29,6 +29,8 @@ pub(crate) struct Cursor {
     /// The longest wait of the next query.
     short_wait: Option<Duration>,
     asks_anew: bool,
+    /// The index is from before this process began: to compare with, not to ask with.
+    is_remembered: bool,
     is_suspicious: bool,
     is_local: bool,
 }
@@ -54,7 +56,21 @@ pub(crate) enum Worth {
 impl Cursor {
     /// At the start. A local agent is asked again sooner when it is gone.
     pub(crate) fn new(is_local: bool) -> Self {
-        Self { index: 0, failures: 0, short_wait: None, asks_anew: false, is_suspicious: false, is_local }
+        Self {
+            index: 0,
+            failures: 0,
+            short_wait: None,
+            asks_anew: false,
+            is_remembered: false,
+            is_suspicious: false,
+            is_local,
+        }
+    }
+
+    /// An index that was Consul's before this process began. The first query does not block; a lower index in its answer
+    /// is one that went back.
+    pub(crate) fn remember(&mut self, index: u64) {
+        (self.index, self.is_remembered) = (index, index > 0);
     }
 
     pub(crate) fn index(&self) -> u64 {
@@ -68,7 +84,7 @@ impl Cursor {
 
     /// The next query.
     pub(crate) fn ask(&self, wait: Duration) -> Ask {
-        let index = (self.index > 0 && !self.asks_anew).then_some(self.index);
+        let index = (self.index > 0 && !self.asks_anew && !self.is_remembered).then_some(self.index);
         Ask { index, wait: self.short_wait.map_or(wait, |short| short.min(wait)) }
     }
 
@@ -77,6 +93,7 @@ impl Cursor {
         self.failures = 0;
         self.short_wait = None;
         self.asks_anew = false;
+        self.is_remembered = false;
         let index = index.filter(|index| *index > 0).unwrap_or(1);
         match asked.index {
             Some(old) if index < old => {
@@ -198,6 +215,19 @@ mod tests {
         assert_eq!(ask.index, None);
         assert_eq!(cursor.answered(ask, Some(12), EARLY), Worth::Doubt);
         assert_eq!(cursor.ask(WAIT).index, Some(12));
+    }
+
+    #[test]
+    fn a_remembered_index_is_compared_and_never_asked_with() {
+        for (answered, worth) in [(Some(20), Worth::Believe), (Some(17), Worth::Believe), (Some(12), Worth::Doubt)] {
+            let mut cursor = Cursor::new(true);
+            cursor.remember(17);
+            cursor.failed(&ConsulError::Unreachable(String::new()), 0.5);
+            let ask = cursor.ask(WAIT);
+            assert_eq!(ask.index, None, "nor after an error");
+            assert_eq!(cursor.answered(ask, answered, EARLY), worth);
+            assert_eq!(cursor.ask(WAIT).index, answered);
+        }
     }
 
     #[test]

@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 use lictor_config::{Config, Query, Source};
 use lictor_core::mesh::Forward;
 use lictor_core::{Endpoint, EndpointKey, Mesh, Upstream};
-use tokio::sync::{mpsc, oneshot, watch as channel};
+use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::assemble::{Inputs, assemble, is_news, names};
+use crate::blocking::Cursor;
 use crate::client::Client;
+use crate::disk::{Contents, Remembered, Scope, now_ms};
 use crate::guard::{Guard, Observed};
+use crate::health::Instance;
 use crate::random::Random;
 use crate::resolve::{Names, Resolved};
 use crate::status::Status;
@@ -29,6 +32,8 @@ const CROWD_STARTS_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Order {
     Reload(Arc<Config>, oneshot::Sender<()>),
+    /// What should be known after a restart?
+    Remember(oneshot::Sender<Contents>),
 }
 
 pub(crate) struct Control {
@@ -36,6 +41,11 @@ pub(crate) struct Control {
     client: Option<Arc<Client>>,
     status: Arc<Status>,
     observed: HashMap<Query, Observed>,
+    /// From before this process began, until Consul says something itself.
+    remembered: HashMap<Query, Remembered>,
+    /// There is more to remember.
+    changed: Arc<Notify>,
+    scope: Scope,
     names: Names,
     demanded: Vec<Arc<str>>,
     watches: HashMap<Query, JoinHandle<()>>,
@@ -49,18 +59,28 @@ impl Control {
         config: Arc<Config>,
         client: Option<Arc<Client>>,
         status: Arc<Status>,
+        remembered: HashMap<Query, Remembered>,
+        changed: Arc<Notify>,
         orders: mpsc::UnboundedReceiver<Order>,
         demands: mpsc::UnboundedReceiver<Arc<str>>,
     ) -> channel::Receiver<Arc<Mesh>> {
         let (news, incoming) = mpsc::unbounded_channel();
         let (names, resolved) = Names::new();
         let (observed, demanded) = (HashMap::new(), Vec::new());
-        let inputs = Inputs { config: &config, observed: &observed, addresses: names.addresses(), demanded: &demanded };
+        let inputs = Inputs {
+            config: &config,
+            observed: &observed,
+            remembered: &remembered,
+            addresses: names.addresses(),
+            demanded: &demanded,
+        };
         let mesh = channel::Sender::new(Arc::new(assemble(&inputs, None, Instant::now()).mesh));
         let receiver = mesh.subscribe();
-        let watches = HashMap::new();
-        let mut control = Self { config, client, status, observed, names, demanded, watches, news, mesh };
+        let (scope, watches) = (Scope::of(&config), HashMap::new());
+        let mut control =
+            Self { config, client, status, observed, remembered, changed, scope, names, demanded, watches, news, mesh };
         control.watch();
+        control.publish();
         tokio::spawn(control.run(incoming, orders, demands, resolved));
         receiver
     }
@@ -79,15 +99,25 @@ impl Control {
                 Some(News { query, observed }) = news.recv() => {
                     // A watch that was stopped may have had the last word.
                     if self.watches.contains_key(&query) {
+                        if self.remembered.remove(&query).is_some() {
+                            self.status.replaced(&query);
+                        }
                         self.observed.insert(query, observed);
+                        self.changed.notify_one();
                     }
                 }
-                Some(Order::Reload(config, done)) = orders.recv() => {
-                    self.config = config;
-                    self.watch();
-                    self.publish();
-                    let _ = done.send(());
-                }
+                Some(order) = orders.recv() => match order {
+                    Order::Reload(config, done) => {
+                        self.config = config;
+                        self.watch();
+                        self.publish();
+                        let _ = done.send(());
+                    }
+                    Order::Remember(tell) => {
+                        let _ = tell.send(self.contents());
+                        continue;
+                    }
+                },
                 Some(name) = demands.recv() => self.demand(name),
                 Some(resolved) = resolved.recv() => self.names.learn(resolved),
                 _ = look_up.tick() => self.names.forget_times(),
@@ -141,9 +171,16 @@ impl Control {
             }
             stays
         });
-        let Some(client) = &self.client else { return };
+        let Some(client) = self.client.clone() else { return };
         let is_crowd = wanted.len() > CROWD;
+        let mut recalled = 0_usize;
         for query in wanted {
+            if self.watches.contains_key(&query) {
+                continue;
+            }
+            let mut guard = Guard::new(self.config.consul.guard.clone());
+            let mut cursor = Cursor::new(client.is_local());
+            recalled += usize::from(self.recall(&query, &mut guard, &mut cursor));
             let consul = &self.config.consul;
             let mut random = Random::new();
             let delay = if is_crowd { CROWD_STARTS_WITHIN.mul_f64(random.share()) } else { Duration::ZERO };
@@ -152,26 +189,58 @@ impl Control {
                     datacenter: query.datacenter.clone().or_else(|| consul.datacenter.clone()),
                     ..query.clone()
                 },
-                client: Arc::clone(client),
+                client: Arc::clone(&client),
                 connections: Arc::clone(self.status.connections()),
                 consistency: consul.consistency,
                 wait: consul.wait,
                 max_stale: consul.max_stale,
-                guard: Guard::new(consul.guard.clone()),
+                guard,
+                cursor,
                 status: Arc::clone(&self.status),
                 news: self.news.clone(),
                 random,
                 delay,
                 key: query.clone(),
             };
-            self.watches.entry(query).or_insert_with(|| tokio::spawn(watch.run()));
+            self.watches.insert(query, tokio::spawn(watch.run()));
         }
+        if recalled > 0 {
+            let age_s = self.status.snapshot_age().unwrap_or_default().as_secs();
+            info!(target: "lictor::event", kind = "snapshot_used", services = recalled, age_s, "the snapshot's endpoints are in use until Consul answers");
+        }
+    }
+
+    /// Takes what an earlier process knew, if that is of any use until Consul answers; whether it is.
+    fn recall(&mut self, query: &Query, guard: &mut Guard, cursor: &mut Cursor) -> bool {
+        let known = self.remembered.get(query).filter(|known| known.instances.iter().any(Instance::is_usable));
+        let Some(known) = known else { return false };
+        guard.remember(known.instances.clone(), Instant::now());
+        cursor.remember(known.index);
+        self.status.recalled(known);
+        let observed = Observed { instances: known.instances.clone(), suspects: Vec::new() };
+        self.observed.insert(query.clone(), observed);
+        true
+    }
+
+    /// For a later process: what Consul said to this one, and of the rest what it said to an earlier one.
+    fn contents(&self) -> Contents {
+        let now = now_ms();
+        let answers = self.observed.iter().filter(|(query, _)| !self.remembered.contains_key(query));
+        let answers = answers.filter_map(|(query, observed)| {
+            let (index, age) = self.status.last_answer(query)?;
+            let at_ms = now.saturating_sub(age.as_millis() as u64);
+            Some(Remembered { query: query.clone(), index, at_ms, instances: observed.last_good() })
+        });
+        let mut answers: Vec<Remembered> = answers.chain(self.remembered.values().cloned()).collect();
+        answers.sort_by(|a, b| a.query.cmp(&b.query));
+        Contents { scope: self.scope.clone(), answers }
     }
 
     fn inputs(&self) -> Inputs<'_> {
         Inputs {
             config: &self.config,
             observed: &self.observed,
+            remembered: &self.remembered,
             addresses: self.names.addresses(),
             demanded: &self.demanded,
         }

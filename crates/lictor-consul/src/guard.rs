@@ -20,11 +20,24 @@ pub(crate) struct Observed {
     pub(crate) suspects: Vec<Instance>,
 }
 
+impl Observed {
+    /// Everybody as last seen well, for a time when Consul cannot be asked: a suspect counts as it was.
+    pub(crate) fn last_good(&self) -> Vec<Instance> {
+        let is_suspect = |known: &&Instance| self.suspects.iter().any(|suspect| id(suspect) == id(known));
+        let certain = self.instances.iter().filter(|known| !is_suspect(known));
+        let mut all: Vec<Instance> = certain.chain(&self.suspects).cloned().collect();
+        all.sort_by_key(id);
+        all
+    }
+}
+
 /// The memory of one watch.
 #[derive(Debug)]
 pub(crate) struct Guard {
     policy: Policy,
     observed: Option<Observed>,
+    /// It is from before this process began.
+    is_remembered: bool,
     /// When each instance was usable for the last time, as far back as the policy looks.
     lately: BTreeMap<(String, String), Instant>,
     suspected_until: Option<Instant>,
@@ -32,7 +45,14 @@ pub(crate) struct Guard {
 
 impl Guard {
     pub(crate) fn new(policy: Policy) -> Self {
-        Self { policy, observed: None, lately: BTreeMap::new(), suspected_until: None }
+        Self { policy, observed: None, is_remembered: false, lately: BTreeMap::new(), suspected_until: None }
+    }
+
+    /// What was known before this process began counts like an answer; whatever Consul says first is news all the same.
+    pub(crate) fn remember(&mut self, instances: Vec<Instance>, now: Instant) {
+        self.lately.extend(usable(&instances).map(|instance| (id(instance), now)));
+        self.observed = Some(Observed { instances, suspects: Vec::new() });
+        self.is_remembered = true;
     }
 
     /// Whether there was an answer that counted.
@@ -73,7 +93,7 @@ impl Guard {
 
     /// Takes an answer that counts; what there is now, if that is news.
     pub(crate) fn take(&mut self, instances: Vec<Instance>, now: Instant) -> Option<Observed> {
-        let is_first = self.observed.is_none();
+        let is_first = self.observed.is_none() || std::mem::take(&mut self.is_remembered);
         let before = self.observed.take().unwrap_or_default();
         for instance in usable(&before.instances).chain(usable(&instances)) {
             self.lately.insert(id(instance), now);
@@ -255,6 +275,19 @@ mod tests {
         guard.take(vec![], now);
         assert!(guard.take(passing(&["b"]), now).unwrap().suspects.is_empty());
         assert_eq!(guard.suspected_until(), None);
+    }
+
+    #[test]
+    fn what_is_remembered_is_guarded_like_an_answer_and_the_first_answer_is_news() {
+        let now = Instant::now();
+        let mut guard = guard(true, &[], now);
+        guard.remember(passing(&["a", "b", "c"]), now);
+        assert!(guard.doubts(&[], false, now) && guard.doubts(&passing(&["a"]), false, now));
+        let mut confirmed = guard.take(passing(&["a", "b", "c"]), now).expect("Consul has said so");
+        assert!(confirmed.suspects.is_empty());
+        assert_eq!(guard.take(passing(&["a", "b", "c"]), now), None, "once");
+        confirmed = guard.take(vec![instance("a", Condition::Critical)], now).unwrap();
+        assert_eq!(confirmed.last_good(), passing(&["a", "b", "c"]));
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! How the rest of the program speaks to the control plane.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_config::Config;
+use lictor_config::{Config, Query, SnapshotFile};
 use lictor_core::Mesh;
 use serde::Deserialize;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch as channel};
+use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
+use tracing::warn;
 
 use crate::client::{Client, Connection};
 use crate::control::{Control, Order};
 use crate::definition::Definition;
+use crate::disk::{self, Keeper, Remembered, Scope};
 use crate::register::{Registrar, Wish};
 use crate::status::Status;
 use crate::tls::TlsError;
@@ -33,6 +36,7 @@ pub struct Handle {
     demand: mpsc::UnboundedSender<Arc<str>>,
     wish: channel::Sender<Wish>,
     registrar: Option<Arc<Registrar>>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 /// Starts the control plane on the current runtime.
@@ -56,8 +60,28 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     if let Some(client) = &client {
         tokio::spawn(identify(Arc::clone(client), Arc::clone(&status)));
     }
-    let mesh = Control::start(config, client, Arc::clone(&status), commands, demands);
-    Ok(Handle { mesh, status, orders, demand, wish, registrar })
+    let snapshot = config.consul.snapshot.clone().filter(|_| client.is_some());
+    let remembered = snapshot.as_ref().map(|file| remembered(file, &Scope::of(&config), &status)).unwrap_or_default();
+    let changed = Arc::new(Notify::new());
+    let mesh = Control::start(config, client, Arc::clone(&status), remembered, Arc::clone(&changed), commands, demands);
+    let keeper = snapshot.map(|file| Arc::new(Keeper::new(file.path, orders.clone(), Arc::clone(&status), changed)));
+    if let Some(keeper) = &keeper {
+        tokio::spawn(Arc::clone(keeper).run());
+    }
+    Ok(Handle { mesh, status, orders, demand, wish, registrar, keeper })
+}
+
+/// What an earlier process left on disk.
+fn remembered(file: &SnapshotFile, scope: &Scope, status: &Status) -> HashMap<Query, Remembered> {
+    let loaded = disk::load(file, scope);
+    let refused = loaded.as_ref().err().map(ToString::to_string);
+    if let Some(reason) = &refused {
+        let (path, kept) = (file.path.display(), disk::aside(&file.path));
+        warn!(target: "lictor::event", kind = "snapshot_refused", %path, reason, kept = %kept.display(), "the snapshot is not used; endpoints come from Consul alone");
+    }
+    status.keeps(file.path.display().to_string(), refused);
+    let answers = loaded.ok().flatten().map(|contents| contents.answers).unwrap_or_default();
+    answers.into_iter().map(|answer| (answer.query.clone(), answer)).collect()
 }
 
 impl Handle {
@@ -109,6 +133,13 @@ impl Handle {
     async fn maintain(&self, reason: Option<&str>) -> Result<(), String> {
         let Some(registrar) = &self.registrar else { return Ok(()) };
         registrar.maintain(reason).await.map_err(|error| error.to_string())
+    }
+
+    /// Writes the last good answers to disk, where they are kept: before the process ends.
+    pub async fn save(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.save().await;
+        }
     }
 
     /// Leaves: out of circulation, then, once nobody is told about us or `at_most` has passed, out of Consul. It takes

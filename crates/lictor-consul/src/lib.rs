@@ -9,6 +9,7 @@ mod blocking;
 mod client;
 mod control;
 mod definition;
+mod disk;
 mod guard;
 mod handle;
 mod health;
@@ -23,5 +24,5 @@ mod watch;
 
 pub use client::ConsulError;
 pub use handle::{Handle, StartError, start};
-pub use status::{RegistrationState, Snapshot, Status, WatchSnapshot};
+pub use status::{DiskSnapshot, RegistrationState, Snapshot, Status, WatchSnapshot};
 pub use tls::TlsError;

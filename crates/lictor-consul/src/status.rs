@@ -11,6 +11,7 @@ use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::client::ConsulError;
+use crate::disk::Remembered;
 
 /// The live state.
 #[derive(Debug)]
@@ -29,10 +30,21 @@ struct State {
     registering: Source,
     reregistrations: BTreeMap<&'static str, u64>,
     errors: BTreeMap<&'static str, u64>,
+    snapshot: Option<SnapshotState>,
+}
+
+#[derive(Debug, Default)]
+struct SnapshotState {
+    path: String,
+    refused: Option<String>,
+    saved: Option<Instant>,
+    last_error: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct WatchState {
+    /// Until Consul says something itself: how old the answer of an earlier process was, and when it was looked up.
+    remembered: Option<(Duration, Instant)>,
     source: Source,
     index: u64,
     answered: Option<Instant>,
@@ -130,6 +142,25 @@ pub struct Snapshot {
     pub errors: BTreeMap<&'static str, u64>,
     /// One each distinct query.
     pub watches: Vec<WatchSnapshot>,
+    /// The last good answers on disk; `None` where none are kept.
+    pub snapshot: Option<DiskSnapshot>,
+}
+
+/// How the last good answers on disk are.
+#[derive(Clone, Debug, Serialize)]
+pub struct DiskSnapshot {
+    /// The file.
+    pub path: String,
+    /// Watches whose endpoints are from it, because Consul has not answered yet.
+    pub in_use: usize,
+    /// The oldest of those.
+    pub age_ms: Option<u64>,
+    /// Since it was written, or found to be up to date.
+    pub saved_ms: Option<u64>,
+    /// Why the one that was there at the start was not used.
+    pub refused: Option<String>,
+    /// Why it is not written.
+    pub last_error: Option<String>,
 }
 
 /// A copy of a watch's state.
@@ -141,6 +172,8 @@ pub struct WatchSnapshot {
     pub query: String,
     /// Consul's index.
     pub index: u64,
+    /// Whose answer it is: `consul`, or `snapshot` for one to an earlier process; `none` before the first.
+    pub source: &'static str,
     /// Since the last good answer.
     pub age_ms: Option<u64>,
     /// How far the server that gave it was behind its leader, where it says so.
@@ -167,7 +200,8 @@ impl Status {
             service: query.service.clone(),
             query: describe(query),
             index: watch.index,
-            age_ms: watch.answered.map(|at| at.elapsed().as_millis() as u64),
+            source: watch.source(),
+            age_ms: watch.age().map(|age| age.as_millis() as u64),
             behind_ms: watch.behind.map(|behind| behind.as_millis() as u64),
             instances: watch.instances,
             errors: watch.errors,
@@ -183,6 +217,14 @@ impl Status {
             reregistrations: state.reregistrations.clone(),
             errors: state.errors.clone(),
             watches: watches.collect(),
+            snapshot: state.snapshot.as_ref().map(|snapshot| DiskSnapshot {
+                path: snapshot.path.clone(),
+                in_use: state.watches.values().filter(|watch| watch.remembered.is_some()).count(),
+                age_ms: state.snapshot_age().map(|age| age.as_millis() as u64),
+                saved_ms: snapshot.saved.map(|at| at.elapsed().as_millis() as u64),
+                refused: snapshot.refused.clone(),
+                last_error: snapshot.last_error.clone(),
+            }),
         }
     }
 
@@ -220,6 +262,53 @@ impl Status {
         state.watches.remove(query);
     }
 
+    /// Answers are kept on disk, at this path; why those that were there are not used.
+    pub(crate) fn keeps(&self, path: String, refused: Option<String>) {
+        self.state.lock().snapshot = Some(SnapshotState { path, refused, ..SnapshotState::default() });
+    }
+
+    /// A watch's endpoints are from the snapshot.
+    pub(crate) fn recalled(&self, known: &Remembered) {
+        let mut state = self.state.lock();
+        let watch = state.watches.entry(known.query.clone()).or_default();
+        watch.remembered = Some((known.age(), Instant::now()));
+        (watch.index, watch.instances) = (known.index, known.instances.len());
+    }
+
+    /// They are Consul's now.
+    pub(crate) fn replaced(&self, query: &Query) {
+        let mut state = self.state.lock();
+        let watch = state.watches.get_mut(query).and_then(|watch| watch.remembered.take());
+        if watch.is_some() && state.snapshot_age().is_none() {
+            info!(target: "lictor::event", kind = "snapshot_replaced", "Consul has answered; no endpoint is from the snapshot any more");
+        }
+    }
+
+    /// The oldest answer that is in use from the snapshot.
+    pub(crate) fn snapshot_age(&self) -> Option<Duration> {
+        self.state.lock().snapshot_age()
+    }
+
+    /// Consul's last answer to this process: its index, and how old it is.
+    pub(crate) fn last_answer(&self, query: &Query) -> Option<(u64, Duration)> {
+        let state = self.state.lock();
+        let watch = state.watches.get(query)?;
+        Some((watch.index, watch.answered?.elapsed()))
+    }
+
+    pub(crate) fn saved(&self) {
+        if let Some(snapshot) = &mut self.state.lock().snapshot {
+            (snapshot.saved, snapshot.last_error) = (Some(Instant::now()), None);
+        }
+    }
+
+    /// True when it could be written before.
+    pub(crate) fn unsaved(&self, error: &str) -> bool {
+        let mut state = self.state.lock();
+        let last = state.snapshot.as_mut().and_then(|snapshot| snapshot.last_error.replace(error.to_owned()));
+        last.is_none()
+    }
+
     pub(crate) fn registration(&self, registration: RegistrationState) {
         self.state.lock().registration = registration;
     }
@@ -253,7 +342,28 @@ impl Status {
     }
 }
 
+impl WatchState {
+    fn source(&self) -> &'static str {
+        match (self.remembered, self.answered) {
+            (Some(_), _) => "snapshot",
+            (None, Some(_)) => "consul",
+            (None, None) => "none",
+        }
+    }
+
+    fn age(&self) -> Option<Duration> {
+        match self.remembered {
+            Some((age, since)) => Some(age + since.elapsed()),
+            None => self.answered.map(|at| at.elapsed()),
+        }
+    }
+}
+
 impl State {
+    fn snapshot_age(&self) -> Option<Duration> {
+        self.watches.values().filter(|watch| watch.remembered.is_some()).filter_map(WatchState::age).max()
+    }
+
     /// Consul is lost when nothing that we ask of it works, and back when something does.
     fn settle(&mut self) {
         let sources = || self.watches.values().map(|watch| &watch.source).chain([&self.registering]);

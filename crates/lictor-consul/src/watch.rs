@@ -38,6 +38,7 @@ pub(crate) struct Watch {
     pub(crate) wait: Duration,
     pub(crate) max_stale: Duration,
     pub(crate) guard: Guard,
+    pub(crate) cursor: Cursor,
     pub(crate) status: Arc<Status>,
     pub(crate) news: mpsc::UnboundedSender<News>,
     pub(crate) random: Random,
@@ -50,19 +51,18 @@ impl Watch {
     pub(crate) async fn run(mut self) {
         tokio::time::sleep(self.delay).await;
         let mut connection = Connection::new(&self.client, &self.connections);
-        let mut cursor = Cursor::new(self.client.is_local());
         let mut throttle = Throttle::of_watch(Instant::now());
         let mut age = Age { fresh: Instant::now(), is_told: false };
         loop {
             tokio::time::sleep(throttle.take(Instant::now())).await;
             let token = self.client.token();
-            let Err(error) = self.turn(&mut connection, &mut cursor, &mut throttle, &mut age).await else { continue };
+            let Err(error) = self.turn(&mut connection, &mut throttle, &mut age).await else { continue };
             if matches!(error, ConsulError::Unreachable(_)) {
                 throttle.give_back();
             }
             self.status.failed(&self.key, &error);
             self.warn_of(&mut age);
-            let pause = cursor.failed(&error, self.random.share());
+            let pause = self.cursor.failed(&error, self.random.share());
             if error.is_denied() {
                 self.client.renewed_token(token.as_ref(), pause).await;
             } else {
@@ -75,17 +75,16 @@ impl Watch {
     async fn turn(
         &mut self,
         connection: &mut Connection,
-        cursor: &mut Cursor,
         throttle: &mut Throttle,
         age: &mut Age,
     ) -> Result<(), ConsulError> {
-        let ask = cursor.ask(self.wait);
+        let ask = self.cursor.ask(self.wait);
         let asked = Instant::now();
-        let is_away = cursor.is_failing();
+        let is_away = self.cursor.is_failing();
         let (answer, mut instances) = self.fetch_in_grace(connection, ask, is_away).await?;
-        let worth = cursor.answered(ask, answer.index(), asked.elapsed());
+        let worth = self.cursor.answered(ask, answer.index(), asked.elapsed());
         let behind = behind(&answer);
-        self.status.answered(&self.key, cursor.index(), instances.len(), behind);
+        self.status.answered(&self.key, self.cursor.index(), instances.len(), behind);
         age.answered(behind);
         self.warn_of(age);
         if worth == Worth::AskAgain {
@@ -101,7 +100,7 @@ impl Watch {
                     instances
                 }
                 Err(error) => {
-                    cursor.unconfirmed();
+                    self.cursor.unconfirmed();
                     return Err(error);
                 }
             };

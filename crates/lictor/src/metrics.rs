@@ -45,6 +45,8 @@ pub(crate) struct Scrape {
     watch_age: GaugeVec,
     watch_index: IntGaugeVec,
     consul_errors: IntCounterVec,
+    snapshot_age: Gauge,
+    snapshot_in_use: IntGauge,
     registration: IntGaugeVec,
     reregistrations: IntCounterVec,
     reload_success: IntGauge,
@@ -88,6 +90,8 @@ impl Scrape {
             ),
             watch_index: gauges("lictor_consul_watch_index", "A watch's index.", &["watch"]),
             consul_errors: counters("lictor_consul_errors_total", "Calls to the agent that failed.", &["kind"]),
+            snapshot_age: number("lictor_snapshot_age_seconds", "The oldest answer in use from the snapshot; 0: none."),
+            snapshot_in_use: gauge("lictor_snapshot_in_use", "Watches whose endpoints are from the snapshot."),
             registration: gauges("lictor_registration_state", "1 for the state that holds.", &["state"]),
             reregistrations: counters("lictor_reregistrations_total", "Registrations made again.", &["cause"]),
             reload_success: gauge("lictor_config_last_reload_success", "0 when the last reload was refused."),
@@ -192,6 +196,10 @@ impl Scrape {
             self.watch_age.with_label_values(&[name.as_str()]).set(watch.age_ms.map_or(-1.0, |age| age as f64 / 1e3));
             self.watch_index.with_label_values(&[name.as_str()]).set(watch.index.cast_signed());
         }
+        let snapshot = consul.snapshot.as_ref();
+        let age_ms = snapshot.and_then(|snapshot| snapshot.age_ms).unwrap_or_default();
+        self.snapshot_age.set(age_ms as f64 / 1e3);
+        self.snapshot_in_use.set(snapshot.map_or(0, |snapshot| snapshot.in_use) as i64);
         for (kind, count) in &consul.errors {
             set(&self.consul_errors.with_label_values(&[kind]), *count);
         }

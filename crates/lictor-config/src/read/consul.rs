@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::config::{Consistency, Consul, ConsulAddress, ConsulTls, Guard};
+use crate::config::{Consistency, Consul, ConsulAddress, ConsulTls, Guard, SnapshotFile};
 use crate::tree::{Node, Section};
 
 pub(super) fn consul(node: &Node<'_>, is_needed: bool) -> Consul {
@@ -49,6 +49,7 @@ pub(super) fn consul(node: &Node<'_>, is_needed: bool) -> Consul {
             .duration(Duration::from_secs(600)),
         wait: wait_for,
         guard: guard(&section.field("guard", "When a smaller answer is believed.")),
+        snapshot: snapshot(&section.field("snapshot", "The last good answers on disk, for a start without Consul.")),
     };
     section.finish();
     consul
@@ -89,6 +90,17 @@ fn guard(node: &Node<'_>) -> Guard {
     };
     section.finish();
     guard
+}
+
+fn snapshot(node: &Node<'_>) -> Option<SnapshotFile> {
+    let section = node.section(&[]);
+    let path = section.field("path", "The file; default: nothing is written.").file();
+    let max_age = section.field("max_age", "An older one is not used.").duration(Duration::from_secs(86_400));
+    section.finish();
+    if node.is_map() && path.is_none() {
+        node.error("a snapshot needs a `path`", Some("write `{path: /var/lib/lictor/snapshot}`".to_owned()));
+    }
+    path.map(|path| SnapshotFile { path, max_age })
 }
 
 /// `host`, `host:8500`, `http://host:8500`, `https://host`, `unix:///path`.

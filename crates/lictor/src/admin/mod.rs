@@ -251,7 +251,10 @@ async fn endpoints(admin: &Admin, mesh: &Mesh, path: &str) -> Response<Body> {
         Some(name) if !mesh.upstreams.contains_key(name) => {
             refuse(StatusCode::NOT_FOUND, &format!("no upstream is named {name}; /upstreams lists them"))
         }
-        _ => reply(StatusCode::OK, &pages::endpoints(mesh, &admin.plane.report().await, only)),
+        _ => {
+            let consul = admin.handle.status().snapshot();
+            reply(StatusCode::OK, &pages::endpoints(mesh, &admin.plane.report().await, &consul, only))
+        }
     }
 }
 

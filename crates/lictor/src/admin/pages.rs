@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use lictor_config::{Config, Effective};
-use lictor_consul::{RegistrationState, Snapshot};
+use lictor_consul::{DiskSnapshot, RegistrationState, Snapshot};
 use lictor_core::{Address, Mesh, Upstream};
 use lictor_proxy::Report;
 use serde_json::{Map, Value as Json, json};
@@ -106,6 +106,9 @@ pub(crate) fn health(mesh: &Mesh, config: &Config, consul: &Snapshot, app: Optio
     if consul.address.is_some() {
         checks.insert("consul".to_owned(), consul_check(consul));
     }
+    if let Some(snapshot) = &consul.snapshot {
+        checks.insert("snapshot".to_owned(), snapshot_check(snapshot));
+    }
     for (name, upstream) in &mesh.upstreams {
         let count = upstream.endpoints.len();
         let status = if count > 0 { "healthy" } else { "warning" };
@@ -143,8 +146,25 @@ fn consul_check(consul: &Snapshot) -> Json {
     json!({ "status": status, "message": message })
 }
 
+fn snapshot_check(snapshot: &DiskSnapshot) -> Json {
+    let seconds = |ms: u64| ms / 1000;
+    let (status, message) = match (snapshot.in_use, &snapshot.last_error, &snapshot.refused) {
+        (1.., ..) => {
+            let age = seconds(snapshot.age_ms.unwrap_or_default());
+            let message = format!("{} services have the endpoints of {age} s ago, from the snapshot", snapshot.in_use);
+            ("warning", message)
+        }
+        (0, Some(error), _) => ("warning", format!("{} cannot be written: {error}", snapshot.path)),
+        (0, None, Some(reason)) if snapshot.saved_ms.is_none() => {
+            ("warning", format!("{} was refused: {reason}", snapshot.path))
+        }
+        (0, None, _) => ("healthy", format!("{} is not in use", snapshot.path)),
+    };
+    json!({ "status": status, "message": message })
+}
+
 /// Endpoints, with what the workers know of them.
-pub(crate) fn endpoints(mesh: &Mesh, report: &Report, only: Option<&str>) -> Json {
+pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Snapshot, only: Option<&str>) -> Json {
     let now = Instant::now();
     let wanted = mesh.upstreams.iter().filter(|(name, _)| only.is_none_or(|only| only == name.as_ref()));
     let page: Map<String, Json> = wanted
@@ -167,16 +187,18 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, only: Option<&str>) -> Jso
                     "live": live,
                 })
             });
-            (name.to_string(), json!({ "service": upstream.service, "census": census(upstream), "endpoints": list.collect::<Vec<_>>() }))
+            (name.to_string(), json!({ "service": upstream.service, "census": census(upstream, consul), "endpoints": list.collect::<Vec<_>>() }))
         })
         .collect();
     Json::Object(page)
 }
 
-fn census(upstream: &Upstream) -> Json {
+fn census(upstream: &Upstream, consul: &Snapshot) -> Json {
     let census = &upstream.census;
+    let watches = consul.watches.iter().filter(|watch| watch.service == *upstream.service);
     json!({
         "source": census.source,
+        "age_ms": watches.filter_map(|watch| watch.age_ms).max(),
         "known": census.is_known,
         "total": census.total,
         "critical": census.critical,
@@ -377,9 +399,9 @@ mod tests {
 
     #[tokio::test]
     async fn breakers_endpoints_and_routes_are_shown_by_upstream() {
-        let (_, _handle, mesh) = started(TWO).await;
+        let (_, handle, mesh) = started(TWO).await;
         assert_eq!(breakers(&mesh)["users"]["state"], "closed");
-        let page = endpoints(&mesh, &Report::default(), Some("users"));
+        let page = endpoints(&mesh, &Report::default(), &handle.status().snapshot(), Some("users"));
         assert!(page.get("carts").is_none());
         assert_eq!(page["users"]["endpoints"][0]["address"], "127.0.0.1:1");
         assert_eq!(page["users"]["endpoints"][0]["state"], "healthy");

@@ -1,0 +1,136 @@
+//! The last good answers on disk: a sidecar that starts while Consul is away.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use lictor_testkit::{Backend, Consul, Load, Sidecar, eventually_is};
+use serde_json::Value as Json;
+
+use crate::LICTOR;
+
+/// A file that outlives a sidecar, in a folder of its own.
+struct Kept(PathBuf);
+
+impl Kept {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("lictor-snapshot-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        Self(folder)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.join("snapshot")
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn start(consul: &Consul, kept: &Kept) -> Sidecar {
+    let yaml = format!(
+        "registration: off\nservice: orders\nlifecycle: {{start_timeout: 100ms}}\nconsul: {{address: '{}'}}\nupstreams: {{users: 0}}\n",
+        consul.url()
+    );
+    let path = kept.path();
+    let variables = [("LICTOR_CONSUL_SNAPSHOT_PATH", path.to_str().unwrap())];
+    Sidecar::start(LICTOR, &yaml, &variables, &["serve"], &[]).up()
+}
+
+fn source(lictor: &Sidecar) -> Json {
+    lictor.page("/endpoints/users")["users"]["census"]["source"].clone()
+}
+
+#[test]
+fn a_sidecar_that_starts_without_consul_serves_from_the_snapshot_until_consul_answers() {
+    let (mut consul, kept) = (Consul::server(), Kept::new("serves"));
+    let backends = ["a", "b"].map(Backend::start);
+    for backend in &backends {
+        consul.register("users", backend.name(), backend.port());
+    }
+    let mut first = start(&consul, &kept);
+    first.await_endpoints("users", 2);
+    assert_eq!(source(&first), "Consul");
+    assert!(first.terminate().success());
+    consul.kill();
+
+    let lictor = start(&consul, &kept);
+    lictor.await_endpoints("users", 2);
+    let load = Load::start(&lictor.address("users"), &[Method::GET, Method::POST], 200);
+    load.await_more(200);
+    let page = lictor.page("/endpoints/users");
+    assert_eq!(page["users"]["census"]["source"], "snapshot");
+    assert!(page["users"]["census"]["age_ms"].as_u64().unwrap() > 0, "{page}");
+    let page = lictor.page("/consul");
+    assert_eq!((&page["watches"][0]["source"], &page["snapshot"]["in_use"]), (&"snapshot".into(), &1.into()), "{page}");
+    assert!(page["watches"][0]["age_ms"].as_u64().unwrap() > 0, "{page}");
+    let health = lictor.page("/health");
+    assert_eq!((&health["status"], &health["checks"]["snapshot"]["status"]), (&"healthy".into(), &"warning".into()));
+    assert!(lictor.metric("lictor_snapshot_in_use", &[]) > 0.9);
+    assert!(lictor.metric("lictor_snapshot_age_seconds", &[]) > 0.0);
+
+    consul.restart();
+    let began = Instant::now();
+    eventually_is("the endpoints are Consul's", || source(&lictor), |source| source == "Consul");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let backend = Backend::start("c");
+    consul.register("users", "c", backend.port());
+    lictor.await_endpoints("users", 3);
+    load.await_more(100);
+    load.finish().assert_flawless();
+    assert!(lictor.metric("lictor_snapshot_in_use", &[]).abs() < 0.1);
+    let kinds = ["snapshot_used", "snapshot_replaced"];
+    assert!(kinds.iter().all(|kind| lictor.log().matches(kind).count() == 1), "each is said once");
+}
+
+#[test]
+fn a_damaged_snapshot_is_refused_with_the_reason_and_kept_aside() {
+    let (mut consul, kept) = (Consul::server(), Kept::new("damaged"));
+    let backend = Backend::start("a");
+    consul.register("users", "a", backend.port());
+    let first = start(&consul, &kept);
+    first.await_endpoints("users", 1);
+    eventually_is("it is written", || kept.path().exists(), |exists| *exists);
+    drop(first); // SIGKILL: what is on disk has to do
+    consul.kill();
+    let mut bytes = std::fs::read(kept.path()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(kept.path(), bytes).unwrap();
+
+    let lictor = start(&consul, &kept);
+    let page = lictor.page("/consul");
+    assert!(page["snapshot"]["refused"].as_str().unwrap().contains("damaged"), "{page}");
+    assert!(lictor.log().contains("snapshot_refused"));
+    assert!(lictor.page("/health")["checks"]["snapshot"]["message"].as_str().unwrap().contains("damaged"));
+    assert!(!kept.path().exists() && kept.0.join("snapshot.rejected").exists());
+    assert_eq!(lictor.endpoints("users"), 0);
+    consul.restart();
+    lictor.await_endpoints("users", 1);
+    assert_eq!(lictor.get("users", "/").header("x-backend"), "a");
+    eventually_is("it is written anew", || kept.path().exists(), |exists| *exists);
+}
+
+#[test]
+fn an_answer_of_consul_beats_the_snapshot_and_an_emptied_one_is_guarded() {
+    let (mut consul, kept) = (Consul::dev(), Kept::new("beaten"));
+    let (old, new) = (Backend::start("old"), Backend::start("new"));
+    consul.register("users", "old", old.port());
+    let mut first = start(&consul, &kept);
+    first.await_endpoints("users", 1);
+    assert!(first.terminate().success());
+
+    consul.restart(); // a development agent forgets everything
+    let lictor = start(&consul, &kept);
+    let state = || lictor.page("/endpoints/users")["users"]["endpoints"][0]["state"].clone();
+    eventually_is("nobody is registered: it is kept as a suspect", state, |state| state == "suspect");
+    assert_eq!(source(&lictor), "Consul");
+    assert_eq!(lictor.get("users", "/").header("x-backend"), "old");
+    consul.register("users", "new", new.port());
+    let only_new = || lictor.page("/endpoints/users")["users"]["endpoints"].to_string();
+    eventually_is("the answer counts", only_new, |page| page.contains("\"new\"") && !page.contains("\"old\""));
+    assert_eq!(lictor.get("users", "/").header("x-backend"), "new");
+}
