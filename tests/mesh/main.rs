@@ -8,6 +8,7 @@ mod consul;
 mod failures;
 mod faults;
 mod inbound;
+mod kv;
 mod lifecycle;
 mod requests;
 mod snapshot;

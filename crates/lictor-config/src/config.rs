@@ -158,6 +158,17 @@ pub struct Consul {
     pub guard: Guard,
     /// The last good answers on disk; `None`: nothing is written.
     pub snapshot: Option<SnapshotFile>,
+    /// Configuration from KV; `None`: none is read.
+    pub kv: Option<Kv>,
+}
+
+/// Keys of Consul's KV.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kv {
+    /// Where configuration is read, over the file's. Default `lictor/<service>/config`.
+    pub config: String,
+    /// What became of it is written below this, by instance. Default `lictor/<service>/status`.
+    pub status: String,
 }
 
 /// The last good answers on disk.

@@ -50,6 +50,17 @@ pub enum Place {
     Missing,
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { name, line, column, .. } => write!(f, "{name}:{line}:{column}"),
+            Self::Env(name) => write!(f, "environment variable {name}"),
+            Self::Flag => f.write_str("command line"),
+            Self::Missing => f.write_str("configuration"),
+        }
+    }
+}
+
 /// Mistakes, all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report(pub Vec<Diagnostic>);
@@ -58,6 +69,16 @@ impl Report {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Each error in one line, without what was written: fit for a log, and for others to read.
+    pub fn sentences(&self) -> Vec<String> {
+        self.errors().map(Diagnostic::sentence).collect()
+    }
+
+    /// Without the warnings.
+    pub fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.0.iter().filter(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
     /// As text, with colour if wanted.
@@ -83,7 +104,7 @@ impl Report {
     }
 
     fn summary(&self) -> Option<String> {
-        let errors = self.0.iter().filter(|it| it.severity == Severity::Error).count();
+        let errors = self.errors().count();
         let file = self.0.iter().find_map(|it| match &it.place {
             Place::File { name, .. } => Some(name.as_str()),
             _ => None,
@@ -103,6 +124,13 @@ impl fmt::Display for Report {
 impl std::error::Error for Report {}
 
 impl Diagnostic {
+    /// In one line, without what was written.
+    pub fn sentence(&self) -> String {
+        let help = self.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+        let path = if self.path.is_empty() { String::new() } else { format!(" {}:", self.path) };
+        format!("{}:{path} {}{help}", self.place, self.message)
+    }
+
     fn render(&self, out: &mut String, colour: bool) -> fmt::Result {
         let (word, shade) = match self.severity {
             Severity::Error => ("error", "31;1"),
@@ -114,20 +142,15 @@ impl Diagnostic {
         writeln!(out, "{}: {}", paint(word, shade), self.message)?;
         let help = self.help.as_deref().unwrap_or("");
         match &self.place {
-            Place::File { name, line, column, source, width } => {
+            place @ Place::File { line, column, source, width, .. } => {
                 let gutter = line.to_string().len().max(3);
                 let carets = paint(&"^".repeat((*width).max(1)), shade);
-                writeln!(out, "{:gutter$}--> {name}:{line}:{column}   {}", "", self.path)?;
+                writeln!(out, "{:gutter$}--> {place}   {}", "", self.path)?;
                 writeln!(out, "{line:>gutter$} | {source}")?;
                 let line = format!("{:gutter$} | {:indent$}{carets} {help}", "", "", indent = column - 1);
                 writeln!(out, "{}", line.trim_end())?;
             }
             place => {
-                let place = match place {
-                    Place::Env(name) => format!("environment variable {name}"),
-                    Place::Flag => "command line".to_owned(),
-                    Place::Missing | Place::File { .. } => "configuration".to_owned(),
-                };
                 writeln!(out, "   --> {place}   {}", self.path)?;
                 if !help.is_empty() {
                     writeln!(out, "    = {help}")?;

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::Text;
 use crate::diagnose::{Diagnostic, Place, Report, Severity, suggest};
-use crate::read;
 use crate::source::{Step, Value, find, parse, show};
 use crate::tree::{Origin, Tree};
+use crate::{Sources, Text, kv, read};
 
 /// What a configuration may see of its surroundings, captured once.
 #[derive(Clone, Debug, Default)]
@@ -90,18 +89,20 @@ fn seconds(text: &str) -> String {
 }
 
 /// The file with everything else over and under it, and the older services' variables that had an effect.
-pub(crate) fn overlay(
-    file: Option<&Text>,
-    env: &Environment,
-    flags: &[(String, String)],
-) -> Result<(Tree, Vec<String>), Report> {
-    let mut root = Value::default();
+pub(crate) fn overlay(sources: &Sources) -> Result<(Tree, Vec<String>), Report> {
+    let Sources { file, kv, env, flags } = sources;
+    let mut tree = Tree::default();
     let mut diagnostics = Vec::new();
     if let Some(file) = file {
-        root = parse(file).map_err(|diagnostic| Report(vec![diagnostic]))?;
-        interpolate(&mut root, &mut Vec::new(), file, env, &mut diagnostics);
+        let mut value = parse(file).map_err(|diagnostic| Report(vec![diagnostic]))?;
+        interpolate(&mut value, &mut Vec::new(), file, env, &mut diagnostics);
+        tree.lay(file, value, false);
     }
-    let mut tree = Tree::new(file.cloned(), root);
+    if let Some(text) = kv {
+        let mut value = parse(text).map_err(|diagnostic| Report(vec![diagnostic]))?;
+        diagnostics.extend(kv::vet(text, &mut value));
+        tree.lay(text, value, true);
+    }
     for diagnostic in diagnostics {
         tree.note(diagnostic);
     }

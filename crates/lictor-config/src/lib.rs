@@ -1,15 +1,17 @@
 //! YAML and environment in, a validated [`Config`] out, or every mistake at once with its place.
 //!
-//! [`load`] builds one tree: the file (with `${VAR}` filled in), then variables, then flags, each knowing where it came
-//! from. [`read`] walks that tree once: the same calls that read a key also know its type, its default and its page in
+//! [`Sources::load`] builds one tree: the file (with `${VAR}` filled in), the value of the KV key, variables, flags, each
+//! knowing where it came from. [`read`] walks that tree once: the same calls that read a key also know its type, its default and its page in
 //! the schema, so the configuration, the diagnostics, the effective values and the JSON Schema cannot disagree.
 //!
 //! Precedence, lowest first: built-in defaults; the variables of older services (`SERVICE_NAME`, `RETRY_MAX_ATTEMPTS`,
-//! ..); the file; the standard variables (`CONSUL_*`, `OTEL_*`) and lictor's own (`LICTOR_*`); `--set` flags.
+//! ..); the file; the KV key, within the bounds of [`kv`]; the standard variables (`CONSUL_*`, `OTEL_*`) and lictor's own (`LICTOR_*`); `--set` flags.
 
 mod config;
 mod diagnose;
+mod diff;
 mod env;
+mod kv;
 mod read;
 mod source;
 mod tree;
@@ -20,7 +22,8 @@ use std::fmt::Write;
 use serde_json::Value as Json;
 
 pub use config::*;
-pub use diagnose::{Diagnostic, Report, Severity};
+pub use diagnose::{Diagnostic, Place, Report, Severity};
+pub use diff::{Change, changes};
 pub use env::Environment;
 pub use tree::{Effective, Origin};
 
@@ -31,6 +34,19 @@ pub struct Text {
     pub name: String,
     /// The YAML.
     pub text: String,
+}
+
+/// All that a configuration is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file; without one the environment has to say it all.
+    pub file: Option<Text>,
+    /// The value of the KV key, named `kv:KEY`: over the file, under the environment.
+    pub kv: Option<Text>,
+    /// Variables.
+    pub env: Environment,
+    /// `--set`: keys and values.
+    pub flags: Vec<(String, String)>,
 }
 
 /// A configuration that is valid, and how it came to be.
@@ -48,14 +64,22 @@ pub struct Loaded {
 
 /// Reads a configuration. Without a file the environment has to say it all.
 pub fn load(file: Option<&Text>, env: &Environment, flags: &[(String, String)]) -> Result<Loaded, Report> {
-    let (tree, compat_env_used) = env::overlay(file, env, flags)?;
-    let config = read::config(&tree, env);
-    let (values, report) = tree.into_results();
-    let (errors, warnings) = report.split();
-    if errors.is_empty() {
-        Ok(Loaded { config, values, warnings, compat_env_used })
-    } else {
-        Err(errors.with(warnings))
+    Sources { file: file.cloned(), kv: None, env: env.clone(), flags: flags.to_vec() }.load()
+}
+
+impl Sources {
+    /// Reads it all.
+    pub fn load(&self) -> Result<Loaded, Report> {
+        let (tree, compat_env_used) = env::overlay(self)?;
+        let config = read::config(&tree, &self.env);
+        kv::check(&tree, &config);
+        let (values, report) = tree.into_results();
+        let (errors, warnings) = report.split();
+        if errors.is_empty() {
+            Ok(Loaded { config, values, warnings, compat_env_used })
+        } else {
+            Err(errors.with(warnings))
+        }
     }
 }
 

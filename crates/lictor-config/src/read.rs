@@ -50,7 +50,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
     let needs_consul = registration.is_some()
         || !outbound.allow.is_empty()
         || upstreams.iter().any(|upstream| matches!(upstream.source, Source::Consul(_)));
-    let consul = consul::consul(&top.field("consul", "How Consul is reached."), needs_consul);
+    let consul = consul::consul(&top.field("consul", "How Consul is reached."), needs_consul, service.as_deref());
     let config = Config {
         trace: trace(&top.field("trace", "Trace headers, sampling and export."), service.as_deref()),
         metrics: metrics(&top.field("metrics", "The Prometheus endpoint.")),
@@ -79,7 +79,7 @@ fn upstream(node: &Node<'_>, defaults: &Policy, tokens: &[lictor_core::Secret]) 
     }
     // `user-service: 3001` is the listener alone.
     if node.scalar().is_some() {
-        let listen = listener(node);
+        let listen = listener(&node.short_for("listen"));
         return Upstream {
             listen,
             source: Source::Consul(Query { service: name.clone(), ..Query::default() }),

@@ -37,6 +37,22 @@ impl Value {
         }
     }
 
+    /// How much it says about a path: whether it decides it, and how many steps it knows of.
+    pub(crate) fn reach(&self, path: &[Step]) -> (bool, usize) {
+        let mut at = self;
+        for (steps, step) in path.iter().enumerate() {
+            let next = match (at, step) {
+                (Self::Map(_), Step::Key(key)) => at.entry(key),
+                (Self::List(values), Step::Index(index)) => values.get(*index),
+                (Self::Null, _) => return (false, steps.saturating_sub(1)),
+                _ => return (true, steps), // a shorthand
+            };
+            let Some(next) = next else { return (false, steps) };
+            at = next;
+        }
+        (*at != Self::Null, path.len())
+    }
+
     pub(crate) fn entry(&self, key: &str) -> Option<&Self> {
         match self {
             Self::Map(entries) => entries.iter().find(|(known, _)| known == key).map(|(_, value)| value),

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lictor_core::balance::hash_bytes;
 use lictor_core::{Address, Secret};
 use serde_json::{Value as Json, json};
 
@@ -17,8 +18,8 @@ use crate::source::{Step, Value, find, show};
 use crate::values;
 
 /// Keys that the product will have: said so, rather than "unknown".
-const PLANNED: [&str; 9] =
-    ["gateway", "building_blocks", "chaos", "slow_call", "failover", "kv", "merge_app", "restart", "infer_parent"];
+const PLANNED: [&str; 8] =
+    ["gateway", "building_blocks", "chaos", "slow_call", "failover", "merge_app", "restart", "infer_parent"];
 
 /// A value in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +30,19 @@ pub struct Effective {
     pub value: String,
     /// Where it came from.
     pub origin: Origin,
+    /// Of a secret, to tell another one from the same.
+    pub(crate) fingerprint: Option<u64>,
 }
+
+impl Effective {
+    /// A value in force elsewhere, as it is shown there.
+    pub fn shown(path: String, value: String, origin: Origin) -> Self {
+        Self { path, value, origin, fingerprint: None }
+    }
+}
+
+/// How a secret is shown.
+pub(crate) const MASKED: &str = "***";
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +53,15 @@ pub enum Origin {
     File {
         /// Its name.
         name: String,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// A place in the value of the KV key.
+    Kv {
+        /// The key.
+        key: String,
         /// From 1.
         line: usize,
         /// From 1.
@@ -56,6 +78,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { name, line, column } => write!(f, "{name}:{line}:{column}"),
+            Self::Kv { key, line, column } => write!(f, "{KV}{key}:{line}:{column}"),
             Self::Env(name) => write!(f, "env {name}"),
             Self::Flag => f.write_str("--set"),
         }
@@ -65,15 +88,27 @@ impl fmt::Display for Origin {
 /// The tree.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
-    file: Option<Text>,
     root: Value,
-    /// What did not come from the file, by path.
+    /// What the root is made of, later ones over earlier ones.
+    layers: Vec<Layer>,
+    /// What did not come from a layer, by path.
     origins: HashMap<Vec<Step>, Origin>,
     is_describing: bool,
     diagnostics: RefCell<Vec<Diagnostic>>,
     effective: RefCell<Vec<Effective>>,
     fields: RefCell<Vec<Field>>,
 }
+
+/// A text that was laid into the tree.
+#[derive(Debug)]
+struct Layer {
+    text: Text,
+    value: Value,
+    is_kv: bool,
+}
+
+/// What names of KV keys begin with in messages.
+const KV: &str = "kv:";
 
 impl Default for Value {
     fn default() -> Self {
@@ -89,11 +124,6 @@ struct Field {
 }
 
 impl Tree {
-    pub(crate) fn new(file: Option<Text>, root: Value) -> Self {
-        let root = if root == Value::Null { Value::default() } else { root };
-        Self { file, root, ..Self::default() }
-    }
-
     /// A tree without values that every key is read from once, for the schema.
     pub(crate) fn describing() -> Self {
         Self { is_describing: true, ..Self::default() }
@@ -105,6 +135,51 @@ impl Tree {
 
     pub(crate) fn has(&self, path: &[&str]) -> bool {
         path.iter().try_fold(&self.root, |value, key| value.entry(key)).is_some()
+    }
+
+    /// Lays a text over what is there.
+    pub(crate) fn lay(&mut self, text: &Text, value: Value, is_kv: bool) {
+        merge(&mut self.root, &value, &mut Vec::new());
+        self.layers.push(Layer { text: text.clone(), value, is_kv });
+    }
+
+    /// Where the value at these keys came from, if there is one.
+    pub(crate) fn origin_of(&self, path: &[&str]) -> Origin {
+        self.origin(&steps(path), true)
+    }
+
+    /// Whether KV would switch something on that nobody else did.
+    pub(crate) fn is_only_in_kv(&self, key: &str) -> bool {
+        let is_on = |value: &Value| match value {
+            Value::Scalar(text, _) => !is_off(text),
+            Value::Map(_) | Value::List(_) => true,
+            Value::Null => false,
+        };
+        let says = |layer: &&Layer| layer.value.entry(key).is_some_and(is_on);
+        let (in_kv, in_file): (Vec<_>, Vec<_>) = self.layers.iter().filter(says).partition(|layer| layer.is_kv);
+        let is_in_env = self.origins.keys().any(|path| path[0] == Step::Key(key.to_owned()));
+        !in_kv.is_empty() && in_file.is_empty() && !is_in_env
+    }
+
+    /// The keys that KV has there.
+    pub(crate) fn keys_in_kv(&self, path: &[&str]) -> Vec<&str> {
+        let mut layers = self.layers.iter().filter(|layer| layer.is_kv);
+        let found = layers.find_map(|layer| path.iter().try_fold(&layer.value, |value, key| value.entry(key)));
+        match found {
+            Some(Value::Map(entries)) => entries.iter().map(|(key, _)| key.as_str()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn refuse(&self, path: &[&str], message: String, help: Option<String>) {
+        let path = steps(path);
+        let place = self.place(&path, false);
+        self.note(Diagnostic { severity: Severity::Error, message, path: show(&path), place, help });
+    }
+
+    /// Whether there is such a key at all.
+    pub(crate) fn describes(&self, path: &[Step]) -> bool {
+        self.fields.borrow().iter().any(|field| field.path == path)
     }
 
     /// Writes a value over whatever is there.
@@ -164,10 +239,20 @@ impl Tree {
                 return origin.clone();
             }
         }
-        match self.file.as_ref().filter(|_| is_set).map(|file| find(file, path, false)) {
-            Some(Place::File { name, line, column, .. }) => Origin::File { name, line, column },
+        let layer = self.layer(path).filter(|_| is_set);
+        match layer.map(|layer| (layer.is_kv, find(&layer.text, path, false))) {
+            Some((true, Place::File { name, line, column, .. })) => {
+                let key = name.strip_prefix(KV).unwrap_or(&name).to_owned();
+                Origin::Kv { key, line, column }
+            }
+            Some((false, Place::File { name, line, column, .. })) => Origin::File { name, line, column },
             _ => Origin::Default,
         }
+    }
+
+    /// The text that says most about a path; of two that say as much, the one that is over the other.
+    fn layer(&self, path: &[Step]) -> Option<&Layer> {
+        self.layers.iter().max_by_key(|layer| layer.value.reach(path))
     }
 
     fn place(&self, path: &[Step], wants_key: bool) -> Place {
@@ -178,7 +263,7 @@ impl Tree {
                 _ => (),
             }
         }
-        self.file.as_ref().map_or(Place::Missing, |file| find(file, path, wants_key))
+        self.layer(path).map_or(Place::Missing, |layer| find(&layer.text, path, wants_key))
     }
 }
 
@@ -208,6 +293,45 @@ fn insert(at: &mut Value, name: &str, path: &[String], value: Value) {
             entries.push((key.clone(), next));
         }
     }
+}
+
+/// Lays a value over another: maps are merged, anything else replaces what was there, nothing says nothing.
+fn merge(below: &mut Value, over: &Value, path: &mut Vec<String>) {
+    let Value::Map(entries) = over else {
+        if *over != Value::Null {
+            *below = over.clone();
+        }
+        return;
+    };
+    if !matches!(below, Value::Map(_)) {
+        // A listener's shorthand keeps its meaning when something is added to it.
+        let meant = match path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["upstreams", _] => Some("listen"),
+            [.., "listen" | "proxy"] => Some("address"),
+            _ => None,
+        };
+        let earlier = std::mem::take(below);
+        if let (Some(meant), Value::Scalar(..)) = (meant, &earlier) {
+            *below = Value::Map(vec![(meant.to_owned(), earlier)]);
+        }
+    }
+    let Value::Map(known) = below else { return };
+    for (key, value) in entries {
+        path.push(key.clone());
+        match known.iter_mut().find(|(name, _)| name == key) {
+            Some((_, next)) => merge(next, value, path),
+            None => known.push((key.clone(), value.clone())),
+        }
+        path.pop();
+    }
+}
+
+pub(crate) fn steps(path: &[&str]) -> Vec<Step> {
+    path.iter().map(|key| Step::Key((*key).to_owned())).collect()
+}
+
+fn is_off(text: &str) -> bool {
+    matches!(text, "off" | "false" | "none" | "no")
 }
 
 fn place_field(at: &mut Json, path: &[Step], schema: Json) {
@@ -259,7 +383,12 @@ impl<'t> Node<'t> {
 
     /// `off`, `false` or `none`.
     pub(crate) fn is_off(&self) -> bool {
-        matches!(self.scalar(), Some("off" | "false" | "none" | "no"))
+        self.scalar().is_some_and(is_off)
+    }
+
+    /// The value as that of a key within it, which it is short for.
+    pub(crate) fn short_for(&self, key: &str) -> Self {
+        self.step(Step::Key(key.to_owned()), self.value)
     }
 
     /// The last key of the path.
@@ -431,15 +560,17 @@ impl<'t> Node<'t> {
     pub(crate) fn secret(&self) -> Option<Secret> {
         self.describe(json!({ "type": "string", "examples": ["${TOKEN}", "file:/run/secrets/token"] }), None);
         let text = self.scalar()?;
-        self.effective("***".to_owned());
-        let Some(path) = text.strip_prefix("file:") else { return Some(Secret::new(text)) };
-        match std::fs::read_to_string(path) {
-            Ok(content) => Some(Secret::new(content.trim_end())),
-            Err(error) => {
+        let secret = match text.strip_prefix("file:").map(|path| (path, std::fs::read_to_string(path))) {
+            None => Some(Secret::new(text)),
+            Some((_, Ok(content))) => Some(Secret::new(content.trim_end())),
+            Some((path, Err(error))) => {
                 self.error(format!("cannot read {path}: {error}"), None);
                 None
             }
-        }
+        };
+        let revealed = secret.as_ref().map_or("", Secret::reveal);
+        self.in_force(MASKED.to_owned(), Some(hash_bytes(revealed.as_bytes())));
+        secret
     }
 
     pub(crate) fn socket(&self, default: Option<SocketAddr>, host: IpAddr) -> Option<SocketAddr> {
@@ -495,11 +626,15 @@ impl<'t> Node<'t> {
     }
 
     fn effective(&self, value: String) {
+        self.in_force(value, None);
+    }
+
+    fn in_force(&self, value: String, fingerprint: Option<u64>) {
         if self.tree.is_describing {
             return;
         }
         let origin = self.tree.origin(&self.path, self.is_set());
-        self.tree.effective.borrow_mut().push(Effective { path: self.path(), value, origin });
+        self.tree.effective.borrow_mut().push(Effective { path: self.path(), value, origin, fingerprint });
     }
 
     fn describe(&self, mut schema: Json, default: Option<&str>) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lictor_config::{
-    Check, Config, ConsulAddress, Environment, Origin, Query, Report, Source, Text, json_schema, load,
+    Check, Config, ConsulAddress, Environment, Origin, Query, Report, Source, Sources, Text, changes, json_schema, load,
 };
 use lictor_core::mesh::Protocol;
 use lictor_core::policy::{Algorithm, CachePolicy, Hedge, HedgeDelay};
@@ -271,6 +271,9 @@ fn each_mistake_is_found_where_it_is() {
         ("registration: off\nconsul: {token: a, token_file: b}\n", 2, "both given"),
         ("registration: off\nconsul: {wait: 1h}\n", 2, "between 1s and 10m"),
         ("registration: off\nservice_token: internal-service-secret\n", 2, "public tutorials"),
+        ("registration: off\nconsul: {kv: true}\n", 2, "needs to know whose it is"),
+        ("registration: off\nservice: a\nconsul: {kv: {config: '/a b'}}\n", 3, "not a KV key"),
+        ("registration: off\nconsul: {snapshot: {max_age: 1h}}\n", 2, "needs a `path`"),
         ("registration: off\ndefaults: {timeout: '${NO_SUCH}'}\n", 2, "the environment has no NO_SUCH"),
         ("service: a\nport: 1\nregistration: {address: 'interface:eth0'}\n", 3, "not in this version yet"),
         ("service: a\nport: 1\nregistration: {weights: {passing: 0}}\n", 3, "at least 1"),
@@ -309,7 +312,130 @@ fn the_schema_has_every_key_with_its_page() {
     assert!(schema["properties"]["service"]["description"].as_str().unwrap().contains("Consul"));
 }
 
+/// The file and the value of the KV key.
+fn over(file: &str, kv: &str) -> Sources {
+    let kv = Text { name: "kv:lictor/orders/config".to_owned(), text: kv.to_owned() };
+    Sources { file: Some(text(file)), kv: Some(kv), env: env(&[]), flags: Vec::new() }
+}
+
+const ORDERS: &str = "service: orders\nport: 8080\nregistration: off\nconsul: {kv: true}\nupstreams:\n  users: 3001\n  carts: {listen: 3002, timeout: 3s, retry: {on: [503, reset]}}\n";
+
+#[test]
+fn kv_is_over_the_file_and_under_the_environment() {
+    let mut sources = over(
+        ORDERS,
+        "defaults: {timeout: 9s}\nupstreams:\n  users: {timeout: 5s}\n  carts: {retry: {on: [500]}}\n  pay: 3003\n",
+    );
+    sources.flags = vec![("upstreams.carts.timeout".to_owned(), "2s".to_owned())];
+    let loaded = sources.load().unwrap_or_else(|report| panic!("{report}"));
+    let seen = |name: &str| loaded.config.upstreams.iter().find(|upstream| upstream.name == name).unwrap();
+    let seconds = |name| seen(name).policy.timeouts.total.unwrap().as_secs();
+    assert_eq!((seconds("users"), seconds("carts"), seconds("pay")), (5, 2, 9));
+    assert_eq!(seen("users").listen.as_ref().unwrap().address.to_string(), "127.0.0.1:3001", "the shorthand stays");
+    assert_eq!(seen("carts").policy.retry.statuses, [http::StatusCode::INTERNAL_SERVER_ERROR], "a list is replaced");
+    let origin = |path: &str| loaded.values.iter().find(|value| value.path == path).unwrap().origin.to_string();
+    assert_eq!(origin("defaults.timeout"), "kv:lictor/orders/config:1:21");
+    assert_eq!(origin("upstreams.users.timeout"), "kv:lictor/orders/config:3:20");
+    assert_eq!(origin("upstreams.users.listen"), "lictor.yaml:6:10");
+    assert_eq!(origin("upstreams.carts.timeout"), "--set");
+    let by_variable = env(&[("LICTOR_CONSUL_KV", "true"), ("LICTOR_CONSUL_SNAPSHOT_PATH", "/s")]);
+    let consul = load(Some(&text("service: a\nregistration: off\n")), &by_variable, &[]).unwrap().config.consul;
+    assert_eq!(
+        (consul.kv.unwrap().config.as_str(), consul.snapshot.unwrap().path.to_str()),
+        ("lictor/a/config", Some("/s"))
+    );
+    assert!(consul.address.is_some(), "that needs Consul");
+    let keys = loaded.config.consul.kv.unwrap();
+    assert_eq!((keys.config.as_str(), keys.status.as_str()), ("lictor/orders/config", "lictor/orders/status"));
+    assert!(over(ORDERS, "").load().is_ok() && over(ORDERS, "upstreams:\n").load().is_ok(), "nothing says nothing");
+}
+
+#[test]
+fn kv_may_not_say_who_we_are_nor_reach_out() {
+    for (kv, place, message) in [
+        ("admin: {listen: 9902}\n", "1:1", "KV may not change `admin`"),
+        ("defaults: {timeout: 1s}\nconsul: {address: 'http://x'}\n", "2:1", "KV may not change `consul`"),
+        ("service: carts\n", "1:1", "KV may not change `service`"),
+        ("port: 1\n", "1:1", "KV may not change `port`"),
+        ("check: /x\n", "1:1", "KV may not change `check`"),
+        ("registration: {id: x}\n", "1:1", "KV may not change `registration`"),
+        ("app: {command: [sh]}\n", "1:1", "KV may not change `app`"),
+        ("workers: 1\n", "1:1", "KV may not change `workers`"),
+        ("service_token: x\n", "1:1", "KV may not change `service_token`"),
+        ("metrics: {compat: false}\n", "1:1", "KV may not change `metrics`"),
+        ("inbound: {listen: 5000}\n", "1:11", "KV may not change `inbound.listen`"),
+        ("inbound: {verify_service_token: false}\n", "1:11", "KV may not change `inbound.verify_service_token`"),
+        ("inbound: true\n", "1:1", "KV may not change `inbound`"),
+        ("inbound: {max_in_flight: 5}\n", "1:10", "no inbound listener"),
+        ("trace: {otlp: 'http://x:4318'}\n", "1:9", "KV may not change `trace.otlp`"),
+        ("log: {format: text}\n", "1:7", "KV may not change `log.format`"),
+        ("upstreams: {pay: '0.0.0.0:3003'}\n", "1:18", "KV may not listen on 0.0.0.0:3003"),
+        ("upstreams: {pay: 80}\n", "1:18", "KV may not listen on 127.0.0.1:80"),
+        ("upstreams:\n  pay: {listen: {address: 'unix:/run/x'}}\n", "2:27", "KV may not listen on unix:/run/x"),
+        ("outbound: {proxy: '10.0.0.1:3003'}\n", "1:19", "KV may not listen on 10.0.0.1:3003"),
+        ("upstreams:\n  users: {tls: off}\n", "2:11", "KV may not change TLS"),
+        ("upstreams:\n  pay: {listen: {address: 3003, tls: {key: /k}}}\n", "2:33", "KV may not change TLS"),
+        ("upstreams: {users: {headers: {set: {A: 'file:/etc/shadow'}}}}\n", "1:40", "this machine's files"),
+        ("upstreams: {users: {headers: {set: {A: '${HOME}'}}}}\n", "1:40", "this machine's environment"),
+        ("defaults: {timeuot: 1s}\n", "1:12", "unknown field `timeuot`"),
+        ("defualts: {timeout: 1s}\n", "1:1", "did you mean `defaults`?"),
+        ("upstreams: {pay: 3001}\n", "1:18", "port 3001 is taken already by upstream users"),
+        ("upstreams: {\n", "2:1", "not valid YAML"),
+        ("hello\n", "1:1", "expected a map"),
+    ] {
+        let report = over(ORDERS, kv).load().expect_err(kv);
+        let said = report.sentences();
+        let expected = format!("kv:lictor/orders/config:{place}:");
+        assert!(said.iter().any(|line| line.starts_with(&expected) && line.contains(message)), "{kv}: {said:#?}");
+        assert_eq!(said.len(), 1, "{kv}: {said:#?}");
+    }
+    let token = format!("{ORDERS}service_token: canary\n");
+    let elsewhere = "upstreams: {users: {static: ['10.0.0.1:80']}}\n";
+    assert!(over(ORDERS, elsewhere).load().is_ok());
+    let said = over(&token, elsewhere).load().unwrap_err().sentences();
+    assert!(
+        said[0].contains(":1:29: upstreams.users.static: KV may not choose who gets this machine's `x-service-auth`"),
+        "{said:?}"
+    );
+    let own = "upstreams: {users: {static: ['10.0.0.1:80'], headers: {set: {X-Service-Auth: mine}}}}\n";
+    assert!(over(&token, own).load().is_ok());
+    let inbound = "service: orders\nport: 8080\nregistration: off\ninbound: true\n";
+    let loaded = over(inbound, "inbound: {max_in_flight: 5}\n").load().unwrap_or_else(|report| panic!("{report}"));
+    let inbound = loaded.config.inbound.unwrap();
+    assert_eq!((inbound.max_in_flight, inbound.listen.address.to_string().as_str()), (5, "0.0.0.0:18080"));
+    let off = "service: orders\nport: 8080\nregistration: off\ninbound: off\n";
+    assert!(over(off, "inbound: {max_in_flight: 5}\n").load().is_err());
+}
+
+#[test]
+fn what_kv_says_in_vain_shows_no_secret() {
+    let kv = "upstreams: {users: {timeuot: 1s, headers: {set: {Authorization: canary}}}}\n";
+    let report = over(ORDERS, kv).load().unwrap_err();
+    assert!(report.to_string().contains("canary"), "a person at the file sees the line");
+    assert!(!report.0[0].sentence().contains("canary"));
+}
+
+#[test]
+fn changes_are_what_somebody_said_and_name_secrets_by_their_key_alone() {
+    let values = |kv: &str| over(ORDERS, kv).load().unwrap_or_else(|report| panic!("{report}")).values;
+    let shown = |before: &str, after: &str| -> Vec<String> {
+        changes(&values(before), &values(after)).iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(shown("", "defaults: {timeout: 9s}\n"), ["defaults.timeout: 30s -> 9s"]);
+    assert_eq!(shown("upstreams: {pay: 3003}\n", ""), ["upstreams.pay.listen: 3003 -> (none)"]);
+    let secret = |value: &str| format!("upstreams: {{users: {{headers: {{set: {{Authorization: {value}}}}}}}}}\n");
+    let key = "upstreams.users.headers.set.Authorization";
+    assert_eq!(shown(&secret("canary-1"), &secret("canary-2")), [format!("{key}: *** -> ***")]);
+    assert_eq!(shown(&secret("canary-1"), &secret("canary-1")), [""; 0]);
+    assert_eq!(shown("", &secret("canary-1")), [format!("{key}: (none) -> ***")]);
+}
+
 proptest! {
+    #[test]
+    fn no_value_of_the_kv_key_is_a_panic(yaml in "[a-z:{}\\[\\]\\-0-9 \n'\"$%&*!|>#,]{0,200}") {
+        let _ = over(ORDERS, &yaml).load();
+    }
+
     #[test]
     fn no_text_is_a_panic(yaml in "[a-z:{}\\[\\]\\-0-9 \n'\"$%&*!|>#,]{0,200}") {
         let _ = load(Some(&text(&yaml)), &env(&[]), &[]);

@@ -94,6 +94,16 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// An error unless it says yes.
+    pub(crate) fn accepted(self) -> Result<Self, ConsulError> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        let text = String::from_utf8_lossy(&self.body);
+        let text = text.trim().chars().take(200).collect();
+        Err(ConsulError::Status { code: self.status.as_u16(), text })
+    }
+
     pub(crate) fn index(&self) -> Option<u64> {
         self.headers.get("x-consul-index")?.to_str().ok()?.parse().ok()
     }
@@ -240,13 +250,7 @@ impl Connection {
         body: Bytes,
         at_most: Duration,
     ) -> Result<Answer, ConsulError> {
-        let answer = self.ask(method, path, query, body, at_most).await?;
-        if answer.status.is_success() {
-            return Ok(answer);
-        }
-        let text = String::from_utf8_lossy(&answer.body);
-        let text = text.trim().chars().take(200).collect();
-        Err(ConsulError::Status { code: answer.status.as_u16(), text })
+        self.ask(method, path, query, body, at_most).await?.accepted()
     }
 
     /// Any answer, whatever its status.

@@ -233,7 +233,7 @@ impl Control {
         });
         let mut answers: Vec<Remembered> = answers.chain(self.remembered.values().cloned()).collect();
         answers.sort_by(|a, b| a.query.cmp(&b.query));
-        Contents { scope: self.scope.clone(), answers }
+        Contents { scope: self.scope.clone(), answers, kv: None }
     }
 
     fn inputs(&self) -> Inputs<'_> {

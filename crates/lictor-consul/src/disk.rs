@@ -24,6 +24,7 @@ use tracing::warn;
 
 use crate::control::Order;
 use crate::health::Instance;
+use crate::kv::KvKnown;
 use crate::status::Status;
 
 const MAGIC: &str = "lictor snapshot";
@@ -41,6 +42,8 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 pub(crate) struct Contents {
     pub(crate) scope: Scope,
     pub(crate) answers: Vec<Remembered>,
+    /// The value of the KV key that was in force.
+    pub(crate) kv: Option<RememberedKv>,
 }
 
 /// Whose answers they are: with another of these the same query means something else.
@@ -60,6 +63,14 @@ pub(crate) struct Remembered {
     /// When Consul said so, in milliseconds since the epoch.
     pub(crate) at_ms: u64,
     pub(crate) instances: Vec<Instance>,
+}
+
+/// The last good value of the KV key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RememberedKv {
+    pub(crate) key: String,
+    pub(crate) at_ms: u64,
+    pub(crate) known: KvKnown,
 }
 
 /// Why a file is not used.
@@ -110,10 +121,15 @@ impl Scope {
 }
 
 impl Remembered {
-    /// How long ago Consul said so. A clock that was set back makes nothing older.
+    /// How long ago Consul said so.
     pub(crate) fn age(&self) -> Duration {
-        Duration::from_millis(now_ms().saturating_sub(self.at_ms))
+        age(self.at_ms)
     }
+}
+
+/// A clock that was set back makes nothing older.
+fn age(at_ms: u64) -> Duration {
+    Duration::from_millis(now_ms().saturating_sub(at_ms))
 }
 
 /// Reads the file; `None` when there is none. One that is refused is moved out of the way, to `PATH.rejected`.
@@ -137,11 +153,13 @@ pub(crate) fn aside(path: &Path) -> PathBuf {
 fn accept(bytes: &[u8], max_age: Duration, scope: &Scope) -> Result<Contents, Refusal> {
     let mut contents = decode(bytes)?;
     scope.admits(&contents.scope)?;
-    let youngest = contents.answers.iter().map(Remembered::age).min();
+    let of_kv = contents.kv.as_ref().map(|kv| age(kv.at_ms));
+    let youngest = contents.answers.iter().map(Remembered::age).chain(of_kv).min();
     if let Some(age) = youngest.filter(|age| *age > max_age) {
         return Err(Refusal::TooOld { age, max_age });
     }
     contents.answers.retain(|answer| answer.age() <= max_age);
+    contents.kv = contents.kv.filter(|kv| age(kv.at_ms) <= max_age);
     Ok(contents)
 }
 
@@ -230,6 +248,8 @@ pub(crate) struct Keeper {
     orders: mpsc::UnboundedSender<Order>,
     status: Arc<Status>,
     changed: Arc<Notify>,
+    /// The KV value in force, by key.
+    kv: parking_lot::Mutex<Option<RememberedKv>>,
     /// What was written last; whoever writes holds it.
     written: Mutex<Vec<u8>>,
 }
@@ -241,8 +261,15 @@ impl Keeper {
         orders: mpsc::UnboundedSender<Order>,
         status: Arc<Status>,
         changed: Arc<Notify>,
+        kv: Option<RememberedKv>,
     ) -> Self {
-        Self { path, orders, status, changed, written: Mutex::default() }
+        Self { path, orders, status, changed, kv: kv.into(), written: Mutex::default() }
+    }
+
+    /// This value of the KV key is in force.
+    pub(crate) fn applied(&self, key: &str, known: KvKnown) {
+        *self.kv.lock() = Some(RememberedKv { key: key.to_owned(), at_ms: now_ms(), known });
+        self.changed.notify_one();
     }
 
     pub(crate) async fn run(self: Arc<Self>) {
@@ -258,8 +285,12 @@ impl Keeper {
         let mut written = self.written.lock().await;
         let (tell, contents) = oneshot::channel();
         let _ = self.orders.send(Order::Remember(tell));
-        let Ok(contents) = contents.await else { return }; // the control loop has ended
-        if contents.answers.is_empty() {
+        let Ok(mut contents) = contents.await else { return }; // the control loop has ended
+        contents.kv.clone_from(&self.kv.lock());
+        if let (Some(kv), Some(age)) = (&mut contents.kv, self.status.kv_age()) {
+            kv.at_ms = now_ms().saturating_sub(age.as_millis() as u64);
+        }
+        if contents.answers.is_empty() && contents.kv.is_none() {
             return;
         }
         let (path, before) = (self.path.clone(), std::mem::take(&mut *written));
@@ -291,6 +322,7 @@ mod tests {
 
     use super::*;
     use crate::health::Condition;
+    use crate::kv::KvEntry;
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -309,7 +341,9 @@ mod tests {
         let query = Query { service: "users".to_owned(), tags: vec!["a".to_owned()], ..Query::default() };
         let at_ms = now_ms() - age.as_millis() as u64;
         let answer = Remembered { query, index: 17, at_ms, instances: vec![instance("a"), instance("b")] };
-        Contents { scope: scope("orders"), answers: vec![answer] }
+        let value = b"defaults: {timeout: 1s}".to_vec();
+        let kv = RememberedKv { key: "k".to_owned(), at_ms, known: Some(KvEntry { modify_index: 3, value }) };
+        Contents { scope: scope("orders"), answers: vec![answer], kv: Some(kv) }
     }
 
     fn scope(service: &str) -> Scope {

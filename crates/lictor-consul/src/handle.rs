@@ -1,10 +1,9 @@
 //! How the rest of the program speaks to the control plane.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_config::{Config, Query, SnapshotFile};
+use lictor_config::{Config, Kv as KvKeys, SnapshotFile};
 use lictor_core::Mesh;
 use serde::Deserialize;
 use thiserror::Error;
@@ -14,7 +13,8 @@ use tracing::warn;
 use crate::client::{Client, Connection};
 use crate::control::{Control, Order};
 use crate::definition::Definition;
-use crate::disk::{self, Keeper, Remembered, Scope};
+use crate::disk::{self, Contents, Keeper, Scope};
+use crate::kv::{self, KvKnown};
 use crate::register::{Registrar, Wish};
 use crate::status::Status;
 use crate::tls::TlsError;
@@ -37,6 +37,15 @@ pub struct Handle {
     wish: channel::Sender<Wish>,
     registrar: Option<Arc<Registrar>>,
     keeper: Option<Arc<Keeper>>,
+    kv: Option<KvHandle>,
+}
+
+/// The configuration in KV.
+#[derive(Debug)]
+struct KvHandle {
+    keys: KvKeys,
+    known: channel::Receiver<Option<KvKnown>>,
+    reports: channel::Sender<Option<(String, String)>>,
 }
 
 /// Starts the control plane on the current runtime.
@@ -61,18 +70,52 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
         tokio::spawn(identify(Arc::clone(client), Arc::clone(&status)));
     }
     let snapshot = config.consul.snapshot.clone().filter(|_| client.is_some());
-    let remembered = snapshot.as_ref().map(|file| remembered(file, &Scope::of(&config), &status)).unwrap_or_default();
+    let contents = snapshot.as_ref().and_then(|file| load(file, &Scope::of(&config), &status));
+    let (answers, kv) = contents.map(|contents| (contents.answers, contents.kv)).unwrap_or_default();
+    let remembered = answers.into_iter().map(|answer| (answer.query.clone(), answer)).collect();
+    let keys = config.consul.kv.clone();
+    let known = kv.filter(|kv| keys.as_ref().is_some_and(|keys| keys.config == kv.key));
+    let kv = keys.zip(client.clone()).map(|(keys, client)| {
+        let known = known.as_ref().map(|kv| kv.known.clone());
+        watch_kv(&config, keys, client, &status, known)
+    });
     let changed = Arc::new(Notify::new());
     let mesh = Control::start(config, client, Arc::clone(&status), remembered, Arc::clone(&changed), commands, demands);
-    let keeper = snapshot.map(|file| Arc::new(Keeper::new(file.path, orders.clone(), Arc::clone(&status), changed)));
+    let keeper =
+        snapshot.map(|file| Arc::new(Keeper::new(file.path, orders.clone(), Arc::clone(&status), changed, known)));
     if let Some(keeper) = &keeper {
         tokio::spawn(Arc::clone(keeper).run());
     }
-    Ok(Handle { mesh, status, orders, demand, wish, registrar, keeper })
+    Ok(Handle { mesh, status, orders, demand, wish, registrar, keeper, kv })
+}
+
+fn watch_kv(
+    config: &Config,
+    keys: KvKeys,
+    client: Arc<Client>,
+    status: &Arc<Status>,
+    known: Option<KvKnown>,
+) -> KvHandle {
+    status.watches_kv(&keys.config, known.as_ref());
+    let (sender, known) = channel::channel(known);
+    let consul = &config.consul;
+    let watch = kv::Watch {
+        key: keys.config.clone(),
+        datacenter: consul.datacenter.clone(),
+        client: Arc::clone(&client),
+        status: Arc::clone(status),
+        consistency: consul.consistency,
+        wait: consul.wait,
+        known: sender,
+    };
+    tokio::spawn(watch.run());
+    let (reports, latest) = channel::channel(None);
+    tokio::spawn(kv::tell(client, Arc::clone(status), consul.datacenter.clone(), latest));
+    KvHandle { keys, known, reports }
 }
 
 /// What an earlier process left on disk.
-fn remembered(file: &SnapshotFile, scope: &Scope, status: &Status) -> HashMap<Query, Remembered> {
+fn load(file: &SnapshotFile, scope: &Scope, status: &Status) -> Option<Contents> {
     let loaded = disk::load(file, scope);
     let refused = loaded.as_ref().err().map(ToString::to_string);
     if let Some(reason) = &refused {
@@ -80,8 +123,7 @@ fn remembered(file: &SnapshotFile, scope: &Scope, status: &Status) -> HashMap<Qu
         warn!(target: "lictor::event", kind = "snapshot_refused", %path, reason, kept = %kept.display(), "the snapshot is not used; endpoints come from Consul alone");
     }
     status.keeps(file.path.display().to_string(), refused);
-    let answers = loaded.ok().flatten().map(|contents| contents.answers).unwrap_or_default();
-    answers.into_iter().map(|answer| (answer.query.clone(), answer)).collect()
+    loaded.ok().flatten()
 }
 
 impl Handle {
@@ -133,6 +175,25 @@ impl Handle {
     async fn maintain(&self, reason: Option<&str>) -> Result<(), String> {
         let Some(registrar) = &self.registrar else { return Ok(()) };
         registrar.maintain(reason).await.map_err(|error| error.to_string())
+    }
+
+    /// What is known of the configuration in KV, now and later: `None` until something is. `None` at once where none is read.
+    pub fn kv(&self) -> Option<channel::Receiver<Option<KvKnown>>> {
+        self.kv.as_ref().map(|kv| kv.known.clone())
+    }
+
+    /// This value of the key is in force: it is what a later process begins with.
+    pub fn applied(&self, known: KvKnown) {
+        if let (Some(keeper), Some(kv)) = (&self.keeper, &self.kv) {
+            keeper.applied(&kv.keys.config, known);
+        }
+    }
+
+    /// Writes what became of the configuration in KV below the status key.
+    pub fn report(&self, instance: &str, report: String) {
+        if let Some(kv) = &self.kv {
+            kv.reports.send_replace(Some((format!("{}/{instance}", kv.keys.status), report)));
+        }
     }
 
     /// Writes the last good answers to disk, where they are kept: before the process ends.

@@ -14,6 +14,7 @@ mod guard;
 mod handle;
 mod health;
 mod heartbeat;
+mod kv;
 mod probe;
 mod random;
 mod register;
@@ -24,5 +25,6 @@ mod watch;
 
 pub use client::ConsulError;
 pub use handle::{Handle, StartError, start};
-pub use status::{DiskSnapshot, RegistrationState, Snapshot, Status, WatchSnapshot};
+pub use kv::{Kv, KvEntry, KvKnown};
+pub use status::{DiskSnapshot, KvSnapshot, RegistrationState, Snapshot, Status, WatchSnapshot};
 pub use tls::TlsError;

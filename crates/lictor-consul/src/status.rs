@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use crate::client::ConsulError;
 use crate::disk::Remembered;
+use crate::kv::KvKnown;
 
 /// The live state.
 #[derive(Debug)]
@@ -31,6 +32,19 @@ struct State {
     reregistrations: BTreeMap<&'static str, u64>,
     errors: BTreeMap<&'static str, u64>,
     snapshot: Option<SnapshotState>,
+    kv: Option<KvState>,
+}
+
+/// The watch of the KV key.
+#[derive(Debug, Default)]
+struct KvState {
+    key: String,
+    source: Source,
+    index: u64,
+    modify_index: Option<u64>,
+    is_remembered: bool,
+    answered: Option<Instant>,
+    errors: u64,
 }
 
 #[derive(Debug, Default)]
@@ -144,6 +158,27 @@ pub struct Snapshot {
     pub watches: Vec<WatchSnapshot>,
     /// The last good answers on disk; `None` where none are kept.
     pub snapshot: Option<DiskSnapshot>,
+    /// The watch of the configuration in KV; `None` where none is read.
+    pub kv: Option<KvSnapshot>,
+}
+
+/// A copy of the KV watch's state.
+#[derive(Clone, Debug, Serialize)]
+pub struct KvSnapshot {
+    /// The key.
+    pub key: String,
+    /// Whose word it is: `consul`, `snapshot`, or `none` before the first.
+    pub source: &'static str,
+    /// Consul's index.
+    pub index: u64,
+    /// Of the value; `None`: there is no such key.
+    pub modify_index: Option<u64>,
+    /// Since Consul's last good answer.
+    pub age_ms: Option<u64>,
+    /// So far.
+    pub errors: u64,
+    /// The last one, while it lasts.
+    pub last_error: Option<String>,
 }
 
 /// How the last good answers on disk are.
@@ -225,6 +260,19 @@ impl Status {
                 refused: snapshot.refused.clone(),
                 last_error: snapshot.last_error.clone(),
             }),
+            kv: state.kv.as_ref().map(|kv| KvSnapshot {
+                key: kv.key.clone(),
+                source: match (kv.answered, kv.is_remembered) {
+                    (Some(_), _) => "consul",
+                    (None, true) => "snapshot",
+                    (None, false) => "none",
+                },
+                index: kv.index,
+                modify_index: kv.modify_index,
+                age_ms: kv.answered.map(|at| at.elapsed().as_millis() as u64),
+                errors: kv.errors,
+                last_error: kv.source.last_error.as_ref().map(ToString::to_string),
+            }),
         }
     }
 
@@ -260,6 +308,40 @@ impl Status {
     pub(crate) fn forget(&self, query: &Query) {
         let mut state = self.state.lock();
         state.watches.remove(query);
+    }
+
+    /// A KV key is watched; an earlier process knew this value of it.
+    pub(crate) fn watches_kv(&self, key: &str, remembered: Option<&KvKnown>) {
+        let modify_index = remembered.and_then(|known| known.as_ref().map(|entry| entry.modify_index));
+        let is_remembered = remembered.is_some();
+        self.state.lock().kv = Some(KvState { key: key.to_owned(), modify_index, is_remembered, ..KvState::default() });
+    }
+
+    pub(crate) fn kv_answered(&self, index: u64, modify_index: Option<u64>) {
+        let mut state = self.state.lock();
+        if let Some(kv) = &mut state.kv {
+            kv.source.succeed();
+            (kv.index, kv.modify_index, kv.answered) = (index, modify_index, Some(Instant::now()));
+        }
+        state.settle();
+    }
+
+    pub(crate) fn kv_failed(&self, error: &ConsulError) {
+        let mut state = self.state.lock();
+        *state.errors.entry(error.kind()).or_default() += 1;
+        if let Some(kv) = &mut state.kv {
+            kv.errors += 1;
+            if kv.source.fail(error) && !error.is_outage() {
+                let key = &kv.key;
+                warn!(target: "lictor::event", kind = "kv_refused", key, %error, "Consul refuses the KV query; the configuration stays as it is");
+            }
+        }
+        state.settle();
+    }
+
+    /// How old Consul's last word on the KV key is.
+    pub(crate) fn kv_age(&self) -> Option<Duration> {
+        self.state.lock().kv.as_ref()?.answered.map(|at| at.elapsed())
     }
 
     /// Answers are kept on disk, at this path; why those that were there are not used.
@@ -366,7 +448,8 @@ impl State {
 
     /// Consul is lost when nothing that we ask of it works, and back when something does.
     fn settle(&mut self) {
-        let sources = || self.watches.values().map(|watch| &watch.source).chain([&self.registering]);
+        let kv = self.kv.as_ref().map(|kv| &kv.source);
+        let sources = || self.watches.values().map(|watch| &watch.source).chain([&self.registering]).chain(kv);
         let is_up = sources().any(|source| source.is_used && !source.is_out());
         if self.is_up == Some(false) && is_up {
             info!(target: "lictor::event", kind = "consul_back", "Consul answers again");

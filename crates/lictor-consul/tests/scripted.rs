@@ -472,3 +472,85 @@ async fn nothing_needs_consul_when_everything_is_fixed() {
     handle.register();
     handle.leave(Duration::from_secs(1)).await;
 }
+
+/// The control plane of a service whose configuration is in KV.
+fn orders(agent: &Agent) -> Handle {
+    start(&format!(
+        "registration: off\nservice: orders\nconsul: {{address: 'http://{}', kv: true}}\nupstreams: {{}}\n",
+        agent.address
+    ))
+}
+
+fn item(index: u64, value: &str) -> Reply {
+    use base64::Engine;
+    let value = base64::prelude::BASE64_STANDARD.encode(value);
+    let body = format!(r#"[{{"Key":"lictor/orders/config","ModifyIndex":{index},"Value":"{value}","Later":1}}]"#);
+    json(200, &format!("X-Consul-Index: {index}\r\n"), body)
+}
+
+fn gone(index: u64) -> Reply {
+    json(404, &format!("X-Consul-Index: {index}\r\n"), "")
+}
+
+/// The values of the key, as they become known.
+async fn known(handle: &Handle, count: usize) -> Vec<Option<(u64, String)>> {
+    let mut known = handle.kv().expect("it is watched");
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        if let Some(entry) = known.borrow_and_update().clone() {
+            let entry = entry.map(|entry| (entry.modify_index, String::from_utf8(entry.value).unwrap()));
+            if seen.last() != Some(&entry) {
+                seen.push(entry);
+                continue;
+            }
+        }
+        tokio::time::timeout(SOON, known.changed()).await.expect("another value").unwrap();
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_kv_value_outlives_errors_and_a_key_that_vanishes_is_asked_for_again() {
+    let agent = Agent::start(|seen, before| match (seen.target.starts_with("/v1/kv/"), before) {
+        (false, _) => Reply::Close,
+        // The second is the confirmation: a server that replays its log had not got to it yet.
+        (true, 0 | 3) => item(10, "a: 1"),
+        (true, 1) => json(500, "X-Consul-Index: 1\r\n", "No cluster leader"),
+        (true, 2) => gone(11),
+        (true, 4) => item(12, "a: 2"),
+        (true, 5 | 6) => gone(13),
+        _ => Reply::Hang,
+    })
+    .await;
+    let handle = orders(&agent);
+    let seen = known(&handle, 3).await;
+    assert_eq!(seen, [Some((10, "a: 1".to_owned())), Some((12, "a: 2".to_owned())), None]);
+    let queries = agent.seen_at_least(8, |seen| seen.target.starts_with("/v1/kv/lictor/orders/config")).await;
+    assert!(!queries[0].has("index") && queries[1].has("index=10"), "{queries:#?}");
+    assert!(queries[2].has("index=10"), "the index of an error is not stored: {queries:#?}");
+    assert!(queries[3].has("consistent") && queries[6].has("consistent"), "{queries:#?}");
+    assert!(queries[7].has("index=13"), "a 404 has an index to wait on: {queries:#?}");
+}
+
+#[tokio::test]
+async fn a_token_that_may_not_read_the_key_holds_nobody_up_and_is_told() {
+    let agent = Agent::start(|_, _| json(403, "", "Permission denied")).await;
+    let handle = orders(&agent);
+    assert_eq!(known(&handle, 1).await, [None]);
+    let snapshot = status(&handle, |snapshot| snapshot.kv.as_ref().is_some_and(|kv| kv.last_error.is_some())).await;
+    assert!(snapshot.kv.unwrap().last_error.unwrap().contains("Permission denied"));
+}
+
+#[tokio::test]
+async fn a_report_is_written_again_until_consul_has_taken_it() {
+    let agent = Agent::start(|seen, before| match (seen.method.as_str(), before) {
+        ("PUT", 0) => json(500, "", "No cluster leader"),
+        ("PUT", _) => json(200, "", "true"),
+        _ => Reply::Hang,
+    })
+    .await;
+    let handle = orders(&agent);
+    handle.report("orders 1", "{}".to_owned());
+    let puts = agent.seen_at_least(2, |seen| seen.method == "PUT").await;
+    assert!(puts.iter().all(|put| put.target == "/v1/kv/lictor/orders/status/orders%201"), "{puts:#?}");
+}

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use lictor_config::{Config, Environment, Loaded};
+use lictor_config::{Config, Environment, Loaded, Sources};
+use lictor_consul::{Handle, KvKnown};
 use lictor_core::Mesh;
 use lictor_proxy::{DataPlane, Settings, Which, check_tls};
 use prometheus::Registry;
@@ -25,7 +26,7 @@ use crate::log::Logs;
 use crate::metrics::Scrape;
 use crate::open_files::OpenFiles;
 use crate::otlp;
-use crate::reload::{announce, reload};
+use crate::reload::{Cause, InForce, Refusal, announce, reload};
 use crate::signal::{Asked, Signals};
 
 /// What leaving may take when nobody waits for it any more.
@@ -35,12 +36,12 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs the sidecar, with an application within it where there is a command. The number is the exit code.
-pub(crate) fn run(configured: Configured, loaded: Loaded, command: &[String]) -> anyhow::Result<u8> {
+pub(crate) fn run(configured: Configured, sources: Sources, loaded: Loaded, command: &[String]) -> anyhow::Result<u8> {
     let events = Events::new();
     let logs = Logs::start(&loaded.config.log.level, loaded.config.log.format, events.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
-        let bound = Bound::open(configured, loaded, logs.clone(), events).await?;
+        let bound = Bound::open(configured, sources, loaded, logs.clone(), events).await?;
         let mut running = bound.start()?;
         let ending = running.serve(command).await;
         let drained = Box::pin(running.drain(ending)).await;
@@ -56,11 +57,10 @@ pub(crate) fn run(configured: Configured, loaded: Loaded, command: &[String]) ->
 /// A sidecar whose listeners are open.
 struct Bound {
     admin: Arc<Admin>,
-    listeners: Vec<lictor_proxy::Bound>,
+    in_force: InForce,
     admin_address: SocketAddr,
     orders: mpsc::Receiver<Order>,
     export: Option<otlp::Export>,
-    configured: Configured,
     open_files: OpenFiles,
 }
 
@@ -103,7 +103,13 @@ impl Ending {
 
 impl Bound {
     /// Opens everything; what cannot be opened is the error.
-    async fn open(configured: Configured, loaded: Loaded, logs: Logs, events: Events) -> anyhow::Result<Self> {
+    async fn open(
+        configured: Configured,
+        sources: Sources,
+        loaded: Loaded,
+        logs: Logs,
+        events: Events,
+    ) -> anyhow::Result<Self> {
         let open_files = OpenFiles::raise();
         tell(&loaded);
         let config = Arc::new(loaded.config.clone());
@@ -135,7 +141,8 @@ impl Bound {
         }
         listeners.iter().for_each(announce);
         tokio::spawn(refresh_certificates(Arc::clone(&admin)));
-        Ok(Self { admin, listeners, admin_address, orders, export, configured, open_files })
+        let in_force = InForce::new(configured, sources, listeners);
+        Ok(Self { admin, in_force, admin_address, orders, export, open_files })
     }
 
     /// Takes over the signals.
@@ -153,7 +160,9 @@ impl Running {
     /// Waits for the first endpoints, starts the application and registers; serves until there is a reason to stop.
     async fn serve(&mut self, command: &[String]) -> Ending {
         let at_most = self.bound.config().lifecycle.start_timeout;
-        let mut first_endpoints = pin!(first_endpoints(self.bound.admin.handle.mesh(), at_most));
+        let mut kv = Kv::of(&self.bound.admin.handle);
+        let (kv_known, is_kv_known) = watch::channel(kv.0.is_none());
+        let mut first_endpoints = pin!(first_endpoints(self.bound.admin.handle.mesh(), is_kv_known, at_most));
         let mut is_up = false;
         loop {
             tokio::select! {
@@ -162,7 +171,7 @@ impl Running {
                 asked = self.signals.next() => match asked {
                     Asked::Stop => return Ending::Signalled,
                     Asked::Reload => {
-                        let _ = self.reload().await; // the log has the reason
+                        let _ = self.reload(Cause::Reload).await; // the log has the reason
                     }
                     Asked::Forward(signal) => if self.forward(signal) == Forwarded::ToNobody {
                         return Ending::Signalled;
@@ -171,9 +180,13 @@ impl Running {
                 Some(order) = self.bound.orders.recv() => match order {
                     Order::Quit => return Ending::Quit,
                     Order::Reload(done) => {
-                        let _ = done.send(self.reload().await);
+                        let _ = done.send(self.reload(Cause::Reload).await.map_err(|refusal| refusal.to_string()));
                     }
                 },
+                known = kv.next() => {
+                    let _ = self.reload(Cause::Kv(known)).await; // the log has the reason
+                    kv_known.send_replace(true);
+                }
                 () = &mut first_endpoints, if !is_up => {
                     is_up = true;
                     if let Err(ending) = self.come_up(command) {
@@ -186,11 +199,12 @@ impl Running {
 
     /// Egress is up: now the application may start, and may be called.
     fn come_up(&mut self, command: &[String]) -> Result<(), Ending> {
-        let Bound { admin, listeners, admin_address, open_files, .. } = &self.bound;
+        let Bound { admin, in_force, admin_address, open_files, .. } = &self.bound;
         admin.started();
         info!(target: "lictor::event", kind = "started", "egress is up");
         if !command.is_empty() {
-            let variables = child::variables(&self.bound.config(), listeners, *admin_address, &Environment::process());
+            let variables =
+                child::variables(&self.bound.config(), &in_force.bound, *admin_address, &Environment::process());
             let started = open_files.lowered(|| Child::start(command, variables));
             self.child = Some(started.map_err(|refusal| {
                 error!(target: "lictor::event", kind = "application_cannot_start", "{}", refusal.sentence);
@@ -211,9 +225,9 @@ impl Running {
         Forwarded::Yes
     }
 
-    async fn reload(&mut self) -> Result<(), String> {
-        let Bound { admin, configured, listeners, .. } = &mut self.bound;
-        reload(admin, configured, listeners).await
+    async fn reload(&mut self, cause: Cause) -> Result<(), Refusal> {
+        let Bound { admin, in_force, .. } = &mut self.bound;
+        reload(admin, in_force, cause).await
     }
 
     /// Leaves in order: out of circulation, out of Consul, inbound requests to their end, the application, the rest.
@@ -271,16 +285,53 @@ async fn refresh_certificates(admin: Arc<Admin>) {
     }
 }
 
-/// Until each upstream has had its first answer, or this has taken long enough.
-async fn first_endpoints(mut mesh: watch::Receiver<Arc<Mesh>>, at_most: Duration) {
-    let known = mesh.wait_for(|mesh| mesh.upstreams.values().all(|upstream| upstream.census.is_known));
+/// The configuration in KV, as it becomes known.
+struct Kv(Option<watch::Receiver<Option<KvKnown>>>);
+
+impl Kv {
+    fn of(handle: &Handle) -> Self {
+        let mut known = handle.kv();
+        if let Some(known) = &mut known {
+            known.mark_changed(); // an earlier process may have known it
+        }
+        Self(known)
+    }
+
+    async fn next(&mut self) -> KvKnown {
+        if let Some(known) = &mut self.0 {
+            while known.changed().await.is_ok() {
+                if let Some(known) = known.borrow_and_update().clone() {
+                    return known;
+                }
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// Until KV has said what there is besides the file and each upstream has had its first answer, or this has taken long
+/// enough.
+async fn first_endpoints(
+    mut mesh: watch::Receiver<Arc<Mesh>>,
+    mut is_kv_known: watch::Receiver<bool>,
+    at_most: Duration,
+) {
+    let known = async {
+        let _ = is_kv_known.wait_for(|is_known| *is_known).await;
+        let _ = mesh.wait_for(|mesh| mesh.upstreams.values().all(|upstream| upstream.census.is_known)).await;
+    };
     if timeout(at_most, known).await.is_ok() {
         return;
+    }
+    if !*is_kv_known.borrow() {
+        warn!(?at_most, "nothing is known of the configuration in KV yet; going on with the file's");
     }
     let mesh = mesh.borrow();
     let unknown = mesh.upstreams.values().filter(|upstream| !upstream.census.is_known);
     let names: Vec<&str> = unknown.map(|upstream| upstream.name.as_ref()).collect();
-    warn!(upstreams = names.join(", "), ?at_most, "nothing is known of these upstreams yet; going on without them");
+    if !names.is_empty() {
+        warn!(upstreams = names.join(", "), ?at_most, "nothing is known of these upstreams yet; going on without them");
+    }
 }
 
 async fn exited(child: &mut Option<Child>) -> u8 {

@@ -4,6 +4,7 @@
 
 mod admin;
 mod boot;
+mod changes;
 mod child;
 mod cli;
 mod events;

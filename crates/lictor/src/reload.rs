@@ -1,32 +1,162 @@
-//! A new configuration for a running sidecar: all of it, or, with one mistake, none of it.
+//! A new configuration for a running sidecar: all of it, or, with one mistake, none of it. A changed file and a changed
+//! KV key take the same way.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use lictor_config::{Config, Loaded};
+use lictor_config::{Change, Config, Diagnostic, Loaded, Report, Sources, Text, changes};
+use lictor_consul::KvKnown;
 use lictor_core::mesh::ListenerKind;
 use lictor_proxy::{Bound, check_tls};
+use serde_json::{Value as Json, json};
 use tracing::{info, warn};
 
 use crate::admin::Admin;
+use crate::changes::told;
 use crate::cli::Configured;
 
-/// Reads the configuration again and works by it. The words are the reason why not; everything stays as it was then.
-pub(crate) async fn reload(admin: &Admin, configured: &Configured, bound: &mut Vec<Bound>) -> Result<(), String> {
-    let result = match configured.load() {
-        Ok(loaded) => adopt(admin, loaded, bound).await,
-        Err(error) => Err(format!("{error:#}")),
-    };
-    match &result {
-        Ok(()) => {
-            admin.scrape.reloaded(Some(&admin.loaded.read().values), &configured.source());
-            info!(target: "lictor::event", kind = "config_reloaded", "the new configuration is in force");
+/// What is in force, and how it came to be.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    configured: Configured,
+    sources: Sources,
+    pub(crate) bound: Vec<Bound>,
+    /// What the KV key says in vain.
+    refused: Option<KvKnown>,
+}
+
+/// Why it is put together again.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    /// SIGHUP, or `POST /reload`: the file may be another one.
+    Reload,
+    /// The KV key says something else.
+    Kv(KvKnown),
+}
+
+/// Why everything stays as it was.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Report(Report),
+    /// It cannot be read, or not be done.
+    Other(String),
+}
+
+/// Puts a configuration together and works by it.
+pub(crate) async fn reload(admin: &Admin, in_force: &mut InForce, cause: Cause) -> Result<(), Refusal> {
+    if matches!(cause, Cause::Kv(None)) && in_force.sources.kv.is_none() && in_force.refused.is_none() {
+        admin.handle.applied(None);
+        return Ok(());
+    }
+    let origin = cause.as_str();
+    let result = match renew(admin, in_force, &cause).await {
+        Ok(changes) => {
+            info!(target: "lictor::event", kind = "config_reloaded", origin, changes = told(&changes), "the new configuration is in force");
+            admin.changes.add(origin, &changes);
+            Ok(())
         }
-        Err(reason) => {
+        Err(refusal) => {
             admin.scrape.reloaded(None, "");
-            warn!(target: "lictor::event", kind = "config_rejected", reason, "the new configuration is refused; the old one stays in force");
+            warn!(target: "lictor::event", kind = "config_rejected", origin, reason = %refusal, "the new configuration is refused; the old one stays in force");
+            Err(refusal)
+        }
+    };
+    match cause {
+        Cause::Kv(known) => {
+            report(admin, in_force, &known, result.as_ref().err());
+            in_force.refused = result.is_err().then(|| known.clone());
+            if result.is_ok() {
+                admin.handle.applied(known);
+            }
+        }
+        // With another file what the key says may be right.
+        Cause::Reload => {
+            if let Some(known) = in_force.refused.take_if(|_| result.is_ok()) {
+                let _ = Box::pin(reload(admin, in_force, Cause::Kv(known))).await; // the log has the reason
+            }
         }
     }
     result
+}
+
+impl InForce {
+    pub(crate) fn new(configured: Configured, sources: Sources, bound: Vec<Bound>) -> Self {
+        Self { configured, sources, bound, refused: None }
+    }
+
+    /// What a configuration is to be made of now.
+    fn next(&self, cause: &Cause, key: &str) -> Result<Sources, Refusal> {
+        let kv = match cause {
+            Cause::Reload => {
+                let fresh = self.configured.sources().map_err(|error| Refusal::Other(format!("{error:#}")))?;
+                return Ok(Sources { kv: self.sources.kv.clone(), ..fresh });
+            }
+            Cause::Kv(known) => known.as_ref().map(|entry| String::from_utf8(entry.value.clone())).transpose(),
+        };
+        let text = kv.map_err(|_| Refusal::Other(format!("kv:{key}: it is not UTF-8 text")))?;
+        let kv = text.map(|text| Text { name: format!("kv:{key}"), text });
+        // The file as it is in force: whoever is editing it has not asked for a reload.
+        Ok(Sources { kv, ..self.sources.clone() })
+    }
+}
+
+impl Cause {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Reload => "reload",
+            Self::Kv(_) => "kv",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Report(report) => f.write_str(&report.sentences().join("; ")),
+            Self::Other(reason) => f.write_str(reason),
+        }
+    }
+}
+
+async fn renew(admin: &Admin, in_force: &mut InForce, cause: &Cause) -> Result<Vec<Change>, Refusal> {
+    let before = Arc::clone(&admin.loaded.read());
+    let key = before.config.consul.kv.as_ref().map_or("", |kv| &kv.config);
+    let sources = in_force.next(cause, key)?;
+    let loaded = sources.load().map_err(Refusal::Report)?;
+    adopt(admin, loaded, &mut in_force.bound).await.map_err(Refusal::Other)?;
+    let name = sources.kv.as_ref().map(|text| format!(", {}", text.name)).unwrap_or_default();
+    in_force.sources = sources;
+    let after = Arc::clone(&admin.loaded.read());
+    admin.scrape.reloaded(Some(&after.values), &format!("{}{name}", in_force.configured.source()));
+    Ok(changes(&before.values, &after.values))
+}
+
+/// Tells whoever wrote the key what became of it.
+fn report(admin: &Admin, in_force: &InForce, known: &KvKnown, refusal: Option<&Refusal>) {
+    let loaded = Arc::clone(&admin.loaded.read());
+    let registration = loaded.config.registration.as_ref();
+    let instance = registration.map_or(&in_force.sources.env.hostname, |registration| &registration.id);
+    let errors: Vec<Json> = match refusal {
+        None => Vec::new(),
+        Some(Refusal::Report(report)) => report.errors().map(error).collect(),
+        Some(Refusal::Other(reason)) => vec![json!({ "message": reason })],
+    };
+    let report = json!({
+        "status": if refusal.is_some() { "rejected" } else { "applied" },
+        "service": loaded.config.service,
+        "instance": instance,
+        "modify_index": known.as_ref().map(|entry| entry.modify_index),
+        "at": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        "errors": errors,
+    });
+    admin.handle.report(instance, format!("{report:#}"));
+}
+
+/// Without what was written there: that may be a secret.
+fn error(diagnostic: &Diagnostic) -> Json {
+    let Diagnostic { message, path, place, help, .. } = diagnostic;
+    json!({ "place": place.to_string(), "key": path, "message": message, "help": help })
 }
 
 async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<(), String> {
@@ -50,7 +180,7 @@ async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<
     {
         warn!(%error, "the log level stays as it was");
     }
-    for warning in &loaded.warnings.0 {
+    for warning in loaded.warnings.0.iter().filter(|warning| !before.warnings.0.contains(warning)) {
         warn!(key = %warning.path, "{}", warning.message);
     }
     for key in needs_restart(&before.config, &config) {

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::config::{Consistency, Consul, ConsulAddress, ConsulTls, Guard, SnapshotFile};
+use crate::config::{Consistency, Consul, ConsulAddress, ConsulTls, Guard, Kv, SnapshotFile};
 use crate::tree::{Node, Section};
 
-pub(super) fn consul(node: &Node<'_>, is_needed: bool) -> Consul {
+pub(super) fn consul(node: &Node<'_>, is_needed: bool, service: Option<&str>) -> Consul {
     let section = node.section(&[]);
+    let kv =
+        kv(&section.field("kv", "Configuration from KV, over this file's: true, or a map with the keys."), service);
     let uses_tls = section.field("ssl", "https where the address names no scheme.").boolean(false);
     let address = section.field("address", "http://, https:// or unix:// address of the local agent.");
     let parsed = address
@@ -32,7 +34,7 @@ pub(super) fn consul(node: &Node<'_>, is_needed: bool) -> Consul {
         wait.error("must be between 1s and 10m", None);
     }
     let consul = Consul {
-        address: is_needed.then(|| parsed.unwrap_or(default)),
+        address: (is_needed || kv.is_some()).then(|| parsed.unwrap_or(default)),
         token: token.secret(),
         token_file: path(&token_file),
         http_auth: section.field("http_auth", "HTTP basic authentication, user:password.").secret(),
@@ -50,6 +52,7 @@ pub(super) fn consul(node: &Node<'_>, is_needed: bool) -> Consul {
         wait: wait_for,
         guard: guard(&section.field("guard", "When a smaller answer is believed.")),
         snapshot: snapshot(&section.field("snapshot", "The last good answers on disk, for a start without Consul.")),
+        kv,
     };
     section.finish();
     consul
@@ -90,6 +93,40 @@ fn guard(node: &Node<'_>) -> Guard {
     };
     section.finish();
     guard
+}
+
+fn kv(node: &Node<'_>, service: Option<&str>) -> Option<Kv> {
+    let is_plain = node.scalar().is_some();
+    let is_wanted = if is_plain { node.boolean(false) } else { node.is_map() };
+    if is_wanted && service.is_none() {
+        node.error("configuration from KV needs to know whose it is", Some("set `service`".to_owned()));
+    }
+    let service = service.unwrap_or_default();
+    let default = |last: &str| format!("lictor/{service}/{last}");
+    let mut kv = Kv { config: default("config"), status: default("status") };
+    if !is_plain {
+        let section = node.section(&[json!({ "type": "boolean" })]);
+        let (config, status) = (
+            section.field("config", "Where it is read; default: lictor/${service}/config."),
+            section.field("status", "What became of it is written below this; default: lictor/${service}/status."),
+        );
+        for (node, key) in [(config, &mut kv.config), (status, &mut kv.status)] {
+            let parsed = node.parsed(json!({ "type": "string" }), None, |text| kv_key(text, service));
+            if let Some(parsed) = parsed {
+                *key = parsed;
+            }
+        }
+        section.finish();
+    }
+    is_wanted.then_some(kv)
+}
+
+/// Later versions of Consul accept no other characters.
+fn kv_key(text: &str, service: &str) -> Result<String, String> {
+    let key = text.replace("${service}", service);
+    let is_plain = key.chars().all(|c| c.is_ascii_alphanumeric() || "_/.-".contains(c));
+    let is_key = is_plain && !key.is_empty() && !key.starts_with('/') && !key.ends_with('/');
+    if is_key { Ok(key) } else { Err(format!("`{text}` is not a KV key: write `lictor/${{service}}/config`")) }
 }
 
 fn snapshot(node: &Node<'_>) -> Option<SnapshotFile> {

@@ -29,6 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
+use crate::changes::Changes;
 use crate::events::Events;
 use crate::log::Logs;
 use crate::metrics::Scrape;
@@ -42,8 +43,18 @@ const CONSUL_WITHIN: Duration = Duration::from_secs(10);
 
 const ORDERS: [&str; 5] = ["/drain", "/undrain", "/reload", "/log-level", "/quit"];
 const PUBLIC: [&str; 5] = ["/live", "/startup", "/ready", "/health", "/metrics"];
-const PAGES: [&str; 9] =
-    ["", "/endpoints", "/upstreams", "/breakers", "/routes", "/config", "/stats", "/consul", "/events"];
+const PAGES: [&str; 10] = [
+    "",
+    "/endpoints",
+    "/upstreams",
+    "/breakers",
+    "/routes",
+    "/config",
+    "/config/changes",
+    "/stats",
+    "/consul",
+    "/events",
+];
 
 /// What the pages show.
 #[derive(Debug)]
@@ -53,6 +64,7 @@ pub(crate) struct Admin {
     pub(crate) loaded: RwLock<Arc<Loaded>>,
     pub(crate) scrape: Scrape,
     pub(crate) logs: Logs,
+    pub(crate) changes: Changes,
     events: Events,
     /// Egress works: listeners are open and the first endpoints known, or waited for long enough.
     is_started: AtomicBool,
@@ -91,7 +103,8 @@ impl Admin {
     ) -> Self {
         let loaded = RwLock::new(Arc::new(loaded));
         let [is_started, is_draining, is_stopping] = Default::default();
-        Self { handle, plane, loaded, scrape, logs, events, is_started, is_draining, is_stopping, orders }
+        let changes = Changes::default();
+        Self { handle, plane, loaded, scrape, logs, changes, events, is_started, is_draining, is_stopping, orders }
     }
 
     /// Egress is up.
@@ -230,6 +243,7 @@ async fn get(admin: &Admin, path: &str, query: &str) -> Response<Body> {
             let with_origin = query.split('&').any(|pair| matches!(pair, "origin" | "origin=1" | "origin=true"));
             reply(StatusCode::OK, &pages::config(&loaded.values, with_origin))
         }
+        "/config/changes" => reply(StatusCode::OK, &admin.changes.page()),
         "/stats" => reply(StatusCode::OK, &pages::stats(&mesh, &admin.scrape.requests())),
         "/consul" => {
             let snapshot = serde_json::to_value(admin.handle.status().snapshot());

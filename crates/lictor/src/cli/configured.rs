@@ -1,10 +1,10 @@
 //! Where the configuration comes from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use lictor_config::{Environment, Loaded, Text, load};
+use lictor_config::{Environment, Loaded, Sources, Text};
 
 /// Where it is looked for when nobody says.
 const USUAL_PLACES: [&str; 4] = ["lictor.yaml", "lictor.yml", "/etc/lictor/lictor.yaml", "/etc/lictor/lictor.yml"];
@@ -23,9 +23,18 @@ pub(crate) struct Configured {
 impl Configured {
     /// Reads and checks it. Mistakes in it are a `Report` as the error.
     pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
+        Ok(self.sources()?.load()?)
+    }
+
+    /// Reads it.
+    pub(crate) fn sources(&self) -> anyhow::Result<Sources> {
         let env = Environment::process();
-        let file = self.read(&env)?;
-        Ok(load(file.as_ref(), &env, &self.flags()?)?)
+        Ok(Sources { file: self.read(&env)?, kv: None, flags: self.flags()?, env })
+    }
+
+    /// The same with another file.
+    pub(super) fn with(&self, file: &Path) -> Self {
+        Self { config: Some(file.to_owned()), ..self.clone() }
     }
 
     /// The file's name, or that there is none.

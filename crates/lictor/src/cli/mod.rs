@@ -2,10 +2,13 @@
 
 mod check;
 mod configured;
+mod diff;
 mod probe;
+mod push;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Parser, Subcommand};
@@ -70,6 +73,29 @@ enum Command {
         #[arg(long)]
         origin: bool,
     },
+    /// Print what another file would change on the running sidecar, or, when none answers, in the configuration.
+    Diff {
+        /// The other file.
+        file: PathBuf,
+        /// The sidecar's admin listener; default: where the configuration puts it.
+        #[arg(long)]
+        admin: Option<SocketAddr>,
+        #[command(flatten)]
+        configured: Configured,
+    },
+    /// Publish a file as the configuration in KV that every instance of the service reads, and print what it changes.
+    Push {
+        /// The file.
+        file: PathBuf,
+        /// The ModifyIndex of the value that the file was made from, 0 for none; default: that of the value there is now.
+        #[arg(long)]
+        index: Option<u64>,
+        /// Replace whatever is there.
+        #[arg(long, conflicts_with = "index")]
+        force: bool,
+        #[command(flatten)]
+        configured: Configured,
+    },
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Print the version.
@@ -80,16 +106,18 @@ enum Command {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
     match arguments.command {
         Command::Serve(configured) => {
-            let loaded = configured.load()?;
-            boot::run(configured, loaded, &[])
+            let sources = configured.sources()?;
+            let loaded = sources.load()?;
+            boot::run(configured, sources, loaded, &[])
         }
         Command::Run { configured, command, .. } => {
-            let loaded = configured.load()?;
+            let sources = configured.sources()?;
+            let loaded = sources.load()?;
             let command = if command.is_empty() { loaded.config.app.command.clone() } else { command };
             if command.is_empty() {
                 bail!("`lictor run` has nothing to run: say `lictor run -- ./app`, or set app.command");
             }
-            boot::run(configured, loaded, &command)
+            boot::run(configured, sources, loaded, &command)
         }
         Command::Wait { what, timeout, admin, configured } => probe::wait(&what, &timeout, admin, &configured),
         Command::Health { admin, configured } => probe::health(admin, &configured),
@@ -98,6 +126,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
             print(&render(&configured.load()?.values, origin));
             Ok(0)
         }
+        Command::Diff { file, admin, configured } => diff::diff(&file, admin, &configured),
+        Command::Push { file, index, force, configured } => push::push(&file, index, force, &configured),
         Command::Schema => {
             print(&format!("{:#}\n", json_schema()));
             Ok(0)

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use lictor_config::Environment;
+use serde_json::Value as Json;
 
 use crate::cli::Configured;
 
 const DEFAULT_ADMIN: &str = "127.0.0.1:9901";
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const LARGEST_PAGE: u64 = 64 << 20;
 const POLL: Duration = Duration::from_millis(50);
 
 pub(super) fn wait(
@@ -49,8 +51,21 @@ pub(super) fn health(admin: Option<SocketAddr>, configured: &Configured) -> anyh
     Ok(0)
 }
 
+/// A page of the admin listener.
+pub(super) fn page(admin: SocketAddr, page: &str) -> anyhow::Result<Json> {
+    let mut answer = Vec::new();
+    get(admin, page)?.take(LARGEST_PAGE).read_to_end(&mut answer)?;
+    let text = String::from_utf8(answer)?;
+    let (head, body) = text.split_once("\r\n\r\n").context("the answer is not HTTP")?;
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    if status != "200" {
+        bail!("http://{admin}/{page} answers {status}");
+    }
+    Ok(serde_json::from_str(body)?)
+}
+
 /// As told; else as `lictor run` told us (we are in its child's container); else as configured.
-fn admin_address(given: Option<SocketAddr>, configured: &Configured) -> anyhow::Result<SocketAddr> {
+pub(super) fn admin_address(given: Option<SocketAddr>, configured: &Configured) -> anyhow::Result<SocketAddr> {
     if let Some(address) = given {
         return Ok(address);
     }
@@ -69,15 +84,20 @@ fn admin_address(given: Option<SocketAddr>, configured: &Configured) -> anyhow::
 
 /// The status of one GET, without a runtime.
 fn ask(admin: SocketAddr, page: &str) -> anyhow::Result<u16> {
+    let mut head = [0; 12];
+    get(admin, page)?.read_exact(&mut head)?;
+    let status = std::str::from_utf8(&head[9..]).ok().and_then(|digits| digits.parse().ok());
+    status.context("the answer is not HTTP")
+}
+
+/// A connection on which a page comes.
+fn get(admin: SocketAddr, page: &str) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&admin, ANSWER_WITHIN)?;
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
     stream.set_write_timeout(Some(ANSWER_WITHIN))?;
     let request = format!("GET /{page} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    let mut head = [0; 12];
-    stream.read_exact(&mut head)?;
-    let status = std::str::from_utf8(&head[9..]).ok().and_then(|digits| digits.parse().ok());
-    status.context("the answer is not HTTP")
+    Ok(stream)
 }
 
 #[cfg(test)]

@@ -1,0 +1,57 @@
+//! What is another value in force than before.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::tree::{Effective, MASKED, Origin};
+
+/// One key's change; secrets are masked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The key.
+    pub path: String,
+    /// What was in force; `None`: nothing.
+    pub before: Option<String>,
+    /// What is; `None`: nothing.
+    pub after: Option<String>,
+    /// Where what is in force came from; for a key that is gone, where it had come from.
+    pub origin: Origin,
+}
+
+/// What changed, by key. What only follows from another key's change (a default of the built-in ones, an inherited value)
+/// is left out.
+pub fn changes(before: &[Effective], after: &[Effective]) -> Vec<Change> {
+    let by_path = |values: &'_ [Effective]| -> BTreeMap<String, Effective> {
+        values.iter().map(|value| (value.path.clone(), value.clone())).collect()
+    };
+    let (old, new) = (by_path(before), by_path(after));
+    let mut paths: Vec<&String> = old.keys().chain(new.keys()).collect();
+    paths.sort();
+    paths.dedup();
+    let change = |path: &String| {
+        let (old, new) = (old.get(path), new.get(path));
+        let is_said = [old, new].into_iter().flatten().any(|value| value.origin != Origin::Default);
+        let is_same = matches!((old, new), (Some(old), Some(new)) if is_same(old, new));
+        let shown = |value: Option<&Effective>| value.map(|value| value.value.clone());
+        (is_said && !is_same).then(|| Change {
+            path: path.clone(),
+            before: shown(old),
+            after: shown(new),
+            origin: new.or(old).map_or(Origin::Default, |value| value.origin.clone()),
+        })
+    };
+    paths.into_iter().filter_map(change).collect()
+}
+
+/// Secrets that cannot be compared (another process's) count as the same.
+fn is_same(old: &Effective, new: &Effective) -> bool {
+    let is_unknown = old.fingerprint.is_none() || new.fingerprint.is_none();
+    old.value == new.value && (old.fingerprint == new.fingerprint || (old.value == MASKED && is_unknown))
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
+        write!(f, "{}: {} -> {}", self.path, show(&self.before), show(&self.after))
+    }
+}

@@ -1,0 +1,162 @@
+//! What the value of the KV key may say. Whoever may write that key need not be who runs this machine: it tunes how
+//! services are called, and may add listeners for applications of this machine. It may not say who we are, read this
+//! machine's files and environment, nor open what others can reach.
+
+use http::HeaderName;
+use lictor_core::Address;
+
+use crate::Text;
+use crate::config::{Config, Listen, Source};
+use crate::diagnose::{Diagnostic, Severity};
+use crate::env::Environment;
+use crate::read;
+use crate::source::{Step, Value, find, show};
+use crate::tree::{Origin, Tree, steps};
+
+/// The keys that it may change. All of them work on a running sidecar.
+const MAY: [&[&str]; 12] = [
+    &["version"],
+    &["defaults"],
+    &["upstreams"],
+    &["outbound", "proxy"],
+    &["outbound", "allow"],
+    &["inbound", "max_in_flight"],
+    &["trace", "sample"],
+    &["trace", "propagate"],
+    &["trace", "legacy_headers"],
+    &["log", "level"],
+    &["log", "access"],
+    &["lifecycle"],
+];
+
+/// Finds what can be seen in the value alone, and leaves nothing of it in the value: then each mistake is told once.
+pub(crate) fn vet(text: &Text, value: &mut Value) -> Vec<Diagnostic> {
+    let mut vetting = Vetting { text, found: Vec::new() };
+    match value {
+        Value::Null => (),
+        Value::Map(entries) => {
+            vetting.keys(entries);
+            vetting.values(value, &mut Vec::new());
+        }
+        Value::Scalar(..) | Value::List(_) => {
+            vetting.refuse(&[], false, format!("expected a map, found {}", value.kind()), None);
+            *value = Value::Null;
+        }
+    }
+    vetting.found
+}
+
+struct Vetting<'a> {
+    text: &'a Text,
+    found: Vec<Diagnostic>,
+}
+
+impl Vetting<'_> {
+    fn keys(&mut self, entries: &mut [(String, Value)]) {
+        let described = Tree::describing();
+        read::config(&described, &Environment::default());
+        // An unknown key is a mistake of another kind.
+        let may_not = |path: &[&str]| !MAY.contains(&path) && described.describes(&steps(path));
+        for (key, value) in entries.iter_mut().filter(|(key, _)| may_not(&[key.as_str()])) {
+            match value {
+                Value::Map(below) if MAY.iter().any(|may| may[0] == key) => {
+                    for (sub, value) in below.iter_mut().filter(|(sub, _)| may_not(&[key.as_str(), sub.as_str()])) {
+                        self.not_from_kv(&[key.as_str(), sub.as_str()]);
+                        *value = Value::Null;
+                    }
+                    below.retain(|(_, value)| *value != Value::Null);
+                    if below.is_empty() {
+                        *value = Value::Null;
+                    }
+                }
+                _ => {
+                    self.not_from_kv(&[key.as_str()]);
+                    *value = Value::Null;
+                }
+            }
+        }
+    }
+
+    fn not_from_kv(&mut self, path: &[&str]) {
+        let path = steps(path);
+        let may: Vec<String> = MAY.iter().map(|keys| keys.join(".")).collect();
+        let help = format!("it belongs in the file; KV may change {}", may.join(", "));
+        self.refuse(&path, true, format!("KV may not change `{}`", show(&path)), Some(help));
+    }
+
+    fn values(&mut self, value: &mut Value, path: &mut Vec<Step>) {
+        match value {
+            Value::Null => (),
+            Value::Scalar(text, _) => {
+                if text.starts_with("file:") {
+                    self.refuse(path, false, "KV may not read this machine's files".to_owned(), None);
+                } else if text.contains("${") {
+                    let help = Some("write the value itself".to_owned());
+                    self.refuse(path, false, "KV may not read this machine's environment".to_owned(), help);
+                } else {
+                    return;
+                }
+                *value = Value::Null;
+            }
+            Value::List(values) => {
+                for (index, value) in values.iter_mut().enumerate() {
+                    path.push(Step::Index(index));
+                    self.values(value, path);
+                    path.pop();
+                }
+            }
+            Value::Map(entries) => {
+                for (key, value) in entries {
+                    path.push(Step::Key(key.clone()));
+                    if key == "tls" {
+                        let help = Some("keys, and who is believed, belong in the file".to_owned());
+                        self.refuse(path, true, "KV may not change TLS".to_owned(), help);
+                        *value = Value::Null;
+                    }
+                    self.values(value, path);
+                    path.pop();
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, path: &[Step], at_key: bool, message: String, help: Option<String>) {
+        let place = find(self.text, path, at_key);
+        self.found.push(Diagnostic { severity: Severity::Error, message, path: show(path), place, help });
+    }
+}
+
+/// Finds what shows when all is put together: where it listens, whom it would send the file's secrets to, and a server
+/// side that nobody else asked for.
+pub(crate) fn check(tree: &Tree, config: &Config) {
+    let is_kv = |path: &[&str]| matches!(tree.origin_of(path), Origin::Kv { .. });
+    let listens = |path: &[&str], listen: Option<&Listen>| {
+        if let Some(listen) = listen.filter(|listen| is_kv(path) && !is_harmless(listen)) {
+            let help = Some("a port of at least 1024 on 127.0.0.1".to_owned());
+            tree.refuse(path, format!("KV may not listen on {}", listen.address), help);
+        }
+    };
+    listens(&["outbound", "proxy", "address"], config.outbound.proxy.as_ref());
+    for upstream in &config.upstreams {
+        listens(&["upstreams", &upstream.name, "listen", "address"], upstream.listen.as_ref());
+        let path = ["upstreams", &upstream.name, "static"];
+        let own = tree.keys_in_kv(&["upstreams", &upstream.name, "headers", "set"]);
+        let is_own = |name: &HeaderName| own.iter().any(|own| own.eq_ignore_ascii_case(name.as_str()));
+        let secret = upstream.set_headers.iter().map(|(name, _)| name).find(|name| !is_own(name));
+        if let (Source::Static(_), true, Some(header)) = (&upstream.source, is_kv(&path), secret) {
+            let help = Some("register them in Consul, or name them in the file".to_owned());
+            tree.refuse(&path, format!("KV may not choose who gets this machine's `{header}`"), help);
+        }
+    }
+    if tree.is_only_in_kv("inbound") {
+        tree.refuse(&["inbound"], "there is no inbound listener that KV could tune".to_owned(), None);
+    }
+}
+
+/// For this machine only, without privileges. Port 0 is one of the kernel's choice.
+fn is_harmless(listen: &Listen) -> bool {
+    match &listen.address {
+        Address::Tcp(address) => address.ip().is_loopback() && (address.port() == 0 || address.port() >= 1024),
+        Address::Unix(_) => false,
+    }
+}
