@@ -174,6 +174,34 @@ fn no_secret_of_a_value_is_shown_anywhere() {
     assert!(everything.contains("***") && !everything.contains("canary"), "{everything}");
 }
 
+#[test]
+fn a_refused_value_is_tried_again_when_the_file_makes_room_for_it() {
+    let consul = Consul::dev();
+    let _a = users(&consul);
+    let [port] = free_ports();
+    let file = yaml(&consul, "");
+    let crowded = file.replace("upstreams: {", &format!("upstreams: {{more: {port}, "));
+    let lictor = Sidecar::serve(LICTOR, &crowded).up();
+    put(&consul, &format!("upstreams: {{carts: {port}, users: {{timeout: 3s}}}}\n"));
+    let told = await_status(&consul, "rejected");
+    let message = format!("port {port} is taken already by upstream more");
+    assert_eq!(told["errors"][0]["message"], message, "{told}");
+    assert_eq!(timeout(&lictor), 7000);
+    lictor.rewrite(&file);
+    assert_eq!(lictor.post("/reload").status, 200);
+    assert_eq!(timeout(&lictor), 3000);
+    await_status(&consul, "applied");
+    lictor.rewrite(&crowded);
+    let refused = lictor.post("/reload");
+    assert_eq!(refused.status, 422);
+    assert!(
+        refused.text().contains(&message) && refused.text().contains(&format!("kv:{KEY}:1:")),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(timeout(&lictor), 3000, "nor may the file take away what KV holds");
+}
+
 fn lictor(sidecar: &Sidecar, words: &[&str], file: &str) -> Output {
     let other = sidecar.path("other.yaml");
     std::fs::write(&other, file).unwrap();
@@ -208,6 +236,8 @@ fn push_checks_first_tells_what_changes_and_overwrites_nobody() {
     let forced = lictor(&sidecar, &["push", "--force"], "upstreams: {users: {timeout: 5s}}\n");
     assert!(said(&forced).contains("upstreams.users.timeout: 4s -> 5s"), "{}", said(&forced));
     await_timeout(&sidecar, 5000);
+    let shown = Command::new(LICTOR).args(["config", "--diff", "kv", "-c"]).arg(sidecar.file()).output().unwrap();
+    assert!(said(&shown).ends_with("upstreams.users.timeout: 7s -> 5s\n"), "{}", said(&shown));
     let again = lictor(&sidecar, &["push"], "upstreams: {users: {timeout: 5s}}\n");
     assert!(again.status.success() && said(&again).contains("has this value already"), "{}", said(&again));
 }

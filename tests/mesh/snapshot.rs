@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use lictor_testkit::{Backend, Consul, Load, Sidecar, eventually_is};
+use lictor_testkit::{Backend, Consul, Load, Sidecar, eventually_is, request};
 use serde_json::Value as Json;
 
 use crate::LICTOR;
@@ -112,6 +112,33 @@ fn a_damaged_snapshot_is_refused_with_the_reason_and_kept_aside() {
     lictor.await_endpoints("users", 1);
     assert_eq!(lictor.get("users", "/").header("x-backend"), "a");
     eventually_is("it is written anew", || kept.path().exists(), |exists| *exists);
+}
+
+#[test]
+fn services_of_the_forward_proxy_are_remembered_too() {
+    let (mut consul, kept) = (Consul::dev(), Kept::new("forward"));
+    let backend = Backend::start("a");
+    consul.register("pay-cards", "a", backend.port());
+    let yaml = format!(
+        "registration: off\nconsul: {{address: '{}', snapshot: {{path: '{}'}}}}\noutbound: {{proxy: 0, allow: ['pay-*']}}\n",
+        consul.url(),
+        kept.path().display()
+    );
+    let ask = |lictor: &Sidecar| {
+        request(&lictor.address("forward"), "GET", "/", &[("host", "pay-cards")], b"")
+            .unwrap()
+            .header("x-backend")
+            .to_owned()
+    };
+    let mut first = Sidecar::serve(LICTOR, &yaml).up();
+    assert_eq!(ask(&first), "a");
+    assert!(first.terminate().success());
+    consul.kill();
+    for _ in 0..2 {
+        let mut lictor = Sidecar::serve(LICTOR, &yaml).up();
+        assert_eq!(ask(&lictor), "a");
+        assert!(lictor.terminate().success());
+    }
 }
 
 #[test]

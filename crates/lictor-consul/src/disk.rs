@@ -320,6 +320,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::os::unix::fs::PermissionsExt;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::health::Condition;
     use crate::kv::KvEntry;
@@ -432,5 +434,14 @@ mod tests {
         assert!(matches!(load(&file, &scope("orders")), Err(Refusal::Unreadable(_))), "a folder");
         assert!(store(&aside(&path).join("x"), b"").is_err(), "a folder that cannot be made");
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_is_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(&bytes);
+            let head = format!("{MAGIC} {VERSION} {} {}\n", checksum(&bytes), bytes.len()).into_bytes();
+            let _ = decode(&[head, bytes].concat());
+        }
     }
 }

@@ -149,12 +149,13 @@ pub(crate) async fn tell(
     datacenter: Option<String>,
     mut reports: channel::Receiver<Option<(String, String)>>,
 ) {
-    let mut connection = Connection::new(&client, status.connections());
     let mut backoff = Cursor::new(client.is_local());
     let mut random = Random::new();
     let mut is_pending = false;
     while is_pending || reports.changed().await.is_ok() {
         let Some((key, report)) = reports.borrow_and_update().clone() else { continue };
+        // Reports are rare, and an agent has 200 connections for all of a machine.
+        let mut connection = Connection::new(&client, status.connections());
         let Err(error) = put(&mut connection, &key, datacenter.as_deref(), &report, None).await else {
             (is_pending, backoff) = (false, Cursor::new(client.is_local()));
             continue;

@@ -554,3 +554,20 @@ async fn a_report_is_written_again_until_consul_has_taken_it() {
     let puts = agent.seen_at_least(2, |seen| seen.method == "PUT").await;
     assert!(puts.iter().all(|put| put.target == "/v1/kv/lictor/orders/status/orders%201"), "{puts:#?}");
 }
+
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_written_is_told_and_disturbs_nothing() {
+    let agent = Agent::start(|seen, before| match before {
+        _ if !seen.is_health() => Reply::Close,
+        0 => list(10, &["a"]),
+        1 => list(11, &["a", "b"]),
+        _ => Reply::Hang,
+    })
+    .await;
+    let handle = agent.users(", snapshot: {path: /proc/no/snapshot}");
+    upstream(&handle, "users", |upstream| upstream.endpoints.len() == 2).await;
+    let is_told = |snapshot: &lictor_consul::Snapshot| snapshot.snapshot.as_ref().unwrap().last_error.is_some();
+    let snapshot = status(&handle, is_told).await.snapshot.unwrap();
+    assert_eq!((snapshot.in_use, snapshot.saved_ms, snapshot.refused), (0, None, None));
+    handle.save().await;
+}

@@ -50,6 +50,7 @@ pub(crate) fn run(configured: Configured, sources: Sources, loaded: Loaded, comm
     if let Err(error) = &code {
         error!("{error:#}");
     }
+    runtime.shutdown_timeout(LAST_CALL); // a lookup or a disk may hang
     logs.flush();
     code
 }

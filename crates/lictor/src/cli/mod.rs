@@ -3,8 +3,8 @@
 mod check;
 mod configured;
 mod diff;
+mod kv;
 mod probe;
-mod push;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -72,6 +72,9 @@ enum Command {
         /// With the place that each value comes from.
         #[arg(long)]
         origin: bool,
+        /// Only what differs, and from what: `kv` is what KV says now, over the rest.
+        #[arg(long, value_parser = ["kv"], conflicts_with = "origin")]
+        diff: Option<String>,
     },
     /// Print what another file would change on the running sidecar, or, when none answers, in the configuration.
     Diff {
@@ -122,12 +125,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Wait { what, timeout, admin, configured } => probe::wait(&what, &timeout, admin, &configured),
         Command::Health { admin, configured } => probe::health(admin, &configured),
         Command::Check(configured) => check::check(&configured),
-        Command::Config { configured, origin } => {
+        Command::Config { configured, diff: Some(_), .. } => kv::diff(&configured),
+        Command::Config { configured, origin, .. } => {
             print(&render(&configured.load()?.values, origin));
             Ok(0)
         }
         Command::Diff { file, admin, configured } => diff::diff(&file, admin, &configured),
-        Command::Push { file, index, force, configured } => push::push(&file, index, force, &configured),
+        Command::Push { file, index, force, configured } => kv::push(&file, index, force, &configured),
         Command::Schema => {
             print(&format!("{:#}\n", json_schema()));
             Ok(0)
