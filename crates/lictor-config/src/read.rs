@@ -78,22 +78,10 @@ fn upstream(node: &Node<'_>, defaults: &Policy, tokens: &[lictor_core::Secret]) 
         node.key_error(format!("`{name}` is not a service name: letters, digits, `-`, `_` and `.`"), None);
     }
     // `user-service: 3001` is the listener alone.
-    if node.scalar().is_some() {
-        let listen = listener(&node.short_for("listen"));
-        return Upstream {
-            listen,
-            source: Source::Consul(Query { service: name.clone(), ..Query::default() }),
-            protocol: None,
-            tls: None,
-            is_required: false,
-            policy: defaults.clone(),
-            routes: policy::no_routes(),
-            set_headers: token_header(tokens),
-            name,
-        };
-    }
-    let section = node.section(&[json!({ "type": "integer" })]);
-    let listen = listener(&section.field("listen", "Its listener: port, address, unix:/path, or a map with more."));
+    let is_short = node.scalar().is_some();
+    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "integer" })]);
+    let listen = section.field("listen", "Its listener: port, address, unix:/path, or a map with more.");
+    let listen = listener(&if is_short { node.short_for("listen") } else { listen });
     let source = source(&section, &name);
     let protocol = section.field("protocol", "What its instances speak; default: their Meta `protocol`, else http1.");
     let protocol = protocol_of(&protocol, None);

@@ -391,6 +391,11 @@ impl<'t> Node<'t> {
         self.step(Step::Key(key.to_owned()), self.value)
     }
 
+    /// The key as if nothing had been written.
+    pub(crate) fn unset(&self) -> Self {
+        Self { value: None, ..self.clone() }
+    }
+
     /// The last key of the path.
     pub(crate) fn name(&self) -> String {
         match self.path.last() {

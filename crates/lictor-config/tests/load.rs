@@ -423,6 +423,7 @@ fn changes_are_what_somebody_said_and_name_secrets_by_their_key_alone() {
     };
     assert_eq!(shown("", "defaults: {timeout: 9s}\n"), ["defaults.timeout: 30s -> 9s"]);
     assert_eq!(shown("upstreams: {pay: 3003}\n", ""), ["upstreams.pay.listen: 3003 -> (none)"]);
+    assert_eq!(shown("", "upstreams: {users: {timeout: 9s}}\n"), ["upstreams.users.timeout: 30s -> 9s"]);
     let secret = |value: &str| format!("upstreams: {{users: {{headers: {{set: {{Authorization: {value}}}}}}}}}\n");
     let key = "upstreams.users.headers.set.Authorization";
     assert_eq!(shown(&secret("canary-1"), &secret("canary-2")), [format!("{key}: *** -> ***")]);

@@ -127,6 +127,13 @@ impl Remembered {
     }
 }
 
+impl RememberedKv {
+    /// The same.
+    pub(crate) fn age(&self) -> Duration {
+        age(self.at_ms)
+    }
+}
+
 /// A clock that was set back makes nothing older.
 fn age(at_ms: u64) -> Duration {
     Duration::from_millis(now_ms().saturating_sub(at_ms))
@@ -139,7 +146,7 @@ pub(crate) fn load(file: &SnapshotFile, scope: &Scope) -> Result<Option<Contents
         read => read.map_err(Refusal::from),
     };
     let contents = bytes.and_then(|bytes| accept(&bytes, file.max_age, scope));
-    if contents.is_err() {
+    if matches!(&contents, Err(refusal) if !matches!(refusal, Refusal::Unreadable(_))) {
         let _ = fs::rename(&file.path, aside(&file.path)); // where nothing can be written either, it stays
     }
     contents.map(Some)
@@ -153,13 +160,13 @@ pub(crate) fn aside(path: &Path) -> PathBuf {
 fn accept(bytes: &[u8], max_age: Duration, scope: &Scope) -> Result<Contents, Refusal> {
     let mut contents = decode(bytes)?;
     scope.admits(&contents.scope)?;
-    let of_kv = contents.kv.as_ref().map(|kv| age(kv.at_ms));
+    let of_kv = contents.kv.as_ref().map(RememberedKv::age);
     let youngest = contents.answers.iter().map(Remembered::age).chain(of_kv).min();
     if let Some(age) = youngest.filter(|age| *age > max_age) {
         return Err(Refusal::TooOld { age, max_age });
     }
     contents.answers.retain(|answer| answer.age() <= max_age);
-    contents.kv = contents.kv.filter(|kv| age(kv.at_ms) <= max_age);
+    contents.kv = contents.kv.filter(|kv| kv.age() <= max_age);
     Ok(contents)
 }
 
@@ -432,6 +439,7 @@ mod tests {
         assert!(!path.exists() && aside(&path).exists());
         fs::create_dir_all(&path).unwrap();
         assert!(matches!(load(&file, &scope("orders")), Err(Refusal::Unreadable(_))), "a folder");
+        assert!(path.is_dir(), "it stays where it is");
         assert!(store(&aside(&path).join("x"), b"").is_err(), "a folder that cannot be made");
         fs::remove_dir_all(folder).unwrap();
     }

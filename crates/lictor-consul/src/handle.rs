@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::client::{Client, Connection};
 use crate::control::{Control, Order};
 use crate::definition::Definition;
-use crate::disk::{self, Contents, Keeper, Scope};
+use crate::disk::{self, Contents, Keeper, RememberedKv, Scope};
 use crate::kv::{self, KvKnown};
 use crate::register::{Registrar, Wish};
 use crate::status::Status;
@@ -75,10 +75,7 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     let remembered = answers.into_iter().map(|answer| (answer.query.clone(), answer)).collect();
     let keys = config.consul.kv.clone();
     let known = kv.filter(|kv| keys.as_ref().is_some_and(|keys| keys.config == kv.key));
-    let kv = keys.zip(client.clone()).map(|(keys, client)| {
-        let known = known.as_ref().map(|kv| kv.known.clone());
-        watch_kv(&config, keys, client, &status, known)
-    });
+    let kv = keys.zip(client.clone()).map(|(keys, client)| watch_kv(&config, keys, client, &status, known.as_ref()));
     let changed = Arc::new(Notify::new());
     let mesh = Control::start(config, client, Arc::clone(&status), remembered, Arc::clone(&changed), commands, demands);
     let keeper =
@@ -94,10 +91,10 @@ fn watch_kv(
     keys: KvKeys,
     client: Arc<Client>,
     status: &Arc<Status>,
-    known: Option<KvKnown>,
+    known: Option<&RememberedKv>,
 ) -> KvHandle {
-    status.watches_kv(&keys.config, known.as_ref());
-    let (sender, known) = channel::channel(known);
+    status.watches_kv(&keys.config, known);
+    let (sender, known) = channel::channel(known.map(|kv| kv.known.clone()));
     let consul = &config.consul;
     let watch = kv::Watch {
         key: keys.config.clone(),
@@ -180,6 +177,11 @@ impl Handle {
     /// What is known of the configuration in KV, now and later: `None` until something is. `None` at once where none is read.
     pub fn kv(&self) -> Option<channel::Receiver<Option<KvKnown>>> {
         self.kv.as_ref().map(|kv| kv.known.clone())
+    }
+
+    /// The key that it is read from.
+    pub fn kv_key(&self) -> Option<&str> {
+        self.kv.as_ref().map(|kv| kv.keys.config.as_str())
     }
 
     /// This value of the key is in force: it is what a later process begins with.

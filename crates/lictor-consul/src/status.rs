@@ -11,8 +11,7 @@ use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::client::ConsulError;
-use crate::disk::Remembered;
-use crate::kv::KvKnown;
+use crate::disk::{Remembered, RememberedKv};
 
 /// The live state.
 #[derive(Debug)]
@@ -42,7 +41,8 @@ struct KvState {
     source: Source,
     index: u64,
     modify_index: Option<u64>,
-    is_remembered: bool,
+    /// Until Consul says something itself: how old the word of an earlier process was, and when it was looked up.
+    remembered: Option<(Duration, Instant)>,
     answered: Option<Instant>,
     errors: u64,
 }
@@ -173,7 +173,7 @@ pub struct KvSnapshot {
     pub index: u64,
     /// Of the value; `None`: there is no such key.
     pub modify_index: Option<u64>,
-    /// Since Consul's last good answer.
+    /// Since Consul's last good answer, to whatever process.
     pub age_ms: Option<u64>,
     /// So far.
     pub errors: u64,
@@ -235,7 +235,7 @@ impl Status {
             service: query.service.clone(),
             query: describe(query),
             index: watch.index,
-            source: watch.source(),
+            source: source(watch.remembered, watch.answered),
             age_ms: watch.age().map(|age| age.as_millis() as u64),
             behind_ms: watch.behind.map(|behind| behind.as_millis() as u64),
             instances: watch.instances,
@@ -262,14 +262,10 @@ impl Status {
             }),
             kv: state.kv.as_ref().map(|kv| KvSnapshot {
                 key: kv.key.clone(),
-                source: match (kv.answered, kv.is_remembered) {
-                    (Some(_), _) => "consul",
-                    (None, true) => "snapshot",
-                    (None, false) => "none",
-                },
+                source: source(kv.remembered, kv.answered),
                 index: kv.index,
                 modify_index: kv.modify_index,
-                age_ms: kv.answered.map(|at| at.elapsed().as_millis() as u64),
+                age_ms: age(kv.remembered, kv.answered).map(|age| age.as_millis() as u64),
                 errors: kv.errors,
                 last_error: kv.source.last_error.as_ref().map(ToString::to_string),
             }),
@@ -311,17 +307,18 @@ impl Status {
     }
 
     /// A KV key is watched; an earlier process knew this value of it.
-    pub(crate) fn watches_kv(&self, key: &str, remembered: Option<&KvKnown>) {
-        let modify_index = remembered.and_then(|known| known.as_ref().map(|entry| entry.modify_index));
-        let is_remembered = remembered.is_some();
-        self.state.lock().kv = Some(KvState { key: key.to_owned(), modify_index, is_remembered, ..KvState::default() });
+    pub(crate) fn watches_kv(&self, key: &str, known: Option<&RememberedKv>) {
+        let modify_index = known.and_then(|kv| kv.known.as_ref()).map(|entry| entry.modify_index);
+        let remembered = known.map(|kv| (kv.age(), Instant::now()));
+        self.state.lock().kv = Some(KvState { key: key.to_owned(), modify_index, remembered, ..KvState::default() });
     }
 
     pub(crate) fn kv_answered(&self, index: u64, modify_index: Option<u64>) {
         let mut state = self.state.lock();
         if let Some(kv) = &mut state.kv {
             kv.source.succeed();
-            (kv.index, kv.modify_index, kv.answered) = (index, modify_index, Some(Instant::now()));
+            (kv.index, kv.modify_index) = (index, modify_index);
+            (kv.remembered, kv.answered) = (None, Some(Instant::now()));
         }
         state.settle();
     }
@@ -425,19 +422,24 @@ impl Status {
 }
 
 impl WatchState {
-    fn source(&self) -> &'static str {
-        match (self.remembered, self.answered) {
-            (Some(_), _) => "snapshot",
-            (None, Some(_)) => "consul",
-            (None, None) => "none",
-        }
-    }
-
     fn age(&self) -> Option<Duration> {
-        match self.remembered {
-            Some((age, since)) => Some(age + since.elapsed()),
-            None => self.answered.map(|at| at.elapsed()),
-        }
+        age(self.remembered, self.answered)
+    }
+}
+
+/// Whose word it is.
+fn source(remembered: Option<(Duration, Instant)>, answered: Option<Instant>) -> &'static str {
+    match (remembered, answered) {
+        (Some(_), _) => "snapshot",
+        (None, Some(_)) => "consul",
+        (None, None) => "none",
+    }
+}
+
+fn age(remembered: Option<(Duration, Instant)>, answered: Option<Instant>) -> Option<Duration> {
+    match remembered {
+        Some((age, since)) => Some(age + since.elapsed()),
+        None => answered.map(|at| at.elapsed()),
     }
 }
 

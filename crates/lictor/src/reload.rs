@@ -121,8 +121,7 @@ impl fmt::Display for Refusal {
 
 async fn renew(admin: &Admin, in_force: &mut InForce, cause: &Cause) -> Result<Vec<Change>, Refusal> {
     let before = Arc::clone(&admin.loaded.read());
-    let key = before.config.consul.kv.as_ref().map_or("", |kv| &kv.config);
-    let sources = in_force.next(cause, key)?;
+    let sources = in_force.next(cause, admin.handle.kv_key().unwrap_or_default())?;
     let loaded = sources.load().map_err(Refusal::Report)?;
     adopt(admin, loaded, &mut in_force.bound).await.map_err(Refusal::Other)?;
     let name = sources.kv.as_ref().map(|text| format!(", {}", text.name)).unwrap_or_default();

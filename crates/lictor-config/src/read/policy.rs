@@ -119,10 +119,6 @@ pub(super) fn routes(node: &Node<'_>, base: &Policy) -> Routes {
     Routes::new(node.elements().iter().filter_map(|entry| route(entry, base)).collect())
 }
 
-pub(super) fn no_routes() -> Routes {
-    Routes::default()
-}
-
 fn route(node: &Node<'_>, base: &Policy) -> Option<Route> {
     let section = node.section(&[]);
     let pattern = section.field("match", "Method and path, as `GET /users/{id}` or `/users/*`.");

@@ -152,7 +152,7 @@ fn snapshot_check(snapshot: &DiskSnapshot) -> Json {
     let (status, message) = match (snapshot.in_use, &snapshot.last_error, &snapshot.refused) {
         (1.., ..) => {
             let age = seconds(snapshot.age_ms.unwrap_or_default());
-            let message = format!("{} services have the endpoints of {age} s ago, from the snapshot", snapshot.in_use);
+            let message = format!("queries answered from the snapshot: {}, as of {age} s ago", snapshot.in_use);
             ("warning", message)
         }
         (0, Some(error), _) => ("warning", format!("{} cannot be written: {error}", snapshot.path)),

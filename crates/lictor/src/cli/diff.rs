@@ -23,7 +23,7 @@ pub(super) fn diff(file: &Path, admin: Option<SocketAddr>, configured: &Configur
         lines.push("nothing changes".to_owned());
     }
     if !hidden.is_empty() {
-        lines.push(format!("{} values from KV stay over the file", hidden.len()));
+        lines.push(format!("values from KV that stay over the file: {}", hidden.len()));
     }
     print(&(lines.join("\n") + "\n"));
     Ok(0)
