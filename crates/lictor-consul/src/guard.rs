@@ -60,6 +60,11 @@ impl Guard {
         self.observed.is_some()
     }
 
+    /// Whether all that is known is from before this process began.
+    pub(crate) fn is_remembered(&self) -> bool {
+        self.is_remembered
+    }
+
     /// An instance that was usable, and whose check has not run since the agent restarted, is what it was.
     pub(crate) fn carry_over(&self, instances: &mut [Instance]) {
         let Some(observed) = &self.observed else { return };

@@ -99,6 +99,8 @@ impl Watch {
                     self.guard.carry_over(&mut instances);
                     instances
                 }
+                // Rather what Consul says in doubt than what it said to an earlier process.
+                Err(_) if self.guard.is_remembered() && instances.iter().any(Instance::is_usable) => instances,
                 Err(error) => {
                     self.cursor.unconfirmed();
                     return Err(error);

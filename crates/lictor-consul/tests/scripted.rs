@@ -571,3 +571,38 @@ async fn a_snapshot_that_cannot_be_written_is_told_and_disturbs_nothing() {
     assert_eq!((snapshot.in_use, snapshot.saved_ms, snapshot.refused), (0, None, None));
     handle.save().await;
 }
+
+/// An agent without a leader answers a control plane that remembers `a` and `b`; who is in use then, once they are from
+/// where they should be.
+async fn after_a_restart(name: &str, first_answer: &'static [&'static str], source: &str) -> Vec<String> {
+    let path = std::env::temp_dir().join(format!("lictor-scripted-{}-{name}", std::process::id()));
+    let snapshot = format!(", snapshot: {{path: '{}'}}", path.display());
+    let before = Agent::start(|_, before| if before == 0 { list(10, &["a", "b"]) } else { Reply::Hang }).await;
+    let handle = before.users(&snapshot);
+    upstream(&handle, "users", |upstream| upstream.endpoints.len() == 2).await;
+    handle.save().await;
+    let after = Agent::start(move |seen, before| match before {
+        _ if !seen.is_health() => Reply::Close,
+        _ if seen.has("consistent") => json(500, "", "No cluster leader"),
+        0 => list(12, first_answer),
+        _ => Reply::Hang,
+    })
+    .await;
+    let handle = after.users(&snapshot);
+    assert_eq!(ids(&handle.mesh().borrow(), "users"), ["a", "b"], "at once");
+    let asked = after.seen_at_least(3, Seen::is_health).await;
+    assert!(!asked[0].has("index") && asked[1].has("consistent"), "{asked:#?}");
+    let mesh = upstream(&handle, "users", |upstream| upstream.census.source == source).await;
+    std::fs::remove_file(path).unwrap();
+    ids(&mesh, "users")
+}
+
+#[tokio::test]
+async fn an_emptied_list_that_nobody_confirms_leaves_the_snapshot_in_use() {
+    assert_eq!(after_a_restart("emptied", &[], "snapshot").await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn other_instances_that_nobody_confirms_are_rather_believed_than_the_snapshot() {
+    assert_eq!(after_a_restart("replaced", &["c"], "Consul").await, ["c"]);
+}
