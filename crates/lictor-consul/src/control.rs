@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::assemble::{Inputs, assemble, is_news, names};
 use crate::blocking::Cursor;
 use crate::client::Client;
-use crate::disk::{Contents, Remembered, Scope, now_ms};
+use crate::disk::{Contents, Remembered, Scope};
 use crate::guard::{Guard, Observed};
 use crate::health::Instance;
 use crate::random::Random;
@@ -224,11 +224,9 @@ impl Control {
 
     /// For a later process: what Consul said to this one, and of the rest what it said to an earlier one.
     fn contents(&self) -> Contents {
-        let now = now_ms();
         let answers = self.observed.iter().filter(|(query, _)| !self.remembered.contains_key(query));
         let answers = answers.filter_map(|(query, observed)| {
-            let (index, age) = self.status.last_answer(query)?;
-            let at_ms = now.saturating_sub(age.as_millis() as u64);
+            let (index, at_ms) = self.status.last_answer(query)?;
             Some(Remembered { query: query.clone(), index, at_ms, instances: observed.last_good() })
         });
         let mut answers: Vec<Remembered> = answers.chain(self.remembered.values().cloned()).collect();

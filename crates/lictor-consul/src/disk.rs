@@ -294,8 +294,8 @@ impl Keeper {
         let _ = self.orders.send(Order::Remember(tell));
         let Ok(mut contents) = contents.await else { return }; // the control loop has ended
         contents.kv.clone_from(&self.kv.lock());
-        if let (Some(kv), Some(age)) = (&mut contents.kv, self.status.kv_age()) {
-            kv.at_ms = now_ms().saturating_sub(age.as_millis() as u64);
+        if let (Some(kv), Some(at_ms)) = (&mut contents.kv, self.status.kv_answered_at()) {
+            kv.at_ms = at_ms;
         }
         if contents.answers.is_empty() && contents.kv.is_none() {
             return;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::client::ConsulError;
-use crate::disk::{Remembered, RememberedKv};
+use crate::disk::{Remembered, RememberedKv, now_ms};
 
 /// The live state.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ struct KvState {
     /// Until Consul says something itself: how old the word of an earlier process was, and when it was looked up.
     remembered: Option<(Duration, Instant)>,
     answered: Option<Instant>,
+    at_ms: u64,
     errors: u64,
 }
 
@@ -62,6 +63,8 @@ struct WatchState {
     source: Source,
     index: u64,
     answered: Option<Instant>,
+    /// The same by the clock on the wall.
+    at_ms: u64,
     behind: Option<Duration>,
     instances: usize,
     errors: u64,
@@ -285,7 +288,7 @@ impl Status {
         let watch = state.watches.entry(query.clone()).or_default();
         watch.source.succeed();
         (watch.index, watch.instances, watch.behind) = (index, instances, behind);
-        watch.answered = Some(Instant::now());
+        (watch.answered, watch.at_ms) = (Some(Instant::now()), now_ms());
         state.settle();
     }
 
@@ -318,7 +321,7 @@ impl Status {
         if let Some(kv) = &mut state.kv {
             kv.source.succeed();
             (kv.index, kv.modify_index) = (index, modify_index);
-            (kv.remembered, kv.answered) = (None, Some(Instant::now()));
+            (kv.remembered, kv.answered, kv.at_ms) = (None, Some(Instant::now()), now_ms());
         }
         state.settle();
     }
@@ -336,9 +339,11 @@ impl Status {
         state.settle();
     }
 
-    /// How old Consul's last word on the KV key is.
-    pub(crate) fn kv_age(&self) -> Option<Duration> {
-        self.state.lock().kv.as_ref()?.answered.map(|at| at.elapsed())
+    /// When Consul last said something of the KV key, in milliseconds since the epoch.
+    pub(crate) fn kv_answered_at(&self) -> Option<u64> {
+        let state = self.state.lock();
+        let kv = state.kv.as_ref()?;
+        kv.answered.map(|_| kv.at_ms)
     }
 
     /// Answers are kept on disk, at this path; why those that were there are not used.
@@ -368,11 +373,11 @@ impl Status {
         self.state.lock().snapshot_age()
     }
 
-    /// Consul's last answer to this process: its index, and how old it is.
-    pub(crate) fn last_answer(&self, query: &Query) -> Option<(u64, Duration)> {
+    /// Consul's last answer to this process: its index, and when it came, in milliseconds since the epoch.
+    pub(crate) fn last_answer(&self, query: &Query) -> Option<(u64, u64)> {
         let state = self.state.lock();
         let watch = state.watches.get(query)?;
-        Some((watch.index, watch.answered?.elapsed()))
+        watch.answered.map(|_| (watch.index, watch.at_ms))
     }
 
     pub(crate) fn saved(&self) {

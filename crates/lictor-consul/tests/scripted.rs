@@ -593,6 +593,7 @@ async fn after_a_restart(name: &str, first_answer: &'static [&'static str], sour
     let asked = after.seen_at_least(3, Seen::is_health).await;
     assert!(!asked[0].has("index") && asked[1].has("consistent"), "{asked:#?}");
     let mesh = upstream(&handle, "users", |upstream| upstream.census.source == source).await;
+    handle.save().await; // there is nothing more to write
     std::fs::remove_file(path).unwrap();
     ids(&mesh, "users")
 }
