@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test conformance demo deny figures presubmit
+.PHONY: help check fmt test conformance bench demo deny figures presubmit
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,5 +25,8 @@ deny: ## What may be linked into the binary
 
 figures: ## Sizes and times of the release build
 	scripts/figures.sh
+
+bench: ## CPU per request against haproxy, nginx and Envoy; ROUNDS=5 SECONDS=3 WHAT=get100,.. PROXIES=lictor,.. JSON=out.json
+	scripts/bench.sh $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(WHAT),--what $(WHAT)) $(if $(PROXIES),--proxies $(PROXIES)) $(if $(JSON),--json $(JSON))
 
 presubmit: check deny demo test ## What CI runs
