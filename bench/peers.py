@@ -116,6 +116,7 @@ def envoy(shape, binary):
         "stat_prefix": "bench",
         "codec_type": "AUTO",
         "stream_idle_timeout": "3600s",
+        "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "bench"},  # openssl s_time speaks it
         "route_config": {"virtual_hosts": [{"name": "bench", "domains": ["*"], "routes": [route]}]},
         "http_filters": [{"name": "router", "typed_config": {"@type": f"{upgrade}.filters.http.router.v3.Router"}}],
     }
