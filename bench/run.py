@@ -169,21 +169,20 @@ class Bench:
                 return
 
     def round(self, name, workload, proxies, number):
-        cells, machine = {}, Machine()
+        cells, machine, before = {}, Machine(), self.cpu_of_ours()
         for proxy in proxies:
             cells[proxy] = self.cell(proxy, workload)
-        steal, others = machine.since(sum(cell.pop("ours") for cell in cells.values()))
+        steal, others = machine.since(self.cpu_of_ours() - before)
         times = "  ".join(f"{proxy} {cell['cpu']:.1f}" for proxy, cell in cells.items() if cell["cpu"])
         say(f"{name} round {number + 1}: {times}  (CPU s/M)  steal {steal:.1f} %, other processes {others:.0f} %")
         return {"cells": cells, "steal": steal, "others": others}
 
     def cell(self, proxy, workload):
         """One proxy, fresh, under one workload."""
-        before = self.cpu_of_ours()
         if proxy == "direct":
             load = self.load(workload, self.backends["h1"][0], WARM_UP) and self.load(workload, self.backends["h1"][0], self.args.seconds)
             nothing = dict.fromkeys(["cpu", "user", "sys", "rss_idle", "rss_load", "rss_per_1000", "start"])
-            return {**nothing, **load, "bad": load["errors"] > 0, "ours": self.cpu_of_ours() - before}
+            return {**nothing, **load, "bad": load["errors"] > 0}
         with self.proxy(proxy, workload) as (running, port, start):
             time.sleep(0.3)
             idle = rss(running.pid)
@@ -194,7 +193,6 @@ class Bench:
                 load = self.load(workload, port, self.args.seconds)
             used = [after - before for after, before in zip(cpu(running.pid), (user, system))]
             is_right = self.check(workload, port) and is_right
-            ours = self.cpu_of_ours() - before + sum(cpu(running.pid))
         millions = max(load["requests"], 1) / 1e6
         return {
             **load,
@@ -206,11 +204,10 @@ class Bench:
             "rss_per_1000": self.idle_connections(proxy, workload) if workload.is_idle_measured else None,
             "start": start,
             "bad": load["errors"] > 0 or load["requests"] == 0 or not is_right,
-            "ours": ours,
         }
 
     def cpu_of_ours(self):
-        """Seconds that the backends and the load generators have used, the running proxy aside."""
+        """Seconds that the backends, the load generators and the proxies that have ended have used."""
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
         return sum(sum(cpu(pid)) for pid in self.backend_pids) + children.ru_utime + children.ru_stime + time.process_time()
 
