@@ -32,9 +32,8 @@ fn main() -> io::Result<()> {
     let (length, rate, seconds) = (number(length)? as usize, number(rate)?, number(seconds)?);
     rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes();
-    let mut connections = (0..number(connections)? as usize)
-        .map(|_| Connection::open(address))
-        .collect::<io::Result<Vec<_>>>()?;
+    let mut connections =
+        (0..number(connections)? as usize).map(|_| Connection::open(address)).collect::<io::Result<Vec<_>>>()?;
 
     let mut tally = Tally::default();
     let (start, total) = (Instant::now(), (rate * seconds) as u64);
@@ -96,7 +95,7 @@ impl Connection {
 
     /// The answer's bytes when all of it is there.
     fn read(&mut self, length: usize) -> io::Result<Option<usize>> {
-        let mut buffer = [0; 65_536];
+        let mut buffer = vec![0; 65_536];
         let count = self.stream.read(&mut buffer)?;
         self.answer.extend_from_slice(&buffer[..count]);
         let head = self.answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
@@ -120,7 +119,9 @@ impl Tally {
         self.latencies.sort();
         let at = |share: f64| {
             let index = (self.latencies.len() as f64 * share) as usize;
-            self.latencies.get(index.min(self.latencies.len().saturating_sub(1))).map_or(0.0, |it| it.as_secs_f64() * 1e3)
+            self.latencies
+                .get(index.min(self.latencies.len().saturating_sub(1)))
+                .map_or(0.0, |it| it.as_secs_f64() * 1e3)
         };
         let line = format!(
             r#"{{"requests": {}, "seconds": {:.3}, "bytes": {}, "errors": {}, "p50": {:.4}, "p99": {:.4}, "p999": {:.4}}}"#,

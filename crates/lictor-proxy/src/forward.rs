@@ -142,8 +142,7 @@ async fn admit(
     let arrival = record.arrival();
     let callers = match policy.deadline {
         DeadlineMode::Propagate if record.fields.has(Fields::DEADLINE) => callers_deadline(request.headers()),
-        DeadlineMode::Propagate => None,
-        DeadlineMode::Ignore => None,
+        DeadlineMode::Propagate | DeadlineMode::Ignore => None,
     };
     if callers.is_some_and(|callers| callers.is_zero()) {
         worker.shared.metrics.deadline_exceeded("on_arrival");

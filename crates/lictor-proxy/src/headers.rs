@@ -117,7 +117,7 @@ pub(crate) fn check_answer(headers: &mut HeaderMap) -> Result<(), &'static str> 
 fn length(digits: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(digits.trim_ascii()).ok()?;
     let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|length| is_plain && *length <= i64::MAX as u64)
+    digits.parse().ok().filter(|length| is_plain && i64::try_from(*length).is_ok())
 }
 
 /// Takes off what may not come after a body: what frames, routes, authenticates, says what the content is, or belongs to

@@ -113,11 +113,10 @@ impl Stream {
     /// What TLS agreed on, if anything (RFC 7301).
     pub(crate) fn alpn(&self) -> Option<&[u8]> {
         match self {
-            Self::Plain(_) => None,
+            Self::Plain(_) | Self::Upgraded(_) => None,
             Self::Accepted(stream) => stream.get_ref().1.alpn_protocol(),
             Self::Dialled(stream) => stream.get_ref().1.alpn_protocol(),
             Self::Peeked(_, stream) => stream.alpn(),
-            Self::Upgraded(_) => None,
         }
     }
 

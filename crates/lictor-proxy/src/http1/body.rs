@@ -38,6 +38,12 @@ pub(crate) enum Chunked {
     Trailers,
 }
 
+/// A part of a chunked body.
+enum Part {
+    Data(Bytes),
+    End(HeaderMap),
+}
+
 /// Why a body has no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyError {
@@ -98,11 +104,14 @@ impl Decoder {
                 Ok(Some(Frame::data(data)))
             }
             Self::Chunked(chunked, extensions) => {
-                let frame = chunked.decode(buffer, extensions).map_err(BodyError::Malformed)?;
-                if let Some((_, true)) = frame {
-                    *self = Self::Done;
-                }
-                Ok(frame.and_then(|(frame, _)| frame))
+                Ok(match chunked.decode(buffer, extensions).map_err(BodyError::Malformed)? {
+                    None => None,
+                    Some(Part::Data(data)) => Some(Frame::data(data)),
+                    Some(Part::End(trailers)) => {
+                        *self = Self::Done;
+                        (!trailers.is_empty()).then(|| Frame::trailers(trailers))
+                    }
+                })
             }
         }
     }
@@ -127,12 +136,8 @@ fn take(buffer: &mut BytesMut, at_most: u64) -> Option<Bytes> {
 }
 
 impl Chunked {
-    /// The next part, and whether it was the last.
-    fn decode(
-        &mut self,
-        buffer: &mut BytesMut,
-        extensions: &mut usize,
-    ) -> Result<Option<(Option<Frame<Bytes>>, bool)>, &'static str> {
+    /// The next part.
+    fn decode(&mut self, buffer: &mut BytesMut, extensions: &mut usize) -> Result<Option<Part>, &'static str> {
         loop {
             match self {
                 Self::Size => {
@@ -147,7 +152,7 @@ impl Chunked {
                         // Usually it is there already, and the last chunk too: then the end is seen now.
                         let _ = self.end_of_data(buffer)?;
                     }
-                    return Ok(Some((Some(Frame::data(data)), false)));
+                    return Ok(Some(Part::Data(data)));
                 }
                 Self::DataEnd => {
                     if !self.end_of_data(buffer)? {
@@ -155,8 +160,7 @@ impl Chunked {
                     }
                 }
                 Self::Trailers => {
-                    let trailers = head::trailers(buffer)?;
-                    return Ok(trailers.map(|trailers| (some(trailers).map(Frame::trailers), true)));
+                    return Ok(head::trailers(buffer)?.map(Part::End));
                 }
             }
         }
@@ -175,18 +179,13 @@ impl Chunked {
     }
 }
 
-fn some(trailers: HeaderMap) -> Option<HeaderMap> {
-    (!trailers.is_empty()).then_some(trailers)
-}
-
 /// A chunk's size: hexadecimal digits, perhaps an extension, and a line end.
 fn size(buffer: &mut BytesMut, extensions: &mut usize) -> Result<Option<u64>, &'static str> {
     const NOT_A_SIZE: &str = "a chunk's size is not a number";
     let digits = buffer.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let is_plausible = match buffer[digits..] {
-        [] => true,
         [b'\r', next, ..] => next == b'\n',
-        [b'\r' | b';' | b' ' | b'\t', ..] => true,
+        [] | [b'\r' | b';' | b' ' | b'\t', ..] => true,
         _ => false,
     };
     if digits > 16 || !is_plausible || (digits == 0 && !buffer.is_empty()) {

@@ -84,10 +84,9 @@ impl Connection {
                 written = active.out.written();
                 match progress {
                     Poll::Pending => (),
-                    Poll::Ready(Ok(())) => sending = None,
                     Poll::Ready(Err(Failed::Body)) => return Poll::Ready(Err(SendError::Body)),
-                    // The server may have said why before it closed.
-                    Poll::Ready(Err(Failed::Io)) => sending = None,
+                    // A server that closed may have said why before.
+                    Poll::Ready(Ok(()) | Err(Failed::Io)) => sending = None,
                 }
             }
             loop {

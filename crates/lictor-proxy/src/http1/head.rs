@@ -120,9 +120,12 @@ pub(crate) fn request(buffer: &mut BytesMut) -> Result<Option<RequestHead>, Refu
     let (headers, spelling) = fields_of(&head, &ranges[..count])?;
     let target = target.slice(&head);
     let is_long = target.len() > usize::from(u16::MAX) - 2;
-    let uri = Uri::from_maybe_shared(target).map_err(|_| match is_long {
-        true => Refused { status: StatusCode::URI_TOO_LONG, why: "the request's target is longer than 64 KiB" },
-        false => Refused::bad("the request's target is not a URI"),
+    let uri = Uri::from_maybe_shared(target).map_err(|_| {
+        if is_long {
+            Refused { status: StatusCode::URI_TOO_LONG, why: "the request's target is longer than 64 KiB" }
+        } else {
+            Refused::bad("the request's target is not a URI")
+        }
     })?;
     let length = request_length(&headers, version)?;
     let is_http11 = version == Version::HTTP_11;
@@ -300,7 +303,7 @@ fn request_length(headers: &HeaderMap, version: Version) -> Result<Length, Refus
     }
     let digits = first.as_bytes();
     let length = str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
-    let length = length.and_then(|digits| digits.parse().ok()).filter(|length| *length <= i64::MAX as u64);
+    let length = length.and_then(|digits| digits.parse().ok()).filter(|length: &u64| i64::try_from(*length).is_ok());
     length.map(Length::Exactly).ok_or(Refused::bad("the request's Content-Length is not a length"))
 }
 

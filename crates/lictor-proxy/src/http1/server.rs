@@ -398,7 +398,7 @@ impl Body {
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.size.clone()
+        self.size
     }
 
     pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {

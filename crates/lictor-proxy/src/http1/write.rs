@@ -203,9 +203,9 @@ impl Outgoing {
     fn advance(&mut self, mut written: usize) {
         let count = written.min(self.buffer.len());
         if count == self.buffer.len() {
-            self.buffer.clear()
+            self.buffer.clear();
         } else {
-            self.buffer.advance(count)
+            self.buffer.advance(count);
         }
         written -= count;
         let count = written.min(self.data.len());
