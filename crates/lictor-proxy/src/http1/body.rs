@@ -312,8 +312,11 @@ mod tests {
 
     use super::*;
 
+    /// The data, the trailers, and what was not the body's any more.
+    type Decoded = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
     /// Everything that a decoder makes of these pieces.
-    fn decoded(length: Length, pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), BodyError> {
+    fn decoded(length: Length, pieces: &[&[u8]]) -> Result<Decoded, BodyError> {
         let (mut decoder, mut buffer) = (Decoder::new(length), BytesMut::new());
         let (mut data, mut trailers) = (Vec::new(), None);
         for piece in pieces {
