@@ -84,10 +84,10 @@ impl Watch {
         let (answer, mut instances) = self.fetch_in_grace(connection, ask, is_away).await?;
         let worth = self.cursor.answered(ask, answer.index(), asked.elapsed());
         let behind = behind(&answer);
-        self.status.answered(&self.key, self.cursor.index(), instances.len(), behind);
         age.answered(behind);
         self.warn_of(age);
         if worth == Worth::AskAgain {
+            self.status.answered(&self.key, self.cursor.index(), instances.len(), behind);
             return Ok(());
         }
         self.guard.carry_over(&mut instances);
@@ -107,6 +107,8 @@ impl Watch {
                 }
             };
         }
+        // Not before it is believed: an answer that nobody confirms does not make good the error of asking.
+        self.status.answered(&self.key, self.cursor.index(), instances.len(), behind);
         if !self.guard.is_known() && instances.is_empty() {
             self.hint(&answer);
         }

@@ -45,13 +45,12 @@ impl Ids {
         if !headers.contains_key(X_REQUEST_ID) {
             write(&X_REQUEST_ID, self.request.as_bytes());
         }
-        if let Some(trace) = &self.trace {
-            if !headers.contains_key(X_TRACE_ID) {
-                write(&X_TRACE_ID, &trace.trace_id_digits());
-            }
-            if !headers.contains_key(X_SPAN_ID) {
-                write(&X_SPAN_ID, &trace.span_id_digits());
-            }
+        let Some(trace) = &self.trace else { return };
+        if !headers.contains_key(X_TRACE_ID) {
+            write(&X_TRACE_ID, &trace.trace_id_digits());
+        }
+        if !headers.contains_key(X_SPAN_ID) {
+            write(&X_SPAN_ID, &trace.span_id_digits());
         }
     }
 }
@@ -134,8 +133,8 @@ impl ResponseBody {
     }
 
     /// What the head before it has to tell.
-    pub(crate) fn ids(&self) -> Option<&Ids> {
-        self.ids.as_ref()
+    pub(crate) fn take_ids(&mut self) -> Option<Ids> {
+        self.ids.take()
     }
 
     /// How the head before it was written.

@@ -177,14 +177,12 @@ async fn http2(
 
 /// Adds the ids to an answer's head.
 fn tell(response: &mut Response<ResponseBody>) {
-    let mut own = Vec::new();
-    if let Some(ids) = response.body().ids() {
-        ids.write(response.headers(), |name, value| own.push((name.clone(), HeaderValue::from_bytes(value))));
-    }
-    let headers = response.headers_mut();
-    for (name, value) in own {
-        headers.append(name, value.expect("made of valid values"));
-    }
+    let Some(ids) = response.body_mut().take_ids() else { return };
+    let mut own = Vec::with_capacity(3);
+    ids.write(response.headers(), |name, value| {
+        own.push((name.clone(), HeaderValue::from_bytes(value).expect("made of valid values")));
+    });
+    response.headers_mut().extend(own);
 }
 
 async fn grow_old(age: Option<Duration>) {

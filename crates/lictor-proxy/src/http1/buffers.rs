@@ -58,7 +58,11 @@ impl ReadAhead {
             ready!(stream.poll_readable(context))?;
             self.bytes = take();
         }
-        self.bytes.reserve(self.room.max(ROOM));
+        // While parts of what was read are in use, more room would be another buffer.
+        let spare = self.bytes.capacity() - self.bytes.len();
+        if spare < self.room.max(ROOM) / 2 {
+            self.bytes.reserve(self.room.max(ROOM));
+        }
         let room = self.bytes.capacity() - self.bytes.len();
         let read = ready!(poll_read_buf(Pin::new(stream), context, &mut self.bytes))?;
         self.room = if read == room { (self.room.max(ROOM) * 2).min(ROOM_MAX) } else { ROOM };

@@ -1,5 +1,6 @@
 //! Heads of requests and answers: parsed, and what they say about the body after them.
 
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::str;
 
@@ -115,9 +116,9 @@ pub(crate) fn request(buffer: &mut BytesMut) -> Result<Option<RequestHead>, Refu
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refused::bad("the method is not a token"))?;
     let target = Range::of(target.as_bytes(), buffer);
     let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
-    let (ranges, count) = ranges(parsed.headers, buffer);
+    let ranges = Ranges::of(parsed.headers, buffer);
     let head = buffer.split_to(length).freeze();
-    let (headers, spelling) = fields_of(&head, &ranges[..count])?;
+    let (headers, spelling) = fields_of(&head, ranges)?;
     let target = target.slice(&head);
     let is_long = target.len() > usize::from(u16::MAX) - 2;
     let uri = Uri::from_maybe_shared(target).map_err(|_| {
@@ -164,12 +165,12 @@ pub(crate) fn response(buffer: &mut BytesMut, is_head: bool) -> Result<Option<Re
         let is_usual = status.canonical_reason() == Some(reason);
         let reason =
             if is_usual || reason.is_empty() { Range::default() } else { Range::of(reason.as_bytes(), buffer) };
-        let (ranges, count) = ranges(parsed.headers, buffer);
+        let ranges = Ranges::of(parsed.headers, buffer);
         let head = buffer.split_to(length).freeze();
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             continue;
         }
-        let (mut headers, mut spelling) = fields_of(&head, &ranges[..count]).map_err(|refused| refused.why)?;
+        let (mut headers, mut spelling) = fields_of(&head, ranges).map_err(|refused| refused.why)?;
         spelling.reason = reason;
         if version == 0 && headers.contains_key(TRANSFER_ENCODING) {
             return Err("a transfer coding in HTTP/1.0");
@@ -209,9 +210,9 @@ pub(crate) fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, &'sta
             Err("the trailers do not end with an empty line")
         }
         Ok(Status::Complete((length, parsed))) => {
-            let (ranges, count) = ranges(parsed, buffer);
+            let ranges = Ranges::of(parsed, buffer);
             let head = buffer.split_to(length).freeze();
-            fields_of(&head, &ranges[..count]).map(|(headers, _)| Some(headers)).map_err(|refused| refused.why)
+            fields_of(&head, ranges).map(|(headers, _)| Some(headers)).map_err(|refused| refused.why)
         }
         Ok(Status::Partial) if buffer.len() > HEAD_MAX / 4 => Err("the trailers are too long"),
         Ok(Status::Partial) => Ok(None),
@@ -251,23 +252,37 @@ fn refused(error: httparse::Error) -> Refused {
     }
 }
 
-/// Where each field's name and value are.
-fn ranges(fields: &[Header<'_>], buffer: &[u8]) -> ([(Range, Range); FIELDS_MAX], usize) {
-    let mut ranges = [(Range::default(), Range::default()); FIELDS_MAX];
-    for (range, field) in ranges.iter_mut().zip(fields) {
-        *range = (Range::of(field.name.as_bytes(), buffer), Range::of(field.value, buffer));
-    }
-    (ranges, fields.len())
+/// Where each field's name and value are: a list that the thread uses again and again.
+#[derive(Debug, Default)]
+struct Ranges(Vec<(Range, Range)>);
+
+thread_local! {
+    static RANGES: RefCell<Ranges> = const { RefCell::new(Ranges(Vec::new())) };
 }
 
-fn fields_of(head: &Bytes, ranges: &[(Range, Range)]) -> Result<(HeaderMap, Spelling), Refused> {
-    let mut headers = HeaderMap::with_capacity(ranges.len());
+impl Ranges {
+    fn of(fields: &[Header<'_>], buffer: &[u8]) -> Self {
+        let mut ranges = RANGES.take().0;
+        ranges.clear();
+        ranges.extend(
+            fields.iter().map(|field| (Range::of(field.name.as_bytes(), buffer), Range::of(field.value, buffer))),
+        );
+        Self(ranges)
+    }
+
+    fn give_back(self) {
+        RANGES.set(self);
+    }
+}
+
+fn fields_of(head: &Bytes, ranges: Ranges) -> Result<(HeaderMap, Spelling), Refused> {
+    let mut headers = HeaderMap::with_capacity(ranges.0.len());
     let mut spelling = Spelling { head: head.clone(), ..Spelling::default() };
-    for (name, value) in ranges {
+    for (name, value) in &ranges.0 {
         let written = name.get(head);
         if written.iter().any(u8::is_ascii_uppercase) {
             if spelling.names.is_empty() {
-                spelling.names.reserve(ranges.len());
+                spelling.names.reserve(ranges.0.len());
             }
             spelling.names.push(*name);
         }
@@ -276,6 +291,7 @@ fn fields_of(head: &Bytes, ranges: &[(Range, Range)]) -> Result<(HeaderMap, Spel
             .map_err(|_| Refused::bad("a field's value has a control character"))?;
         headers.append(name, value);
     }
+    ranges.give_back();
     Ok((headers, spelling))
 }
 

@@ -242,7 +242,7 @@ async fn answer(
     let mut out = Outgoing::new();
     out.status_line(head.status, body.spelling());
     out.fields(&head.headers, body.spelling());
-    if let Some(ids) = body.ids() {
+    if let Some(ids) = body.take_ids() {
         ids.write(&head.headers, |name, value| out.line(name.as_str().as_bytes(), value));
     }
     if is_last && !is_switch {
