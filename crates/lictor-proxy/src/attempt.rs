@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::error::Error;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -328,7 +328,7 @@ async fn send(
             let body = call.body.body();
             let framing = framing(call, &body);
             let out = head(call, state, number, framing, started);
-            let sending = connection.send(out, framing, body, call.head.method == Method::HEAD);
+            let sending = pin!(connection.send(out, framing, body, call.head.method == Method::HEAD));
             let sent = until_head(call, sending, started).await;
             sent.map(|sent| match sent {
                 Ok(response) => Ok((response.map(AnswerBody::Http1), Hold::Http1(term))),
@@ -336,7 +336,7 @@ async fn send(
             })
         }
         Lease::Http2 { mut sender, stream, .. } => {
-            let sending = sender.try_send_request(request(call, state, number));
+            let sending = pin!(sender.try_send_request(request(call, state, number)));
             let sent = until_head(call, sending, started).await;
             sent.map(|sent| match sent {
                 Ok(response) => Ok((response.map(AnswerBody::Http2), Hold::Http2 { _stream: stream })),
@@ -349,8 +349,11 @@ async fn send(
 
 /// Waits for the head as long as policy and caller allow. While the client still sends its body the clock of the
 /// upstream has not started.
-async fn until_head<F: Future>(call: &Call, sending: F, started: Instant) -> Result<F::Output, (Reason, Duration)> {
-    let mut sending = pin!(sending);
+async fn until_head<F: Future>(
+    call: &Call,
+    mut sending: Pin<&mut F>,
+    started: Instant,
+) -> Result<F::Output, (Reason, Duration)> {
     loop {
         let Some((ends, reason)) = call.head_limit(started) else { return Ok(sending.await) };
         if let Ok(output) = tokio::time::timeout_at(ends.into(), sending.as_mut()).await {

@@ -118,9 +118,12 @@ pub(crate) async fn serve(
             }
         };
         let request = request.map(|()| RequestBody::Http1(body));
-        // Pinned where it is made: it is large, and moving it would cost more than most of what it does.
-        let forwarding = pin!(forward(Rc::clone(&connection), request));
-        let Some(response) = unless_gone(&wire, forwarding).await else { return };
+        let response = {
+            // Pinned where it is made: it is large, and moving it would cost more than most of what it does.
+            let forwarding = pin!(forward(Rc::clone(&connection), request));
+            unless_gone(&wire, forwarding).await
+        };
+        let Some(response) = response else { return };
         let is_last = *is_draining.borrow() || max_age.is_some_and(|age| born.elapsed() >= age) || !asked.keeps_alive;
         match answer(&wire, response, &asked, is_last).await {
             Ok(After::Next) => (),
