@@ -218,19 +218,17 @@ fn size(buffer: &mut BytesMut, extensions: &mut usize) -> Result<Option<u64>, &'
     Ok(Some(size))
 }
 
-/// A client's body, whatever it speaks.
+/// A body, whatever the other side speaks.
 #[derive(Debug)]
-pub(crate) enum RequestBody {
-    Http1(server::Body),
+pub(crate) enum Either<B> {
+    Http1(B),
     Http2(Incoming),
 }
 
-/// An upstream's body, whatever it speaks.
-#[derive(Debug)]
-pub(crate) enum AnswerBody {
-    Http1(Box<client::Body>),
-    Http2(Incoming),
-}
+/// A client's.
+pub(crate) type RequestBody = Either<server::Body>;
+/// An upstream's.
+pub(crate) type AnswerBody = Either<Box<client::Body>>;
 
 impl RequestBody {
     pub(crate) fn spelling(&mut self) -> Spelling {
@@ -250,39 +248,13 @@ impl AnswerBody {
     }
 }
 
-impl Body for RequestBody {
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Either<B> {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Http1(body) => body.poll_frame(context),
-            Self::Http2(body) => http2_frame(body, context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Http1(body) => body.is_end_stream(),
-            Self::Http2(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Http1(body) => body.size_hint(),
-            Self::Http2(body) => body.size_hint(),
-        }
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
-            Self::Http1(body) => body.poll_frame(context),
+            Self::Http1(body) => Pin::new(body).poll_frame(context),
             Self::Http2(body) => http2_frame(body, context),
         }
     }

@@ -171,14 +171,6 @@ impl Sending {
 }
 
 impl Body {
-    pub(crate) fn is_end_stream(&self) -> bool {
-        self.decoder.is_done()
-    }
-
-    pub(crate) fn size_hint(&self) -> SizeHint {
-        self.decoder.size_hint()
-    }
-
     /// The connection, if the exchange is over and another one may follow.
     pub(crate) fn into_connection(mut self) -> Option<Connection> {
         let is_reusable = self.decoder.is_done()
@@ -195,34 +187,48 @@ impl Body {
         let ahead = std::mem::take(&mut self.connection.read.bytes);
         self.connection.stream.after(ahead)
     }
+}
 
-    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Connection { stream, read } = &mut self.connection;
-        if let Some(sending) = &mut self.sending
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Connection { stream, read } = &mut this.connection;
+        if let Some(sending) = &mut this.sending
             && let Poll::Ready(result) = sending.poll(stream, context)
         {
-            self.has_failed |= result.is_err();
-            self.sending = None;
+            this.has_failed |= result.is_err();
+            this.sending = None;
         }
         loop {
-            match self.decoder.decode(&mut read.bytes) {
+            match this.decoder.decode(&mut read.bytes) {
                 Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
-                Ok(None) if self.decoder.is_done() => return Poll::Ready(None),
+                Ok(None) if this.decoder.is_done() => return Poll::Ready(None),
                 Ok(None) => (),
                 Err(error) => {
-                    self.has_failed = true;
+                    this.has_failed = true;
                     return Poll::Ready(Some(Err(error)));
                 }
             }
             match ready!(read.poll_fill(stream, context)) {
                 Ok(1..) => (),
                 ended => {
-                    self.keeps_alive = false;
-                    let whole = if ended.is_ok() { self.decoder.end() } else { Err(BodyError::Cut) };
+                    this.keeps_alive = false;
+                    let whole = if ended.is_ok() { this.decoder.end() } else { Err(BodyError::Cut) };
                     return Poll::Ready(whole.err().map(Err));
                 }
             }
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.decoder.size_hint()
     }
 }
 

@@ -394,22 +394,27 @@ impl Body {
     pub(crate) fn handover(&mut self) -> Option<oneshot::Receiver<Stream>> {
         self.handover.take()
     }
+}
 
-    pub(crate) fn is_end_stream(&self) -> bool {
-        let wire = self.wire.borrow();
-        wire.number != self.number || wire.decoder.is_done()
-    }
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
 
-    pub(crate) fn size_hint(&self) -> SizeHint {
-        self.size
-    }
-
-    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let wire = &mut *self.wire.borrow_mut();
         if wire.number == self.number {
             wire.poll_frame(context)
         } else {
             Poll::Ready(Some(Err(BodyError::Superseded)))
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let wire = self.wire.borrow();
+        wire.number != self.number || wire.decoder.is_done()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.size
     }
 }
