@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test conformance bench demo deny figures presubmit
+.PHONY: help check fmt test conformance bench demo deny rules figures presubmit
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ demo: ## The shop on a real Consul, with things going wrong; KEEP=1 stays up
 
 deny: ## What may be linked into the binary
 	scripts/deny.sh
+
+rules: ## Prometheus rules and scrape configuration, and its linter on what lictor exports
+	scripts/rules.sh
 
 figures: ## Sizes and times of the release build
 	scripts/figures.sh
