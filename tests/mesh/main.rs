@@ -10,6 +10,7 @@ mod faults;
 mod inbound;
 mod kv;
 mod lifecycle;
+mod metrics;
 mod requests;
 mod snapshot;
 mod tracing;

@@ -1,0 +1,145 @@
+//! `docs/metrics.md` has every family that is exported, as it is, and no other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lictor_testkit::{Backend, Consul, Sidecar, eventually, eventually_is, exchange, free_ports, get, request, root};
+
+use crate::{LICTOR, caller};
+
+/// What is said of a family: its type and the names of its labels.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Family {
+    kind: String,
+    labels: BTreeSet<String>,
+}
+
+type Families = BTreeMap<String, Family>;
+
+const GRPC: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
+
+#[test]
+fn the_page_has_every_family_with_its_type_and_labels() {
+    let page = documented(&std::fs::read_to_string(root().join("docs/metrics.md")).unwrap());
+    let mut live = Families::new();
+    outbound(&mut live);
+    inbound_and_consul(&mut live);
+    let named = |families: &Families| families.keys().cloned().collect::<BTreeSet<_>>();
+    let (written, exported) = (named(&page), named(&live));
+    assert_eq!(exported.difference(&written).collect::<Vec<_>>(), Vec::<&String>::new(), "missing from the page");
+    assert_eq!(written.difference(&exported).collect::<Vec<_>>(), Vec::<&String>::new(), "on the page, not exported");
+    for (name, family) in &live {
+        assert_eq!(&page[name], family, "{name}");
+    }
+}
+
+/// Upstreams that answer, fail, are slow, are cached, speak gRPC, are bytes.
+fn outbound(live: &mut Families) {
+    let (good, slow) = (Backend::start("good"), Backend::start("slow"));
+    let [nobody] = free_ports();
+    slow.delays(Duration::from_secs(5));
+    let (good_at, slow_at) = (good.port(), slow.port());
+    let yaml = format!(
+        "registration: off
+service: orders
+workers: 1
+metrics: {{max_label_values: 1}}
+upstreams:
+  good: {{listen: 0, static: ['127.0.0.1:{good_at}'], cache: 1m}}
+  old: {{listen: 0, static: ['127.0.0.1:{good_at}'], fallback: {{stale: 5m}}, retry: off}}
+  bad: {{listen: 0, static: ['127.0.0.1:{nobody}'], retry: {{delays: [1ms]}}, breaker: {{failure_threshold: 3}}}}
+  slow: {{listen: 0, static: ['127.0.0.1:{slow_at}', '127.0.0.1:{good_at}'], balance: round_robin, hedge: {{after: 20ms}}}}
+  late: {{listen: 0, static: ['127.0.0.1:{slow_at}'], timeout: 50ms}}
+  calls: {{listen: 0, protocol: grpc, static: ['127.0.0.1:{nobody}']}}
+  bytes: {{listen: 0, protocol: tcp, static: ['127.0.0.1:{good_at}']}}
+"
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    assert_eq!(lictor.get("good", "/").status, 200);
+    assert_eq!(lictor.get("good", "/").status, 200);
+    for _ in 0..3 {
+        lictor.get("bad", "/");
+    }
+    assert_eq!(lictor.get("bad", "/").header("x-lictor-reason"), "breaker_open");
+    assert_eq!(lictor.get("slow", "/").status, 200);
+    assert_eq!(lictor.get("slow", "/").status, 200);
+    assert_eq!(lictor.get("late", "/").status, 504);
+    for method in ["/a.A/One", "/a.A/Two"] {
+        assert_eq!(request(&lictor.address("calls"), "POST", method, &GRPC, b"").unwrap().status, 200);
+    }
+    assert_eq!(lictor.get("bytes", "/").status, 200);
+    assert_eq!(exchange(&lictor.address("good"), b"nothing\r\n\r\n").unwrap().status, 400);
+    assert_eq!(lictor.get("old", "/").status, 200);
+    good.kill();
+    assert_eq!(lictor.get("old", "/").status, 200);
+    eventually_is("the connection ended", || lictor.metric("lictor_tcp_connections_total", &[]), |count| *count > 0.5);
+    scrape(&lictor, live);
+}
+
+/// Our own application, a registration that is lost, and a Consul that goes away.
+fn inbound_and_consul(live: &mut Families) {
+    let (mut consul, backend, [inbound]) = (Consul::dev(), Backend::start("app"), free_ports());
+    let yaml = format!(
+        "service: users
+port: {}
+registration: {{id: users-1, checks: [{{http: /health}}]}}
+inbound: {{listen: '127.0.0.1:{inbound}'}}
+consul: {{address: '{}'}}
+upstreams: {{carts: 0}}
+",
+        backend.port(),
+        consul.url()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    assert_eq!(lictor.get("inbound", "/").status, 200);
+    eventually_is("it is registered", || consul.passing("users").len(), |count| *count == 1);
+    consul.deregister("users-1");
+    let again = || lictor.metric("lictor_reregistrations_total", &[("cause", "forgotten")]);
+    eventually_is("it is registered again", again, |count| *count > 0.5);
+    let other = caller(&consul, "");
+    consul.kill();
+    let missed = || other.metric("lictor_consul_errors_total", &[]) + lictor.metric("lictor_consul_errors_total", &[]);
+    eventually_is("its absence is seen", missed, |count| *count > 0.5);
+    scrape(&lictor, live);
+    scrape(&other, live);
+}
+
+/// Adds what it exports.
+fn scrape(lictor: &Sidecar, live: &mut Families) {
+    let text = eventually("it is scraped", || get(&lictor.admin(), "/metrics")).text();
+    let mut name = "";
+    for line in text.lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            let (family, kind) = declared.split_once(' ').unwrap();
+            name = family;
+            kind.clone_into(&mut live.entry(name.to_owned()).or_default().kind);
+        } else if let Some((_, labels)) = line.strip_prefix(name).and_then(|sample| sample.split_once('{')) {
+            live.get_mut(name).unwrap().labels.extend(label_names(labels));
+        }
+    }
+}
+
+/// The names in `a="x",b="y"} 1`, histograms' `le` aside.
+fn label_names(mut labels: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    while let Some((name, rest)) = labels.split_once("=\"") {
+        names.insert(name.trim_start_matches(',').to_owned());
+        let ends = rest.match_indices('"').find(|(at, _)| !rest[..*at].ends_with('\\'));
+        labels = ends.map_or("", |(at, _)| &rest[at + 1..]);
+    }
+    names.remove("le");
+    names
+}
+
+/// The rows of the page's tables.
+fn documented(page: &str) -> Families {
+    let mut families = Families::new();
+    for row in page.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells.len(), 6, "{row}");
+        let labels = cells[2].split_whitespace().map(|label| label.trim_matches('`').to_owned()).collect();
+        let family = Family { kind: cells[1].to_owned(), labels };
+        assert!(families.insert(cells[0].trim_matches('`').to_owned(), family).is_none(), "twice: {row}");
+    }
+    families
+}
