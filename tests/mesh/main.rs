@@ -5,6 +5,7 @@
 mod clients;
 mod configuration;
 mod consul;
+mod documents;
 mod failures;
 mod faults;
 mod inbound;
