@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test conformance bench demo deny rules figures presubmit
+.PHONY: help check fmt test conformance bench instructions demo deny rules figures presubmit
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,5 +31,8 @@ figures: ## Sizes and times of the release build
 
 bench: ## CPU per request against haproxy, nginx and Envoy; ROUNDS=5 SECONDS=3 WHAT=get100,.. PROXIES=lictor,.. JSON=out.json
 	scripts/bench.sh $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(WHAT),--what $(WHAT)) $(if $(PROXIES),--proxies $(PROXIES)) $(if $(JSON),--json $(JSON))
+
+instructions: ## Instructions per operation of the request path; fails when one grew by 3 %
+	scripts/instructions.sh
 
 presubmit: check deny demo test ## What CI runs

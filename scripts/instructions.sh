@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Instructions per operation of the request path, by callgrind: each operation at two counts, the difference by the difference of
+# the counts. Compared with bench/instructions.txt; more than 3 % growth fails. `scripts/instructions.sh --write` writes the file.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+file=bench/instructions.txt
+few=1000 many=6000
+
+if ! command -v valgrind >/dev/null; then
+  command -v apt-get >/dev/null || { echo "scripts/instructions.sh: please install valgrind (there is no apt-get here)" >&2; exit 1; }
+  run=()
+  [ "$(id -u)" -eq 0 ] || run=(sudo)
+  "${run[@]}" apt-get -qq update >&2
+  "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends valgrind >/dev/null
+fi
+binary=$(cargo bench --quiet -p lictor-core --bench instructions --no-run --message-format json |
+  grep -o '"executable":"[^"]*/instructions-[^"]*"' | tail -n 1 | cut -d '"' -f 4)
+
+count() {
+  valgrind --tool=callgrind --callgrind-out-file=/dev/null "$binary" "$1" "$2" 2>&1 >/dev/null |
+    awk '/Collected/ {print $NF; ok = 1} END {exit !ok}'
+}
+
+measured=$(mktemp)
+trap 'rm -f "$measured"' EXIT
+for name in $("$binary" list); do
+  low=$(count "$name" $few)
+  high=$(count "$name" $many)
+  printf '%-28s %10.1f\n' "$name" "$(awk "BEGIN {print ($high - $low) / ($many - $few)}")" >> "$measured"
+done
+
+if [ "${1:-}" = --write ]; then
+  { echo "# Instructions per operation, written by scripts/instructions.sh --write ($(rustc --version | cut -d ' ' -f 1,2), $(uname -m))"
+    cat "$measured"; } > "$file"
+  cat "$file"
+  exit
+fi
+awk -v limit=1.03 '
+  /^#/ { next }
+  FNR == NR { before[$1] = $2; next }
+  !($1 in before) { printf "%-28s %10.1f   new: write it by --write\n", $1, $2; bad = 1; next }
+  { grown = $2 > before[$1] * limit
+    printf "%-28s %10.1f  was %10.1f  %+6.1f %%%s\n", $1, $2, before[$1], ($2 / before[$1] - 1) * 100, grown ? "  GROWN" : ""
+    bad = bad || grown; delete before[$1] }
+  END { for (name in before) { print name " is gone: write it by --write"; bad = 1 }; exit bad }
+' "$file" "$measured"
