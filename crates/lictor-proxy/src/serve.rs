@@ -2,6 +2,8 @@
 //! 9113, section 3.3) or plain bytes.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -32,6 +34,8 @@ use crate::worker::Worker;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client may take its time before it says anything: some connect before they have to.
 const FIRST_BYTES: Duration = Duration::from_secs(3600);
+/// But not once it has begun: what speaks HTTP says so at once.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most of an answer that is kept for one stream of a client that does not read. hyper's own is 400 KiB.
 const SEND_AHEAD: usize = 64 << 10;
 /// `protocol: auto` waits no longer for bytes that tell: a server that speaks first must be let.
@@ -100,7 +104,7 @@ fn protocol(worker: &Worker, kind: &ListenerKind) -> Protocol {
 }
 
 /// Whether a client speaks HTTP: by what TLS agreed on, else by its first line.
-async fn detect(stream: Stream) -> std::io::Result<(bool, Stream)> {
+async fn detect(stream: Stream) -> io::Result<(bool, Stream)> {
     if let Some(b"h2" | b"http/1.1") = stream.alpn() {
         return Ok((true, stream));
     }
@@ -132,10 +136,15 @@ async fn http(connection: Connection, stream: Stream, max_age: Option<Duration>,
         return http2(connection, stream, max_age, drain).await;
     }
     let is_told = |bytes: &[u8]| bytes.len() >= PREFACE.len() || !PREFACE.starts_with(bytes);
+    let first_bytes = async {
+        let comes = poll_fn(|context| stream.poll_readable(context));
+        tokio::time::timeout(FIRST_BYTES, comes).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        stream.read_ahead(is_told, PREFACE.len(), HEAD_TIMEOUT).await
+    };
     let first = tokio::select! {
         biased;
         _ = drain.wait_for(|is_draining| *is_draining) => return,
-        first = stream.read_ahead(is_told, PREFACE.len(), FIRST_BYTES) => first,
+        first = first_bytes => first,
     };
     let (ahead, stream) = match first {
         Ok(read) => read,
