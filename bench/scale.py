@@ -321,7 +321,8 @@ class Relay:
     async def accept(self, reader, writer):
         upstream = await asyncio.open_connection("127.0.0.1", self.to)
         self.counts["open"] += 1
-        await asyncio.gather(self.copy(reader, upstream[1], "up"), self.copy(upstream[0], writer, "down"))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(self.copy(reader, upstream[1], "up"), self.copy(upstream[0], writer, "down"))
         self.counts["open"] -= 1
 
     async def copy(self, reader, writer, way):
