@@ -204,3 +204,30 @@ fn http2_clients_are_told_to_go_and_lose_nothing() {
     assert!(ended.is_ok(), "GOAWAY without an error: {ended:?}");
     assert!(lictor.wait().success());
 }
+
+#[test]
+fn interim_answers_come_before_the_final_one() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = parking_lot::Mutex::new(wait);
+    let server = RawServer::start(move |mut stream| {
+        while !read_head(&mut stream).is_empty() {
+            stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: x\r\nX: y\r\n\r\n").unwrap();
+            wait.lock().recv().unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        }
+    });
+    let lictor = caller(&[server.port()], "");
+    let mut client = connect(&lictor.address("users"));
+    for _ in 0..2 {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: users\r\n\r\n").unwrap();
+        let hints = read_head(&mut client);
+        assert_eq!(hints, "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n");
+        go.send(()).unwrap();
+        assert!(read_head(&mut client).starts_with("HTTP/1.1 200 OK"));
+        client.read_exact(&mut [0; 2]).unwrap();
+    }
+    // HTTP/1.0 does not know them (RFC 9110, section 15.2).
+    client.write_all(b"GET / HTTP/1.0\r\nHost: users\r\n\r\n").unwrap();
+    go.send(()).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 OK"));
+}

@@ -328,7 +328,8 @@ async fn send(
             let body = call.body.body();
             let framing = framing(call, &body);
             let out = head(call, state, number, framing, started);
-            let sending = pin!(connection.send(out, framing, body, call.head.method == Method::HEAD));
+            let sending =
+                pin!(connection.send(out, framing, body, call.head.method == Method::HEAD, call.interim.as_ref()));
             let sent = until_head(call, sending, started).await;
             sent.map(|sent| match sent {
                 Ok(response) => Ok((response.map(AnswerBody::Http1), Hold::Http1(term))),

@@ -25,6 +25,7 @@ use crate::headers::{self, Fields, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR
 use crate::hedge::hedged;
 use crate::http1::body::RequestBody;
 use crate::http1::head::Spelling;
+use crate::http1::server::Interim;
 use crate::inbound;
 use crate::metrics::Outcome;
 use crate::permit::{Probe, Running};
@@ -109,6 +110,7 @@ pub(crate) struct Call {
     pub(crate) rewrite: Rewrite,
     /// How the client wrote it.
     pub(crate) spelling: Spelling,
+    pub(crate) interim: Option<Interim>,
     pub(crate) body: Replay,
     pub(crate) upgrade: Option<Upgrade>,
     pub(crate) is_inbound: bool,
@@ -159,7 +161,7 @@ async fn admit(
     let hash = hash_of(policy, request.headers(), connection.peer);
     let is_http2 = upstream.upstream.protocol.is_http2(request.version() == Version::HTTP_2);
     let (mut head, mut body) = request.into_parts();
-    let spelling = body.spelling();
+    let (spelling, interim) = (body.spelling(), body.interim());
     let is_timed = callers.is_some() || record.is_grpc || policy.timeouts.total.is_some();
     let rewrite = Rewrite::new(connection, upstream, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
     Ok(Box::new(Call {
@@ -169,6 +171,7 @@ async fn admit(
         head,
         rewrite,
         spelling,
+        interim,
         body: Replay::new(body, kept, arrival),
         upgrade,
         is_inbound: connection.kind == ListenerKind::Inbound,

@@ -239,6 +239,16 @@ impl RequestBody {
     }
 }
 
+impl RequestBody {
+    /// Where interim answers go; hyper has no way to send them over HTTP/2.
+    pub(crate) fn interim(&mut self) -> Option<server::Interim> {
+        match self {
+            Self::Http1(body) => body.interim(),
+            Self::Http2(_) => None,
+        }
+    }
+}
+
 impl AnswerBody {
     pub(crate) fn spelling(&mut self) -> Spelling {
         match self {

@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::body::{BodyError, Decoder};
 use super::buffers::ReadAhead;
 use super::head::{self, Spelling};
+use super::server::Interim;
 use super::write::{Framing, Outgoing};
 use crate::replay;
 use crate::stream::Stream;
@@ -74,6 +75,7 @@ impl Connection {
         framing: Framing,
         body: replay::RequestBody,
         is_head: bool,
+        interim: Option<&Interim>,
     ) -> Result<Response<Box<Body>>, SendError> {
         let Self { mut stream, mut read } = self;
         let mut written = 0;
@@ -89,9 +91,14 @@ impl Connection {
                     Poll::Ready(Ok(()) | Err(Failed::Io)) => sending = None,
                 }
             }
+            let tell = |status, headers: &HeaderMap, spelling: &Spelling| {
+                if let Some(interim) = interim {
+                    interim.tell(status, headers, spelling);
+                }
+            };
             loop {
                 if !read.bytes.is_empty()
-                    && let Some(head) = head::response(&mut read.bytes, is_head).map_err(SendError::Malformed)?
+                    && let Some(head) = head::response(&mut read.bytes, is_head, tell).map_err(SendError::Malformed)?
                 {
                     return Poll::Ready(Ok(head));
                 }

@@ -148,9 +148,13 @@ pub(crate) fn request(buffer: &mut BytesMut) -> Result<Option<RequestHead>, Refu
     Ok(Some(RequestHead { request, spelling, length, keeps_alive, expects_continue, takes_trailers }))
 }
 
-/// Takes the head of a final answer to a request from the buffer, and any interim ones (1xx) before it; `None` while it
-/// is not whole. 101 is final.
-pub(crate) fn response(buffer: &mut BytesMut, is_head: bool) -> Result<Option<ResponseHead>, &'static str> {
+/// Takes the head of a final answer to a request from the buffer; `None` while it is not whole. Interim ones before it
+/// (1xx) are told, but for 100, which is between each two of a chain. 101 is final.
+pub(crate) fn response(
+    buffer: &mut BytesMut,
+    is_head: bool,
+    mut interim: impl FnMut(StatusCode, &HeaderMap, &Spelling),
+) -> Result<Option<ResponseHead>, &'static str> {
     loop {
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut parsed = httparse::Response::new(&mut []);
@@ -167,11 +171,14 @@ pub(crate) fn response(buffer: &mut BytesMut, is_head: bool) -> Result<Option<Re
             if is_usual || reason.is_empty() { Range::default() } else { Range::of(reason.as_bytes(), buffer) };
         let ranges = Ranges::of(parsed.headers, buffer);
         let head = buffer.split_to(length).freeze();
-        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-            continue;
-        }
         let (mut headers, mut spelling) = fields_of(&head, ranges).map_err(|refused| refused.why)?;
         spelling.reason = reason;
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            if status != StatusCode::CONTINUE {
+                interim(status, &headers, &spelling);
+            }
+            continue;
+        }
         if version == 0 && headers.contains_key(TRANSFER_ENCODING) {
             return Err("a transfer coding in HTTP/1.0");
         }
@@ -368,7 +375,10 @@ mod tests {
         let mut buffer = BytesMut::from(
             "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 Fine\r\nContent-Length: 2\r\n\r\nok",
         );
-        let head = response(&mut buffer, false).unwrap().unwrap();
+        let mut told = Vec::new();
+        let head = response(&mut buffer, false, |status, headers, _| told.push((status, headers.clone())));
+        let head = head.unwrap().unwrap();
+        assert_eq!((told[0].0.as_u16(), &told[0].1["link"]), (103, &HeaderValue::from_static("</a>")));
         assert_eq!((head.response.status(), head.length), (StatusCode::OK, Length::Exactly(2)));
         assert_eq!((head.spelling.reason(), &buffer[..]), (Some(&b"Fine"[..]), &b"ok"[..]));
     }

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{Method, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
@@ -21,6 +21,7 @@ use super::head::{self, Refused, RequestHead, Spelling};
 use super::write::{Framing, Outgoing};
 use crate::body::ResponseBody;
 use crate::forward::forward;
+use crate::headers::{self, Fields};
 use crate::respond;
 use crate::serve::Connection;
 use crate::stream::Stream;
@@ -34,6 +35,8 @@ const PIPELINE_MAX: usize = 64 << 10;
 /// What a client still sends when its answer says why not is read up to this, so that it reads the answer.
 const LINGER_MAX: usize = 1 << 20;
 const LINGER: Duration = Duration::from_secs(1);
+/// Interim answers that wait for a client that does not read.
+const INTERIM_MAX: usize = 64 << 10;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The connection, as its requests' bodies share it.
@@ -44,6 +47,8 @@ struct Wire {
     /// Of the request that is being answered.
     decoder: Decoder,
     to_continue: &'static [u8],
+    /// Interim answers that are not written yet.
+    interim: BytesMut,
     /// Requests so far: a body of an earlier one has nothing to read any more.
     number: u64,
 }
@@ -55,8 +60,36 @@ pub(crate) struct Body {
     number: u64,
     size: SizeHint,
     pub(crate) spelling: Spelling,
+    /// HTTP/1.0 has no interim answers.
+    interim: Option<Interim>,
     /// The connection itself, once it has been told that it is upgraded.
     handover: Option<oneshot::Receiver<Stream>>,
+}
+
+/// Where interim answers (RFC 9110, section 15.2) to a request go.
+#[derive(Clone, Debug)]
+pub(crate) struct Interim {
+    wire: Weak<RefCell<Wire>>,
+    number: u64,
+}
+
+impl Interim {
+    /// The client gets it before the final answer, unless it has not read the ones before.
+    pub(crate) fn tell(&self, status: StatusCode, headers: &HeaderMap, spelling: &Spelling) {
+        let Some(wire) = self.wire.upgrade() else { return };
+        let wire = &mut *wire.borrow_mut();
+        if wire.number != self.number || wire.interim.len() > INTERIM_MAX {
+            return;
+        }
+        let mut headers = headers.clone();
+        let fields = Fields::of(&headers);
+        headers::strip_hop_by_hop(&mut headers, fields, false);
+        let mut out = Outgoing::new();
+        out.status_line(status, spelling);
+        out.fields(&headers, spelling);
+        out.end_head(Framing::None);
+        wire.interim.extend_from_slice(out.gathered());
+    }
 }
 
 /// What is known of a request when its answer is written.
@@ -78,7 +111,14 @@ pub(crate) async fn serve(
 ) {
     let is_draining = drain.clone();
     let draining = pin!(drain.wait_for(|is_draining| *is_draining));
-    let wire = Wire { stream, read: ReadAhead::new(ahead), decoder: Decoder::Done, to_continue: b"", number: 0 };
+    let wire = Wire {
+        stream,
+        read: ReadAhead::new(ahead),
+        decoder: Decoder::Done,
+        to_continue: b"",
+        interim: BytesMut::new(),
+        number: 0,
+    };
     let wire = Rc::new(RefCell::new(wire));
     let born = Instant::now();
     let mut waiting = Waiting { draining, sleep: None, limit: born };
@@ -109,7 +149,9 @@ pub(crate) async fn serve(
             wire_now.decoder = Decoder::new(length);
             wire_now.to_continue = if expects_continue { CONTINUE } else { b"" };
             wire_now.number += 1;
+            let interim = (!asked.is_http10).then(|| Interim { wire: Rc::downgrade(&wire), number: wire_now.number });
             Body {
+                interim,
                 number: wire_now.number,
                 size: wire_now.decoder.size_hint(),
                 wire: Rc::clone(&wire),
@@ -207,7 +249,11 @@ async fn unless_gone<T>(wire: &RefCell<Wire>, mut future: Pin<&mut impl Future<O
         if let Poll::Ready(output) = future.as_mut().poll(context) {
             return Poll::Ready(Some(output));
         }
-        wire.borrow_mut().poll_gone(context).map(|()| None)
+        let wire = &mut *wire.borrow_mut();
+        match wire.poll_interim(context) {
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            Poll::Ready(Ok(())) | Poll::Pending => wire.poll_gone(context).map(|()| None),
+        }
     })
     .await
 }
@@ -242,6 +288,7 @@ async fn answer(
     let mut is_last = is_last || framing == Framing::UntilClose && !is_bodiless;
     // A body that nobody wanted to read stays in the way of what follows it.
     is_last |= !is_read(wire);
+    poll_fn(|context| wire.borrow_mut().poll_interim(context)).await?;
     let mut out = Outgoing::new();
     out.status_line(head.status, body.spelling());
     out.fields(&head.headers, body.spelling());
@@ -355,6 +402,18 @@ async fn linger(wire: &RefCell<Wire>) {
 }
 
 impl Wire {
+    /// Writes what there is of interim answers.
+    fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        use tokio::io::AsyncWrite;
+        while !self.interim.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(context, &self.interim))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.interim.advance(count),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Ready when the client has gone. Until its body is read that is the body's reader's to find out.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while self.decoder.is_done() && self.read.bytes.len() < PIPELINE_MAX {
@@ -390,6 +449,11 @@ impl Wire {
 }
 
 impl Body {
+    /// Where interim answers go.
+    pub(crate) fn interim(&mut self) -> Option<Interim> {
+        self.interim.take()
+    }
+
     /// The connection's bytes, once an upgrade or CONNECT was granted.
     pub(crate) fn handover(&mut self) -> Option<oneshot::Receiver<Stream>> {
         self.handover.take()

@@ -78,6 +78,11 @@ impl Outgoing {
         !self.data.is_empty() || !self.tail.is_empty() || self.buffer.len() >= GATHER_MAX
     }
 
+    /// What would be written first.
+    pub(crate) fn gathered(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// Bytes that the connection has taken so far.
     pub(crate) fn written(&self) -> u64 {
         self.written
