@@ -132,6 +132,8 @@ fn looks_like_http(bytes: &[u8]) -> Option<bool> {
 /// HTTP/1.1 or HTTP/2: told apart by what TLS agreed on, else by the first bytes.
 async fn http(connection: Connection, stream: Stream, max_age: Option<Duration>, mut drain: watch::Receiver<bool>) {
     let connection = Rc::new(connection);
+    // Those that came together do not go together.
+    let max_age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * connection.worker.chance()));
     if stream.alpn() == Some(b"h2") {
         return http2(connection, stream, max_age, drain).await;
     }
@@ -163,7 +165,6 @@ async fn http2(
     max_age: Option<Duration>,
     mut drain: watch::Receiver<bool>,
 ) {
-    let age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * connection.worker.chance()));
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Rc::clone(&connection);
         // Boxed: it is large, and would be moved from here to its task.
@@ -178,7 +179,7 @@ async fn http2(
         biased;
         _ = serving.as_mut() => return, // a broken connection has told its requests already
         _ = drain.wait_for(|is_draining| *is_draining) => (),
-        () = grow_old(age) => (),
+        () = grow_old(max_age) => (),
     }
     serving.as_mut().graceful_shutdown();
     let _ = serving.await;
