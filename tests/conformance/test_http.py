@@ -368,7 +368,7 @@ BLOCK = bytes(MIB)
 def swallow(connection, head):
     """Reads an upload, the first 64 MiB slowly, and says how much it was; or sends 1 GiB."""
     if head.startswith("GET"):
-        connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % (1 << 30))
+        connection.sendall(OK + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % (1 << 30))
         for _ in range(1024):
             connection.sendall(BLOCK)
         return

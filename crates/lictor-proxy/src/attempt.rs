@@ -1,15 +1,13 @@
 //! One try: pick an endpoint, take a connection, send, wait for the head, and tell the endpoint's health how it went.
 
 use std::cell::Cell;
-use std::error::Error;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Response, StatusCode};
 use http_body::Body as _;
-use hyper::client::conn::TrySendError;
 use lictor_core::deadline::format_grpc_timeout;
 use lictor_core::health::{is_panic, may_eject};
 use lictor_core::policy::Policy;
@@ -22,14 +20,17 @@ use crate::forward::Call;
 use crate::headers::{
     Fields, GRPC_TIMEOUT, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_REASON, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS,
 };
-use crate::http1::body::{AnswerBody, BodyError};
-use crate::http1::client::SendError;
-use crate::http1::write::{Framing, HeadFields, Outgoing};
+use crate::http1;
+use crate::http1::write::{Framing, HeadFields, Outgoing, decimal};
+use crate::http2::client::Kind;
+use crate::http2::{self, Encoder};
+use crate::incoming::{AnswerBody, BodyError};
 use crate::metrics::Outcome;
 use crate::permit::Running;
-use crate::pool::{Lease, StreamGuard, Term};
+use crate::pool::{Lease, Term};
 use crate::record::Record;
 use crate::replay::RequestBody;
+use crate::rewrite::WriteHead;
 use crate::worker::{EndpointState, UpstreamState};
 
 /// A callee that said it is stopping is left alone for this long; by then Consul has told us too.
@@ -59,7 +60,7 @@ pub(crate) struct Exchange {
 #[derive(Debug)]
 enum Hold {
     Http1(Term),
-    Http2 { _stream: StreamGuard },
+    Http2,
 }
 
 impl Exchange {
@@ -336,11 +337,17 @@ async fn send(
                 Err(error) => Err(failed(call, state, error)),
             })
         }
-        Lease::Http2 { mut sender, stream, .. } => {
-            let sending = pin!(sender.try_send_request(request(call, state, number)));
+        Lease::Http2 { connection, .. } => {
+            let kind = match &call.upgrade {
+                Some(_) => Kind::Connect,
+                None if call.head.method == Method::HEAD => Kind::Head,
+                None => Kind::Other,
+            };
+            let write = |fields: &mut Encoder<'_>| http2_head(call, state, number, fields, started);
+            let sending = pin!(connection.send(kind, write, call.body.body(), call.interim.clone()));
             let sent = until_head(call, sending, started).await;
             sent.map(|sent| match sent {
-                Ok(response) => Ok((response.map(AnswerBody::Http2), Hold::Http2 { _stream: stream })),
+                Ok(response) => Ok((response.map(AnswerBody::Http2), Hold::Http2)),
                 Err(error) => Err(http2_failed(call, state, error)),
             })
         }
@@ -385,21 +392,24 @@ fn head(call: &Call, state: &EndpointState, number: usize, framing: Framing, now
     out.request_line(&call.head.method, target);
     let mut fields = HeadFields { out: &mut out, spelling: &call.spelling };
     call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), &mut fields);
+    attempt_fields(call, state, number, now, &mut fields);
+    out.end_head(framing);
+    out
+}
+
+/// What each attempt tells its endpoint.
+fn attempt_fields(call: &Call, state: &EndpointState, number: usize, now: Instant, to: &mut impl WriteHead) {
     if !call.is_inbound {
-        out.field(X_LICTOR_TO.as_str().as_bytes(), &state.to);
+        to.own(&X_LICTOR_TO, state.to.as_bytes());
         if number > 1 {
-            out.line(X_LICTOR_ATTEMPT.as_str().as_bytes(), attempt_of(call, number).as_bytes());
+            to.own(&X_LICTOR_ATTEMPT, attempt_of(call, number).as_bytes());
         }
     }
     match call.remaining(now) {
-        Some((left, _)) if call.is_grpc => {
-            out.line(GRPC_TIMEOUT.as_str().as_bytes(), format_grpc_timeout(left).as_bytes());
-        }
-        Some((left, _)) => out.number(&X_REQUEST_TIMEOUT_MS, left.as_millis() as u64),
+        Some((left, _)) if call.is_grpc => to.own(&GRPC_TIMEOUT, format_grpc_timeout(left).as_bytes()),
+        Some((left, _)) => to.own(&X_REQUEST_TIMEOUT_MS, decimal(left.as_millis() as u64, &mut [0; 20])),
         None => (),
     }
-    out.end_head(framing);
-    out
 }
 
 /// `2/3`
@@ -407,42 +417,17 @@ fn attempt_of(call: &Call, number: usize) -> String {
     format!("{number}/{}", call.max_attempts.max(number as u32))
 }
 
-/// The request as this endpoint gets it in HTTP/2.
-fn request(call: &Call, state: &EndpointState, number: usize) -> Request<RequestBody> {
-    let mut head = Request::new(()).into_parts().0;
-    head.method = call.head.method.clone();
-    head.extensions = call.head.extensions.clone();
-    head.headers.reserve(call.head.headers.len() + 12);
-    call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), &mut head.headers);
-    let host = call.upstream.host.to_str().unwrap_or("localhost");
-    let path = call.head.uri.path_and_query().map_or("/", |path| path.as_str());
-    head.uri = Uri::builder()
-        .scheme(if call.upstream.upstream.tls.is_some() { "https" } else { "http" })
-        .authority(host)
-        .path_and_query(path)
-        .build()
-        .unwrap_or_else(|_| call.head.uri.clone());
-    head.version = Version::HTTP_2;
+/// The head as this endpoint gets it in HTTP/2.
+fn http2_head(call: &Call, state: &EndpointState, number: usize, fields: &mut Encoder<'_>, now: Instant) {
+    fields.method(if call.upgrade.is_some() { &Method::CONNECT } else { &call.head.method });
+    fields.scheme(call.upstream.upstream.tls.is_some());
+    fields.authority(call.upstream.host.as_bytes());
+    fields.path(call.head.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
     if let Some(upgrade) = &call.upgrade {
-        upgrade.to_connect(&mut head);
+        fields.protocol(upgrade.protocol());
     }
-    let headers = &mut head.headers;
-    if !call.is_inbound {
-        headers.insert(X_LICTOR_TO, state.to.clone());
-        if number > 1 {
-            let value = HeaderValue::try_from(attempt_of(call, number)).expect("two numbers");
-            headers.insert(X_LICTOR_ATTEMPT, value);
-        }
-    }
-    if let Some((left, _)) = call.remaining(Instant::now()) {
-        if call.is_grpc {
-            let value = HeaderValue::try_from(format_grpc_timeout(left)).expect("digits and a letter");
-            headers.insert(GRPC_TIMEOUT, value);
-        } else {
-            headers.insert(X_REQUEST_TIMEOUT_MS, HeaderValue::from(left.as_millis() as u64));
-        }
-    }
-    Request::from_parts(head, call.body.body())
+    call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), fields);
+    attempt_fields(call, state, number, now, fields);
 }
 
 /// Why the client's body has no end, if it is that.
@@ -458,7 +443,8 @@ fn body_fault(call: &Call) -> Option<Failure> {
 }
 
 /// Says why an HTTP/1.1 endpoint has not answered.
-fn failed(call: &Call, state: &EndpointState, error: SendError) -> Failure {
+fn failed(call: &Call, state: &EndpointState, error: http1::client::SendError) -> Failure {
+    use http1::client::SendError;
     let address = &state.endpoint.address;
     match error {
         SendError::Unsent => {
@@ -477,24 +463,28 @@ fn failed(call: &Call, state: &EndpointState, error: SendError) -> Failure {
     }
 }
 
-/// Sorts hyper's errors.
-fn http2_failed(call: &Call, state: &EndpointState, mut error: TrySendError<Request<RequestBody>>) -> Failure {
+/// Says why an HTTP/2 endpoint has not answered.
+fn http2_failed(call: &Call, state: &EndpointState, error: http2::client::SendError) -> Failure {
+    use http2::client::SendError;
     let address = &state.endpoint.address;
-    if error.take_message().is_some() {
-        let sentence = format!("{address} closed the connection before the request was sent");
-        return Failure::new(Reason::ResetBeforeResponse, sentence).unprocessed();
+    let reset = |sentence: String| Failure::new(Reason::ResetBeforeResponse, sentence);
+    match error {
+        SendError::Unsent => {
+            reset(format!("{address} closed the connection before the request was sent")).unprocessed()
+        }
+        SendError::Refused(code) => reset(format!("{address} refused the stream: {code}")).unprocessed(),
+        SendError::Body => body_fault(call)
+            .unwrap_or_else(|| Failure::new(Reason::BadRequest, "the request's body is not as long as its head says")),
+        SendError::Malformed(why) => {
+            Failure::new(Reason::ProtocolError, format!("{address} answered with invalid HTTP: {why}"))
+        }
+        SendError::Reset(code) => {
+            body_fault(call).unwrap_or_else(|| reset(format!("{address} reset the stream: {code}")))
+        }
+        SendError::Closed => {
+            body_fault(call).unwrap_or_else(|| reset(format!("{address} closed the connection before it answered")))
+        }
     }
-    if let Some(fault) = body_fault(call) {
-        return fault;
-    }
-    let error = error.into_error();
-    if let Some(stream) = find::<h2::Error>(&error) {
-        let refused = stream.reason() == Some(h2::Reason::REFUSED_STREAM)
-            || (stream.is_go_away() && stream.reason() == Some(h2::Reason::NO_ERROR));
-        let failure = Failure::new(Reason::ResetBeforeResponse, format!("{address} reset the stream: {stream}"));
-        return if refused { failure.unprocessed() } else { failure };
-    }
-    Failure::new(Reason::ResetBeforeResponse, format!("{address} closed the connection before it answered"))
 }
 
 fn late(call: &Call, state: &EndpointState, reason: Reason, waited: Duration) -> Failure {
@@ -502,17 +492,6 @@ fn late(call: &Call, state: &EndpointState, reason: Reason, waited: Duration) ->
     let address = &state.endpoint.address;
     let waited = Duration::from_millis(waited.as_millis() as u64);
     Failure::new(reason, format!("no answer from {address} within {}", Millis(waited)))
-}
-
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
 }
 
 /// Tells the endpoint's health, and ejects it when it has failed too often.

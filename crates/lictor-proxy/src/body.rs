@@ -16,8 +16,8 @@ use crate::attempt::Exchange;
 use crate::cache::Keeping;
 use crate::connect::Millis;
 use crate::headers::{GRPC_STATUS, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, strip_trailers};
-use crate::http1::body::AnswerBody;
 use crate::http1::head::Spelling;
+use crate::incoming::AnswerBody;
 use crate::permit::Probe;
 use crate::record::Record;
 

@@ -4,31 +4,25 @@
 //! - An HTTP/1.1 connection is in `idle` or lent out, never both; it comes back only when the response before it was
 //!   read to its end, so whatever arrives on it next belongs to the next request (RFC 9112, section 9.3).
 //! - The most recently used connection goes out first: the rest grow old and are closed.
-//! - HTTP/2 connections stay in `shared` while they are lent out, with a count of their streams.
+//! - HTTP/2 connections stay in `shared` while they are lent out.
 //! - No borrow of a cell lives over an `await`.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use lictor_core::limits::{ConnectionPermit, InFlight};
 use lictor_core::policy::{Policy, PoolPolicy};
 use lictor_core::{Failure, Reason};
 use tokio::sync::Semaphore;
-use tokio::task::spawn_local;
 
 use crate::connect::Destination;
-use crate::http1::client;
-use crate::replay::RequestBody;
-use crate::serve::LocalExecutor;
+use crate::http1;
+use crate::http2;
 use crate::stream::Stream;
 use crate::tls::Alpn;
-
-/// The most of a request's body that is kept for one stream of an endpoint that does not read.
-const SEND_AHEAD: usize = 64 << 10;
 
 /// The connections.
 #[derive(Debug)]
@@ -44,7 +38,7 @@ pub(crate) struct Pool {
 /// An HTTP/1.1 connection: one request at a time.
 #[derive(Debug)]
 pub(crate) struct Exclusive {
-    connection: client::Connection,
+    connection: http1::client::Connection,
     born: Instant,
     used: Instant,
     open: Open,
@@ -52,9 +46,8 @@ pub(crate) struct Exclusive {
 
 /// An HTTP/2 connection: many requests at a time.
 #[derive(Debug)]
-struct Shared {
-    sender: http2::SendRequest<RequestBody>,
-    streams: Cell<u32>,
+pub(crate) struct Shared {
+    connection: http2::client::Connection,
     born: Instant,
 }
 
@@ -69,18 +62,21 @@ pub(crate) struct Term {
 #[derive(Debug)]
 pub(crate) enum Lease {
     /// To be given back with [`Pool::give_back`] when its response was read whole; dropped otherwise.
-    Http1 { connection: Exclusive, is_reused: bool },
-    /// The guard counts the stream.
-    Http2 { sender: http2::SendRequest<RequestBody>, stream: StreamGuard, is_reused: bool },
+    Http1 {
+        connection: Exclusive,
+        is_reused: bool,
+    },
+    Http2 {
+        connection: Rc<Shared>,
+        is_reused: bool,
+    },
 }
 
-/// Counts one stream of an HTTP/2 connection for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct StreamGuard(Rc<Shared>);
+impl Deref for Shared {
+    type Target = http2::client::Connection;
 
-impl Drop for StreamGuard {
-    fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
+    fn deref(&self) -> &http2::client::Connection {
+        &self.connection
     }
 }
 
@@ -108,7 +104,7 @@ impl Pool {
         let open = self.room(policy, limits)?;
         let stream = self.destination.connect(Some(Alpn::Http1), policy.timeouts.connect).await?;
         let now = Instant::now();
-        let connection = Exclusive { connection: client::Connection::new(stream), born: now, used: now, open };
+        let connection = Exclusive { connection: http1::client::Connection::new(stream), born: now, used: now, open };
         Ok(Lease::Http1 { connection, is_reused: false })
     }
 
@@ -120,23 +116,10 @@ impl Pool {
         }
         let open = self.room(policy, limits)?;
         let stream = self.destination.connect(Some(Alpn::Http2), policy.timeouts.connect).await?;
-        let (sender, connection) = http2::Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
-            .max_send_buf_size(SEND_AHEAD)
-            .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| self.broken(&error))?;
-        spawn_local(async move {
-            let _open = open;
-            let _ = connection.await;
-        });
-        let shared = Rc::new(Shared { sender, streams: Cell::new(1), born: Instant::now() });
+        let connection = http2::client::Connection::new(stream, open);
+        let shared = Rc::new(Shared { connection, born: Instant::now() });
         self.shared.borrow_mut().push(Rc::clone(&shared));
-        Ok(Lease::Http2 { sender: shared.sender.clone(), stream: StreamGuard(shared), is_reused: false })
+        Ok(Lease::Http2 { connection: shared, is_reused: false })
     }
 
     /// A connection of its own, for bytes. The guard counts it for as long as it is open.
@@ -151,7 +134,7 @@ impl Pool {
     }
 
     /// Takes a connection back whose response was read to its end.
-    pub(crate) fn give_back(&self, connection: client::Connection, term: Term) {
+    pub(crate) fn give_back(&self, connection: http1::client::Connection, term: Term) {
         let Term { born, open } = term;
         self.idle.borrow_mut().push(Exclusive { connection, born, used: Instant::now(), open });
     }
@@ -159,7 +142,7 @@ impl Pool {
     /// Closes what has been idle, or is old, for too long.
     pub(crate) fn sweep(&self, policy: &PoolPolicy, now: Instant) {
         self.idle.borrow_mut().retain_mut(|idle| idle.is_usable(policy, now));
-        self.shared.borrow_mut().retain(|shared| shared.is_usable(policy, now) || shared.streams.get() > 0);
+        self.shared.borrow_mut().retain(|shared| shared.is_usable(policy, now) || shared.open() > 0);
     }
 
     /// Connections now open, and of those, how many wait for a request.
@@ -181,10 +164,9 @@ impl Pool {
         let shared = self.shared.borrow();
         let least = shared
             .iter()
-            .filter(|shared| shared.is_usable(policy, now) && shared.streams.get() < policy.max_streams)
-            .min_by_key(|shared| shared.streams.get())?;
-        least.streams.set(least.streams.get() + 1);
-        Some(Lease::Http2 { sender: least.sender.clone(), stream: StreamGuard(Rc::clone(least)), is_reused: true })
+            .filter(|shared| shared.is_usable(policy, now) && shared.open() < policy.max_streams.min(shared.max()))
+            .min_by_key(|shared| shared.open())?;
+        Some(Lease::Http2 { connection: Rc::clone(least), is_reused: true })
     }
 
     fn room(&self, policy: &Policy, limits: &Arc<InFlight>) -> Result<Open, Failure> {
@@ -197,19 +179,11 @@ impl Pool {
         self.open.set(self.open.get() + 1);
         Ok(Open { open: Rc::clone(&self.open), _counted: limits.connected() })
     }
-
-    fn broken(&self, error: &hyper::Error) -> Failure {
-        Failure::new(
-            Reason::ResetBeforeResponse,
-            format!("{} closed the new connection: {error}", self.destination.address),
-        )
-        .unprocessed()
-    }
 }
 
 impl Exclusive {
     /// The connection, for one exchange, and what it is given back with.
-    pub(crate) fn lend(self) -> (client::Connection, Term) {
+    pub(crate) fn lend(self) -> (http1::client::Connection, Term) {
         (self.connection, Term { born: self.born, open: self.open })
     }
 
@@ -222,7 +196,7 @@ impl Exclusive {
 
 impl Shared {
     fn is_usable(&self, policy: &PoolPolicy, now: Instant) -> bool {
-        !self.sender.is_closed() && now.saturating_duration_since(self.born) < policy.max_age
+        !self.is_closed() && now.saturating_duration_since(self.born) < policy.max_age
     }
 }
 

@@ -17,7 +17,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::headers::strip_trailers;
-use crate::http1::body::{self, BodyError};
+use crate::incoming::{self, BodyError};
 
 /// The client's body, as the attempts of one request share it.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct RequestBody {
 
 #[derive(Debug)]
 struct Source {
-    incoming: body::RequestBody,
+    incoming: incoming::RequestBody,
     kept: Vec<Bytes>,
     kept_bytes: usize,
     max_bytes: usize,
@@ -51,7 +51,7 @@ struct Source {
 
 impl Replay {
     /// `max_bytes` is 0 for requests that are not sent again once a byte has passed.
-    pub(crate) fn new(incoming: body::RequestBody, max_bytes: usize, now: Instant) -> Self {
+    pub(crate) fn new(incoming: incoming::RequestBody, max_bytes: usize, now: Instant) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }

@@ -1,43 +1,29 @@
 //! One accepted connection: TLS if the listener has it, then HTTP/1.1, HTTP/2 (told apart by its first bytes, RFC
 //! 9113, section 3.3) or plain bytes.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
-use hyper::rt::Executor;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::BytesMut;
 use lictor_core::mesh::{ListenerKind, Protocol};
 use tokio::sync::watch;
-use tokio::task::spawn_local;
 use tracing::debug;
 
-use crate::body::ResponseBody;
-use crate::forward::forward;
 use crate::http1;
-use crate::http1::body::RequestBody;
+use crate::http2::{self, PREFACE};
 use crate::stream::{Socket, Stream};
 use crate::tls;
 use crate::tunnel;
 use crate::worker::Worker;
 
-/// RFC 9113, section 3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client may take its time before it says anything: some connect before they have to.
 const FIRST_BYTES: Duration = Duration::from_secs(3600);
 /// But not once it has begun: what speaks HTTP says so at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most of an answer that is kept for one stream of a client that does not read. hyper's own is 400 KiB.
-const SEND_AHEAD: usize = 64 << 10;
 /// `protocol: auto` waits no longer for bytes that tell: a server that speaks first must be let.
 const DETECTION: Duration = Duration::from_millis(100);
 /// A request line that is longer than this is none.
@@ -135,7 +121,7 @@ async fn http(connection: Connection, stream: Stream, max_age: Option<Duration>,
     // Those that came together do not go together.
     let max_age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * connection.worker.chance()));
     if stream.alpn() == Some(b"h2") {
-        return http2(connection, stream, max_age, drain).await;
+        return http2::server::serve(connection, stream, BytesMut::new(), stop(max_age, drain)).await;
     }
     let is_told = |bytes: &[u8]| bytes.len() >= PREFACE.len() || !PREFACE.starts_with(bytes);
     let first_bytes = async {
@@ -153,77 +139,25 @@ async fn http(connection: Connection, stream: Stream, max_age: Option<Duration>,
         Err(error) => return debug!(peer = ?connection.peer, %error, "a client left before it said anything"),
     };
     if ahead.starts_with(PREFACE) {
-        http2(connection, stream.after(ahead), max_age, drain).await;
+        http2::server::serve(connection, stream, ahead, stop(max_age, drain)).await;
     } else if !ahead.is_empty() {
         http1::server::serve(connection, stream, ahead, max_age, drain).await;
     }
 }
 
-async fn http2(
-    connection: Rc<Connection>,
-    stream: Stream,
-    max_age: Option<Duration>,
-    mut drain: watch::Receiver<bool>,
-) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let connection = Rc::clone(&connection);
-        // Boxed: it is large, and would be moved from here to its task.
-        Box::pin(async move {
-            let mut response = forward(connection, request.map(RequestBody::Http2)).await;
-            tell(&mut response);
-            Ok::<_, Infallible>(response)
-        })
-    });
-    let mut serving = pin!(builder().serve_connection(TokioIo::new(stream), service));
+/// What ends a connection in order: the process, or its age.
+async fn stop(max_age: Option<Duration>, mut drain: watch::Receiver<bool>) {
     tokio::select! {
         biased;
-        _ = serving.as_mut() => return, // a broken connection has told its requests already
         _ = drain.wait_for(|is_draining| *is_draining) => (),
         () = grow_old(max_age) => (),
     }
-    serving.as_mut().graceful_shutdown();
-    let _ = serving.await;
-}
-
-/// Adds the ids to an answer's head.
-fn tell(response: &mut Response<ResponseBody>) {
-    let Some(ids) = response.body_mut().take_ids() else { return };
-    let mut own = Vec::with_capacity(3);
-    ids.write(response.headers(), |name, value| {
-        own.push((name.clone(), HeaderValue::from_bytes(value).expect("made of valid values")));
-    });
-    response.headers_mut().extend(own);
 }
 
 async fn grow_old(age: Option<Duration>) {
     match age {
         Some(age) => tokio::time::sleep(age).await,
         None => std::future::pending().await,
-    }
-}
-
-fn builder() -> http2::Builder<LocalExecutor> {
-    let mut builder = http2::Builder::new(LocalExecutor);
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .max_concurrent_streams(1000)
-        .max_header_list_size(64 << 10)
-        .max_send_buf_size(SEND_AHEAD)
-        .enable_connect_protocol() // RFC 8441: WebSocket over HTTP/2
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(10));
-    builder
-}
-
-/// Spawns on this worker's own thread: nothing needs to be `Send`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LocalExecutor;
-
-impl<F: Future<Output: 'static> + 'static> Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        spawn_local(future);
     }
 }
 

@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
+
+use crate::http2::body::Tunnel;
 
 /// A socket.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(crate) enum Stream {
     /// Bytes that were read ahead come first.
     Peeked(Bytes, Box<Self>),
     /// What was an HTTP/2 stream before it was upgraded.
-    Upgraded(Box<TokioIo<Upgraded>>),
+    Http2(Box<Tunnel>),
 }
 
 impl Socket {
@@ -113,7 +113,7 @@ impl Stream {
     /// What TLS agreed on, if anything (RFC 7301).
     pub(crate) fn alpn(&self) -> Option<&[u8]> {
         match self {
-            Self::Plain(_) | Self::Upgraded(_) => None,
+            Self::Plain(_) | Self::Http2(_) => None,
             Self::Accepted(stream) => stream.get_ref().1.alpn_protocol(),
             Self::Dialled(stream) => stream.get_ref().1.alpn_protocol(),
             Self::Peeked(_, stream) => stream.alpn(),
@@ -122,7 +122,7 @@ impl Stream {
 
     pub(crate) fn is_encrypted(&self) -> bool {
         match self {
-            Self::Plain(_) | Self::Upgraded(_) => false,
+            Self::Plain(_) | Self::Http2(_) => false,
             Self::Accepted(_) | Self::Dialled(_) => true,
             Self::Peeked(_, stream) => stream.is_encrypted(),
         }
@@ -182,7 +182,7 @@ impl AsyncRead for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Accepted(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Dialled(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Upgraded(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
+            Self::Http2(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
             Self::Peeked(ahead, stream) if ahead.is_empty() => Pin::new(stream.as_mut()).poll_read(context, buffer),
             Self::Peeked(ahead, _) => {
                 let count = ahead.len().min(buffer.remaining());
@@ -201,7 +201,7 @@ impl AsyncWrite for Stream {
             Self::Accepted(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Dialled(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Peeked(_, stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
-            Self::Upgraded(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+            Self::Http2(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
         }
     }
 
@@ -215,7 +215,7 @@ impl AsyncWrite for Stream {
             Self::Accepted(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Dialled(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Peeked(_, stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
-            Self::Upgraded(stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
+            Self::Http2(stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
         }
     }
 
@@ -229,7 +229,7 @@ impl AsyncWrite for Stream {
             Self::Accepted(stream) => Pin::new(stream).poll_flush(context),
             Self::Dialled(stream) => Pin::new(stream).poll_flush(context),
             Self::Peeked(_, stream) => Pin::new(stream.as_mut()).poll_flush(context),
-            Self::Upgraded(stream) => Pin::new(stream.as_mut()).poll_flush(context),
+            Self::Http2(stream) => Pin::new(stream.as_mut()).poll_flush(context),
         }
     }
 
@@ -239,7 +239,7 @@ impl AsyncWrite for Stream {
             Self::Accepted(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Dialled(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Peeked(_, stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
-            Self::Upgraded(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
+            Self::Http2(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
         }
     }
 }

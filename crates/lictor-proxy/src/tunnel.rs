@@ -20,7 +20,7 @@ use tracing::debug;
 
 use crate::attempt::{Busy, pick, report};
 use crate::body::ResponseBody;
-use crate::http1::body::RequestBody;
+use crate::incoming::RequestBody;
 use crate::metrics::Outcome;
 use crate::permit::{Probe, Running};
 use crate::pool::Open;

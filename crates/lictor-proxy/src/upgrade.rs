@@ -7,17 +7,15 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::response;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http::{request, response};
-use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use lictor_core::{Failure, Reason};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::sync::oneshot;
 
 use crate::headers::{Fields, tokens};
-use crate::http1::body::{AnswerBody, RequestBody};
+use crate::http2::Protocol;
+use crate::incoming::{AnswerBody, RequestBody};
 use crate::stream::Stream;
 
 /// RFC 6455, section 1.3.
@@ -36,8 +34,7 @@ pub(crate) struct Upgrade {
 /// Bytes to come, when a connection or stream is not HTTP's any more.
 #[derive(Debug)]
 pub(crate) enum Switched {
-    Http1(Option<oneshot::Receiver<Stream>>),
-    Http2(OnUpgrade),
+    Later(Option<oneshot::Receiver<Stream>>),
     /// They are here.
     Now(Box<Stream>),
 }
@@ -45,30 +42,26 @@ pub(crate) enum Switched {
 impl Switched {
     /// Of a request's connection. Must be asked for before the request is answered.
     pub(crate) fn client(request: &mut Request<RequestBody>) -> Self {
-        if let RequestBody::Http1(body) = request.body_mut() {
-            return Self::Http1(body.handover());
-        }
-        Self::Http2(hyper::upgrade::on(request))
+        Self::Later(match request.body_mut() {
+            RequestBody::Http1(body) => body.handover(),
+            RequestBody::Http2(body) => body.handover(),
+        })
     }
 
     /// Of an answer's connection.
     pub(crate) fn upstream(response: Response<AnswerBody>) -> (response::Parts, Self) {
         let (head, body) = response.into_parts();
-        match body {
-            AnswerBody::Http1(body) => (head, Self::Now(Box::new(body.into_stream()))),
-            AnswerBody::Http2(body) => {
-                let mut response = Response::from_parts(head, body);
-                let switched = Self::Http2(hyper::upgrade::on(&mut response));
-                (response.into_parts().0, switched)
-            }
-        }
+        let stream = match body {
+            AnswerBody::Http1(body) => body.into_stream(),
+            AnswerBody::Http2(body) => body.into_stream(),
+        };
+        (head, Self::Now(Box::new(stream)))
     }
 
     /// The bytes; `None` when the other side has gone instead.
     pub(crate) async fn stream(self) -> Option<Stream> {
         match self {
-            Self::Http1(handover) => handover?.await.ok(),
-            Self::Http2(upgrade) => Some(Stream::Upgraded(Box::new(TokioIo::new(upgrade.await.ok()?)))),
+            Self::Later(handover) => handover?.await.ok(),
             Self::Now(stream) => Some(*stream),
         }
     }
@@ -89,8 +82,8 @@ impl Upgrade {
             *request.method_mut() = Method::GET;
             let headers = request.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(UPGRADE, HeaderValue::from_str(protocol.as_str()).ok()?);
-            if protocol.as_str().eq_ignore_ascii_case("websocket") {
+            headers.insert(UPGRADE, protocol.0.clone());
+            if protocol.0.as_bytes().eq_ignore_ascii_case(b"websocket") {
                 let nonce = [random().to_ne_bytes(), random().to_ne_bytes()].concat();
                 headers.insert(SEC_WEBSOCKET_KEY, base64(&nonce));
             }
@@ -105,13 +98,9 @@ impl Upgrade {
         })
     }
 
-    /// Gives the head the form that HTTP/2 endpoints understand.
-    pub(crate) fn to_connect(&self, head: &mut request::Parts) {
-        head.method = Method::CONNECT;
-        head.extensions.insert(Protocol::from(self.protocol.to_str().unwrap_or("websocket")));
-        for field in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY] {
-            head.headers.remove(field);
-        }
+    /// What an extended CONNECT to an HTTP/2 endpoint asks for.
+    pub(crate) fn protocol(&self) -> &[u8] {
+        self.protocol.as_bytes()
     }
 
     /// Whether the endpoint grants the wish; an answer that means neither is a failure.

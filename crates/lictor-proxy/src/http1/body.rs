@@ -1,18 +1,11 @@
 //! Bodies as they come: by length, in chunks, or until the connection ends.
 
-use std::error::Error;
-use std::fmt;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::{Frame, SizeHint};
 
-use super::client;
-use super::head::{self, Length, Spelling};
-use super::server;
+use super::head::{self, Length};
+use crate::incoming::BodyError;
 
 /// All chunk extensions of a body together are not longer.
 const EXTENSIONS_MAX: usize = 16 << 10;
@@ -43,29 +36,6 @@ enum Part {
     Data(Bytes),
     End(HeaderMap),
 }
-
-/// Why a body has no end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BodyError {
-    /// The connection ended within it.
-    Cut,
-    /// It is not what its head says.
-    Malformed(&'static str),
-    /// Another attempt sends it now, or nobody does any more.
-    Superseded,
-}
-
-impl fmt::Display for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cut => f.write_str("the connection ended within the body"),
-            Self::Malformed(why) => write!(f, "the body is malformed: {why}"),
-            Self::Superseded => f.write_str("the body is not sent any more"),
-        }
-    }
-}
-
-impl Error for BodyError {}
 
 impl Decoder {
     pub(crate) fn new(length: Length) -> Self {
@@ -216,76 +186,6 @@ fn size(buffer: &mut BytesMut, extensions: &mut usize) -> Result<Option<u64>, &'
     }
     let _ = buffer.split_to(end + 1);
     Ok(Some(size))
-}
-
-/// A body, whatever the other side speaks.
-#[derive(Debug)]
-pub(crate) enum Either<B> {
-    Http1(B),
-    Http2(Incoming),
-}
-
-/// A client's.
-pub(crate) type RequestBody = Either<server::Body>;
-/// An upstream's.
-pub(crate) type AnswerBody = Either<Box<client::Body>>;
-
-impl RequestBody {
-    pub(crate) fn spelling(&mut self) -> Spelling {
-        match self {
-            Self::Http1(body) => std::mem::take(&mut body.spelling),
-            Self::Http2(_) => Spelling::default(),
-        }
-    }
-}
-
-impl RequestBody {
-    /// Where interim answers go; hyper has no way to send them over HTTP/2.
-    pub(crate) fn interim(&mut self) -> Option<server::Interim> {
-        match self {
-            Self::Http1(body) => body.interim(),
-            Self::Http2(_) => None,
-        }
-    }
-}
-
-impl AnswerBody {
-    pub(crate) fn spelling(&mut self) -> Spelling {
-        match self {
-            Self::Http1(body) => std::mem::take(&mut body.spelling),
-            Self::Http2(_) => Spelling::default(),
-        }
-    }
-}
-
-impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Either<B> {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
-            Self::Http1(body) => Pin::new(body).poll_frame(context),
-            Self::Http2(body) => http2_frame(body, context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Http1(body) => body.is_end_stream(),
-            Self::Http2(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Http1(body) => body.size_hint(),
-            Self::Http2(body) => body.size_hint(),
-        }
-    }
-}
-
-fn http2_frame(body: &mut Incoming, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-    Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(|_| BodyError::Cut)))
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::body::{BodyError, Decoder};
+use super::body::Decoder;
 use super::buffers::ReadAhead;
 use super::head::{self, Spelling};
-use super::server::Interim;
 use super::write::{Framing, Outgoing};
+use crate::incoming::{BodyError, Interim};
 use crate::replay;
 use crate::stream::Stream;
 

@@ -15,13 +15,14 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
 
-use super::body::{BodyError, Decoder, RequestBody};
+use super::body::Decoder;
 use super::buffers::ReadAhead;
 use super::head::{self, Refused, RequestHead, Spelling};
 use super::write::{Framing, Outgoing};
 use crate::body::ResponseBody;
 use crate::forward::forward;
 use crate::headers::{self, Fields};
+use crate::incoming::{BodyError, RequestBody};
 use crate::respond;
 use crate::serve::Connection;
 use crate::stream::Stream;

@@ -1,0 +1,150 @@
+//! A connection to an HTTP/2 server: many requests at a time, each sent by the task that wants its answer.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::Response;
+use tokio::task::spawn_local;
+
+use super::Encoder;
+use super::body::{Body, Channel, Outgoing, Unsent};
+use super::driver::Driver;
+use super::wire::{Broken, Wire, store};
+use crate::incoming::Interim;
+use crate::replay::RequestBody;
+use crate::stream::Stream;
+
+pub(crate) use super::frame::Code;
+
+/// A server that is silent for so long while we wait for it is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// The connection. Its end lets its requests finish, and then closes it.
+pub(crate) struct Connection {
+    wire: Rc<RefCell<Wire>>,
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Head,
+    Connect,
+    Other,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SendError {
+    /// The connection ended before the request was sent.
+    Unsent,
+    /// The server says that it has not looked at it.
+    Refused(Code),
+    Reset(Code),
+    /// The connection ended before the answer's head was whole.
+    Closed,
+    /// The answer is not HTTP/2, or the server does not understand such requests.
+    Malformed(&'static str),
+    /// The request's body has no end.
+    Body,
+}
+
+impl Connection {
+    /// `guard` lives as long as the connection is open.
+    pub(crate) fn new(socket: Stream, guard: impl Sized + 'static) -> Self {
+        let driver = Driver::new(Wire::new(true), socket, BytesMut::new(), SILENCE, true);
+        let wire = Rc::clone(driver.wire());
+        spawn_local(async move {
+            let _guard = guard;
+            driver.run().await;
+        });
+        Self { wire }
+    }
+
+    /// No request can be sent any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        let wire = self.wire.borrow();
+        wire.is_over || wire.is_closing
+    }
+
+    /// Requests on their way.
+    pub(crate) fn open(&self) -> u32 {
+        self.wire.borrow().open() as u32
+    }
+
+    /// How many the server lets us have at a time.
+    pub(crate) fn max(&self) -> u32 {
+        self.wire.borrow().peer.streams_max()
+    }
+
+    /// Sends a request, whose head `write` writes, and waits for the head of its answer. Dropped before that, it resets
+    /// the stream.
+    pub(crate) async fn send(
+        &self,
+        kind: Kind,
+        write: impl FnOnce(&mut Encoder<'_>),
+        body: RequestBody,
+        interim: Option<Interim>,
+    ) -> Result<Response<Body>, SendError> {
+        use http_body::Body as _;
+        let is_connect = kind == Kind::Connect;
+        poll_fn(|context| self.wire.borrow_mut().poll_start(is_connect, context)).await;
+        let is_end = !is_connect && body.is_end_stream();
+        let answer = {
+            let wire = &mut *self.wire.borrow_mut();
+            if is_connect && wire.peer.is_known && !wire.peer.allows_connect {
+                return Err(SendError::Malformed("it takes no WebSocket over HTTP/2 (RFC 8441)"));
+            }
+            let stream = wire.start(kind == Kind::Head, interim).ok_or(SendError::Unsent)?;
+            wire.write_fields(&mut stream.borrow_mut(), is_end, write);
+            Body::answer(Channel { wire: Rc::clone(&self.wire), stream })
+        };
+        let channel = answer.channel();
+        let mut sending = (!is_end && !is_connect).then(|| Outgoing::new(body));
+        let head = poll_fn(|context| {
+            if let Some(active) = &mut sending {
+                match active.poll(channel, context) {
+                    Poll::Pending => (),
+                    Poll::Ready(Err(Unsent::Body)) => return Poll::Ready(Err(SendError::Body)),
+                    Poll::Ready(Ok(()) | Err(Unsent::Stream(_))) => sending = None,
+                }
+            }
+            let stream = &mut *channel.stream.borrow_mut();
+            if let Some(head) = stream.head.take() {
+                return Poll::Ready(Ok(head));
+            }
+            if let Some(broken) = stream.broken {
+                return Poll::Ready(Err(match broken {
+                    Broken::Reset(code) => SendError::Reset(code),
+                    Broken::Refused(code) => SendError::Refused(code),
+                    Broken::Cut | Broken::Cancelled => SendError::Closed,
+                    Broken::Malformed(why) => SendError::Malformed(why),
+                }));
+            }
+            store(&mut stream.reader, context);
+            Poll::Pending
+        })
+        .await?;
+        if let Some(sending) = sending {
+            // The server answers while it is being asked: neither waits for the other.
+            spawn_local(sending.finish(channel.clone()));
+        }
+        Ok(head.map(|()| answer))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.wire.borrow_mut().shut_down();
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("open", &self.open()).finish_non_exhaustive()
+    }
+}
