@@ -44,9 +44,9 @@ impl Load {
     pub fn finished(&self, now: Instant, latency: Option<Duration>) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
         let sample = latency.unwrap_or(PENALTY).as_secs_f64();
-        let earlier = self.decayed(now);
         // Peak: a slower answer counts at once, a faster one by and by.
         let weight = self.fade(now);
+        let earlier = self.ewma.get() * weight;
         let next = if sample > earlier { sample } else { earlier * weight + sample * (1.0 - weight) };
         self.ewma.set(next);
         self.measured.set(Some(now));

@@ -158,12 +158,22 @@ impl TraceContext {
     }
 }
 
-/// The lowest `N` digits.
+/// Each byte's two digits.
+static HEX: [[u8; 2]; 256] = {
+    let mut hex = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        hex[byte] = [b"0123456789abcdef"[byte >> 4], b"0123456789abcdef"[byte & 0xf]];
+        byte += 1;
+    }
+    hex
+};
+
+/// The lowest `N` digits, of which there is an even number.
 fn hex_digits<const N: usize>(number: u128) -> [u8; N] {
     let mut digits = [b'0'; N];
-    for (pair, byte) in digits.rchunks_exact_mut(2).zip(number.to_le_bytes()) {
-        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
-        pair[1] = b"0123456789abcdef"[usize::from(byte & 0xf)];
+    for (pair, byte) in digits.as_chunks_mut().0.iter_mut().rev().zip(number.to_le_bytes()) {
+        *pair = HEX[usize::from(byte)];
     }
     digits
 }

@@ -44,6 +44,8 @@ pub(crate) struct Sent {
     pub(crate) response: Response<AnswerBody>,
     /// What its head has.
     pub(crate) fields: Fields,
+    /// When the head came.
+    pub(crate) at: Instant,
     pub(crate) exchange: Exchange,
 }
 
@@ -71,11 +73,11 @@ impl Exchange {
     }
 
     /// The answer was read to its end.
-    pub(crate) fn complete(self, body: AnswerBody) {
+    pub(crate) fn complete(self, body: AnswerBody, now: Instant) {
         if let (Hold::Http1(term), AnswerBody::Http1(body)) = (self.hold, body)
             && let Some(connection) = body.into_connection()
         {
-            self.endpoint.state.pool.give_back(connection, term);
+            self.endpoint.state.pool.give_back(connection, term, now);
         }
     }
 }
@@ -86,13 +88,13 @@ impl Sent {
         let Self { response, exchange, .. } = self;
         let mut body = response.into_body();
         if body.is_end_stream() {
-            exchange.complete(body);
+            exchange.complete(body, Instant::now());
         } else if body.size_hint().upper().is_some_and(|size| size <= DISCARD_MAX) {
             spawn_local(async move {
                 use http_body_util::BodyExt;
                 let drained = async { while let Some(Ok(_)) = body.frame().await {} };
                 if tokio::time::timeout(Duration::from_secs(1), drained).await.is_ok() && body.is_end_stream() {
-                    exchange.complete(body);
+                    exchange.complete(body, Instant::now());
                 }
             });
         }
@@ -111,8 +113,8 @@ pub(crate) struct Busy {
 enum Ended {
     /// Nobody waited: it took at least this long.
     Not,
-    /// To its response head.
-    Well(Duration),
+    /// To its response head, and when that came.
+    Well(Duration, Instant),
     /// Failing fast must not attract.
     Badly,
 }
@@ -123,8 +125,8 @@ impl Busy {
         Self { state: Rc::clone(state), began: now, ended: Ended::Not }
     }
 
-    pub(crate) fn took(&mut self, latency: Duration) {
-        self.ended = Ended::Well(latency);
+    pub(crate) fn took(&mut self, latency: Duration, now: Instant) {
+        self.ended = Ended::Well(latency, now);
     }
 
     pub(crate) fn failed(&mut self) {
@@ -134,12 +136,15 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let latency = match self.ended {
-            Ended::Not => Some(self.began.elapsed()),
-            Ended::Well(latency) => Some(latency),
-            Ended::Badly => None,
+        let (now, latency) = match self.ended {
+            Ended::Not => {
+                let now = Instant::now();
+                (now, Some(now.saturating_duration_since(self.began)))
+            }
+            Ended::Well(latency, at) => (at, Some(latency)),
+            Ended::Badly => (Instant::now(), None),
         };
-        self.state.load.finished(Instant::now(), latency);
+        self.state.load.finished(now, latency);
     }
 }
 
@@ -160,7 +165,7 @@ impl Drop for Trial<'_> {
 
 /// Tries once.
 pub(crate) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failure> {
-    let started = Instant::now();
+    let started = call.starts();
     let index = pick(&call.upstream, call.policy(), &call.tried.borrow(), call.hash, call.only.as_ref(), started)?;
     let number = {
         let mut tried = call.tried.borrow_mut();
@@ -183,12 +188,12 @@ pub(crate) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
     if counts_against(call.policy(), outcome) || result.is_err() {
         busy.failed();
     } else {
-        busy.took(took);
+        busy.took(took, now);
         call.took(took, now);
     }
     let (response, hold) = result?;
     let fields = Fields::of(response.headers());
-    let sent = Sent { response, fields, exchange: Exchange { hold, endpoint: busy, running: None } };
+    let sent = Sent { response, fields, at: now, exchange: Exchange { hold, endpoint: busy, running: None } };
     obey(call, &state, sent)
 }
 
@@ -375,7 +380,11 @@ async fn until_head<F: Future>(
 
 /// How the request's body is written in HTTP/1.1.
 fn framing(call: &Call, body: &RequestBody) -> Framing {
-    let told = call.head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let told = if call.fields.has(Fields::CONTENT_LENGTH) {
+        call.head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
+    } else {
+        None
+    };
     match body.size_hint().exact() {
         Some(0) if told.is_none() && !matches!(call.head.method, Method::POST | Method::PUT | Method::PATCH) => {
             Framing::None

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use lictor_core::Reason;
 use lictor_core::trace::TraceContext;
@@ -19,7 +19,7 @@ use crate::headers::{GRPC_STATUS, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, strip_tra
 use crate::http1::head::Spelling;
 use crate::incoming::AnswerBody;
 use crate::permit::Probe;
-use crate::record::Record;
+use crate::record::{Record, RequestId};
 
 /// A body for the client.
 #[derive(Debug)]
@@ -34,7 +34,9 @@ pub(crate) struct ResponseBody {
 /// What an answer tells of its request.
 #[derive(Debug)]
 pub(crate) struct Ids {
-    pub(crate) request: HeaderValue,
+    pub(crate) request: RequestId,
+    /// The upstream may have set one of them.
+    pub(crate) may_be_set: bool,
     /// For those that ask for it by the older names.
     pub(crate) trace: Option<TraceContext>,
 }
@@ -42,14 +44,15 @@ pub(crate) struct Ids {
 impl Ids {
     /// The fields, but for those that the upstream has set.
     pub(crate) fn write(&self, headers: &HeaderMap, mut write: impl FnMut(&HeaderName, &[u8])) {
-        if !headers.contains_key(X_REQUEST_ID) {
+        let is_set = |name| self.may_be_set && headers.contains_key(name);
+        if !is_set(X_REQUEST_ID) {
             write(&X_REQUEST_ID, self.request.as_bytes());
         }
         let Some(trace) = &self.trace else { return };
-        if !headers.contains_key(X_TRACE_ID) {
+        if !is_set(X_TRACE_ID) {
             write(&X_TRACE_ID, &trace.trace_id_digits());
         }
-        if !headers.contains_key(X_SPAN_ID) {
+        if !is_set(X_SPAN_ID) {
             write(&X_SPAN_ID, &trace.span_id_digits());
         }
     }
@@ -83,12 +86,14 @@ pub(crate) struct Patience {
     /// The caller's own deadline.
     pub(crate) until: Option<Instant>,
     last: Instant,
+    /// Something has come since, and nobody has looked at the clock.
+    has_moved: bool,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patience {
     pub(crate) fn new(silence: Option<Duration>, until: Option<Instant>, now: Instant) -> Self {
-        Self { silence, until, last: now, sleep: None }
+        Self { silence, until, last: now, has_moved: false, sleep: None }
     }
 
     fn ends(&self) -> Option<(Instant, Reason)> {
@@ -103,6 +108,9 @@ impl Patience {
     /// Ready when patience has ended. The timer is armed only when there is something to wait for, and set again only
     /// when it fires: progress just moves `last`.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Reason> {
+        if std::mem::take(&mut self.has_moved) {
+            self.last = Instant::now();
+        }
         let Some((ends, reason)) = self.ends() else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(ends.into())));
         loop {
@@ -171,17 +179,18 @@ impl ResponseBody {
 
 impl Stream {
     fn close(&mut self) {
+        let now = Instant::now();
         if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
-            probe.grpc(record.grpc_status);
+            probe.grpc(record.grpc_status, now);
         }
         if let (Some(exchange), Some(incoming)) = (self.exchange.take(), self.incoming.take()) {
-            exchange.complete(incoming);
+            exchange.complete(incoming, now);
         }
         if let Some(keeping) = self.keeping.take() {
             keeping.finish();
         }
         if let Some(record) = self.record.take() {
-            record.close();
+            record.close(now);
         }
     }
 
@@ -197,7 +206,7 @@ impl Stream {
                 record.worker.shared.metrics.deadline_exceeded("upstream");
             }
             record.reason = Some(reason);
-            record.close();
+            record.close(Instant::now());
         }
     }
 
@@ -252,7 +261,7 @@ impl Body for ResponseBody {
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_trailers(trailers);
                 }
-                stream.patience.last = Instant::now();
+                stream.patience.has_moved = true;
                 stream.saw(&frame);
                 if stream.incoming.as_ref().is_some_and(AnswerBody::is_end_stream) {
                     stream.close();

@@ -1,7 +1,7 @@
 //! One request, from the client to an upstream and back. Read [`forward`], then [`Call::run`]: their order is the
 //! product's semantics.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,6 +17,7 @@ use lictor_core::mesh::ListenerKind;
 use lictor_core::policy::{Algorithm, DeadlineMode, HashOn, Hedge, HedgeDelay, Policy};
 use lictor_core::retry::{self, Denied, Next, Tried};
 use lictor_core::{Address, Failure, Reason};
+use smallvec::SmallVec;
 
 use crate::attempt::{Sent, attempt, counts_against};
 use crate::body::{Ids, Patience, ResponseBody, grpc_status};
@@ -46,7 +47,7 @@ pub(crate) async fn forward(connection: Rc<Connection>, mut request: Request<Req
     let upgrade = Upgrade::of(&mut request, fields, || worker.random());
     let is_inbound = connection.kind == ListenerKind::Inbound;
     let mut record = Record::open(&connection, &view.mesh, &request, fields, is_inbound, Instant::now());
-    record.is_grpc = headers::is_grpc(request.headers());
+    record.is_grpc = fields.has(Fields::CONTENT_TYPE) && headers::is_grpc(request.headers());
     if request.method() == Method::CONNECT {
         return Box::pin(tunnel::connect(&connection, request, record)).await;
     }
@@ -65,7 +66,7 @@ pub(crate) async fn forward(connection: Rc<Connection>, mut request: Request<Req
     };
     match (answered, asking.stale) {
         (Ok((mut call, sent)), Some(stale)) if sent.response.status().is_server_error() => {
-            call.judge_status(sent.response.status());
+            call.judge_status(sent.response.status(), sent.at);
             sent.discard();
             respond::kept(record, &stale, "stale")
         }
@@ -84,7 +85,7 @@ async fn find(
     request: &Request<RequestBody>,
     record: &mut Record,
 ) -> Result<Target, Failure> {
-    headers::check(request)?;
+    headers::check(request, record.fields)?;
     let target = match (&connection.kind, &view.inbound) {
         (ListenerKind::Inbound, Some(inbound)) => {
             record.upstream = Some(Rc::clone(&inbound.app));
@@ -121,9 +122,13 @@ pub(crate) struct Call {
     /// Of what the balancer hashes on.
     pub(crate) hash: Option<u64>,
     /// Endpoints by index, one entry an attempt. Hedged attempts write it at the same time.
-    pub(crate) tried: RefCell<Vec<usize>>,
+    pub(crate) tried: RefCell<SmallVec<[usize; 4]>>,
+    /// What the client's head has.
+    pub(crate) fields: Fields,
     route: Option<usize>,
     arrival: Instant,
+    /// When the first attempt may begin; none after it.
+    admitted: Cell<Option<Instant>>,
     /// The caller's own deadline.
     deadline: Option<Instant>,
     probe: Option<Probe>,
@@ -140,7 +145,7 @@ async fn admit(
 ) -> Result<Box<Call>, Failure> {
     let (worker, upstream) = (&connection.worker, &target.upstream);
     let policy = upstream.policy(record.route);
-    let arrival = record.arrival();
+    let (arrival, now) = (record.arrival(), Instant::now());
     let callers = match policy.deadline {
         DeadlineMode::Propagate if record.fields.has(Fields::DEADLINE) => callers_deadline(request.headers()),
         DeadlineMode::Propagate | DeadlineMode::Ignore => None,
@@ -149,8 +154,11 @@ async fn admit(
         worker.shared.metrics.deadline_exceeded("on_arrival");
         return Err(Failure::new(Reason::DeadlineExceeded, "the caller's deadline had passed on arrival"));
     }
-    let probe = Probe::admit(worker, upstream, record.route)?;
-    let running = Running::enter(upstream, record.route).await?;
+    let probe = Probe::admit(worker, upstream, record.route, now)?;
+    let (running, admitted) = match Running::try_enter(upstream, record.route) {
+        Some(running) => (running, now),
+        None => (Running::enter(upstream, record.route).await?, Instant::now()),
+    };
 
     let route_says = record.route.and_then(|index| upstream.upstream.routes.iter().nth(index)?.is_idempotent);
     let is_idempotent = retry::is_idempotent(&policy.retry, request.method(), request.headers(), route_says);
@@ -180,8 +188,10 @@ async fn admit(
         max_attempts,
         hash,
         tried: RefCell::default(),
+        fields: record.fields,
         route: record.route,
         arrival,
+        admitted: Cell::new(Some(admitted)),
         deadline: callers.and_then(|callers| arrival.checked_add(callers)),
         probe: Some(probe),
         running,
@@ -233,7 +243,7 @@ impl Call {
         mut record: Box<Record>,
         ticket: Option<Ticket>,
     ) -> Response<ResponseBody> {
-        let Sent { response, fields, exchange } = sent;
+        let Sent { response, fields, at, exchange } = sent;
         let status = response.status();
         let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_granted(status, self.is_http2) == Ok(true));
         if let Some(upgrade) = upgrade {
@@ -241,10 +251,10 @@ impl Call {
             head.version = Version::HTTP_11;
             self.dress(&mut head.headers, fields, true);
             head.status = upgrade.grant(&mut head.headers, self.is_http2);
-            record.answered(head.status);
-            let (idle, ids) = (self.policy().timeouts.idle, self.ids(&record));
+            record.answered(head.status, at);
+            let (idle, ids) = (self.policy().timeouts.idle, self.ids(&record, fields));
             if let Some(probe) = self.probe.take() {
-                probe.finish(Verdict::Success);
+                probe.finish(Verdict::Success, at);
             }
             tunnel::join(upgrade.client, upstream, idle, record, (exchange, self.running));
             return Response::from_parts(head, ResponseBody::empty().telling(ids));
@@ -252,11 +262,11 @@ impl Call {
         let (mut head, body) = response.into_parts();
         head.version = Version::HTTP_11;
         self.dress(&mut head.headers, fields, false);
-        record.answered(status);
+        record.answered(status, at);
         if self.is_grpc {
             record.grpc_status = grpc_status(&head.headers);
         } else {
-            self.judge_status(status);
+            self.judge_status(status, at);
         }
         let timeouts = &self.policy().timeouts;
         let silence = if headers::is_stream(&head.headers) {
@@ -264,12 +274,17 @@ impl Call {
         } else {
             timeouts.total.or(Some(timeouts.idle))
         };
-        let patience = Patience::new(silence, self.deadline, Instant::now());
+        let patience = Patience::new(silence, self.deadline, at);
         let keeping = Keeping::begin(ticket, status, &head.headers);
-        let ids = self.ids(&record);
+        let ids = self.ids(&record, fields);
         let exchange = exchange.holding(self.running);
         let body = ResponseBody::stream(body, exchange, record, self.probe, patience, keeping);
         Response::from_parts(head, body.telling(ids))
+    }
+
+    /// When an attempt that begins now begins: the first one right after admission.
+    pub(crate) fn starts(&self) -> Instant {
+        self.admitted.take().unwrap_or_else(Instant::now)
     }
 
     /// How this request is called.
@@ -373,10 +388,10 @@ impl Call {
     }
 
     /// The breaker's verdict on an answer with this status.
-    fn judge_status(&mut self, status: StatusCode) {
+    fn judge_status(&mut self, status: StatusCode, now: Instant) {
         if let Some(probe) = self.probe.take() {
             let is_failure = counts_against(self.policy(), Outcome::Status(status.as_u16()));
-            probe.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success });
+            probe.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success }, now);
         }
     }
 
@@ -388,9 +403,13 @@ impl Call {
         }
     }
 
-    fn ids(&self, record: &Record) -> Ids {
+    fn ids(&self, record: &Record, fields: Fields) -> Ids {
         let is_legacy = self.worker.view().mesh.trace.legacy;
-        Ids { request: record.request_id.clone(), trace: is_legacy.then_some(record.trace) }
+        Ids {
+            request: record.request_id.clone(),
+            may_be_set: fields.has(Fields::IDS),
+            trace: is_legacy.then_some(record.trace),
+        }
     }
 }
 

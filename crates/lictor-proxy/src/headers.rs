@@ -38,7 +38,7 @@ pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeou
 
 /// Refuses a head that names its host in no way, or in two (RFC 9112, section 3.2), or `*` for more than OPTIONS
 /// (section 3.2.4).
-pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Failure> {
+pub(crate) fn check<B>(request: &Request<B>, fields: Fields) -> Result<(), Failure> {
     let refused = |sentence: &str| Err(Failure::new(Reason::BadRequest, sentence));
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     if target == "*" && *request.method() != Method::OPTIONS {
@@ -47,7 +47,7 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Failure> {
     if !target.is_ascii() {
         return refused("the request's target has bytes that must be percent-encoded (RFC 3986, section 2.1)");
     }
-    if !is_chunked_at_most(request.headers()) {
+    if fields.has(Fields::TRANSFER_ENCODING) && !is_chunked_at_most(request.headers()) {
         return refused("no transfer coding but chunked is understood");
     }
     let mut hosts = request.headers().get_all(HOST).into_iter();
@@ -67,12 +67,15 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Failure> {
 /// A registered name or IP literal, and perhaps a port (RFC 9110, section 7.2), without the oddities that RFC 3986
 /// would allow.
 fn is_host(value: &[u8]) -> bool {
+    let is_name = |byte: u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~');
+    if value.iter().all(|byte| is_name(*byte)) {
+        return !value.is_empty();
+    }
     let Ok(value) = std::str::from_utf8(value) else { return false };
     let (is_named, rest) = match value.strip_prefix('[').and_then(|value| value.split_once(']')) {
         Some((literal, rest)) => (literal.parse::<Ipv6Addr>().is_ok(), rest),
         None => {
             let (name, rest) = value.split_at(value.find(':').unwrap_or(value.len()));
-            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
             (!name.is_empty() && name.bytes().all(is_name), rest)
         }
     };
@@ -89,13 +92,13 @@ fn is_chunked_at_most(headers: &HeaderMap) -> bool {
 }
 
 /// Makes an answer's head say one thing about its body's length, or refuses it (RFC 9112, section 6.3).
-pub(crate) fn check_answer(headers: &mut HeaderMap) -> Result<(), &'static str> {
-    if headers.contains_key(TRANSFER_ENCODING) {
+pub(crate) fn check_answer(headers: &mut HeaderMap, fields: Fields) -> Result<Option<u64>, &'static str> {
+    if fields.has(Fields::TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
-        return if is_chunked_at_most(headers) { Ok(()) } else { Err("a transfer coding that nobody asked for") };
+        return if is_chunked_at_most(headers) { Ok(None) } else { Err("a transfer coding that nobody asked for") };
     }
-    if !headers.contains_key(CONTENT_LENGTH) {
-        return Ok(());
+    if !fields.has(Fields::CONTENT_LENGTH) {
+        return Ok(None);
     }
     let mut lengths =
         headers.get_all(CONTENT_LENGTH).into_iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
@@ -110,14 +113,16 @@ pub(crate) fn check_answer(headers: &mut HeaderMap) -> Result<(), &'static str> 
     if !is_single {
         headers.insert(CONTENT_LENGTH, length.into());
     }
-    Ok(())
+    Ok(Some(length))
 }
 
 /// Digits only, and not absurd.
-fn length(digits: &[u8]) -> Option<u64> {
-    let digits = std::str::from_utf8(digits.trim_ascii()).ok()?;
-    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|length| is_plain && i64::try_from(*length).is_ok())
+pub(crate) fn length(digits: &[u8]) -> Option<u64> {
+    let digits = digits.trim_ascii();
+    if digits.is_empty() || digits.len() > 18 {
+        return None;
+    }
+    digits.iter().try_fold(0, |length, digit| Some(length * 10 + u64::from(char::from(*digit).to_digit(10)?)))
 }
 
 /// Takes off what may not come after a body: what frames, routes, authenticates, says what the content is, or belongs to
@@ -167,47 +172,63 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 
 /// Which of the fields that lictor looks for a head has: one pass over its names, instead of a search for each.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Fields(u16);
+pub(crate) struct Fields(u32);
 
 impl Fields {
-    pub(crate) const CONNECTION: u16 = 1;
-    pub(crate) const UPGRADE: u16 = 1 << 1;
-    pub(crate) const TE: u16 = 1 << 2;
-    pub(crate) const VIA: u16 = 1 << 3;
+    pub(crate) const CONNECTION: u32 = 1;
+    pub(crate) const UPGRADE: u32 = 1 << 1;
+    pub(crate) const TE: u32 = 1 << 2;
+    pub(crate) const VIA: u32 = 1 << 3;
     /// Any of `X-Forwarded-*`.
-    pub(crate) const FORWARDED: u16 = 1 << 4;
+    pub(crate) const FORWARDED: u32 = 1 << 4;
     /// Any that carries a trace.
-    pub(crate) const TRACE: u16 = 1 << 5;
+    pub(crate) const TRACE: u32 = 1 << 5;
     /// Any that carries a deadline.
-    pub(crate) const DEADLINE: u16 = 1 << 6;
+    pub(crate) const DEADLINE: u32 = 1 << 6;
     /// Any of `X-Lictor-*`.
-    pub(crate) const LICTOR: u16 = 1 << 7;
-    /// Those of the connection that are neither of the above.
-    const OTHER_HOPS: u16 = 1 << 8;
+    pub(crate) const LICTOR: u32 = 1 << 7;
+    pub(crate) const CONTENT_LENGTH: u32 = 1 << 8;
+    pub(crate) const CONTENT_TYPE: u32 = 1 << 9;
+    pub(crate) const TRANSFER_ENCODING: u32 = 1 << 10;
+    pub(crate) const EXPECT: u32 = 1 << 11;
+    /// Any of the ids that answers tell.
+    pub(crate) const IDS: u32 = 1 << 12;
+    /// Those of the connection that are none of the above.
+    const OTHER_HOPS: u32 = 1 << 13;
 
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        Self(headers.keys().fold(0, |found, name| found | Self::bit(name.as_str())))
+        let mut fields = Self::default();
+        headers.keys().for_each(|name| fields.add(name));
+        fields
     }
 
-    pub(crate) fn has(self, any: u16) -> bool {
+    pub(crate) fn add(&mut self, name: &HeaderName) {
+        self.0 |= Self::bit(name.as_str());
+    }
+
+    pub(crate) fn has(self, any: u32) -> bool {
         self.0 & any != 0
     }
 
-    fn bit(name: &str) -> u16 {
+    fn bit(name: &str) -> u32 {
         match name {
+            "content-length" => Self::CONTENT_LENGTH,
+            "content-type" => Self::CONTENT_TYPE,
+            "transfer-encoding" => Self::TRANSFER_ENCODING,
+            "expect" => Self::EXPECT,
             "connection" => Self::CONNECTION,
             "upgrade" => Self::UPGRADE,
             "te" => Self::TE,
             "via" => Self::VIA,
-            "keep-alive" | "proxy-authenticate" | "proxy-authorization" | "proxy-connection" | "transfer-encoding" => {
-                Self::OTHER_HOPS
-            }
+            "keep-alive" | "proxy-authenticate" | "proxy-authorization" | "proxy-connection" => Self::OTHER_HOPS,
             "b3" | "traceparent" | "tracestate" => Self::TRACE,
             "grpc-timeout" | "l5d-timeout" => Self::DEADLINE,
             name if !name.starts_with("x-") => 0,
             "x-request-timeout-ms" | "x-envoy-upstream-rq-timeout-ms" => Self::DEADLINE,
             "x-lictor-timeout" => Self::DEADLINE | Self::LICTOR,
-            "x-trace-id" | "x-span-id" | "x-parent-id" => Self::TRACE,
+            "x-request-id" => Self::IDS,
+            "x-trace-id" | "x-span-id" => Self::TRACE | Self::IDS,
+            "x-parent-id" => Self::TRACE,
             name if name.starts_with("x-b3-") => Self::TRACE,
             name if name.starts_with("x-forwarded-") => Self::FORWARDED,
             name if name.starts_with("x-lictor-") => Self::LICTOR,
@@ -229,9 +250,12 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields, keeps_up
         headers.remove(TE);
     }
     if fields.has(Fields::OTHER_HOPS) {
-        for name in [KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION, TRANSFER_ENCODING] {
+        for name in [KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION] {
             headers.remove(name);
         }
+    }
+    if fields.has(Fields::TRANSFER_ENCODING) {
+        headers.remove(TRANSFER_ENCODING);
     }
 }
 
@@ -365,7 +389,9 @@ mod tests {
     fn an_answer_says_one_thing_about_its_length() {
         let checked = |pairs: &[(&str, &str)]| {
             let mut map = headers(pairs);
-            check_answer(&mut map).map(|()| map.get(CONTENT_LENGTH).map(|length| length.to_str().unwrap().to_owned()))
+            let fields = Fields::of(&map);
+            check_answer(&mut map, fields)
+                .map(|_| map.get(CONTENT_LENGTH).map(|length| length.to_str().unwrap().to_owned()))
         };
         assert_eq!(checked(&[("content-length", "5, 5")]), Ok(Some("5".to_owned())));
         assert_eq!(checked(&[("content-length", "2"), ("transfer-encoding", "Chunked")]), Ok(None));
@@ -394,7 +420,7 @@ mod tests {
             for host in hosts {
                 request.headers_mut().append(HOST, HeaderValue::from_static(host));
             }
-            check(&request).is_ok()
+            check(&request, Fields::of(request.headers())).is_ok()
         };
         assert!(with(&["a"]) && with(&["a:80"]) && with(&["[::1]:80"]) && with(&[""]));
         assert!(!with(&[]) && !with(&["a", "a"]) && !with(&["a b"]) && !with(&["u@a"]) && !with(&["a/b"]));

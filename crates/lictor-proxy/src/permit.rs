@@ -18,13 +18,18 @@ use crate::worker::{UpstreamState, Worker};
 pub(crate) struct Running(Rc<UpstreamState>);
 
 impl Running {
-    pub(crate) async fn enter(upstream: &Rc<UpstreamState>, route: Option<usize>) -> Result<Self, Failure> {
+    /// A place that is free.
+    pub(crate) fn try_enter(upstream: &Rc<UpstreamState>, route: Option<usize>) -> Option<Self> {
         let limits = &upstream.policy(route).limits;
-        let in_flight = &upstream.upstream.in_flight;
-        if in_flight.enter(limits.max_in_flight) {
-            return Ok(Self(Rc::clone(upstream)));
+        upstream.upstream.in_flight.enter(limits.max_in_flight).then(|| Self(Rc::clone(upstream)))
+    }
+
+    /// A place, once one is free.
+    pub(crate) async fn enter(upstream: &Rc<UpstreamState>, route: Option<usize>) -> Result<Self, Failure> {
+        if let Some(running) = Self::try_enter(upstream, route) {
+            return Ok(running);
         }
-        Box::pin(Self::wait(upstream, limits)).await
+        Box::pin(Self::wait(upstream, &upstream.policy(route).limits)).await
     }
 
     async fn wait(upstream: &Rc<UpstreamState>, limits: &Limits) -> Result<Self, Failure> {
@@ -73,9 +78,10 @@ impl Probe {
         worker: &Rc<Worker>,
         upstream: &Rc<UpstreamState>,
         route: Option<usize>,
+        now: Instant,
     ) -> Result<Self, Failure> {
         let policy = &upstream.policy(route).breaker;
-        match upstream.upstream.breaker.admit(policy, Instant::now()) {
+        match upstream.upstream.breaker.admit(policy, now) {
             Ok(admission) => {
                 Ok(Self { worker: Rc::clone(worker), upstream: Rc::clone(upstream), route, admission: Some(admission) })
             }
@@ -87,28 +93,28 @@ impl Probe {
         }
     }
 
-    pub(crate) fn finish(mut self, verdict: Verdict) {
-        self.give_back(verdict);
+    pub(crate) fn finish(mut self, verdict: Verdict, now: Instant) {
+        self.give_back(verdict, now);
     }
 
     /// The request failed for this reason.
     pub(crate) fn failed(self, reason: Reason) {
         let counts = counts_against(self.upstream.policy(self.route), Outcome::Failed(reason));
-        self.finish(if counts { Verdict::Failure(reason) } else { Verdict::Unknown });
+        self.finish(if counts { Verdict::Failure(reason) } else { Verdict::Unknown }, Instant::now());
     }
 
     /// A gRPC call ended with this status: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS are the
     /// server's failures, the others are answers.
-    pub(crate) fn grpc(self, status: Option<u16>) {
+    pub(crate) fn grpc(self, status: Option<u16>, now: Instant) {
         let is_failure = matches!(status, Some(2 | 4 | 13 | 14 | 15));
-        self.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success });
+        self.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success }, now);
     }
 
-    fn give_back(&mut self, verdict: Verdict) {
+    fn give_back(&mut self, verdict: Verdict, now: Instant) {
         let Some(admission) = self.admission.take() else { return };
         let policy = &self.upstream.policy(self.route).breaker;
         let breaker = &self.upstream.upstream.breaker;
-        if let Some(change) = breaker.finish(policy, admission, verdict, Instant::now()) {
+        if let Some(change) = breaker.finish(policy, admission, verdict, now) {
             self.tell(&change);
         }
     }
@@ -127,6 +133,8 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        self.give_back(Verdict::Unknown);
+        if self.admission.is_some() {
+            self.give_back(Verdict::Unknown, Instant::now());
+        }
     }
 }

@@ -134,9 +134,9 @@ impl Pool {
     }
 
     /// Takes a connection back whose response was read to its end.
-    pub(crate) fn give_back(&self, connection: http1::client::Connection, term: Term) {
+    pub(crate) fn give_back(&self, connection: http1::client::Connection, term: Term, now: Instant) {
         let Term { born, open } = term;
-        self.idle.borrow_mut().push(Exclusive { connection, born, used: Instant::now(), open });
+        self.idle.borrow_mut().push(Exclusive { connection, born, used: now, open });
     }
 
     /// Closes what has been idle, or is old, for too long.

@@ -12,6 +12,7 @@ use lictor_core::mesh::{AccessLog, ListenerKind};
 use lictor_core::trace::TraceContext;
 use lictor_core::{Failure, Mesh, Reason};
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use crate::headers::{Fields, X_REQUEST_ID};
 use crate::metrics::Outcome;
@@ -28,10 +29,10 @@ pub(crate) struct Record {
     /// What the request's head has.
     pub(crate) fields: Fields,
     pub(crate) trace: TraceContext,
-    pub(crate) request_id: HeaderValue,
+    pub(crate) request_id: RequestId,
     pub(crate) reason: Option<Reason>,
     /// Hedged attempts write it at the same time.
-    pub(crate) attempts: RefCell<Vec<Attempt>>,
+    pub(crate) attempts: RefCell<SmallVec<[Attempt; 2]>>,
     /// `hit`, `coalesced` or `stale`, when it was not the upstream that answered.
     pub(crate) cache: Option<&'static str>,
     pub(crate) is_grpc: bool,
@@ -47,6 +48,40 @@ pub(crate) struct Record {
     status: Option<StatusCode>,
     access_log: AccessLog,
     is_closed: bool,
+}
+
+/// The request's name.
+#[derive(Clone, Debug)]
+pub(crate) enum RequestId {
+    /// The client has given it one.
+    Told(HeaderValue),
+    /// A UUID of version 7 (RFC 9562, section 5.7).
+    Ours([u8; 36]),
+}
+
+impl RequestId {
+    fn new(worker: &Worker) -> Self {
+        let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        Self::Ours(lictor_core::trace::request_id(|| worker.random(), millis as u64))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Told(value) => value.as_bytes(),
+            Self::Ours(text) => text,
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    pub(crate) fn to_value(&self) -> HeaderValue {
+        match self {
+            Self::Told(value) => value.clone(),
+            Self::Ours(text) => HeaderValue::from_bytes(text).expect("a UUID is a valid value"),
+        }
+    }
 }
 
 /// One try at one endpoint.
@@ -74,11 +109,8 @@ impl Record {
         } else {
             TraceContext::start(&mesh.trace, random)
         };
-        let request_id = headers.get(X_REQUEST_ID).cloned().unwrap_or_else(|| {
-            let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-            let id = lictor_core::trace::request_id(|| worker.random(), millis as u64);
-            HeaderValue::from_bytes(&id).expect("a UUID is a valid value")
-        });
+        let told = if fields.has(Fields::IDS) { headers.get(X_REQUEST_ID).cloned() } else { None };
+        let request_id = told.map_or_else(|| RequestId::new(&worker), RequestId::Told);
         let logs = worker.shared.access_log.is_some() && mesh.access_log != AccessLog::Off;
         Box::new(Self {
             upstream: None,
@@ -120,25 +152,25 @@ impl Record {
     }
 
     /// The status that the client sees is known.
-    pub(crate) fn answered(&mut self, status: StatusCode) {
+    pub(crate) fn answered(&mut self, status: StatusCode, now: Instant) {
         self.status = Some(status);
         if let Some(upstream) = &self.upstream {
             let attempts: Duration = self.attempts.borrow().iter().map(|attempt| attempt.took).sum();
-            upstream.meters.overhead(self.arrival.elapsed().saturating_sub(attempts));
+            upstream.meters.overhead(now.saturating_duration_since(self.arrival).saturating_sub(attempts));
         }
     }
 
     /// The last byte is out.
-    pub(crate) fn close(mut self: Box<Self>) {
-        self.finish();
+    pub(crate) fn close(mut self: Box<Self>, now: Instant) {
+        self.finish(now);
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, now: Instant) {
         if self.is_closed {
             return;
         }
         self.is_closed = true;
-        let took = self.arrival.elapsed();
+        let took = now.saturating_duration_since(self.arrival);
         let status = self.status.unwrap_or_else(|| Reason::ClientGone.status()).as_u16();
         self.count(status, took);
         if self.is_logged(status)
@@ -207,7 +239,7 @@ impl Record {
             reason: self.reason.map(Reason::as_str),
             flag: self.reason.map(Reason::envoy_flag).filter(|flag| !flag.is_empty()),
             grpc_status: self.grpc_status,
-            request_id: self.request_id.to_str().unwrap_or(""),
+            request_id: self.request_id.as_str(),
             trace_id: format!("{:032x}", self.trace.trace_id),
             span_id: format!("{:016x}", self.trace.span_id),
             ip: ip(self.connection.peer),
@@ -243,7 +275,7 @@ impl Record {
             ("http.request.method", text(method_label(&self.method))),
             ("url.path", text(self.uri.path())),
             ("http.response.status_code", Value::Int(i64::from(status))),
-            ("lictor.request_id", text(self.request_id.to_str().unwrap_or(""))),
+            ("lictor.request_id", text(self.request_id.as_str())),
         ];
         if let Some(upstream) = &self.upstream {
             attributes.push(("server.address", text(&upstream.upstream.service)));
@@ -301,7 +333,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         if !self.is_closed {
             self.reason.get_or_insert(Reason::ClientGone);
-            self.finish();
+            self.finish(Instant::now());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What lictor says when there is no answer to pass on: a status, one readable reason, and the attempts.
 
 use std::fmt::Write;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{AGE, CONTENT_TYPE, RETRY_AFTER};
@@ -35,7 +35,7 @@ pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spen
     let headers = response.headers_mut();
     headers.insert(PROXY_STATUS, proxy_status(&record, failure.reason));
     headers.insert(X_LICTOR_REASON, HeaderValue::from_static(failure.reason.as_str()));
-    headers.insert(X_REQUEST_ID, record.request_id.clone());
+    headers.insert(X_REQUEST_ID, record.request_id.to_value());
     insert(headers, &X_LICTOR_ATTEMPTS, record.attempts_summary());
     if is_budget_spent {
         headers.insert(X_LICTOR_NO_RETRY, HeaderValue::from_static("retry-budget"));
@@ -43,8 +43,9 @@ pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spen
     if let Some(wait) = failure.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
     }
-    record.answered(status);
-    record.close();
+    let now = Instant::now();
+    record.answered(status, now);
+    record.close(now);
     response
 }
 
@@ -74,7 +75,7 @@ pub(crate) fn kept(mut record: Box<Record>, kept: &Kept, how: &'static str) -> R
     let headers = response.headers_mut();
     headers.clone_from(&kept.headers);
     headers.insert(AGE, cache::age(kept));
-    headers.insert(X_REQUEST_ID, record.request_id.clone());
+    headers.insert(X_REQUEST_ID, record.request_id.to_value());
     if how == "stale" {
         insert(headers, &X_LICTOR_FALLBACK, format!("stale;age={}", kept.age_seconds()));
         if let Some(upstream) = &record.upstream {
@@ -83,8 +84,9 @@ pub(crate) fn kept(mut record: Box<Record>, kept: &Kept, how: &'static str) -> R
     }
     record.cache = Some(how);
     record.bytes = kept.body.len() as u64;
-    record.answered(StatusCode::OK);
-    record.close();
+    let now = Instant::now();
+    record.answered(StatusCode::OK, now);
+    record.close(now);
     response
 }
 
@@ -103,7 +105,7 @@ fn json(record: &Record, reason: Reason, sentence: &str) -> Response<ResponseBod
         status: "error",
         message: sentence,
         reason: reason.as_str(),
-        request_id: record.request_id.to_str().unwrap_or_default(),
+        request_id: record.request_id.as_str(),
         timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
     })
     .expect("strings serialise");

@@ -10,7 +10,7 @@ use lictor_core::trace::{TraceContext, TraceSettings};
 use lictor_core::{Failure, Reason};
 
 use crate::headers::{self, Fields, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_LICTOR_FROM, X_REQUEST_ID};
-use crate::record::Record;
+use crate::record::{Record, RequestId};
 use crate::serve::Connection;
 use crate::worker::{UpstreamState, View};
 
@@ -44,7 +44,7 @@ pub(crate) struct Rewrite {
     /// In place of the client's.
     forwarded_for: Option<String>,
     from: Option<HeaderValue>,
-    request_id: HeaderValue,
+    request_id: RequestId,
     trace: TraceContext,
     is_inbound: bool,
     keeps_upgrade: bool,

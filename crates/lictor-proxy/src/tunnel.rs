@@ -81,7 +81,7 @@ pub(crate) async fn connect(
         Err(failure) => return respond::failure(record, &failure, false),
     };
     record.attempted(&endpoint, Outcome::Connected, record.arrival().elapsed());
-    record.answered(StatusCode::OK);
+    record.answered(StatusCode::OK, Instant::now());
     let idle = lease.idle();
     let client = Switched::client(&mut request);
     spawn_local(async move {
@@ -90,7 +90,7 @@ pub(crate) async fn connect(
         let moved = Moved::default();
         record.reason = relay(&mut client, &mut stream, idle, &moved).await;
         record.bytes = moved.received.get();
-        record.close();
+        record.close(Instant::now());
     });
     Response::new(ResponseBody::empty())
 }
@@ -109,7 +109,7 @@ pub(crate) fn join(
         let moved = Moved::default();
         record.reason = relay(&mut client, &mut upstream, idle, &moved).await;
         record.bytes = moved.received.get();
-        record.close();
+        record.close(Instant::now());
     });
 }
 
@@ -139,7 +139,7 @@ impl Lease {
 async fn dial(connection: &Connection, target: &Target, alpn: Option<Alpn>) -> Result<Dialled, Failure> {
     let (worker, upstream) = (&connection.worker, &target.upstream);
     let policy = &upstream.upstream.policy;
-    let probe = Probe::admit(worker, upstream, None)?;
+    let probe = Probe::admit(worker, upstream, None, Instant::now())?;
     let running = Running::enter(upstream, None).await?;
     let hash = match (&policy.balance.algorithm, connection.peer) {
         (Algorithm::RingHash(HashOn::SourceIp), Some(peer)) => Some(hash_bytes(peer.ip().to_string().as_bytes())),
@@ -160,8 +160,9 @@ async fn dial(connection: &Connection, target: &Target, alpn: Option<Alpn>) -> R
         report(upstream, policy, &endpoint, outcome);
         let failure = match connected {
             Ok((stream, open)) => {
-                busy.took(began.elapsed());
-                probe.finish(Verdict::Success);
+                let now = Instant::now();
+                busy.took(now.saturating_duration_since(began), now);
+                probe.finish(Verdict::Success, Instant::now());
                 let lease = Lease { upstream: Rc::clone(upstream), _busy: busy, _open: open, _running: running };
                 return Ok(Dialled { stream, endpoint, lease });
             }

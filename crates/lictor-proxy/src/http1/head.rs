@@ -1,6 +1,6 @@
 //! Heads of requests and answers: parsed, and what they say about the body after them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::mem::MaybeUninit;
 use std::str;
 
@@ -9,7 +9,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use httparse::{Header, ParserConfig, Status};
 
-use crate::headers::{check_answer, tokens};
+use crate::headers::{Fields, check_answer, length, tokens};
 
 /// A longer head is refused.
 pub(crate) const HEAD_MAX: usize = 128 << 10;
@@ -42,6 +42,7 @@ pub(crate) enum Length {
 #[derive(Debug)]
 pub(crate) struct RequestHead {
     pub(crate) request: Request<()>,
+    pub(crate) fields: Fields,
     pub(crate) spelling: Spelling,
     pub(crate) length: Length,
     pub(crate) keeps_alive: bool,
@@ -64,6 +65,8 @@ pub(crate) struct ResponseHead {
 pub(crate) struct Spelling {
     head: Bytes,
     names: Vec<Range>,
+    /// Names are asked for in the order they came in: this one is probably next.
+    next: Cell<usize>,
     reason: Range,
 }
 
@@ -93,8 +96,15 @@ impl Spelling {
     /// The name as it was written.
     pub(crate) fn of<'a>(&'a self, name: &'a HeaderName) -> &'a [u8] {
         let name = name.as_str().as_bytes();
-        let written = self.names.iter().map(|range| range.get(&self.head));
-        written.into_iter().find(|written| written.eq_ignore_ascii_case(name)).unwrap_or(name)
+        let is_it = |range: &Range| range.get(&self.head).eq_ignore_ascii_case(name);
+        let next = self.next.get();
+        let at = match self.names.get(next) {
+            Some(range) if is_it(range) => Some(next),
+            _ => self.names.iter().position(is_it),
+        };
+        let Some(at) = at else { return name };
+        self.next.set(at + 1);
+        self.names[at].get(&self.head)
     }
 
     /// The reason phrase, if it is not the usual one.
@@ -118,7 +128,7 @@ pub(crate) fn request(buffer: &mut BytesMut) -> Result<Option<RequestHead>, Refu
     let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
     let ranges = Ranges::of(parsed.headers, buffer);
     let head = buffer.split_to(length).freeze();
-    let (headers, spelling) = fields_of(&head, ranges)?;
+    let (headers, spelling, says) = fields_of(&head, ranges)?;
     let target = target.slice(&head);
     let is_long = target.len() > usize::from(u16::MAX) - 2;
     let uri = Uri::from_maybe_shared(target).map_err(|_| {
@@ -128,24 +138,21 @@ pub(crate) fn request(buffer: &mut BytesMut) -> Result<Option<RequestHead>, Refu
             Refused::bad("the request's target is not a URI")
         }
     })?;
-    let length = request_length(&headers, version)?;
+    let fields = says.fields;
+    let length = request_length(&headers, fields, version)?;
     let is_http11 = version == Version::HTTP_11;
-    let has = |name, wanted: &str| tokens(&headers, &name).any(|token| token.eq_ignore_ascii_case(wanted));
-    let has_connection = headers.contains_key(CONNECTION);
-    let keeps_alive = if is_http11 {
-        !(has_connection && has(CONNECTION, "close"))
-    } else {
-        has_connection && has(CONNECTION, "keep-alive")
-    };
+    let keeps_alive = says.keeps_alive(is_http11);
     let expects_continue = is_http11
+        && fields.has(Fields::EXPECT)
         && headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    let takes_trailers = headers.contains_key(TE) && has(TE, "trailers");
+    let takes_trailers =
+        fields.has(Fields::TE) && tokens(&headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.version_mut() = version;
     *request.headers_mut() = headers;
-    Ok(Some(RequestHead { request, spelling, length, keeps_alive, expects_continue, takes_trailers }))
+    Ok(Some(RequestHead { request, fields, spelling, length, keeps_alive, expects_continue, takes_trailers }))
 }
 
 /// Takes the head of a final answer to a request from the buffer; `None` while it is not whole. Interim ones before it
@@ -171,7 +178,7 @@ pub(crate) fn response(
             if is_usual || reason.is_empty() { Range::default() } else { Range::of(reason.as_bytes(), buffer) };
         let ranges = Ranges::of(parsed.headers, buffer);
         let head = buffer.split_to(length).freeze();
-        let (mut headers, mut spelling) = fields_of(&head, ranges).map_err(|refused| refused.why)?;
+        let (mut headers, mut spelling, says) = fields_of(&head, ranges).map_err(|refused| refused.why)?;
         spelling.reason = reason;
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             if status != StatusCode::CONTINUE {
@@ -179,15 +186,15 @@ pub(crate) fn response(
             }
             continue;
         }
-        if version == 0 && headers.contains_key(TRANSFER_ENCODING) {
+        let is_chunked = says.fields.has(Fields::TRANSFER_ENCODING);
+        if version == 0 && is_chunked {
             return Err("a transfer coding in HTTP/1.0");
         }
-        let keeps_alive = keeps_alive(&headers, version == 1);
-        let is_chunked = headers.contains_key(TRANSFER_ENCODING);
-        check_answer(&mut headers)?;
+        let keeps_alive = says.keeps_alive(version == 1);
+        let length = check_answer(&mut headers, says.fields)?;
         let is_bodiless =
             is_head || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let length = match headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()) {
+        let length = match length {
             _ if is_bodiless => Length::Exactly(0),
             _ if is_chunked => Length::Chunked,
             Some(length) => Length::Exactly(length),
@@ -219,7 +226,7 @@ pub(crate) fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, &'sta
         Ok(Status::Complete((length, parsed))) => {
             let ranges = Ranges::of(parsed, buffer);
             let head = buffer.split_to(length).freeze();
-            fields_of(&head, ranges).map(|(headers, _)| Some(headers)).map_err(|refused| refused.why)
+            fields_of(&head, ranges).map(|(headers, ..)| Some(headers)).map_err(|refused| refused.why)
         }
         Ok(Status::Partial) if buffer.len() > HEAD_MAX / 4 => Err("the trailers are too long"),
         Ok(Status::Partial) => Ok(None),
@@ -282,7 +289,36 @@ impl Ranges {
     }
 }
 
-fn fields_of(head: &Bytes, ranges: Ranges) -> Result<(HeaderMap, Spelling), Refused> {
+/// What the fields of a head say, that is needed at once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Says {
+    fields: Fields,
+    closes: bool,
+    keeps: bool,
+}
+
+impl Says {
+    /// Whether another message may follow (RFC 9112, section 9.3).
+    fn keeps_alive(self, is_http11: bool) -> bool {
+        if is_http11 { !self.closes } else { self.keeps }
+    }
+
+    /// Notes what a `Connection` says. True when that was all: nobody else needs to know.
+    fn connection(&mut self, value: &[u8]) -> bool {
+        let mut is_all = true;
+        for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            match token {
+                token if token.eq_ignore_ascii_case(b"keep-alive") => self.keeps = true,
+                token if token.eq_ignore_ascii_case(b"close") => self.closes = true,
+                _ => is_all = false,
+            }
+        }
+        is_all
+    }
+}
+
+fn fields_of(head: &Bytes, ranges: Ranges) -> Result<(HeaderMap, Spelling, Says), Refused> {
+    let mut says = Says::default();
     let mut headers = HeaderMap::with_capacity(ranges.0.len());
     let mut spelling = Spelling { head: head.clone(), ..Spelling::default() };
     for (name, value) in &ranges.0 {
@@ -296,19 +332,23 @@ fn fields_of(head: &Bytes, ranges: Ranges) -> Result<(HeaderMap, Spelling), Refu
         let name = HeaderName::from_bytes(written).map_err(|_| Refused::bad("a field's name is not a token"))?;
         let value = HeaderValue::from_maybe_shared(value.slice(head))
             .map_err(|_| Refused::bad("a field's value has a control character"))?;
+        if name == CONNECTION && says.connection(value.as_bytes()) {
+            continue;
+        }
+        says.fields.add(&name);
         headers.append(name, value);
     }
     ranges.give_back();
-    Ok((headers, spelling))
+    Ok((headers, spelling, says))
 }
 
 /// RFC 9112, section 6.3: one length, or chunked, never both.
-fn request_length(headers: &HeaderMap, version: Version) -> Result<Length, Refused> {
-    if headers.contains_key(TRANSFER_ENCODING) {
+fn request_length(headers: &HeaderMap, fields: Fields, version: Version) -> Result<Length, Refused> {
+    if fields.has(Fields::TRANSFER_ENCODING) {
         if version == Version::HTTP_10 {
             return Err(Refused::bad("HTTP/1.0 has no transfer codings"));
         }
-        if headers.contains_key(CONTENT_LENGTH) {
+        if fields.has(Fields::CONTENT_LENGTH) {
             return Err(Refused::bad("the request has both Content-Length and Transfer-Encoding"));
         }
         let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
@@ -319,26 +359,15 @@ fn request_length(headers: &HeaderMap, version: Version) -> Result<Length, Refus
             Err(Refused::bad("no transfer coding but chunked is understood"))
         };
     }
+    if !fields.has(Fields::CONTENT_LENGTH) {
+        return Ok(Length::Exactly(0));
+    }
     let mut lengths = headers.get_all(CONTENT_LENGTH).into_iter();
     let Some(first) = lengths.next() else { return Ok(Length::Exactly(0)) };
     if lengths.next().is_some() {
         return Err(Refused::bad("the request has more than one Content-Length"));
     }
-    let digits = first.as_bytes();
-    let length = str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
-    let length = length.and_then(|digits| digits.parse().ok()).filter(|length: &u64| i64::try_from(*length).is_ok());
-    length.map(Length::Exactly).ok_or(Refused::bad("the request's Content-Length is not a length"))
-}
-
-fn keeps_alive(headers: &HeaderMap, is_http11: bool) -> bool {
-    let has = |wanted: &str| tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case(wanted));
-    if !headers.contains_key(CONNECTION) {
-        is_http11
-    } else if is_http11 {
-        !has("close")
-    } else {
-        has("keep-alive")
-    }
+    length(first.as_bytes()).map(Length::Exactly).ok_or(Refused::bad("the request's Content-Length is not a length"))
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ pub(crate) async fn serve(
     let born = Instant::now();
     let mut waiting = Waiting { draining, sleep: None, limit: born };
     loop {
-        let RequestHead { request, spelling, length, keeps_alive, expects_continue, takes_trailers } =
+        let RequestHead { request, fields, spelling, length, keeps_alive, expects_continue, takes_trailers } =
             match waiting.head(&wire).await {
                 Ok(Some(head)) => head,
                 Ok(None) => return,
@@ -143,7 +143,7 @@ pub(crate) async fn serve(
             keeps_alive,
             takes_trailers,
         };
-        let may_switch = asked.is_connect || request.headers().contains_key(http::header::UPGRADE);
+        let may_switch = asked.is_connect || fields.has(Fields::UPGRADE);
         let (give, handover) = if may_switch { Some(oneshot::channel()).unzip() } else { (None, None) };
         let body = {
             let mut wire_now = wire.borrow_mut();
@@ -206,13 +206,13 @@ impl<D: Future> Waiting<'_, D> {
                     return Poll::Ready(Ok(Some(head)));
                 }
                 let is_idle = wire.read.bytes.is_empty();
-                if is_idle && self.draining.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(Ok(None));
-                }
                 match wire.read.poll_fill(&mut wire.stream, context) {
                     Poll::Ready(Ok(1..)) => continue,
                     Poll::Ready(_) => return Poll::Ready(Ok(None)),
                     Poll::Pending => (),
+                }
+                if is_idle && self.draining.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Ok(None));
                 }
                 if !is_timed || (!is_idle && !has_begun) {
                     (is_timed, has_begun) = (true, !is_idle);
@@ -280,7 +280,12 @@ async fn answer(
         || head.status.is_informational()
         || is_switch
         || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let told = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    // What comes is as long as it says, but where nothing comes it is not what comes that says so.
+    let told = if is_bodiless {
+        head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
+    } else {
+        None
+    };
     let mut framing = match told.or(body.size_hint().exact()) {
         Some(length) => Framing::Length(length),
         None if asked.is_http10 => Framing::UntilClose,

@@ -119,9 +119,10 @@ impl Outgoing {
     /// A field of lictor's own.
     pub(crate) fn line(&mut self, name: &[u8], value: &[u8]) {
         self.buffer.reserve(name.len() + value.len() + 4);
-        for part in [name, b": ", value, b"\r\n"] {
-            self.buffer.extend_from_slice(part);
-        }
+        self.buffer.extend_from_slice(name);
+        self.buffer.extend_from_slice(b": ");
+        self.buffer.extend_from_slice(value);
+        self.buffer.extend_from_slice(b"\r\n");
     }
 
     pub(crate) fn number(&mut self, name: &HeaderName, number: u64) {

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Ve
 
 use super::Protocol;
 use super::hpack::{Field, Malformed};
-use crate::headers::{KEEP_ALIVE, PROXY_CONNECTION, check_answer};
+use crate::headers::{Fields, KEEP_ALIVE, PROXY_CONNECTION, check_answer};
 
 /// SETTINGS_MAX_HEADER_LIST_SIZE: a list that counts for more is refused (RFC 9113, section 6.5.2).
 pub(super) const LIST_MAX: usize = 64 << 10;
@@ -110,7 +110,8 @@ impl Message {
         if self.has_request() {
             return Err(Malformed("a request's pseudo-field in an answer"));
         }
-        check_answer(&mut self.headers).map_err(Malformed)?;
+        let fields = Fields::of(&self.headers);
+        check_answer(&mut self.headers, fields).map_err(Malformed)?;
         let mut response = Response::new(());
         *response.status_mut() = self.status.ok_or(Malformed("an answer without :status"))?;
         *response.version_mut() = Version::HTTP_2;
