@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -55,9 +55,17 @@ impl Authority {
 
     /// A certificate for these names or IP addresses, in files called `file`. Again with the same file: replaced.
     pub fn issue(&self, file: &str, names: &[&str]) -> Pair {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names.clone()).expect("names are valid");
-        params.distinguished_name.push(DnType::CommonName, names.first().map_or("nobody", String::as_str));
+        self.sign(file, params(names))
+    }
+
+    /// The same, but valid in the year 2020 only.
+    pub fn issue_expired(&self, file: &str, names: &[&str]) -> Pair {
+        let mut params = params(names);
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2020, 12, 31));
+        self.sign(file, params)
+    }
+
+    fn sign(&self, file: &str, params: CertificateParams) -> Pair {
         let key = KeyPair::generate().expect("ring makes keys");
         let certificate = params.signed_by(&key, &self.issuer).expect("the parameters are complete");
         let pair = Pair { cert: self.folder.join(format!("{file}.pem")), key: self.folder.join(format!("{file}.key")) };
@@ -144,6 +152,13 @@ pub fn get_over(stream: &mut (impl Read + Write), path: &str) -> std::io::Result
         Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => Err(error),
         _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
     }
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names.clone()).expect("names are valid");
+    params.distinguished_name.push(DnType::CommonName, names.first().map_or("nobody", String::as_str));
+    params
 }
 
 /// As orchestrators do: readers see the old file or the new one.

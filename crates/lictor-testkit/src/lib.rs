@@ -23,7 +23,7 @@ pub use consul::{Consul, MANAGEMENT};
 pub use load::{Load, Tally};
 pub use ports::free_ports;
 pub use raw::{RawServer, connect, read_head};
-pub use sidecar::Sidecar;
+pub use sidecar::{Sidecar, lictor};
 
 /// How long anything may take to come true.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -5,14 +5,34 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value as Json;
 
 use crate::client::{self, Answer};
-use crate::{eventually, scratch};
+use crate::{eventually, root, scratch};
+
+/// The binary, for tests outside its own package: cargo does not tell them where it is. `LICTOR_BIN` is another one;
+/// otherwise it is made first, if it is not up to date, with the tests' own profile.
+pub fn lictor() -> &'static str {
+    static BINARY: OnceLock<String> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Ok(binary) = std::env::var("LICTOR_BIN") {
+            return binary;
+        }
+        let test = std::env::current_exe().expect("a test is a file");
+        let folder = test.parent().and_then(Path::parent).expect("a test is in target/PROFILE/deps").to_owned();
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--package", "lictor", "--bin", "lictor"]).current_dir(root());
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().expect("cargo runs").success(), "lictor is built");
+        folder.join("lictor").to_str().expect("paths here are UTF-8").to_owned()
+    })
+}
 
 /// A running lictor. When a test fails its log is shown.
 #[derive(Debug)]
