@@ -74,10 +74,20 @@ impl Exchange {
 
     /// The answer was read to its end.
     pub(crate) fn complete(self, body: AnswerBody, now: Instant) {
+        if matches!(self.endpoint.ended, Ended::Well(..)) {
+            self.endpoint.state.endpoint.health.succeeded();
+        }
         if let (Hold::Http1(term), AnswerBody::Http1(body)) = (self.hold, body)
             && let Some(connection) = body.into_connection()
         {
             self.endpoint.state.pool.give_back(connection, term, now);
+        }
+    }
+
+    /// The answer broke off, or stalled, within its body: as bad as none.
+    pub(crate) fn broke_off(self, record: &Record, reason: Reason) {
+        if let Some(upstream) = &record.upstream {
+            report(upstream, upstream.policy(record.route), &self.endpoint.state, Outcome::Failed(reason));
         }
     }
 }
@@ -184,8 +194,12 @@ pub(crate) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
     let took = now.saturating_duration_since(started);
     trial.ended = Some((outcome, took));
     drop(trial);
-    report(&call.upstream, call.policy(), &state, outcome);
-    if counts_against(call.policy(), outcome) || result.is_err() {
+    let is_bad = counts_against(call.policy(), outcome);
+    // A good head is a success once its body is whole: `Exchange::complete`.
+    if is_bad || call.upgrade.is_some() {
+        report(&call.upstream, call.policy(), &state, outcome);
+    }
+    if is_bad || result.is_err() {
         busy.failed();
     } else {
         busy.took(took, now);

@@ -199,7 +199,9 @@ impl Stream {
             probe.failed(reason);
         }
         self.incoming = None;
-        self.exchange = None;
+        if let (Some(exchange), Some(record)) = (self.exchange.take(), &self.record) {
+            exchange.broke_off(record, reason);
+        }
         self.keeping = None;
         if let Some(mut record) = self.record.take() {
             if matches!(reason, Reason::Timeout | Reason::DeadlineExceeded) {
