@@ -42,6 +42,8 @@ pub enum Reason {
     PerTryTimeout,
     /// The peer broke its protocol.
     ProtocolError,
+    /// The client stopped sending the request's body.
+    RequestTimeout,
     /// The connection ended before a response head.
     ResetBeforeResponse,
     /// The connection ended within a response.
@@ -71,7 +73,7 @@ pub enum Retryable {
 
 impl Reason {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::AllEjected,
         Self::BadRequest,
         Self::BodyTooLarge,
@@ -88,6 +90,7 @@ impl Reason {
         Self::Overloaded,
         Self::PerTryTimeout,
         Self::ProtocolError,
+        Self::RequestTimeout,
         Self::ResetBeforeResponse,
         Self::ResetMidResponse,
         Self::Status,
@@ -116,6 +119,7 @@ impl Reason {
             Self::Overloaded => "overloaded",
             Self::PerTryTimeout => "per_try_timeout",
             Self::ProtocolError => "protocol_error",
+            Self::RequestTimeout => "request_timeout",
             Self::ResetBeforeResponse => "reset_before_response",
             Self::ResetMidResponse => "reset_mid_response",
             Self::Status => "status",
@@ -133,6 +137,7 @@ impl Reason {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             // Only ever logged: nginx's "client closed request".
             Self::ClientGone => StatusCode::from_u16(499).expect("499 is within 100..=999"),
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
@@ -171,7 +176,7 @@ impl Reason {
             | Self::ResetMidResponse
             | Self::Status
             | Self::TlsFailed => 14,
-            Self::DeadlineExceeded | Self::PerTryTimeout | Self::Timeout => 4,
+            Self::DeadlineExceeded | Self::PerTryTimeout | Self::RequestTimeout | Self::Timeout => 4,
             Self::Forbidden => 7,
             Self::BodyTooLarge | Self::Overloaded => 8,
             Self::Unauthenticated => 16,
@@ -183,7 +188,7 @@ impl Reason {
     pub fn proxy_status(self) -> &'static str {
         match self {
             Self::AllEjected | Self::BreakerOpen | Self::Draining | Self::NoEndpoints => "destination_unavailable",
-            Self::BadRequest | Self::BodyTooLarge => "http_request_error",
+            Self::BadRequest | Self::BodyTooLarge | Self::RequestTimeout => "http_request_error",
             Self::ClientGone | Self::ResetBeforeResponse => "connection_terminated",
             Self::ConnectRefused => "connection_refused",
             Self::ConnectTimeout => "connection_timeout",
@@ -209,6 +214,7 @@ impl Reason {
             Self::DeadlineExceeded | Self::PerTryTimeout | Self::Timeout => "UT",
             Self::Forbidden | Self::Unauthenticated => "UAEX",
             Self::ProtocolError => "UPE",
+            Self::RequestTimeout => "SI",
             Self::ResetBeforeResponse | Self::ResetMidResponse => "UC",
             Self::UnknownUpstream => "NR",
             Self::BadRequest
@@ -238,6 +244,7 @@ impl Reason {
             | Self::LoopDetected
             | Self::NoEndpoints
             | Self::Overloaded
+            | Self::RequestTimeout
             | Self::ResetMidResponse
             | Self::Timeout
             | Self::Unauthenticated

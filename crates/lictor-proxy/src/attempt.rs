@@ -511,6 +511,9 @@ fn http2_failed(call: &Call, state: &EndpointState, error: http2::client::SendEr
 }
 
 fn late(call: &Call, state: &EndpointState, reason: Reason, waited: Duration) -> Failure {
+    if reason == Reason::Timeout && call.body.is_awaited() {
+        return Failure::new(Reason::RequestTimeout, "the client stopped sending the request's body");
+    }
     call.worker.shared.metrics.deadline_exceeded("upstream");
     let address = &state.endpoint.address;
     let waited = Duration::from_millis(waited.as_millis() as u64);

@@ -150,6 +150,14 @@ impl ResponseBody {
         &self.spelling
     }
 
+    /// The longest silence of an upstream's.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        match &self.kind {
+            Kind::Stream(stream) => stream.patience.silence,
+            Kind::Whole(_) | Kind::Over => None,
+        }
+    }
+
     /// The upstream's.
     pub(crate) fn stream(
         mut incoming: AnswerBody,

@@ -301,7 +301,10 @@ impl Call {
     /// When an attempt that began at `started` must have its response head.
     pub(crate) fn head_limit(&self, started: Instant) -> Option<(Instant, Reason)> {
         let per_try = self.policy().timeouts.per_try.map(|per_try| {
-            let since = self.body.last_progress().map_or(started, |progress| progress.max(started));
+            let since = match self.body.last_progress() {
+                _ if self.body.is_awaited() => Instant::now(),
+                progress => progress.map_or(started, |progress| progress.max(started)),
+            };
             (since + per_try, Reason::PerTryTimeout)
         });
         match (self.ends(), per_try) {

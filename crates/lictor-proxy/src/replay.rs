@@ -47,6 +47,8 @@ struct Source {
     attempt: u32,
     size: SizeHint,
     progress: Instant,
+    /// The upstream could take more than the client has sent.
+    is_awaited: bool,
 }
 
 impl Replay {
@@ -68,6 +70,7 @@ impl Replay {
             attempt: 0,
             size,
             progress: now,
+            is_awaited: false,
         }))))
     }
 
@@ -97,6 +100,11 @@ impl Replay {
     /// When the client last gave a byte: until the body is whole, the upstream is not late.
     pub(crate) fn last_progress(&self) -> Option<Instant> {
         self.0.as_ref().map(|source| source.borrow().progress)
+    }
+
+    /// Whether it is the client that everybody waits for.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.0.as_ref().is_some_and(|source| source.borrow().is_awaited)
     }
 
     /// Why the client's body has no end, if that is so.
@@ -139,7 +147,9 @@ impl Body for RequestBody {
             self.source = None;
             return Poll::Ready(source.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
         }
-        let frame = ready!(Pin::new(&mut source.incoming).poll_frame(context));
+        let frame = Pin::new(&mut source.incoming).poll_frame(context);
+        source.is_awaited = frame.is_pending();
+        let frame = ready!(frame);
         source.progress = Instant::now();
         Poll::Ready(match frame {
             Some(Ok(mut frame)) => {
