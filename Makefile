@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test conformance bench instructions demo deny rules figures presubmit
+.PHONY: help check fmt test chaos conformance bench instructions demo deny rules figures presubmit
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,6 +13,9 @@ fmt: ## Format the code
 
 test: ## All tests: unit, property, and integration against a real Consul
 	scripts/deps.sh && scripts/consul.sh && cargo test --workspace
+
+chaos: ## Faults that take long or need root (network namespaces, iptables); ONLY=word picks by name
+	cargo test -p chaos -- --ignored --nocapture $(ONLY)
 
 conformance: ## Foreign clients: gRPC, WebSocket, Redis, PostgreSQL, h2load, node, curl
 	scripts/conformance.sh
