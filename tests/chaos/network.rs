@@ -5,6 +5,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -24,7 +25,8 @@ struct Far {
 
 impl Far {
     fn new() -> Self {
-        let id = std::process::id();
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let id = std::process::id() * 10 + NUMBER.fetch_add(1, Relaxed);
         let (name, subnet) = (format!("lictor{id}"), format!("10.213.{}", id % 250));
         let far = Self { name, address: format!("{subnet}.2") };
         let (here, there) = (format!("lh{id}"), format!("lt{id}"));
@@ -77,7 +79,7 @@ fn a_firewall_that_drops_or_rejects_costs_no_request_while_another_instance_is_w
     let far = Far::new();
     let listener = far.listen();
     let address = listener.local_addr().unwrap().to_string();
-    std::mem::forget(listener.try_clone().unwrap()); // its thread ends with the process: nothing can wake it through a firewall
+    // Its thread ends with the process: nobody here can wake it.
     let server = std::mem::ManuallyDrop::new(RawServer::on(listener, |mut stream| {
         use std::io::Write;
         while !lictor_testkit::read_head(&mut stream).is_empty() && stream.write_all(OK).is_ok() {}
