@@ -85,7 +85,7 @@ fn a_firewall_that_drops_or_rejects_costs_no_request_while_another_instance_is_w
         while !lictor_testkit::read_head(&mut stream).is_empty() && stream.write_all(OK).is_ok() {}
     }));
     let good = Backend::start("good");
-    let both = [address.clone(), format!("127.0.0.1:{}", good.port())];
+    let both = [address, format!("127.0.0.1:{}", good.port())];
 
     let alone = caller(&both[..1], ", retry: off, breaker: off");
     let users = alone.address("users");
