@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
 mod clients;
+mod commands;
 mod configuration;
 mod consul;
 mod documents;

@@ -80,6 +80,13 @@ const STANDARD: [(&str, &[&str]); 17] = [
 const OURS: [&str; 6] =
     ["LICTOR_CONFIG", "LICTOR_UPSTREAMS", "LICTOR_LOG", "LICTOR_ADMIN", "LICTOR_ADDR", "LICTOR_DEV"];
 
+/// Each variable that stands for a key, and the key: standard ones, then those of older services.
+pub fn variables() -> Vec<(&'static str, String)> {
+    let standard = STANDARD.iter().map(|(name, path)| (*name, path.join(".")));
+    let compat = COMPAT.iter().flat_map(|(names, path, _)| names.iter().map(|name| (*name, path.join("."))));
+    standard.chain(compat).collect()
+}
+
 fn plain(text: &str) -> String {
     text.to_owned()
 }

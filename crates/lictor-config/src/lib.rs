@@ -22,9 +22,9 @@ use std::fmt::Write;
 use serde_json::Value as Json;
 
 pub use config::*;
-pub use diagnose::{Diagnostic, Place, Report, Severity};
+pub use diagnose::{Diagnostic, Place, Report, Severity, suggest};
 pub use diff::{Change, changes};
-pub use env::Environment;
+pub use env::{Environment, variables};
 pub use tree::{Effective, Origin};
 
 /// A file's name and text.

@@ -14,6 +14,7 @@ mod open_files;
 mod otlp;
 mod reload;
 mod signal;
+mod version;
 
 use std::process::ExitCode;
 

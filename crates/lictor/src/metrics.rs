@@ -15,12 +15,7 @@ use prometheus::{
 use serde::Serialize;
 
 use crate::log::Logs;
-
-/// What this was built from; whoever builds it sets the variable.
-const COMMIT: &str = match option_env!("LICTOR_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
+use crate::version;
 
 /// What happened to the requests of an upstream so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -71,7 +66,7 @@ impl Scrape {
             register(&registry, IntCounterVec::new(Opts::new(name, help), labels).expect("constant names"))
         };
         let info = gauges("lictor_build_info", "Always 1.", &["version", "commit"]);
-        info.with_label_values(&[env!("CARGO_PKG_VERSION"), COMMIT]).set(1);
+        info.with_label_values(&[version::NUMBER, version::COMMIT]).set(1);
         let scrape = Self {
             breaker: gauges("circuit_breaker_state", "0 closed, 1 open, 2 half-open.", &["name"]),
             endpoints: gauges("lictor_upstream_endpoints", "Endpoints by state.", &["upstream", "state"]),

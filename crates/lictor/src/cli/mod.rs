@@ -1,9 +1,11 @@
 //! The command line: one small module a command. [`boot`] does what is not small.
 
 mod check;
+mod completions;
 mod configured;
 mod diff;
 mod kv;
+mod man;
 mod probe;
 
 use std::io::{IsTerminal, Write};
@@ -11,16 +13,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::bail;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use lictor_config::{Report, json_schema, render};
 
-use crate::boot;
+use crate::{boot, version};
 
 pub(crate) use configured::Configured;
 
 /// A sidecar proxy for services on Consul.
 #[derive(Debug, Parser)]
-#[command(name = "lictor", version = version(), about)]
+#[command(name = "lictor", version = version::FULL, about)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -101,6 +104,13 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration file.
     Schema,
+    /// Print what a shell needs to complete lictor's command line.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page.
+    Man,
     /// Print the version.
     Version,
 }
@@ -136,8 +146,18 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
             print(&format!("{:#}\n", json_schema()));
             Ok(0)
         }
+        Command::Completions { shell } => {
+            print(&completions::completions(Arguments::command(), shell));
+            Ok(0)
+        }
+        Command::Man => {
+            let mut command = Arguments::command();
+            command.build(); // names of values are only there then
+            print(&man::man(&command));
+            Ok(0)
+        }
         Command::Version => {
-            print(&format!("lictor {}\n", version()));
+            print(&format!("lictor {}\n", version::FULL));
             Ok(0)
         }
     }
@@ -162,15 +182,8 @@ fn render_report(report: &Report) -> String {
     report.render(is_colourful).trim_end().to_owned()
 }
 
-/// The version of this build.
-pub(crate) fn version() -> &'static str {
-    env!("CARGO_PKG_VERSION")
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
