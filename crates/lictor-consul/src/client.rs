@@ -384,7 +384,7 @@ fn authority(host: &str, port: u16) -> String {
 }
 
 /// Percent-encodes everything that is not unreserved (RFC 3986, section 2.3).
-pub(crate) fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

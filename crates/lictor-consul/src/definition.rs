@@ -6,13 +6,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use lictor_config::{App, Check, Registration};
+use lictor_config::{App, Check, Config, Registration, Source};
 use lictor_core::Address;
+use parking_lot::RwLock;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 /// Maintenance that lictor itself began says so; whatever a person began is left alone.
 pub(crate) const OWN_MAINTENANCE: &str = "lictor: ";
+
+/// The Meta key with the services that we call, for whoever draws the map: `user-service,product-service`. What does
+/// not fit into one value goes on in `lictor-upstreams-2`, and so on.
+pub const UPSTREAMS: &str = "lictor-upstreams";
+/// Consul refuses longer values, and more keys (CONSUL: structs/catalog.go, metaValueMaxLength and metaMaxKeyPairs).
+const META_VALUE: usize = 512;
+const META_KEYS: usize = 64;
+/// More than so many values are not written; the last one ends in `...` then.
+const UPSTREAM_VALUES: usize = 8;
 
 /// Who we are.
 #[derive(Debug)]
@@ -20,6 +30,8 @@ pub(crate) struct Definition {
     pub(crate) service: String,
     pub(crate) registration: Registration,
     pub(crate) app: App,
+    /// The services that we call, in order. A reload changes them.
+    pub(crate) upstreams: RwLock<Vec<String>>,
 }
 
 /// From where the agent and others see us.
@@ -32,6 +44,13 @@ pub(crate) struct Place {
 }
 
 impl Definition {
+    /// `None` for a caller that is not registered.
+    pub(crate) fn of(config: &Config) -> Option<Self> {
+        let upstreams = RwLock::new(called(config));
+        let (service, registration) = (config.service.clone()?, config.registration.clone()?);
+        Some(Self { service, registration, app: config.app.clone(), upstreams })
+    }
+
     /// The body of the registration. New checks start as `status`; those that exist keep theirs.
     pub(crate) fn body(&self, place: Place, status: &str) -> Json {
         let ours = &self.registration;
@@ -40,7 +59,7 @@ impl Definition {
             "Name": self.service,
             "Port": ours.port,
             "Tags": ours.tags,
-            "Meta": ours.meta,
+            "Meta": self.meta(),
             "Weights": { "Passing": ours.weight_passing, "Warning": ours.weight_warning },
             "EnableTagOverride": false,
         });
@@ -71,7 +90,7 @@ impl Definition {
         held.service != self.service
             || held.port != ours.port
             || held.tags.unwrap_or_default() != ours.tags
-            || held.meta.unwrap_or_default() != ours.meta
+            || held.meta.unwrap_or_default() != self.meta()
             || (weights.passing, weights.warning) != (ours.weight_passing, ours.weight_warning)
             || self.address(place).is_some_and(|address| address != held.address)
     }
@@ -87,6 +106,16 @@ impl Definition {
             lacks_ours: !ours.is_subset(&theirs),
             maintenance: maintenance.first().map(|check| check.notes.clone()),
         }
+    }
+
+    /// The configuration's, and what we call.
+    fn meta(&self) -> BTreeMap<String, String> {
+        let mut meta = self.registration.meta.clone();
+        let room = META_KEYS.saturating_sub(meta.len()).min(UPSTREAM_VALUES);
+        for (index, value) in written_upstreams(&self.upstreams.read(), room).into_iter().enumerate() {
+            meta.entry(numbered(index)).or_insert(value);
+        }
+        meta
     }
 
     fn address(&self, place: Place) -> Option<String> {
@@ -144,6 +173,50 @@ impl Comparison {
     }
 }
 
+/// The services that an instance's Meta says it calls, and whether that is all of them.
+pub fn named_upstreams<'a>(value: impl Fn(&str) -> Option<&'a str>) -> (Vec<String>, bool) {
+    let values: Vec<&str> = (0..UPSTREAM_VALUES).map_while(|index| value(&numbered(index))).collect();
+    let names = values.iter().flat_map(|value| value.split(',')).filter(|name| !name.is_empty());
+    let (cut, names): (Vec<&str>, Vec<&str>) = names.partition(|name| *name == "...");
+    (names.into_iter().map(str::to_owned).collect(), cut.is_empty())
+}
+
+/// The services that a configuration calls through Consul.
+pub(crate) fn called(config: &Config) -> Vec<String> {
+    let services = config.upstreams.iter().filter_map(|upstream| match &upstream.source {
+        Source::Consul(query) => Some(query.service.clone()),
+        Source::Static(_) => None,
+    });
+    services.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn numbered(index: usize) -> String {
+    if index == 0 { UPSTREAMS.to_owned() } else { format!("{UPSTREAMS}-{}", index + 1) }
+}
+
+/// The names in at most so many values.
+fn written_upstreams(names: &[String], room: usize) -> Vec<String> {
+    const CUT: &str = ",...";
+    let mut values: Vec<String> = Vec::new();
+    for name in names {
+        let count = values.len();
+        let last_place = if count == room { META_VALUE - CUT.len() } else { META_VALUE };
+        match values.last_mut() {
+            Some(value) if value.len() + 1 + name.len() <= last_place => {
+                value.push(',');
+                value.push_str(name);
+            }
+            _ if count < room => values.push(name.clone()),
+            None => return values,
+            Some(value) => {
+                value.push_str(CUT);
+                return values;
+            }
+        }
+    }
+    values
+}
+
 fn reachable(ip: IpAddr) -> IpAddr {
     if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
 }
@@ -187,8 +260,7 @@ mod tests {
     fn definition(yaml: &str) -> Definition {
         let text = Text { name: "test".to_owned(), text: yaml.to_owned() };
         let loaded = load(Some(&text), &Environment::default(), &[]).unwrap_or_else(|report| panic!("{report}"));
-        let config = loaded.config;
-        Definition { service: config.service.unwrap(), registration: config.registration.unwrap(), app: config.app }
+        Definition::of(&loaded.config).unwrap()
     }
 
     fn web() -> Definition {
@@ -241,6 +313,29 @@ mod tests {
         }
         assert!(!web.has_drifted(b"{", LOCAL), "an answer that cannot be read says nothing");
         assert!(web.has_drifted(held.to_string().as_bytes(), remote("10.1.2.3")));
+    }
+
+    #[test]
+    fn what_we_call_is_in_meta_within_consuls_limits() {
+        let few = definition("service: web\nport: 1\nupstreams: {users: 0, carts: 0, fixed: {static: ['a:1']}}\n");
+        assert_eq!(few.body(LOCAL, "passing")["Meta"][UPSTREAMS], "carts,users");
+        let none = definition("service: web\nport: 1\n").body(LOCAL, "passing");
+        assert_eq!(none["Meta"].get(UPSTREAMS), None);
+        let names =
+            |count: usize| (0..count).map(|number| format!("{number:04}-{}", "n".repeat(95))).collect::<Vec<_>>();
+        let read = |values: &[String]| {
+            named_upstreams(|key| (0..values.len()).find(|at| numbered(*at) == key).map(|at| values[at].as_str()))
+        };
+        for count in [1, 4, 5, 6, 39, 40, 41, 200] {
+            let names = names(count);
+            let values = written_upstreams(&names, UPSTREAM_VALUES);
+            assert!(values.len() <= UPSTREAM_VALUES && values.iter().all(|value| value.len() <= META_VALUE), "{count}");
+            let (seen, is_all) = read(&values);
+            assert_eq!(is_all, seen.len() == count, "{count}");
+            assert_eq!(seen[..], names[..seen.len()]);
+            assert!(seen.len() >= count.min(38), "{count}: {}", seen.len());
+        }
+        assert!(written_upstreams(&names(3), 0).is_empty());
     }
 
     #[test]

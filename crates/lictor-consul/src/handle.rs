@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::client::{Client, Connection};
 use crate::control::{Control, Order};
-use crate::definition::Definition;
+use crate::definition::{Definition, called};
 use crate::disk::{self, Contents, Keeper, RememberedKv, Scope};
 use crate::kv::{self, KvKnown};
 use crate::register::{Registrar, Wish};
@@ -59,8 +59,7 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     let (demand, demands) = mpsc::unbounded_channel();
     let wish = channel::Sender::new(Wish::Wait);
     let registrar = client.as_ref().and_then(|client| {
-        let (service, registration) = (config.service.clone()?, config.registration.clone()?);
-        let definition = Definition { service, registration, app: config.app.clone() };
+        let definition = Definition::of(&config)?;
         Some(Arc::new(Registrar::new(definition, Arc::clone(client), Arc::clone(&status))))
     });
     if let Some(registrar) = &registrar {
@@ -143,6 +142,9 @@ impl Handle {
     /// we are stay as they were at the start.
     pub async fn reload(&self, config: Arc<Config>) {
         let (done, published) = oneshot::channel();
+        if let Some(registrar) = &self.registrar {
+            registrar.calls(called(&config));
+        }
         let _ = self.orders.send(Order::Reload(config, done));
         let _ = published.await;
     }

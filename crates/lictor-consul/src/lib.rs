@@ -4,6 +4,7 @@
 //! speaks to it. The data plane never waits for anything here: it works from the last mesh that was published, for
 //! as long as Consul is away.
 
+mod agent;
 mod assemble;
 mod blocking;
 mod client;
@@ -23,8 +24,11 @@ mod status;
 mod tls;
 mod watch;
 
-pub use client::ConsulError;
+pub use agent::{Agent, Reply};
+pub use client::{ConsulError, encode};
+pub use definition::{UPSTREAMS, named_upstreams};
 pub use handle::{Handle, StartError, start};
 pub use kv::{Kv, KvEntry, KvKnown};
+pub use probe::probe;
 pub use status::{DiskSnapshot, KvSnapshot, RegistrationState, Snapshot, Status, WatchSnapshot};
 pub use tls::TlsError;

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A 2xx for `path`, or, without one, a connection. Either way the words are for Consul's check output.
-pub(crate) async fn probe(address: &Address, path: Option<&str>, at_most: Duration) -> Result<String, String> {
+pub async fn probe(address: &Address, path: Option<&str>, at_most: Duration) -> Result<String, String> {
     let asking = async {
         let failed = |error: std::io::Error| format!("{address}: {error}");
         match address {

@@ -58,6 +58,8 @@ pub(crate) struct Registrar {
     status: Arc<Status>,
     maintenance: Mutex<Maintenance>,
     registered: Arc<Notify>,
+    /// The definition is another one.
+    changed: Notify,
 }
 
 /// Whether we want to be out of circulation.
@@ -72,7 +74,16 @@ struct Maintenance {
 impl Registrar {
     pub(crate) fn new(definition: Definition, client: Arc<Client>, status: Arc<Status>) -> Self {
         let (maintenance, registered) = (Mutex::default(), Arc::default());
-        Self { definition: Arc::new(definition), client, status, maintenance, registered }
+        Self { definition: Arc::new(definition), client, status, maintenance, registered, changed: Notify::new() }
+    }
+
+    /// What we call is in our Meta, so another list is another registration.
+    pub(crate) fn calls(&self, upstreams: Vec<String>) {
+        let mut known = self.definition.upstreams.write();
+        if *known != upstreams {
+            *known = upstreams;
+            self.changed.notify_one();
+        }
     }
 
     /// Keeps the registration for as long as it is wished for.
@@ -178,7 +189,12 @@ impl Registrar {
             let blocks = !hash.is_empty() && !is_back;
             let query = if blocks { &blocking[..] } else { &[] };
             let asked = Instant::now();
-            let answer = match connection.get(&path, query, WATCH + WATCH / 16 + Duration::from_secs(8)).await {
+            let looking = connection.get(&path, query, WATCH + WATCH / 16 + Duration::from_secs(8));
+            let answer = tokio::select! {
+                answer = looking => answer,
+                () = self.changed.notified() => return "upstreams",
+            };
+            let answer = match answer {
                 Ok(answer) => answer,
                 Err(ConsulError::Status { code: 404, .. }) => return "forgotten",
                 Err(error) => {
