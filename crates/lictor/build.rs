@@ -1,4 +1,5 @@
 //! Tells the program what it is built from: `LICTOR_COMMIT`, from whoever builds it, else what git says, else `unknown`.
+//! The program sees it under another name: cargo sets these variables for tests too, and lictor reads `LICTOR_*`.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +8,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=LICTOR_COMMIT");
     let given = std::env::var("LICTOR_COMMIT").ok().filter(|commit| !commit.is_empty());
     let commit = given.or_else(from_git).unwrap_or_else(|| "unknown".to_owned());
-    println!("cargo::rustc-env=LICTOR_COMMIT={commit}");
+    println!("cargo::rustc-env=BUILT_FROM={commit}");
 }
 
 fn from_git() -> Option<String> {

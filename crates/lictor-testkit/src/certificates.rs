@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
 use rustls::crypto::ring;
@@ -62,6 +63,13 @@ impl Authority {
     pub fn issue_expired(&self, file: &str, names: &[&str]) -> Pair {
         let mut params = params(names);
         (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2020, 12, 31));
+        self.sign(file, params)
+    }
+
+    /// The same, and it ends at this time.
+    pub fn issue_until(&self, file: &str, names: &[&str], end: SystemTime) -> Pair {
+        let mut params = params(names);
+        params.not_after = end.into();
         self.sign(file, params)
     }
 

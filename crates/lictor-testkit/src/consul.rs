@@ -22,26 +22,34 @@ pub struct Consul {
     folder: PathBuf,
     has_data: bool,
     has_acls: bool,
+    /// Further configuration, in HCL.
+    more: String,
 }
 
 impl Consul {
     /// `consul agent -dev`: everything is forgotten when it ends.
     pub fn dev() -> Self {
-        Self::start(false, false)
+        Self::start(false, false, "")
+    }
+
+    /// The same with further configuration, in HCL.
+    pub fn dev_with(more: &str) -> Self {
+        Self::start(false, false, more)
     }
 
     /// A server with a data folder.
     pub fn server() -> Self {
-        Self::start(true, false)
+        Self::start(true, false, "")
     }
 
     /// A server where nothing is allowed without a token.
     pub fn with_acls() -> Self {
-        Self::start(true, true)
+        Self::start(true, true, "")
     }
 
-    fn start(has_data: bool, has_acls: bool) -> Self {
-        let mut consul = Self { process: None, ports: free_ports(), folder: scratch("consul"), has_data, has_acls };
+    fn start(has_data: bool, has_acls: bool, more: &str) -> Self {
+        let (ports, folder, more) = (free_ports(), scratch("consul"), more.to_owned());
+        let mut consul = Self { process: None, ports, folder, has_data, has_acls, more };
         consul.spawn();
         consul
     }
@@ -144,6 +152,7 @@ impl Consul {
              performance {{ raft_multiplier = 1 }}\n\
              ports {{ dns = -1 grpc = -1 https = -1 http = {http} server = {server} serf_lan = {serf_lan} serf_wan = {serf_wan} }}\n"
         );
+        config += &self.more;
         if self.has_acls {
             config += &format!(
                 "acl {{ enabled = true default_policy = \"deny\" tokens {{ master = \"{MANAGEMENT}\" agent = \"{MANAGEMENT}\" }} }}\n"

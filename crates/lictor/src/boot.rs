@@ -434,7 +434,7 @@ fn tell(loaded: &Loaded) {
 }
 
 /// A duration, or seconds as orchestrators have them.
-fn grace(text: &str) -> Option<Duration> {
+pub(crate) fn grace(text: &str) -> Option<Duration> {
     let text = text.trim();
     text.parse().map(Duration::from_secs).ok().or_else(|| humantime::parse_duration(text).ok())
 }

@@ -7,6 +7,7 @@ mod boot;
 mod changes;
 mod child;
 mod cli;
+mod doctor;
 mod events;
 mod log;
 mod metrics;

@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod configured;
 mod diff;
+mod doctor;
 mod kv;
 mod man;
 mod probe;
@@ -67,7 +68,24 @@ enum Command {
         configured: Configured,
     },
     /// Check a configuration.
-    Check(Configured),
+    Check {
+        /// Against Consul and this machine too, as `lictor doctor` does.
+        #[arg(long)]
+        live: bool,
+        /// With --live: findings as JSON.
+        #[arg(long, requires = "live")]
+        json: bool,
+        #[command(flatten)]
+        configured: Configured,
+    },
+    /// Look for what would go wrong with this configuration, this Consul and this machine. Changes nothing.
+    Doctor {
+        /// Findings as JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        configured: Configured,
+    },
     /// Print the effective configuration.
     Config {
         #[command(flatten)]
@@ -134,7 +152,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         }
         Command::Wait { what, timeout, admin, configured } => probe::wait(&what, &timeout, admin, &configured),
         Command::Health { admin, configured } => probe::health(admin, &configured),
-        Command::Check(configured) => check::check(&configured),
+        Command::Check { live: true, json, configured } | Command::Doctor { json, configured } => {
+            doctor::doctor(json, &configured)
+        }
+        Command::Check { configured, .. } => check::check(&configured),
         Command::Config { configured, diff: Some(_), .. } => kv::diff(&configured),
         Command::Config { configured, origin, .. } => {
             print(&render(&configured.load()?.values, origin));

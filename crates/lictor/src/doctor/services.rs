@@ -1,0 +1,160 @@
+//! What we call: is it there, is it well, is it what the configuration thinks?
+
+use std::collections::{BTreeSet, HashMap};
+
+use lictor_config::{Config, Query, Source, suggest};
+use lictor_consul::{Agent, ConsulError, encode};
+use lictor_core::mesh::Protocol;
+use serde_json::Value as Json;
+
+use super::consul::{Granted, queries};
+use super::{Code, Findings};
+
+pub(super) async fn examine(found: &mut Findings, agent: &mut Agent, config: &Config, granted: &Granted) {
+    let mut catalogs: HashMap<Option<String>, Vec<String>> = HashMap::new();
+    for (name, query) in queries(config) {
+        let subject = format!("upstreams.{name}");
+        let datacenter = query.datacenter.clone().or_else(|| config.consul.datacenter.clone());
+        let query = Query { datacenter: datacenter.clone(), ..query.clone() };
+        let known = match instances(agent, &Query { tags: Vec::new(), filter: None, ..query.clone() }).await {
+            Ok(known) => known,
+            Err(error) => {
+                refused(found, &subject, &error);
+                continue;
+            }
+        };
+        if known.is_empty() {
+            if granted.sees(&query.service) {
+                let names = match catalogs.get(&datacenter) {
+                    Some(names) => names.clone(),
+                    None => services(agent, datacenter.as_deref()).await,
+                };
+                unknown(found, &subject, &query.service, &names);
+                catalogs.insert(datacenter, names);
+            }
+            continue;
+        }
+        let matching = if query.tags.is_empty() && query.filter.is_none() {
+            known.clone()
+        } else {
+            match instances(agent, &query).await {
+                Ok(matching) => matching,
+                Err(error) => {
+                    refused(found, &subject, &error);
+                    continue;
+                }
+            }
+        };
+        judge(found, &subject, &query, &known, &matching);
+        let protocol = config.upstreams.iter().find(|upstream| upstream.name == name).and_then(|it| it.protocol);
+        compare_protocols(found, &subject, protocol, &matching);
+    }
+}
+
+/// Names of static endpoints, which Consul knows nothing of.
+pub(super) async fn resolve(found: &mut Findings, config: &Config) {
+    for upstream in &config.upstreams {
+        let Source::Static(hosts) = &upstream.source else { continue };
+        for host in hosts {
+            if let Err(error) = tokio::net::lookup_host(host.as_str()).await {
+                let subject = format!("upstreams.{}.static", upstream.name);
+                found.add(Code::NoSuchHost, subject, format!("`{host}`: {error}"), "correct the name, or DNS");
+            }
+        }
+    }
+}
+
+async fn instances(agent: &mut Agent, query: &Query) -> Result<Vec<Json>, ConsulError> {
+    let mut parameters: Vec<(&str, &str)> = vec![("stale", "")];
+    parameters.extend(query.tags.iter().map(|tag| ("tag", tag.as_str())));
+    parameters.extend(query.filter.iter().map(|filter| ("filter", filter.as_str())));
+    parameters.extend(query.datacenter.iter().map(|name| ("dc", name.as_str())));
+    let reply = agent.get(&format!("/v1/health/service/{}", encode(&query.service)), &parameters).await?;
+    Ok(reply.json.as_array().cloned().unwrap_or_default())
+}
+
+async fn services(agent: &mut Agent, datacenter: Option<&str>) -> Vec<String> {
+    let parameters: Vec<(&str, &str)> = datacenter.iter().map(|name| ("dc", *name)).collect();
+    let reply = agent.get("/v1/catalog/services", &parameters).await;
+    let names = reply.ok().and_then(|reply| reply.json.as_object().map(|names| names.keys().cloned().collect()));
+    names.unwrap_or_default()
+}
+
+fn refused(found: &mut Findings, subject: &str, error: &ConsulError) {
+    found.add(Code::QueryRefused, subject, error.to_string(), "correct its filter or datacenter");
+}
+
+fn unknown(found: &mut Findings, subject: &str, service: &str, names: &[String]) {
+    let fix = match suggest(service, names.iter().map(String::as_str)) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None if names.is_empty() => "register it".to_owned(),
+        None => format!("register it, or call one of {}", names.join(", ")),
+    };
+    found.add(Code::UnknownService, subject, format!("there is no service `{service}`"), fix);
+}
+
+/// Whether any instance can be called.
+fn judge(found: &mut Findings, subject: &str, query: &Query, known: &[Json], matching: &[Json]) {
+    if matching.is_empty() {
+        let tags: BTreeSet<&str> = known
+            .iter()
+            .flat_map(|it| it["Service"]["Tags"].as_array().into_iter().flatten())
+            .filter_map(Json::as_str)
+            .collect();
+        let tags = if tags.is_empty() { "none".to_owned() } else { tags.into_iter().collect::<Vec<_>>().join(", ") };
+        let what = format!("{} instances of `{}` are there, none of which matches", known.len(), query.service);
+        found.add(Code::NothingMatches, subject, what, format!("correct tag, version or filter; tags there: {tags}"));
+        return;
+    }
+    let usable: Vec<(&Json, &str)> =
+        matching.iter().map(|it| (it, status(it))).filter(|(_, status)| *status != "critical").collect();
+    if usable.is_empty() {
+        let what =
+            format!("{} instances of `{}`, all critical; {}", matching.len(), query.service, complaint(&matching[0]));
+        found.add(Code::NothingPassing, subject, what, "see why its checks fail");
+        return;
+    }
+    let weight = |(instance, status): &(&Json, &str)| {
+        let key = if *status == "warning" { "Warning" } else { "Passing" };
+        instance["Service"]["Weights"][key].as_u64().unwrap_or(1)
+    };
+    if usable.iter().map(weight).sum::<u64>() == 0 {
+        let what = format!("{} usable instances of `{}`, all with weight 0", usable.len(), query.service);
+        found.add(Code::NoWeight, subject, what, "give them Weights.Warning, or see why their checks warn");
+    }
+}
+
+/// The worst of an instance's checks.
+fn status(instance: &Json) -> &str {
+    let all = || instance["Checks"].as_array().into_iter().flatten().filter_map(|check| check["Status"].as_str());
+    let worst = ["critical", "maintenance", "warning"].into_iter().find(|bad| all().any(|status| status == *bad));
+    match worst {
+        Some("maintenance") => "critical",
+        other => other.unwrap_or("passing"),
+    }
+}
+
+/// What the first bad check of an instance says.
+fn complaint(instance: &Json) -> String {
+    let bad = instance["Checks"].as_array().into_iter().flatten().find(|check| check["Status"] != "passing");
+    let text = |value: &Json| value.as_str().unwrap_or_default().trim().chars().take(120).collect::<String>();
+    let (name, output) = bad.map_or_else(Default::default, |check| (text(&check["Name"]), text(&check["Output"])));
+    format!("{}: {name}: {output}", text(&instance["Service"]["ID"]))
+}
+
+fn compare_protocols(found: &mut Findings, subject: &str, configured: Option<Protocol>, instances: &[Json]) {
+    let configured = match configured {
+        None | Some(Protocol::Auto) => return,
+        Some(Protocol::Http1) => "http1",
+        Some(Protocol::H2c) => "h2c",
+        Some(Protocol::Grpc) => "grpc",
+        Some(Protocol::Tcp) => "tcp",
+    };
+    let said: BTreeSet<&str> =
+        instances.iter().filter_map(|instance| instance["Service"]["Meta"]["protocol"].as_str()).collect();
+    let is_same = |said: &str| said == configured || (said == "http" && configured == "http1");
+    if let Some(other) = said.into_iter().find(|said| !is_same(said)) {
+        let what = format!("it is called as {configured}, and instances say {other}");
+        found.add(Code::OtherProtocol, subject, what, "leave `protocol` out: what instances say is used then");
+    }
+}
