@@ -10,6 +10,7 @@ mod doctor;
 mod documents;
 mod failures;
 mod faults;
+mod graph;
 mod inbound;
 mod kv;
 mod lifecycle;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use lictor_config::{Environment, Loaded, Sources, Text};
+use lictor_config::{Consul, Environment, Loaded, Sources, Text};
 
 /// Where it is looked for when nobody says.
 const USUAL_PLACES: [&str; 4] = ["lictor.yaml", "lictor.yml", "/etc/lictor/lictor.yaml", "/etc/lictor/lictor.yml"];
@@ -30,6 +30,21 @@ impl Configured {
     pub(crate) fn sources(&self) -> anyhow::Result<Sources> {
         let env = Environment::process();
         Ok(Sources { file: self.read(&env)?, kv: None, flags: self.flags()?, env })
+    }
+
+    /// Where Consul is, for commands that look at no service of ours: a file need not be there, nor good.
+    pub(super) fn consul(&self) -> anyhow::Result<Consul> {
+        let mut sources = self.sources()?;
+        if let Ok(loaded) = sources.load()
+            && loaded.config.consul.address.is_some()
+        {
+            return Ok(loaded.config.consul);
+        }
+        sources.file = None;
+        sources
+            .flags
+            .extend([("registration", "off"), ("outbound.allow", "*")].map(|(key, it)| (key.into(), it.into())));
+        Ok(sources.load()?.config.consul)
     }
 
     /// The same with another file.

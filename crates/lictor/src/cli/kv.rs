@@ -62,7 +62,7 @@ fn sources(configured: &Configured) -> anyhow::Result<(Sources, Consul, String)>
     Ok((sources, consul, key))
 }
 
-fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 

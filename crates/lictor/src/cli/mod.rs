@@ -5,6 +5,7 @@ mod completions;
 mod configured;
 mod diff;
 mod doctor;
+mod graph;
 mod kv;
 mod man;
 mod probe;
@@ -120,6 +121,17 @@ enum Command {
         #[command(flatten)]
         configured: Configured,
     },
+    /// Print who calls whom, as the sidecars say in Consul.
+    Graph {
+        /// For Graphviz: `lictor graph --dot | dot -Tsvg`.
+        #[arg(long, conflicts_with = "json")]
+        dot: bool,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        configured: Configured,
+    },
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Print what a shell needs to complete lictor's command line.
@@ -163,6 +175,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         }
         Command::Diff { file, admin, configured } => diff::diff(&file, admin, &configured),
         Command::Push { file, index, force, configured } => kv::push(&file, index, force, &configured),
+        Command::Graph { dot, json, configured } => graph::graph(dot, json, &configured),
         Command::Schema => {
             print(&format!("{:#}\n", json_schema()));
             Ok(0)
