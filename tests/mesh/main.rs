@@ -12,6 +12,7 @@ mod failures;
 mod faults;
 mod graph;
 mod inbound;
+mod init;
 mod kv;
 mod lifecycle;
 mod metrics;

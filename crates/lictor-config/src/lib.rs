@@ -83,6 +83,11 @@ impl Sources {
     }
 }
 
+/// Somebody else's YAML, such as a compose file, with its anchors and merges resolved.
+pub fn yaml(text: &Text) -> Result<Json, Report> {
+    source::parse(text).map(source::Value::into_json).map_err(|diagnostic| Report(vec![diagnostic]))
+}
+
 /// The JSON Schema (draft 2020-12) of the file, for editors.
 pub fn json_schema() -> Json {
     let tree = tree::Tree::describing();

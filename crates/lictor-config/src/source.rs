@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value as Json;
 use serde_yaml::Value as Yaml;
 
 use crate::Text;
@@ -25,6 +26,16 @@ pub(crate) enum Value {
 impl Value {
     pub(crate) fn text(text: impl Into<String>) -> Self {
         Self::Scalar(text.into(), true)
+    }
+
+    /// Scalars become strings, whatever they were.
+    pub(crate) fn into_json(self) -> Json {
+        match self {
+            Self::Null => Json::Null,
+            Self::Scalar(text, _) => Json::String(text),
+            Self::List(values) => Json::Array(values.into_iter().map(Self::into_json).collect()),
+            Self::Map(entries) => Json::Object(entries.into_iter().map(|(key, it)| (key, it.into_json())).collect()),
+        }
     }
 
     /// What it is, for messages.

@@ -6,6 +6,7 @@ mod configured;
 mod diff;
 mod doctor;
 mod graph;
+mod init;
 mod kv;
 mod man;
 mod probe;
@@ -121,6 +122,20 @@ enum Command {
         #[command(flatten)]
         configured: Configured,
     },
+    /// Write a configuration from what there is: the environment, a compose file, or a service in Consul.
+    Init {
+        #[command(flatten)]
+        from: init::From,
+        /// The file.
+        #[arg(short, long, default_value = "lictor.yaml")]
+        output: PathBuf,
+        /// Replace a file that is there.
+        #[arg(long)]
+        force: bool,
+        /// Print it instead.
+        #[arg(long, conflicts_with = "force")]
+        stdout: bool,
+    },
     /// Print who calls whom, as the sidecars say in Consul.
     Graph {
         /// For Graphviz: `lictor graph --dot | dot -Tsvg`.
@@ -175,6 +190,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         }
         Command::Diff { file, admin, configured } => diff::diff(&file, admin, &configured),
         Command::Push { file, index, force, configured } => kv::push(&file, index, force, &configured),
+        Command::Init { from, output, force, stdout } => init::init(&from, (!stdout).then_some(&output), force),
         Command::Graph { dot, json, configured } => graph::graph(dot, json, &configured),
         Command::Schema => {
             print(&format!("{:#}\n", json_schema()));
