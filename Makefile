@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test chaos conformance bench instructions demo deny rules figures presubmit
+.PHONY: help check fmt test chaos conformance bench instructions demo deny rules figures presubmit release reproduce sbom
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,5 +37,14 @@ bench: ## CPU per request against haproxy, nginx and Envoy; ROUNDS=5 SECONDS=3 W
 
 instructions: ## Instructions per operation of the request path; fails when one grew by 3 %
 	scripts/instructions.sh
+
+release: ## The archive that is published, with its sha256
+	scripts/release.sh
+
+reproduce: ## Two release builds of HEAD in two folders, which must be the same byte for byte
+	scripts/release.sh --reproduce
+
+sbom: ## The software bill of materials, validated, and the licence texts of what is linked
+	scripts/sbom.sh
 
 presubmit: check deny demo test ## What CI runs
