@@ -51,7 +51,7 @@ fn text(found: &Findings, source: &str) -> String {
     let mut text = String::new();
     for finding in found.sorted() {
         let (code, severity) = (finding.code.number(), finding.code.severity().as_str());
-        text += &format!("{severity:<8} {code}  {}: {}\n{:19} {}\n", finding.subject, finding.what, "", finding.fix);
+        text += &format!("{severity:<8} {code}  {}: {}\n{:19}{}\n", finding.subject, finding.what, "", finding.fix);
     }
     if let Some(seen) = &found.consul {
         let version = seen.version.as_deref().unwrap_or("of a version that the token may not see");
