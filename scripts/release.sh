@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What is published: target/dist/lictor-VERSION-TARGET.tar.gz with the binary, its manual page, completions, the software
 # bill of materials and the licences of what is linked; and its sha256. With --reproduce it is built twice, from two
-# checkouts of HEAD in two folders, and the two must be the same byte for byte.
+# checkouts of HEAD in two folders, and the two must be the same byte for byte; KEEP=1 leaves the two folders for a look.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -14,15 +14,15 @@ target=$(rustc -vV | sed -n 's/^host: //p')
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 name=lictor-$version-$target
 
-# Builds a checkout; paths of this machine stay out of the binary (panic messages have file names).
+# Builds a checkout; paths of this machine stay out of the binary (panic messages have file names). Of several names that
+# fit a path, rustc takes the last.
 build() {
-  local source=$1 build=$2 cargo_home=${CARGO_HOME:-$HOME/.cargo} sysroot flags
+  local source=$1 build=$2 cargo_home=${CARGO_HOME:-$HOME/.cargo} sysroot
   sysroot=$(rustc --print sysroot)
-  flags=("--remap-path-prefix=$cargo_home=/cargo" "--remap-path-prefix=$sysroot=/rust" "--remap-path-prefix=$source=/lictor"
-    "--remap-path-prefix=$build=/target")
-  (cd "$source" && env CARGO_ENCODED_RUSTFLAGS="$(IFS=$'\x1f'; echo "${flags[*]}")" CARGO_INCREMENTAL=0 \
+  (cd "$source" && env REMAP="$cargo_home=/cargo"$'\n'"$sysroot=/rust"$'\n'"$source=/lictor"$'\n'"$build=/target" \
+    RUSTC_WRAPPER="$source/scripts/rustc-remapped.sh" CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$build" LICTOR_COMMIT="$commit" \
     CFLAGS="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$source=/lictor -ffile-prefix-map=$build=/target" \
-    CARGO_TARGET_DIR="$build" LICTOR_COMMIT="$commit" cargo build --quiet --release --locked -p lictor)
+    cargo build --quiet --release --locked -p lictor)
 }
 
 # The archive of a build; its bytes depend on nothing but its contents.
@@ -43,7 +43,7 @@ pack() {
 
 if [ "${1:-}" = --reproduce ]; then
   work=$(mktemp -d)
-  trap 'rm -rf "$work"' EXIT
+  trap '[ -n "${KEEP:-}" ] || rm -rf "$work"' EXIT
   for folder in one another/place; do
     mkdir -p "$work/$folder"
     git archive HEAD | tar --extract --directory="$work/$folder"
