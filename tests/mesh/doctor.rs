@@ -203,7 +203,9 @@ fn rights_that_a_token_lacks_are_named_as_rules() {
 fn more_watches_than_the_agent_takes() {
     let consul = Consul::dev_with("limits { http_max_conns_per_client = 5 }\n");
     let users = Backend::start("a");
-    ["a", "b", "c"].iter().for_each(|name| register(&consul, name, name, users.port()));
+    for name in ["a", "b", "c"] {
+        register(&consul, name, name, users.port());
+    }
     let ask = |upstreams: &str| {
         doctor(&format!("registration: off\nconsul: {{address: '{}'}}\nupstreams: {upstreams}\n", consul.url()))
     };

@@ -50,7 +50,9 @@ async fn read(agent: &mut Agent, datacenter: &[(&str, &str)]) -> anyhow::Result<
         let instances = agent.get(&path, datacenter).await.with_context(|| format!("cannot read {name}"))?;
         let instances = instances.json.as_array().cloned().unwrap_or_default();
         let service = map.entry(name.clone()).or_default();
-        instances.iter().for_each(|instance| service.count(instance));
+        for instance in &instances {
+            service.count(instance);
+        }
     }
     let called: BTreeSet<String> = map.values().flat_map(|service| service.calls.iter().cloned()).collect();
     for name in called {

@@ -125,7 +125,7 @@ enum Command {
     /// Write a configuration from what there is: the environment, a compose file, or a service in Consul.
     Init {
         #[command(flatten)]
-        from: init::From,
+        look: init::Look,
         /// The file.
         #[arg(short, long, default_value = "lictor.yaml")]
         output: PathBuf,
@@ -190,7 +190,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         }
         Command::Diff { file, admin, configured } => diff::diff(&file, admin, &configured),
         Command::Push { file, index, force, configured } => kv::push(&file, index, force, &configured),
-        Command::Init { from, output, force, stdout } => init::init(&from, (!stdout).then_some(&output), force),
+        Command::Init { look, output, force, stdout } => init::init(&look, (!stdout).then_some(&output), force),
         Command::Graph { dot, json, configured } => graph::graph(dot, json, &configured),
         Command::Schema => {
             print(&format!("{:#}\n", json_schema()));

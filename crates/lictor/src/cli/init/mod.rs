@@ -24,7 +24,7 @@ const RESERVED: [u16; 2] = [9901, 9902];
 
 /// What to look at; default: this process's environment.
 #[derive(Args, Clone, Debug, Default)]
-pub(super) struct From {
+pub(super) struct Look {
     /// A compose file.
     #[arg(long, value_name = "COMPOSE.YML")]
     from: Option<PathBuf>,
@@ -60,11 +60,11 @@ struct Wanted {
     found: String,
 }
 
-pub(super) fn init(from: &From, output: Option<&Path>, force: bool) -> anyhow::Result<u8> {
+pub(super) fn init(look: &Look, output: Option<&Path>, force: bool) -> anyhow::Result<u8> {
     let env = Environment::process();
-    let plan = match (&from.from, &from.from_consul) {
+    let plan = match (&look.from, &look.from_consul) {
         (Some(file), _) => {
-            let service = from.service.as_deref().or(env.var("SERVICE"));
+            let service = look.service.as_deref().or(env.var("SERVICE"));
             compose::plan(file, service)?
         }
         (_, Some(service)) => consul::plan(&Configured::default().consul()?, service)?,
@@ -185,7 +185,10 @@ impl Plan {
 fn free(wanted: Option<u16>, taken: &[u16], all: &[Wanted]) -> u16 {
     let is_free = |port: &u16| *port >= 1024 && !taken.contains(port);
     let is_unwanted = |port: &u16| all.iter().all(|other| other.port != Some(*port));
-    wanted.filter(is_free).or_else(|| (FIRST_PORT..).find(|port| is_free(port) && is_unwanted(port))).unwrap_or(0)
+    wanted
+        .filter(is_free)
+        .or_else(|| (FIRST_PORT..=u16::MAX).find(|port| is_free(port) && is_unwanted(port)))
+        .unwrap_or(0)
 }
 
 fn line(text: &str, comment: &str) -> String {
