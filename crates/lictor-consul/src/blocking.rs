@@ -15,24 +15,23 @@ const WAIT_AFTER_LOSS: Duration = Duration::from_secs(1);
 /// The same after an error that the agent itself told: long enough for a server to replay its log.
 const WAIT_AFTER_ERROR: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// An agent on this machine: asking in vain costs nothing, and it is back soon.
-const LOCAL_PAUSE: Duration = Duration::from_millis(500);
-const REMOTE_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// An agent on this machine that is not there: asking in vain costs nothing.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(500);
+/// With its jitter less than one query a second on average, and an answer within two once there is one again.
+const LONGEST_PAUSE: Duration = Duration::from_millis(1200);
 const DENIED_PAUSE: Duration = Duration::from_secs(10);
 
 /// Where a watch stands.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     index: u64,
-    failures: u32,
+    backoff: Backoff,
     /// The longest wait of the next query.
     short_wait: Option<Duration>,
     asks_anew: bool,
     /// The index is from before this process began: to compare with, not to ask with.
     is_remembered: bool,
     is_suspicious: bool,
-    is_local: bool,
 }
 
 /// What to ask.
@@ -58,12 +57,11 @@ impl Cursor {
     pub(crate) fn new(is_local: bool) -> Self {
         Self {
             index: 0,
-            failures: 0,
+            backoff: Backoff::new(is_local),
             short_wait: None,
             asks_anew: false,
             is_remembered: false,
             is_suspicious: false,
-            is_local,
         }
     }
 
@@ -79,7 +77,7 @@ impl Cursor {
 
     /// Whether the last query failed.
     pub(crate) fn is_failing(&self) -> bool {
-        self.failures > 0
+        self.backoff.failures > 0
     }
 
     /// The next query.
@@ -90,7 +88,7 @@ impl Cursor {
 
     /// A 200 came back `took` after `asked`.
     pub(crate) fn answered(&mut self, asked: Ask, index: Option<u64>, took: Duration) -> Worth {
-        self.failures = 0;
+        self.backoff.succeeded();
         self.short_wait = None;
         self.asks_anew = false;
         self.is_remembered = false;
@@ -126,21 +124,42 @@ impl Cursor {
     /// It failed; how long to pause before the next query. `random` is uniform in 0 to 1.
     pub(crate) fn failed(&mut self, error: &ConsulError, random: f64) -> Duration {
         self.asks_anew = false;
-        let doubling = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16));
-        self.failures = self.failures.saturating_add(1);
         let is_loss = matches!(error, ConsulError::Unreachable(_) | ConsulError::Broken(_) | ConsulError::Timeout(_));
         self.short_wait = Some(if is_loss { WAIT_AFTER_LOSS } else { WAIT_AFTER_ERROR });
+        self.backoff.failed(error, random)
+    }
+}
+
+/// How long to leave the agent alone after an error.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    failures: u32,
+    is_local: bool,
+}
+
+impl Backoff {
+    /// A local agent is asked again sooner when it is gone.
+    pub(crate) fn new(is_local: bool) -> Self {
+        Self { failures: 0, is_local }
+    }
+
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The pause after this error. `random` is uniform in 0 to 1.
+    pub(crate) fn failed(&mut self, error: &ConsulError, random: f64) -> Duration {
+        let doubling = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
         let pause = match error {
-            ConsulError::Unreachable(_) => doubling.min(if self.is_local { LOCAL_PAUSE } else { REMOTE_PAUSE }),
+            ConsulError::Unreachable(_) if self.is_local => doubling.min(UNREACHABLE_PAUSE),
             // An agent with too many connections closes them too.
-            ConsulError::Broken(_) => doubling.min(REMOTE_PAUSE),
+            ConsulError::Unreachable(_) | ConsulError::Broken(_) => doubling.min(LONGEST_PAUSE),
             error if error.is_denied() => DENIED_PAUSE.mul_f64(4.0 / 3.0),
-            // A full server says so and another may answer: soon again. A busy one wants to be left alone.
-            ConsulError::Status { code: 429, .. } => doubling.clamp(Duration::from_millis(500), Duration::from_secs(5)),
-            ConsulError::Status { .. } => doubling.clamp(Duration::from_millis(200), LONGEST_PAUSE),
-            ConsulError::Timeout(_) | ConsulError::Decode(_) => {
+            ConsulError::Status { code: 429, .. } | ConsulError::Timeout(_) | ConsulError::Decode(_) => {
                 doubling.clamp(Duration::from_millis(500), LONGEST_PAUSE)
             }
+            ConsulError::Status { .. } => doubling.clamp(Duration::from_millis(200), LONGEST_PAUSE),
         };
         pause.mul_f64(0.75 + random / 2.0)
     }
@@ -286,7 +305,7 @@ mod tests {
         let mut cursor = at(1);
         let gone: Vec<_> = (0..9).map(|_| cursor.failed(&ConsulError::Unreachable(String::new()), 0.5)).collect();
         assert_eq!(gone[0], FIRST_PAUSE);
-        assert_eq!(gone[8], LOCAL_PAUSE);
+        assert_eq!(gone[8], UNREACHABLE_PAUSE);
         let mut cursor = at(1);
         let busy: Vec<_> = (0..12).map(|_| cursor.failed(&status(500), 0.5)).collect();
         assert_eq!(busy[11], LONGEST_PAUSE);

@@ -81,18 +81,17 @@ impl Definition {
         format!("{}:{}", self.registration.id, index + 1)
     }
 
-    /// Whether what the agent holds is not what we said. Addresses that Consul adds by itself do not count, nor does an
-    /// answer that cannot be read.
-    pub(crate) fn has_drifted(&self, held: &[u8], place: Place) -> bool {
-        let Ok(held) = serde_json::from_slice::<Held>(held) else { return false };
+    /// Whether what the agent holds is not what we said. Addresses that Consul adds by itself do not count.
+    pub(crate) fn has_drifted(&self, held: &[u8], place: Place) -> Result<bool, serde_json::Error> {
+        let held: Held = serde_json::from_slice(held)?;
         let ours = &self.registration;
         let weights = held.weights.unwrap_or(HeldWeights { passing: 1, warning: 1 });
-        held.service != self.service
-            || held.port != ours.port
+        Ok(held.service != self.service
+            || held.port != i64::from(ours.port)
             || held.tags.unwrap_or_default() != ours.tags
             || held.meta.unwrap_or_default() != self.meta()
             || (weights.passing, weights.warning) != (ours.weight_passing, ours.weight_warning)
-            || self.address(place).is_some_and(|address| address != held.address)
+            || self.address(place).is_some_and(|address| address != held.address))
     }
 
     /// Compares the agent's checks for our id with ours.
@@ -236,7 +235,8 @@ struct Held {
     service: String,
     #[serde(default)]
     address: String,
-    port: u16,
+    #[serde(default)]
+    port: i64,
     tags: Option<Vec<String>>,
     meta: Option<BTreeMap<String, String>>,
     weights: Option<HeldWeights>,
@@ -298,10 +298,11 @@ mod tests {
         held["Service"] = held["Name"].clone();
         held["TaggedAddresses"] = json!({ "lan_ipv4": { "Address": "127.0.0.1", "Port": 8080 } });
         held["Address"] = json!("");
-        let drifted = |held: &Json| web.has_drifted(held.to_string().as_bytes(), LOCAL);
+        let drifted = |held: &Json| web.has_drifted(held.to_string().as_bytes(), LOCAL).unwrap();
         assert!(!drifted(&held));
         for (field, value) in [
             ("Port", json!(1)),
+            ("Port", json!(70_000)),
             ("Tags", json!(["x"])),
             ("Meta", Json::Null),
             ("Weights", json!({ "Passing": 7, "Warning": 1 })),
@@ -311,8 +312,8 @@ mod tests {
             changed[field] = value;
             assert!(drifted(&changed), "{field}");
         }
-        assert!(!web.has_drifted(b"{", LOCAL), "an answer that cannot be read says nothing");
-        assert!(web.has_drifted(held.to_string().as_bytes(), remote("10.1.2.3")));
+        assert!(web.has_drifted(b"{", LOCAL).is_err(), "an answer that cannot be read says nothing");
+        assert!(web.has_drifted(held.to_string().as_bytes(), remote("10.1.2.3")).unwrap());
     }
 
     #[test]

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
-use crate::blocking::Throttle;
-use crate::client::{Client, Connection, ConsulError, encode};
+use crate::blocking::{Backoff, Throttle};
+use crate::client::{Answer, Client, Connection, ConsulError, encode};
 use crate::definition::{Comparison, Definition, HeldCheck, OWN_MAINTENANCE, Place};
 use crate::health::Instance;
 use crate::heartbeat::Heartbeat;
@@ -30,8 +30,6 @@ const CALL: Duration = Duration::from_secs(10);
 const WATCH: Duration = Duration::from_secs(60);
 /// An application that does not answer for this long is registered all the same: its checks tell.
 const PROBE_FOR: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// Once nobody is told about us, callers get this long to finish what they were about to send.
 const LAST_CALLS: Duration = Duration::from_millis(300);
@@ -111,11 +109,11 @@ impl Registrar {
             tokio::time::sleep(throttle.take(Instant::now())).await;
             let mut token = self.client.token();
             let mut is_up = self.is_app_up(cause.is_none()).await;
-            let mut pauses = Pauses::new();
+            let mut backoff = Backoff::new(self.client.is_local());
             while let Err(error) = self.register(&mut connection, is_up).await {
                 self.status.registration_failed(&error);
                 debug!(%error, "not registered yet");
-                self.pause(&error, token.as_ref(), &mut pauses, &mut random).await;
+                self.pause(&error, token.as_ref(), &mut backoff, &mut random).await;
                 token = self.client.token();
                 is_up = self.is_app_up(false).await;
             }
@@ -166,12 +164,13 @@ impl Registrar {
         let filter = format!("ServiceID == \"{id}\"");
         match connection.get("/v1/agent/checks", &[("filter", &filter)], CALL).await {
             Ok(answer) => {
-                let held = serde_json::from_slice::<HashMap<String, HeldCheck>>(&answer.body).unwrap_or_default();
+                let held = serde_json::from_slice::<Option<HashMap<String, HeldCheck>>>(&answer.body);
+                let held = held.map_err(|error| ConsulError::Decode(error.to_string()))?.unwrap_or_default();
                 let held: Vec<HeldCheck> = held.into_values().collect();
                 Ok(Some(self.definition.compare(&held)))
             }
-            Err(ConsulError::Status { .. }) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) if error.is_outage() => Err(error),
+            Err(_) => Ok(None),
         }
     }
 
@@ -180,7 +179,7 @@ impl Registrar {
         let path = format!("/v1/agent/service/{}", encode(&self.definition.registration.id));
         let wait = format!("{}s", WATCH.as_secs());
         let mut hash = String::new();
-        let mut pauses = Pauses::new();
+        let mut backoff = Backoff::new(self.client.is_local());
         let mut is_back = false;
         let mut looked = Instant::now();
         loop {
@@ -194,20 +193,23 @@ impl Registrar {
                 answer = looking => answer,
                 () = self.changed.notified() => return "upstreams",
             };
-            let answer = match answer {
-                Ok(answer) => answer,
+            let held = match answer {
+                Ok(answer) => self.has_drifted(&answer, connection).map(|has_drifted| (answer, has_drifted)),
+                Err(error) => Err(error),
+            };
+            let answer = match held {
+                Ok((answer, false)) => answer,
+                Ok((_, true)) => return "drift",
                 Err(ConsulError::Status { code: 404, .. }) => return "forgotten",
                 Err(error) => {
                     self.status.registration_failed(&error);
                     is_back = true;
-                    self.pause(&error, token, &mut pauses, random).await;
+                    self.pause(&error, token, &mut backoff, random).await;
                     continue;
                 }
             };
-            if self.definition.has_drifted(&answer.body, self.place(connection)) {
-                return "drift";
-            }
-            (pauses, is_back) = (Pauses::new(), false);
+            backoff.succeeded();
+            is_back = false;
             self.status.registration_well();
             self.tell_maintenance(connection).await;
             if looked.elapsed() >= WATCH {
@@ -232,15 +234,21 @@ impl Registrar {
         }
     }
 
-    async fn pause(&self, error: &ConsulError, token: Option<&Secret>, pauses: &mut Pauses, random: &mut Random) {
-        let jitter = 0.75 + random.share() / 2.0;
-        if error.is_denied() {
-            return self.client.renewed_token(token, REFUSED_PAUSE.mul_f64(jitter)).await;
-        }
+    fn has_drifted(&self, answer: &Answer, connection: &Connection) -> Result<bool, ConsulError> {
+        let compared = self.definition.has_drifted(&answer.body, self.place(connection));
+        compared.map_err(|error| ConsulError::Decode(error.to_string()))
+    }
+
+    async fn pause(&self, error: &ConsulError, token: Option<&Secret>, backoff: &mut Backoff, random: &mut Random) {
         // What is wrong in itself will not be liked better soon.
         let is_wrong = matches!(error, ConsulError::Status { code: 400, .. });
-        let pause = if is_wrong { REFUSED_PAUSE } else { pauses.next() };
-        tokio::time::sleep(pause.mul_f64(jitter)).await;
+        let refused = REFUSED_PAUSE.mul_f64(0.75 + random.share() / 2.0);
+        let pause = if is_wrong || error.is_denied() { refused } else { backoff.failed(error, random.share()) };
+        if error.is_denied() {
+            self.client.renewed_token(token, pause).await;
+        } else {
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Whether the application answers; at the start it is waited for, for a while.
@@ -372,21 +380,5 @@ impl Registrar {
 
     fn place(&self, connection: &Connection) -> Place {
         Place { is_agent_local: self.client.is_local(), seen_as: connection.local() }
-    }
-}
-
-/// Ever longer ones, up to a bound.
-#[derive(Debug)]
-struct Pauses(Duration);
-
-impl Pauses {
-    fn new() -> Self {
-        Self(FIRST_PAUSE)
-    }
-
-    fn next(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = (pause * 2).min(LONGEST_PAUSE);
-        pause
     }
 }

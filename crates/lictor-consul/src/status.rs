@@ -70,23 +70,29 @@ struct WatchState {
     errors: u64,
 }
 
+/// After so many failures in a row a watch is said to fail although Consul is there.
+const FAILING: u32 = 3;
+
 /// How one line to Consul does: a watch, or the registration.
 #[derive(Debug, Default)]
 struct Source {
     is_used: bool,
     last_error: Option<ConsulError>,
+    failures: u32,
+    /// The log has it; its end is said too.
+    is_told: bool,
 }
 
 impl Source {
     /// True when it is well again.
     fn succeed(&mut self) -> bool {
-        self.is_used = true;
+        (self.is_used, self.failures) = (true, 0);
         self.last_error.take().is_some()
     }
 
     /// True when it is another kind of failure than before.
     fn fail(&mut self, error: &ConsulError) -> bool {
-        self.is_used = true;
+        (self.is_used, self.failures) = (true, self.failures.saturating_add(1));
         let is_new = self.last_error.as_ref().is_none_or(|last| last.kind() != error.kind());
         self.last_error = Some(error.clone());
         is_new
@@ -287,6 +293,9 @@ impl Status {
         let mut state = self.state.lock();
         let watch = state.watches.entry(query.clone()).or_default();
         watch.source.succeed();
+        if std::mem::take(&mut watch.source.is_told) {
+            info!(target: "lictor::event", kind = "watch_well", service = %query.service, "the query is answered again");
+        }
         (watch.index, watch.instances, watch.behind) = (index, instances, behind);
         (watch.answered, watch.at_ms) = (Some(Instant::now()), now_ms());
         state.settle();
@@ -298,10 +307,20 @@ impl Status {
         let watch = state.watches.entry(query.clone()).or_default();
         watch.errors += 1;
         let is_new = watch.source.fail(error);
-        if is_new && !error.is_outage() {
+        if is_new && !error.is_outage() && !watch.source.is_told {
+            watch.source.is_told = true;
             warn!(target: "lictor::event", kind = "watch_refused", service = %query.service, %error, "Consul refuses a query; the last endpoints stay in use");
         }
         state.settle();
+        let is_there = state.is_up == Some(true);
+        if let Some(watch) = state.watches.get_mut(query)
+            && is_there
+            && !watch.source.is_told
+            && watch.source.failures >= FAILING
+        {
+            watch.source.is_told = true;
+            warn!(target: "lictor::event", kind = "watch_failing", service = %query.service, %error, "a query fails again and again; the last endpoints stay in use");
+        }
     }
 
     pub(crate) fn forget(&self, query: &Query) {
