@@ -103,8 +103,9 @@ impl Registrar {
         let mut connection = self.connection();
         let mut random = Random::new();
         let mut cause: Option<&'static str> = None;
-        // Somebody who undoes it again and again is not fought at full speed.
-        let mut throttle = Throttle::new(5.0, 0.2, Instant::now());
+        // Somebody who undoes it again and again is not fought at full speed: it is three queries each time. An agent that
+        // restarts a few times is no such somebody.
+        let mut throttle = Throttle::new(10.0, 0.3, Instant::now());
         loop {
             tokio::time::sleep(throttle.take(Instant::now())).await;
             let mut token = self.client.token();
@@ -188,7 +189,8 @@ impl Registrar {
             let blocks = !hash.is_empty() && !is_back;
             let query = if blocks { &blocking[..] } else { &[] };
             let asked = Instant::now();
-            let looking = connection.get(&path, query, WATCH + WATCH / 16 + Duration::from_secs(8));
+            let at_most = if blocks { WATCH + WATCH / 16 + CALL } else { CALL };
+            let looking = connection.get(&path, query, at_most);
             let answer = tokio::select! {
                 answer = looking => answer,
                 () = self.changed.notified() => return "upstreams",
