@@ -24,6 +24,8 @@ pub struct Consul {
     has_acls: bool,
     /// Further configuration, in HCL.
     more: String,
+    /// The serf ports of a cluster's servers; empty for a single one.
+    members: Vec<u16>,
 }
 
 impl Consul {
@@ -47,11 +49,29 @@ impl Consul {
         Self::start(true, true, "")
     }
 
+    /// Three servers with data folders that have found each other.
+    pub fn cluster() -> [Self; 3] {
+        let mut servers = [(); 3].map(|()| Self::new(true, false));
+        let members: Vec<u16> = servers.iter().map(|server| server.ports[2]).collect();
+        for server in &mut servers {
+            server.members.clone_from(&members);
+            server.launch();
+        }
+        for server in &servers {
+            server.await_nodes(3);
+        }
+        servers
+    }
+
     fn start(has_data: bool, has_acls: bool, more: &str) -> Self {
-        let (ports, folder, more) = (free_ports(), scratch("consul"), more.to_owned());
-        let mut consul = Self { process: None, ports, folder, has_data, has_acls, more };
+        let mut consul = Self { more: more.to_owned(), ..Self::new(has_data, has_acls) };
         consul.spawn();
         consul
+    }
+
+    fn new(has_data: bool, has_acls: bool) -> Self {
+        let folder = scratch("consul");
+        Self { process: None, ports: free_ports(), folder, has_data, has_acls, more: String::new(), members: Vec::new() }
     }
 
     /// `http://127.0.0.1:port`
@@ -62,6 +82,11 @@ impl Consul {
     /// `127.0.0.1:port`
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.ports[0])
+    }
+
+    /// Where its server speaks to others: what `/v1/status/leader` says of the leader.
+    pub fn server_address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[1])
     }
 
     /// Ends it without a word.
@@ -83,6 +108,19 @@ impl Consul {
     pub fn restart(&mut self) {
         self.kill();
         self.spawn();
+    }
+
+    /// Starts it again after a kill, and waits for nothing: a server alone has no leader to wait for.
+    pub fn resume(&mut self) {
+        self.launch();
+    }
+
+    /// A call to its API, and the answer as JSON; panics unless it answers 200.
+    pub fn answer(&self, method: &str, path: &str, body: &Json) -> Json {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = self.call(method, path, body.as_bytes());
+        assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text());
+        serde_json::from_str(&answer.text()).unwrap_or(Json::Null)
     }
 
     /// A PUT to its API; panics unless it answers 200.
@@ -121,6 +159,11 @@ impl Consul {
     }
 
     fn spawn(&mut self) {
+        self.launch();
+        self.await_nodes(1);
+    }
+
+    fn launch(&mut self) {
         let file = self.folder.join("agent.hcl");
         std::fs::write(&file, self.config()).expect("the folder can be written");
         let log = File::create(self.folder.join("log")).expect("the folder can be written");
@@ -128,12 +171,19 @@ impl Consul {
         let mut command = Command::new(binary());
         command.arg("agent").arg("-config-file").arg(&file);
         if self.has_data {
-            command.args(["-server", "-bootstrap-expect=1", "-data-dir"]).arg(self.folder.join("data"));
+            let servers = self.members.len().max(1);
+            command
+                .args(["-server", &format!("-bootstrap-expect={servers}"), "-data-dir"])
+                .arg(self.folder.join("data"));
         } else {
             command.arg("-dev");
         }
         let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("consul starts");
         self.process = Some(process);
+    }
+
+    /// Waits for a leader that knows so many nodes.
+    fn await_nodes(&self, count: usize) {
         eventually("Consul has a leader", || {
             let answer = client::get(&self.address(), "/v1/status/leader").map_err(|error| error.to_string())?;
             let text = answer.text();
@@ -141,7 +191,7 @@ impl Consul {
         });
         eventually("Consul knows itself", || {
             let nodes = self.json("/v1/catalog/nodes");
-            if nodes.as_array().is_some_and(|nodes| !nodes.is_empty()) { Ok(()) } else { Err(nodes) }
+            if nodes.as_array().is_some_and(|nodes| nodes.len() >= count) { Ok(()) } else { Err(nodes) }
         });
     }
 
@@ -153,6 +203,13 @@ impl Consul {
              ports {{ dns = -1 grpc = -1 https = -1 http = {http} server = {server} serf_lan = {serf_lan} serf_wan = {serf_wan} }}\n"
         );
         config += &self.more;
+        if !self.members.is_empty() {
+            let others: Vec<String> = self.members.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+            config += &format!(
+                "node_name = \"server-{server}\"\nretry_join = [{}]\nretry_interval = \"200ms\"\n",
+                others.join(", ")
+            );
+        }
         if self.has_acls {
             config += &format!(
                 "acl {{ enabled = true default_policy = \"deny\" tokens {{ master = \"{MANAGEMENT}\" agent = \"{MANAGEMENT}\" }} }}\n"

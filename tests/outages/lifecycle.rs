@@ -1,0 +1,1 @@
+//! Restarts under load, stops in the middle of things, and applications that do not behave.

@@ -1,0 +1,1 @@
+//! The same for longer: over a minute each, so `make chaos` runs them.
