@@ -315,7 +315,10 @@ impl Registrar {
         if !at_most.is_zero() {
             match tokio::time::timeout(at_most, self.drain()).await {
                 Ok(Ok(())) => tokio::time::sleep(LAST_CALLS.min(at_most.saturating_sub(started.elapsed()))).await,
-                Ok(Err(error)) => warn!(%error, "Consul could not be told that this instance is leaving"),
+                Ok(Err(error)) => {
+                    warn!(%error, "Consul could not be told that this instance is leaving; its answers tell callers");
+                    tokio::time::sleep(at_most.saturating_sub(started.elapsed())).await;
+                }
                 Err(_) => warn!(?at_most, "this instance is still listed after the drain delay"),
             }
         }
