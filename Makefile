@@ -14,8 +14,8 @@ fmt: ## Format the code
 test: ## All tests: unit, property, and integration against a real Consul
 	scripts/deps.sh && scripts/consul.sh && cargo test --workspace
 
-chaos: ## Faults that take long or need root (network namespaces, iptables); ONLY=word picks by name
-	cargo test -p chaos -- --ignored --nocapture $(ONLY)
+chaos: ## Faults that take minutes, need root (network namespaces, iptables) or libfaketime; ONLY=word picks by name
+	scripts/consul.sh && cargo test -p chaos -p outages -- --ignored --nocapture $(ONLY)
 
 conformance: ## Foreign clients: gRPC, WebSocket, Redis, PostgreSQL, h2load, node, curl
 	scripts/conformance.sh

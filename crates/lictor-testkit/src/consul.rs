@@ -64,7 +64,8 @@ impl Consul {
     }
 
     fn start(has_data: bool, has_acls: bool, more: &str) -> Self {
-        let mut consul = Self { more: more.to_owned(), ..Self::new(has_data, has_acls) };
+        let mut consul = Self::new(has_data, has_acls);
+        more.clone_into(&mut consul.more);
         consul.spawn();
         consul
     }
