@@ -50,7 +50,8 @@ impl Forwarding {
     fn start() -> Self {
         let egress = Arc::new(parking_lot::Mutex::new(String::new()));
         let known = Arc::clone(&egress);
-        let server = RawServer::start(move |mut stream| while forward(&mut stream, &known.lock().clone()).is_some() {});
+        let server =
+            RawServer::start(move |mut stream| while forward(&mut stream, || known.lock().clone()).is_some() {});
         Self { port: server.port(), egress, _server: server }
     }
 
@@ -69,7 +70,7 @@ impl Forwarding {
 }
 
 /// One request on the connection; `None` when it is over.
-fn forward(stream: &mut TcpStream, egress: &str) -> Option<()> {
+fn forward(stream: &mut TcpStream, egress: impl Fn() -> String) -> Option<()> {
     let head = read_head(stream);
     let mut words = head.split(' ');
     let (method, path) = (words.next().filter(|word| !word.is_empty())?, words.next()?);
@@ -79,7 +80,7 @@ fn forward(stream: &mut TcpStream, egress: &str) -> Option<()> {
     stream.read_exact(&mut body).ok()?;
     let (status, text) = match path {
         "/health" => (200, "ok".to_owned()),
-        _ => match request(egress, method, path, &[], &body) {
+        _ => match request(&egress(), method, path, &[], &body) {
             Ok(answer) => (answer.status, answer.text()),
             Err(error) => (500, format!("orders: {error}")),
         },

@@ -12,7 +12,7 @@ use crate::wire::{Fault, Wire};
 use crate::{assert_back, beside, caller, events, lictor, quiet};
 
 #[test]
-#[ignore = "two minutes: twenty rolling restarts of each kind"]
+#[ignore = "a minute: twenty rolling restarts of each kind"]
 fn twenty_restarts_of_callee_caller_and_both_fail_nothing() {
     let mut chain = Chain::start();
     let load = chain.load();
