@@ -74,6 +74,7 @@ class Lictor:
 
     def __init__(self, **config):
         self.file = folder("lictor") / "lictor.yaml"
+        self.env = {}
         self.rewrite(**config)
 
     def rewrite(self, **config):
@@ -85,7 +86,7 @@ class Lictor:
         _log = self.log = []
         self.process = subprocess.Popen(
             [LICTOR, "serve", "-c", self.file, "--set", "admin.listen=127.0.0.1:0"],
-            env={"PATH": os.environ["PATH"]}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"]} | self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, process_group=0,
         )
         threading.Thread(target=self._collect, daemon=True).start()

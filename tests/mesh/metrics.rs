@@ -44,6 +44,7 @@ fn outbound(live: &mut Families) {
 service: orders
 workers: 1
 metrics: {{max_label_values: 1}}
+trace: {{otlp: 'http://127.0.0.1:{nobody}'}}
 upstreams:
   good: {{listen: 0, static: ['127.0.0.1:{good_at}'], cache: 1m}}
   old: {{listen: 0, static: ['127.0.0.1:{good_at}'], fallback: {{stale: 5m}}, retry: off}}

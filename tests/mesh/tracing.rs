@@ -1,9 +1,10 @@
-//! Spans on their way out.
+//! Trace context on its way through, and spans on their way out. What an OpenTelemetry receiver makes of them is in
+//! `tests/conformance/test_traces.py`.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use lictor_testkit::{Backend, Sidecar, eventually_is, request};
+use lictor_testkit::{Backend, Sidecar, eventually_is, exchange, request};
 
 use crate::LICTOR;
 
@@ -43,7 +44,7 @@ fn a_sampled_request_is_a_span_over_otlp_http() {
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
     let text = String::from_utf8_lossy(&seen);
     assert!(text.starts_with("POST /v1/traces HTTP/1.1"), "{text}");
-    for part in ["service.name", "orders", "url.path", "/users/1", "attempt"] {
+    for part in ["service.name", "orders", "url.path", "/users/1", "network.peer.address"] {
         assert!(text.contains(part), "no {part} in {text}");
     }
 }
@@ -73,4 +74,179 @@ fn what_is_not_sampled_is_not_exported_and_a_dead_receiver_harms_nobody() {
     sampled_call(&lictor);
     eventually_is("the loss is told once", || lictor.log(), |log| log.contains("spans cannot be exported"));
     assert_eq!(lictor.get("users", "/").status, 200);
+}
+
+const ID: &str = "12345678901234567890123456789012";
+const SPAN: &str = "1234567890123456";
+
+/// What becomes of a caller's context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// The trace goes on.
+    GoesOn,
+    /// A new one begins.
+    Restarts,
+}
+use Fate::{GoesOn, Restarts};
+
+/// The cases of the W3C's test suite (github.com/w3c/trace-context, test/test.py) about `traceparent`.
+#[test]
+fn traceparent_is_understood_as_the_w3c_tests_it() {
+    let (backend, [gone]) = (Backend::start("a"), lictor_testkit::free_ports());
+    let lictor = traced(&backend, &format!("http://127.0.0.1:{gone}"));
+    let with = |name: &str, value: &str| format!("{name}: {value}\r\n");
+    let traceparent = |value: &str| with("traceparent", value);
+    let good = format!("00-{ID}-{SPAN}-01");
+    let swapped = |from: &str, to: &str| traceparent(&good.replacen(from, to, 1));
+    let other = format!("00-{}-{SPAN}-00", ID.replace('9', "a"));
+    let cases = [
+        ("valid", traceparent(&good), GoesOn),
+        ("duplicated", traceparent(&good) + &traceparent(&other), Restarts),
+        ("name with a hyphen", with("trace-parent", &good), Restarts),
+        ("name with a dot", with("trace.parent", &good), Restarts),
+        ("TraceParent", with("TraceParent", &good), GoesOn),
+        ("TrAcEpArEnT", with("TrAcEpArEnT", &good), GoesOn),
+        ("TRACEPARENT", with("TRACEPARENT", &good), GoesOn),
+        ("version 00 with a dot after it", traceparent(&format!("{good}.")), Restarts),
+        ("version 00 with more after it", traceparent(&format!("{good}-what-the-future")), Restarts),
+        ("version cc", swapped("00", "cc"), GoesOn),
+        ("version cc with more", traceparent(&format!("cc-{ID}-{SPAN}-01-what-the-future")), GoesOn),
+        ("version cc with a dot after it", traceparent(&format!("cc-{ID}-{SPAN}-01.what-the-future")), Restarts),
+        ("version ff", swapped("00", "ff"), Restarts),
+        ("version .0", swapped("00", ".0"), Restarts),
+        ("version 0.", swapped("00", "0."), Restarts),
+        ("version too long", swapped("00", "000"), Restarts),
+        ("version far too long", swapped("00", "0000"), Restarts),
+        ("version too short", swapped("00", "0"), Restarts),
+        ("trace id of zeros", swapped(ID, &"0".repeat(32)), Restarts),
+        ("trace id beginning with a dot", swapped(ID, &format!(".{}", &ID[1..])), Restarts),
+        ("trace id ending with a dot", swapped(ID, &format!("{}.", &ID[1..])), Restarts),
+        ("trace id in upper case", swapped(ID, &ID.replace('1', "A")), Restarts),
+        ("trace id too long", swapped(ID, &format!("{ID}3")), Restarts),
+        ("trace id too short", swapped(ID, &ID[1..]), Restarts),
+        ("parent id of zeros", swapped(&format!("-{SPAN}-"), &format!("-{}-", "0".repeat(16))), Restarts),
+        ("parent id beginning with a dot", swapped(&format!("-{SPAN}-"), &format!("-.{}-", &SPAN[1..])), Restarts),
+        ("parent id ending with a dot", swapped(&format!("-{SPAN}-"), &format!("-{}.-", &SPAN[1..])), Restarts),
+        ("parent id too long", swapped(&format!("-{SPAN}-"), &format!("-{SPAN}7-")), Restarts),
+        ("parent id too short", swapped(&format!("-{SPAN}-"), &format!("-{}-", &SPAN[1..])), Restarts),
+        ("flags .0", swapped("-01", "-.0"), Restarts),
+        ("flags 0.", swapped("-01", "-0."), Restarts),
+        ("flags too long", swapped("-01", "-001"), Restarts),
+        ("flags too short", swapped("-01", "-1"), Restarts),
+        ("a space before", traceparent(&format!(" {good}")), GoesOn),
+        ("a tab before", traceparent(&format!("\t{good}")), GoesOn),
+        ("a space after", traceparent(&format!("{good} ")), GoesOn),
+        ("a tab after", traceparent(&format!("{good}\t")), GoesOn),
+        ("both around", traceparent(&format!("\t {good} \t")), GoesOn),
+        ("none", String::new(), Restarts),
+    ];
+    for (case, fields, fate) in &cases {
+        let sent = passed_on(&lictor, fields);
+        let parent = &sent["traceparent: ".len()..];
+        let parts: Vec<&str> = parent.lines().next().unwrap().split('-').collect();
+        assert!(parts.len() == 4 && parts[1].len() == 32 && parts[2].len() == 16, "{case}: {sent}");
+        assert_eq!(parts[1] == ID, *fate == GoesOn, "{case}: {sent}");
+        assert_ne!(parts[2], SPAN, "{case}: the parent is a span of ours");
+        assert!(fate == &GoesOn || parts[1] != ID.replace('9', "a"), "{case}: {sent}");
+    }
+}
+
+/// Its cases about `tracestate`; where it allows several behaviours, ours.
+#[test]
+fn tracestate_is_passed_on_whole_or_not_at_all() {
+    let (backend, [gone]) = (Backend::start("a"), lictor_testkit::free_ports());
+    let lictor = traced(&backend, &format!("http://127.0.0.1:{gone}"));
+    let numbered = |count: usize| (1..=count).map(|at| format!("bar{at:02}=1")).collect::<Vec<_>>().join(",");
+    let [exactly, too_many, long] = [numbered(32), numbered(33), format!("foo={}", "v".repeat(250))];
+    let [key, value] = ["z".repeat(256), "z".repeat(257)];
+    let tenant = format!("{}@{}=1", "t".repeat(241), "v".repeat(14));
+    let [long_tenant, long_system] = [format!("{}@v=1", "t".repeat(242)), format!("t@{}=1", "v".repeat(15))];
+    let (key, long_key, long_value) = (format!("{key}=1"), format!("{value}=1"), format!("foo={value}"));
+    let over_512 = [long.as_str(), &long.replace("foo", "bar"), &long.replace("foo", "baz")].join(",");
+    let characters =
+        "foo= !\"#$%&'()*+-./0123456789:;<>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~";
+    let passes: &[&[&str]] = &[
+        &["foo=1"],
+        &["foo=1,bar=2"],
+        &["foo=1,bar=2", "rojo=1,congo=2", "baz=3"],
+        &["foo=1", ""],
+        &["", "foo=1"],
+        &["foo=1 \t , \t bar=2, \t baz=3"],
+        &["foo=1,foo=1"],
+        &["0rojo@congo=1,a-b*/_9=2"],
+        &[characters],
+        &[&exactly],
+        &[&exactly[..exactly.len() - 8], "bar99=1"],
+        &[&over_512],
+        &[&key],
+        &[&tenant],
+    ];
+    let drops: &[&[&str]] = &[
+        &["foo"],
+        &["foo =1"],
+        &["FOO=1"],
+        &["foo.bar=1"],
+        &["foo=1", "bar"],
+        &["foo@=1,bar=2"],
+        &["@foo=1,bar=2"],
+        &["foo@@bar=1,bar=2"],
+        &["foo@bar@baz=1,bar=2"],
+        &["foo=bar=baz"],
+        &["foo=,bar=3"],
+        &["1a=1"],
+        &["foo=\u{e9}"],
+        &[&too_many],
+        &[&exactly, "bar99=1"],
+        &[&long_key],
+        &[&long_value],
+        &[&long_tenant],
+        &[&long_system],
+    ];
+    let good = format!("traceparent: 00-{ID}-{SPAN}-01\r\n");
+    let states = |states: &[&str]| states.iter().map(|state| format!("tracestate: {state}\r\n")).collect::<String>();
+    let members =
+        |text: &str| text.split(',').map(str::trim).filter(|m| !m.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let arrived = |fields: &str| {
+        let text = passed_on(&lictor, fields);
+        let all = text.lines().filter_map(|line| line.strip_prefix("tracestate: ")).collect::<Vec<_>>().join(",");
+        members(&all)
+    };
+    for sent in passes {
+        assert_eq!(arrived(&(good.clone() + &states(sent))), members(&sent.join(",")), "{sent:?}");
+    }
+    for sent in drops {
+        assert_eq!(arrived(&(good.clone() + &states(sent))), Vec::<String>::new(), "{sent:?}");
+    }
+    assert_eq!(arrived(&states(&["foo=1"])), Vec::<String>::new(), "a state belongs to a traceparent");
+    let broken = good.replacen("00-", "ff-", 1) + &states(&["foo=1"]);
+    assert_eq!(arrived(&broken), Vec::<String>::new(), "to a valid one");
+    for name in ["trace-state", "trace.state"] {
+        assert_eq!(arrived(&format!("{good}{name}: foo=1\r\n")), Vec::<String>::new(), "{name}");
+    }
+    for name in ["TraceState", "TrAcEsTaTe", "TRACESTATE"] {
+        assert_eq!(arrived(&format!("{good}{name}: foo=1\r\n")), ["foo=1"], "{name}");
+    }
+}
+
+#[test]
+fn each_request_of_a_trace_is_a_span_of_its_own() {
+    let (backend, [gone]) = (Backend::start("a"), lictor_testkit::free_ports());
+    let lictor = traced(&backend, &format!("http://127.0.0.1:{gone}"));
+    let fields = format!("traceparent: 00-{ID}-{SPAN}-01\r\n");
+    let spans: std::collections::BTreeSet<String> =
+        (0..5).map(|_| passed_on(&lictor, &fields)["traceparent: 00-".len() + 33..][..16].to_owned()).collect();
+    assert_eq!(spans.len(), 5);
+}
+
+/// What the upstream was sent, from `traceparent` on.
+fn passed_on(lictor: &Sidecar, fields: &str) -> String {
+    let head = format!("GET / HTTP/1.1\r\nHost: users\r\nConnection: close\r\n{fields}\r\n");
+    let answer = exchange(&lictor.address("users"), head.as_bytes()).unwrap();
+    assert_eq!(answer.status, 200, "{fields}");
+    let text = answer.text();
+    let ours: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("traceparent: ") || line.starts_with("tracestate: ")).collect();
+    let (parents, states): (Vec<&str>, Vec<&str>) = ours.into_iter().partition(|line| line.starts_with("traceparent"));
+    assert_eq!(parents.len(), 1, "{text}");
+    [parents, states].concat().join("\n")
 }

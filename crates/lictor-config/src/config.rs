@@ -336,6 +336,8 @@ pub struct Otlp {
     pub protocol: OtlpProtocol,
     /// Sent with every export.
     pub headers: Vec<(String, Secret)>,
+    /// CA certificates for https; `None`: the system's.
+    pub ca: Option<PathBuf>,
     /// `service.name`.
     pub service_name: String,
     /// Further resource attributes.

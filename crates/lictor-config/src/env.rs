@@ -76,6 +76,13 @@ const STANDARD: [(&str, &[&str]); 17] = [
     ("LICTOR_ADMIN", &["admin", "listen"]),
 ];
 
+/// Those for traces alone; they override their general ones.
+const TRACES: [(&str, &[&str]); 3] = [
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", &["trace", "ca"]),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &["trace", "otlp"]),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &["trace", "protocol"]),
+];
+
 /// `LICTOR_*` variables that are not keys.
 const OURS: [&str; 6] =
     ["LICTOR_CONFIG", "LICTOR_UPSTREAMS", "LICTOR_LOG", "LICTOR_ADMIN", "LICTOR_ADDR", "LICTOR_DEV"];
@@ -239,42 +246,111 @@ fn standard(tree: &mut Tree, env: &Environment) {
 
 /// OpenTelemetry's variables that need more than a copy.
 fn telemetry(tree: &mut Tree, env: &Environment) {
-    let (traces, base) = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT");
-    for name in [base, traces] {
+    if let Some(value) = env.var("OTEL_EXPORTER_OTLP_ENDPOINT") {
+        // A base: the signal's path is appended to its own (OpenTelemetry, "OTLP Exporter", Endpoint URLs for OTLP/HTTP).
+        let base = value.trim_end_matches('/');
+        let has_path = base.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+        let url = if has_path { format!("{base}/v1/traces") } else { value.to_owned() };
+        set(tree, &["trace", "otlp"], url, "OTEL_EXPORTER_OTLP_ENDPOINT");
+    }
+    for (name, path) in TRACES {
         if let Some(value) = env.var(name) {
-            set(tree, &["trace", "otlp"], value, name);
+            set(tree, path, value, name);
         }
     }
     if env.is_true("OTEL_SDK_DISABLED") {
         set(tree, &["trace", "otlp"], "off", "OTEL_SDK_DISABLED");
     }
-    for (name, key) in [("OTEL_EXPORTER_OTLP_HEADERS", "headers"), ("OTEL_RESOURCE_ATTRIBUTES", "resource")] {
+    let (headers, resource) = ("headers", "resource");
+    for (name, key) in [
+        ("OTEL_EXPORTER_OTLP_HEADERS", headers),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", headers),
+        ("OTEL_RESOURCE_ATTRIBUTES", resource),
+    ] {
         let pairs = env.var(name).into_iter().flat_map(|value| value.split(','));
         for (pair, value) in pairs.filter_map(|pair| pair.split_once('=')) {
-            set(tree, &["trace", key, pair.trim()], value.trim(), name);
+            let value = percent_decoded(value.trim());
+            match pair.trim() {
+                "service.name" if key == resource && env.var("OTEL_SERVICE_NAME").is_none() => {
+                    set(tree, &["trace", "service_name"], value, name);
+                }
+                pair => set(tree, &["trace", key, pair], value, name),
+            }
         }
     }
-    let argument = env.var("OTEL_TRACES_SAMPLER_ARG").unwrap_or("1");
-    let sample = match env.var("OTEL_TRACES_SAMPLER") {
-        Some("always_on" | "parentbased_always_on") => Some("100%"),
-        Some("always_off" | "parentbased_always_off") => Some("0%"),
-        Some("traceidratio" | "parentbased_traceidratio") => Some(argument),
-        _ => None,
-    };
-    if let Some(sample) = sample {
-        let share = if sample == "1" { "100%" } else { sample };
-        set(tree, &["trace", "sample"], share, "OTEL_TRACES_SAMPLER");
-    }
+    sampler(tree, env);
     if let Some(names) = env.var("OTEL_PROPAGATORS") {
-        let known = names.split(',').filter_map(|name| match name.trim() {
+        let name = "OTEL_PROPAGATORS";
+        let known = names.split(',').filter_map(|kind| match kind.trim() {
             "tracecontext" => Some("w3c"),
-            "b3" | "b3multi" => Some("b3"),
-            _ => None,
+            kind @ ("b3" | "b3multi") => Some(kind),
+            "baggage" | "none" | "" => None, // baggage passes like any header
+            other => {
+                ignored(tree, name, "trace.propagate", other, "tracecontext, baggage, b3, b3multi and none are known");
+                None
+            }
         });
         let list = Value::List(known.map(Value::text).collect());
         let path = ["trace", "propagate"].map(str::to_owned);
-        tree.set(&path, list, Origin::Env("OTEL_PROPAGATORS".to_owned()));
+        tree.set(&path, list, Origin::Env(name.to_owned()));
     }
+}
+
+/// Values are written as in W3C Baggage: `%20` is a space. What is not valid that way is taken as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|_| byte == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(decoded.unwrap_or(byte));
+        rest = if decoded.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}
+
+/// `OTEL_TRACES_SAMPLER` and its argument, a share of 1 unless it says another.
+fn sampler(tree: &mut Tree, env: &Environment) {
+    const NAME: &str = "OTEL_TRACES_SAMPLER";
+    let Some(sampler) = env.var(NAME) else { return };
+    let kind = sampler.strip_prefix("parentbased_");
+    let share = match kind.unwrap_or(sampler) {
+        "always_on" => "100%".to_owned(),
+        "always_off" => "0%".to_owned(),
+        "traceidratio" => {
+            let argument = env.var("OTEL_TRACES_SAMPLER_ARG").unwrap_or("1");
+            match argument.trim().parse::<f64>() {
+                Ok(share) if (0.0..=1.0).contains(&share) => argument.to_owned(),
+                _ => {
+                    let name = "OTEL_TRACES_SAMPLER_ARG";
+                    ignored(tree, name, "trace.sample", argument, "a share from 0 to 1 is needed; it is taken for 1");
+                    "100%".to_owned()
+                }
+            }
+        }
+        _ => {
+            return ignored(
+                tree,
+                NAME,
+                "trace.sample",
+                sampler,
+                "always_on, always_off and traceidratio are known, each also with parentbased_ before it",
+            );
+        }
+    };
+    set(tree, &["trace", "sample"], share, NAME);
+    set(tree, &["trace", "parent_based"], if kind.is_some() { "true" } else { "false" }, NAME);
+}
+
+/// OpenTelemetry wants a value that is not understood to be told and ignored, not to stop the process.
+fn ignored(tree: &mut Tree, name: &str, path: &str, value: &str, help: &str) {
+    tree.note(Diagnostic {
+        severity: Severity::Warning,
+        message: format!("`{value}` in {name} is ignored"),
+        path: path.to_owned(),
+        place: Place::Env(name.to_owned()),
+        help: Some(help.to_owned()),
+    });
 }
 
 /// `user-service:3001,product-service:3002`; `legacy:9001=10.0.0.7:80|10.0.0.8:80` has fixed endpoints.
@@ -326,12 +402,65 @@ fn own(tree: &mut Tree, env: &Environment) {
 
 #[cfg(test)]
 mod tests {
+    use lictor_core::trace::B3;
+
     use super::*;
     use crate::values;
 
     fn env(pairs: &[(&str, &str)]) -> Environment {
         let vars = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Environment { vars, hostname: "host".to_owned() }
+    }
+
+    #[test]
+    fn opentelemetrys_variables_mean_what_its_specification_says() {
+        let trace = |pairs: &[(&str, &str)]| {
+            let text = "registration: off\nservice: orders\nupstreams: {a: 3001}\n".to_owned();
+            let file = Text { name: "lictor.yaml".to_owned(), text };
+            let sources = Sources { file: Some(file), kv: None, env: env(pairs), flags: Vec::new() };
+            let loaded = sources.load().unwrap();
+            (loaded.config.trace, loaded.warnings.0.len())
+        };
+        for (sampler, argument, parent_based, sample) in [
+            ("always_on", "0.5", false, 1.0),
+            ("always_off", "0.5", false, 0.0),
+            ("traceidratio", "0.25", false, 0.25),
+            ("parentbased_always_on", "0.5", true, 1.0),
+            ("parentbased_always_off", "0.5", true, 0.0),
+            ("parentbased_traceidratio", "0.25", true, 0.25),
+        ] {
+            let (set, _) = trace(&[("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", argument)]);
+            assert_eq!((set.settings.parent_based, set.settings.sample), (parent_based, sample), "{sampler}");
+        }
+        let (plain, quiet) = trace(&[]);
+        let (odd, warned) =
+            trace(&[("OTEL_TRACES_SAMPLER", "jaeger_remote"), ("OTEL_PROPAGATORS", "tracecontext,xray")]);
+        assert_eq!((odd.settings.sample, warned - quiet), (plain.settings.sample, 2), "told and ignored");
+        let (none, _) = trace(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "lots")]);
+        assert_eq!(none.settings.sample, 1.0);
+        for (names, w3c, b3) in [
+            ("tracecontext,baggage", true, B3::Off),
+            ("b3", false, B3::Single),
+            ("b3multi,tracecontext", true, B3::Multiple),
+            ("none", false, B3::Off),
+        ] {
+            let (set, _) = trace(&[("OTEL_PROPAGATORS", names)]);
+            assert_eq!((set.settings.w3c, set.settings.b3), (w3c, b3), "{names}");
+        }
+        let (otlp, _) = trace(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318/tenant/"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20eA==, x-team = mesh"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "service.name=named,deployment.environment.name=a%2Cb"),
+        ]);
+        let otlp = otlp.otlp.unwrap();
+        assert_eq!(
+            (otlp.endpoint.as_str(), otlp.service_name.as_str()),
+            ("http://otel:4318/tenant/v1/traces", "named")
+        );
+        assert_eq!(otlp.headers.iter().map(|(_, value)| value.reveal()).collect::<Vec<_>>(), ["Basic eA==", "mesh"]);
+        assert_eq!(otlp.resource["deployment.environment.name"], "a,b");
+        let disabled = trace(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318"), ("OTEL_SDK_DISABLED", "TRUE")]);
+        assert!(disabled.0.otlp.is_none());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::source::{Step, Value, find, show};
 use crate::tree::{Origin, Tree, steps};
 
 /// The keys that it may change. All of them work on a running sidecar.
-const MAY: [&[&str]; 12] = [
+const MAY: [&[&str]; 13] = [
     &["version"],
     &["defaults"],
     &["upstreams"],
@@ -22,6 +22,7 @@ const MAY: [&[&str]; 12] = [
     &["outbound", "allow"],
     &["inbound", "max_in_flight"],
     &["trace", "sample"],
+    &["trace", "parent_based"],
     &["trace", "propagate"],
     &["trace", "legacy_headers"],
     &["log", "level"],

@@ -13,7 +13,7 @@ use lictor_core::Address;
 use lictor_core::mesh::{AccessLog, Protocol};
 use lictor_core::policy::Policy;
 use lictor_core::tls::{ClientTls, KeyPair, ServerTls};
-use lictor_core::trace::TraceSettings;
+use lictor_core::trace::{B3, TraceSettings};
 use serde_json::json;
 
 use crate::config::{
@@ -306,23 +306,34 @@ fn trace(node: &Node<'_>, service: Option<&str>) -> Trace {
         if is_url { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a URL: write `http://otel:4318`")) }
     };
     let url = if endpoint.is_off() { None } else { endpoint.parsed(json!({ "type": "string" }), None, parse) };
-    let propagate = section.field("propagate", "Headers that are sent besides the caller's own kind: w3c, b3.");
-    let kinds: Vec<&str> =
-        propagate.elements().iter().filter_map(|kind| kind.choice(&[("w3c", "w3c"), ("b3", "b3")], None)).collect();
-    let has = |kind| !propagate.is_set() || kinds.contains(&kind);
+    let propagate = section.field(
+        "propagate",
+        "Headers that are always sent: w3c, b3, b3multi; default: w3c, and b3 when the caller did.",
+    );
+    let choices = [("w3c", "w3c"), ("b3", "b3"), ("b3multi", "b3multi")];
+    let kinds: Vec<&str> = propagate.elements().iter().filter_map(|kind| kind.choice(&choices, None)).collect();
+    let b3 = kinds.iter().find_map(|kind| match *kind {
+        "b3" => Some(B3::Single),
+        "b3multi" => Some(B3::Multiple),
+        _ => None,
+    });
     let headers = section.field("headers", "Sent with every export.");
     let headers: Vec<_> =
         headers.entries().into_iter().filter_map(|entry| Some((entry.name(), entry.secret()?))).collect();
+    let ca = section.field("ca", "CA certificates for an https receiver; default: the system's.").file();
     let service_name = section.field("service_name", "`service.name` of the spans; default: the service.");
     let service_name = service_name.text(Some(service.unwrap_or("lictor")));
     let resource: BTreeMap<_, _> = texts(&section.field("resource", "Further resource attributes."));
     let settings = TraceSettings {
-        w3c: has("w3c"),
-        b3: has("b3"),
+        w3c: !propagate.is_set() || kinds.contains(&"w3c"),
+        b3: b3.unwrap_or(if propagate.is_set() { B3::Off } else { B3::Echoed }),
         legacy: section
             .field("legacy_headers", "X-Trace-ID and X-Span-ID are understood, sent and echoed.")
             .boolean(true),
-        sample: section.field("sample", "Share of new traces that is kept; callers' decisions stand.").share(0.1),
+        sample: section.field("sample", "Share of traces that is kept, decided by their id.").share(0.1),
+        parent_based: section
+            .field("parent_based", "A caller's decision stands; `sample` is for new traces. Off: `sample` is for all.")
+            .boolean(true),
         export: url.is_some(),
     };
     section.finish();
@@ -334,6 +345,7 @@ fn trace(node: &Node<'_>, service: Option<&str>) -> Trace {
         }),
         endpoint,
         headers,
+        ca,
         service_name: service_name.unwrap_or_default(),
         resource,
     });

@@ -1,9 +1,11 @@
-//! Trace context: W3C `traceparent`, B3, and the `X-Trace-ID` / `X-Span-ID` pair of older services.
+//! Trace context: W3C `traceparent` and `tracestate`, B3, and the `X-Trace-ID` / `X-Span-ID` pair of older services.
+//! Owns what a caller's headers mean, what goes on to the upstream, and which traces are sampled; not the spans.
 
 use http::{HeaderMap, HeaderName};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const B3: HeaderName = HeaderName::from_static("b3");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const B3_SINGLE: HeaderName = HeaderName::from_static("b3");
 const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
 const B3_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
 const B3_PARENT_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
@@ -18,19 +20,35 @@ const LEGACY_PARENT_ID: HeaderName = HeaderName::from_static("x-parent-id");
 pub struct TraceSettings {
     /// W3C `traceparent` and `tracestate`. Always understood; sent unless this is false. Default true.
     pub w3c: bool,
-    /// B3, single and multiple headers, understood and sent. Default true: understood; sent only when the caller did.
-    pub b3: bool,
+    /// B3, single and multiple headers.
+    pub b3: B3,
     /// `X-Trace-ID`, `X-Span-ID`, `X-Parent-ID` understood, sent and echoed. Default true.
     pub legacy: bool,
-    /// Share of new traces that are sampled, 0 to 1. A caller's decision is kept. Default 0.1.
+    /// Share of traces that are sampled, 0 to 1, where nobody has decided yet. Default 0.1.
     pub sample: f64,
-    /// Whether spans are exported at all.
+    /// A caller's decision is kept. Default true; without, `sample` holds for every trace.
+    pub parent_based: bool,
+    /// Whether spans are exported at all. Where they are not, a caller's span stays the parent of what follows:
+    /// the trace would have a hole otherwise.
     pub export: bool,
+}
+
+/// What is done about B3. Whatever a caller sends goes on in the form that it came in, but for `Off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum B3 {
+    /// Neither understood nor sent.
+    Off,
+    /// Sent only when the caller did. The default.
+    Echoed,
+    /// Always sent; `b3` unless the caller sent several.
+    Single,
+    /// Always sent; `X-B3-*` unless the caller sent one.
+    Multiple,
 }
 
 impl Default for TraceSettings {
     fn default() -> Self {
-        Self { w3c: true, b3: true, legacy: true, sample: 0.1, export: false }
+        Self { w3c: true, b3: B3::Echoed, legacy: true, sample: 0.1, parent_based: true, export: false }
     }
 }
 
@@ -39,17 +57,19 @@ impl Default for TraceSettings {
 pub struct TraceContext {
     /// Never 0.
     pub trace_id: u128,
-    /// Our own span, new for each request. Never 0.
+    /// Our own span, new for each request; the caller's where spans are not exported. Never 0.
     pub span_id: u64,
     /// The span that caused it.
     pub parent: Option<u64>,
     /// Whether spans of this trace are kept.
     pub is_sampled: bool,
+    /// The caller says that its trace id is random (W3C Trace Context Level 2, 3.2.2.5.2).
+    is_random: bool,
     b3: B3Form,
     keeps_state: bool,
 }
 
-/// How the caller sent B3.
+/// How B3 is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum B3Form {
     None,
@@ -63,17 +83,24 @@ struct Remote {
     trace_id: u128,
     span_id: Option<u64>,
     is_sampled: Option<bool>,
+    is_random: bool,
 }
 
 impl TraceContext {
     /// A trace of our own.
     pub fn start(settings: &TraceSettings, random: &mut impl FnMut() -> u64) -> Self {
+        let trace_id = u128::from(random() | 1) << 64 | u128::from(random());
         Self {
-            trace_id: u128::from(random() | 1) << 64 | u128::from(random()),
+            trace_id,
             span_id: random() | 1,
             parent: None,
-            is_sampled: (random() >> 11) as f64 / ((1_u64 << 53) as f64) < settings.sample,
-            b3: B3Form::None,
+            is_sampled: is_sampled(trace_id, settings.sample),
+            is_random: false,
+            b3: match settings.b3 {
+                B3::Off | B3::Echoed => B3Form::None,
+                B3::Single => B3Form::Single,
+                B3::Multiple => B3Form::Multiple,
+            },
             keeps_state: false,
         }
     }
@@ -84,17 +111,43 @@ impl TraceContext {
         // Two traceparent headers are as good as none (W3C Trace Context, 3.2).
         let is_single = headers.get_all(TRACEPARENT).iter().nth(1).is_none();
         let w3c = text(&TRACEPARENT).filter(|_| is_single).and_then(parse_traceparent);
-        let (b3, b3_form) = if settings.b3 { parse_b3(text) } else { (None, B3Form::None) };
-        let legacy = || if settings.legacy { parse_legacy(text) } else { None };
-        let remote = w3c.or(b3).or_else(legacy);
-        let own = Self { b3: b3_form, keeps_state: w3c.is_some(), ..Self::start(settings, random) };
-        let Some(remote) = remote else { return own };
-        Self {
-            trace_id: remote.trace_id,
-            parent: remote.span_id,
-            is_sampled: remote.is_sampled.unwrap_or(own.is_sampled),
+        let b3 = if settings.b3 == B3::Off { Heard::default() } else { parse_b3(text) };
+        let standard = w3c.or(b3.remote);
+        let own = Self::start(settings, random);
+        let own = Self {
+            b3: if b3.form == B3Form::None { own.b3 } else { b3.form },
+            keeps_state: w3c.is_some() && is_tracestate(headers),
             ..own
+        };
+        let legacy = || if settings.legacy { parse_legacy(text) } else { None };
+        let callers = |decision: Option<bool>| decision.filter(|_| settings.parent_based);
+        let Some(remote) = standard.or_else(legacy) else {
+            return Self { is_sampled: callers(b3.decision).unwrap_or(own.is_sampled), ..own };
+        };
+        let trace_id = remote.trace_id;
+        let context = Self {
+            trace_id,
+            parent: remote.span_id,
+            is_sampled: callers(remote.is_sampled).unwrap_or_else(|| is_sampled(trace_id, settings.sample)),
+            is_random: remote.is_random,
+            ..own
+        };
+        match standard.and_then(|remote| remote.span_id) {
+            Some(span_id) if !settings.export => Self { span_id, parent: None, ..context },
+            _ => context,
         }
+    }
+
+    /// The same trace from an attempt's span, a child of ours. Numbers count from 1.
+    #[must_use]
+    pub fn attempt(self, number: usize) -> Self {
+        Self { span_id: self.attempt_span(number), parent: Some(self.span_id), ..self }
+    }
+
+    /// An attempt's span: made of ours, so that whoever needs it finds the same.
+    pub fn attempt_span(&self, number: usize) -> u64 {
+        // Multiplying by an odd number keeps different numbers different (Knuth's multiplicative hashing).
+        self.span_id.wrapping_add((number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1)
     }
 
     /// Whether [`TraceContext::fields`] stands in place of a field that the caller sent.
@@ -103,7 +156,9 @@ impl TraceContext {
             "traceparent" => settings.w3c,
             "tracestate" => !self.keeps_state,
             "b3" => self.b3 == B3Form::Single,
-            "x-b3-traceid" | "x-b3-spanid" | "x-b3-sampled" | "x-b3-parentspanid" => self.b3 == B3Form::Multiple,
+            "x-b3-traceid" | "x-b3-spanid" | "x-b3-sampled" | "x-b3-parentspanid" | "x-b3-flags" => {
+                self.b3 == B3Form::Multiple
+            }
             "x-trace-id" | "x-span-id" | "x-parent-id" => settings.legacy,
             _ => false,
         }
@@ -119,7 +174,7 @@ impl TraceContext {
         let sampled: &[u8] = if self.is_sampled { b"1" } else { b"0" };
         match self.b3 {
             B3Form::None => (),
-            B3Form::Single => write(&B3, &[&trace_id, &b"-"[..], &span_id, b"-", sampled].concat()),
+            B3Form::Single => write(&B3_SINGLE, &[&trace_id, &b"-"[..], &span_id, b"-", sampled].concat()),
             B3Form::Multiple => {
                 write(&B3_TRACE_ID, &trace_id);
                 write(&B3_SPAN_ID, &span_id);
@@ -143,7 +198,7 @@ impl TraceContext {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         text[3..35].copy_from_slice(&self.trace_id_digits());
         text[36..52].copy_from_slice(&self.span_id_digits());
-        text[54] = if self.is_sampled { b'1' } else { b'0' };
+        text[54] = b'0' + u8::from(self.is_sampled) + 2 * u8::from(self.is_random);
         text
     }
 
@@ -156,6 +211,11 @@ impl TraceContext {
     pub fn span_id_digits(&self) -> [u8; 16] {
         hex_digits(u128::from(self.span_id))
     }
+}
+
+/// Decided by the trace's id, so that all who ask alike decide alike (OpenTelemetry's TraceIdRatioBased).
+fn is_sampled(trace_id: u128, share: f64) -> bool {
+    ((trace_id as u64) >> 1) as f64 <= share * i64::MAX as f64 && share > 0.0
 }
 
 /// Each byte's two digits.
@@ -180,7 +240,7 @@ fn hex_digits<const N: usize>(number: u128) -> [u8; N] {
 
 /// W3C Trace Context, 3.2: lower-case digits, no zero ids, version ff invalid, later versions may be longer.
 fn parse_traceparent(text: &str) -> Option<Remote> {
-    let text = text.trim();
+    let text = trim(text);
     let (version, rest) = (text.get(..2)?, text.get(2..)?);
     let version = lower_hex(version)?;
     let is_well_formed = match version {
@@ -198,28 +258,86 @@ fn parse_traceparent(text: &str) -> Option<Remote> {
         trace_id,
         span_id: Some(span_id),
         is_sampled: Some(flags & 1 == 1),
+        is_random: flags & 2 == 2,
     })
 }
 
+/// Whether `tracestate` may go on: all of it, or none (W3C Trace Context, 3.3). At most 32 members; longer lists than
+/// 512 characters go on whole, as they came.
+fn is_tracestate(headers: &HeaderMap) -> bool {
+    let mut members = 0;
+    headers.get_all(TRACESTATE).iter().all(|value| {
+        let Ok(text) = value.to_str() else { return false };
+        text.split(',').map(trim).filter(|member| !member.is_empty()).all(|member| {
+            members += 1;
+            members <= 32
+                && member.split_once('=').is_some_and(|(key, value)| is_state_key(key) && is_state_value(value))
+        })
+    })
+}
+
+/// `key` or `tenant@system`.
+fn is_state_key(key: &str) -> bool {
+    let starts = |part: &str, with: fn(&u8) -> bool| part.as_bytes().first().is_some_and(with);
+    let is_long = |part: &str, max: usize| {
+        let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/');
+        part.len() <= max && part.bytes().all(fits)
+    };
+    let letter = |byte: &u8| byte.is_ascii_lowercase();
+    match key.split_once('@') {
+        None => is_long(key, 256) && starts(key, letter),
+        Some((tenant, system)) => {
+            let begins = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            is_long(tenant, 241) && starts(tenant, begins) && is_long(system, 14) && starts(system, letter)
+        }
+    }
+}
+
+/// Printable, without `,` and `=`, at most 256, and at least one.
+fn is_state_value(value: &str) -> bool {
+    (1..=256).contains(&value.len()) && value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'=')
+}
+
+/// Without optional white space (RFC 9110, section 5.6.3).
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
+}
+
+/// What was said in B3. A decision may come without a trace.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    remote: Option<Remote>,
+    form: B3Form,
+    decision: Option<bool>,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { remote: None, form: B3Form::None, decision: None }
+    }
+}
+
 /// B3's single header, `trace-span[-sampled[-parent]]` or just a decision, or its several.
-fn parse_b3<'a>(text: impl Fn(&HeaderName) -> Option<&'a str>) -> (Option<Remote>, B3Form) {
-    if let Some(single) = text(&B3) {
+fn parse_b3<'a>(text: impl Fn(&HeaderName) -> Option<&'a str>) -> Heard {
+    if let Some(single) = text(&B3_SINGLE) {
         let mut parts = single.split('-');
         let ids = parts.next().and_then(any_hex).zip(parts.next().and_then(any_hex));
+        let decision = if ids.is_some() { parts.next().and_then(decision) } else { decision(single) };
         let remote = ids.filter(|(trace, span)| *trace != 0 && *span != 0).map(|(trace_id, span)| Remote {
             trace_id,
             span_id: Some(span as u64),
-            is_sampled: parts.next().and_then(decision),
+            is_sampled: decision,
+            is_random: false,
         });
-        return (remote, B3Form::Single);
+        return Heard { remote, form: B3Form::Single, decision };
     }
-    let Some(trace_id) = text(&B3_TRACE_ID).and_then(any_hex).filter(|id| *id != 0) else {
-        return (None, B3Form::None);
-    };
-    let span_id = text(&B3_SPAN_ID).and_then(any_hex).map(|id| id as u64).filter(|id| *id != 0);
     let is_debug = text(&B3_FLAGS) == Some("1");
-    let is_sampled = if is_debug { Some(true) } else { text(&B3_SAMPLED).and_then(decision) };
-    (Some(Remote { trace_id, span_id, is_sampled }), B3Form::Multiple)
+    let decision = if is_debug { Some(true) } else { text(&B3_SAMPLED).and_then(decision) };
+    let span_id = text(&B3_SPAN_ID).and_then(any_hex).map(|id| id as u64).filter(|id| *id != 0);
+    let trace_id = text(&B3_TRACE_ID).and_then(any_hex).filter(|id| *id != 0);
+    let remote = trace_id.map(|trace_id| Remote { trace_id, span_id, is_sampled: decision, is_random: false });
+    let is_there = remote.is_some() || decision.is_some();
+    Heard { remote, form: if is_there { B3Form::Multiple } else { B3Form::None }, decision }
 }
 
 fn decision(text: &str) -> Option<bool> {
@@ -237,7 +355,7 @@ fn parse_legacy<'a>(text: impl Fn(&HeaderName) -> Option<&'a str>) -> Option<Rem
         any_hex(&digits).filter(|id| *id != 0)
     };
     let span_id = id(LEGACY_SPAN_ID).map(|span| span as u64).filter(|span| *span != 0);
-    Some(Remote { trace_id: id(LEGACY_TRACE_ID)?, span_id, is_sampled: None })
+    Some(Remote { trace_id: id(LEGACY_TRACE_ID)?, span_id, is_sampled: None, is_random: false })
 }
 
 fn lower_hex(text: &str) -> Option<u128> {
@@ -289,9 +407,13 @@ mod tests {
         }
     }
 
+    fn exporting() -> TraceSettings {
+        TraceSettings { export: true, ..TraceSettings::default() }
+    }
+
     fn extract(headers: &HeaderMap) -> TraceContext {
         let mut next = 0;
-        TraceContext::extract(headers, &TraceSettings::default(), &mut || {
+        TraceContext::extract(headers, &exporting(), &mut || {
             next += 0x1234_5678_9abc_def1_u64;
             next
         })
@@ -350,6 +472,60 @@ mod tests {
         context.inject(&mut map, &TraceSettings::default());
         assert_eq!(map["x-b3-parentspanid"], "e457b5a2e4d86bd1");
         assert!(!map.contains_key("b3"));
+    }
+
+    #[test]
+    fn a_decision_without_a_trace_stands() {
+        let always = TraceSettings { sample: 1.0, ..exporting() };
+        let heard =
+            |map: &HeaderMap, settings: &TraceSettings| TraceContext::extract(map, settings, &mut || 7).is_sampled;
+        assert!(!heard(&headers(&[("b3", "0")]), &always));
+        assert!(!heard(&headers(&[("x-b3-sampled", "0")]), &always));
+        assert!(heard(&headers(&[("b3", "0")]), &TraceSettings { parent_based: false, ..always.clone() }));
+        assert!(heard(&headers(&[("b3", "d")]), &TraceSettings { sample: 0.0, ..always }));
+    }
+
+    #[test]
+    fn samplers_ask_the_caller_or_the_trace_id() {
+        let (low, high) = (format!("00-{:032x}-{:016x}-00", 1, 1), format!("00-{}-{:016x}-01", "f".repeat(32), 1));
+        let sampled = |text: &str, parent_based, sample| {
+            let settings = TraceSettings { parent_based, sample, ..exporting() };
+            let map = headers(&[("traceparent", text)]);
+            TraceContext::extract(&map, &settings, &mut || 7).is_sampled
+        };
+        for sample in [0.0, 0.5, 1.0] {
+            assert!(!sampled(&low, true, sample) && sampled(&high, true, sample), "the caller decides");
+        }
+        assert!(sampled(&low, false, 0.5) && !sampled(&high, false, 0.5), "half the ids");
+        assert!(!sampled(&low, false, 0.0) && !sampled(&high, false, 0.0), "none");
+        assert!(sampled(&low, false, 1.0) && sampled(&high, false, 1.0), "all");
+    }
+
+    #[test]
+    fn without_spans_of_our_own_the_callers_stays_the_parent() {
+        let mut map = headers(&[("traceparent", PARENT)]);
+        let context = TraceContext::extract(&map, &TraceSettings::default(), &mut || 7);
+        context.inject(&mut map, &TraceSettings::default());
+        assert_eq!(map["traceparent"], PARENT);
+    }
+
+    #[test]
+    fn attempts_have_spans_of_their_own() {
+        let context = extract(&headers(&[("traceparent", PARENT)]));
+        let (first, second) = (context.attempt(1), context.attempt(2));
+        assert_eq!((first.trace_id, first.parent), (TRACE, Some(context.span_id)));
+        assert!(first.span_id != second.span_id && first.span_id != context.span_id);
+        assert_eq!(first.span_id, context.attempt_span(1));
+    }
+
+    #[test]
+    fn b3_is_sent_to_all_where_that_is_asked_for() {
+        for (b3, name) in [(B3::Single, "b3"), (B3::Multiple, "x-b3-traceid")] {
+            let settings = TraceSettings { b3, ..exporting() };
+            let mut map = HeaderMap::new();
+            TraceContext::start(&settings, &mut || 7).inject(&mut map, &settings);
+            assert!(map.contains_key(name), "{map:?}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::incoming::{AnswerBody, BodyError};
 use crate::metrics::Outcome;
 use crate::permit::Running;
 use crate::pool::{Lease, Term};
-use crate::record::Record;
+use crate::record::{Attempt, Record};
 use crate::replay::RequestBody;
 use crate::rewrite::WriteHead;
 use crate::worker::{EndpointState, UpstreamState};
@@ -162,6 +162,8 @@ impl Drop for Busy {
 struct Trial<'a> {
     record: &'a Record,
     state: &'a Rc<EndpointState>,
+    number: usize,
+    is_http2: bool,
     began: Instant,
     ended: Option<(Outcome, Duration)>,
 }
@@ -169,7 +171,9 @@ struct Trial<'a> {
 impl Drop for Trial<'_> {
     fn drop(&mut self) {
         let (outcome, took) = self.ended.unwrap_or_else(|| (Outcome::Abandoned, self.began.elapsed()));
-        self.record.attempted(self.state, outcome, took);
+        let endpoint = Rc::clone(self.state);
+        let (number, began, is_http2) = (self.number, self.began, self.is_http2);
+        self.record.attempted(Attempt { endpoint, number, outcome, began, took, is_http2 });
     }
 }
 
@@ -183,7 +187,7 @@ pub(crate) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
         tried.len()
     };
     let state = Rc::clone(&call.upstream.endpoints[index]);
-    let mut trial = Trial { record, state: &state, began: started, ended: None };
+    let mut trial = Trial { record, state: &state, number, is_http2: call.is_http2, began: started, ended: None };
     let mut busy = Busy::new(&state, started);
     let result = exchange(call, &state, number, started).await;
     let outcome = match &result {
@@ -414,7 +418,7 @@ fn head(call: &Call, state: &EndpointState, number: usize, framing: Framing, now
     let target = call.head.uri.path_and_query().map_or("/", |target| target.as_str());
     out.request_line(&call.head.method, target);
     let mut fields = HeadFields { out: &mut out, spelling: &call.spelling };
-    call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), &mut fields);
+    call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), number, &mut fields);
     attempt_fields(call, state, number, now, &mut fields);
     out.end_head(framing);
     out
@@ -449,7 +453,7 @@ fn http2_head(call: &Call, state: &EndpointState, number: usize, fields: &mut En
     if let Some(upgrade) = &call.upgrade {
         fields.protocol(upgrade.protocol());
     }
-    call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), fields);
+    call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), number, fields);
     attempt_fields(call, state, number, now, fields);
 }
 

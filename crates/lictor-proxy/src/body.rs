@@ -189,7 +189,7 @@ impl Stream {
     fn close(&mut self) {
         let now = Instant::now();
         if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
-            probe.grpc(record.grpc_status, now);
+            record.breaker.set(probe.grpc(record.grpc_status, now));
         }
         if let (Some(exchange), Some(incoming)) = (self.exchange.take(), self.incoming.take()) {
             exchange.complete(incoming, now);
@@ -203,8 +203,8 @@ impl Stream {
     }
 
     fn fail(&mut self, reason: Reason) {
-        if let Some(probe) = self.probe.take() {
-            probe.failed(reason);
+        if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
+            record.breaker.set(probe.failed(reason));
         }
         self.incoming = None;
         if let (Some(exchange), Some(record)) = (self.exchange.take(), &self.record) {

@@ -17,6 +17,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use lictor_core::policy::Policy;
+use lictor_core::trace::TraceContext;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -55,6 +56,8 @@ struct Contents {
 pub(crate) struct Kept {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// The trace and span of the request that it answered first, if that was sampled.
+    pub(crate) asked_by: Option<(u128, u64)>,
     at: Instant,
 }
 
@@ -90,6 +93,7 @@ pub(crate) struct Keeping {
     ticket: Ticket,
     headers: HeaderMap,
     body: BytesMut,
+    asked_by: Option<(u128, u64)>,
 }
 
 /// Looks a request up, where its policy keeps answers at all.
@@ -168,13 +172,19 @@ impl Kept {
 
 impl Keeping {
     /// Begins to keep an answer, if its head allows that.
-    pub(crate) fn begin(ticket: Option<Ticket>, status: StatusCode, headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn begin(
+        ticket: Option<Ticket>,
+        status: StatusCode,
+        headers: &HeaderMap,
+        trace: &TraceContext,
+    ) -> Option<Self> {
         let ticket = ticket.filter(|_| status == StatusCode::OK && may_share(headers))?;
         let mut headers = headers.clone();
         for of_one_request in [&X_REQUEST_ID, &X_TRACE_ID, &X_SPAN_ID] {
             headers.remove(of_one_request);
         }
-        Some(Self { ticket, headers, body: BytesMut::new() })
+        let asked_by = trace.is_sampled.then_some((trace.trace_id, trace.span_id));
+        Some(Self { ticket, headers, body: BytesMut::new(), asked_by })
     }
 
     /// Adds what has just passed; gives up when it becomes too much.
@@ -188,8 +198,8 @@ impl Keeping {
 
     /// The answer was whole.
     pub(crate) fn finish(self) {
-        let Self { mut ticket, headers, body } = self;
-        let kept = Arc::new(Kept { headers, body: body.freeze(), at: Instant::now() });
+        let Self { mut ticket, headers, body, asked_by } = self;
+        let kept = Arc::new(Kept { headers, body: body.freeze(), asked_by, at: Instant::now() });
         ticket.shared.cache.keep(&ticket.key, &kept);
         if let Some(told) = ticket.told.take() {
             ticket.shared.cache.0.lock().asked.remove(&ticket.key);
@@ -283,7 +293,12 @@ mod tests {
     fn the_oldest_answers_make_room() {
         let cache = Cache::default();
         let kept = |size: usize| {
-            Arc::new(Kept { headers: HeaderMap::new(), body: Bytes::from(vec![0; size]), at: Instant::now() })
+            Arc::new(Kept {
+                headers: HeaderMap::new(),
+                body: Bytes::from(vec![0; size]),
+                asked_by: None,
+                at: Instant::now(),
+            })
         };
         for number in 0..(TOTAL_MAX / ENTRY_MAX + 8) {
             cache.keep(&Arc::from(number.to_string()), &kept(ENTRY_MAX));

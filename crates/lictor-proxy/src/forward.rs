@@ -66,7 +66,7 @@ pub(crate) async fn forward(connection: Rc<Connection>, mut request: Request<Req
     };
     match (answered, asking.stale) {
         (Ok((mut call, sent)), Some(stale)) if sent.response.status().is_server_error() => {
-            call.judge_status(sent.response.status(), sent.at);
+            call.judge_status(sent.response.status(), &record, sent.at);
             sent.discard();
             respond::kept(record, &stale, "stale")
         }
@@ -221,8 +221,9 @@ impl Call {
                 Next::Stop(denied) => {
                     if self.max_attempts > 1 && denied != Denied::Attempts {
                         upstream.meters.retry_denied(&self.worker.shared.metrics, denied.as_str());
+                        record.retry_denied.set(Some(denied.as_str()));
                     }
-                    self.judge(&failure, held.as_ref());
+                    self.judge(&failure, held.as_ref(), record);
                     return held.ok_or((failure, denied == Denied::Budget));
                 }
             };
@@ -254,7 +255,7 @@ impl Call {
             record.answered(head.status, at);
             let (idle, ids) = (self.policy().timeouts.idle, self.ids(&record, fields));
             if let Some(probe) = self.probe.take() {
-                probe.finish(Verdict::Success, at);
+                record.breaker.set(probe.finish(Verdict::Success, at));
             }
             tunnel::join(upgrade.client, upstream, idle, record, (exchange, self.running));
             return Response::from_parts(head, ResponseBody::empty().telling(ids));
@@ -266,7 +267,7 @@ impl Call {
         if self.is_grpc {
             record.grpc_status = grpc_status(&head.headers);
         } else {
-            self.judge_status(status, at);
+            self.judge_status(status, &record, at);
         }
         let timeouts = &self.policy().timeouts;
         let silence = if headers::is_stream(&head.headers) {
@@ -275,7 +276,7 @@ impl Call {
             timeouts.total.or(Some(timeouts.idle))
         };
         let patience = Patience::new(silence, self.deadline, at);
-        let keeping = Keeping::begin(ticket, status, &head.headers);
+        let keeping = Keeping::begin(ticket, status, &head.headers, &record.trace);
         let ids = self.ids(&record, fields);
         let exchange = exchange.holding(self.running);
         let body = ResponseBody::stream(body, exchange, record, self.probe, patience, keeping);
@@ -381,20 +382,21 @@ impl Call {
     }
 
     /// The breaker's verdict on a request that ended without an answer; with one, [`Call::answer`] gives it.
-    fn judge(&mut self, failure: &Failure, held: Option<&Sent>) {
+    fn judge(&mut self, failure: &Failure, held: Option<&Sent>, record: &Record) {
         if held.is_some() {
             return;
         }
         if let Some(probe) = self.probe.take() {
-            probe.failed(failure.reason);
+            record.breaker.set(probe.failed(failure.reason));
         }
     }
 
     /// The breaker's verdict on an answer with this status.
-    fn judge_status(&mut self, status: StatusCode, now: Instant) {
+    fn judge_status(&mut self, status: StatusCode, record: &Record, now: Instant) {
         if let Some(probe) = self.probe.take() {
             let is_failure = counts_against(self.policy(), Outcome::Status(status.as_u16()));
-            probe.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success }, now);
+            let verdict = if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success };
+            record.breaker.set(probe.finish(verdict, now));
         }
     }
 

@@ -45,4 +45,4 @@ mod worker;
 pub use listen::{BindError, Bound};
 pub use plane::{DataPlane, EndpointReport, Report, Settings, UpstreamReport, Which};
 pub use span::{Span, SpanEvent, SpanKind, Value};
-pub use tls::{TlsError, check as check_tls};
+pub use tls::{TlsError, check as check_tls, client as client_tls};

@@ -93,30 +93,31 @@ impl Probe {
         }
     }
 
-    pub(crate) fn finish(mut self, verdict: Verdict, now: Instant) {
-        self.give_back(verdict, now);
+    /// What it became, if this changed it.
+    pub(crate) fn finish(mut self, verdict: Verdict, now: Instant) -> Option<BreakerState> {
+        self.give_back(verdict, now)
     }
 
     /// The request failed for this reason.
-    pub(crate) fn failed(self, reason: Reason) {
+    pub(crate) fn failed(self, reason: Reason) -> Option<BreakerState> {
         let counts = counts_against(self.upstream.policy(self.route), Outcome::Failed(reason));
-        self.finish(if counts { Verdict::Failure(reason) } else { Verdict::Unknown }, Instant::now());
+        self.finish(if counts { Verdict::Failure(reason) } else { Verdict::Unknown }, Instant::now())
     }
 
     /// A gRPC call ended with this status: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS are the
     /// server's failures, the others are answers.
-    pub(crate) fn grpc(self, status: Option<u16>, now: Instant) {
+    pub(crate) fn grpc(self, status: Option<u16>, now: Instant) -> Option<BreakerState> {
         let is_failure = matches!(status, Some(2 | 4 | 13 | 14 | 15));
-        self.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success }, now);
+        self.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success }, now)
     }
 
-    fn give_back(&mut self, verdict: Verdict, now: Instant) {
-        let Some(admission) = self.admission.take() else { return };
+    fn give_back(&mut self, verdict: Verdict, now: Instant) -> Option<BreakerState> {
+        let admission = self.admission.take()?;
         let policy = &self.upstream.policy(self.route).breaker;
         let breaker = &self.upstream.upstream.breaker;
-        if let Some(change) = breaker.finish(policy, admission, verdict, now) {
-            self.tell(&change);
-        }
+        let change = breaker.finish(policy, admission, verdict, now)?;
+        self.tell(&change);
+        Some(change.to)
     }
 
     fn tell(&self, change: &Transition) {

@@ -1,13 +1,14 @@
 //! One request's books: opened with its head, closed exactly once, with the last byte of its answer or when the client
 //! goes away. Closing writes the metrics, the log line and the span; nothing else does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::USER_AGENT;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use lictor_core::breaker::BreakerState;
 use lictor_core::mesh::{AccessLog, ListenerKind};
 use lictor_core::trace::TraceContext;
 use lictor_core::{Failure, Mesh, Reason};
@@ -17,7 +18,7 @@ use smallvec::SmallVec;
 use crate::headers::{Fields, X_REQUEST_ID};
 use crate::metrics::Outcome;
 use crate::serve::Connection;
-use crate::span::{Span, SpanEvent, SpanKind, Value};
+use crate::span::{self, method_label};
 use crate::worker::{EndpointState, UpstreamState, Worker};
 
 /// The books.
@@ -39,10 +40,17 @@ pub(crate) struct Record {
     /// From the trailers or the head of a gRPC answer.
     pub(crate) grpc_status: Option<u16>,
     pub(crate) bytes: u64,
-    connection: Rc<Connection>,
-    is_inbound: bool,
-    method: Method,
-    uri: Uri,
+    /// Why no further attempt followed.
+    pub(crate) retry_denied: Cell<Option<&'static str>>,
+    /// What became of the breaker with this request's end.
+    pub(crate) breaker: Cell<Option<BreakerState>>,
+    /// The trace and span of whoever had asked for the answer that was given again.
+    pub(crate) link: Option<(u128, u64)>,
+    pub(crate) connection: Rc<Connection>,
+    pub(crate) is_inbound: bool,
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    is_http2: bool,
     user_agent: Option<HeaderValue>,
     arrival: Instant,
     status: Option<StatusCode>,
@@ -88,8 +96,12 @@ impl RequestId {
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) endpoint: Rc<EndpointState>,
+    /// Counts from 1, in the order in which they were sent.
+    pub(crate) number: usize,
     pub(crate) outcome: Outcome,
+    pub(crate) began: Instant,
     pub(crate) took: Duration,
+    pub(crate) is_http2: bool,
 }
 
 impl Record {
@@ -124,10 +136,14 @@ impl Record {
             is_grpc: false,
             grpc_status: None,
             bytes: 0,
+            retry_denied: Cell::default(),
+            breaker: Cell::default(),
+            link: None,
             connection: Rc::clone(connection),
             is_inbound,
             method: request.method().clone(),
             uri: request.uri().clone(),
+            is_http2: request.version() == Version::HTTP_2,
             user_agent: if logs { headers.get(USER_AGENT).cloned() } else { None },
             arrival,
             status: None,
@@ -142,10 +158,21 @@ impl Record {
         self.arrival
     }
 
+    /// Whether each attempt is a span of its own. To our own application there is hardly ever a second one.
+    pub(crate) fn has_attempt_spans(&self) -> bool {
+        self.trace.is_sampled && !self.is_inbound && self.worker.shared.spans.is_some()
+    }
+
+    /// As `network.protocol.version` has it.
+    pub(crate) fn version(&self) -> &'static str {
+        if self.is_http2 { "2" } else { "1.1" }
+    }
+
     /// An attempt is over.
-    pub(crate) fn attempted(&self, endpoint: &Rc<EndpointState>, outcome: Outcome, took: Duration) {
+    pub(crate) fn attempted(&self, attempt: Attempt) {
         let mut attempts = self.attempts.borrow_mut();
-        attempts.push(Attempt { endpoint: Rc::clone(endpoint), outcome, took });
+        let outcome = attempt.outcome;
+        attempts.push(attempt);
         if let Some(upstream) = &self.upstream {
             upstream.meters.attempt(&self.worker.shared.metrics, outcome, attempts.len() as u32);
         }
@@ -182,9 +209,9 @@ impl Record {
         }
         if self.trace.is_sampled
             && let Some(spans) = &self.worker.shared.spans
-            && spans.try_send(self.span(status, took)).is_err()
         {
-            self.worker.shared.metrics.spans_dropped.inc();
+            let sent = span::of(self, status, took).into_iter().map(|span| spans.try_send(span));
+            self.worker.shared.metrics.spans_dropped.inc_by(sent.filter(Result::is_err).count() as u64);
         }
     }
 
@@ -202,7 +229,7 @@ impl Record {
         }
     }
 
-    fn route_label(&self) -> Option<(usize, &str)> {
+    pub(crate) fn route_label(&self) -> Option<(usize, &str)> {
         let index = self.route?;
         let route = self.upstream.as_ref()?.upstream.routes.iter().nth(index)?;
         Some((index, route.label.as_ref()))
@@ -266,66 +293,6 @@ impl Record {
         }
         summary
     }
-
-    fn span(&self, status: u16, took: Duration) -> Span {
-        let end = SystemTime::now();
-        let start = end.checked_sub(took).unwrap_or(end);
-        let text = |text: &str| Value::Text(text.to_owned());
-        let mut attributes = vec![
-            ("http.request.method", text(method_label(&self.method))),
-            ("url.path", text(self.uri.path())),
-            ("http.response.status_code", Value::Int(i64::from(status))),
-            ("lictor.request_id", text(self.request_id.as_str())),
-        ];
-        if let Some(upstream) = &self.upstream {
-            attributes.push(("server.address", text(&upstream.upstream.service)));
-        }
-        if let Some(reason) = self.reason {
-            attributes.push(("error.type", text(reason.as_str())));
-        }
-        if let Some(code) = self.grpc_status {
-            attributes.push(("rpc.grpc.status_code", Value::Int(i64::from(code))));
-        }
-        let route = self.route_label().map_or("", |(_, label)| label);
-        if !route.is_empty() {
-            attributes.push(("http.route", text(route)));
-        }
-        let mut at = start;
-        let events = self
-            .attempts
-            .borrow()
-            .iter()
-            .map(|attempt| {
-                at = at.checked_add(attempt.took).unwrap_or(at);
-                let outcome = match attempt.outcome {
-                    Outcome::Status(status) => status.to_string(),
-                    Outcome::Connected => "connected".to_owned(),
-                    Outcome::Abandoned => "abandoned".to_owned(),
-                    Outcome::Failed(reason) => reason.as_str().to_owned(),
-                };
-                SpanEvent {
-                    name: "attempt",
-                    at,
-                    attributes: vec![
-                        ("network.peer.address", Value::Text(attempt.endpoint.endpoint.address.to_string())),
-                        ("lictor.outcome", Value::Text(outcome)),
-                    ],
-                }
-            })
-            .collect();
-        Span {
-            trace_id: self.trace.trace_id,
-            span_id: self.trace.span_id,
-            parent: self.trace.parent,
-            kind: if self.is_inbound { SpanKind::Server } else { SpanKind::Client },
-            name: format!("{} {route}", method_label(&self.method)).trim_end().to_owned(),
-            start,
-            end,
-            attributes,
-            events,
-            is_error: status >= 500 || self.reason.is_some(),
-        }
-    }
 }
 
 impl Drop for Record {
@@ -335,22 +302,6 @@ impl Drop for Record {
             self.reason.get_or_insert(Reason::ClientGone);
             self.finish(Instant::now());
         }
-    }
-}
-
-/// A bounded label (RFC 9110's methods and PATCH).
-fn method_label(method: &Method) -> &str {
-    match *method {
-        Method::CONNECT
-        | Method::DELETE
-        | Method::GET
-        | Method::HEAD
-        | Method::OPTIONS
-        | Method::PATCH
-        | Method::POST
-        | Method::PUT
-        | Method::TRACE => method.as_str(),
-        _ => "_OTHER",
     }
 }
 

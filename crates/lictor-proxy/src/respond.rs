@@ -83,6 +83,7 @@ pub(crate) fn kept(mut record: Box<Record>, kept: &Kept, how: &'static str) -> R
         }
     }
     record.cache = Some(how);
+    record.link = kept.asked_by;
     record.bytes = kept.body.len() as u64;
     let now = Instant::now();
     record.answered(StatusCode::OK, now);

@@ -46,6 +46,8 @@ pub(crate) struct Rewrite {
     from: Option<HeaderValue>,
     request_id: RequestId,
     trace: TraceContext,
+    /// Each attempt is the parent of what it causes.
+    has_attempt_spans: bool,
     is_inbound: bool,
     keeps_upgrade: bool,
     takes_trailers: bool,
@@ -98,6 +100,7 @@ impl Rewrite {
             from: if is_inbound { None } else { worker.from.clone() },
             request_id: record.request_id.clone(),
             trace: record.trace,
+            has_attempt_spans: record.has_attempt_spans(),
             is_inbound,
             keeps_upgrade,
             takes_trailers: fields.has(Fields::TE) && headers::takes_trailers(headers),
@@ -105,8 +108,15 @@ impl Rewrite {
         })
     }
 
-    /// Writes the client's fields that go on, and those of lictor.
-    pub(crate) fn write(&self, headers: &HeaderMap, upstream: &UpstreamState, view: &View, to: &mut impl WriteHead) {
+    /// Writes the client's fields that go on, and those of lictor, for the attempt with this number.
+    pub(crate) fn write(
+        &self,
+        headers: &HeaderMap,
+        upstream: &UpstreamState,
+        view: &View,
+        number: usize,
+        to: &mut impl WriteHead,
+    ) {
         let settings = &view.mesh.trace;
         let set_headers = &upstream.upstream.set_headers;
         if let Some(host) = &self.host {
@@ -131,7 +141,8 @@ impl Rewrite {
             to.own(&X_LICTOR_FROM, from.as_bytes());
         }
         to.own(&X_REQUEST_ID, self.request_id.as_bytes());
-        self.trace.fields(settings, |name, value| to.own(name, value));
+        let trace = if self.has_attempt_spans { self.trace.attempt(number) } else { self.trace };
+        trace.fields(settings, |name, value| to.own(name, value));
         for (name, value) in set_headers {
             to.own(name, value.as_bytes());
         }

@@ -69,6 +69,12 @@ pub fn check<'a>(
     Ok(())
 }
 
+/// The client's side for one who speaks for himself: HTTP/2 or HTTP/1.1.
+pub fn client(tls: &ClientTls, is_http2: bool) -> Result<Arc<ClientConfig>, TlsError> {
+    let configs = client_config(tls, &Lasting::default())?;
+    Ok(if is_http2 { configs.http2 } else { configs.http1 })
+}
+
 /// All TLS settings in use, by what the configuration says.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {

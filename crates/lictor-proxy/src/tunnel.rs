@@ -24,7 +24,7 @@ use crate::incoming::RequestBody;
 use crate::metrics::Outcome;
 use crate::permit::{Probe, Running};
 use crate::pool::Open;
-use crate::record::{Passage, Record};
+use crate::record::{Attempt, Passage, Record};
 use crate::respond;
 use crate::serve::Connection;
 use crate::stream::Stream;
@@ -80,7 +80,9 @@ pub(crate) async fn connect(
         Ok(dialled) => dialled,
         Err(failure) => return respond::failure(record, &failure, false),
     };
-    record.attempted(&endpoint, Outcome::Connected, record.arrival().elapsed());
+    let (began, took) = (record.arrival(), record.arrival().elapsed());
+    let endpoint = Rc::clone(&endpoint);
+    record.attempted(Attempt { endpoint, number: 1, outcome: Outcome::Connected, began, took, is_http2: false });
     record.answered(StatusCode::OK, Instant::now());
     let idle = lease.idle();
     let client = Switched::client(&mut request);

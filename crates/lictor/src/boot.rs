@@ -116,8 +116,9 @@ impl Bound {
         let config = Arc::new(loaded.config.clone());
         check_tls(config.server_tls(), config.client_tls())?;
         let handle = lictor_consul::start(Arc::clone(&config)).context("consul")?;
-        let (spans, export) = config.trace.otlp.as_ref().and_then(otlp::start_or_tell).unzip();
         let registry = Registry::new();
+        let export = config.trace.otlp.as_ref().and_then(|otlp| otlp::start_or_tell(otlp, &registry));
+        let (spans, export) = export.unzip();
         let scrape = Scrape::new(registry.clone());
         scrape.reloaded(Some(&loaded.values), &configured.source());
         let plane = DataPlane::start(Settings {

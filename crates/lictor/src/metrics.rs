@@ -215,7 +215,8 @@ impl Scrape {
     }
 }
 
-fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, family: C) -> C {
+/// Adds a family.
+pub(crate) fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, family: C) -> C {
     registry.register(Box::new(family.clone())).expect("each family is registered once");
     family
 }
