@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lictor_testkit::{Backend, Consul, Sidecar, eventually, eventually_is, exchange, free_ports, get, request, root};
+use lictor_testkit::{
+    Authority, Backend, Consul, Sidecar, eventually, eventually_is, exchange, free_ports, get, request, root,
+};
 
 use crate::{LICTOR, caller};
 
@@ -16,6 +18,7 @@ struct Family {
 
 type Families = BTreeMap<String, Family>;
 
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const GRPC: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
 
 #[test]
@@ -39,6 +42,9 @@ fn outbound(live: &mut Families) {
     let [nobody] = free_ports();
     slow.delays(Duration::from_secs(5));
     let (good_at, slow_at) = (good.port(), slow.port());
+    let authority = Authority::new();
+    let pair = authority.issue("server", &["localhost"]);
+    let (cert, key) = (pair.cert.display(), pair.key.display());
     let yaml = format!(
         "registration: off
 service: orders
@@ -47,6 +53,7 @@ metrics: {{max_label_values: 1}}
 trace: {{otlp: 'http://127.0.0.1:{nobody}'}}
 upstreams:
   good: {{listen: 0, static: ['127.0.0.1:{good_at}'], cache: 1m}}
+  safe: {{listen: {{address: 0, tls: {{cert: {cert}, key: {key}}}}}, static: ['127.0.0.1:{good_at}']}}
   old: {{listen: 0, static: ['127.0.0.1:{good_at}'], fallback: {{stale: 5m}}, retry: off}}
   bad: {{listen: 0, static: ['127.0.0.1:{nobody}'], retry: {{delays: [1ms]}}, breaker: {{failure_threshold: 3}}}}
   slow: {{listen: 0, static: ['127.0.0.1:{slow_at}', '127.0.0.1:{good_at}'], balance: round_robin, hedge: {{after: 20ms}}}}
@@ -93,6 +100,7 @@ upstreams: {{carts: 0}}
     );
     let lictor = Sidecar::serve(LICTOR, &yaml).up();
     assert_eq!(lictor.get("inbound", "/").status, 200);
+    orphan(&lictor, &backend);
     eventually_is("it is registered", || consul.passing("users").len(), |count| *count == 1);
     consul.deregister("users-1");
     let again = || lictor.metric("lictor_reregistrations_total", &[("cause", "forgotten")]);
@@ -103,6 +111,77 @@ upstreams: {{carts: 0}}
     eventually_is("its absence is seen", missed, |count| *count > 0.5);
     scrape(&lictor, live);
     scrape(&other, live);
+}
+
+/// Our application calls without the trace of the request that it serves.
+fn orphan(lictor: &Sidecar, app: &Backend) {
+    let (before, inbound) = (app.hits(), lictor.address("inbound"));
+    app.delays(Duration::from_secs(2));
+    let serving = std::thread::spawn(move || request(&inbound, "GET", "/", &[("traceparent", PARENT)], b""));
+    eventually_is("it is being served", || app.hits(), |hits| *hits > before);
+    lictor.get("carts", "/");
+    app.delays(Duration::ZERO);
+    assert_eq!(serving.join().unwrap().unwrap().status, 200);
+}
+
+#[test]
+fn calls_without_the_trace_that_is_served_are_orphans_and_others_are_not() {
+    let (app, users, [inbound]) = (Backend::start("app"), Backend::start("users"), free_ports());
+    let yaml = format!(
+        "registration: off
+service: orders
+port: {}
+inbound: {{listen: '127.0.0.1:{inbound}'}}
+upstreams: {{carts: {{listen: 0, static: ['127.0.0.1:{}'], routes: [{{match: 'GET /'}}, {{match: 'GET /{{id}}'}}]}}}}
+",
+        app.port(),
+        users.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let orphans = || lictor.metric("lictor_trace_orphans_total", &[]);
+    lictor.get("carts", "/");
+    assert_eq!(lictor.get("inbound", "/").status, 200);
+    lictor.get("carts", "/");
+    assert!(orphans() < 0.5, "nobody's trace is being served");
+    orphan(&lictor, &app);
+    let named = || lictor.metric("lictor_trace_orphans_total", &[("upstream", "carts"), ("route", "/")]);
+    assert!((named() - 1.0).abs() < 0.5);
+    let told: Vec<_> = lictor
+        .lines("requests come without the trace of those being served: the application does not forward traceparent");
+    assert_eq!(told.len(), 1);
+    app.delays(Duration::from_secs(2));
+    let (before, inbound) = (app.hits(), lictor.address("inbound"));
+    let serving = std::thread::spawn(move || request(&inbound, "GET", "/", &[("traceparent", PARENT)], b""));
+    eventually_is("it is being served", || app.hits(), |hits| *hits > before);
+    request(&lictor.address("carts"), "GET", "/7", &[("traceparent", PARENT)], b"").unwrap();
+    assert!((orphans() - 1.0).abs() < 0.5, "it came with its trace");
+    app.delays(Duration::ZERO);
+    serving.join().unwrap().unwrap();
+    lictor.get("carts", "/");
+    assert!((orphans() - 1.0).abs() < 0.5, "that request is over");
+}
+
+#[test]
+fn a_certificates_end_and_its_rejection_are_seen() {
+    let (backend, authority) = (Backend::start("a"), Authority::new());
+    let pair = authority.issue("server", &["localhost"]);
+    let (path, key) = (pair.cert.display().to_string(), pair.key.display());
+    let yaml = format!(
+        "registration: off\nupstreams: {{users: {{listen: {{address: 0, tls: {{cert: {path}, key: {key}}}}}, static: ['127.0.0.1:{}']}}}}\n",
+        backend.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let seen = |name: &str| lictor.metric(name, &[("path", path.as_str())]);
+    let told =
+        std::process::Command::new("openssl").args(["x509", "-noout", "-enddate", "-in", &path]).output().unwrap();
+    let text = String::from_utf8(told.stdout).unwrap();
+    let date =
+        std::process::Command::new("date").args(["+%s", "-d", text.trim().trim_start_matches("notAfter=")]).output();
+    let expected: f64 = String::from_utf8(date.unwrap().stdout).unwrap().trim().parse().unwrap();
+    assert!((seen("lictor_certificate_not_after_timestamp_seconds") - expected).abs() < 0.5, "{text}");
+    std::fs::write(&pair.cert, "nonsense").unwrap();
+    eventually_is("it is rejected", || seen("lictor_certificate_rejected"), |value| *value > 0.5);
+    assert!((seen("lictor_certificate_not_after_timestamp_seconds") - expected).abs() < 0.5, "of the one in use");
 }
 
 /// Adds what it exports.

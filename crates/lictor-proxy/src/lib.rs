@@ -16,7 +16,9 @@
 mod attempt;
 mod body;
 mod cache;
+mod certificate;
 mod connect;
+mod exemplar;
 mod forward;
 mod headers;
 mod hedge;
@@ -42,7 +44,8 @@ mod tunnel;
 mod upgrade;
 mod worker;
 
+pub use exemplar::Exemplar;
 pub use listen::{BindError, Bound};
 pub use plane::{DataPlane, EndpointReport, Report, Settings, UpstreamReport, Which};
 pub use span::{Span, SpanEvent, SpanKind, Value};
-pub use tls::{TlsError, check as check_tls, client as client_tls};
+pub use tls::{Shown, TlsError, check as check_tls, client as client_tls};

@@ -5,15 +5,20 @@
 //! sets; anything else is capped.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_core::Reason;
+use parking_lot::{Mutex, RwLock};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
+use tracing::warn;
 
-const LATENCY_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+use crate::exemplar::{Exemplar, Exemplars};
+
+pub(crate) const LATENCY_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const TCP_BUCKETS: [f64; 8] = [0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0];
 const OVERHEAD_BUCKETS: [f64; 9] = [0.000_05, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05];
 
@@ -40,6 +45,10 @@ pub(crate) struct Metrics {
     tcp_bytes: IntCounterVec,
     handshakes_failed: IntCounter,
     refused: IntCounterVec,
+    orphans: IntCounterVec,
+    /// Of `duration`, by upstream.
+    exemplars: Mutex<BTreeMap<Arc<str>, Arc<Exemplars>>>,
+    methods: Methods,
     pub(crate) spans_dropped: IntCounter,
     pub(crate) logs_dropped: IntCounter,
     compat: Option<Compat>,
@@ -159,6 +168,13 @@ impl Metrics {
                 "HTTP/1.1 requests whose head could not be read, by the status they were answered with.",
                 &["code"],
             ),
+            orphans: counter(
+                "lictor_trace_orphans_total",
+                "Requests of our application without a trace while it was serving ones with: it does not pass it on.",
+                &["upstream", "route"],
+            ),
+            exemplars: Mutex::default(),
+            methods: Methods::default(),
             handshakes_failed: register(
                 registry,
                 IntCounter::new("lictor_tls_handshakes_failed_total", "Clients whose TLS handshake failed.")
@@ -201,6 +217,11 @@ impl Metrics {
             }),
             max_label_values,
         }
+    }
+
+    /// The latest sampled requests, by upstream and bucket of `lictor_upstream_request_duration_seconds`.
+    pub(crate) fn exemplars(&self) -> BTreeMap<String, Vec<Option<Exemplar>>> {
+        self.exemplars.lock().iter().map(|(name, kept)| (name.to_string(), kept.kept())).collect()
     }
 
     /// A request's time ran out.
@@ -265,9 +286,13 @@ impl Metrics {
     /// A gRPC call, as the client (`service` is the upstream) or the server saw it.
     pub(crate) fn grpc(&self, service: &str, method: &str, is_success: bool, took: Duration, known: &mut MethodCap) {
         let Some(compat) = &self.compat else { return };
-        let method = known.bound(method, self.max_label_values, || {
+        let method = if known.has(method) || self.methods.admit(service, method, self.max_label_values) {
+            known.note(method);
+            method
+        } else {
             self.label_overflow.with_label_values(&["grpc_requests_total"]).inc();
-        });
+            "other"
+        };
         let status = if is_success { "success" } else { "error" };
         compat.grpc_requests.with_label_values(&[service, method, status]).inc();
         compat.grpc_duration.with_label_values(&[service, method]).observe(took.as_secs_f64());
@@ -279,21 +304,37 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registr
     family
 }
 
-/// The gRPC methods seen so far: further ones than the cap become `other`.
+/// The gRPC methods of each service that have a label of their own: as many as the cap in the whole process. Locked
+/// only for a method that the worker has not seen.
 #[derive(Debug, Default)]
-pub(crate) struct MethodCap(Vec<String>);
+struct Methods(RwLock<HashMap<Box<str>, HashSet<Box<str>>>>);
+
+impl Methods {
+    fn admit(&self, service: &str, method: &str, max: usize) -> bool {
+        if let Some(known) = self.0.read().get(service)
+            && (known.len() >= max || known.contains(method))
+        {
+            return known.contains(method);
+        }
+        let mut all = self.0.write();
+        let known = all.entry(service.into()).or_default();
+        known.contains(method) || (known.len() < max && known.insert(method.into()))
+    }
+}
+
+/// The admitted methods that a worker has seen.
+#[derive(Debug, Default)]
+pub(crate) struct MethodCap(Vec<Box<str>>);
 
 impl MethodCap {
-    fn bound<'a>(&mut self, method: &'a str, max: usize, overflowed: impl FnOnce()) -> &'a str {
-        if self.0.iter().any(|known| known == method) {
-            return method;
+    fn has(&self, method: &str) -> bool {
+        self.0.iter().any(|known| **known == *method)
+    }
+
+    fn note(&mut self, method: &str) {
+        if !self.has(method) {
+            self.0.push(method.into());
         }
-        if self.0.len() < max {
-            self.0.push(method.to_owned());
-            return method;
-        }
-        overflowed();
-        "other"
     }
 }
 
@@ -309,6 +350,8 @@ pub(crate) struct UpstreamMeters {
     panic: prometheus::IntGauge,
     requests: RefCell<Vec<(RequestKey, IntCounter)>>,
     attempts: RefCell<Vec<(AttemptKey, IntCounter)>>,
+    orphans: RefCell<Vec<(Option<usize>, IntCounter)>>,
+    exemplars: Arc<Exemplars>,
     pub(crate) methods: RefCell<MethodCap>,
 }
 
@@ -349,6 +392,8 @@ impl UpstreamMeters {
             panic: metrics.panic.with_label_values(&label),
             requests: RefCell::default(),
             attempts: RefCell::default(),
+            orphans: RefCell::default(),
+            exemplars: Arc::clone(metrics.exemplars.lock().entry(Arc::clone(name)).or_default()),
             methods: RefCell::default(),
         }
     }
@@ -369,6 +414,24 @@ impl UpstreamMeters {
             let labels =
                 [self.name.as_ref(), route.map_or("", |(_, label)| label), &code, reason.map_or("", Reason::as_str)];
             metrics.requests.with_label_values(&labels)
+        });
+    }
+
+    /// A request of a sampled trace is over.
+    pub(crate) fn example(&self, trace_id: u128, span_id: u64, took: Duration) {
+        self.exemplars.note(trace_id, span_id, took);
+    }
+
+    /// A request came without a trace although it could have had one.
+    pub(crate) fn orphan(&self, metrics: &Metrics, route: Option<(usize, &str)>) {
+        count(&self.orphans, route.map(|(index, _)| index), || {
+            let (upstream, route) = (self.name.as_ref(), route.map_or("", |(_, label)| label));
+            let counter = metrics.orphans.with_label_values(&[upstream, route]);
+            if counter.get() == 0 {
+                warn!(target: "lictor::event", kind = "trace_orphan", upstream, route,
+                    "requests come without the trace of those being served: the application does not forward traceparent");
+            }
+            counter
         });
     }
 

@@ -1,11 +1,11 @@
 //! The workers as the rest of the program sees them: start, bind, drain, report.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,11 +20,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tracing::{error, warn};
 
+use crate::exemplar::Exemplar;
 use crate::listen::{ACCEPT_PAUSE, BindError, Bound, Listening, Unattached, bind, unbind};
 use crate::metrics::Metrics;
 use crate::serve::{Service, serve};
 use crate::span::Span;
 use crate::stream::{Detached, Socket};
+use crate::tls::Shown;
 use crate::worker::{Live, Shared, UpstreamState, Worker};
 
 /// What the data plane is given.
@@ -108,6 +110,7 @@ impl DataPlane {
             metrics: Metrics::new(&settings.registry, settings.compat_metrics, settings.max_label_values),
             access_log: settings.access_log,
             spans: settings.spans,
+            traced_inbound: AtomicUsize::default(),
             demand: settings.demand,
             is_draining: AtomicBool::new(false),
             tls: crate::tls::Settings::default(),
@@ -194,6 +197,16 @@ impl DataPlane {
     /// Reads the files of certificates again that have changed.
     pub fn refresh_certificates(&self) {
         self.shared.tls.refresh();
+    }
+
+    /// The certificates that are shown, to clients and to endpoints.
+    pub fn certificates(&self) -> Vec<Shown> {
+        self.shared.tls.shown()
+    }
+
+    /// The latest sampled requests, by upstream and bucket of `lictor_upstream_request_duration_seconds`.
+    pub fn exemplars(&self) -> BTreeMap<String, Vec<Option<Exemplar>>> {
+        self.shared.metrics.exemplars()
     }
 
     /// Marks answers of the inbound listener, so that callers turn to other instances.

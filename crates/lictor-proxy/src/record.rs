@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::USER_AGENT;
@@ -55,6 +56,8 @@ pub(crate) struct Record {
     arrival: Instant,
     status: Option<StatusCode>,
     access_log: AccessLog,
+    /// Our application called without a trace while it served a request with one.
+    is_orphan: bool,
     is_closed: bool,
 }
 
@@ -123,6 +126,12 @@ impl Record {
         };
         let told = if fields.has(Fields::IDS) { headers.get(X_REQUEST_ID).cloned() } else { None };
         let request_id = told.map_or_else(|| RequestId::new(&worker), RequestId::Told);
+        let (is_traced, traced_inbound) = (fields.has(Fields::TRACE), &worker.shared.traced_inbound);
+        if is_inbound && is_traced {
+            traced_inbound.fetch_add(1, Relaxed);
+        }
+        let is_plain = !is_inbound && !is_traced && *request.method() != Method::CONNECT;
+        let is_orphan = is_plain && traced_inbound.load(Relaxed) > 0;
         let logs = worker.shared.access_log.is_some() && mesh.access_log != AccessLog::Off;
         Box::new(Self {
             upstream: None,
@@ -148,6 +157,7 @@ impl Record {
             arrival,
             status: None,
             access_log: mesh.access_log,
+            is_orphan,
             is_closed: false,
             worker,
         })
@@ -197,6 +207,9 @@ impl Record {
             return;
         }
         self.is_closed = true;
+        if self.is_inbound && self.fields.has(Fields::TRACE) {
+            self.worker.shared.traced_inbound.fetch_sub(1, Relaxed);
+        }
         let took = now.saturating_duration_since(self.arrival);
         let status = self.status.unwrap_or_else(|| Reason::ClientGone.status()).as_u16();
         self.count(status, took);
@@ -219,6 +232,12 @@ impl Record {
         let metrics = &self.worker.shared.metrics;
         let Some(upstream) = &self.upstream else { return };
         upstream.meters.request(metrics, self.route_label(), status, self.reason, took);
+        if self.trace.is_sampled {
+            upstream.meters.example(self.trace.trace_id, self.trace.span_id, took);
+        }
+        if self.is_orphan {
+            upstream.meters.orphan(metrics, self.route_label());
+        }
         if self.is_grpc {
             let is_success = self.reason.is_none() && self.grpc_status == Some(0);
             let mut methods = upstream.meters.methods.borrow_mut();

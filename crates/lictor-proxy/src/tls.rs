@@ -22,6 +22,7 @@ use thiserror::Error;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tracing::{info, warn};
 
+use crate::certificate::first_end;
 use crate::stream::{Socket, Stream};
 
 /// A client must have finished its handshake within this.
@@ -75,6 +76,17 @@ pub fn client(tls: &ClientTls, is_http2: bool) -> Result<Arc<ClientConfig>, TlsE
     Ok(if is_http2 { configs.http2 } else { configs.http1 })
 }
 
+/// A certificate that is shown to others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shown {
+    /// Its file.
+    pub path: PathBuf,
+    /// Seconds since the epoch at which the first of its chain ends; `None`: that is not known.
+    pub not_after: Option<i64>,
+    /// The files have changed since, and cannot be used.
+    pub is_rejected: bool,
+}
+
 /// All TLS settings in use, by what the configuration says.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
@@ -92,7 +104,16 @@ pub(crate) type Client = Reloading<ClientTls, ClientConfigs>;
 pub(crate) struct Reloading<S, C> {
     spec: S,
     lasting: Lasting,
-    current: RwLock<(Vec<Option<SystemTime>>, Arc<C>)>,
+    current: RwLock<Current<C>>,
+}
+
+#[derive(Debug)]
+struct Current<C> {
+    /// Of the files, at the last look.
+    stamps: Vec<Option<SystemTime>>,
+    config: Arc<C>,
+    not_after: Option<i64>,
+    is_rejected: bool,
 }
 
 /// What outlives a change of certificate.
@@ -134,6 +155,18 @@ impl Settings {
         known_or_made(&mut self.clients.lock(), tls, client_config)
     }
 
+    /// The certificates that are shown.
+    pub(crate) fn shown(&self) -> Vec<Shown> {
+        let servers = self.servers.lock();
+        let clients = self.clients.lock();
+        let servers = servers.values().map(|server| server.shown());
+        let clients = clients.values().map(|client| client.shown());
+        let mut shown: Vec<Shown> = servers.chain(clients).flatten().collect();
+        shown.sort();
+        shown.dedup_by(|one, other| one.path == other.path);
+        shown
+    }
+
     /// Reads again whatever has changed, and forgets what nobody uses.
     pub(crate) fn refresh(&self) {
         let mut servers = self.servers.lock();
@@ -154,31 +187,41 @@ fn known_or_made<S: Clone + Eq + Hash + Files, C>(
         return Ok(Arc::clone(known));
     }
     let (stamps, lasting) = (stamps(&spec.files()), Lasting::default());
-    let current = RwLock::new((stamps, Arc::new(make(spec, &lasting)?)));
+    let config = Arc::new(make(spec, &lasting)?);
+    let current = RwLock::new(Current { stamps, config, not_after: spec.not_after(), is_rejected: false });
     let made = Arc::new(Reloading { spec: spec.clone(), lasting, current });
     known.insert(spec.clone(), Arc::clone(&made));
     Ok(made)
 }
 
-impl<S, C> Reloading<S, C> {
+impl<S: Files, C> Reloading<S, C> {
     fn current(&self) -> Arc<C> {
-        Arc::clone(&self.current.read().1)
+        Arc::clone(&self.current.read().config)
+    }
+
+    fn shown(&self) -> Option<Shown> {
+        let current = self.current.read();
+        let path = self.spec.identity()?.cert.clone();
+        Some(Shown { path, not_after: current.not_after, is_rejected: current.is_rejected })
     }
 
     fn refresh(&self, files: Vec<&Path>, make: impl Fn(&S, &Lasting) -> Result<C, TlsError>) {
         let stamps = stamps(&files);
-        if self.current.read().0 == stamps {
+        if self.current.read().stamps == stamps {
             return;
         }
         let files = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         match make(&self.spec, &self.lasting) {
             Ok(made) => {
-                *self.current.write() = (stamps, Arc::new(made));
+                let (config, not_after) = (Arc::new(made), self.spec.not_after());
+                *self.current.write() = Current { stamps, config, not_after, is_rejected: false };
                 info!(target: "lictor::event", kind = "certificate_reloaded", files, "the certificate files were read again");
             }
             // Perhaps only half written: the next look tries again, but says nothing more until they change.
             Err(error) => {
-                self.current.write().0 = stamps;
+                let mut current = self.current.write();
+                (current.stamps, current.is_rejected) = (stamps, true);
+                drop(current);
                 warn!(target: "lictor::event", kind = "certificate_rejected", files, %error, "the earlier certificate stays in use");
             }
         }
@@ -186,13 +229,25 @@ impl<S, C> Reloading<S, C> {
 }
 
 /// The files that something is made of.
-trait Files {
+pub(crate) trait Files {
     fn files(&self) -> Vec<&Path>;
+
+    /// What is shown, if anything.
+    fn identity(&self) -> Option<&KeyPair>;
+
+    /// When the first certificate of what is shown ends.
+    fn not_after(&self) -> Option<i64> {
+        first_end(&key_pair(self.identity()?).ok()?.0)
+    }
 }
 
 impl Files for ServerTls {
     fn files(&self) -> Vec<&Path> {
         [&self.identity.cert, &self.identity.key].into_iter().chain(&self.client_ca).map(PathBuf::as_path).collect()
+    }
+
+    fn identity(&self) -> Option<&KeyPair> {
+        Some(&self.identity)
     }
 }
 
@@ -200,6 +255,10 @@ impl Files for ClientTls {
     fn files(&self) -> Vec<&Path> {
         let identity = self.identity.iter().flat_map(|pair| [&pair.cert, &pair.key]);
         self.ca.iter().chain(identity).map(PathBuf::as_path).collect()
+    }
+
+    fn identity(&self) -> Option<&KeyPair> {
+        self.identity.as_ref()
     }
 }
 

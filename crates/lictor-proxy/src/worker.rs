@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) demand: mpsc::UnboundedSender<Arc<str>>,
     /// Set while this sidecar's own service is leaving.
     pub(crate) is_draining: AtomicBool,
+    /// Requests to our own application that came with a trace and are being served.
+    pub(crate) traced_inbound: AtomicUsize,
     pub(crate) tls: tls::Settings,
     pub(crate) cache: Cache,
     /// Connections of each worker.

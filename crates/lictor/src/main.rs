@@ -12,6 +12,7 @@ mod events;
 mod log;
 mod metrics;
 mod open_files;
+mod openmetrics;
 mod otlp;
 mod reload;
 mod signal;

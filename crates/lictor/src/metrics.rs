@@ -8,6 +8,7 @@ use lictor_config::Effective;
 use lictor_consul::{RegistrationState, Snapshot};
 use lictor_core::Mesh;
 use lictor_core::mesh::Status;
+use lictor_proxy::{DataPlane, Shown};
 use prometheus::proto::LabelPair;
 use prometheus::{
     Counter, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -15,6 +16,7 @@ use prometheus::{
 use serde::Serialize;
 
 use crate::log::Logs;
+use crate::openmetrics::{self, Form};
 use crate::version;
 
 /// What happened to the requests of an upstream so far.
@@ -24,6 +26,15 @@ pub(crate) struct Requests {
     /// With a 5xx, or without an answer.
     pub(crate) failed: u64,
     pub(crate) retries: u64,
+}
+
+/// What a scrape looks at.
+#[derive(Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) mesh: &'a Mesh,
+    pub(crate) consul: &'a Snapshot,
+    pub(crate) plane: &'a DataPlane,
+    pub(crate) logs: &'a Logs,
 }
 
 /// The families that a scrape fills in.
@@ -47,6 +58,8 @@ pub(crate) struct Scrape {
     reload_success: IntGauge,
     reload_time: Gauge,
     config_info: IntGaugeVec,
+    certificate_end: IntGaugeVec,
+    certificate_rejected: IntGaugeVec,
     own_logs_dropped: IntCounter,
     resident_memory: IntGauge,
     cpu: Counter,
@@ -92,6 +105,16 @@ impl Scrape {
             reload_success: gauge("lictor_config_last_reload_success", "0 when the last reload was refused."),
             reload_time: number("lictor_config_last_reload_timestamp_seconds", "When a configuration was last taken."),
             config_info: gauges("lictor_config_info", "Always 1.", &["hash", "source"]),
+            certificate_end: gauges(
+                "lictor_certificate_not_after_timestamp_seconds",
+                "When the first certificate of a chain that is shown ends, since the epoch.",
+                &["path"],
+            ),
+            certificate_rejected: gauges(
+                "lictor_certificate_rejected",
+                "1 while a certificate's files have changed and cannot be used; the one before stays in use.",
+                &["path"],
+            ),
             own_logs_dropped: register(
                 &registry,
                 IntCounter::new(
@@ -125,13 +148,18 @@ impl Scrape {
         self.reload_time.set(unix_seconds());
     }
 
-    /// Everything, in Prometheus' text format.
-    pub(crate) fn text(&self, mesh: &Mesh, consul: &Snapshot, logs: &Logs) -> String {
-        self.mesh(mesh);
-        self.consul(consul);
-        set(&self.own_logs_dropped, logs.dropped());
+    /// Everything, as the client wants it.
+    pub(crate) fn text(&self, form: Form, seen: &Seen<'_>) -> String {
+        self.mesh(seen.mesh);
+        self.consul(seen.consul);
+        self.certificates(&seen.plane.certificates());
+        set(&self.own_logs_dropped, seen.logs.dropped());
         self.process();
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| format!("# {error}\n"))
+        let families = self.registry.gather();
+        match form {
+            Form::Text => TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| format!("# {error}\n")),
+            Form::OpenMetrics => openmetrics::encode(&families, &seen.plane.exemplars()),
+        }
     }
 
     /// Requests so far, by upstream; read from the data plane's own counters.
@@ -191,6 +219,11 @@ impl Scrape {
             self.watch_age.with_label_values(&[name.as_str()]).set(watch.age_ms.map_or(-1.0, |age| age as f64 / 1e3));
             self.watch_index.with_label_values(&[name.as_str()]).set(watch.index.cast_signed());
         }
+        if let Some(kv) = &consul.kv {
+            let name = format!("kv:{}", kv.key);
+            self.watch_age.with_label_values(&[name.as_str()]).set(kv.age_ms.map_or(-1.0, |age| age as f64 / 1e3));
+            self.watch_index.with_label_values(&[name.as_str()]).set(kv.index.cast_signed());
+        }
         let snapshot = consul.snapshot.as_ref();
         let age_ms = snapshot.and_then(|snapshot| snapshot.age_ms).unwrap_or_default();
         self.snapshot_age.set(age_ms as f64 / 1e3);
@@ -203,6 +236,18 @@ impl Scrape {
         }
         for state in RegistrationState::ALL {
             self.registration.with_label_values(&[state.as_str()]).set(i64::from(state == consul.registration));
+        }
+    }
+
+    fn certificates(&self, shown: &[Shown]) {
+        self.certificate_end.reset();
+        self.certificate_rejected.reset();
+        for certificate in shown {
+            let path = certificate.path.to_string_lossy();
+            self.certificate_rejected.with_label_values(&[path.as_ref()]).set(i64::from(certificate.is_rejected));
+            if let Some(end) = certificate.not_after {
+                self.certificate_end.with_label_values(&[path.as_ref()]).set(end);
+            }
         }
     }
 

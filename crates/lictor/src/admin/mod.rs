@@ -32,7 +32,8 @@ use tokio::time::{sleep, timeout};
 use crate::changes::Changes;
 use crate::events::Events;
 use crate::log::Logs;
-use crate::metrics::Scrape;
+use crate::metrics::{Scrape, Seen};
+use crate::openmetrics::Form;
 use reply::{Body, health_code, not_allowed, refuse, reply, text_reply};
 
 /// Connections to one listener at a time; further ones wait to be accepted.
@@ -170,7 +171,7 @@ async fn answer(admin: &Arc<Admin>, request: Request<Incoming>, peer: IpAddr, ac
     let path = request.uri().path().trim_end_matches('/').to_owned();
     match *request.method() {
         Method::POST => post(admin, &path, request).await,
-        _ => get(admin, &path, request.uri().query().unwrap_or_default()).await,
+        _ => get(admin, &path, request.uri().query().unwrap_or_default(), Form::wanted(request.headers())).await,
     }
 }
 
@@ -212,7 +213,7 @@ fn route<B>(request: &Request<B>, access: Access) -> Result<(), Response<Body>> 
     }
 }
 
-async fn get(admin: &Admin, path: &str, query: &str) -> Response<Body> {
+async fn get(admin: &Admin, path: &str, query: &str, form: Form) -> Response<Body> {
     let mesh = admin.mesh();
     let is_started = admin.is_started.load(Relaxed);
     match path {
@@ -232,8 +233,9 @@ async fn get(admin: &Admin, path: &str, query: &str) -> Response<Body> {
             reply(health_code(is_healthy), &page)
         }
         "/metrics" => {
-            let text = admin.scrape.text(&mesh, &admin.handle.status().snapshot(), &admin.logs);
-            text_reply("text/plain; version=0.0.4; charset=utf-8", text)
+            let consul = admin.handle.status().snapshot();
+            let seen = Seen { mesh: &mesh, consul: &consul, plane: &admin.plane, logs: &admin.logs };
+            text_reply(form.content_type(), admin.scrape.text(form, &seen))
         }
         "/upstreams" => reply(StatusCode::OK, &pages::upstreams(&mesh, &admin.plane.report().await)),
         "/breakers" => reply(StatusCode::OK, &pages::breakers(&mesh)),
