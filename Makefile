@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test chaos conformance bench instructions demo deny rules figures presubmit release reproduce sbom
+.PHONY: help check fmt test chaos conformance bench instructions demo deny rules figures presubmit release reproduce sbom grafana
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ deny: ## What may be linked into the binary
 
 rules: ## Prometheus rules and scrape configuration, and its linter on what lictor exports
 	scripts/rules.sh
+
+grafana: ## Every query of the dashboard, against a Prometheus that scrapes the demonstration
+	scripts/grafana.sh
 
 figures: ## Sizes and times of the release build
 	scripts/figures.sh
