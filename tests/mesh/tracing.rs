@@ -203,7 +203,8 @@ fn tracestate_is_passed_on_whole_or_not_at_all() {
         &[&long_system],
     ];
     let good = format!("traceparent: 00-{ID}-{SPAN}-01\r\n");
-    let states = |states: &[&str]| states.iter().map(|state| format!("tracestate: {state}\r\n")).collect::<String>();
+    let states =
+        |states: &[&str]| states.iter().map(|state| format!("tracestate: {state}\r\n")).collect::<Vec<_>>().concat();
     let members =
         |text: &str| text.split(',').map(str::trim).filter(|m| !m.is_empty()).map(str::to_owned).collect::<Vec<_>>();
     let arrived = |fields: &str| {

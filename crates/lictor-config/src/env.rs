@@ -437,7 +437,7 @@ mod tests {
             trace(&[("OTEL_TRACES_SAMPLER", "jaeger_remote"), ("OTEL_PROPAGATORS", "tracecontext,xray")]);
         assert_eq!((odd.settings.sample, warned - quiet), (plain.settings.sample, 2), "told and ignored");
         let (none, _) = trace(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "lots")]);
-        assert_eq!(none.settings.sample, 1.0);
+        assert!(none.settings.sample > 0.999);
         for (names, w3c, b3) in [
             ("tracecontext,baggage", true, B3::Off),
             ("b3", false, B3::Single),

@@ -481,7 +481,8 @@ mod tests {
             |map: &HeaderMap, settings: &TraceSettings| TraceContext::extract(map, settings, &mut || 7).is_sampled;
         assert!(!heard(&headers(&[("b3", "0")]), &always));
         assert!(!heard(&headers(&[("x-b3-sampled", "0")]), &always));
-        assert!(heard(&headers(&[("b3", "0")]), &TraceSettings { parent_based: false, ..always.clone() }));
+        let own = TraceSettings { sample: 1.0, parent_based: false, ..exporting() };
+        assert!(heard(&headers(&[("b3", "0")]), &own));
         assert!(heard(&headers(&[("b3", "d")]), &TraceSettings { sample: 0.0, ..always }));
     }
 
@@ -489,7 +490,7 @@ mod tests {
     fn samplers_ask_the_caller_or_the_trace_id() {
         let (low, high) = (format!("00-{:032x}-{:016x}-00", 1, 1), format!("00-{}-{:016x}-01", "f".repeat(32), 1));
         let sampled = |text: &str, parent_based, sample| {
-            let settings = TraceSettings { parent_based, sample, ..exporting() };
+            let settings = TraceSettings { sample, parent_based, ..exporting() };
             let map = headers(&[("traceparent", text)]);
             TraceContext::extract(&map, &settings, &mut || 7).is_sampled
         };

@@ -127,7 +127,7 @@ fn whole(record: &Record, status: u16, start: SystemTime, end: SystemTime) -> Sp
     }
     let is_rpc_error = rpc_status(record, &mut attributes, |code| matches!(code, 2 | 4 | 12 | 13 | 14 | 15));
     let code = status.to_string();
-    let error = record.reason.map(|reason| reason.as_str()).or((status >= 500).then_some(code.as_str()));
+    let error = record.reason.map(lictor_core::Reason::as_str).or((status >= 500).then_some(code.as_str()));
     if let Some(error) = error {
         attributes.push(("error.type", error.into()));
     }
