@@ -6,6 +6,7 @@ mod clients;
 mod configuration;
 mod consul;
 mod documents;
+mod explain;
 mod failures;
 mod faults;
 mod inbound;

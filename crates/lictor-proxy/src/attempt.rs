@@ -153,7 +153,7 @@ struct Trial<'a> {
 impl Drop for Trial<'_> {
     fn drop(&mut self) {
         let (outcome, took) = self.ended.unwrap_or_else(|| (Outcome::Abandoned, self.began.elapsed()));
-        self.record.attempted(self.state, outcome, took);
+        self.record.attempted(self.state, outcome, self.began, took);
     }
 }
 

@@ -146,6 +146,7 @@ async fn admit(
         DeadlineMode::Propagate if record.fields.has(Fields::DEADLINE) => callers_deadline(request.headers()),
         DeadlineMode::Propagate | DeadlineMode::Ignore => None,
     };
+    record.deadline.set(callers);
     if callers.is_some_and(|callers| callers.is_zero()) {
         worker.shared.metrics.deadline_exceeded("on_arrival");
         return Err(Failure::new(Reason::DeadlineExceeded, "the caller's deadline had passed on arrival"));
@@ -207,7 +208,9 @@ impl Call {
                 },
                 Err(failure) => (failure, None),
             };
-            let wait = match self.next(&failure, held.as_ref()) {
+            let next = self.next(&failure, held.as_ref());
+            record.followed(&failure, next);
+            let wait = match next {
                 Next::Retry(wait) => wait,
                 Next::Stop(denied) => {
                     if self.max_attempts > 1 && denied != Denied::Attempts {

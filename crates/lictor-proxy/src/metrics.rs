@@ -5,6 +5,7 @@
 //! sets; anything else is capped.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -334,6 +335,18 @@ pub(crate) enum Outcome {
     /// Nobody waits for it any more: another copy was faster, or the client went away.
     Abandoned,
     Failed(Reason),
+}
+
+impl fmt::Display for Outcome {
+    /// As users see it, in `X-Lictor-Attempts` for one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "{status}"),
+            Self::Connected => f.write_str("connected"),
+            Self::Abandoned => f.write_str("abandoned"),
+            Self::Failed(reason) => f.write_str(reason.as_str()),
+        }
+    }
 }
 
 impl UpstreamMeters {

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::attempt::counts_against;
 use crate::connect::Millis;
 use crate::metrics::Outcome;
+use crate::record::is_grpc_failure;
 use crate::worker::{UpstreamState, Worker};
 
 /// A place among the upstream's running requests.
@@ -97,10 +98,9 @@ impl Probe {
         self.finish(if counts { Verdict::Failure(reason) } else { Verdict::Unknown });
     }
 
-    /// A gRPC call ended with this status: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS are the
-    /// server's failures, the others are answers.
+    /// A gRPC call ended with this status: most are answers.
     pub(crate) fn grpc(self, status: Option<u16>) {
-        let is_failure = matches!(status, Some(2 | 4 | 13 | 14 | 15));
+        let is_failure = status.is_some_and(is_grpc_failure);
         self.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success });
     }
 

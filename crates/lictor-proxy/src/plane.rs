@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use lictor_core::mesh::{Listener, ListenerKind};
+use lictor_core::story::Story;
 use lictor_core::{Address, Mesh};
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -112,6 +113,7 @@ impl DataPlane {
             is_draining: AtomicBool::new(false),
             tls: crate::tls::Settings::default(),
             cache: crate::cache::Cache::default(),
+            recorder: crate::recorder::Recorder::default(),
             live,
         });
         let (senders, receivers): (Vec<_>, Vec<_>) = shared.live.iter().map(|_| mpsc::unbounded_channel()).unzip();
@@ -214,6 +216,16 @@ impl DataPlane {
             return 0;
         }
         self.ask(|answer| Command::Count { which, answer }).await.into_iter().sum()
+    }
+
+    /// The stories that are kept, the newest first.
+    pub fn stories(&self) -> Vec<Arc<Story>> {
+        self.shared.recorder.stories()
+    }
+
+    /// Those of requests with this id.
+    pub fn stories_of(&self, id: &str) -> Vec<Arc<Story>> {
+        self.shared.recorder.with_id(id)
     }
 
     /// What the workers know, added up.

@@ -1,20 +1,24 @@
 //! One request's books: opened with its head, closed exactly once, with the last byte of its answer or when the client
 //! goes away. Closing writes the metrics, the log line and the span; nothing else does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use lictor_core::mesh::{AccessLog, ListenerKind};
+use lictor_core::retry::Next;
+use lictor_core::story::{self, AttemptStory, Kept, Story, Then};
 use lictor_core::trace::TraceContext;
 use lictor_core::{Failure, Mesh, Reason};
 use serde::Serialize;
 
 use crate::headers::{Fields, X_REQUEST_ID};
 use crate::metrics::Outcome;
+use crate::recorder::Course;
 use crate::serve::Connection;
 use crate::span::{Span, SpanEvent, SpanKind, Value};
 use crate::worker::{EndpointState, UpstreamState, Worker};
@@ -30,6 +34,10 @@ pub(crate) struct Record {
     pub(crate) trace: TraceContext,
     pub(crate) request_id: HeaderValue,
     pub(crate) reason: Option<Reason>,
+    /// The sentence that goes with the reason.
+    pub(crate) detail: Option<String>,
+    /// The time that the caller gave it.
+    pub(crate) deadline: Cell<Option<Duration>>,
     /// Hedged attempts write it at the same time.
     pub(crate) attempts: RefCell<Vec<Attempt>>,
     /// `hit`, `coalesced` or `stale`, when it was not the upstream that answered.
@@ -44,6 +52,8 @@ pub(crate) struct Record {
     uri: Uri,
     user_agent: Option<HeaderValue>,
     arrival: Instant,
+    /// From its arrival to its answer's head.
+    head: Option<Duration>,
     status: Option<StatusCode>,
     access_log: AccessLog,
     is_closed: bool,
@@ -55,6 +65,9 @@ pub(crate) struct Attempt {
     pub(crate) endpoint: Rc<EndpointState>,
     pub(crate) outcome: Outcome,
     pub(crate) took: Duration,
+    began: Instant,
+    /// Boxed: most attempts have none.
+    failure: Option<Box<(Failure, Next)>>,
 }
 
 impl Record {
@@ -87,6 +100,8 @@ impl Record {
             trace,
             request_id,
             reason: None,
+            detail: None,
+            deadline: Cell::new(None),
             attempts: RefCell::default(),
             cache: None,
             is_grpc: false,
@@ -98,6 +113,7 @@ impl Record {
             uri: request.uri().clone(),
             user_agent: if logs { headers.get(USER_AGENT).cloned() } else { None },
             arrival,
+            head: None,
             status: None,
             access_log: mesh.access_log,
             is_closed: false,
@@ -111,20 +127,31 @@ impl Record {
     }
 
     /// An attempt is over.
-    pub(crate) fn attempted(&self, endpoint: &Rc<EndpointState>, outcome: Outcome, took: Duration) {
+    pub(crate) fn attempted(&self, endpoint: &Rc<EndpointState>, outcome: Outcome, began: Instant, took: Duration) {
         let mut attempts = self.attempts.borrow_mut();
-        attempts.push(Attempt { endpoint: Rc::clone(endpoint), outcome, took });
+        attempts.push(Attempt { endpoint: Rc::clone(endpoint), outcome, took, began, failure: None });
         if let Some(upstream) = &self.upstream {
             upstream.meters.attempt(&self.worker.shared.metrics, outcome, attempts.len() as u32);
+        }
+    }
+
+    /// What follows the failure of the last attempt. One that never came to an endpoint is the request's own.
+    pub(crate) fn followed(&self, failure: &Failure, next: Next) {
+        if let Some(last) = self.attempts.borrow_mut().last_mut()
+            && last.failure.is_none()
+        {
+            last.failure = Some(Box::new((failure.clone(), next)));
         }
     }
 
     /// The status that the client sees is known.
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
+        let head = self.arrival.elapsed();
+        self.head = Some(head);
         if let Some(upstream) = &self.upstream {
             let attempts: Duration = self.attempts.borrow().iter().map(|attempt| attempt.took).sum();
-            upstream.meters.overhead(self.arrival.elapsed().saturating_sub(attempts));
+            upstream.meters.overhead(head.saturating_sub(attempts));
         }
     }
 
@@ -154,6 +181,69 @@ impl Record {
         {
             self.worker.shared.metrics.spans_dropped.inc();
         }
+        if let Some(kept) = self.kept(status) {
+            self.worker.shared.recorder.keep(Arc::new(self.story(kept, status, took)));
+        }
+    }
+
+    fn kept(&self, status: u16) -> Option<Kept> {
+        if self.reason.is_some() || status >= 500 || self.grpc_status.is_some_and(is_grpc_failure) {
+            return Some(Kept::Failed);
+        }
+        let attempts = self.attempts.borrow().len();
+        let number = self.worker.number();
+        Course { is_asked: false, attempts, head: self.head.unwrap_or_default(), number }.kept()
+    }
+
+    fn story(&self, kept: Kept, status: u16, took: Duration) -> Story {
+        let attempts = self.attempts.borrow();
+        let upstream = self.upstream.as_ref();
+        let route = self.route.and_then(|index| upstream?.upstream.routes.iter().nth(index));
+        let now = Instant::now();
+        Story {
+            id: story::cut(self.request_id.to_str().unwrap_or_default(), story::ID_MAX),
+            trace_id: format!("{:032x}", self.trace.trace_id),
+            timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            kept,
+            direction: self.direction(),
+            worker: self.worker.index,
+            client: ip(self.connection.peer),
+            method: story::cut(self.method.as_str(), 32),
+            path: story::cut_path(self.uri.path()),
+            upstream: upstream.map(|upstream| Arc::clone(&upstream.upstream.name)),
+            route: route.map(|route| Arc::clone(&route.label)),
+            policy: upstream.map(|upstream| Arc::clone(route.map_or(&upstream.upstream.policy, |route| &route.policy))),
+            status,
+            grpc_status: self.grpc_status,
+            reason: self.reason,
+            detail: self.detail.as_deref().map(story::cut_sentence),
+            cache: self.cache,
+            took_ms: story::millis(took),
+            head_ms: self.head.map(story::millis),
+            bytes: self.bytes,
+            deadline_ms: self.deadline.get().map(|deadline| deadline.as_millis() as u64),
+            breaker: upstream.map(|upstream| upstream.upstream.breaker.view(now)),
+            retry_budget_remaining: upstream.map(|upstream| upstream.budget.remaining_ratio(now)),
+            attempts: attempts.iter().take(story::ATTEMPTS_MAX).map(|attempt| self.attempt_story(attempt)).collect(),
+            attempts_left_out: attempts.len().saturating_sub(story::ATTEMPTS_MAX),
+        }
+    }
+
+    fn attempt_story(&self, attempt: &Attempt) -> AttemptStory {
+        let failure = attempt.failure.as_deref();
+        AttemptStory {
+            endpoint: Arc::clone(&attempt.endpoint.endpoint.key.id),
+            address: attempt.endpoint.endpoint.address.clone(),
+            outcome: attempt.outcome.to_string(),
+            detail: failure.map(|(failure, _)| story::cut_sentence(&failure.detail)),
+            began_ms: story::millis(attempt.began.saturating_duration_since(self.arrival)),
+            took_ms: story::millis(attempt.took),
+            then: failure.map(|(failure, next)| Then::of(*next, failure, &self.method)),
+        }
+    }
+
+    fn direction(&self) -> &'static str {
+        if self.is_inbound { "inbound" } else { "outbound" }
     }
 
     fn count(&self, status: u16, took: Duration) {
@@ -194,7 +284,7 @@ impl Record {
             level: if is_error { "ERROR" } else { "INFO" },
             target: "lictor::access",
             message: "request",
-            direction: if self.is_inbound { "inbound" } else { "outbound" },
+            direction: self.direction(),
             service: view_local.from.as_ref().and_then(|from| from.to_str().ok()?.split('/').next()).unwrap_or(""),
             method: self.method.as_str(),
             path: self.uri.path(),
@@ -224,13 +314,8 @@ impl Record {
             let separator = if summary.is_empty() { "" } else { ", " };
             let address = &attempt.endpoint.endpoint.address;
             let millis = attempt.took.as_millis();
-            let written = match attempt.outcome {
-                Outcome::Status(status) => write!(summary, "{separator}{address}={status}({millis}ms)"),
-                Outcome::Connected => write!(summary, "{separator}{address}=connected({millis}ms)"),
-                Outcome::Abandoned => write!(summary, "{separator}{address}=abandoned({millis}ms)"),
-                Outcome::Failed(reason) => write!(summary, "{separator}{address}={reason}({millis}ms)"),
-            };
-            written.expect("writing to a string cannot fail");
+            write!(summary, "{separator}{address}={}({millis}ms)", attempt.outcome)
+                .expect("writing to a string cannot fail");
         }
         summary
     }
@@ -265,18 +350,12 @@ impl Record {
             .iter()
             .map(|attempt| {
                 at = at.checked_add(attempt.took).unwrap_or(at);
-                let outcome = match attempt.outcome {
-                    Outcome::Status(status) => status.to_string(),
-                    Outcome::Connected => "connected".to_owned(),
-                    Outcome::Abandoned => "abandoned".to_owned(),
-                    Outcome::Failed(reason) => reason.as_str().to_owned(),
-                };
                 SpanEvent {
                     name: "attempt",
                     at,
                     attributes: vec![
                         ("network.peer.address", Value::Text(attempt.endpoint.endpoint.address.to_string())),
-                        ("lictor.outcome", Value::Text(outcome)),
+                        ("lictor.outcome", Value::Text(attempt.outcome.to_string())),
                     ],
                 }
             })
@@ -304,6 +383,11 @@ impl Drop for Record {
             self.finish();
         }
     }
+}
+
+/// The server's failures among gRPC's statuses: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS.
+pub(crate) fn is_grpc_failure(status: u16) -> bool {
+    matches!(status, 2 | 4 | 13 | 14 | 15)
 }
 
 /// A bounded label (RFC 9110's methods and PATCH).

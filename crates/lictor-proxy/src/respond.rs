@@ -43,6 +43,7 @@ pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spen
     if let Some(wait) = failure.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
     }
+    record.detail = Some(sentence);
     record.answered(status);
     record.close();
     response

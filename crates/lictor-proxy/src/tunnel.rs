@@ -80,7 +80,7 @@ pub(crate) async fn connect(
         Ok(dialled) => dialled,
         Err(failure) => return respond::failure(record, &failure, false),
     };
-    record.attempted(&endpoint, Outcome::Connected, record.arrival().elapsed());
+    record.attempted(&endpoint, Outcome::Connected, record.arrival(), record.arrival().elapsed());
     record.answered(StatusCode::OK);
     let idle = lease.idle();
     let client = Switched::client(&mut request);

@@ -2,7 +2,9 @@
 //! never waits for a request nor a request for a scrape.
 
 mod pages;
+mod query;
 mod reply;
+mod requests;
 mod stream;
 
 use std::convert::Infallible;
@@ -33,6 +35,7 @@ use crate::changes::Changes;
 use crate::events::Events;
 use crate::log::Logs;
 use crate::metrics::Scrape;
+use query::Query;
 use reply::{Body, health_code, not_allowed, refuse, reply, text_reply};
 
 /// Connections to one listener at a time; further ones wait to be accepted.
@@ -43,7 +46,7 @@ const CONSUL_WITHIN: Duration = Duration::from_secs(10);
 
 const ORDERS: [&str; 5] = ["/drain", "/undrain", "/reload", "/log-level", "/quit"];
 const PUBLIC: [&str; 5] = ["/live", "/startup", "/ready", "/health", "/metrics"];
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "",
     "/endpoints",
     "/upstreams",
@@ -54,7 +57,10 @@ const PAGES: [&str; 10] = [
     "/stats",
     "/consul",
     "/events",
+    "/requests",
 ];
+/// Pages that have more below.
+const FOLDERS: [&str; 2] = ["/endpoints/", "/requests/"];
 
 /// What the pages show.
 #[derive(Debug)]
@@ -199,7 +205,8 @@ fn guard<B>(request: &Request<B>, peer: IpAddr, access: Access) -> Result<(), Re
 fn route<B>(request: &Request<B>, access: Access) -> Result<(), Response<Body>> {
     let path = request.uri().path().trim_end_matches('/');
     let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
-    let is_page = PUBLIC.contains(&path) || PAGES.contains(&path) || path.starts_with("/endpoints/");
+    let is_page =
+        PUBLIC.contains(&path) || PAGES.contains(&path) || FOLDERS.iter().any(|folder| path.starts_with(folder));
     match access {
         Access::Public if !is_reading => Err(not_allowed("GET, HEAD")),
         Access::Public if PUBLIC.contains(&path) => Ok(()),
@@ -254,8 +261,25 @@ async fn get(admin: &Admin, path: &str, query: &str) -> Response<Body> {
             None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /events already"),
         },
         "" => text_reply("text/plain; charset=utf-8", pages::INDEX.to_owned()),
+        "/requests" => match requests::list(&admin.plane.stories(), &Query::parse(query)) {
+            Ok(page) => reply(StatusCode::OK, &page),
+            Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+        },
+        path if path.starts_with("/requests/") => request_of(admin, &query::decode(&path["/requests/".len()..])),
         _ => endpoints(admin, &mesh, path).await,
     }
+}
+
+/// `/requests/ID`
+fn request_of(admin: &Admin, id: &str) -> Response<Body> {
+    let stories = admin.plane.stories_of(id);
+    if stories.is_empty() {
+        let message = format!(
+            "{id} is not kept: the last failures are, and some good requests; /requests lists them. The access log has it"
+        );
+        return refuse(StatusCode::NOT_FOUND, &message);
+    }
+    reply(StatusCode::OK, &requests::whole(&stories))
 }
 
 /// `/endpoints`, or `/endpoints/NAME`.

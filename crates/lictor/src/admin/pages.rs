@@ -34,6 +34,7 @@ GET  /config/changes    what reloads and KV changed
 GET  /stats             instances by service
 GET  /consul            watches and registration
 GET  /events            what changed, as server-sent events
+GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit=
 POST /drain, /undrain   leave circulation, and come back
 POST /reload            read the configuration again
 POST /log-level?level=  change what is logged
