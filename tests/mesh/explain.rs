@@ -7,7 +7,10 @@ use crate::{LICTOR, caller_of};
 
 /// The stories of the request that was answered so.
 fn stories(lictor: &Sidecar, answer: &Answer) -> Vec<Json> {
-    let id = answer.header("x-request-id");
+    stories_of(lictor, answer.header("x-request-id"))
+}
+
+fn stories_of(lictor: &Sidecar, id: &str) -> Vec<Json> {
     let page = eventually_is(
         "the story is kept",
         || lictor.page(&format!("/requests/{id}")),
@@ -109,4 +112,108 @@ fn a_post_that_is_not_repeated_says_why() {
     let answer = request(&lictor.address("users"), "POST", "/orders", &[("X-Request-ID", "p1")], b"order").unwrap();
     let then = &stories(&lictor, &answer)[0]["attempts"][0]["then"];
     assert_eq!(then["why"], "POST without Idempotency-Key: a second processing might do harm", "{then}");
+}
+
+/// What `lictor explain` prints.
+fn told(lictor: &Sidecar, what: &[&str]) -> String {
+    let output = std::process::Command::new(LICTOR)
+        .args(["explain", "--admin", &lictor.admin()])
+        .args(what)
+        .env_clear()
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_person_is_told_the_story_in_prose() {
+    let [port] = free_ports();
+    let yaml = format!("registration: off\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{port}']}}\n");
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let headers = [("X-Request-ID", "3 a.m./17")];
+    let answer = request(&lictor.address("users"), "GET", "/users/1", &headers, b"").unwrap();
+    assert_eq!(answer.status, 502);
+    stories_of(&lictor, "3%20a.m.%2F17");
+    let text = told(&lictor, &["3 a.m./17"]);
+    for part in [
+        "GET /users/1 to users: 502 after ",
+        ", 3 attempts\n",
+        "lictor says connect_refused: users: 3 attempts failed; last: connection refused by",
+        "What now: nothing listens there",
+        "  1: connection refused by 127.0.0.1:",
+        "tried again after ",
+        "  3: connection refused by 127.0.0.1:",
+        "not tried again: all attempts that the policy allows were made",
+        "Policy: no route of its own; timeout 30000 ms",
+        "breaker closed (failures in a row: 1;",
+        "its caller set no deadline",
+    ] {
+        assert!(text.contains(part), "{part}\n---\n{text}");
+    }
+    assert!(!text.contains('\x1b'), "no colours in a pipe");
+}
+
+#[test]
+fn a_request_is_explained_before_it_is_sent() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let yaml = format!(
+        "registration: off
+workers: 1
+upstreams:
+  users:
+    listen: 0
+    balance: round_robin
+    static: ['127.0.0.1:{}', '127.0.0.1:{}']
+    routes: [{{match: 'POST /orders', timeout: 7s}}]
+",
+        a.port(),
+        b.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let page = |query: &str| lictor.page(&format!("/explain?upstream=users&{query}"));
+    for _ in 0..4 {
+        let picked = page("path=/")["picked"].as_str().unwrap().to_owned();
+        assert_eq!(page("path=/")["picked"], picked, "asking does not take a turn");
+        let name = lictor.get("users", "/").header("x-backend").to_owned();
+        assert_eq!(picked, format!("127.0.0.1:{}", if name == "a" { a.port() } else { b.port() }));
+    }
+    assert_eq!(a.hits() + b.hits(), 4, "nothing else was sent");
+    let order = page("method=POST&path=/orders%3Fx=1&header=X-Request-Timeout-Ms:50");
+    assert_eq!((&order["route"]["path"], &order["policy"]["timeout_ms"]), (&"/orders".into(), &7000.into()));
+    assert_eq!((&order["is_idempotent"], &order["deadline_ms"]), (&false.into(), &50.into()));
+    let origin = &order["origins"]["timeout"];
+    assert!(origin["value"] == "7s" && origin["origin"].as_str().unwrap().contains("lictor.yaml:8:"), "{origin}");
+    let after = |page: &Json, reason: &str| {
+        let mut cases = page["on_failure"].as_array().unwrap().iter();
+        cases.find(|case| case["reason"] == reason).unwrap().clone()
+    };
+    assert_eq!(after(&order, "connect_refused")["is_retried"], true);
+    assert!(after(&order, "status")["why"].as_str().unwrap().starts_with("POST without Idempotency-Key"));
+    let keyed = page("method=POST&path=/orders&header=Idempotency-Key:k");
+    assert_eq!((&keyed["is_idempotent"], &after(&keyed, "status")["is_retried"]), (&true.into(), &true.into()));
+    let shares: Vec<f64> =
+        order["endpoints"].as_array().unwrap().iter().map(|endpoint| endpoint["share"].as_f64().unwrap()).collect();
+    assert_eq!(shares, [0.5, 0.5]);
+    let nobody = lictor_testkit::get(&lictor.admin(), "/explain?upstream=nobody").unwrap();
+    assert!(nobody.status == 404 && nobody.text().contains("unknown_upstream"), "{}", nobody.text());
+    let text = told(&lictor, &["POST", "users", "/orders", "-H", "Idempotency-Key: k"]);
+    for part in
+        ["It would go to 127.0.0.1:", "Policy: route POST /orders; timeout 7000 ms", "7s", "again after 100 ms", "50 %"]
+    {
+        assert!(text.contains(part), "{part}\n---\n{text}");
+    }
+}
+
+#[test]
+fn an_open_breaker_is_explained() {
+    let backend = Backend::start("a");
+    backend.answers(500);
+    let lictor = caller_of(&[&backend], ", retry: off");
+    (0..5).for_each(|_| assert_eq!(lictor.get("users", "/").status, 500));
+    let page = lictor.page("/explain?upstream=users");
+    assert_eq!((&page["refused"]["reason"], &page["refused"]["status"]), (&"breaker_open".into(), &503.into()));
+    assert_eq!(page["breaker"]["cause"], "status");
+    let text = told(&lictor, &["GET", "users", "/"]);
+    assert!(text.contains("It would not be sent: 503 breaker_open: the circuit breaker is open"), "{text}");
 }

@@ -213,6 +213,23 @@ pub struct Endpoint {
     pub health: Arc<EndpointHealth>,
 }
 
+impl Endpoint {
+    /// One word for its state: ours where we have one, else Consul's.
+    pub fn state(&self, now: Instant) -> &'static str {
+        if self.health.is_ejected(now) {
+            "ejected"
+        } else if self.health.is_draining(now) {
+            "draining"
+        } else {
+            match self.status {
+                Status::Passing => "healthy",
+                Status::Warning => "warning",
+                Status::Suspect => "suspect",
+            }
+        }
+    }
+}
+
 /// The health of an instance that may be picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {

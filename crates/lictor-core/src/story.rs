@@ -214,6 +214,43 @@ fn why_not(denied: Denied, failure: &Failure, method: &Method) -> String {
     }
 }
 
+/// What somebody who is woken by it should look at.
+pub fn advice(reason: Reason) -> &'static str {
+    match reason {
+        Reason::AllEjected => {
+            "every endpoint failed repeatedly and rests: `lictor endpoints` says until when; mend the instances"
+        }
+        Reason::BadRequest => "the client's request is not valid HTTP; the message names the rule",
+        Reason::BodyTooLarge => "the client's body is larger than is allowed here",
+        Reason::BreakerOpen => {
+            "the service failed before this request: the breaker's cause says how; a probe goes by itself, or `lictor breaker close`"
+        }
+        Reason::ClientGone => "the client closed or gave up: its timeout may be shorter than the answer takes",
+        Reason::ConnectRefused => "nothing listens there: is the process up, and its port the one that is registered?",
+        Reason::ConnectTimeout => "no answer to the connect: a machine that is gone, or a firewall that drops",
+        Reason::DeadlineExceeded => {
+            "the caller's own time was over: the first caller gives too little, or the chain is slow"
+        }
+        Reason::Draining => "this sidecar is stopping; callers should be elsewhere by now",
+        Reason::Forbidden => "the forward proxy takes names of services, not other addresses",
+        Reason::LoopDetected => "an endpoint of the upstream is this sidecar itself: see its registration, or `static`",
+        Reason::Misdirected => "that address belongs to another service by now; Consul's list is old",
+        Reason::NoEndpoints => {
+            "no instance can be used: `lictor endpoints` counts what was left out and why; then look at Consul's checks"
+        }
+        Reason::Overloaded => "more in flight than `limits` allows: is the upstream slow? Else raise the limit",
+        Reason::PerTryTimeout => "one attempt took longer than `per_try_timeout`: a slow instance",
+        Reason::ProtocolError => "the answer is not the HTTP that was expected: see the upstream's `protocol`",
+        Reason::ResetBeforeResponse => "the instance crashed, or closed an idle connection as it was used: see its log",
+        Reason::ResetMidResponse => "the instance broke its answer off: a crash or a worker's timeout; see its log",
+        Reason::Status => "the upstream answered so itself: see its log at that time",
+        Reason::Timeout => "the upstream was slower than `timeout`: a longer one for that route, or a faster upstream",
+        Reason::TlsFailed => "the TLS handshake failed; the message names the fault: certificate, name, or plain text",
+        Reason::Unauthenticated => "X-Service-Auth is missing or not one of `service_token`: set it at the caller",
+        Reason::UnknownUpstream => "that name is no upstream here: declare it, or add it to `outbound.allow`",
+    }
+}
+
 /// Cut at a character's end.
 pub fn cut(text: &str, max: usize) -> Box<str> {
     if text.len() <= max { text.into() } else { format!("{}..", &text[..text.floor_char_boundary(max - 2)]).into() }

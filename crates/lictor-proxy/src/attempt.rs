@@ -240,7 +240,7 @@ pub(crate) fn pick(
 }
 
 /// Says how many instances there are and why none will do.
-fn no_endpoints(upstream: &UpstreamState) -> Failure {
+pub(crate) fn no_endpoints(upstream: &UpstreamState) -> Failure {
     let census = &upstream.upstream.census;
     let service = &upstream.upstream.service;
     let sentence = if !census.is_known {

@@ -398,7 +398,7 @@ impl Call {
     }
 }
 
-fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fields) -> u32 {
+pub(crate) fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fields) -> u32 {
     if !fields.has(Fields::LICTOR) {
         return policy.retry.attempts;
     }
@@ -410,7 +410,7 @@ fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fields) -> u32
     if is_nested { policy.retry.attempts.min(2) } else { policy.retry.attempts }
 }
 
-fn hash_of(policy: &Policy, headers: &HeaderMap, peer: Option<SocketAddr>) -> Option<u64> {
+pub(crate) fn hash_of(policy: &Policy, headers: &HeaderMap, peer: Option<SocketAddr>) -> Option<u64> {
     let Algorithm::RingHash(on) = &policy.balance.algorithm else { return None };
     match on {
         HashOn::Header(name) => headers.get(name).map(|value| hash_bytes(value.as_bytes())),
@@ -442,7 +442,7 @@ impl UpstreamState {
         })
     }
 
-    fn route(&self, method: &Method, path: &str) -> Option<usize> {
+    pub(crate) fn route(&self, method: &Method, path: &str) -> Option<usize> {
         let routes = &self.upstream.routes;
         if routes.is_empty() {
             return None;

@@ -18,6 +18,7 @@ mod attempt;
 mod body;
 mod cache;
 mod connect;
+mod explain;
 mod forward;
 mod headers;
 mod hedge;
@@ -42,6 +43,7 @@ mod tunnel;
 mod upgrade;
 mod worker;
 
+pub use explain::{Candidate, Explanation, OnFailure, Question, Refusal, RouteView};
 pub use listen::{BindError, Bound};
 pub use plane::{DataPlane, EndpointReport, Report, Settings, UpstreamReport, Which};
 pub use span::{Span, SpanEvent, SpanKind, Value};

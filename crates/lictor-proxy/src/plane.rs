@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tracing::{error, warn};
 
+use crate::explain::{Explanation, Question, Refusal, explain};
 use crate::listen::{ACCEPT_PAUSE, BindError, Bound, Listening, Unattached, bind, unbind};
 use crate::metrics::Metrics;
 use crate::serve::{Service, serve};
@@ -99,6 +100,10 @@ enum Command {
         answer: oneshot::Sender<usize>,
     },
     Report(oneshot::Sender<Report>),
+    Explain {
+        question: Arc<Question>,
+        answer: oneshot::Sender<Result<Explanation, Refusal>>,
+    },
 }
 
 impl DataPlane {
@@ -228,6 +233,13 @@ impl DataPlane {
         self.shared.recorder.with_id(id)
     }
 
+    /// What each worker would do with this request; or why it is for nobody.
+    pub async fn explain(&self, question: Question) -> Result<Vec<Explanation>, Refusal> {
+        let question = Arc::new(question);
+        let answers = self.ask(|answer| Command::Explain { question: Arc::clone(&question), answer }).await;
+        answers.into_iter().collect()
+    }
+
     /// What the workers know, added up.
     pub async fn report(&self) -> Report {
         let mut report = Report::default();
@@ -342,6 +354,9 @@ impl Office {
             Command::Drain { which, done } => self.drain(which, done),
             Command::Count { which, answer } => {
                 let _ = answer.send(self.groups.covered(which).map(|group| *group.open.borrow()).sum());
+            }
+            Command::Explain { question, answer } => {
+                let _ = answer.send(explain(&self.worker, &question));
             }
             Command::Report(answer) => {
                 let _ = answer.send(Report::of(&self.worker));

@@ -1,13 +1,11 @@
 //! What is measured when somebody asks: gauges read from the live state at each scrape, and the process itself.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use lictor_config::Effective;
 use lictor_consul::{RegistrationState, Snapshot};
 use lictor_core::Mesh;
-use lictor_core::mesh::Status;
 use prometheus::proto::LabelPair;
 use prometheus::{
     Counter, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -176,7 +174,7 @@ impl Scrape {
             self.pending.with_label_values(&name).set(upstream.in_flight.pending().into());
             self.connections.with_label_values(&name).set(upstream.in_flight.connections().into());
             for state in ["healthy", "warning", "suspect", "ejected", "draining"] {
-                let count = upstream.endpoints.iter().filter(|endpoint| state_of(endpoint, now) == state).count();
+                let count = upstream.endpoints.iter().filter(|endpoint| endpoint.state(now) == state).count();
                 self.endpoints.with_label_values(&[name[0], state]).set(count as i64);
             }
         }
@@ -231,21 +229,6 @@ fn set(counter: &IntCounter, count: u64) {
 
 fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
-}
-
-/// One word for an endpoint's state.
-pub(crate) fn state_of(endpoint: &Arc<lictor_core::Endpoint>, now: Instant) -> &'static str {
-    if endpoint.health.is_ejected(now) {
-        "ejected"
-    } else if endpoint.health.is_draining(now) {
-        "draining"
-    } else {
-        match endpoint.status {
-            Status::Passing => "healthy",
-            Status::Warning => "warning",
-            Status::Suspect => "suspect",
-        }
-    }
 }
 
 /// This process, from /proc; zeros where there is none.

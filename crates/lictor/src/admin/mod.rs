@@ -46,7 +46,7 @@ const CONSUL_WITHIN: Duration = Duration::from_secs(10);
 
 const ORDERS: [&str; 5] = ["/drain", "/undrain", "/reload", "/log-level", "/quit"];
 const PUBLIC: [&str; 5] = ["/live", "/startup", "/ready", "/health", "/metrics"];
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "",
     "/endpoints",
     "/upstreams",
@@ -58,6 +58,7 @@ const PAGES: [&str; 11] = [
     "/consul",
     "/events",
     "/requests",
+    "/explain",
 ];
 /// Pages that have more below.
 const FOLDERS: [&str; 2] = ["/endpoints/", "/requests/"];
@@ -265,8 +266,23 @@ async fn get(admin: &Admin, path: &str, query: &str) -> Response<Body> {
             Ok(page) => reply(StatusCode::OK, &page),
             Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
         },
+        "/explain" => explain(admin, &Query::parse(query)).await,
         path if path.starts_with("/requests/") => request_of(admin, &query::decode(&path["/requests/".len()..])),
         _ => endpoints(admin, &mesh, path).await,
+    }
+}
+
+async fn explain(admin: &Admin, query: &Query) -> Response<Body> {
+    let question = match requests::question(query) {
+        Ok(question) => question,
+        Err(message) => return refuse(StatusCode::BAD_REQUEST, &message),
+    };
+    match admin.plane.explain(question).await {
+        Ok(answers) => {
+            let loaded = Arc::clone(&admin.loaded.read());
+            reply(StatusCode::OK, &requests::explained(&answers, &loaded.values))
+        }
+        Err(refusal) => reply(StatusCode::NOT_FOUND, &requests::nowhere(&refusal)),
     }
 }
 

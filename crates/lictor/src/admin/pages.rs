@@ -11,7 +11,7 @@ use lictor_proxy::Report;
 use serde_json::{Map, Value as Json, json};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::metrics::{Process, Requests, state_of};
+use crate::metrics::{Process, Requests};
 
 /// More than this is a sign of trouble in a sidecar.
 const MEMORY_WARNING: u64 = 64 << 20;
@@ -35,6 +35,7 @@ GET  /stats             instances by service
 GET  /consul            watches and registration
 GET  /events            what changed, as server-sent events
 GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit=
+GET  /explain           what would become of a request: ?method=&upstream=&path=&header=Name:value
 POST /drain, /undrain   leave circulation, and come back
 POST /reload            read the configuration again
 POST /log-level?level=  change what is logged
@@ -180,7 +181,7 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Snapshot, only: O
                     "id": endpoint.key.id,
                     "node": endpoint.key.node,
                     "address": endpoint.address,
-                    "state": state_of(endpoint, now),
+                    "state": endpoint.state(now),
                     "status": endpoint.status.as_str(),
                     "weight": endpoint.weight,
                     "tags": endpoint.tags,

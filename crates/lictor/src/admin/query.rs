@@ -20,6 +20,11 @@ impl Query {
         self.0.iter().find(|(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
     }
 
+    /// All its values.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
     /// Which requests are asked for: `upstream`, `status`, `reason`, `path`.
     pub(super) fn filter(&self) -> Result<Filter, String> {
         let text = |name| self.get(name).map(str::to_owned);
@@ -65,6 +70,7 @@ mod tests {
         let filter = query.filter().unwrap();
         assert_eq!((filter.upstream.as_deref(), filter.path.as_deref()), (Some("users"), Some("/a b")));
         assert_eq!((filter.status, filter.reason), (Some(StatusFilter::Class(5)), None));
+        assert_eq!(query.all("header").collect::<Vec<_>>(), ["A:1", "B:2"]);
         assert_eq!((query.get("empty"), query.get("x%zz")), (None, Some("1")));
         assert!(Query::parse("status=often").filter().unwrap_err().contains("often"));
     }

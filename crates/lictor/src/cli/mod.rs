@@ -3,8 +3,10 @@
 mod check;
 mod configured;
 mod diff;
+mod explain;
 mod kv;
 mod probe;
+mod term;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -86,6 +88,8 @@ enum Command {
         #[command(flatten)]
         configured: Configured,
     },
+    /// Tell the story of a request, by its id, or what would become of one: `explain GET user-service /users/1`.
+    Explain(explain::Explain),
     /// Publish a file as the configuration in KV that every instance of the service reads, and print what it changes.
     Push {
         /// The file.
@@ -131,6 +135,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Diff { file, admin, configured } => diff::diff(&file, admin, &configured),
+        Command::Explain(asked) => explain::explain(&asked),
         Command::Push { file, index, force, configured } => kv::push(&file, index, force, &configured),
         Command::Schema => {
             print(&format!("{:#}\n", json_schema()));
