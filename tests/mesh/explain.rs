@@ -217,3 +217,47 @@ fn an_open_breaker_is_explained() {
     let text = told(&lictor, &["GET", "users", "/"]);
     assert!(text.contains("It would not be sent: 503 breaker_open: the circuit breaker is open"), "{text}");
 }
+
+const DEBUG: (&str, &str) = ("X-Lictor-Debug", "1");
+
+#[test]
+fn an_answer_tells_how_it_came_about_to_who_asks() {
+    let (good, [gone]) = (Backend::start("good"), free_ports());
+    let yaml = format!(
+        "registration: off
+workers: 1
+upstreams:
+  users: {{listen: 0, balance: round_robin, static: ['127.0.0.1:{gone}', '127.0.0.1:{}']}}
+  kept: {{listen: 0, cache: 1m, static: ['127.0.0.1:{}']}}
+",
+        good.port(),
+        good.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let ask = |upstream: &str, headers: &[(&str, &str)]| {
+        request(&lictor.address(upstream), "GET", "/", headers, b"").unwrap()
+    };
+    // They take turns: one of two requests comes to the one that is gone first.
+    let answers = [ask("users", &[DEBUG]), ask("users", &[DEBUG])];
+    let answer = answers.iter().find(|answer| answer.header("x-lictor-attempts").contains(", ")).unwrap();
+    assert_eq!(
+        (answer.status, answer.header("x-lictor-upstream")),
+        (200, &*format!("users/127.0.0.1:{}", good.port()))
+    );
+    let attempts = answer.header("x-lictor-attempts");
+    assert!(attempts.contains("=200(") && attempts.contains("=connect_refused("), "{attempts}");
+    let timing = answer.header("server-timing");
+    let times: Vec<f64> =
+        timing.split("dur=").skip(1).map(|time| time.split(',').next().unwrap().parse().unwrap()).collect();
+    assert!(timing.starts_with("lictor;dur=") && timing.contains(", upstream;dur=") && times.len() == 2, "{timing}");
+    assert!(!answer.text().contains("x-lictor-debug"), "it goes no further: {}", answer.text());
+    assert_eq!(stories(&lictor, answer)[0]["kept"], "asked");
+    for headers in [&[][..], &[DEBUG, ("X-Forwarded-For", "10.0.0.1")], &[("X-Lictor-Debug", "0")]] {
+        let answer = ask("users", headers);
+        assert_eq!((answer.status, answer.header("x-lictor-upstream"), answer.header("server-timing")), (200, "", ""));
+    }
+    assert_ne!(ask("kept", &[DEBUG]).header("x-lictor-upstream"), "");
+    let kept = ask("kept", &[]);
+    assert!(kept.header("age") != "" && kept.header("x-lictor-upstream").is_empty(), "{kept:?}");
+    assert!(ask("kept", &[DEBUG]).header("server-timing").contains("upstream;dur=0"));
+}

@@ -16,7 +16,7 @@ use lictor_core::trace::TraceContext;
 use lictor_core::{Failure, Mesh, Reason};
 use serde::Serialize;
 
-use crate::headers::{Fields, X_REQUEST_ID};
+use crate::headers::{self, Fields, X_REQUEST_ID};
 use crate::metrics::Outcome;
 use crate::recorder::Course;
 use crate::serve::Connection;
@@ -43,6 +43,8 @@ pub(crate) struct Record {
     /// `hit`, `coalesced` or `stale`, when it was not the upstream that answered.
     pub(crate) cache: Option<&'static str>,
     pub(crate) is_grpc: bool,
+    /// The answer tells how it came about.
+    pub(crate) is_debug: bool,
     /// From the trailers or the head of a gRPC answer.
     pub(crate) grpc_status: Option<u16>,
     pub(crate) bytes: u64,
@@ -105,6 +107,7 @@ impl Record {
             attempts: RefCell::default(),
             cache: None,
             is_grpc: false,
+            is_debug: fields.has(Fields::LICTOR) && headers::asks_for_debug(headers, connection.peer),
             grpc_status: None,
             bytes: 0,
             connection: Rc::clone(connection),
@@ -192,7 +195,7 @@ impl Record {
         }
         let attempts = self.attempts.borrow().len();
         let number = self.worker.number();
-        Course { is_asked: false, attempts, head: self.head.unwrap_or_default(), number }.kept()
+        Course { is_asked: self.is_debug, attempts, head: self.head.unwrap_or_default(), number }.kept()
     }
 
     fn story(&self, kept: Kept, status: u16, took: Duration) -> Story {
@@ -304,6 +307,13 @@ impl Record {
             cache: self.cache,
             user_agent: self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()),
         }
+    }
+
+    /// `lictor;dur=0.4, upstream;dur=14.2` (Server Timing, section 2): attempts, and everything else.
+    pub(crate) fn server_timing(&self) -> String {
+        let upstream: Duration = self.attempts.borrow().iter().map(|attempt| attempt.took).sum();
+        let own = self.head.unwrap_or_default().saturating_sub(upstream);
+        format!("lictor;dur={}, upstream;dur={}", story::millis(own), story::millis(upstream))
     }
 
     /// `10.0.3.7:8001=503(12ms), 10.0.3.8:8001=reset_before_response(3ms)`

@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::body::ResponseBody;
 use crate::cache::{self, Kept};
 use crate::headers::{
-    GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, X_LICTOR_ATTEMPTS, X_LICTOR_FALLBACK, X_LICTOR_NO_RETRY, X_LICTOR_REASON,
-    X_REQUEST_ID,
+    GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, SERVER_TIMING, X_LICTOR_ATTEMPTS, X_LICTOR_FALLBACK, X_LICTOR_NO_RETRY,
+    X_LICTOR_REASON, X_LICTOR_UPSTREAM, X_REQUEST_ID,
 };
 use crate::http1::head::{Refused, Spelling};
 use crate::http1::write::{Framing, Outgoing};
@@ -45,6 +45,7 @@ pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spen
     }
     record.detail = Some(sentence);
     record.answered(status);
+    debug(&record, response.headers_mut());
     record.close();
     response
 }
@@ -85,8 +86,25 @@ pub(crate) fn kept(mut record: Box<Record>, kept: &Kept, how: &'static str) -> R
     record.cache = Some(how);
     record.bytes = kept.body.len() as u64;
     record.answered(StatusCode::OK);
+    debug(&record, response.headers_mut());
     record.close();
     response
+}
+
+/// Tells how an answer came about, to those who may ask (`X-Lictor-Debug`).
+pub(crate) fn debug(record: &Record, headers: &mut HeaderMap) {
+    if !record.is_debug {
+        return;
+    }
+    let attempts = record.attempts.borrow();
+    let id = attempts.last().map_or("-", |attempt| attempt.endpoint.endpoint.key.id.as_ref());
+    let name = record.upstream.as_ref().map_or("-", |upstream| upstream.upstream.name.as_ref());
+    insert(headers, &X_LICTOR_UPSTREAM, format!("{name}/{id}"));
+    insert(headers, &X_LICTOR_ATTEMPTS, record.attempts_summary());
+    insert(headers, &X_REQUEST_ID, record.request_id.to_str().unwrap_or_default().to_owned());
+    if let Ok(timing) = HeaderValue::try_from(record.server_timing()) {
+        headers.append(SERVER_TIMING, timing);
+    }
 }
 
 /// `user-service: 3 attempts failed; last: connection refused by 10.0.3.9:8001`
