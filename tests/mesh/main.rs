@@ -15,6 +15,7 @@ mod lifecycle;
 mod metrics;
 mod requests;
 mod snapshot;
+mod steering;
 mod tracing;
 
 use lictor_testkit::{Backend, Consul, Sidecar};

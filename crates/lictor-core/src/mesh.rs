@@ -18,6 +18,7 @@ use crate::limits::InFlight;
 use crate::policy::Policy;
 use crate::route::Routes;
 use crate::secret::Secret;
+use crate::steering::Steering;
 use crate::tls::{ClientTls, ServerTls};
 use crate::trace::TraceSettings;
 
@@ -169,6 +170,8 @@ pub struct Upstream {
     pub breaker: Arc<Breaker>,
     /// Carried over by name.
     pub in_flight: Arc<InFlight>,
+    /// Carried over by name.
+    pub steering: Arc<Steering>,
 }
 
 /// What discovery saw of a service's instances.

@@ -30,6 +30,7 @@ use crate::permit::Running;
 use crate::pool::{Lease, StreamGuard, Term};
 use crate::record::Record;
 use crate::replay::RequestBody;
+use crate::steer::pick_by_order;
 use crate::worker::{EndpointState, UpstreamState};
 
 /// A callee that said it is stopping is left alone for this long; by then Consul has told us too.
@@ -202,6 +203,10 @@ pub(crate) fn pick(
     now: Instant,
 ) -> Result<usize, Failure> {
     let endpoints = &upstream.upstream.endpoints;
+    let orders = upstream.upstream.steering.in_force(now);
+    if !orders.is_empty() {
+        return pick_by_order(upstream, &orders, tried, hash, only, now);
+    }
     if let Some(only) = only {
         let gone = || Failure::new(Reason::NoEndpoints, format!("{only} is not an instance any more"));
         return endpoints.iter().position(|endpoint| endpoint.address == *only).ok_or_else(gone);

@@ -2,7 +2,7 @@
 //! anything and without a trace in balancers, budgets or breakers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 use lictor_core::breaker::{BreakerState, BreakerView};
@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::attempt::{no_endpoints, pick};
 use crate::forward::{attempts_allowed, hash_of};
 use crate::headers::Fields;
+use crate::permit::is_open;
 use crate::target;
 use crate::worker::{UpstreamState, Worker};
 
@@ -94,6 +95,8 @@ pub struct Candidate {
     pub state: &'static str,
     /// Until it is not ejected any more.
     pub ejected_for_ms: Option<u64>,
+    /// An operator's, if one is in force: `eject` or `pin`.
+    pub order: Option<&'static str>,
     /// For weighted draws.
     pub weight: u32,
     /// This worker's requests to it now.
@@ -188,9 +191,10 @@ fn would_refuse(upstream: &UpstreamState, policy: &Policy, is_late: bool, now: I
     if upstream.upstream.endpoints.is_empty() {
         return Some(no_endpoints(upstream));
     }
-    if policy.breaker.enabled && breaker.state == BreakerState::Open && breaker.next_probe_ms.is_some_and(|ms| ms > 0) {
-        let seconds = breaker.next_probe_ms.unwrap_or_default().div_ceil(1000);
-        let sentence = format!("the circuit breaker is open; the next probe may go in {seconds} s");
+    let is_judged = policy.breaker.enabled || breaker.forced.is_some();
+    let wait = breaker.next_probe_ms.filter(|ms| *ms > 0 && is_judged && breaker.state == BreakerState::Open);
+    if let Some(wait) = wait {
+        let sentence = is_open(&breaker, Duration::from_millis(wait));
         return Some(Failure::new(Reason::BreakerOpen, sentence));
     }
     let is_full = upstream.upstream.in_flight.running() >= limits.max_in_flight
@@ -209,6 +213,7 @@ fn candidates(upstream: &UpstreamState, policy: &Policy, hash: Option<u64>, now:
             picks[index] += 1;
         }
     });
+    let orders = upstream.upstream.steering.in_force(now);
     let candidate = |(index, picks): (usize, u32)| {
         let state = &upstream.endpoints[index];
         Candidate {
@@ -216,6 +221,7 @@ fn candidates(upstream: &UpstreamState, policy: &Policy, hash: Option<u64>, now:
             address: state.endpoint.address.clone(),
             state: state.endpoint.state(now),
             ejected_for_ms: state.endpoint.health.ejected_for(now).map(|left| left.as_millis() as u64),
+            order: orders.about(&state.endpoint.key.id).map(|ordered| ordered.order.as_str()),
             weight: state.endpoint.weight,
             in_flight: state.load.in_flight(),
             ewma_ms: state.load.ewma(now).map(millis),
@@ -231,7 +237,7 @@ struct Asked<'a> {
     question: &'a Question,
     is_idempotent: bool,
     attempts: u32,
-    remaining: Option<std::time::Duration>,
+    remaining: Option<Duration>,
 }
 
 impl Asked<'_> {

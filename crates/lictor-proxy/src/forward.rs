@@ -439,8 +439,10 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 impl UpstreamState {
     /// An endpoint that is not among these, and may be picked.
     pub(crate) fn has_other(&self, tried: &[usize], now: Instant) -> bool {
+        let orders = self.upstream.steering.in_force(now);
         self.upstream.endpoints.iter().enumerate().any(|(index, endpoint)| {
-            !tried.contains(&index) && !endpoint.health.is_ejected(now) && !endpoint.health.is_draining(now)
+            let is_well = !endpoint.health.is_ejected(now) && !endpoint.health.is_draining(now);
+            is_well && !tried.contains(&index) && !orders.ejects(&endpoint.key.id)
         })
     }
 

@@ -36,6 +36,7 @@ mod respond;
 mod rewrite;
 mod serve;
 mod span;
+mod steer;
 mod stream;
 mod target;
 mod tls;

@@ -10,6 +10,7 @@ use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use lictor_core::breaker::Transition;
 use lictor_core::mesh::{Listener, ListenerKind};
 use lictor_core::story::Story;
 use lictor_core::{Address, Mesh};
@@ -221,6 +222,11 @@ impl DataPlane {
             return 0;
         }
         self.ask(|answer| Command::Count { which, answer }).await.into_iter().sum()
+    }
+
+    /// Tells a change of an upstream's breaker that was not a request's doing.
+    pub fn breaker_changed(&self, upstream: &str, change: &Transition) {
+        crate::permit::tell(&self.shared.metrics, upstream, change);
     }
 
     /// The stories that are kept, the newest first.

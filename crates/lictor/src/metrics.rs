@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use lictor_config::Effective;
 use lictor_consul::{RegistrationState, Snapshot};
 use lictor_core::Mesh;
+use lictor_core::breaker::Forced;
 use prometheus::proto::LabelPair;
 use prometheus::{
     Counter, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -35,6 +36,7 @@ pub(crate) struct Scrape {
     registry: Registry,
     breaker: IntGaugeVec,
     endpoints: IntGaugeVec,
+    orders: IntGaugeVec,
     in_flight: IntGaugeVec,
     pending: IntGaugeVec,
     connections: IntGaugeVec,
@@ -73,6 +75,11 @@ impl Scrape {
         let scrape = Self {
             breaker: gauges("circuit_breaker_state", "0 closed, 1 open, 2 half-open.", &["name"]),
             endpoints: gauges("lictor_upstream_endpoints", "Endpoints by state.", &["upstream", "state"]),
+            orders: gauges(
+                "lictor_operator_orders",
+                "Orders of an operator that are in force, by kind: eject, pin, breaker_open, breaker_closed.",
+                &["upstream", "kind"],
+            ),
             in_flight: gauges("lictor_upstream_in_flight", "Requests now.", &["upstream"]),
             pending: gauges("lictor_upstream_pending", "Requests that wait for a place.", &["upstream"]),
             connections: gauges("lictor_upstream_connections", "Connections now.", &["upstream"]),
@@ -164,7 +171,8 @@ impl Scrape {
 
     fn mesh(&self, mesh: &Mesh) {
         let now = Instant::now();
-        for family in [&self.breaker, &self.endpoints, &self.in_flight, &self.pending, &self.connections] {
+        for family in [&self.breaker, &self.endpoints, &self.orders, &self.in_flight, &self.pending, &self.connections]
+        {
             family.reset(); // upstreams that are gone
         }
         for (name, upstream) in &mesh.upstreams {
@@ -173,6 +181,17 @@ impl Scrape {
             self.in_flight.with_label_values(&name).set(upstream.in_flight.running().into());
             self.pending.with_label_values(&name).set(upstream.in_flight.pending().into());
             self.connections.with_label_values(&name).set(upstream.in_flight.connections().into());
+            for ordered in upstream.steering.in_force(now).iter() {
+                self.orders.with_label_values(&[name[0], ordered.order.as_str()]).inc();
+            }
+            let forced = match upstream.breaker.view(now).forced {
+                Some(Forced::Open) => Some("breaker_open"),
+                Some(Forced::Closed) => Some("breaker_closed"),
+                None => None,
+            };
+            if let Some(kind) = forced {
+                self.orders.with_label_values(&[name[0], kind]).set(1);
+            }
             for state in ["healthy", "warning", "suspect", "ejected", "draining"] {
                 let count = upstream.endpoints.iter().filter(|endpoint| endpoint.state(now) == state).count();
                 self.endpoints.with_label_values(&[name[0], state]).set(count as i64);

@@ -5,6 +5,7 @@ mod pages;
 mod query;
 mod reply;
 mod requests;
+mod steer;
 mod stream;
 
 use std::convert::Infallible;
@@ -208,12 +209,13 @@ fn route<B>(request: &Request<B>, access: Access) -> Result<(), Response<Body>> 
     let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
     let is_page =
         PUBLIC.contains(&path) || PAGES.contains(&path) || FOLDERS.iter().any(|folder| path.starts_with(folder));
+    let is_order = ORDERS.contains(&path) || steer::is_order(path);
     match access {
         Access::Public if !is_reading => Err(not_allowed("GET, HEAD")),
         Access::Public if PUBLIC.contains(&path) => Ok(()),
         Access::Public => Err(refuse(StatusCode::NOT_FOUND, "here are /live /startup /ready /health /metrics")),
-        Access::Full if ORDERS.contains(&path) && request.method() == Method::POST => Ok(()),
-        Access::Full if ORDERS.contains(&path) => Err(not_allowed("POST")),
+        Access::Full if is_order && request.method() == Method::POST => Ok(()),
+        Access::Full if is_order => Err(not_allowed("POST")),
         Access::Full if is_page && is_reading => Ok(()),
         Access::Full if is_page => Err(not_allowed("GET, HEAD")),
         Access::Full => Err(refuse(StatusCode::NOT_FOUND, "no such page; / lists them")),
@@ -312,11 +314,14 @@ async fn endpoints(admin: &Admin, mesh: &Mesh, path: &str) -> Response<Body> {
     }
 }
 
-async fn post(admin: &Admin, path: &str, request: Request<Incoming>) -> Response<Body> {
+async fn post(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Response<Body> {
     let stopping = || refuse(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is stopping");
     match path {
         "/log-level" => log_level(admin, request).await,
         _ if admin.is_stopping.load(Relaxed) => stopping(),
+        path if steer::is_order(path) => {
+            steer::steer(admin, path, &Query::parse(request.uri().query().unwrap_or_default()))
+        }
         "/drain" => {
             admin.mark_draining(true);
             circulation(admin.handle.enter_maintenance("drained by an operator"), "draining").await
@@ -410,6 +415,9 @@ mod tests {
         };
         assert_eq!(refused(Method::GET, "/drain", Access::Full), (405, "POST".to_owned()));
         assert_eq!(refused(Method::POST, "/config", Access::Full), (405, "GET, HEAD".to_owned()));
+        assert_eq!(refused(Method::GET, "/endpoints/users-1/eject", Access::Full), (405, "POST".to_owned()));
+        assert_eq!(refused(Method::POST, "/endpoints/users", Access::Full), (405, "GET, HEAD".to_owned()));
+        assert_eq!(refused(Method::POST, "/breakers/users", Access::Public), (405, "GET, HEAD".to_owned()));
         assert_eq!(refused(Method::POST, "/drain", Access::Public), (405, "GET, HEAD".to_owned()));
         assert_eq!(refused(Method::GET, "/nothing", Access::Full), (404, String::new()));
         assert_eq!(refused(Method::GET, "/config", Access::Public), (404, String::new()));

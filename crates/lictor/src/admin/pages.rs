@@ -37,6 +37,8 @@ GET  /events            what changed, as server-sent events
 GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit=
 GET  /explain           what would become of a request: ?method=&upstream=&path=&header=Name:value
 POST /drain, /undrain   leave circulation, and come back
+POST /endpoints/ID/eject, /pin, /undo   order about an endpoint: ?for=5m&upstream=
+POST /breakers/NAME     order about a breaker: ?state=open, close or auto, &for=5m
 POST /reload            read the configuration again
 POST /log-level?level=  change what is logged
 POST /quit              stop in order
@@ -173,6 +175,7 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Snapshot, only: O
     let page: Map<String, Json> = wanted
         .map(|(name, upstream)| {
             let known = report.upstreams.iter().find(|known| known.name == *name);
+            let orders = upstream.steering.in_force(now);
             let list = upstream.endpoints.iter().map(|endpoint| {
                 let live = known.and_then(|known| {
                     known.endpoints.iter().find(|live| live.address == endpoint.address && live.id == endpoint.key.id)
@@ -182,6 +185,10 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Snapshot, only: O
                     "node": endpoint.key.node,
                     "address": endpoint.address,
                     "state": endpoint.state(now),
+                    "order": orders.about(&endpoint.key.id).map(|ordered| json!({
+                        "order": ordered.order.as_str(),
+                        "for_ms": ordered.until.saturating_duration_since(now).as_millis() as u64,
+                    })),
                     "status": endpoint.status.as_str(),
                     "weight": endpoint.weight,
                     "tags": endpoint.tags,

@@ -1,5 +1,7 @@
 //! A request's query (`?upstream=users&status=5xx`), decoded.
 
+use std::time::Duration;
+
 use lictor_core::story::Filter;
 
 /// Names and values, in their order.
@@ -23,6 +25,14 @@ impl Query {
     /// All its values.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    /// A duration such as `5m`.
+    pub(super) fn duration(&self, name: &str) -> Result<Option<Duration>, String> {
+        let parse = |text: &str| {
+            humantime::parse_duration(text).map_err(|_| format!("`{name}` takes a duration such as 5m, not `{text}`"))
+        };
+        self.get(name).map(parse).transpose()
     }
 
     /// Which requests are asked for: `upstream`, `status`, `reason`, `path`.
@@ -73,5 +83,7 @@ mod tests {
         assert_eq!(query.all("header").collect::<Vec<_>>(), ["A:1", "B:2"]);
         assert_eq!((query.get("empty"), query.get("x%zz")), (None, Some("1")));
         assert!(Query::parse("status=often").filter().unwrap_err().contains("often"));
+        assert_eq!(Query::parse("for=5m").duration("for"), Ok(Some(Duration::from_secs(300))));
+        assert!(Query::parse("for=soon").duration("for").is_err());
     }
 }

@@ -1,14 +1,13 @@
 //! `lictor explain`: the story of a request that was, or what would become of one, for a person who was just woken up.
 
-use std::net::SocketAddr;
-
 use anyhow::bail;
 use clap::Args;
 use serde_json::Value as Json;
 
 use crate::cli::probe::encode;
-use crate::cli::term::{Paint, table};
-use crate::cli::{Configured, print, probe};
+use crate::cli::steer::Running;
+use crate::cli::term::{Paint, millis, table};
+use crate::cli::{print, probe};
 
 /// Either a request's id, or METHOD UPSTREAM PATH.
 #[derive(Args, Debug)]
@@ -22,15 +21,12 @@ pub(super) struct Explain {
     /// As JSON.
     #[arg(long)]
     json: bool,
-    /// The sidecar's admin listener; default: where the configuration puts it.
-    #[arg(long)]
-    admin: Option<SocketAddr>,
     #[command(flatten)]
-    configured: Configured,
+    running: Running,
 }
 
 pub(super) fn explain(asked: &Explain) -> anyhow::Result<u8> {
-    let admin = probe::admin_address(asked.admin, &asked.configured)?;
+    let admin = asked.running.admin()?;
     let (page, told): (Json, fn(&Json, Paint) -> String) = match asked.what.as_slice() {
         [id] => (probe::page(admin, &format!("requests/{}", encode(id)))?, stories),
         [method, upstream, path] => (probe::page(admin, &question(method, upstream, path, &asked.headers))?, prospect),
@@ -236,7 +232,7 @@ fn candidates(page: &Json, paint: Paint) -> String {
         rows.push(vec![
             text("id"),
             text("address"),
-            paint.verdict(&state, state == "healthy"),
+            paint.verdict([state.as_str(), &text("order")].join(" ").trim_end(), state == "healthy"),
             endpoint["weight"].to_string(),
             endpoint["in_flight"].to_string(),
             if endpoint["ewma_ms"].is_null() { "-".to_owned() } else { ms(&endpoint["ewma_ms"]) },
@@ -276,13 +272,8 @@ fn failures(page: &Json, paint: Paint) -> String {
     table(&rows)
 }
 
-/// `1.2 ms`, `12 ms`, `3.4 s`
 fn ms(value: &Json) -> String {
-    match value.as_f64().unwrap_or_default() {
-        ms if ms < 10.0 => format!("{ms:.1} ms"),
-        ms if ms < 10_000.0 => format!("{ms:.0} ms"),
-        ms => format!("{:.1} s", ms / 1e3),
-    }
+    millis(value.as_f64().unwrap_or_default())
 }
 
 fn after(wait: &Json) -> String {
@@ -301,13 +292,5 @@ mod tests {
     fn what_is_asked_goes_as_it_is() {
         let page = question("GET", "users", "/a b?c=d&e", &["X-A: 1".to_owned()]);
         assert_eq!(page, "explain?method=GET&upstream=users&path=/a%20b%3Fc%3Dd%26e&header=X-A%3A%201");
-    }
-
-    #[test]
-    fn times_are_as_long_as_they_need_to_be() {
-        assert_eq!(
-            [0.15, 12.4, 999.6, 12_345.0].map(|value| ms(&value.into())),
-            ["0.1 ms", "12 ms", "1000 ms", "12.3 s"]
-        );
     }
 }

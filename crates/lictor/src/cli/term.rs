@@ -53,6 +53,16 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// `1.2 ms`, `120 ms`, `12.3 s`, `5m`
+pub(super) fn millis(ms: f64) -> String {
+    match ms {
+        ms if ms < 10.0 => format!("{ms:.1} ms"),
+        ms if ms < 10_000.0 => format!("{ms:.0} ms"),
+        ms if ms < 100_000.0 => format!("{:.1} s", ms / 1e3),
+        ms => humantime::format_duration(std::time::Duration::from_secs((ms / 1e3).round() as u64)).to_string(),
+    }
+}
+
 /// Characters that are seen.
 fn visible(text: &str) -> usize {
     let mut is_hidden = false;
@@ -67,6 +77,12 @@ fn visible(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_as_long_as_they_need_to_be() {
+        let times = [0.15, 12.4, 999.6, 12_345.0, 299_999.0].map(millis);
+        assert_eq!(times, ["0.1 ms", "12 ms", "1000 ms", "12.3 s", "5m"]);
+    }
 
     #[test]
     fn columns_line_up_with_colours_and_without() {
