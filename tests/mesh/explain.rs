@@ -261,3 +261,97 @@ upstreams:
     assert!(kept.header("age") != "" && kept.header("x-lictor-upstream").is_empty(), "{kept:?}");
     assert!(ask("kept", &[DEBUG]).header("server-timing").contains("upstream;dur=0"));
 }
+
+/// Reads the tap until something of it is as wanted.
+fn await_line(tap: &mut impl std::io::BufRead, wanted: impl Fn(&str) -> bool) -> String {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        assert_ne!(tap.read_line(&mut line).unwrap(), 0, "the tap ended");
+        if wanted(&line) {
+            return line;
+        }
+    }
+}
+
+fn listen(lictor: &Sidecar, query: &str) -> std::io::BufReader<std::net::TcpStream> {
+    use std::io::Write;
+    let mut stream = lictor_testkit::connect(&lictor.admin());
+    write!(stream, "GET /tap{query} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut tap = std::io::BufReader::new(stream);
+    await_line(&mut tap, |line| line.starts_with(": listening"));
+    tap
+}
+
+#[test]
+fn a_tap_shows_heads_as_requests_end_without_their_secrets() {
+    let (good, bad) = (Backend::start("good"), Backend::start("bad"));
+    bad.answers(500);
+    let yaml = format!(
+        "registration: off
+upstreams:
+  good: {{listen: 0, static: ['127.0.0.1:{}']}}
+  bad: {{listen: 0, retry: off, static: ['127.0.0.1:{}']}}
+",
+        good.port(),
+        bad.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let mut all = listen(&lictor, "");
+    let mut failed = listen(&lictor, "?status=5xx&path=/b");
+    let secrets = [
+        ("Authorization", "Bearer hunter2"),
+        ("Cookie", "session=hunter2"),
+        ("X-Service-Auth", "hunter2"),
+        ("X-Consul-Token", "hunter2"),
+        ("User-Agent", "test/1"),
+    ];
+    assert_eq!(request(&lictor.address("good"), "GET", "/a?password=hunter2", &secrets, b"").unwrap().status, 200);
+    assert_eq!(lictor.get("bad", "/b").status, 500);
+    let data = |line: &str| serde_json::from_str::<Json>(line.trim_start_matches("data: ")).unwrap();
+    let is_data = |line: &str| line.starts_with("data: ");
+    let first = await_line(&mut all, is_data);
+    assert!(!first.contains("hunter2"), "{first}");
+    let first = data(&first);
+    assert_eq!((&first["path"], &first["status"], &first["upstream"]), (&"/a".into(), &200.into(), &"good".into()));
+    let has = |fields: &Json, name: &str, value: &str| {
+        fields.as_array().unwrap().iter().any(|field| field[0] == name && field[1] == value)
+    };
+    assert!(has(&first["request_headers"], "authorization", "***"), "{first}");
+    assert!(
+        has(&first["request_headers"], "user-agent", "test/1") && has(&first["response_headers"], "x-backend", "good")
+    );
+    assert_eq!(data(&await_line(&mut all, is_data))["path"], "/b");
+    assert_eq!(data(&await_line(&mut failed, is_data))["upstream"], "bad", "the other one was not asked for");
+}
+
+#[test]
+fn the_command_prints_a_line_a_request() {
+    let backend = Backend::start("a");
+    let lictor = caller_of(&[&backend], "");
+    let child = std::process::Command::new(LICTOR)
+        .args(["tap", "--upstream", "users", "--headers", "--count", "2", "--admin", &lictor.admin()])
+        .env_clear()
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let users = lictor.address("users");
+    let is_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (over, asking) = (
+        std::sync::Arc::clone(&is_over),
+        std::thread::spawn({
+            let is_over = std::sync::Arc::clone(&is_over);
+            move || {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    request(&users, "GET", "/tapped", &[("Cookie", "hunter2")], b"").unwrap();
+                }
+            }
+        }),
+    );
+    let output = child.wait_with_output().unwrap();
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    asking.join().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.matches(" 200 GET /tapped users 127.0.0.1:").count() == 2, "{text}");
+    assert!(text.contains("  > cookie: ***\n") && text.contains("  < x-backend: a\n"), "{text}");
+}

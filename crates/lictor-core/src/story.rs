@@ -126,6 +126,37 @@ pub enum Kept {
 }
 
 impl Story {
+    /// One about which nothing is known yet.
+    pub fn empty(id: &str, kept: Kept) -> Self {
+        Self {
+            id: cut(id, ID_MAX),
+            trace_id: String::new(),
+            timestamp: String::new(),
+            kept,
+            direction: "outbound",
+            worker: 0,
+            client: String::new(),
+            method: "".into(),
+            path: "".into(),
+            upstream: None,
+            route: None,
+            policy: None,
+            status: 0,
+            grpc_status: None,
+            reason: None,
+            detail: None,
+            cache: None,
+            took_ms: 0.0,
+            head_ms: None,
+            bytes: 0,
+            deadline_ms: None,
+            breaker: None,
+            retry_budget_remaining: None,
+            attempts: Vec::new(),
+            attempts_left_out: 0,
+        }
+    }
+
     /// Whether it belongs among the failures.
     pub fn is_failure(&self) -> bool {
         self.kept == Kept::Failed

@@ -247,6 +247,7 @@ impl Call {
             head.status = upgrade.grant(&mut head.headers, self.is_http2);
             record.answered(head.status);
             respond::debug(&record, &mut head.headers);
+            record.shows(&head.headers);
             let (idle, ids) = (self.policy().timeouts.idle, self.ids(&record));
             if let Some(probe) = self.probe.take() {
                 probe.finish(Verdict::Success);
@@ -271,6 +272,7 @@ impl Call {
         };
         let patience = Patience::new(silence, self.deadline, Instant::now());
         let keeping = Keeping::begin(ticket, status, &head.headers);
+        record.shows(&head.headers);
         respond::debug(&record, &mut head.headers); // after that: what one asked for is not kept for others
         let ids = self.ids(&record);
         let exchange = exchange.holding(self.running);

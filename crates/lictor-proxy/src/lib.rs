@@ -38,6 +38,7 @@ mod serve;
 mod span;
 mod steer;
 mod stream;
+mod tap;
 mod target;
 mod tls;
 mod tunnel;
@@ -48,4 +49,5 @@ pub use explain::{Candidate, Explanation, OnFailure, Question, Refusal, RouteVie
 pub use listen::{BindError, Bound};
 pub use plane::{DataPlane, EndpointReport, Report, Settings, UpstreamReport, Which};
 pub use span::{Span, SpanEvent, SpanKind, Value};
+pub use tap::{Fields, Tapped, Tapping};
 pub use tls::{TlsError, check as check_tls};

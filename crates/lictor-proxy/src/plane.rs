@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use lictor_core::breaker::Transition;
 use lictor_core::mesh::{Listener, ListenerKind};
-use lictor_core::story::Story;
+use lictor_core::story::{Filter, Story};
 use lictor_core::{Address, Mesh};
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::serve::{Service, serve};
 use crate::span::Span;
 use crate::stream::{Detached, Socket};
+use crate::tap::Tapping;
 use crate::worker::{Live, Shared, UpstreamState, Worker};
 
 /// What the data plane is given.
@@ -120,6 +121,7 @@ impl DataPlane {
             tls: crate::tls::Settings::default(),
             cache: crate::cache::Cache::default(),
             recorder: crate::recorder::Recorder::default(),
+            tap: crate::tap::Tap::default(),
             live,
         });
         let (senders, receivers): (Vec<_>, Vec<_>) = shared.live.iter().map(|_| mpsc::unbounded_channel()).unzip();
@@ -232,6 +234,11 @@ impl DataPlane {
     /// The stories that are kept, the newest first.
     pub fn stories(&self) -> Vec<Arc<Story>> {
         self.shared.recorder.stories()
+    }
+
+    /// Requests as they end, from now on; `None` when too many listen already.
+    pub fn tap(&self, filter: Filter) -> Option<Tapping> {
+        self.shared.tap.listen(filter)
     }
 
     /// Those of requests with this id.

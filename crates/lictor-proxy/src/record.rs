@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::USER_AGENT;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use lictor_core::mesh::{AccessLog, ListenerKind};
 use lictor_core::retry::Next;
 use lictor_core::story::{self, AttemptStory, Kept, Story, Then};
@@ -21,6 +21,7 @@ use crate::metrics::Outcome;
 use crate::recorder::Course;
 use crate::serve::Connection;
 use crate::span::{Span, SpanEvent, SpanKind, Value};
+use crate::tap::Heads;
 use crate::worker::{EndpointState, UpstreamState, Worker};
 
 /// The books.
@@ -58,6 +59,8 @@ pub(crate) struct Record {
     head: Option<Duration>,
     status: Option<StatusCode>,
     access_log: AccessLog,
+    /// Somebody listens.
+    tapped: Option<Box<Heads>>,
     is_closed: bool,
 }
 
@@ -119,6 +122,7 @@ impl Record {
             head: None,
             status: None,
             access_log: mesh.access_log,
+            tapped: worker.shared.tap.is_on().then(|| Heads::of(headers)),
             is_closed: false,
             worker,
         })
@@ -158,6 +162,13 @@ impl Record {
         }
     }
 
+    /// The head that the client gets.
+    pub(crate) fn shows(&mut self, head: &HeaderMap) {
+        if let Some(heads) = &mut self.tapped {
+            heads.answered(head);
+        }
+    }
+
     /// The last byte is out.
     pub(crate) fn close(mut self: Box<Self>) {
         self.finish();
@@ -184,7 +195,12 @@ impl Record {
         {
             self.worker.shared.metrics.spans_dropped.inc();
         }
-        if let Some(kept) = self.kept(status) {
+        let kept = self.kept(status);
+        if let Some(heads) = self.tapped.take() {
+            let story = self.story(kept.unwrap_or(Kept::Sampled), status, took);
+            self.worker.shared.tap.tell(story, *heads);
+        }
+        if let Some(kept) = kept {
             self.worker.shared.recorder.keep(Arc::new(self.story(kept, status, took)));
         }
     }

@@ -92,33 +92,7 @@ mod tests {
     use super::*;
 
     fn story(id: &str, kept: Kept) -> Arc<Story> {
-        Arc::new(Story {
-            id: id.into(),
-            trace_id: String::new(),
-            timestamp: String::new(),
-            kept,
-            direction: "outbound",
-            worker: 0,
-            client: String::new(),
-            method: "GET".into(),
-            path: "/".into(),
-            upstream: None,
-            route: None,
-            policy: None,
-            status: 200,
-            grpc_status: None,
-            reason: None,
-            detail: None,
-            cache: None,
-            took_ms: 0.0,
-            head_ms: None,
-            bytes: 0,
-            deadline_ms: None,
-            breaker: None,
-            retry_budget_remaining: None,
-            attempts: Vec::new(),
-            attempts_left_out: 0,
-        })
+        Arc::new(Story::empty(id, kept))
     }
 
     #[test]

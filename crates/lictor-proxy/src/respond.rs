@@ -46,6 +46,7 @@ pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spen
     record.detail = Some(sentence);
     record.answered(status);
     debug(&record, response.headers_mut());
+    record.shows(response.headers());
     record.close();
     response
 }
@@ -87,6 +88,7 @@ pub(crate) fn kept(mut record: Box<Record>, kept: &Kept, how: &'static str) -> R
     record.bytes = kept.body.len() as u64;
     record.answered(StatusCode::OK);
     debug(&record, response.headers_mut());
+    record.shows(response.headers());
     record.close();
     response
 }

@@ -22,6 +22,7 @@ use crate::metrics::{Metrics, UpstreamMeters};
 use crate::pool::Pool;
 use crate::recorder::Recorder;
 use crate::span::Span;
+use crate::tap::Tap;
 use crate::tls;
 
 /// What all workers of the process share.
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) tls: tls::Settings,
     pub(crate) cache: Cache,
     pub(crate) recorder: Recorder,
+    pub(crate) tap: Tap,
     /// Connections of each worker.
     pub(crate) live: Box<[Live]>,
 }

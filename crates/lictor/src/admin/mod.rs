@@ -47,7 +47,7 @@ const CONSUL_WITHIN: Duration = Duration::from_secs(10);
 
 const ORDERS: [&str; 5] = ["/drain", "/undrain", "/reload", "/log-level", "/quit"];
 const PUBLIC: [&str; 5] = ["/live", "/startup", "/ready", "/health", "/metrics"];
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 13] = [
     "",
     "/endpoints",
     "/upstreams",
@@ -60,6 +60,7 @@ const PAGES: [&str; 12] = [
     "/events",
     "/requests",
     "/explain",
+    "/tap",
 ];
 /// Pages that have more below.
 const FOLDERS: [&str; 2] = ["/endpoints/", "/requests/"];
@@ -266,6 +267,11 @@ async fn get(admin: &Admin, path: &str, query: &str) -> Response<Body> {
         "" => text_reply("text/plain; charset=utf-8", pages::INDEX.to_owned()),
         "/requests" => match requests::list(&admin.plane.stories(), &Query::parse(query)) {
             Ok(page) => reply(StatusCode::OK, &page),
+            Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+        },
+        "/tap" => match Query::parse(query).filter().map(|filter| admin.plane.tap(filter)) {
+            Ok(Some(tapping)) => stream::tap(tapping),
+            Ok(None) => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /tap already"),
             Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
         },
         "/explain" => explain(admin, &Query::parse(query)).await,

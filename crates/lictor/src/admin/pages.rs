@@ -35,6 +35,7 @@ GET  /stats             instances by service
 GET  /consul            watches and registration
 GET  /events            what changed, as server-sent events
 GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit=
+GET  /tap               requests as they end, as server-sent events: ?upstream=&status=5xx&reason=&path=
 GET  /explain           what would become of a request: ?method=&upstream=&path=&header=Name:value
 POST /drain, /undrain   leave circulation, and come back
 POST /endpoints/ID/eject, /pin, /undo   order about an endpoint: ?for=5m&upstream=

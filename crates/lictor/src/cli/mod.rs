@@ -7,6 +7,7 @@ mod explain;
 mod kv;
 mod probe;
 mod steer;
+mod tap;
 mod term;
 
 use std::io::{IsTerminal, Write};
@@ -98,6 +99,8 @@ enum Command {
         #[command(flatten)]
         running: steer::Running,
     },
+    /// Print requests as they end.
+    Tap(tap::Tap),
     /// Send nothing to an endpoint, for a time.
     Eject(steer::Endpoint),
     /// Send everything to an endpoint, for a time.
@@ -153,6 +156,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Diff { file, admin, configured } => diff::diff(&file, admin, &configured),
         Command::Explain(asked) => explain::explain(&asked),
         Command::Endpoints { upstream, running } => steer::endpoints(upstream.as_deref(), &running),
+        Command::Tap(asked) => tap::tap(&asked),
         Command::Eject(asked) => steer::order("eject", &asked),
         Command::Pin(asked) => steer::order("pin", &asked),
         Command::Undo(asked) => steer::order("undo", &asked),
