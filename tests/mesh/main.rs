@@ -13,6 +13,7 @@ mod inbound;
 mod kv;
 mod lifecycle;
 mod metrics;
+mod reasons;
 mod requests;
 mod snapshot;
 mod steering;

@@ -204,6 +204,12 @@ impl Metrics {
         }
     }
 
+    /// A request is over for which no upstream was found.
+    pub(crate) fn led_nowhere(&self, status: u16, reason: Option<Reason>) {
+        let (code, reason) = (status.to_string(), reason.map_or("", Reason::as_str));
+        self.requests.with_label_values(&["", "", &code, reason]).inc();
+    }
+
     /// A request's time ran out.
     pub(crate) fn deadline_exceeded(&self, place: &'static str) {
         self.deadline_exceeded.with_label_values(&[place]).inc();

@@ -267,7 +267,7 @@ impl Record {
 
     fn count(&self, status: u16, took: Duration) {
         let metrics = &self.worker.shared.metrics;
-        let Some(upstream) = &self.upstream else { return };
+        let Some(upstream) = &self.upstream else { return metrics.led_nowhere(status, self.reason) };
         upstream.meters.request(metrics, self.route_label(), status, self.reason, took);
         if self.is_grpc {
             let is_success = self.reason.is_none() && self.grpc_status == Some(0);
