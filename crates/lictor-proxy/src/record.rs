@@ -122,7 +122,7 @@ impl Record {
             head: None,
             status: None,
             access_log: mesh.access_log,
-            tapped: worker.shared.tap.is_on().then(|| Heads::of(headers)),
+            tapped: worker.shared.tap.is_on().then(|| Box::new(Heads::of(headers))),
             is_closed: false,
             worker,
         })

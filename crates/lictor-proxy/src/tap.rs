@@ -74,8 +74,8 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    pub(crate) fn of(request: &HeaderMap) -> Box<Self> {
-        Box::new(Self { request: redacted(request), response: Fields::new() })
+    pub(crate) fn of(request: &HeaderMap) -> Self {
+        Self { request: redacted(request), response: Fields::new() }
     }
 
     pub(crate) fn answered(&mut self, response: &HeaderMap) {
