@@ -8,6 +8,7 @@ mod configuration;
 mod consul;
 mod doctor;
 mod documents;
+mod explain;
 mod failures;
 mod faults;
 mod graph;
@@ -16,8 +17,10 @@ mod init;
 mod kv;
 mod lifecycle;
 mod metrics;
+mod reasons;
 mod requests;
 mod snapshot;
+mod steering;
 mod tracing;
 
 use lictor_testkit::{Backend, Consul, Sidecar};

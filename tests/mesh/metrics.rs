@@ -76,6 +76,7 @@ upstreams:
         assert_eq!(request(&lictor.address("calls"), "POST", method, &GRPC, b"").unwrap().status, 200);
     }
     assert_eq!(lictor.get("bytes", "/").status, 200);
+    assert_eq!(lictor.post("/breakers/calls?state=open").status, 200);
     assert_eq!(exchange(&lictor.address("good"), b"nothing\r\n\r\n").unwrap().status, 400);
     assert_eq!(lictor.get("old", "/").status, 200);
     good.kill();

@@ -174,6 +174,7 @@ fn build(
         endpoints: endpoints.into(),
         census,
         breaker: earlier.map_or_else(|| Arc::new(Breaker::new(now)), |earlier| Arc::clone(&earlier.breaker)),
+        steering: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.steering)),
         in_flight: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.in_flight)),
     }
 }
@@ -373,6 +374,7 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
         endpoints: Box::new([endpoint(key, &instance, false, None, true, now)]),
         census: Census { source: "static", is_known: true, total: 1, ..Census::default() },
         breaker: Arc::new(Breaker::new(now)),
+        steering: Arc::default(),
         in_flight: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.app.in_flight)),
     };
     Some(Arc::new(Inbound { app: Arc::new(app), tokens: settings.tokens.clone() }))
@@ -554,6 +556,7 @@ mod tests {
                 let next = mesh(&config, &seen, Some(&previous), now);
                 let (old, new) = (&previous.upstreams["users"], &next.upstreams["users"]);
                 prop_assert!(Arc::ptr_eq(&old.breaker, &new.breaker) && Arc::ptr_eq(&old.in_flight, &new.in_flight));
+                prop_assert!(Arc::ptr_eq(&old.steering, &new.steering));
                 prop_assert!(new.endpoints.windows(2).all(|pair| pair[0].key < pair[1].key), "sorted, each once");
                 prop_assert!(new.endpoints.iter().all(|endpoint| endpoint.weight > 0));
                 for endpoint in &new.endpoints {

@@ -160,6 +160,29 @@ impl Balancer {
         }
     }
 
+    /// Runs picks that leave no trace: the next real one is as if they had not been.
+    pub fn preview<T>(&self, look: impl FnOnce() -> T) -> T {
+        let random = self.random.get();
+        let turns: Vec<f64> = self.slots.iter().map(|slot| slot.load.current.get()).collect();
+        let seen = look();
+        self.random.set(random);
+        for (slot, turn) in self.slots.iter().zip(turns) {
+            slot.load.current.set(turn);
+        }
+        seen
+    }
+
+    /// What the algorithm compares, the lower the better; `None` where it compares nothing.
+    pub fn score(&self, index: usize, now: Instant) -> Option<f64> {
+        let load = &self.slots.get(index)?.load;
+        match self.algorithm {
+            Algorithm::P2cEwma => Some(load.cost(now)),
+            Algorithm::LeastRequest => Some(f64::from(load.in_flight() + 1)),
+            Algorithm::LeastConnections => Some(f64::from(load.in_flight()) / self.weight(index, now)),
+            Algorithm::RoundRobin | Algorithm::Random | Algorithm::RingHash(_) => None,
+        }
+    }
+
     /// Two draws by weight, the one with less to do (Mitzenmacher 2001). The weights are in the draw: an endpoint of
     /// twice the weight is looked at twice as often, and between two that are looked at only the load counts.
     fn better_of_two(
@@ -343,6 +366,18 @@ mod tests {
         let now = Instant::now();
         let picks: Vec<_> = (0..7).map(|_| balancer.pick(now, None, |_| true).unwrap()).collect();
         assert_eq!(picks, [0, 0, 1, 0, 2, 0, 0], "nginx's own example");
+    }
+
+    #[test]
+    fn a_preview_changes_nothing() {
+        let now = Instant::now();
+        for algorithm in [Algorithm::RoundRobin, Algorithm::Random, Algorithm::P2cEwma] {
+            let balancer = balancer(algorithm, &[5, 3, 1, 1]);
+            let pick = || balancer.pick(now, None, |_| true).unwrap();
+            pick();
+            let seen = balancer.preview(|| [pick(), pick(), pick(), pick(), pick()]);
+            assert_eq!(seen, [pick(), pick(), pick(), pick(), pick()]);
+        }
     }
 
     #[test]

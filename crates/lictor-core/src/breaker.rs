@@ -102,6 +102,20 @@ pub struct BreakerView {
     pub cause: &'static str,
     /// How often it has opened.
     pub opened_total: u64,
+    /// What an operator has ordered, if it is that.
+    pub forced: Option<Forced>,
+    /// How long the order still holds.
+    pub forced_for_ms: Option<u64>,
+}
+
+/// What an operator can order, for a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forced {
+    /// Every request is refused, and none is a probe.
+    Open,
+    /// No request is refused, whatever fails.
+    Closed,
 }
 
 /// A slice of the error-rate window: the slice's number, requests and failures in one word, so that all three change
@@ -118,6 +132,8 @@ struct Slow {
     successes: u32,
     cause: &'static str,
     opened_total: u64,
+    /// An operator's order, and when it ends.
+    forced: Option<(Forced, Instant)>,
 }
 
 impl Breaker {
@@ -135,16 +151,23 @@ impl Breaker {
                 successes: 0,
                 cause: "start",
                 opened_total: 0,
+                forced: None,
             }),
         }
     }
 
     /// Leave to send, or the time until it is worth asking again.
     pub fn admit(&self, policy: &BreakerPolicy, now: Instant) -> Result<Admission, Duration> {
-        if !policy.enabled || self.state() == BreakerState::Closed {
+        if self.state() == BreakerState::Closed {
             return Ok(Admission::Closed);
         }
         let mut slow = self.slow.lock();
+        match slow.forced {
+            Some((Forced::Open, until)) if now < until => return Err(until - now),
+            Some(_) => return Ok(Admission::Closed), // over; `expire` is about to say so
+            None if !policy.enabled => return Ok(Admission::Closed),
+            None => (),
+        }
         match self.state() {
             BreakerState::Closed => Ok(Admission::Closed),
             BreakerState::Open if now < slow.probe_at => Err(slow.probe_at - now),
@@ -184,10 +207,34 @@ impl Breaker {
             return None;
         }
         let mut slow = self.slow.lock();
-        if self.state() != BreakerState::Open {
+        if self.state() != BreakerState::Open || slow.forced.is_some() {
             return None;
         }
         Some(self.change(&mut slow, BreakerState::HalfOpen, "new_instance", now))
+    }
+
+    /// An operator's order, until then; with `None` it judges by itself again, and begins closed.
+    pub fn force(&self, order: Option<(Forced, Instant)>, now: Instant) -> Option<Transition> {
+        let mut slow = self.slow.lock();
+        slow.forced = order;
+        let to = match order {
+            Some((Forced::Open, until)) => {
+                slow.probe_at = until;
+                slow.opened_total += 1;
+                BreakerState::Open
+            }
+            Some((Forced::Closed, _)) | None => BreakerState::Closed,
+        };
+        let change = self.change(&mut slow, to, "operator", now);
+        (change.from != change.to).then_some(change)
+    }
+
+    /// Ends an operator's order whose time is over: what it was, and the change if it makes one.
+    pub fn expire(&self, now: Instant) -> Option<(Forced, Option<Transition>)> {
+        let mut slow = self.slow.lock();
+        let (order, _) = slow.forced.take_if(|(_, until)| *until <= now)?;
+        let is_open = order == Forced::Open;
+        Some((order, is_open.then(|| self.change(&mut slow, BreakerState::Closed, "order_ended", now))))
     }
 
     /// Now.
@@ -211,6 +258,8 @@ impl Breaker {
             next_probe_ms: (state == BreakerState::Open).then_some(wait),
             cause: slow.cause,
             opened_total: slow.opened_total,
+            forced: slow.forced.map(|(order, _)| order),
+            forced_for_ms: slow.forced.map(|(_, until)| until.saturating_duration_since(now).as_millis() as u64),
         }
     }
 
@@ -241,7 +290,7 @@ impl Breaker {
             return None;
         }
         let mut slow = self.slow.lock();
-        if self.state() != BreakerState::Closed {
+        if self.state() != BreakerState::Closed || slow.forced.is_some() {
             return None;
         }
         Some(self.open(&mut slow, policy, reason.as_str(), now))
@@ -260,9 +309,6 @@ impl Breaker {
                 slow.successes += 1;
                 if slow.successes < policy.success_threshold {
                     return None;
-                }
-                for bucket in &self.buckets {
-                    bucket.0.store(0, Relaxed);
                 }
                 Some(self.change(&mut slow, BreakerState::Closed, "success_threshold", now))
             }
@@ -283,6 +329,7 @@ impl Breaker {
         slow.successes = 0;
         if to == BreakerState::Closed {
             self.consecutive.store(0, Relaxed);
+            self.buckets.iter().for_each(|bucket| bucket.0.store(0, Relaxed));
         }
         self.state.store(to.as_gauge(), Relaxed);
         Transition { from, to, cause }
@@ -442,5 +489,32 @@ mod tests {
             assert_eq!(request(&breaker, &policy, FAILED, now), None);
         }
         assert!(breaker.admit(&policy, now).is_ok());
+    }
+
+    #[test]
+    fn an_operators_order_holds_for_its_time_and_then_it_judges_by_itself() {
+        let (policy, now) = (BreakerPolicy::default(), Instant::now());
+        let (breaker, minute) = (Breaker::new(now), Duration::from_secs(60));
+        let change = breaker.force(Some((Forced::Open, now + minute)), now).unwrap();
+        assert_eq!((change.to, change.cause), (BreakerState::Open, "operator"));
+        assert_eq!(breaker.admit(&policy, now + minute / 2), Err(minute / 2));
+        let disabled = BreakerPolicy { enabled: false, ..policy.clone() };
+        assert_eq!(breaker.admit(&disabled, now), Err(minute), "an order is an order");
+        assert_eq!(breaker.topology_changed(now), None);
+        assert_eq!(breaker.view(now).forced, Some(Forced::Open));
+        assert_eq!(breaker.expire(now), None);
+        assert_eq!(breaker.admit(&policy, now + minute), Ok(Admission::Closed), "its time is over");
+        let (order, change) = breaker.expire(now + minute).unwrap();
+        assert_eq!((order, change.unwrap().to), (Forced::Open, BreakerState::Closed));
+
+        breaker.force(Some((Forced::Closed, now + minute)), now);
+        for _ in 0..50 {
+            assert_eq!(request(&breaker, &policy, FAILED, now), None);
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(breaker.force(None, now), None);
+        let opened = (0..5).map(|_| request(&breaker, &policy, FAILED, now).is_some());
+        assert_eq!(opened.collect::<Vec<_>>(), [false, false, false, false, true], "what was before is forgotten");
+        assert_eq!(breaker.force(None, now).unwrap().to, BreakerState::Closed);
     }
 }

@@ -53,12 +53,17 @@ impl RetryBudget {
     /// Takes one retry, if one is left.
     pub fn withdraw(&self, now: Instant) -> bool {
         let index = self.advance(now);
-        let (allowed, used) = self.balance();
-        let may_retry = used + 1.0 <= allowed;
+        let may_retry = self.is_left();
         if may_retry {
             self.buckets.borrow_mut()[index].retries += 1;
         }
         may_retry
+    }
+
+    /// Whether one retry is left.
+    pub fn may_withdraw(&self, now: Instant) -> bool {
+        self.advance(now);
+        self.is_left()
     }
 
     /// The share that is left, 0 to 1.
@@ -66,6 +71,11 @@ impl RetryBudget {
         self.advance(now);
         let (allowed, used) = self.balance();
         if allowed > 0.0 { ((allowed - used) / allowed).clamp(0.0, 1.0) } else { 0.0 }
+    }
+
+    fn is_left(&self) -> bool {
+        let (allowed, used) = self.balance();
+        used + 1.0 <= allowed
     }
 
     fn balance(&self) -> (f64, f64) {
@@ -121,8 +131,10 @@ mod tests {
     fn the_floor_is_shared_between_workers() {
         let now = Instant::now();
         let budget = RetryBudget::new(POLICY, 2, now);
+        assert!(budget.may_withdraw(now));
         let retries = (0..100).filter(|_| budget.withdraw(now)).count();
         assert_eq!(retries, 15);
+        assert!(!budget.may_withdraw(now));
         assert!(budget.remaining_ratio(now) < f64::EPSILON);
         assert!((budget.remaining_ratio(now + POLICY.window) - 1.0).abs() < f64::EPSILON);
     }

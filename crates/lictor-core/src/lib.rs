@@ -23,6 +23,8 @@ pub mod policy;
 pub mod retry;
 pub mod route;
 pub mod secret;
+pub mod steering;
+pub mod story;
 pub mod tls;
 pub mod trace;
 

@@ -18,6 +18,7 @@ use crate::limits::InFlight;
 use crate::policy::Policy;
 use crate::route::Routes;
 use crate::secret::Secret;
+use crate::steering::Steering;
 use crate::tls::{ClientTls, ServerTls};
 use crate::trace::TraceSettings;
 
@@ -169,6 +170,8 @@ pub struct Upstream {
     pub breaker: Arc<Breaker>,
     /// Carried over by name.
     pub in_flight: Arc<InFlight>,
+    /// Carried over by name.
+    pub steering: Arc<Steering>,
 }
 
 /// What discovery saw of a service's instances.
@@ -211,6 +214,23 @@ pub struct Endpoint {
     pub warms_from: Option<Instant>,
     /// Carried over by key.
     pub health: Arc<EndpointHealth>,
+}
+
+impl Endpoint {
+    /// One word for its state: ours where we have one, else Consul's.
+    pub fn state(&self, now: Instant) -> &'static str {
+        if self.health.is_ejected(now) {
+            "ejected"
+        } else if self.health.is_draining(now) {
+            "draining"
+        } else {
+            match self.status {
+                Status::Passing => "healthy",
+                Status::Warning => "warning",
+                Status::Suspect => "suspect",
+            }
+        }
+    }
 }
 
 /// The health of an instance that may be picked.

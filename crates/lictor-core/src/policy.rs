@@ -2,6 +2,7 @@
 //!
 //! The `Default` of each struct *is* the product's default; nothing else in the workspace repeats these numbers.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -90,6 +91,20 @@ pub enum Algorithm {
     LeastConnections,
     /// Consistent hashing of something of the request.
     RingHash(HashOn),
+}
+
+impl fmt::Display for Algorithm {
+    /// The word of the configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::P2cEwma => "p2c_ewma",
+            Self::RoundRobin => "round_robin",
+            Self::Random => "random",
+            Self::LeastRequest => "least_request",
+            Self::LeastConnections => "least_connections",
+            Self::RingHash(_) => "ring_hash",
+        })
+    }
 }
 
 /// What of a request is hashed.

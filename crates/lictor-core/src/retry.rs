@@ -69,6 +69,14 @@ pub struct Tried<'a> {
 
 /// Decides what follows. `random` is uniform in 0 to 1. The budget is charged last, when the retry is certain.
 pub fn next(policy: &RetryPolicy, tried: &Tried<'_>, budget: &RetryBudget, now: Instant, random: f64) -> Next {
+    match wish(policy, tried, random) {
+        Next::Retry(_) if !budget.withdraw(now) => Next::Stop(Denied::Budget),
+        next => next,
+    }
+}
+
+/// The same, with all the budget in the world.
+pub fn wish(policy: &RetryPolicy, tried: &Tried<'_>, random: f64) -> Next {
     let retryable = tried.failure.retryable();
     if retryable == Retryable::Never || !is_enabled(policy.classes, tried.failure) {
         return Next::Stop(Denied::Class);
@@ -91,7 +99,7 @@ pub fn next(policy: &RetryPolicy, tried: &Tried<'_>, budget: &RetryBudget, now: 
     if tried.remaining.is_some_and(|remaining| wait >= remaining) {
         return Next::Stop(Denied::Deadline);
     }
-    if budget.withdraw(now) { Next::Retry(wait) } else { Next::Stop(Denied::Budget) }
+    Next::Retry(wait)
 }
 
 fn is_enabled(classes: RetryClasses, failure: &Failure) -> bool {

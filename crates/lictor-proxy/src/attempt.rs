@@ -31,6 +31,7 @@ use crate::pool::{Lease, Term};
 use crate::record::{Attempt, Record};
 use crate::replay::RequestBody;
 use crate::rewrite::WriteHead;
+use crate::steer::pick_by_order;
 use crate::worker::{EndpointState, UpstreamState};
 
 /// A callee that said it is stopping is left alone for this long; by then Consul has told us too.
@@ -173,7 +174,7 @@ impl Drop for Trial<'_> {
         let (outcome, took) = self.ended.unwrap_or_else(|| (Outcome::Abandoned, self.began.elapsed()));
         let endpoint = Rc::clone(self.state);
         let (number, began, is_http2) = (self.number, self.began, self.is_http2);
-        self.record.attempted(Attempt { endpoint, number, outcome, began, took, is_http2 });
+        self.record.attempted(Attempt { endpoint, number, outcome, began, took, is_http2, failure: None });
     }
 }
 
@@ -226,6 +227,10 @@ pub(crate) fn pick(
     now: Instant,
 ) -> Result<usize, Failure> {
     let endpoints = &upstream.upstream.endpoints;
+    let orders = upstream.upstream.steering.in_force(now);
+    if !orders.is_empty() {
+        return pick_by_order(upstream, &orders, tried, hash, only, now);
+    }
     if let Some(only) = only {
         let gone = || Failure::new(Reason::NoEndpoints, format!("{only} is not an instance any more"));
         return endpoints.iter().position(|endpoint| endpoint.address == *only).ok_or_else(gone);
@@ -264,7 +269,7 @@ pub(crate) fn pick(
 }
 
 /// Says how many instances there are and why none will do.
-fn no_endpoints(upstream: &UpstreamState) -> Failure {
+pub(crate) fn no_endpoints(upstream: &UpstreamState) -> Failure {
     let census = &upstream.upstream.census;
     let service = &upstream.upstream.service;
     let sentence = if !census.is_known {

@@ -202,7 +202,7 @@ impl Stream {
         }
     }
 
-    fn fail(&mut self, reason: Reason) {
+    fn fail(&mut self, reason: Reason, sentence: &str) {
         if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
             record.breaker.set(probe.failed(reason));
         }
@@ -216,6 +216,7 @@ impl Stream {
                 record.worker.shared.metrics.deadline_exceeded("upstream");
             }
             record.reason = Some(reason);
+            record.detail = Some(sentence.to_owned());
             record.close(Instant::now());
         }
     }
@@ -258,12 +259,12 @@ impl Body for ResponseBody {
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) else {
             let reason = ready!(stream.patience.poll(context));
             let waited = stream.patience.silence.unwrap_or_default();
-            stream.fail(reason);
-            this.kind = Kind::Over;
             let sentence = match reason {
                 Reason::Timeout => format!("the response body was silent for {}", Millis(waited)),
                 _ => "the caller's deadline passed within the response body".to_owned(),
             };
+            stream.fail(reason, &sentence);
+            this.kind = Kind::Over;
             return Poll::Ready(Some(Err(sentence.into())));
         };
         match frame {
@@ -280,7 +281,7 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                stream.fail(Reason::ResetMidResponse);
+                stream.fail(Reason::ResetMidResponse, &format!("the answer broke off: {error}"));
                 this.kind = Kind::Over;
                 Poll::Ready(Some(Err(error.into())))
             }

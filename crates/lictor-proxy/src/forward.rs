@@ -150,6 +150,7 @@ async fn admit(
         DeadlineMode::Propagate if record.fields.has(Fields::DEADLINE) => callers_deadline(request.headers()),
         DeadlineMode::Propagate | DeadlineMode::Ignore => None,
     };
+    record.deadline.set(callers);
     if callers.is_some_and(|callers| callers.is_zero()) {
         worker.shared.metrics.deadline_exceeded("on_arrival");
         return Err(Failure::new(Reason::DeadlineExceeded, "the caller's deadline had passed on arrival"));
@@ -216,7 +217,9 @@ impl Call {
                 },
                 Err(failure) => (failure, None),
             };
-            let wait = match self.next(&failure, held.as_ref()) {
+            let next = self.next(&failure, held.as_ref());
+            record.followed(&failure, next);
+            let wait = match next {
                 Next::Retry(wait) => wait,
                 Next::Stop(denied) => {
                     if self.max_attempts > 1 && denied != Denied::Attempts {
@@ -253,6 +256,8 @@ impl Call {
             self.dress(&mut head.headers, fields, true);
             head.status = upgrade.grant(&mut head.headers, self.is_http2);
             record.answered(head.status, at);
+            respond::debug(&record, &mut head.headers);
+            record.shows(&head.headers);
             let (idle, ids) = (self.policy().timeouts.idle, self.ids(&record, fields));
             if let Some(probe) = self.probe.take() {
                 record.breaker.set(probe.finish(Verdict::Success, at));
@@ -277,6 +282,8 @@ impl Call {
         };
         let patience = Patience::new(silence, self.deadline, at);
         let keeping = Keeping::begin(ticket, status, &head.headers, &record.trace);
+        record.shows(&head.headers);
+        respond::debug(&record, &mut head.headers); // after that: what one asked for is not kept for others
         let ids = self.ids(&record, fields);
         let exchange = exchange.holding(self.running);
         let body = ResponseBody::stream(body, exchange, record, self.probe, patience, keeping);
@@ -418,7 +425,7 @@ impl Call {
     }
 }
 
-fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fields) -> u32 {
+pub(crate) fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fields) -> u32 {
     if !fields.has(Fields::LICTOR) {
         return policy.retry.attempts;
     }
@@ -430,7 +437,7 @@ fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fields) -> u32
     if is_nested { policy.retry.attempts.min(2) } else { policy.retry.attempts }
 }
 
-fn hash_of(policy: &Policy, headers: &HeaderMap, peer: Option<SocketAddr>) -> Option<u64> {
+pub(crate) fn hash_of(policy: &Policy, headers: &HeaderMap, peer: Option<SocketAddr>) -> Option<u64> {
     let Algorithm::RingHash(on) = &policy.balance.algorithm else { return None };
     match on {
         HashOn::Header(name) => headers.get(name).map(|value| hash_bytes(value.as_bytes())),
@@ -457,12 +464,14 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 impl UpstreamState {
     /// An endpoint that is not among these, and may be picked.
     pub(crate) fn has_other(&self, tried: &[usize], now: Instant) -> bool {
+        let orders = self.upstream.steering.in_force(now);
         self.upstream.endpoints.iter().enumerate().any(|(index, endpoint)| {
-            !tried.contains(&index) && !endpoint.health.is_ejected(now) && !endpoint.health.is_draining(now)
+            let is_well = !endpoint.health.is_ejected(now) && !endpoint.health.is_draining(now);
+            is_well && !tried.contains(&index) && !orders.ejects(&endpoint.key.id)
         })
     }
 
-    fn route(&self, method: &Method, path: &str) -> Option<usize> {
+    pub(crate) fn route(&self, method: &Method, path: &str) -> Option<usize> {
         let routes = &self.upstream.routes;
         if routes.is_empty() {
             return None;

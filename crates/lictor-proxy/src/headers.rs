@@ -1,6 +1,6 @@
 //! What a proxy does to a head: hop-by-hop fields off (RFC 9110, section 7.6.1), its own on.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
@@ -18,6 +18,8 @@ pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwa
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(crate) const X_LICTOR_ATTEMPT: HeaderName = HeaderName::from_static("x-lictor-attempt");
 pub(crate) const X_LICTOR_ATTEMPTS: HeaderName = HeaderName::from_static("x-lictor-attempts");
+pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+pub(crate) const X_LICTOR_DEBUG: HeaderName = HeaderName::from_static("x-lictor-debug");
 pub(crate) const X_LICTOR_DRAINING: HeaderName = HeaderName::from_static("x-lictor-draining");
 pub(crate) const X_LICTOR_FALLBACK: HeaderName = HeaderName::from_static("x-lictor-fallback");
 pub(crate) const X_LICTOR_FROM: HeaderName = HeaderName::from_static("x-lictor-from");
@@ -25,6 +27,7 @@ pub(crate) const X_LICTOR_NO_RETRY: HeaderName = HeaderName::from_static("x-lict
 pub(crate) const X_LICTOR_REASON: HeaderName = HeaderName::from_static("x-lictor-reason");
 pub(crate) const X_LICTOR_RETRY: HeaderName = HeaderName::from_static("x-lictor-retry");
 pub(crate) const X_LICTOR_TO: HeaderName = HeaderName::from_static("x-lictor-to");
+pub(crate) const X_LICTOR_UPSTREAM: HeaderName = HeaderName::from_static("x-lictor-upstream");
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 pub(crate) const X_SERVICE_AUTH: HeaderName = HeaderName::from_static("x-service-auth");
@@ -237,6 +240,15 @@ impl Fields {
     }
 }
 
+/// Whether the answer is to tell how it came about: somebody on this machine asks, and not for somebody else. A
+/// forwarded request is an outsider's, whoever brings it.
+pub(crate) fn asks_for_debug(headers: &HeaderMap, peer: Option<SocketAddr>) -> bool {
+    let is_local = peer.is_none_or(|peer| peer.ip().to_canonical().is_loopback());
+    let is_forwarded = [FORWARDED, VIA, X_FORWARDED_FOR].iter().any(|name| headers.contains_key(name));
+    let is_asked = headers.get(X_LICTOR_DEBUG).is_some_and(|value| !matches!(value.as_bytes(), b"" | b"0" | b"off"));
+    is_asked && is_local && !is_forwarded
+}
+
 /// Takes off an answer what belongs to the connection it came on. With `keeps_upgrade` the `Upgrade` stays.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields, keeps_upgrade: bool) {
     if fields.has(Fields::CONNECTION) {
@@ -340,6 +352,27 @@ mod tests {
 
     fn strip(map: &mut HeaderMap, keeps_upgrade: bool) {
         strip_hop_by_hop(map, Fields::of(map), keeps_upgrade);
+    }
+
+    #[test]
+    fn only_this_machine_may_ask_for_debugging_and_only_for_itself() {
+        let of = |fields: &[(&'static str, &'static str)]| {
+            fields
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .collect()
+        };
+        let asks = |fields: &[(&'static str, &'static str)], peer: &str| {
+            asks_for_debug(&of(fields), Some(SocketAddr::new(peer.parse().unwrap(), 1)))
+        };
+        let asked = ("x-lictor-debug", "1");
+        assert!(asks(&[asked], "127.0.0.1") && asks(&[asked], "::1") && asks(&[asked], "::ffff:127.0.0.1"));
+        assert!(asks_for_debug(&of(&[asked]), None), "a Unix socket");
+        assert!(!asks(&[], "127.0.0.1") && !asks(&[("x-lictor-debug", "0")], "127.0.0.1"));
+        assert!(!asks(&[asked], "10.0.0.1"));
+        for forwarded in ["x-forwarded-for", "forwarded", "via"] {
+            assert!(!asks(&[asked, (forwarded, "10.0.0.1")], "127.0.0.1"), "{forwarded}");
+        }
     }
 
     #[test]

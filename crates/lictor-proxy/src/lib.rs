@@ -3,7 +3,8 @@
 //! A request's life, in the order of the modules: [`listen`] accepts a connection and gives it to the [`worker`] with
 //! the fewest, [`serve`] reads HTTP from it ([`tunnel`] carries what is not HTTP), [`forward`] finds its [`target`] and
 //! takes it through admission and its attempts, [`attempt`] picks an endpoint, takes a connection from the [`pool`] (or has [`connect`] dial one) and sends; the
-//! answer goes back through [`body`], and [`record`] closes the books when its last byte is out. [`headers`] is what a
+//! answer goes back through [`body`], and [`record`] closes the books when its last byte is out, and the [`recorder`] keeps
+//! the stories that may be asked for. [`headers`] is what a
 //! proxy does to a head; [`respond`] is what lictor says when there is no answer to pass on.
 //!
 //! N threads, each with its own single-threaded runtime, its own pools and balancers: a connection, once given to a
@@ -19,6 +20,7 @@ mod cache;
 mod certificate;
 mod connect;
 mod exemplar;
+mod explain;
 mod forward;
 mod headers;
 mod hedge;
@@ -32,12 +34,15 @@ mod permit;
 mod plane;
 mod pool;
 mod record;
+mod recorder;
 mod replay;
 mod respond;
 mod rewrite;
 mod serve;
 mod span;
+mod steer;
 mod stream;
+mod tap;
 mod target;
 mod tls;
 mod tunnel;
@@ -45,7 +50,9 @@ mod upgrade;
 mod worker;
 
 pub use exemplar::Exemplar;
+pub use explain::{Candidate, Explanation, OnFailure, Question, Refusal, RouteView};
 pub use listen::{BindError, Bound};
 pub use plane::{DataPlane, EndpointReport, Report, Settings, UpstreamReport, Which};
 pub use span::{Span, SpanEvent, SpanKind, Value};
+pub use tap::{Fields, Tapped, Tapping};
 pub use tls::{Shown, TlsError, check as check_tls, client as client_tls};

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -224,6 +225,12 @@ impl Metrics {
         self.exemplars.lock().iter().map(|(name, kept)| (name.to_string(), kept.kept())).collect()
     }
 
+    /// A request is over for which no upstream was found.
+    pub(crate) fn led_nowhere(&self, status: u16, reason: Option<Reason>) {
+        let (code, reason) = (status.to_string(), reason.map_or("", Reason::as_str));
+        self.requests.with_label_values(&["", "", &code, reason]).inc();
+    }
+
     /// A request's time ran out.
     pub(crate) fn deadline_exceeded(&self, place: &'static str) {
         self.deadline_exceeded.with_label_values(&[place]).inc();
@@ -377,6 +384,18 @@ pub(crate) enum Outcome {
     /// Nobody waits for it any more: another copy was faster, or the client went away.
     Abandoned,
     Failed(Reason),
+}
+
+impl fmt::Display for Outcome {
+    /// As users see it, in `X-Lictor-Attempts` for one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "{status}"),
+            Self::Connected => f.write_str("connected"),
+            Self::Abandoned => f.write_str("abandoned"),
+            Self::Failed(reason) => f.write_str(reason.as_str()),
+        }
+    }
 }
 
 impl UpstreamMeters {

@@ -3,14 +3,15 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use lictor_core::breaker::{Admission, BreakerState, Transition, Verdict};
+use lictor_core::breaker::{Admission, BreakerState, BreakerView, Forced, Transition, Verdict};
 use lictor_core::policy::Limits;
 use lictor_core::{Failure, Reason};
 use tracing::{info, warn};
 
 use crate::attempt::counts_against;
 use crate::connect::Millis;
-use crate::metrics::Outcome;
+use crate::metrics::{Metrics, Outcome};
+use crate::record::is_grpc_failure;
 use crate::worker::{UpstreamState, Worker};
 
 /// A place among the upstream's running requests.
@@ -86,8 +87,7 @@ impl Probe {
                 Ok(Self { worker: Rc::clone(worker), upstream: Rc::clone(upstream), route, admission: Some(admission) })
             }
             Err(wait) => {
-                let seconds = wait.as_millis().div_ceil(1000).max(1);
-                let sentence = format!("the circuit breaker is open; the next probe may go in {seconds} s");
+                let sentence = is_open(&upstream.upstream.breaker.view(Instant::now()), wait);
                 Err(Failure::new(Reason::BreakerOpen, sentence).retry_after(wait))
             }
         }
@@ -104,10 +104,9 @@ impl Probe {
         self.finish(if counts { Verdict::Failure(reason) } else { Verdict::Unknown }, Instant::now())
     }
 
-    /// A gRPC call ended with this status: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS are the
-    /// server's failures, the others are answers.
+    /// A gRPC call ended with this status: most are answers.
     pub(crate) fn grpc(self, status: Option<u16>, now: Instant) -> Option<BreakerState> {
-        let is_failure = matches!(status, Some(2 | 4 | 13 | 14 | 15));
+        let is_failure = status.is_some_and(is_grpc_failure);
         self.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success }, now)
     }
 
@@ -116,19 +115,28 @@ impl Probe {
         let policy = &self.upstream.policy(self.route).breaker;
         let breaker = &self.upstream.upstream.breaker;
         let change = breaker.finish(policy, admission, verdict, now)?;
-        self.tell(&change);
+        tell(&self.worker.shared.metrics, &self.upstream.upstream.name, &change);
         Some(change.to)
     }
+}
 
-    fn tell(&self, change: &Transition) {
-        let upstream = &self.upstream.upstream.name;
-        self.worker.shared.metrics.breaker_changed(upstream, change.to.as_str(), change.cause);
-        let (from, to, cause) = (change.from.as_str(), change.to.as_str(), change.cause);
-        if change.to == BreakerState::Closed {
-            info!(target: "lictor::event", kind = "breaker_closed", %upstream, from, to, cause, "the circuit breaker changed");
-        } else {
-            warn!(target: "lictor::event", kind = "breaker_changed", %upstream, from, to, cause, "the circuit breaker changed");
-        }
+/// Tells a change of a breaker to metrics, log and `/events`.
+pub(crate) fn tell(metrics: &Metrics, upstream: &str, change: &Transition) {
+    metrics.breaker_changed(upstream, change.to.as_str(), change.cause);
+    let (from, to, cause) = (change.from.as_str(), change.to.as_str(), change.cause);
+    if change.to == BreakerState::Closed {
+        info!(target: "lictor::event", kind = "breaker_closed", %upstream, from, to, cause, "the circuit breaker changed");
+    } else {
+        warn!(target: "lictor::event", kind = "breaker_changed", %upstream, from, to, cause, "the circuit breaker changed");
+    }
+}
+
+/// Why a breaker lets nothing pass for so long.
+pub(crate) fn is_open(breaker: &BreakerView, wait: Duration) -> String {
+    let seconds = wait.as_millis().div_ceil(1000).max(1);
+    match breaker.forced {
+        Some(Forced::Open) => format!("an operator has opened the circuit breaker, for {seconds} s more"),
+        _ => format!("the circuit breaker is open; the next probe may go in {seconds} s"),
     }
 }
 

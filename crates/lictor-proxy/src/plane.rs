@@ -10,7 +10,9 @@ use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use lictor_core::breaker::Transition;
 use lictor_core::mesh::{Listener, ListenerKind};
+use lictor_core::story::{Filter, Story};
 use lictor_core::{Address, Mesh};
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -21,11 +23,13 @@ use tokio::task::{JoinHandle, spawn_local};
 use tracing::{error, warn};
 
 use crate::exemplar::Exemplar;
+use crate::explain::{Explanation, Question, Refusal, explain};
 use crate::listen::{ACCEPT_PAUSE, BindError, Bound, Listening, Unattached, bind, unbind};
 use crate::metrics::Metrics;
 use crate::serve::{Service, serve};
 use crate::span::Span;
 use crate::stream::{Detached, Socket};
+use crate::tap::Tapping;
 use crate::tls::Shown;
 use crate::worker::{Live, Shared, UpstreamState, Worker};
 
@@ -100,6 +104,10 @@ enum Command {
         answer: oneshot::Sender<usize>,
     },
     Report(oneshot::Sender<Report>),
+    Explain {
+        question: Arc<Question>,
+        answer: oneshot::Sender<Result<Explanation, Refusal>>,
+    },
 }
 
 impl DataPlane {
@@ -115,6 +123,8 @@ impl DataPlane {
             is_draining: AtomicBool::new(false),
             tls: crate::tls::Settings::default(),
             cache: crate::cache::Cache::default(),
+            recorder: crate::recorder::Recorder::default(),
+            tap: crate::tap::Tap::default(),
             live,
         });
         let (senders, receivers): (Vec<_>, Vec<_>) = shared.live.iter().map(|_| mpsc::unbounded_channel()).unzip();
@@ -227,6 +237,33 @@ impl DataPlane {
             return 0;
         }
         self.ask(|answer| Command::Count { which, answer }).await.into_iter().sum()
+    }
+
+    /// Tells a change of an upstream's breaker that was not a request's doing.
+    pub fn breaker_changed(&self, upstream: &str, change: &Transition) {
+        crate::permit::tell(&self.shared.metrics, upstream, change);
+    }
+
+    /// The stories that are kept, the newest first.
+    pub fn stories(&self) -> Vec<Arc<Story>> {
+        self.shared.recorder.stories()
+    }
+
+    /// Requests as they end, from now on; `None` when too many listen already.
+    pub fn tap(&self, filter: Filter) -> Option<Tapping> {
+        self.shared.tap.listen(filter)
+    }
+
+    /// Those of requests with this id.
+    pub fn stories_of(&self, id: &str) -> Vec<Arc<Story>> {
+        self.shared.recorder.with_id(id)
+    }
+
+    /// What each worker would do with this request; or why it is for nobody.
+    pub async fn explain(&self, question: Question) -> Result<Vec<Explanation>, Refusal> {
+        let question = Arc::new(question);
+        let answers = self.ask(|answer| Command::Explain { question: Arc::clone(&question), answer }).await;
+        answers.into_iter().collect()
     }
 
     /// What the workers know, added up.
@@ -343,6 +380,9 @@ impl Office {
             Command::Drain { which, done } => self.drain(which, done),
             Command::Count { which, answer } => {
                 let _ = answer.send(self.groups.covered(which).map(|group| *group.open.borrow()).sum());
+            }
+            Command::Explain { question, answer } => {
+                let _ = answer.send(explain(&self.worker, &question));
             }
             Command::Report(answer) => {
                 let _ = answer.send(Report::of(&self.worker));

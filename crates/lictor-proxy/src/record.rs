@@ -4,22 +4,27 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::USER_AGENT;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use lictor_core::breaker::BreakerState;
 use lictor_core::mesh::{AccessLog, ListenerKind};
+use lictor_core::retry::Next;
+use lictor_core::story::{self, AttemptStory, Kept, Story, Then};
 use lictor_core::trace::TraceContext;
 use lictor_core::{Failure, Mesh, Reason};
 use serde::Serialize;
 use smallvec::SmallVec;
 
-use crate::headers::{Fields, X_REQUEST_ID};
+use crate::headers::{self, Fields, X_REQUEST_ID};
 use crate::metrics::Outcome;
+use crate::recorder::Course;
 use crate::serve::Connection;
 use crate::span::{self, method_label};
+use crate::tap::Heads;
 use crate::worker::{EndpointState, UpstreamState, Worker};
 
 /// The books.
@@ -33,11 +38,17 @@ pub(crate) struct Record {
     pub(crate) trace: TraceContext,
     pub(crate) request_id: RequestId,
     pub(crate) reason: Option<Reason>,
+    /// The sentence that goes with the reason.
+    pub(crate) detail: Option<String>,
+    /// The time that the caller gave it.
+    pub(crate) deadline: Cell<Option<Duration>>,
     /// Hedged attempts write it at the same time.
     pub(crate) attempts: RefCell<SmallVec<[Attempt; 2]>>,
     /// `hit`, `coalesced` or `stale`, when it was not the upstream that answered.
     pub(crate) cache: Option<&'static str>,
     pub(crate) is_grpc: bool,
+    /// The answer tells how it came about.
+    pub(crate) is_debug: bool,
     /// From the trailers or the head of a gRPC answer.
     pub(crate) grpc_status: Option<u16>,
     pub(crate) bytes: u64,
@@ -54,10 +65,14 @@ pub(crate) struct Record {
     is_http2: bool,
     user_agent: Option<HeaderValue>,
     arrival: Instant,
+    /// From its arrival to its answer's head.
+    head: Option<Duration>,
     status: Option<StatusCode>,
     access_log: AccessLog,
     /// Our application called without a trace while it served a request with one.
     is_orphan: bool,
+    /// Somebody listens.
+    tapped: Option<Box<Heads>>,
     is_closed: bool,
 }
 
@@ -105,6 +120,8 @@ pub(crate) struct Attempt {
     pub(crate) began: Instant,
     pub(crate) took: Duration,
     pub(crate) is_http2: bool,
+    /// Boxed: most attempts have none.
+    pub(crate) failure: Option<Box<(Failure, Next)>>,
 }
 
 impl Record {
@@ -140,9 +157,12 @@ impl Record {
             trace,
             request_id,
             reason: None,
+            detail: None,
+            deadline: Cell::new(None),
             attempts: RefCell::default(),
             cache: None,
             is_grpc: false,
+            is_debug: fields.has(Fields::LICTOR) && headers::asks_for_debug(headers, connection.peer),
             grpc_status: None,
             bytes: 0,
             retry_denied: Cell::default(),
@@ -155,9 +175,11 @@ impl Record {
             is_http2: request.version() == Version::HTTP_2,
             user_agent: if logs { headers.get(USER_AGENT).cloned() } else { None },
             arrival,
+            head: None,
             status: None,
             access_log: mesh.access_log,
             is_orphan,
+            tapped: worker.shared.tap.is_on().then(|| Box::new(Heads::of(headers))),
             is_closed: false,
             worker,
         })
@@ -188,12 +210,30 @@ impl Record {
         }
     }
 
+    /// What follows the failure of the last attempt. One that never came to an endpoint is the request's own.
+    pub(crate) fn followed(&self, failure: &Failure, next: Next) {
+        if let Some(last) = self.attempts.borrow_mut().last_mut()
+            && last.failure.is_none()
+        {
+            last.failure = Some(Box::new((failure.clone(), next)));
+        }
+    }
+
     /// The status that the client sees is known.
     pub(crate) fn answered(&mut self, status: StatusCode, now: Instant) {
         self.status = Some(status);
+        let head = now.saturating_duration_since(self.arrival);
+        self.head = Some(head);
         if let Some(upstream) = &self.upstream {
             let attempts: Duration = self.attempts.borrow().iter().map(|attempt| attempt.took).sum();
-            upstream.meters.overhead(now.saturating_duration_since(self.arrival).saturating_sub(attempts));
+            upstream.meters.overhead(head.saturating_sub(attempts));
+        }
+    }
+
+    /// The head that the client gets.
+    pub(crate) fn shows(&mut self, head: &HeaderMap) {
+        if let Some(heads) = &mut self.tapped {
+            heads.answered(head);
         }
     }
 
@@ -226,11 +266,79 @@ impl Record {
             let sent = span::of(self, status, took).into_iter().map(|span| spans.try_send(span));
             self.worker.shared.metrics.spans_dropped.inc_by(sent.filter(Result::is_err).count() as u64);
         }
+        let kept = self.kept(status);
+        if let Some(heads) = self.tapped.take() {
+            let story = self.story(kept.unwrap_or(Kept::Sampled), status, took);
+            self.worker.shared.tap.tell(story, *heads);
+        }
+        if let Some(kept) = kept {
+            self.worker.shared.recorder.keep(Arc::new(self.story(kept, status, took)));
+        }
+    }
+
+    fn kept(&self, status: u16) -> Option<Kept> {
+        if self.reason.is_some() || status >= 500 || self.grpc_status.is_some_and(is_grpc_failure) {
+            return Some(Kept::Failed);
+        }
+        let attempts = self.attempts.borrow().len();
+        let number = self.worker.number();
+        Course { is_asked: self.is_debug, attempts, head: self.head.unwrap_or_default(), number }.kept()
+    }
+
+    fn story(&self, kept: Kept, status: u16, took: Duration) -> Story {
+        let attempts = self.attempts.borrow();
+        let upstream = self.upstream.as_ref();
+        let route = self.route.and_then(|index| upstream?.upstream.routes.iter().nth(index));
+        let now = Instant::now();
+        Story {
+            id: story::cut(self.request_id.as_str(), story::ID_MAX),
+            trace_id: format!("{:032x}", self.trace.trace_id),
+            timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            kept,
+            direction: self.direction(),
+            worker: self.worker.index,
+            client: ip(self.connection.peer),
+            method: story::cut(self.method.as_str(), 32),
+            path: story::cut_path(self.uri.path()),
+            upstream: upstream.map(|upstream| Arc::clone(&upstream.upstream.name)),
+            route: route.map(|route| Arc::clone(&route.label)),
+            policy: upstream.map(|upstream| Arc::clone(route.map_or(&upstream.upstream.policy, |route| &route.policy))),
+            status,
+            grpc_status: self.grpc_status,
+            reason: self.reason,
+            detail: self.detail.as_deref().map(story::cut_sentence),
+            cache: self.cache,
+            took_ms: story::millis(took),
+            head_ms: self.head.map(story::millis),
+            bytes: self.bytes,
+            deadline_ms: self.deadline.get().map(|deadline| deadline.as_millis() as u64),
+            breaker: upstream.map(|upstream| upstream.upstream.breaker.view(now)),
+            retry_budget_remaining: upstream.map(|upstream| upstream.budget.remaining_ratio(now)),
+            attempts: attempts.iter().take(story::ATTEMPTS_MAX).map(|attempt| self.attempt_story(attempt)).collect(),
+            attempts_left_out: attempts.len().saturating_sub(story::ATTEMPTS_MAX),
+        }
+    }
+
+    fn attempt_story(&self, attempt: &Attempt) -> AttemptStory {
+        let failure = attempt.failure.as_deref();
+        AttemptStory {
+            endpoint: Arc::clone(&attempt.endpoint.endpoint.key.id),
+            address: attempt.endpoint.endpoint.address.clone(),
+            outcome: attempt.outcome.to_string(),
+            detail: failure.map(|(failure, _)| story::cut_sentence(&failure.detail)),
+            began_ms: story::millis(attempt.began.saturating_duration_since(self.arrival)),
+            took_ms: story::millis(attempt.took),
+            then: failure.map(|(failure, next)| Then::of(*next, failure, &self.method)),
+        }
+    }
+
+    fn direction(&self) -> &'static str {
+        if self.is_inbound { "inbound" } else { "outbound" }
     }
 
     fn count(&self, status: u16, took: Duration) {
         let metrics = &self.worker.shared.metrics;
-        let Some(upstream) = &self.upstream else { return };
+        let Some(upstream) = &self.upstream else { return metrics.led_nowhere(status, self.reason) };
         upstream.meters.request(metrics, self.route_label(), status, self.reason, took);
         if self.trace.is_sampled {
             upstream.meters.example(self.trace.trace_id, self.trace.span_id, took);
@@ -272,7 +380,7 @@ impl Record {
             level: if is_error { "ERROR" } else { "INFO" },
             target: "lictor::access",
             message: "request",
-            direction: if self.is_inbound { "inbound" } else { "outbound" },
+            direction: self.direction(),
             service: view_local.from.as_ref().and_then(|from| from.to_str().ok()?.split('/').next()).unwrap_or(""),
             method: self.method.as_str(),
             path: self.uri.path(),
@@ -294,6 +402,13 @@ impl Record {
         }
     }
 
+    /// `lictor;dur=0.4, upstream;dur=14.2` (Server Timing, section 2): attempts, and everything else.
+    pub(crate) fn server_timing(&self) -> String {
+        let upstream: Duration = self.attempts.borrow().iter().map(|attempt| attempt.took).sum();
+        let own = self.head.unwrap_or_default().saturating_sub(upstream);
+        format!("lictor;dur={}, upstream;dur={}", story::millis(own), story::millis(upstream))
+    }
+
     /// `10.0.3.7:8001=503(12ms), 10.0.3.8:8001=reset_before_response(3ms)`
     pub(crate) fn attempts_summary(&self) -> String {
         let mut summary = String::new();
@@ -302,13 +417,8 @@ impl Record {
             let separator = if summary.is_empty() { "" } else { ", " };
             let address = &attempt.endpoint.endpoint.address;
             let millis = attempt.took.as_millis();
-            let written = match attempt.outcome {
-                Outcome::Status(status) => write!(summary, "{separator}{address}={status}({millis}ms)"),
-                Outcome::Connected => write!(summary, "{separator}{address}=connected({millis}ms)"),
-                Outcome::Abandoned => write!(summary, "{separator}{address}=abandoned({millis}ms)"),
-                Outcome::Failed(reason) => write!(summary, "{separator}{address}={reason}({millis}ms)"),
-            };
-            written.expect("writing to a string cannot fail");
+            write!(summary, "{separator}{address}={}({millis}ms)", attempt.outcome)
+                .expect("writing to a string cannot fail");
         }
         summary
     }
@@ -322,6 +432,11 @@ impl Drop for Record {
             self.finish(Instant::now());
         }
     }
+}
+
+/// The server's failures among gRPC's statuses: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS.
+pub(crate) fn is_grpc_failure(status: u16) -> bool {
+    matches!(status, 2 | 4 | 13 | 14 | 15)
 }
 
 /// One line of the access log.

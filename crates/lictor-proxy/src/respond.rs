@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::body::ResponseBody;
 use crate::cache::{self, Kept};
 use crate::headers::{
-    GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, X_LICTOR_ATTEMPTS, X_LICTOR_FALLBACK, X_LICTOR_NO_RETRY, X_LICTOR_REASON,
-    X_REQUEST_ID,
+    GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, SERVER_TIMING, X_LICTOR_ATTEMPTS, X_LICTOR_FALLBACK, X_LICTOR_NO_RETRY,
+    X_LICTOR_REASON, X_LICTOR_UPSTREAM, X_REQUEST_ID,
 };
 use crate::http1::head::{Refused, Spelling};
 use crate::http1::write::{Framing, Outgoing};
@@ -44,7 +44,10 @@ pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spen
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
     }
     let now = Instant::now();
+    record.detail = Some(sentence);
     record.answered(status, now);
+    debug(&record, response.headers_mut());
+    record.shows(response.headers());
     record.close(now);
     response
 }
@@ -87,8 +90,26 @@ pub(crate) fn kept(mut record: Box<Record>, kept: &Kept, how: &'static str) -> R
     record.bytes = kept.body.len() as u64;
     let now = Instant::now();
     record.answered(StatusCode::OK, now);
+    debug(&record, response.headers_mut());
+    record.shows(response.headers());
     record.close(now);
     response
+}
+
+/// Tells how an answer came about, to those who may ask (`X-Lictor-Debug`).
+pub(crate) fn debug(record: &Record, headers: &mut HeaderMap) {
+    if !record.is_debug {
+        return;
+    }
+    let attempts = record.attempts.borrow();
+    let id = attempts.last().map_or("-", |attempt| attempt.endpoint.endpoint.key.id.as_ref());
+    let name = record.upstream.as_ref().map_or("-", |upstream| upstream.upstream.name.as_ref());
+    insert(headers, &X_LICTOR_UPSTREAM, format!("{name}/{id}"));
+    insert(headers, &X_LICTOR_ATTEMPTS, record.attempts_summary());
+    insert(headers, &X_REQUEST_ID, record.request_id.as_str().to_owned());
+    if let Ok(timing) = HeaderValue::try_from(record.server_timing()) {
+        headers.append(SERVER_TIMING, timing);
+    }
 }
 
 /// `user-service: 3 attempts failed; last: connection refused by 10.0.3.9:8001`

@@ -165,6 +165,7 @@ impl Rewrite {
             | "te"
             | "transfer-encoding"
             | "x-lictor-attempt"
+            | "x-lictor-debug"
             | "x-lictor-retry"
             | "x-lictor-to"
             | "x-request-id" => false,

@@ -121,7 +121,7 @@ impl UpstreamState {
     }
 }
 
-fn unknown(view: &View, name: &str) -> Failure {
+pub(crate) fn unknown(view: &View, name: &str) -> Failure {
     let known: Vec<&str> = view.upstreams.keys().map(AsRef::as_ref).collect();
     let sentence = format!(
         "{name} is neither an upstream of this sidecar ({}) nor in outbound.allow",

@@ -82,7 +82,15 @@ pub(crate) async fn connect(
     };
     let (began, took) = (record.arrival(), record.arrival().elapsed());
     let endpoint = Rc::clone(&endpoint);
-    record.attempted(Attempt { endpoint, number: 1, outcome: Outcome::Connected, began, took, is_http2: false });
+    record.attempted(Attempt {
+        endpoint,
+        number: 1,
+        outcome: Outcome::Connected,
+        began,
+        took,
+        is_http2: false,
+        failure: None,
+    });
     record.answered(StatusCode::OK, Instant::now());
     let idle = lease.idle();
     let client = Switched::client(&mut request);

@@ -20,7 +20,9 @@ use crate::cache::Cache;
 use crate::connect::Destination;
 use crate::metrics::{Metrics, UpstreamMeters};
 use crate::pool::Pool;
+use crate::recorder::Recorder;
 use crate::span::Span;
+use crate::tap::Tap;
 use crate::tls;
 
 /// What all workers of the process share.
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) traced_inbound: AtomicUsize,
     pub(crate) tls: tls::Settings,
     pub(crate) cache: Cache,
+    pub(crate) recorder: Recorder,
+    pub(crate) tap: Tap,
     /// Connections of each worker.
     pub(crate) live: Box<[Live]>,
 }
@@ -69,6 +73,8 @@ pub(crate) struct Worker {
     /// Tells requests that wait for endpoints.
     pub(crate) changed: Notify,
     random: Cell<u64>,
+    /// Good requests so far.
+    requests: Cell<u32>,
     /// `1.1 lictor-<instance>`: our hop in `Via`.
     pub(crate) hop: HeaderValue,
     /// `<service>/<instance>`: who calls.
@@ -94,6 +100,7 @@ impl Worker {
             view: RefCell::new(Rc::new(View::empty(Arc::clone(mesh)))),
             changed: Notify::new(),
             random: Cell::new(seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))),
+            requests: Cell::new(0),
             hop: HeaderValue::try_from(hop).unwrap_or(HeaderValue::from_static("1.1 lictor")),
             from: from.and_then(|from| HeaderValue::try_from(from).ok()),
         });
@@ -137,6 +144,13 @@ impl Worker {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// The number of a good request, from 0.
+    pub(crate) fn number(&self) -> u32 {
+        let number = self.requests.get();
+        self.requests.set(number.wrapping_add(1));
+        number
     }
 
     /// A random share, 0 to 1.

@@ -137,5 +137,6 @@ fn upstream(address: Address) -> Upstream {
         census: Census { source: "static", is_known: true, total: 1, ..Census::default() },
         breaker: Arc::new(Breaker::new(now)),
         in_flight: Arc::default(),
+        steering: Arc::default(),
     }
 }

@@ -1,13 +1,12 @@
 //! What is measured when somebody asks: gauges read from the live state at each scrape, and the process itself.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use lictor_config::Effective;
 use lictor_consul::{RegistrationState, Snapshot};
 use lictor_core::Mesh;
-use lictor_core::mesh::Status;
+use lictor_core::breaker::Forced;
 use lictor_proxy::{DataPlane, Shown};
 use prometheus::proto::LabelPair;
 use prometheus::{
@@ -43,6 +42,7 @@ pub(crate) struct Scrape {
     registry: Registry,
     breaker: IntGaugeVec,
     endpoints: IntGaugeVec,
+    orders: IntGaugeVec,
     in_flight: IntGaugeVec,
     pending: IntGaugeVec,
     connections: IntGaugeVec,
@@ -83,6 +83,11 @@ impl Scrape {
         let scrape = Self {
             breaker: gauges("circuit_breaker_state", "0 closed, 1 open, 2 half-open.", &["name"]),
             endpoints: gauges("lictor_upstream_endpoints", "Endpoints by state.", &["upstream", "state"]),
+            orders: gauges(
+                "lictor_operator_orders",
+                "Orders of an operator that are in force, by kind: eject, pin, breaker_open, breaker_closed.",
+                &["upstream", "kind"],
+            ),
             in_flight: gauges("lictor_upstream_in_flight", "Requests now.", &["upstream"]),
             pending: gauges("lictor_upstream_pending", "Requests that wait for a place.", &["upstream"]),
             connections: gauges("lictor_upstream_connections", "Connections now.", &["upstream"]),
@@ -189,7 +194,8 @@ impl Scrape {
 
     fn mesh(&self, mesh: &Mesh) {
         let now = Instant::now();
-        for family in [&self.breaker, &self.endpoints, &self.in_flight, &self.pending, &self.connections] {
+        for family in [&self.breaker, &self.endpoints, &self.orders, &self.in_flight, &self.pending, &self.connections]
+        {
             family.reset(); // upstreams that are gone
         }
         for (name, upstream) in &mesh.upstreams {
@@ -198,8 +204,19 @@ impl Scrape {
             self.in_flight.with_label_values(&name).set(upstream.in_flight.running().into());
             self.pending.with_label_values(&name).set(upstream.in_flight.pending().into());
             self.connections.with_label_values(&name).set(upstream.in_flight.connections().into());
+            for ordered in upstream.steering.in_force(now).iter() {
+                self.orders.with_label_values(&[name[0], ordered.order.as_str()]).inc();
+            }
+            let forced = match upstream.breaker.view(now).forced {
+                Some(Forced::Open) => Some("breaker_open"),
+                Some(Forced::Closed) => Some("breaker_closed"),
+                None => None,
+            };
+            if let Some(kind) = forced {
+                self.orders.with_label_values(&[name[0], kind]).set(1);
+            }
             for state in ["healthy", "warning", "suspect", "ejected", "draining"] {
-                let count = upstream.endpoints.iter().filter(|endpoint| state_of(endpoint, now) == state).count();
+                let count = upstream.endpoints.iter().filter(|endpoint| endpoint.state(now) == state).count();
                 self.endpoints.with_label_values(&[name[0], state]).set(count as i64);
             }
         }
@@ -272,21 +289,6 @@ fn set(counter: &IntCounter, count: u64) {
 
 fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
-}
-
-/// One word for an endpoint's state.
-pub(crate) fn state_of(endpoint: &Arc<lictor_core::Endpoint>, now: Instant) -> &'static str {
-    if endpoint.health.is_ejected(now) {
-        "ejected"
-    } else if endpoint.health.is_draining(now) {
-        "draining"
-    } else {
-        match endpoint.status {
-            Status::Passing => "healthy",
-            Status::Warning => "warning",
-            Status::Suspect => "suspect",
-        }
-    }
 }
 
 /// This process, from /proc; zeros where there is none.

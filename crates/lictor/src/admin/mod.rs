@@ -2,7 +2,10 @@
 //! never waits for a request nor a request for a scrape.
 
 mod pages;
+mod query;
 mod reply;
+mod requests;
+mod steer;
 mod stream;
 
 use std::convert::Infallible;
@@ -34,6 +37,7 @@ use crate::events::Events;
 use crate::log::Logs;
 use crate::metrics::{Scrape, Seen};
 use crate::openmetrics::Form;
+use query::Query;
 use reply::{Body, health_code, not_allowed, refuse, reply, text_reply};
 
 /// Connections to one listener at a time; further ones wait to be accepted.
@@ -44,7 +48,7 @@ const CONSUL_WITHIN: Duration = Duration::from_secs(10);
 
 const ORDERS: [&str; 5] = ["/drain", "/undrain", "/reload", "/log-level", "/quit"];
 const PUBLIC: [&str; 5] = ["/live", "/startup", "/ready", "/health", "/metrics"];
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 13] = [
     "",
     "/endpoints",
     "/upstreams",
@@ -55,7 +59,12 @@ const PAGES: [&str; 10] = [
     "/stats",
     "/consul",
     "/events",
+    "/requests",
+    "/explain",
+    "/tap",
 ];
+/// Pages that have more below.
+const FOLDERS: [&str; 2] = ["/endpoints/", "/requests/"];
 
 /// What the pages show.
 #[derive(Debug)]
@@ -200,13 +209,15 @@ fn guard<B>(request: &Request<B>, peer: IpAddr, access: Access) -> Result<(), Re
 fn route<B>(request: &Request<B>, access: Access) -> Result<(), Response<Body>> {
     let path = request.uri().path().trim_end_matches('/');
     let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
-    let is_page = PUBLIC.contains(&path) || PAGES.contains(&path) || path.starts_with("/endpoints/");
+    let is_page =
+        PUBLIC.contains(&path) || PAGES.contains(&path) || FOLDERS.iter().any(|folder| path.starts_with(folder));
+    let is_order = ORDERS.contains(&path) || steer::is_order(path);
     match access {
         Access::Public if !is_reading => Err(not_allowed("GET, HEAD")),
         Access::Public if PUBLIC.contains(&path) => Ok(()),
         Access::Public => Err(refuse(StatusCode::NOT_FOUND, "here are /live /startup /ready /health /metrics")),
-        Access::Full if ORDERS.contains(&path) && request.method() == Method::POST => Ok(()),
-        Access::Full if ORDERS.contains(&path) => Err(not_allowed("POST")),
+        Access::Full if is_order && request.method() == Method::POST => Ok(()),
+        Access::Full if is_order => Err(not_allowed("POST")),
         Access::Full if is_page && is_reading => Ok(()),
         Access::Full if is_page => Err(not_allowed("GET, HEAD")),
         Access::Full => Err(refuse(StatusCode::NOT_FOUND, "no such page; / lists them")),
@@ -256,8 +267,45 @@ async fn get(admin: &Admin, path: &str, query: &str, form: Form) -> Response<Bod
             None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /events already"),
         },
         "" => text_reply("text/plain; charset=utf-8", pages::INDEX.to_owned()),
+        "/requests" => match requests::list(&admin.plane.stories(), &Query::parse(query)) {
+            Ok(page) => reply(StatusCode::OK, &page),
+            Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+        },
+        "/tap" => match Query::parse(query).filter().map(|filter| admin.plane.tap(filter)) {
+            Ok(Some(tapping)) => stream::tap(tapping),
+            Ok(None) => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /tap already"),
+            Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+        },
+        "/explain" => explain(admin, &Query::parse(query)).await,
+        path if path.starts_with("/requests/") => request_of(admin, &query::decode(&path["/requests/".len()..])),
         _ => endpoints(admin, &mesh, path).await,
     }
+}
+
+async fn explain(admin: &Admin, query: &Query) -> Response<Body> {
+    let question = match requests::question(query) {
+        Ok(question) => question,
+        Err(message) => return refuse(StatusCode::BAD_REQUEST, &message),
+    };
+    match admin.plane.explain(question).await {
+        Ok(answers) => {
+            let loaded = Arc::clone(&admin.loaded.read());
+            reply(StatusCode::OK, &requests::explained(&answers, &loaded.values))
+        }
+        Err(refusal) => reply(StatusCode::NOT_FOUND, &requests::nowhere(&refusal)),
+    }
+}
+
+/// `/requests/ID`
+fn request_of(admin: &Admin, id: &str) -> Response<Body> {
+    let stories = admin.plane.stories_of(id);
+    if stories.is_empty() {
+        let message = format!(
+            "{id} is not kept: the last failures are, and some good requests; /requests lists them. The access log has it"
+        );
+        return refuse(StatusCode::NOT_FOUND, &message);
+    }
+    reply(StatusCode::OK, &requests::whole(&stories))
 }
 
 /// `/endpoints`, or `/endpoints/NAME`.
@@ -274,11 +322,14 @@ async fn endpoints(admin: &Admin, mesh: &Mesh, path: &str) -> Response<Body> {
     }
 }
 
-async fn post(admin: &Admin, path: &str, request: Request<Incoming>) -> Response<Body> {
+async fn post(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Response<Body> {
     let stopping = || refuse(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is stopping");
     match path {
         "/log-level" => log_level(admin, request).await,
         _ if admin.is_stopping.load(Relaxed) => stopping(),
+        path if steer::is_order(path) => {
+            steer::steer(admin, path, &Query::parse(request.uri().query().unwrap_or_default()))
+        }
         "/drain" => {
             admin.mark_draining(true);
             circulation(admin.handle.enter_maintenance("drained by an operator"), "draining").await
@@ -372,6 +423,9 @@ mod tests {
         };
         assert_eq!(refused(Method::GET, "/drain", Access::Full), (405, "POST".to_owned()));
         assert_eq!(refused(Method::POST, "/config", Access::Full), (405, "GET, HEAD".to_owned()));
+        assert_eq!(refused(Method::GET, "/endpoints/users-1/eject", Access::Full), (405, "POST".to_owned()));
+        assert_eq!(refused(Method::POST, "/endpoints/users", Access::Full), (405, "GET, HEAD".to_owned()));
+        assert_eq!(refused(Method::POST, "/breakers/users", Access::Public), (405, "GET, HEAD".to_owned()));
         assert_eq!(refused(Method::POST, "/drain", Access::Public), (405, "GET, HEAD".to_owned()));
         assert_eq!(refused(Method::GET, "/nothing", Access::Full), (404, String::new()));
         assert_eq!(refused(Method::GET, "/config", Access::Public), (404, String::new()));

@@ -11,7 +11,7 @@ use lictor_proxy::Report;
 use serde_json::{Map, Value as Json, json};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::metrics::{Process, Requests, state_of};
+use crate::metrics::{Process, Requests};
 
 /// More than this is a sign of trouble in a sidecar.
 const MEMORY_WARNING: u64 = 64 << 20;
@@ -34,7 +34,12 @@ GET  /config/changes    what reloads and KV changed
 GET  /stats             instances by service
 GET  /consul            watches and registration
 GET  /events            what changed, as server-sent events
+GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit=
+GET  /tap               requests as they end, as server-sent events: ?upstream=&status=5xx&reason=&path=
+GET  /explain           what would become of a request: ?method=&upstream=&path=&header=Name:value
 POST /drain, /undrain   leave circulation, and come back
+POST /endpoints/ID/eject, /pin, /undo   order about an endpoint: ?for=5m&upstream=
+POST /breakers/NAME     order about a breaker: ?state=open, close or auto, &for=5m
 POST /reload            read the configuration again
 POST /log-level?level=  change what is logged
 POST /quit              stop in order
@@ -171,6 +176,7 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Snapshot, only: O
     let page: Map<String, Json> = wanted
         .map(|(name, upstream)| {
             let known = report.upstreams.iter().find(|known| known.name == *name);
+            let orders = upstream.steering.in_force(now);
             let list = upstream.endpoints.iter().map(|endpoint| {
                 let live = known.and_then(|known| {
                     known.endpoints.iter().find(|live| live.address == endpoint.address && live.id == endpoint.key.id)
@@ -179,7 +185,11 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Snapshot, only: O
                     "id": endpoint.key.id,
                     "node": endpoint.key.node,
                     "address": endpoint.address,
-                    "state": state_of(endpoint, now),
+                    "state": endpoint.state(now),
+                    "order": orders.about(&endpoint.key.id).map(|ordered| json!({
+                        "order": ordered.order.as_str(),
+                        "for_ms": ordered.until.saturating_duration_since(now).as_millis() as u64,
+                    })),
                     "status": endpoint.status.as_str(),
                     "weight": endpoint.weight,
                     "tags": endpoint.tags,

@@ -1,4 +1,4 @@
-//! `/events`: server-sent events (HTML, section 9.2).
+//! `/events` and `/tap`: server-sent events (HTML, section 9.2).
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
+use lictor_proxy::Tapping;
 use serde_json::Value as Json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -26,6 +27,34 @@ pub(super) fn events(subscription: Subscription) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(feed(subscription, sender));
     reply::of("text/event-stream", Receiver(receiver).boxed_unsync())
+}
+
+/// Requests as they end, for as long as the client listens.
+pub(super) fn tap(tapping: Tapping) -> Response<Body> {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::spawn(feed_tap(tapping, sender));
+    reply::of("text/event-stream", Receiver(receiver).boxed_unsync())
+}
+
+async fn feed_tap(mut tapping: Tapping, sender: mpsc::Sender<Bytes>) {
+    // At once: the client sees that it listens.
+    let mut next = Bytes::from_static(b": listening\n\n");
+    while sender.send(next).await.is_ok() {
+        let missed = tapping.missed();
+        next = if missed > 0 {
+            Bytes::from(format!("event: dropped\ndata: {{\"dropped\":{missed}}}\n\n"))
+        } else {
+            tokio::select! {
+                biased;
+                () = sender.closed() => return,
+                tapped = tapping.next() => match tapped {
+                    Some(tapped) => Bytes::from(format!("event: request\ndata: {}\n\n", serde_json::json!(*tapped))),
+                    None => return,
+                },
+                () = sleep(HEARTBEAT) => Bytes::from_static(b": still here\n\n"),
+            }
+        };
+    }
 }
 
 async fn feed(subscription: Subscription, sender: mpsc::Sender<Bytes>) {

@@ -5,11 +5,15 @@ mod completions;
 mod configured;
 mod diff;
 mod doctor;
+mod explain;
 mod graph;
 mod init;
 mod kv;
 mod man;
 mod probe;
+mod steer;
+mod tap;
+mod term;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -109,6 +113,25 @@ enum Command {
         #[command(flatten)]
         configured: Configured,
     },
+    /// Tell the story of a request, by its id, or what would become of one: `explain GET user-service /users/1`.
+    Explain(explain::Explain),
+    /// Print the endpoints of a running sidecar's upstreams, and how they are doing.
+    Endpoints {
+        /// Only of this upstream.
+        upstream: Option<String>,
+        #[command(flatten)]
+        running: steer::Running,
+    },
+    /// Print requests as they end.
+    Tap(tap::Tap),
+    /// Send nothing to an endpoint, for a time.
+    Eject(steer::Endpoint),
+    /// Send everything to an endpoint, for a time.
+    Pin(steer::Endpoint),
+    /// Take an order about an endpoint back, and readmit it if it was ejected for its failures.
+    Undo(steer::Endpoint),
+    /// Open or close an upstream's circuit breaker, for a time.
+    Breaker(steer::Breaker),
     /// Publish a file as the configuration in KV that every instance of the service reads, and print what it changes.
     Push {
         /// The file.
@@ -189,6 +212,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Diff { file, admin, configured } => diff::diff(&file, admin, &configured),
+        Command::Explain(asked) => explain::explain(&asked),
+        Command::Endpoints { upstream, running } => steer::endpoints(upstream.as_deref(), &running),
+        Command::Tap(asked) => tap::tap(&asked),
+        Command::Eject(asked) => steer::order("eject", &asked),
+        Command::Pin(asked) => steer::order("pin", &asked),
+        Command::Undo(asked) => steer::order("undo", &asked),
+        Command::Breaker(asked) => steer::breaker(&asked),
         Command::Push { file, index, force, configured } => kv::push(&file, index, force, &configured),
         Command::Init { look, output, force, stdout } => init::init(&look, (!stdout).then_some(&output), force),
         Command::Graph { dot, json, configured } => graph::graph(dot, json, &configured),

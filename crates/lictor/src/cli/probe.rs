@@ -53,15 +53,35 @@ pub(super) fn health(admin: Option<SocketAddr>, configured: &Configured) -> anyh
 
 /// A page of the admin listener.
 pub(super) fn page(admin: SocketAddr, page: &str) -> anyhow::Result<Json> {
+    call(admin, "GET", page)
+}
+
+/// A page of the admin listener, or what it says to an order; its refusal is the error.
+pub(super) fn call(admin: SocketAddr, method: &str, page: &str) -> anyhow::Result<Json> {
     let mut answer = Vec::new();
-    get(admin, page)?.take(LARGEST_PAGE).read_to_end(&mut answer)?;
+    let stream = send(admin, method, page).with_context(|| format!("the sidecar at {admin} does not answer"))?;
+    stream.take(LARGEST_PAGE).read_to_end(&mut answer)?;
     let text = String::from_utf8(answer)?;
     let (head, body) = text.split_once("\r\n\r\n").context("the answer is not HTTP")?;
     let status = head.split(' ').nth(1).unwrap_or_default();
-    if status != "200" {
-        bail!("http://{admin}/{page} answers {status}");
+    let json = serde_json::from_str::<Json>(body);
+    match (status, json) {
+        ("200", json) => Ok(json?),
+        (_, Ok(json)) if json["message"].is_string() => bail!("{}", json["message"].as_str().unwrap_or_default()),
+        _ => bail!("http://{admin}/{page} answers {status}"),
     }
-    Ok(serde_json::from_str(body)?)
+}
+
+/// Everything but what never needs it, percent-encoded (RFC 3986, section 2.1).
+pub(super) fn encode(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded += &format!("%{byte:02X}");
+        }
+        encoded
+    })
 }
 
 /// As told; else as `lictor run` told us (we are in its child's container); else as configured.
@@ -85,17 +105,18 @@ pub(super) fn admin_address(given: Option<SocketAddr>, configured: &Configured) 
 /// The status of one GET, without a runtime.
 fn ask(admin: SocketAddr, page: &str) -> anyhow::Result<u16> {
     let mut head = [0; 12];
-    get(admin, page)?.read_exact(&mut head)?;
+    send(admin, "GET", page)?.read_exact(&mut head)?;
     let status = std::str::from_utf8(&head[9..]).ok().and_then(|digits| digits.parse().ok());
     status.context("the answer is not HTTP")
 }
 
-/// A connection on which a page comes.
-fn get(admin: SocketAddr, page: &str) -> anyhow::Result<TcpStream> {
+/// A connection on which the answer comes.
+pub(super) fn send(admin: SocketAddr, method: &str, page: &str) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&admin, ANSWER_WITHIN)?;
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
     stream.set_write_timeout(Some(ANSWER_WITHIN))?;
-    let request = format!("GET /{page} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("{method} /{page} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     Ok(stream)
 }

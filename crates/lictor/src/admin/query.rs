@@ -1,0 +1,89 @@
+//! A request's query (`?upstream=users&status=5xx`), decoded.
+
+use std::time::Duration;
+
+use lictor_core::story::Filter;
+
+/// Names and values, in their order.
+#[derive(Debug)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(super) fn parse(query: &str) -> Self {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(&name.replace('+', " ")), decode(&value.replace('+', " ")))
+        });
+        Self(pairs.collect())
+    }
+
+    /// The first value of this name that is not empty.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    /// All its values.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    /// A duration such as `5m`.
+    pub(super) fn duration(&self, name: &str) -> Result<Option<Duration>, String> {
+        let parse = |text: &str| {
+            humantime::parse_duration(text).map_err(|_| format!("`{name}` takes a duration such as 5m, not `{text}`"))
+        };
+        self.get(name).map(parse).transpose()
+    }
+
+    /// Which requests are asked for: `upstream`, `status`, `reason`, `path`.
+    pub(super) fn filter(&self) -> Result<Filter, String> {
+        let text = |name| self.get(name).map(str::to_owned);
+        Ok(Filter {
+            upstream: text("upstream"),
+            status: self.get("status").map(str::parse).transpose()?,
+            reason: text("reason"),
+            path: text("path"),
+        })
+    }
+}
+
+/// Undoes percent-encoding (RFC 3986, section 2.1); what is not encoded well stays as it is.
+pub(super) fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16);
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        match (bytes[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high << 4 | low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use lictor_core::story::StatusFilter;
+
+    use super::*;
+
+    #[test]
+    fn values_are_decoded_and_filters_read() {
+        let query = Query::parse("upstream=users&status=5xx&path=%2Fa%20b&header=A%3A1&header=B:2&empty=&x%zz=1");
+        let filter = query.filter().unwrap();
+        assert_eq!((filter.upstream.as_deref(), filter.path.as_deref()), (Some("users"), Some("/a b")));
+        assert_eq!((filter.status, filter.reason), (Some(StatusFilter::Class(5)), None));
+        assert_eq!(query.all("header").collect::<Vec<_>>(), ["A:1", "B:2"]);
+        assert_eq!((query.get("empty"), query.get("x%zz")), (None, Some("1")));
+        assert!(Query::parse("status=often").filter().unwrap_err().contains("often"));
+        assert_eq!(Query::parse("for=5m").duration("for"), Ok(Some(Duration::from_secs(300))));
+        assert!(Query::parse("for=soon").duration("for").is_err());
+    }
+}
