@@ -1,5 +1,6 @@
 //! The only maker of [`Mesh`]: a pure function from the configuration, what was observed, and the mesh before.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -29,6 +30,23 @@ pub(crate) struct Inputs<'a> {
     pub(crate) addresses: &'a HashMap<String, Vec<SocketAddr>>,
     /// Services that the forward proxy was asked for.
     pub(crate) demanded: &'a [Arc<str>],
+    pub(crate) changed: Changed<'a>,
+}
+
+/// What is not as it was when the mesh before was made: the rest need not be looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Changed<'a> {
+    Answer(&'a Query),
+    Anything,
+}
+
+impl Changed<'_> {
+    fn touches(self, source: &Source) -> bool {
+        match self {
+            Self::Answer(query) => matches!(source, Source::Consul(of) if of == query),
+            Self::Anything => true,
+        }
+    }
 }
 
 /// A mesh, and the breakers that it moved.
@@ -43,11 +61,15 @@ pub(crate) fn assemble(inputs: &Inputs<'_>, previous: Option<&Mesh>, now: Instan
     let config = inputs.config;
     let mut transitions = Vec::new();
     let mut upstreams = BTreeMap::new();
-    let declared = config.upstreams.iter().cloned();
-    let implied = inputs.demanded.iter().map(|name| implied(config, name));
+    let declared = config.upstreams.iter().map(Cow::Borrowed);
+    let implied = inputs.demanded.iter().map(|name| Cow::Owned(implied(config, name)));
     for upstream in declared.chain(implied) {
         let name: Arc<str> = Arc::from(upstream.name.as_str());
         let earlier = previous.and_then(|mesh| mesh.upstreams.get(&name));
+        if let Some(earlier) = earlier.filter(|_| !inputs.changed.touches(&upstream.source)) {
+            upstreams.entry(name).or_insert_with(|| Arc::clone(earlier));
+            continue;
+        }
         let built = build(&upstream, &name, inputs, earlier, now);
         if has_newcomer(&built, earlier)
             && let Some(transition) = built.breaker.topology_changed(now)
@@ -110,14 +132,12 @@ fn build(
     earlier: Option<&Arc<Upstream>>,
     now: Instant,
 ) -> Upstream {
-    let known: HashMap<&EndpointKey, &Arc<Endpoint>> =
-        earlier.iter().flat_map(|earlier| &earlier.endpoints).map(|endpoint| (&endpoint.key, endpoint)).collect();
+    let known = earlier.map_or(&[][..], |earlier| &earlier.endpoints);
     let is_first = earlier.is_none_or(|earlier| !earlier.census.is_known);
+    let fixed = fixed_by(&config.source);
     let observed = match &config.source {
-        Source::Consul(query) => inputs.observed.get(query).cloned(),
-        Source::Static(hosts) => {
-            Some(Observed { instances: hosts.iter().map(|host| fixed(host)).collect(), suspects: Vec::new() })
-        }
+        Source::Consul(query) => inputs.observed.get(query),
+        Source::Static(_) => Some(&fixed),
     };
     let source = match &config.source {
         Source::Consul(query) if inputs.remembered.contains_key(query) && observed.is_some() => "snapshot",
@@ -125,7 +145,7 @@ fn build(
         Source::Static(_) => "static",
     };
     let is_answered = observed.is_some();
-    let observed = observed.unwrap_or_default();
+    let observed = observed.unwrap_or(&fixed);
     let is_looked_up = observed.instances.iter().filter_map(name_of).all(|name| inputs.addresses.contains_key(name));
     let mut census = Census { source, is_known: is_answered && is_looked_up, ..Census::default() };
     let mut endpoints = Vec::new();
@@ -151,10 +171,8 @@ fn build(
         }
         for address in addresses {
             let address = Address::Tcp(address);
-            let key =
-                EndpointKey { node: Arc::from(instance.node.as_str()), id: Arc::from(instance.id.as_str()), address };
-            let before = known.get(&key).copied();
-            endpoints.push(endpoint(key, instance, is_suspect, before, is_first, now));
+            let before = find(known, instance, &address);
+            endpoints.push(endpoint(address, instance, is_suspect, before, is_first, now));
         }
     }
     endpoints.sort_by(|a, b| a.key.cmp(&b.key));
@@ -179,8 +197,18 @@ fn build(
     }
 }
 
+/// The endpoint that it was, if it was one: they are in the order of their keys.
+fn find<'a>(known: &'a [Arc<Endpoint>], instance: &Instance, address: &Address) -> Option<&'a Arc<Endpoint>> {
+    let wanted = (instance.node.as_str(), instance.id.as_str(), address);
+    let at = known.binary_search_by(|endpoint| {
+        let EndpointKey { node, id, address } = &endpoint.key;
+        (&**node, &**id, address).cmp(&wanted)
+    });
+    Some(&known[at.ok()?])
+}
+
 fn endpoint(
-    key: EndpointKey,
+    address: Address,
     instance: &Instance,
     is_suspect: bool,
     before: Option<&Arc<Endpoint>>,
@@ -200,9 +228,10 @@ fn endpoint(
     {
         return Arc::clone(before);
     }
+    let (node, id) = (Arc::from(instance.node.as_str()), Arc::from(instance.id.as_str()));
     Arc::new(Endpoint {
-        address: key.address.clone(),
-        key,
+        address: address.clone(),
+        key: before.map_or_else(|| EndpointKey { node, id, address }, |before| before.key.clone()),
         host: Arc::from(instance.host.as_str()),
         weight: instance.weight(),
         status,
@@ -212,6 +241,15 @@ fn endpoint(
         warms_from: before.map_or((!is_first).then_some(now), |before| before.warms_from),
         health: before.map_or_else(|| Arc::new(EndpointHealth::new(now)), |before| Arc::clone(&before.health)),
     })
+}
+
+/// Nothing, where Consul is the source.
+fn fixed_by(source: &Source) -> Observed {
+    let instances = match source {
+        Source::Static(hosts) => hosts.iter().map(|host| fixed(host)).collect(),
+        Source::Consul(_) => Vec::new(),
+    };
+    Observed { instances, suspects: Vec::new() }
 }
 
 /// A fixed `host:port` as an instance that always passes.
@@ -242,16 +280,16 @@ fn resolve(instance: &Instance, addresses: &HashMap<String, Vec<SocketAddr>>) ->
 
 /// Host names that an observation or the configuration needs resolved.
 pub(crate) fn names(inputs: &Inputs<'_>) -> Vec<String> {
-    let observed = inputs.observed.values().flat_map(|observed| observed.instances.iter().chain(&observed.suspects));
-    let fixed = inputs.config.upstreams.iter().flat_map(|upstream| match &upstream.source {
-        Source::Static(hosts) => hosts.iter().map(|host| fixed(host)).collect(),
-        Source::Consul(_) => Vec::new(),
-    });
-    let mut names: Vec<String> =
-        observed.cloned().chain(fixed).filter_map(|instance| name_of(&instance).map(str::to_owned)).collect();
+    let fixed: Vec<Observed> = inputs.config.upstreams.iter().map(|upstream| fixed_by(&upstream.source)).collect();
+    let mut names: Vec<String> = inputs.observed.values().chain(&fixed).flat_map(names_in).map(str::to_owned).collect();
     names.sort();
     names.dedup();
     names
+}
+
+/// Those that one answer needs.
+pub(crate) fn names_in(observed: &Observed) -> impl Iterator<Item = &str> {
+    observed.instances.iter().chain(&observed.suspects).filter_map(name_of)
 }
 
 /// The host name that has to be resolved before the instance can be dialled.
@@ -279,7 +317,7 @@ fn protocol_of(endpoints: &[Arc<Endpoint>]) -> Protocol {
 /// Whether a healthy instance is there that was not before: a reason for an open breaker to try again.
 fn has_newcomer(built: &Upstream, earlier: Option<&Arc<Upstream>>) -> bool {
     let Some(earlier) = earlier.filter(|earlier| earlier.census.is_known) else { return false };
-    let was_known = |key: &EndpointKey| earlier.endpoints.iter().any(|endpoint| endpoint.key == *key);
+    let was_known = |key: &EndpointKey| earlier.endpoints.binary_search_by(|other| other.key.cmp(key)).is_ok();
     built.endpoints.iter().any(|endpoint| endpoint.status != Status::Suspect && !was_known(&endpoint.key))
 }
 
@@ -359,8 +397,8 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
         return Some(Arc::clone(earlier));
     }
     let name: Arc<str> = Arc::from(config.service.as_deref().unwrap_or("app"));
-    let key = EndpointKey { node: Arc::from(""), id: Arc::from("app"), address: address.clone() };
     let mut instance = fixed(&address.to_string());
+    "app".clone_into(&mut instance.id);
     instance.host = address.tcp().map_or_else(|| "localhost".to_owned(), |address| address.ip().to_string());
     let app = Upstream {
         service: Arc::clone(&name),
@@ -371,7 +409,7 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
         routes: Routes::default(),
         set_headers: Vec::new(),
         is_required: false,
-        endpoints: Box::new([endpoint(key, &instance, false, None, true, now)]),
+        endpoints: Box::new([endpoint(address.clone(), &instance, false, None, true, now)]),
         census: Census { source: "static", is_known: true, total: 1, ..Census::default() },
         breaker: Arc::new(Breaker::new(now)),
         steering: Arc::default(),
@@ -409,7 +447,14 @@ mod tests {
 
     fn mesh(config: &Config, observed: &HashMap<Query, Observed>, previous: Option<&Mesh>, now: Instant) -> Mesh {
         let (addresses, remembered) = (HashMap::new(), HashMap::new());
-        let inputs = Inputs { config, observed, remembered: &remembered, addresses: &addresses, demanded: &[] };
+        let inputs = Inputs {
+            config,
+            observed,
+            remembered: &remembered,
+            addresses: &addresses,
+            demanded: &[],
+            changed: Changed::Anything,
+        };
         assemble(&inputs, previous, now).mesh
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::assemble::{Inputs, assemble, is_news, names};
+use crate::assemble::{Changed, Inputs, assemble, is_news, names, names_in};
 use crate::blocking::Cursor;
 use crate::client::Client;
 use crate::disk::{Contents, Remembered, Scope};
@@ -73,6 +73,7 @@ impl Control {
             remembered: &remembered,
             addresses: names.addresses(),
             demanded: &demanded,
+            changed: Changed::Anything,
         };
         let mesh = channel::Sender::new(Arc::new(assemble(&inputs, None, Instant::now()).mesh));
         let receiver = mesh.subscribe();
@@ -80,7 +81,7 @@ impl Control {
         let mut control =
             Self { config, client, status, observed, remembered, changed, scope, names, demanded, watches, news, mesh };
         control.watch();
-        control.publish();
+        control.publish(Changed::Anything);
         tokio::spawn(control.run(incoming, orders, demands, resolved));
         receiver
     }
@@ -97,20 +98,14 @@ impl Control {
             tokio::select! {
                 biased;
                 Some(News { query, observed }) = news.recv() => {
-                    // A watch that was stopped may have had the last word.
-                    if self.watches.contains_key(&query) {
-                        if self.remembered.remove(&query).is_some() {
-                            self.status.replaced(&query);
-                        }
-                        self.observed.insert(query, observed);
-                        self.changed.notify_one();
-                    }
+                    self.learn(query, observed);
+                    continue;
                 }
                 Some(order) = orders.recv() => match order {
                     Order::Reload(config, done) => {
                         self.config = config;
                         self.watch();
-                        self.publish();
+                        self.publish(Changed::Anything);
                         let _ = done.send(());
                     }
                     Order::Remember(tell) => {
@@ -123,10 +118,34 @@ impl Control {
                 _ = look_up.tick() => self.names.forget_times(),
                 else => return,
             }
-            let wanted = names(&self.inputs());
-            self.names.want(wanted);
-            self.publish();
+            self.look_up();
+            self.publish(Changed::Anything);
         }
+    }
+
+    /// An answer of Consul.
+    fn learn(&mut self, query: Query, observed: Observed) {
+        // A watch that was stopped may have had the last word.
+        if !self.watches.contains_key(&query) {
+            return;
+        }
+        if self.remembered.remove(&query).is_some() {
+            self.status.replaced(&query);
+        }
+        let has_names = names_in(&observed).next().is_some();
+        let had_names =
+            self.observed.insert(query.clone(), observed).is_some_and(|old| names_in(&old).next().is_some());
+        self.changed.notify_one();
+        if has_names || had_names {
+            self.look_up();
+        }
+        self.publish(Changed::Answer(&query));
+    }
+
+    /// Has the host names resolved that endpoints need.
+    fn look_up(&mut self) {
+        let wanted = names(&self.inputs(Changed::Anything));
+        self.names.want(wanted);
     }
 
     fn demand(&mut self, name: Arc<str>) {
@@ -234,20 +253,21 @@ impl Control {
         Contents { scope: self.scope.clone(), answers, kv: None }
     }
 
-    fn inputs(&self) -> Inputs<'_> {
+    fn inputs<'a>(&'a self, changed: Changed<'a>) -> Inputs<'a> {
         Inputs {
             config: &self.config,
             observed: &self.observed,
             remembered: &self.remembered,
             addresses: self.names.addresses(),
             demanded: &self.demanded,
+            changed,
         }
     }
 
     /// Assembles, and publishes what is news.
-    fn publish(&mut self) {
+    fn publish(&mut self, changed: Changed<'_>) {
         let previous = Arc::clone(&self.mesh.borrow());
-        let assembled = assemble(&self.inputs(), Some(&previous), Instant::now());
+        let assembled = assemble(&self.inputs(changed), Some(&previous), Instant::now());
         for (upstream, change) in &assembled.transitions {
             let (from, to, cause) = (change.from.as_str(), change.to.as_str(), change.cause);
             info!(target: "lictor::event", kind = "breaker_changed", %upstream, from, to, cause, "the circuit breaker changed");

@@ -205,6 +205,8 @@ pub(crate) struct EndpointState {
     pub(crate) pool: Rc<Pool>,
     /// `<service>/<instance>`: whom we mean; a sidecar that is somebody else answers 421.
     pub(crate) to: HeaderValue,
+    /// Where it is on a hash ring.
+    hash: u64,
 }
 
 impl View {
@@ -237,17 +239,20 @@ impl UpstreamState {
         {
             return Rc::clone(earlier);
         }
-        let known: HashMap<_, _> =
-            earlier.iter().flat_map(|earlier| &earlier.endpoints).map(|state| (&state.endpoint.key, state)).collect();
+        let mut known = earlier.map_or(&[][..], |earlier| &earlier.endpoints).iter().peekable();
+        let keeps_tls = earlier.is_some_and(|earlier| earlier.upstream.tls == upstream.tls);
         let tls = upstream.tls.as_ref().map(|tls| worker.shared.tls.client(tls).map_err(|error| error.to_string()));
         let endpoints: Vec<_> = upstream
             .endpoints
             .iter()
-            .map(|endpoint| match known.get(&endpoint.key) {
-                Some(state) if earlier.is_some_and(|earlier| earlier.upstream.tls == upstream.tls) => {
-                    Rc::new(state.renewed(endpoint))
+            .map(|endpoint| {
+                // Both are in the order of their keys.
+                while known.next_if(|state| state.endpoint.key < endpoint.key).is_some() {}
+                match known.next_if(|state| keeps_tls && state.endpoint.key == endpoint.key) {
+                    Some(state) if Arc::ptr_eq(&state.endpoint, endpoint) => Rc::clone(state),
+                    Some(state) => Rc::new(state.renewed(endpoint)),
+                    None => Rc::new(EndpointState::new(upstream, endpoint, tls.clone())),
                 }
-                _ => Rc::new(EndpointState::new(upstream, endpoint, tls.clone())),
             })
             .collect();
         let slots = endpoints.iter().map(|state| state.slot()).collect();
@@ -271,13 +276,15 @@ impl UpstreamState {
 
 impl EndpointState {
     fn new(upstream: &Upstream, endpoint: &Arc<Endpoint>, tls: Option<Result<Arc<tls::Client>, String>>) -> Self {
-        let to = format!("{}/{}", upstream.service, endpoint.key.id);
+        let key = &endpoint.key;
+        let to = format!("{}/{}", upstream.service, key.id);
         let destination = Destination { address: endpoint.address.clone(), host: Arc::clone(&endpoint.host), tls };
         Self {
             endpoint: Arc::clone(endpoint),
             load: Rc::new(Load::default()),
             pool: Rc::new(Pool::new(destination)),
             to: HeaderValue::try_from(to).unwrap_or(HeaderValue::from_static("")),
+            hash: hash_bytes(format!("{}/{}/{}", key.node, key.id, key.address).as_bytes()),
         }
     }
 
@@ -287,15 +294,15 @@ impl EndpointState {
             load: Rc::clone(&self.load),
             pool: Rc::clone(&self.pool),
             to: self.to.clone(),
+            hash: self.hash,
         }
     }
 
     fn slot(&self) -> Slot {
-        let key = &self.endpoint.key;
         Slot {
             weight: self.endpoint.weight,
             warms_from: self.endpoint.warms_from,
-            hash: hash_bytes(format!("{}/{}/{}", key.node, key.id, key.address).as_bytes()),
+            hash: self.hash,
             load: Rc::clone(&self.load),
         }
     }
