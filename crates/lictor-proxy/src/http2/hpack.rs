@@ -180,6 +180,7 @@ impl Decoder {
             }
             has_begun = true;
         }
+        self.string.shrink_to(SCRATCH); // a large one is seldom, a connection may stay for long
         Ok(())
     }
 

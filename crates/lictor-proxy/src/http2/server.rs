@@ -86,10 +86,9 @@ async fn respond(connection: Rc<Connection>, request: Request<()>, channel: Chan
         })
         .await
     };
-    let Some(response) = response else { return };
-    if poll_fn(|context| channel.wire.borrow_mut().poll_room(&mut channel.stream.borrow_mut(), context)).await.is_err()
-    {
-        return;
+    let Some(response) = response else { return channel.cancel(Code::CANCEL) };
+    if poll_fn(|context| channel.poll_room(context)).await.is_err() {
+        return channel.cancel(Code::CANCEL);
     }
     if is_connect && response.status().is_success() {
         head(channel, &response, None, false);
