@@ -80,9 +80,10 @@ async fn respond(connection: Rc<Connection>, request: Request<()>, channel: Chan
     let response = {
         // Pinned where it is made: it is large.
         let mut forwarding = pin!(forward(connection, request.map(|()| RequestBody::Http2(body))));
-        poll_fn(|context| match forwarding.as_mut().poll(context) {
-            Poll::Ready(response) => Poll::Ready(Some(response)),
-            Poll::Pending => channel.poll_broken(context).map(|_| None),
+        // First whether it is still wanted: a client that took it back at once has caused nothing then.
+        poll_fn(|context| match channel.poll_broken(context) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => forwarding.as_mut().poll(context).map(Some),
         })
         .await
     };

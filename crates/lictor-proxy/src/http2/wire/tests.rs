@@ -187,7 +187,7 @@ fn a_server_whose_answers_nobody_reads_may_still_send_others() {
         wire.start(Kind::Other, None).unwrap();
         take(&mut wire, &bytes(frame::HEADERS, ANSWER, 2 * index + 1, OK));
         for _ in 0..STREAM_WINDOW / 16_384 {
-            take(&mut wire, &bytes(frame::DATA, 0, 2 * index + 1, &[0; 16_384]));
+            take(&mut wire, &bytes(frame::DATA, 0, 2 * index + 1, &vec![0; 16_384]));
         }
     }
     let last = wire.start(Kind::Other, None).unwrap();
@@ -201,7 +201,7 @@ fn goaway_wakes_who_waits_to_begin() {
     let mut wire = client(&[]);
     let woken = Arc::new(Mutex::new(Vec::new()));
     let waker = Waker::from(Arc::new(Task(7, Arc::clone(&woken))));
-    wire.out.buffer().extend_from_slice(&[0; OUT_MAX]);
+    wire.out.buffer().resize(OUT_MAX, 0);
     assert!(wire.poll_start(false, &mut Context::from_waker(&waker)).is_pending());
     take(&mut wire, &bytes(frame::GOAWAY, 0, 0, &[0; 8]));
     assert_eq!(*woken.lock(), [7]);
@@ -239,7 +239,7 @@ fn feed(mut wire: Wire, input: &[u8], pieces: &[usize], acts: &[u8]) -> Result<(
                 Ok(None) => break,
                 Err(fatal) => {
                     wire.fail(fatal);
-                    prop_assert!(wire.streams.is_empty() && seen.iter().all(|stream| is_told(stream)));
+                    prop_assert!(wire.streams.is_empty() && seen.iter().all(is_told));
                     return Ok(());
                 }
             }
