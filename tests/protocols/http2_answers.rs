@@ -525,6 +525,45 @@ fn a_thousand_streams_share_one_connection() {
     assert_eq!(server.accepted(), 1);
 }
 
+/// Both sides send 8 MiB at the same time, through windows that take one frame.
+#[test]
+fn both_sides_stream_at_the_same_time() {
+    const ALL: usize = 8 << 20;
+    const FRAME: usize = 16_384;
+    let server = Server::start(|stream| {
+        let mut link = Link::new(stream);
+        link.send(&[settings(&[(4, FRAME as u32)])]);
+        while let Some(frame) = link.next() {
+            match frame.kind {
+                HEADERS => link.send(&[super::http2_frames::frame(HEADERS, END_HEADERS, frame.stream, OK)]),
+                DATA => link.send(&[data(frame.stream, frame.flags & END_STREAM, &frame.payload)]),
+                _ => (),
+            }
+        }
+    });
+    let lictor = caller_of(&[server.port], ", retry: off");
+    let mut client = Link::of(TcpStream::connect(lictor.address("users")).unwrap());
+    let post = fields(&[(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "users")]);
+    let head = frame(HEADERS, END_HEADERS, 1, &post);
+    client.send(&[PREFACE.into(), settings(&[(4, FRAME as u32)]), head]);
+    let (mut sent, mut echoed, mut is_ended) = (0, 0, false);
+    while !is_ended {
+        // No more than what fits into the windows along the way.
+        while sent < ALL && sent - echoed < 8 * FRAME {
+            let flags = if sent + FRAME == ALL { END_STREAM } else { 0 };
+            client.send(&[data(1, flags, &vec![b'x'; FRAME])]);
+            sent += FRAME;
+        }
+        let frame = client.next().expect("it goes on");
+        assert!(frame.kind != RST_STREAM && frame.kind != GOAWAY, "{frame:?} after {echoed}");
+        if frame.kind == DATA {
+            echoed += frame.payload.len();
+            is_ended = frame.flags & END_STREAM != 0;
+        }
+    }
+    assert_eq!(echoed, ALL);
+}
+
 #[test]
 fn interim_answers_pass_to_clients_of_both_versions() {
     let http2 = Server::http2(|link, id, _| {
