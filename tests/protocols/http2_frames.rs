@@ -1167,32 +1167,32 @@ fn digits(value: &[u8], length: u8) -> u16 {
 
 // --- Frames (section 6) and fields.
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const WINDOW_UPDATE: u8 = 8;
 
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const ACK: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
+pub(super) const PADDED: u8 = 8;
 const PRIORITISED: u8 = 0x20;
 
-const NO_ERROR: u32 = 0;
-const PROTOCOL_ERROR: u32 = 1;
-const FLOW_CONTROL_ERROR: u32 = 3;
-const STREAM_CLOSED: u32 = 5;
-const FRAME_SIZE_ERROR: u32 = 6;
-const REFUSED_STREAM: u32 = 7;
-const CANCEL: u32 = 8;
-const COMPRESSION_ERROR: u32 = 9;
-const ENHANCE_YOUR_CALM: u32 = 11;
+pub(super) const NO_ERROR: u32 = 0;
+pub(super) const PROTOCOL_ERROR: u32 = 1;
+pub(super) const FLOW_CONTROL_ERROR: u32 = 3;
+pub(super) const STREAM_CLOSED: u32 = 5;
+pub(super) const FRAME_SIZE_ERROR: u32 = 6;
+pub(super) const REFUSED_STREAM: u32 = 7;
+pub(super) const CANCEL: u32 = 8;
+pub(super) const COMPRESSION_ERROR: u32 = 9;
+pub(super) const ENHANCE_YOUR_CALM: u32 = 11;
 
 type Fields = &'static [(&'static str, &'static str)];
 
@@ -1202,12 +1202,12 @@ const PATH: (&str, &str) = (":path", "/");
 const AUTHORITY: (&str, &str) = (":authority", "users");
 const GET: Fields = &[METHOD, SCHEME, PATH, AUTHORITY];
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-fn data(stream: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn data(stream: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     frame(DATA, flags, stream, payload)
 }
 
@@ -1219,26 +1219,26 @@ fn reset(stream: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())
 }
 
-fn settings(pairs: &[(u16, u32)]) -> Vec<u8> {
+pub(super) fn settings(pairs: &[(u16, u32)]) -> Vec<u8> {
     let payload = pairs.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat());
     frame(SETTINGS, 0, 0, &payload.collect::<Vec<u8>>())
 }
 
-fn ping(flags: u8, payload: [u8; 8]) -> Vec<u8> {
+pub(super) fn ping(flags: u8, payload: [u8; 8]) -> Vec<u8> {
     frame(PING, flags, 0, &payload)
 }
 
-fn window(stream: u32, increment: u32) -> Vec<u8> {
+pub(super) fn window(stream: u32, increment: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, &increment.to_be_bytes())
 }
 
 /// The last one of its field block.
-fn continuation(stream: u32, block: &[u8]) -> Vec<u8> {
+pub(super) fn continuation(stream: u32, block: &[u8]) -> Vec<u8> {
     frame(9, END_HEADERS, stream, block)
 }
 
 /// A request without a body, from its field block.
-fn block(stream: u32, block: &[u8]) -> Vec<u8> {
+pub(super) fn block(stream: u32, block: &[u8]) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, block)
 }
 
@@ -1262,22 +1262,22 @@ fn counted(stream: u32, length: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &fields(&list))
 }
 
-fn fields(list: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn fields(list: &[(&str, &str)]) -> Vec<u8> {
     list.iter().flat_map(|(name, value)| literal(name.as_bytes(), value.as_bytes())).collect()
 }
 
 /// A field that leaves the dynamic table as it is (RFC 7541, section 6.2.2).
-fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
+pub(super) fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
     [&[0], &string(name)[..], &string(value)].concat()
 }
 
 /// A field that becomes the dynamic table's first, which is index 62, or 0xbe on the wire.
-fn indexed(name: &[u8], value: &[u8]) -> Vec<u8> {
+pub(super) fn indexed(name: &[u8], value: &[u8]) -> Vec<u8> {
     [&[0x40], &string(name)[..], &string(value)].concat()
 }
 
 /// Its length with a prefix of seven bits, and the bytes as they are (RFC 7541, section 5).
-fn string(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn string(bytes: &[u8]) -> Vec<u8> {
     let mut encoded = Vec::new();
     if bytes.len() < 127 {
         encoded.push(bytes.len() as u8);

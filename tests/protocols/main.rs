@@ -6,6 +6,7 @@ mod caching;
 mod hedging;
 mod http1_requests;
 mod http1_responses;
+mod http2_answers;
 mod http2_frames;
 mod sockets;
 mod streams;

@@ -544,6 +544,7 @@ mod tests {
                 remembered: &remembered,
                 addresses: &addresses,
                 demanded: &[],
+                changed: Changed::Anything,
             };
             assemble(&inputs, previous, now).mesh
         };

@@ -62,16 +62,27 @@ impl Channel {
         Poll::Ready(Ok(count))
     }
 
-    fn end(&self, trailers: Option<&HeaderMap>) {
+    /// Ready when a little more may be written.
+    pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.wire.borrow_mut().poll_room(&mut self.stream.borrow_mut(), context)
+    }
+
+    fn poll_end(&self, trailers: &HeaderMap, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        ready!(self.poll_room(context))?;
+        self.end(trailers);
+        Poll::Ready(Ok(()))
+    }
+
+    fn end(&self, trailers: &HeaderMap) {
         let (wire, stream) = (&mut *self.wire.borrow_mut(), &mut *self.stream.borrow_mut());
-        match trailers.filter(|trailers| !trailers.is_empty()) {
-            None => wire.write_data(stream, Bytes::new(), true),
-            Some(trailers) => wire.write_fields(stream, true, |fields| {
-                for (name, value) in trailers {
-                    fields.field(name.as_str().as_bytes(), value.as_bytes(), value.is_sensitive());
-                }
-            }),
+        if trailers.is_empty() {
+            return wire.write_data(stream, Bytes::new(), true);
         }
+        wire.write_fields(stream, true, |fields| {
+            for (name, value) in trailers {
+                fields.field(name.as_str().as_bytes(), value.as_bytes(), value.is_sensitive());
+            }
+        });
     }
 }
 
@@ -174,6 +185,8 @@ pub(super) struct Outgoing<B> {
     body: B,
     data: Bytes,
     is_last: bool,
+    /// What comes when there is no more data.
+    trailers: Option<HeaderMap>,
 }
 
 /// Why it does not.
@@ -187,7 +200,7 @@ pub(super) enum Unsent {
 
 impl<B: http_body::Body<Data = Bytes> + Unpin> Outgoing<B> {
     pub(super) fn new(body: B) -> Self {
-        Self { body, data: Bytes::new(), is_last: false }
+        Self { body, data: Bytes::new(), is_last: false, trailers: None }
     }
 
     /// Ready when all of it is written, or cannot be.
@@ -199,12 +212,15 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Outgoing<B> {
                     return Poll::Ready(Ok(()));
                 }
             }
+            if let Some(trailers) = &self.trailers {
+                return channel.poll_end(trailers, context).map_err(Unsent::Stream);
+            }
             let frame = match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Unsent::Body)),
                 Poll::Ready(None) => {
-                    channel.end(None);
-                    return Poll::Ready(Ok(()));
+                    self.trailers = Some(HeaderMap::new());
+                    continue;
                 }
                 Poll::Pending => {
                     return channel.poll_broken(context).map(|broken| Err(Unsent::Stream(broken)));
@@ -214,14 +230,10 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Outgoing<B> {
                 Ok(data) => {
                     (self.data, self.is_last) = (data, self.body.is_end_stream());
                     if self.data.is_empty() && self.is_last {
-                        channel.end(None);
-                        return Poll::Ready(Ok(()));
+                        self.trailers = Some(HeaderMap::new());
                     }
                 }
-                Err(frame) => {
-                    channel.end(frame.into_trailers().ok().as_ref());
-                    return Poll::Ready(Ok(()));
-                }
+                Err(frame) => self.trailers = Some(frame.into_trailers().unwrap_or_default()),
             }
         }
     }
@@ -301,7 +313,7 @@ impl AsyncWrite for Tunnel {
             !stream.is_sent() && stream.broken.is_none()
         };
         if is_open {
-            self.channel.end(None);
+            self.channel.end(&HeaderMap::new());
         }
         Poll::Ready(Ok(()))
     }

@@ -14,7 +14,7 @@ use tokio::task::spawn_local;
 use super::Encoder;
 use super::body::{Body, Channel, Outgoing, Unsent};
 use super::driver::Driver;
-use super::wire::{Broken, Wire, store};
+use super::wire::{Broken, Unstarted, Wire, store};
 use crate::incoming::Interim;
 use crate::replay::RequestBody;
 use crate::stream::Stream;
@@ -99,7 +99,10 @@ impl Connection {
             if is_connect && wire.peer.is_known && !wire.peer.allows_connect {
                 return Err(SendError::Malformed("it takes no WebSocket over HTTP/2 (RFC 8441)"));
             }
-            let stream = wire.start(kind == Kind::Head, interim).ok_or(SendError::Unsent)?;
+            let stream = wire.start(kind, interim).map_err(|unstarted| match unstarted {
+                Unstarted::Closed => SendError::Unsent,
+                Unstarted::Full => SendError::Refused(Code::REFUSED_STREAM),
+            })?;
             wire.write_fields(&mut stream.borrow_mut(), is_end, write);
             Body::answer(Channel { wire: Rc::clone(&self.wire), stream })
         };

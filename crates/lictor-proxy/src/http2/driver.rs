@@ -18,8 +18,12 @@ use crate::stream::Stream;
 
 /// A PING is answered within this, or nobody is there.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// And so is a field block whole.
+/// A request that was given up asks whether the peer is there, unless it was heard within this.
+const DOUBT: Duration = Duration::from_secs(1);
+/// A field block is whole within this.
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Reads and requests in a row, after which the worker's other tasks have their turn.
+const TURN: u32 = 32;
 /// A peer that is told why it is left has this long to read it.
 const LINGER: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: [u8; 8] = *b"lictor?\n";
@@ -30,9 +34,17 @@ pub(super) struct Driver {
     wire: Rc<RefCell<Wire>>,
     socket: Stream,
     read: ReadAhead,
-    /// Silence after which the peer is asked whether it is there.
+    /// Reads and requests of this turn.
+    done: u32,
+    presence: Presence,
+}
+
+/// Whether the peer is there.
+#[derive(Debug)]
+struct Presence {
+    /// After so much of it the peer is asked.
     silence: Duration,
-    /// Only while streams are open.
+    /// Only while there is something to wait for.
     is_lazy: bool,
     heard: Instant,
     asked: Option<Instant>,
@@ -41,16 +53,14 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(wire: Wire, socket: Stream, ahead: BytesMut, silence: Duration, is_lazy: bool) -> Self {
-        let now = Instant::now();
+        let heard = Instant::now();
+        let sleep = Box::pin(tokio::time::sleep_until((heard + silence).into()));
         Self {
             wire: Rc::new(RefCell::new(wire)),
             socket,
             read: ReadAhead::new(ahead),
-            silence,
-            is_lazy,
-            heard: now,
-            asked: None,
-            sleep: Box::pin(tokio::time::sleep_until((now + silence).into())),
+            done: 0,
+            presence: Presence { silence, is_lazy, heard, asked: None, sleep },
         }
     }
 
@@ -63,6 +73,11 @@ impl Driver {
         let wire = &mut *self.wire.borrow_mut();
         wire.driver = None;
         while !wire.is_over {
+            self.done += 1;
+            if self.done > TURN {
+                context.waker().wake_by_ref();
+                break;
+            }
             match wire.receive(&mut self.read.bytes) {
                 Ok(Some(event)) => return Poll::Ready(Some(event)),
                 Ok(None) => (),
@@ -72,7 +87,7 @@ impl Driver {
                 }
             }
             match self.read.poll_fill(&mut self.socket, context) {
-                Poll::Ready(Ok(1..)) => (self.heard, self.asked) = (Instant::now(), None),
+                Poll::Ready(Ok(1..)) => self.presence.heard(),
                 Poll::Ready(Ok(0) | Err(_)) => {
                     wire.out = Output::default();
                     wire.cut(Broken::Cut);
@@ -80,6 +95,7 @@ impl Driver {
                 Poll::Pending => break,
             }
         }
+        self.done = 0;
         self.read.rest();
         let is_written = match wire.poll_write(&mut self.socket, context) {
             Poll::Ready(Ok(())) => true,
@@ -89,23 +105,17 @@ impl Driver {
             }
             Poll::Pending => false,
         };
-        if is_written && wire.is_finished() {
+        // Who has made an error, and reads nothing, is not told of it.
+        if wire.is_over || (is_written && wire.is_finished()) {
             return Poll::Ready(None);
         }
         if is_written {
             wire.out.rest();
         }
         store(&mut wire.driver, context);
-        let is_there = poll_peer(
-            wire,
-            (self.silence, self.is_lazy),
-            &mut self.heard,
-            &mut self.asked,
-            self.sleep.as_mut(),
-            context,
-        );
-        if is_there.is_ready() {
+        if self.presence.poll(wire, context).is_ready() {
             wire.cut(Broken::Cut);
+            let _ = wire.poll_write(&mut self.socket, context); // the reason, if there is one
             return Poll::Ready(None);
         }
         Poll::Pending
@@ -138,34 +148,42 @@ impl Drop for Driver {
     }
 }
 
-/// Ready when the peer is not there, or not willing, any more. The timer is set again only when it fires.
-fn poll_peer(
-    wire: &mut Wire,
-    (silence, is_lazy): (Duration, bool),
-    heard: &mut Instant,
-    asked: &mut Option<Instant>,
-    mut sleep: Pin<&mut Sleep>,
-    context: &mut Context<'_>,
-) -> Poll<()> {
-    loop {
-        ready!(sleep.as_mut().poll(context));
-        let now = Instant::now();
-        if wire.block_began().is_some_and(|began| now >= began + BLOCK_TIMEOUT) {
-            wire.fail(Fatal(Code::ENHANCE_YOUR_CALM, "a field block took too long"));
-            return Poll::Ready(());
+impl Presence {
+    fn heard(&mut self) {
+        (self.heard, self.asked) = (Instant::now(), None);
+    }
+
+    /// Ready when the peer is not there, or not willing, any more. The timer is set again only when it fires.
+    fn poll(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<()> {
+        let is_in_doubt = std::mem::take(&mut wire.is_in_doubt);
+        if is_in_doubt && self.asked.is_none() && self.heard.elapsed() >= DOUBT {
+            let next = self.ask(wire);
+            self.sleep.as_mut().reset(next.into());
         }
-        let next = match *asked {
-            Some(asked) if now >= asked + PING_TIMEOUT => return Poll::Ready(()),
-            Some(asked) => asked + PING_TIMEOUT,
-            None if is_lazy && wire.open() == 0 => now + silence,
-            None if now < *heard + silence => *heard + silence,
-            None => {
-                *asked = Some(now);
-                frame::ping(wire.out.buffer(), 0, KEEP_ALIVE);
-                wire.wake();
-                now + PING_TIMEOUT
+        loop {
+            ready!(self.sleep.as_mut().poll(context));
+            let now = Instant::now();
+            if wire.block_began().is_some_and(|began| now >= began + BLOCK_TIMEOUT) {
+                wire.fail(Fatal(Code::ENHANCE_YOUR_CALM, "a field block took too long"));
+                return Poll::Ready(());
             }
-        };
-        sleep.as_mut().reset(next.into());
+            let next = match self.asked {
+                Some(asked) if now >= asked + PING_TIMEOUT => return Poll::Ready(()),
+                Some(asked) => asked + PING_TIMEOUT,
+                None if self.is_lazy && wire.is_idle() => now + self.silence,
+                None if now < self.heard + self.silence => self.heard + self.silence,
+                None => self.ask(wire),
+            };
+            self.sleep.as_mut().reset(next.into());
+        }
+    }
+
+    /// Says until when there must be an answer.
+    fn ask(&mut self, wire: &mut Wire) -> Instant {
+        let now = Instant::now();
+        self.asked = Some(now);
+        frame::ping(wire.out.buffer(), 0, KEEP_ALIVE);
+        wire.wake();
+        now + PING_TIMEOUT
     }
 }

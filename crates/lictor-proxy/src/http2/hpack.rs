@@ -180,6 +180,7 @@ impl Decoder {
             }
             has_begun = true;
         }
+        self.string.shrink_to(SCRATCH); // a large one is seldom, a connection may stay for long
         Ok(())
     }
 
@@ -507,6 +508,10 @@ const STATIC: [(&str, &str); 61] = [
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
     use super::*;
 
     fn hex(text: &str) -> Vec<u8> {
@@ -530,6 +535,70 @@ mod tests {
             })
             .unwrap();
         fields
+    }
+
+    /// An encoder that uses all there is: both tables, changes of size, strings of any length.
+    struct Reference {
+        table: VecDeque<(String, String)>,
+        max: usize,
+    }
+
+    impl Reference {
+        fn evict(&mut self) {
+            let size = |table: &VecDeque<(String, String)>| -> usize {
+                table.iter().map(|(name, value)| name.len() + value.len() + OVERHEAD).sum()
+            };
+            while size(&self.table) > self.max {
+                self.table.pop_back();
+            }
+        }
+
+        fn write(&mut self, out: &mut BytesMut, name: &str, value: &str, is_kept: bool) {
+            let at = self.table.iter().position(|(kept, other)| kept == name && other == value);
+            let mut encoder = Encoder(out);
+            if let Some(at) = at {
+                return encoder.integer(62 + at, 7, 0x80);
+            }
+            let named = self.table.iter().position(|(kept, _)| kept == name).map_or(0, |at| 62 + at);
+            encoder.integer(named, if is_kept { 6 } else { 4 }, if is_kept { 0x40 } else { 0 });
+            if named == 0 {
+                encoder.text(name.as_bytes());
+            }
+            encoder.text(value.as_bytes());
+            if is_kept {
+                self.table.push_front((name.to_owned(), value.to_owned()));
+                self.evict();
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_lists_decode_to_what_they_were(
+            blocks in vec((option::of(0_usize..4097), vec(("x-[a-c]{0,40}", "[ -~&&[^ ]]{0,300}", any::<bool>()), 0..12)), 1..12)
+        ) {
+            let mut reference = Reference { table: VecDeque::new(), max: TABLE_MAX };
+            let mut decoder = Decoder::default();
+            for (max, list) in blocks {
+                let mut block = BytesMut::new();
+                if let Some(max) = max {
+                    reference.max = max;
+                    reference.evict();
+                    Encoder(&mut block).integer(max, 5, 0x20);
+                }
+                for (name, value, is_kept) in &list {
+                    reference.write(&mut block, name, value, *is_kept);
+                }
+                let expected: Vec<String> = list.iter().map(|(name, value, _)| format!("{name}: {value}")).collect();
+                prop_assert_eq!(shown(&mut decoder, &block), expected.clone());
+                prop_assert_eq!(decoder.table.len(), reference.table.len());
+                let mut ours = BytesMut::new();
+                for (name, value, is_sensitive) in &list {
+                    Encoder(&mut ours).field(name.as_bytes(), value.as_bytes(), *is_sensitive);
+                }
+                prop_assert_eq!(shown(&mut Decoder::default(), &ours), expected);
+            }
+        }
     }
 
     /// RFC 7541, appendices C.3 and C.4: the same three requests, without and with Huffman code.

@@ -153,6 +153,9 @@ fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Malformed> {
 }
 
 fn authority(authority: Bytes) -> Result<Authority, Malformed> {
+    if authority.contains(&b'@') {
+        return Err(Malformed("the :authority names a user")); // section 8.3.1
+    }
     Authority::from_maybe_shared(authority).map_err(|_| Malformed("the :authority is not one"))
 }
 

@@ -80,16 +80,16 @@ async fn respond(connection: Rc<Connection>, request: Request<()>, channel: Chan
     let response = {
         // Pinned where it is made: it is large.
         let mut forwarding = pin!(forward(connection, request.map(|()| RequestBody::Http2(body))));
+        // First whether it is still wanted: a client that took it back at once has caused nothing then.
         poll_fn(|context| match channel.poll_broken(context) {
             Poll::Ready(_) => Poll::Ready(None),
             Poll::Pending => forwarding.as_mut().poll(context).map(Some),
         })
         .await
     };
-    let Some(response) = response else { return };
-    if poll_fn(|context| channel.wire.borrow_mut().poll_room(&mut channel.stream.borrow_mut(), context)).await.is_err()
-    {
-        return;
+    let Some(response) = response else { return channel.cancel(Code::CANCEL) };
+    if poll_fn(|context| channel.poll_room(context)).await.is_err() {
+        return channel.cancel(Code::CANCEL);
     }
     if is_connect && response.status().is_success() {
         head(channel, &response, None, false);

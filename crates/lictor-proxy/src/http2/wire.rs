@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::io::AsyncWrite;
 
+use super::client::Kind;
 use super::frame::{self, Code, Head};
 use super::hpack::{Decoder, Encoder, Malformed};
 use super::message::{LIST_MAX, Message, content_length};
@@ -23,8 +24,11 @@ use crate::stream::Stream as Socket;
 
 /// What a peer may send on a stream before we have read it.
 pub(super) const STREAM_WINDOW: u32 = 256 << 10;
-/// And on all streams together: so many that nobody reads do not hold up the others.
-pub(super) const CONNECTION_WINDOW: u32 = 4 << 20;
+/// What a client may send on all streams together: it does not make us keep more.
+const CLIENT_WINDOW: u32 = 4 << 20;
+/// And a server, which answers many who read at their own pace: as much as on all streams, so that those whom nobody
+/// reads hold up no other.
+const SERVER_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
 /// Streams that a client may have open.
 pub(super) const STREAMS_MAX: u32 = 1000;
 /// No more is gathered before it is written.
@@ -35,8 +39,11 @@ const COPY_MAX: usize = 4 << 10;
 const BLOCK_MAX: usize = 2 * LIST_MAX;
 /// And there are no more of these.
 const BLOCK_FRAMES_MAX: u32 = 64;
-/// DATA of streams that we have reset may still be on its way: of so many we remember that.
-const RESET_KEPT: usize = 128;
+/// DATA of streams that we have reset may still be on its way: of so many we remember that, which is as many as can be
+/// reset at a time.
+const RESET_KEPT: usize = STREAMS_MAX as usize;
+/// The last stream that a client can begin (section 5.1.1).
+const STREAM_LAST: u32 = (1 << 31) - 1;
 
 pub(super) type Shared = Rc<RefCell<Stream>>;
 
@@ -44,14 +51,17 @@ pub(super) type Shared = Rc<RefCell<Stream>>;
 #[derive(Debug)]
 pub(super) struct Wire {
     is_client: bool,
+    /// What the peer may send before we have read it.
+    window: u32,
     /// By number.
     streams: Vec<(u32, Shared)>,
     /// The newest stream of the client.
     newest: u32,
     reset: VecDeque<u32>,
     pub(super) out: Output,
-    /// Streams that wait for room in `out` or in the connection's window.
+    /// Streams that wait for room in `out` or in the connection's window; those that have had some wait behind.
     blocked: Vec<u32>,
+    behind: Vec<u32>,
     /// Who waits for room to begin one, or for the peer's settings.
     waiting: Vec<Waker>,
     send_window: i64,
@@ -64,6 +74,8 @@ pub(super) struct Wire {
     /// The peer must hear that our blocks use no table.
     tells_table: bool,
     pub(super) driver: Option<Waker>,
+    /// A request was given up without an answer: is the peer there?
+    pub(super) is_in_doubt: bool,
     calm: Calm,
     /// The client's preface has come.
     has_greeted: bool,
@@ -141,7 +153,7 @@ pub(super) struct Stream {
     pub(super) head: Option<Response<()>>,
     is_answered: bool,
     pub(super) interim: Option<Interim>,
-    is_head: bool,
+    kind: Kind,
     data: Received,
     trailers: Option<HeaderMap>,
     /// How much content is to come, if that was said.
@@ -157,8 +169,18 @@ pub(super) struct Stream {
     /// We have said all.
     is_sent: bool,
     is_blocked: bool,
+    /// Since it was blocked last.
+    has_written: bool,
     pub(super) writer: Option<Waker>,
     pub(super) broken: Option<Broken>,
+}
+
+/// Why a stream of ours has not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unstarted {
+    Closed,
+    /// The peer lets us have no more.
+    Full,
 }
 
 /// Why a stream ended early.
@@ -251,17 +273,20 @@ impl Wire {
                 ],
             );
         }
-        frame::window_update(buffer, 0, CONNECTION_WINDOW - frame::WINDOW_DEFAULT as u32);
+        let window = if is_client { SERVER_WINDOW } else { CLIENT_WINDOW };
+        frame::window_update(buffer, 0, window - frame::WINDOW_DEFAULT as u32);
         Self {
             is_client,
+            window,
             streams: Vec::new(),
             newest: 0,
             reset: VecDeque::new(),
             out,
             blocked: Vec::new(),
+            behind: Vec::new(),
             waiting: Vec::new(),
             send_window: frame::WINDOW_DEFAULT,
-            recv_window: i64::from(CONNECTION_WINDOW),
+            recv_window: i64::from(window),
             unreturned: 0,
             peer: Peer {
                 stream_window: frame::WINDOW_DEFAULT,
@@ -273,6 +298,7 @@ impl Wire {
             block: None,
             tells_table: false,
             driver: None,
+            is_in_doubt: false,
             calm: Calm { left: Calm::MAX, replies: 0 },
             has_greeted: false,
             has_begun: false,
@@ -298,6 +324,9 @@ impl Wire {
             }
             bytes.advance(frame::PREFACE.len());
             self.has_greeted = true;
+        }
+        if self.is_client && !self.has_begun && bytes.starts_with(b"HTTP/1") {
+            return Err(protocol("it speaks HTTP/1.1"));
         }
         while let Some(head) = Head::of(bytes) {
             if head.length > frame::PAYLOAD_MAX {
@@ -360,6 +389,10 @@ impl Wire {
             return self.late(head.stream);
         };
         let mut stream = stream.borrow_mut();
+        if self.is_client && !stream.is_answered {
+            self.returned(length as u32);
+            return self.refuse(&mut stream, Code::PROTOCOL_ERROR, Broken::Malformed("content before a head"));
+        }
         if stream.is_ended {
             self.returned(length as u32);
             return self.refuse(&mut stream, Code::STREAM_CLOSED, Broken::Malformed("DATA after the end"));
@@ -525,8 +558,13 @@ impl Wire {
             }
             return Ok(());
         }
-        let is_bodiless = stream.is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        stream.left = length.filter(|_| !is_bodiless);
+        let is_bodiless =
+            stream.kind == Kind::Head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        stream.left = match stream.kind {
+            _ if is_bodiless => Some(0),
+            Kind::Connect if status.is_success() => None, // RFC 9110, section 9.3.6
+            Kind::Head | Kind::Connect | Kind::Other => length,
+        };
         if is_end && matches!(stream.left, Some(1..)) {
             return self.refuse(stream, Code::PROTOCOL_ERROR, broken("content-length without content"));
         }
@@ -604,7 +642,7 @@ impl Wire {
             self.setting(u16::from_be_bytes([*n1, *n0]), u32::from_be_bytes(*value))?;
         }
         self.peer.is_known = true;
-        self.waiting.drain(..).for_each(Waker::wake);
+        self.admit();
         frame::head(self.out.buffer(), 0, frame::SETTINGS, frame::ACK, 0);
         self.calm.replied()
     }
@@ -668,6 +706,7 @@ impl Wire {
             return Ok(()); // what it has asked for is still answered
         }
         self.is_closing = true;
+        self.admit();
         let kept = self.streams.partition_point(|(id, _)| *id <= last);
         for (_, stream) in self.streams.split_off(kept) {
             stream.borrow_mut().end(Broken::Refused(code));
@@ -767,6 +806,7 @@ impl Wire {
         if stream.broken.is_some() || (stream.is_ended && stream.is_sent) {
             return;
         }
+        self.is_in_doubt |= self.is_client && !stream.is_answered;
         self.remove(stream.id);
         self.forget(stream.id, code);
         stream.end(Broken::Cancelled);
@@ -794,7 +834,7 @@ impl Wire {
 
     fn returned(&mut self, count: u32) {
         self.unreturned += count;
-        if self.unreturned >= CONNECTION_WINDOW / 2 {
+        if self.unreturned >= self.window / 2 {
             self.recv_window += i64::from(self.unreturned);
             frame::window_update(self.out.buffer(), 0, std::mem::take(&mut self.unreturned));
             self.wake();
@@ -858,7 +898,8 @@ impl Wire {
     fn block(&mut self, stream: &mut Stream) {
         if !stream.is_blocked {
             stream.is_blocked = true;
-            self.blocked.push(stream.id);
+            let has_written = std::mem::take(&mut stream.has_written);
+            (if has_written { &mut self.behind } else { &mut self.blocked }).push(stream.id);
         }
     }
 
@@ -884,6 +925,7 @@ impl Wire {
     pub(super) fn write_data(&mut self, stream: &mut Stream, data: Bytes, is_end: bool) {
         let count = data.len() as i64;
         stream.send_window -= count;
+        stream.has_written = true;
         self.send_window -= count;
         let flags = if is_end { frame::END_STREAM } else { 0 };
         frame::head(self.out.buffer(), data.len(), frame::DATA, flags, stream.id);
@@ -920,22 +962,32 @@ impl Wire {
         self.wake();
     }
 
+    /// There is nothing to write and nothing to wait for.
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.is_empty() && self.out.len() == 0
+    }
+
     /// A little more may be written that no window is for.
     pub(super) fn has_room(&self) -> bool {
         self.out.len() < OUT_MAX
     }
 
     /// Opens a stream of ours.
-    pub(super) fn start(&mut self, is_head: bool, interim: Option<Interim>) -> Option<Shared> {
-        if self.is_over || self.is_closing || self.newest > 0x7fff_fff0 {
-            return None;
+    pub(super) fn start(&mut self, kind: Kind, interim: Option<Interim>) -> Result<Shared, Unstarted> {
+        if self.is_over || self.is_closing {
+            return Err(Unstarted::Closed);
+        }
+        // Who waited for room may find that others were faster, or that the peer allows fewer by now.
+        if self.peer.is_known && self.open() >= self.peer.streams_max as usize {
+            return Err(Unstarted::Full);
         }
         self.newest = if self.newest == 0 { 1 } else { self.newest + 2 };
+        self.is_closing |= self.newest == STREAM_LAST;
         let mut stream = Stream::new(self.newest, self.peer.stream_window);
-        (stream.is_head, stream.interim) = (is_head, interim);
+        (stream.kind, stream.interim) = (kind, interim);
         let stream = Rc::new(RefCell::new(stream));
         self.streams.push((self.newest, Rc::clone(&stream)));
-        Some(stream)
+        Ok(stream)
     }
 
     /// No stream is to begin any more; those that have are finished (RFC 9113, section 6.8).
@@ -960,12 +1012,12 @@ impl Wire {
         self.is_over || (self.is_closing && self.streams.is_empty() && (self.is_client || self.last_served.is_some()))
     }
 
-    /// Ends the connection with an error.
+    /// Ends the connection with an error of the peer's.
     pub(super) fn fail(&mut self, Fatal(code, why): Fatal) {
         if !self.is_over {
             let last = if self.is_client { 0 } else { self.newest };
             frame::goaway(self.out.buffer(), last, code, why);
-            self.cut(Broken::Cut);
+            self.cut(Broken::Malformed(why));
         }
     }
 
@@ -993,13 +1045,19 @@ impl Wire {
 
     /// Who waits for the connection's window, or for room, may look again.
     fn unblock(&mut self) {
-        for id in std::mem::take(&mut self.blocked) {
+        self.admit();
+        let blocked = std::mem::take(&mut self.blocked);
+        for id in blocked.into_iter().chain(std::mem::take(&mut self.behind)) {
             if let Some(stream) = self.find(id) {
                 let mut stream = stream.borrow_mut();
                 stream.is_blocked = false;
                 wake(&mut stream.writer);
             }
         }
+    }
+
+    /// Who waits to begin a stream may look again.
+    fn admit(&mut self) {
         self.waiting.drain(..).for_each(Waker::wake);
     }
 
@@ -1026,7 +1084,7 @@ impl Stream {
             head: None,
             is_answered: false,
             interim: None,
-            is_head: false,
+            kind: Kind::Other,
             data: Received::default(),
             trailers: None,
             left: None,
@@ -1038,6 +1096,7 @@ impl Stream {
             send_window,
             is_sent: false,
             is_blocked: false,
+            has_written: false,
             writer: None,
             broken: None,
         }
@@ -1190,3 +1249,6 @@ impl Drop for Output {
         buffers::give(std::mem::take(&mut self.buffer));
     }
 }
+
+#[cfg(test)]
+mod tests;
