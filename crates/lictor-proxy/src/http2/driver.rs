@@ -26,6 +26,8 @@ const BLOCK_TIMEOUT: Duration = Duration::from_secs(30);
 const TURN: u32 = 32;
 /// A peer that is told why it is left has this long to read it.
 const LINGER: Duration = Duration::from_secs(1);
+/// And not for more than this that it still sends.
+const LINGER_MAX: usize = 1 << 20;
 const KEEP_ALIVE: [u8; 8] = *b"lictor?\n";
 
 /// The connection's task.
@@ -129,14 +131,17 @@ impl Driver {
 
     /// Lets the peer read what was said last, before what it still sends makes the kernel reset the connection.
     pub(super) async fn close(mut self) {
+        let mut left = LINGER_MAX;
         let lingering = poll_fn(|context| {
             let _ = ready!(Pin::new(&mut self.socket).poll_shutdown(context));
-            loop {
+            while left > 0 {
                 self.read.bytes.clear();
-                if !matches!(ready!(self.read.poll_fill(&mut self.socket, context)), Ok(1..)) {
-                    return Poll::Ready(());
+                match ready!(self.read.poll_fill(&mut self.socket, context)) {
+                    Ok(count @ 1..) => left = left.saturating_sub(count),
+                    Ok(0) | Err(_) => break,
                 }
             }
+            Poll::Ready(())
         });
         let _ = tokio::time::timeout(LINGER, lingering).await; // it had its time
     }

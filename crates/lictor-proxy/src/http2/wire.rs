@@ -124,7 +124,7 @@ pub(super) struct Calm {
 }
 
 impl Calm {
-    const MAX: u32 = 2000;
+    const MAX: u32 = 500;
     const REPLIES_MAX: u32 = 1000;
 
     fn served(&mut self) {
