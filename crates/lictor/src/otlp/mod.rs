@@ -118,7 +118,7 @@ impl Exporter {
             Note::Failed(why) => told.failing(&why),
             Note::Partial { rejected: by, why } => {
                 rejected = by.min(count);
-                told.partial(rejected, &why);
+                warn_of_partial(rejected, &why);
             }
         });
         match result.await {
@@ -147,14 +147,6 @@ impl Told {
         }
     }
 
-    fn partial(&self, rejected: u64, why: &str) {
-        if rejected > 0 {
-            warn!(target: "lictor::event", kind = "spans_rejected", rejected, why, "the receiver did not take all spans");
-        } else {
-            warn!(target: "lictor::event", kind = "spans_warned", why, "the receiver has something to say about spans");
-        }
-    }
-
     fn failing(&mut self, why: &str) {
         if !std::mem::replace(&mut self.is_failing, true) {
             warn!(target: "lictor::event", kind = "traces_failing", error = why, "spans cannot be exported; they are lost when this lasts");
@@ -163,6 +155,14 @@ impl Told {
 
     fn count(&self, outcome: &str, spans: u64) {
         self.exported.with_label_values(&[outcome]).inc_by(spans);
+    }
+}
+
+fn warn_of_partial(rejected: u64, why: &str) {
+    if rejected > 0 {
+        warn!(target: "lictor::event", kind = "spans_rejected", rejected, why, "the receiver did not take all spans");
+    } else {
+        warn!(target: "lictor::event", kind = "spans_warned", why, "the receiver has something to say about spans");
     }
 }
 
