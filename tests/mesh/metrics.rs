@@ -49,7 +49,7 @@ fn outbound(live: &mut Families) {
         "registration: off
 service: orders
 workers: 1
-metrics: {{max_label_values: 1}}
+metrics: {{max_label_values: 1, otel: true, merge_app: 'http://127.0.0.1:{good_at}/metrics'}}
 trace: {{otlp: 'http://127.0.0.1:{nobody}'}}
 upstreams:
   good: {{listen: 0, static: ['127.0.0.1:{good_at}'], cache: 1m}}
@@ -93,6 +93,7 @@ fn inbound_and_consul(live: &mut Families) {
 port: {}
 registration: {{id: users-1, checks: [{{http: /health}}]}}
 inbound: {{listen: '127.0.0.1:{inbound}'}}
+metrics: {{otel: true}}
 consul: {{address: '{}'}}
 upstreams: {{carts: 0}}
 ",

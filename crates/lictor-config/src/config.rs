@@ -358,6 +358,10 @@ pub enum OtlpProtocol {
 pub struct Metrics {
     /// Also the metric names that older services use. Default true.
     pub compat: bool,
+    /// Also OpenTelemetry's histograms. Default false.
+    pub otel: bool,
+    /// The application's own metrics, which are put behind ours: a URL on this machine.
+    pub merge_app: Option<String>,
     /// Distinct values of one label before further ones become `other`. Default 200.
     pub max_label_values: usize,
 }

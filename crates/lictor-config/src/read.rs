@@ -356,12 +356,27 @@ fn metrics(node: &Node<'_>) -> Metrics {
     let section = node.section(&[]);
     let metrics = Metrics {
         compat: section.field("compat", "Also the names that older services use.").boolean(true),
+        otel: section.field("otel", "Also OpenTelemetry's histograms of requests, in and out.").boolean(false),
+        merge_app: section
+            .field("merge_app", "The application's own metrics, on this machine, put behind these. Default: none.")
+            .parsed(json!({ "type": "string" }), None, local_url),
         max_label_values: section
             .field("max_label_values", "Distinct values of one label before further ones become `other`.")
             .integer(200, 1) as usize,
     };
     section.finish();
     metrics
+}
+
+/// `http://127.0.0.1:8082/metrics`: on this machine, because whoever may scrape us sees what it says.
+fn local_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("http://").filter(|rest| rest.chars().all(|letter| letter.is_ascii_graphic()));
+    let rest = rest.ok_or_else(|| format!("`{text}` is not a URL: write `http://127.0.0.1:8082/metrics`"))?;
+    let (authority, path) = rest.find('/').map_or((rest, "/metrics"), |at| rest.split_at(at));
+    let port = authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+    let host = port.map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
+    let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if is_local { Ok(format!("http://{authority}{path}")) } else { Err(format!("`{host}` is not on this machine")) }
 }
 
 fn log(node: &Node<'_>) -> Log {

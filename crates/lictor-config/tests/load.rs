@@ -243,6 +243,11 @@ fn each_mistake_is_found_where_it_is() {
         ("registration: off\nlog: {access: som}\n", 2, "none of"),
         ("registration: off\ntrace: {sample: 20}\n", 2, "20%"),
         ("registration: off\ntrace: {otlp: otel}\n", 2, "not a URL"),
+        ("registration: off\nmetrics: {merge_app: 8082}\n", 2, "not a URL"),
+        ("registration: off\nmetrics: {merge_app: 'https://127.0.0.1/metrics'}\n", 2, "not a URL"),
+        ("registration: off\nmetrics: {merge_app: 'http://10.0.0.7:8082'}\n", 2, "not on this machine"),
+        ("registration: off\nmetrics: {merge_app: 'http://127.0.0.1.evil.example'}\n", 2, "not on this machine"),
+        ("registration: off\nmetrics: {merge_app: 'http://127.0.0.1@evil.example:80'}\n", 2, "not on this machine"),
         ("registration: off\ndefaults: {retry: {attempts: 0}}\n", 2, "at least 1"),
         ("registration: off\ndefaults: {retry: {delays: []}}\n", 2, "at least one delay"),
         ("registration: off\ndefaults: {retry: {backoff: {factor: 0.5}}}\n", 2, "at least 1"),
@@ -300,6 +305,14 @@ fn a_mistake_in_a_variable_names_the_variable() {
     {
         assert!(report.contains(expected), "{report}");
     }
+}
+
+#[test]
+fn an_applications_metrics_have_a_path_by_default() {
+    let url =
+        |text: &str| good(&format!("registration: off\nmetrics: {{merge_app: '{text}'}}\n")).metrics.merge_app.unwrap();
+    assert_eq!(url("http://localhost:8082"), "http://localhost:8082/metrics");
+    assert_eq!(url("http://[::1]:8082/stats?all"), "http://[::1]:8082/stats?all");
 }
 
 #[test]

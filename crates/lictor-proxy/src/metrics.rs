@@ -20,8 +20,13 @@ use tracing::warn;
 use crate::exemplar::{Exemplar, Exemplars};
 
 pub(crate) const LATENCY_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Those that the semantic conventions advise for both histograms.
+const OTEL_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 const TCP_BUCKETS: [f64; 8] = [0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0];
 const OVERHEAD_BUCKETS: [f64; 9] = [0.000_05, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05];
+
+const OTEL_LABELS: [&str; 5] =
+    ["http_request_method", "http_response_status_code", "http_route", "server_address", "error_type"];
 
 /// All families.
 #[derive(Debug)]
@@ -53,6 +58,7 @@ pub(crate) struct Metrics {
     pub(crate) spans_dropped: IntCounter,
     pub(crate) logs_dropped: IntCounter,
     compat: Option<Compat>,
+    otel: Option<Otel>,
     max_label_values: usize,
 }
 
@@ -66,8 +72,17 @@ struct Compat {
     grpc_duration: HistogramVec,
 }
 
+/// The names of OpenTelemetry's semantic conventions for HTTP metrics.
+#[derive(Debug)]
+struct Otel {
+    /// Of requests to our own application.
+    server: HistogramVec,
+    /// Of its requests, with all their attempts: what its own client would measure.
+    client: HistogramVec,
+}
+
 impl Metrics {
-    pub(crate) fn new(registry: &Registry, compat: bool, max_label_values: usize) -> Self {
+    pub(crate) fn new(registry: &Registry, compat: bool, otel: bool, max_label_values: usize) -> Self {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let family = IntCounterVec::new(Opts::new(name, help), labels).expect("names are valid and constant");
             register(registry, family)
@@ -216,6 +231,20 @@ impl Metrics {
                     &["service", "method"],
                 ),
             }),
+            otel: otel.then(|| Otel {
+                server: histogram(
+                    "http_server_request_duration_seconds",
+                    "Duration of HTTP server requests.",
+                    &OTEL_BUCKETS,
+                    &OTEL_LABELS,
+                ),
+                client: histogram(
+                    "http_client_request_duration_seconds",
+                    "Duration of HTTP client requests.",
+                    &OTEL_BUCKETS,
+                    &OTEL_LABELS,
+                ),
+            }),
             max_label_values,
         }
     }
@@ -345,6 +374,28 @@ impl MethodCap {
     }
 }
 
+/// A request that is over.
+#[derive(Debug)]
+pub(crate) struct Over<'a> {
+    pub(crate) is_inbound: bool,
+    /// One of a closed set.
+    pub(crate) method: &'static str,
+    pub(crate) route: Option<(usize, &'a str)>,
+    /// As the client saw it.
+    pub(crate) status: u16,
+    pub(crate) reason: Option<Reason>,
+}
+
+impl Over<'_> {
+    fn key(&self) -> RequestKey {
+        RequestKey { route: self.route.map(|(index, _)| index), status: self.status, reason: self.reason }
+    }
+
+    fn route_label(&self) -> &str {
+        self.route.map_or("", |(_, label)| label)
+    }
+}
+
 /// One worker's handles for one upstream.
 #[derive(Debug)]
 pub(crate) struct UpstreamMeters {
@@ -358,15 +409,24 @@ pub(crate) struct UpstreamMeters {
     requests: RefCell<Vec<(RequestKey, IntCounter)>>,
     attempts: RefCell<Vec<(AttemptKey, IntCounter)>>,
     orphans: RefCell<Vec<(Option<usize>, IntCounter)>>,
+    otel: RefCell<Vec<(OtelKey, Histogram)>>,
     exemplars: Arc<Exemplars>,
     pub(crate) methods: RefCell<MethodCap>,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct RequestKey {
     route: Option<usize>,
     status: u16,
     reason: Option<Reason>,
+}
+
+/// Of one request in OpenTelemetry's terms; what `error_type` is follows from it.
+#[derive(Debug, PartialEq)]
+struct OtelKey {
+    is_inbound: bool,
+    method: &'static str,
+    request: RequestKey,
 }
 
 #[derive(Debug, PartialEq)]
@@ -412,28 +472,39 @@ impl UpstreamMeters {
             requests: RefCell::default(),
             attempts: RefCell::default(),
             orphans: RefCell::default(),
+            otel: RefCell::default(),
             exemplars: Arc::clone(metrics.exemplars.lock().entry(Arc::clone(name)).or_default()),
             methods: RefCell::default(),
         }
     }
 
     /// A request is over.
-    pub(crate) fn request(
-        &self,
-        metrics: &Metrics,
-        route: Option<(usize, &str)>,
-        status: u16,
-        reason: Option<Reason>,
-        took: Duration,
-    ) {
+    pub(crate) fn request(&self, metrics: &Metrics, over: &Over<'_>, took: Duration) {
         self.duration.observe(took.as_secs_f64());
-        let key = RequestKey { route: route.map(|(index, _)| index), status, reason };
-        count(&self.requests, key, || {
-            let code = status.to_string();
-            let labels =
-                [self.name.as_ref(), route.map_or("", |(_, label)| label), &code, reason.map_or("", Reason::as_str)];
-            metrics.requests.with_label_values(&labels)
+        count(&self.requests, over.key(), || {
+            let code = over.status.to_string();
+            let reason = over.reason.map_or("", Reason::as_str);
+            metrics.requests.with_label_values(&[self.name.as_ref(), over.route_label(), &code, reason])
         });
+        if let Some(otel) = &metrics.otel {
+            self.measure(otel, over, took);
+        }
+    }
+
+    /// The same in OpenTelemetry's terms.
+    fn measure(&self, otel: &Otel, over: &Over<'_>, took: Duration) {
+        let key = OtelKey { is_inbound: over.is_inbound, method: over.method, request: over.key() };
+        if let Some((_, histogram)) = self.otel.borrow().iter().find(|(known, _)| *known == key) {
+            histogram.observe(took.as_secs_f64());
+            return;
+        }
+        let code = over.status.to_string();
+        let is_error = over.status >= if over.is_inbound { 500 } else { 400 };
+        let error = over.reason.map(Reason::as_str).or(is_error.then_some(code.as_str())).unwrap_or_default();
+        let family = if over.is_inbound { &otel.server } else { &otel.client };
+        let histogram = family.with_label_values(&[over.method, &code, over.route_label(), &self.name, error]);
+        histogram.observe(took.as_secs_f64());
+        self.otel.borrow_mut().push((key, histogram));
     }
 
     /// A request of a sampled trace is over.

@@ -44,6 +44,8 @@ pub struct Settings {
     pub registry: Registry,
     /// Also the names that older services use.
     pub compat_metrics: bool,
+    /// Also OpenTelemetry's histograms.
+    pub otel_metrics: bool,
     /// Distinct values of a label that callers choose.
     pub max_label_values: usize,
     /// One JSON object a request, without a newline; a full channel drops the line and counts it.
@@ -115,7 +117,12 @@ impl DataPlane {
     pub fn start(settings: Settings) -> io::Result<Self> {
         let live = (0..settings.workers.max(1)).map(|_| Live::default()).collect();
         let shared = Arc::new(Shared {
-            metrics: Metrics::new(&settings.registry, settings.compat_metrics, settings.max_label_values),
+            metrics: Metrics::new(
+                &settings.registry,
+                settings.compat_metrics,
+                settings.otel_metrics,
+                settings.max_label_values,
+            ),
             access_log: settings.access_log,
             spans: settings.spans,
             traced_inbound: AtomicUsize::default(),

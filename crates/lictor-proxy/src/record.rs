@@ -20,7 +20,7 @@ use serde::Serialize;
 use smallvec::SmallVec;
 
 use crate::headers::{self, Fields, X_REQUEST_ID};
-use crate::metrics::Outcome;
+use crate::metrics::{Outcome, Over};
 use crate::recorder::Course;
 use crate::serve::Connection;
 use crate::span::{self, method_label};
@@ -339,7 +339,14 @@ impl Record {
     fn count(&self, status: u16, took: Duration) {
         let metrics = &self.worker.shared.metrics;
         let Some(upstream) = &self.upstream else { return metrics.led_nowhere(status, self.reason) };
-        upstream.meters.request(metrics, self.route_label(), status, self.reason, took);
+        let over = Over {
+            is_inbound: self.is_inbound,
+            method: method_label(&self.method),
+            route: self.route_label(),
+            status,
+            reason: self.reason,
+        };
+        upstream.meters.request(metrics, &over, took);
         if self.trace.is_sampled {
             upstream.meters.example(self.trace.trace_id, self.trace.span_id, took);
         }

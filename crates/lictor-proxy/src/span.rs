@@ -294,17 +294,17 @@ fn span_method(method: &Method) -> &str {
 }
 
 /// A bounded label (RFC 9110's methods and PATCH).
-pub(crate) fn method_label(method: &Method) -> &str {
+pub(crate) fn method_label(method: &Method) -> &'static str {
     match *method {
-        Method::CONNECT
-        | Method::DELETE
-        | Method::GET
-        | Method::HEAD
-        | Method::OPTIONS
-        | Method::PATCH
-        | Method::POST
-        | Method::PUT
-        | Method::TRACE => method.as_str(),
+        Method::CONNECT => "CONNECT",
+        Method::DELETE => "DELETE",
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::TRACE => "TRACE",
         _ => "_OTHER",
     }
 }

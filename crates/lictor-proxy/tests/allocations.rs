@@ -99,6 +99,7 @@ fn plane(backend: SocketAddr) -> (DataPlane, watch::Sender<Arc<Mesh>>, SocketAdd
         mesh,
         registry: Registry::new(),
         compat_metrics: true,
+        otel_metrics: false,
         max_label_values: 200,
         access_log: None,
         spans: None,

@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Access, Admin, Order};
+use crate::app_metrics::AppMetrics;
 use crate::child::{self, Child};
 use crate::cli::Configured;
 use crate::events::Events;
@@ -119,13 +120,15 @@ impl Bound {
         let registry = Registry::new();
         let export = config.trace.otlp.as_ref().and_then(|otlp| otlp::start_or_tell(otlp, &registry));
         let (spans, export) = export.unzip();
-        let scrape = Scrape::new(registry.clone());
+        let app = config.metrics.merge_app.as_deref().map(str::parse).transpose().context("metrics.merge_app")?;
+        let scrape = Scrape::new(registry.clone(), app.map(|uri| AppMetrics::new(uri, &registry)));
         scrape.reloaded(Some(&loaded.values), &configured.source());
         let plane = DataPlane::start(Settings {
             workers: config.workers,
             mesh: handle.mesh(),
             registry,
             compat_metrics: config.metrics.compat,
+            otel_metrics: config.metrics.otel,
             max_label_values: config.metrics.max_label_values,
             access_log: Some(logs.lines()),
             spans,

@@ -3,6 +3,7 @@
 //! `main` reads the command line and hands over: [`boot`] runs the sidecar, [`cli`] holds the small commands.
 
 mod admin;
+mod app_metrics;
 mod boot;
 mod changes;
 mod child;

@@ -1,6 +1,6 @@
 //! What is measured when somebody asks: gauges read from the live state at each scrape, and the process itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Instant, SystemTime};
 
 use lictor_config::Effective;
@@ -14,6 +14,7 @@ use prometheus::{
 };
 use serde::Serialize;
 
+use crate::app_metrics::{self, AppMetrics};
 use crate::log::Logs;
 use crate::openmetrics::{self, Form};
 use crate::version;
@@ -40,6 +41,7 @@ pub(crate) struct Seen<'a> {
 #[derive(Debug)]
 pub(crate) struct Scrape {
     registry: Registry,
+    app: Option<AppMetrics>,
     breaker: IntGaugeVec,
     endpoints: IntGaugeVec,
     orders: IntGaugeVec,
@@ -69,7 +71,7 @@ pub(crate) struct Scrape {
 }
 
 impl Scrape {
-    pub(crate) fn new(registry: Registry) -> Self {
+    pub(crate) fn new(registry: Registry, app: Option<AppMetrics>) -> Self {
         let gauges = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntGaugeVec::new(Opts::new(name, help), labels).expect("constant names"))
         };
@@ -137,6 +139,7 @@ impl Scrape {
             threads: gauge("process_threads", "Threads."),
             start_time: number("process_start_time_seconds", "When the process started, since the epoch."),
             registry: registry.clone(),
+            app,
         };
         scrape.start_time.set(unix_seconds());
         scrape
@@ -153,18 +156,31 @@ impl Scrape {
         self.reload_time.set(unix_seconds());
     }
 
-    /// Everything, as the client wants it.
-    pub(crate) fn text(&self, form: Form, seen: &Seen<'_>) -> String {
+    /// Everything, and how it is written: OpenMetrics only if an application whose metrics are behind ours speaks it too.
+    pub(crate) async fn text(&self, wanted: Form, seen: &Seen<'_>) -> (Form, String) {
+        let app = match &self.app {
+            Some(app) => app.fetch(wanted).await.map(|page| (app, page)),
+            None => None,
+        };
         self.mesh(seen.mesh);
         self.consul(seen.consul);
         self.certificates(&seen.plane.certificates());
         set(&self.own_logs_dropped, seen.logs.dropped());
         self.process();
+        let others = app.as_ref().map(|(app, page)| app.others(page, &self.families())).unwrap_or_default();
+        let form = app.map_or(wanted, |(_, page)| page.form);
         let families = self.registry.gather();
-        match form {
+        let ours = match form {
             Form::Text => TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| format!("# {error}\n")),
             Form::OpenMetrics => openmetrics::encode(&families, &seen.plane.exemplars()),
-        }
+        };
+        let end = if form == Form::OpenMetrics { openmetrics::END } else { "" };
+        (form, [&ours, &others, end].concat())
+    }
+
+    /// The names of ours.
+    fn families(&self) -> HashSet<String> {
+        self.registry.gather().iter().map(|family| app_metrics::base(family.name()).to_owned()).collect()
     }
 
     /// Requests so far, by upstream; read from the data plane's own counters.
@@ -336,13 +352,13 @@ mod tests {
         requests.with_label_values(&["users", "/b", "503", "breaker_open"]).inc_by(3);
         let retries = IntCounterVec::new(Opts::new("lictor_retries_total", "x"), &["upstream"]).unwrap();
         register(&registry, retries).with_label_values(&["users"]).inc();
-        let seen = Scrape::new(registry).requests();
+        let seen = Scrape::new(registry, None).requests();
         assert_eq!(seen["users"], Requests { total: 10, failed: 3, retries: 1 });
     }
 
     #[test]
     fn a_refused_reload_is_seen_and_the_configuration_in_force_stays() {
-        let scrape = Scrape::new(Registry::new());
+        let scrape = Scrape::new(Registry::new(), None);
         scrape.reloaded(Some(&[]), "lictor.yaml");
         scrape.reloaded(None, "");
         assert_eq!(scrape.reload_success.get(), 0);

@@ -12,6 +12,9 @@ use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 /// The family whose buckets have exemplars.
 const EXEMPLIFIED: &str = "lictor_upstream_request_duration_seconds";
 
+/// What must come last.
+pub(crate) const END: &str = "# EOF\n";
+
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -50,13 +53,12 @@ impl Form {
     }
 }
 
-/// All families, with the latest sampled request of each bucket, by upstream.
+/// All families, with the latest sampled request of each bucket, by upstream. `END` is still to follow.
 pub(crate) fn encode(families: &[MetricFamily], exemplars: &BTreeMap<String, Vec<Option<Exemplar>>>) -> String {
     let mut out = String::new();
     for family in families {
         write_family(&mut out, family, exemplars).expect("writing to a string cannot fail");
     }
-    out.push_str("# EOF\n");
     out
 }
 

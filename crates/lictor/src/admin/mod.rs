@@ -246,7 +246,8 @@ async fn get(admin: &Admin, path: &str, query: &str, form: Form) -> Response<Bod
         "/metrics" => {
             let consul = admin.handle.status().snapshot();
             let seen = Seen { mesh: &mesh, consul: &consul, plane: &admin.plane, logs: &admin.logs };
-            text_reply(form.content_type(), admin.scrape.text(form, &seen))
+            let (form, text) = admin.scrape.text(form, &seen).await;
+            text_reply(form.content_type(), text)
         }
         "/upstreams" => reply(StatusCode::OK, &pages::upstreams(&mesh, &admin.plane.report().await)),
         "/breakers" => reply(StatusCode::OK, &pages::breakers(&mesh)),

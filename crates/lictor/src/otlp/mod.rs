@@ -3,35 +3,30 @@
 //! Nothing waits for it. What finds the queue full is dropped and counted; a receiver that asks for patience gets it,
 //! and while it does the queue fills. Every span that left the request path is in `lictor_spans_exported_total`.
 
-mod encode;
+mod convert;
 mod send;
 
 use std::time::Duration;
 
 use lictor_config::Otlp;
 use lictor_proxy::Span;
+use opentelemetry::InstrumentationScope;
+use opentelemetry_sdk::trace::SpanData;
 use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::metrics::register;
-use crate::otlp::send::{Receiver, Sent};
+use crate::otlp::send::{Note, Receiver};
 
 const QUEUE: usize = 2048;
 const BATCH: usize = 512;
 const EVERY: Duration = Duration::from_secs(5);
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between attempts, doubled each time, where the receiver does not say.
-const BACKOFF: Duration = Duration::from_secs(1);
-/// As OpenTelemetry's exporters have it: about half a minute in all.
-const ATTEMPTS: u32 = 5;
-/// A receiver that wants more patience than this gets other spans later.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Why these settings cannot work, where that is known before trying.
 pub(crate) fn complaint(settings: &Otlp) -> Option<String> {
-    Receiver::new(settings).err().map(|error| format!("{error:#}"))
+    send::check(settings).err().map(|error| format!("{error:#}"))
 }
 
 /// Starts exporting. A sidecar without traces is better than none: why there are none is told, and it goes on.
@@ -48,12 +43,11 @@ fn start(settings: &Otlp, registry: &Registry) -> anyhow::Result<(mpsc::Sender<S
     let exported = Opts::new("lictor_spans_exported_total", "Spans by what became of them: taken, rejected, failed.");
     let exporter = Exporter {
         receiver: Receiver::new(settings)?,
-        settings: settings.clone(),
-        exported: register(registry, IntCounterVec::new(exported, &["outcome"])?),
-        is_failing: false,
+        scope: convert::scope(),
+        told: Told { exported: register(registry, IntCounterVec::new(exported, &["outcome"])?), is_failing: false },
     };
     for outcome in ["taken", "rejected", "failed"] {
-        exporter.count(outcome, 0); // known from the start, so that a rate is right from the first failure on
+        exporter.told.count(outcome, 0); // known from the start, so that a rate is right from the first failure on
     }
     let (spans, queue) = mpsc::channel(QUEUE);
     let (stop, stopped) = oneshot::channel();
@@ -78,10 +72,8 @@ impl Export {
 
 struct Exporter {
     receiver: Receiver,
-    settings: Otlp,
-    exported: IntCounterVec,
-    /// The log has been told.
-    is_failing: bool,
+    scope: InstrumentationScope,
+    told: Told,
 }
 
 impl Exporter {
@@ -89,19 +81,18 @@ impl Exporter {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut batch = Vec::new();
-        let mut is_last = false;
-        while !is_last {
-            is_last = tokio::select! {
+        loop {
+            let is_last = tokio::select! {
                 biased;
                 _ = &mut stop => {
                     while let Ok(span) = queue.try_recv() {
-                        batch.push(span);
+                        batch.push(convert::span(span, &self.scope));
                     }
                     true
                 }
                 span = queue.recv() => match span {
                     Some(span) => {
-                        batch.push(span);
+                        batch.push(convert::span(span, &self.scope));
                         if batch.len() < BATCH {
                             continue;
                         }
@@ -112,59 +103,45 @@ impl Exporter {
                 _ = tick.tick() => false,
             };
             if !batch.is_empty() {
-                is_last |= self.export(std::mem::take(&mut batch), &mut stop, is_last).await;
-                if is_last {
-                    while let Ok(span) = queue.try_recv() {
-                        batch.push(span);
-                    }
-                }
+                self.export(std::mem::take(&mut batch)).await;
             }
-        }
-        if !batch.is_empty() {
-            self.export(batch, &mut stop, true).await;
+            if is_last {
+                return;
+            }
         }
     }
 
-    /// Sends a batch, again while the receiver lets hope. Says whether it was told to stop meanwhile.
-    async fn export(&mut self, batch: Vec<Span>, stop: &mut oneshot::Receiver<()>, is_last: bool) -> bool {
-        let count = batch.len() as u64;
-        let request = encode::request(&self.settings, batch);
-        let mut backoff = BACKOFF;
-        let mut is_stopped = is_last;
-        for attempt in 1.. {
-            let sent = tokio::time::timeout(EXPORT_TIMEOUT, self.receiver.send(&request)).await;
-            let (after, why) = match sent {
-                Ok(Sent::Taken { rejected, why }) => {
-                    self.taken(count, rejected.min(count), &why);
-                    return is_stopped;
-                }
-                Ok(Sent::Refused { why }) => {
-                    self.failing(&why);
-                    break;
-                }
-                Ok(Sent::Later { after, why }) => (after, why),
-                Err(_) => (None, format!("no answer within {EXPORT_TIMEOUT:?}")),
-            };
-            self.failing(&why);
-            let wait = after.unwrap_or(backoff);
-            if is_stopped || attempt == ATTEMPTS || wait > LONGEST_WAIT {
-                break;
+    async fn export(&mut self, batch: Vec<SpanData>) {
+        let (count, mut rejected) = (batch.len() as u64, 0);
+        let told = &mut self.told;
+        let result = self.receiver.export(batch, |note| match note {
+            Note::Failed(why) => told.failing(&why),
+            Note::Partial { rejected: by, why } => {
+                rejected = by.min(count);
+                warn_of_partial(rejected, &why);
             }
-            backoff *= 2;
-            is_stopped = tokio::time::timeout(wait, &mut *stop).await.is_ok(); // then once more
+        });
+        match result.await {
+            Ok(()) => self.told.taken(count, rejected),
+            Err(why) => {
+                self.told.failing(&why);
+                self.told.count("failed", count);
+            }
         }
-        self.count("failed", count);
-        is_stopped
     }
+}
 
-    fn taken(&mut self, count: u64, rejected: u64, why: &str) {
+/// What the metrics and the log say.
+struct Told {
+    exported: IntCounterVec,
+    /// The log has been told.
+    is_failing: bool,
+}
+
+impl Told {
+    fn taken(&mut self, count: u64, rejected: u64) {
         self.count("taken", count - rejected);
-        if rejected > 0 {
-            self.count("rejected", rejected);
-            warn!(target: "lictor::event", kind = "spans_rejected", rejected, why, "the receiver did not take all spans");
-        } else if !why.is_empty() {
-            warn!(target: "lictor::event", kind = "spans_warned", why, "the receiver has something to say about spans");
-        }
+        self.count("rejected", rejected);
         if std::mem::take(&mut self.is_failing) {
             info!(target: "lictor::event", kind = "traces_back", "spans are exported again");
         }
@@ -178,6 +155,14 @@ impl Exporter {
 
     fn count(&self, outcome: &str, spans: u64) {
         self.exported.with_label_values(&[outcome]).inc_by(spans);
+    }
+}
+
+fn warn_of_partial(rejected: u64, why: &str) {
+    if rejected > 0 {
+        warn!(target: "lictor::event", kind = "spans_rejected", rejected, why, "the receiver did not take all spans");
+    } else {
+        warn!(target: "lictor::event", kind = "spans_warned", why, "the receiver has something to say about spans");
     }
 }
 

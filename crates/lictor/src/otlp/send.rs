@@ -1,186 +1,163 @@
-//! One export to an OTLP receiver: over HTTP with protobuf, or gRPC; in the clear or with TLS. Says what became of it
-//! in the protocol's own terms (OTLP specification, "Failures" and "Partial Success"); trying again is for the caller.
+//! The way to an OTLP receiver: OpenTelemetry's exporter, with our TLS settings. The library encodes, sends, and tries
+//! again as OTLP wants it (backoff, `Retry-After`, `RetryInfo`; OTLP specification, "Failures").
+//!
+//! Two things it keeps to itself, and both are worth counting or telling: partial success goes to its own log, and why
+//! an attempt over HTTP failed goes nowhere. They come out here as notes.
 
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use base64::Engine;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HOST, RETRY_AFTER, TE};
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use anyhow::Context;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::connect::HttpConnector;
 use lictor_config::{Otlp, OtlpProtocol};
 use lictor_core::tls::ClientTls;
 use lictor_proxy::client_tls;
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
-use prost::Message;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::pki_types::ServerName;
+use opentelemetry_http::hyper::HyperClient;
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::{Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::mpsc;
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Channel, Endpoint};
+use tracing::field::{Field, Visit};
+use tracing::instrument::WithSubscriber;
+use tracing::level_filters::LevelFilter;
+use tracing::{Dispatch, Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt};
 
-const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-/// An answer is a few numbers and perhaps a sentence.
-const MAX_ANSWER: usize = 64 << 10;
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+use crate::otlp::convert;
 
-/// What became of an export.
+/// One attempt.
+const ATTEMPT_WITHIN: Duration = Duration::from_secs(10);
+/// All attempts of a batch. Meanwhile the queue fills.
+const EXPORT_WITHIN: Duration = Duration::from_secs(60);
+/// After the first attempt: with the waits of 1, 2, 4 and 8 s about a quarter of a minute where attempts fail at once.
+const RETRIES: usize = 4;
+const BACKOFF: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(8);
+/// So that the sidecars of a receiver that comes back do not come together.
+const JITTER: Duration = Duration::from_millis(500);
+
+/// What happened during an export, beside its result.
 #[derive(Debug)]
-pub(super) enum Sent {
-    /// All of it was taken but for so many spans, with the receiver's reason.
-    Taken { rejected: u64, why: String },
-    /// Not now; perhaps when this time is over.
-    Later { after: Option<Duration>, why: String },
-    /// Not at all.
-    Refused { why: String },
+pub(super) enum Note {
+    /// An attempt failed; others may follow.
+    Failed(String),
+    /// The receiver took the batch but for so many spans, or has something to say about it.
+    Partial { rejected: u64, why: String },
 }
 
-/// A receiver, with a connection that is kept.
+/// An OTLP receiver.
 #[derive(Debug)]
 pub(super) struct Receiver {
-    uri: Uri,
-    host: String,
-    port: u16,
-    protocol: OtlpProtocol,
-    headers: HeaderMap,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    open: Option<Connection>,
-}
-
-#[derive(Debug)]
-enum Connection {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
+    exporter: SpanExporter,
+    /// Where the library's log goes during an export.
+    log: Dispatch,
+    /// Unbounded, but an export makes few, and each is taken at once.
+    notes: mpsc::UnboundedReceiver<Note>,
 }
 
 impl Receiver {
     /// Reads what is needed; nothing is sent yet.
     pub(super) fn new(settings: &Otlp) -> anyhow::Result<Self> {
-        let endpoint = || format!("trace.otlp: {}", settings.endpoint);
-        let base: Uri = settings.endpoint.parse().with_context(endpoint)?;
-        let is_encrypted = base.scheme() == Some(&Scheme::HTTPS);
-        let authority = base.authority().with_context(endpoint)?.clone();
-        let is_grpc = settings.protocol == OtlpProtocol::Grpc;
-        let path = if is_grpc { PathAndQuery::from_static(METHOD) } else { traces_path(&base) };
-        let uri = Uri::builder().scheme(if is_encrypted { "https" } else { "http" }).authority(authority.as_str());
-        let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let tls = if is_encrypted {
-            let trust = ClientTls { ca: settings.ca.clone(), ..ClientTls::default() };
-            let name = ServerName::try_from(host.clone()).with_context(endpoint)?;
-            Some((client_tls(&trust, is_grpc).with_context(endpoint)?, name))
-        } else {
-            None
-        };
-        Ok(Self {
-            uri: uri.path_and_query(path).build().with_context(endpoint)?,
-            port: authority.port_u16().unwrap_or(if is_encrypted { 443 } else { 80 }),
-            host,
-            protocol: settings.protocol,
-            headers: headers(settings)?,
-            tls,
-            open: None,
-        })
+        let (sender, notes) = mpsc::unbounded_channel();
+        let only = FilterFn::new(|metadata| metadata.name().ends_with(".PartialSuccess"));
+        let said = Said(sender.clone()).with_filter(only.with_max_level_hint(LevelFilter::WARN));
+        let mut exporter = exporter(settings, sender).with_context(|| format!("trace.otlp: {}", settings.endpoint))?;
+        exporter.set_resource(&convert::resource(settings));
+        Ok(Self { exporter, log: Dispatch::new(tracing_subscriber::registry().with(said)), notes })
     }
 
-    /// Sends a batch once. What goes wrong on the way may go well later.
-    pub(super) async fn send(&mut self, batch: &ExportTraceServiceRequest) -> Sent {
-        let request = self.request(batch);
-        let answer = match self.call(request).await {
-            Ok(answer) => answer,
-            Err(error) => return Sent::Later { after: None, why: format!("{error:#}") },
-        };
-        match self.protocol {
-            OtlpProtocol::HttpProtobuf => of_http(&answer),
-            OtlpProtocol::Grpc => of_grpc(&answer),
-        }
-    }
-
-    fn request(&self, batch: &ExportTraceServiceRequest) -> Request<Full<Bytes>> {
-        let mut body = BytesMut::with_capacity(batch.encoded_len() + 5);
-        let kind = match self.protocol {
-            OtlpProtocol::HttpProtobuf => "application/x-protobuf",
-            // Uncompressed, then the length (gRPC over HTTP/2, "Length-Prefixed-Message").
-            OtlpProtocol::Grpc => {
-                body.put_u8(0);
-                body.put_u32(batch.encoded_len() as u32);
-                "application/grpc"
+    /// Sends a batch, again while there is hope.
+    pub(super) async fn export(&mut self, batch: Vec<SpanData>, mut note: impl FnMut(Note)) -> Result<(), String> {
+        let mut exporting = pin!(self.exporter.export(batch).with_subscriber(self.log.clone()));
+        let result = loop {
+            tokio::select! {
+                biased;
+                Some(said) = self.notes.recv() => note(said),
+                result = &mut exporting => break result,
             }
         };
-        batch.encode(&mut body).expect("a buffer grows as it must");
-        let mut request = Request::new(Full::new(body.freeze()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        let headers = request.headers_mut();
-        headers.clone_from(&self.headers);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        if self.protocol == OtlpProtocol::Grpc {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
+        while let Ok(said) = self.notes.try_recv() {
+            note(said);
         }
-        request
-    }
-
-    async fn call(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
-        let is_usable = match &self.open {
-            Some(Connection::Http1(open)) => open.is_ready(),
-            Some(Connection::Http2(open)) => open.is_ready(),
-            None => false,
-        };
-        if !is_usable {
-            self.open = Some(self.connect().await?);
-        }
-        let response = match self.open.as_mut().context("just opened")? {
-            Connection::Http1(open) => open.send_request(origin_form(request)?).await?,
-            Connection::Http2(open) => open.send_request(request).await?,
-        };
-        Answer::read(response).await
-    }
-
-    async fn connect(&self) -> anyhow::Result<Connection> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        stream.set_nodelay(true)?;
-        match &self.tls {
-            None => self.speak(stream).await,
-            Some((config, name)) => {
-                let connector = TlsConnector::from(Arc::clone(config));
-                self.speak(connector.connect(name.clone(), stream).await.context("TLS")?).await
-            }
-        }
-    }
-
-    async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S) -> anyhow::Result<Connection> {
-        // A connection's error reaches the call on it.
-        Ok(match self.protocol {
-            OtlpProtocol::HttpProtobuf => {
-                let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-                tokio::spawn(connection);
-                Connection::Http1(sender)
-            }
-            OtlpProtocol::Grpc => {
-                let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-                tokio::spawn(connection);
-                Connection::Http2(sender)
-            }
-        })
+        result.map_err(|error| error.to_string())
     }
 }
 
+/// What is known to be wrong before anything is sent.
+pub(super) fn check(settings: &Otlp) -> anyhow::Result<()> {
+    headers(settings)?;
+    connector(settings).map(|_| ()).with_context(|| format!("trace.otlp: {}", settings.endpoint))
+}
+
+fn exporter(settings: &Otlp, notes: mpsc::UnboundedSender<Note>) -> anyhow::Result<SpanExporter> {
+    let retries = RetryPolicy::default()
+        .with_max_retries(RETRIES)
+        .with_initial_delay(BACKOFF)
+        .with_max_delay(LONGEST_BACKOFF)
+        .with_max_jitter(JITTER);
+    let (headers, connector) = (headers(settings)?, connector(settings)?);
+    Ok(match settings.protocol {
+        OtlpProtocol::Grpc => SpanExporter::builder()
+            .with_tonic()
+            .with_channel(channel(settings, connector)?)
+            .with_timeout(EXPORT_WITHIN)
+            .with_metadata(MetadataMap::from_headers(headers))
+            .with_retry_policy(retries)
+            .build()?,
+        OtlpProtocol::HttpProtobuf => SpanExporter::builder()
+            .with_http()
+            .with_http_client(Client { client: HyperClient::new(connector, ATTEMPT_WITHIN, None), notes })
+            .with_endpoint(traces_url(&settings.endpoint))
+            .with_protocol(Protocol::HttpBinary)
+            .with_timeout(EXPORT_WITHIN)
+            .with_headers(texts(&headers)?)
+            .with_retry_policy(retries)
+            .build()?,
+    })
+}
+
+/// The one connection of gRPC, made when it is needed.
+fn channel(settings: &Otlp, connector: HttpsConnector<HttpConnector>) -> anyhow::Result<Channel> {
+    Ok(Endpoint::from_shared(settings.endpoint.clone())?.timeout(ATTEMPT_WITHIN).connect_with_connector_lazy(connector))
+}
+
+fn connector(settings: &Otlp) -> anyhow::Result<HttpsConnector<HttpConnector>> {
+    let uri: Uri = settings.endpoint.parse()?;
+    let trust = ClientTls { ca: settings.ca.clone(), ..ClientTls::default() };
+    let tls = match uri.scheme_str() {
+        Some("https") => client_tls(&trust, settings.protocol == OtlpProtocol::Grpc)?,
+        _ => no_tls()?,
+    };
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    Ok(HttpsConnector::from((tcp, tls)))
+}
+
+/// For a receiver in the clear, where there need not be any CA on the machine.
+fn no_tls() -> anyhow::Result<Arc<ClientConfig>> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions()?.with_root_certificates(RootCertStore::empty());
+    Ok(Arc::new(builder.with_no_client_auth()))
+}
+
 /// A base URL gets the path of the specification; one with a path is taken as it is.
-fn traces_path(base: &Uri) -> PathAndQuery {
-    match base.path_and_query() {
-        Some(path) if path.as_str() != "/" => path.clone(),
-        _ => PathAndQuery::from_static("/v1/traces"),
-    }
+fn traces_url(endpoint: &str) -> String {
+    let after_scheme = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let has_path = after_scheme.trim_end_matches('/').contains('/');
+    if has_path { endpoint.to_owned() } else { format!("{}/v1/traces", endpoint.trim_end_matches('/')) }
 }
 
 fn headers(settings: &Otlp) -> anyhow::Result<HeaderMap> {
@@ -193,112 +170,80 @@ fn headers(settings: &Otlp) -> anyhow::Result<HeaderMap> {
     Ok(headers)
 }
 
-/// HTTP/1.1 says the host in a field of its own (RFC 9112, section 3.2).
-fn origin_form(mut request: Request<Full<Bytes>>) -> anyhow::Result<Request<Full<Bytes>>> {
-    let authority = request.uri().authority().context("no authority")?;
-    let host = HeaderValue::try_from(authority.as_str())?;
-    let path = request.uri().path_and_query().cloned().context("no path")?;
-    request.headers_mut().insert(HOST, host);
-    *request.uri_mut() = path.into();
-    Ok(request)
+/// As the library wants them for HTTP.
+fn texts(headers: &HeaderMap) -> anyhow::Result<HashMap<String, String>> {
+    headers.iter().map(|(name, value)| Ok((name.to_string(), value.to_str()?.to_owned()))).collect()
 }
 
-/// A whole answer, trailers among its headers.
+/// The library's HTTP client, which says why an attempt failed.
 #[derive(Debug)]
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
+struct Client {
+    client: HyperClient<HttpsConnector<HttpConnector>>,
+    notes: mpsc::UnboundedSender<Note>,
 }
 
-impl Answer {
-    async fn read(response: Response<Incoming>) -> anyhow::Result<Self> {
-        let (head, body) = response.into_parts();
-        let body =
-            Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| anyhow!("within an answer: {error}"))?;
-        let mut headers = head.headers;
-        headers.extend(body.trailers().cloned().unwrap_or_default());
-        Ok(Self { status: head.status, headers, body: body.to_bytes() })
-    }
-
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+#[async_trait]
+impl HttpClient for Client {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let sent = self.client.send_bytes(request).await;
+        let why = match &sent {
+            Ok(response) if response.status().is_success() => return sent,
+            Ok(response) => format!("the receiver answered {}", response.status()),
+            Err(error) => chain(error.as_ref()),
+        };
+        let _ = self.notes.send(Note::Failed(why)); // nobody listens once the exporter is gone
+        sent
     }
 }
 
-fn of_http(answer: &Answer) -> Sent {
-    let why = format!("the receiver answered {}", answer.status);
-    match answer.status.as_u16() {
-        200..=299 => taken(&answer.body),
-        429 | 502 | 503 | 504 => Sent::Later { after: retry_after(answer.header(RETRY_AFTER.as_str())), why },
-        _ => Sent::Refused { why },
+/// An error with what caused it.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The library's log, of which partial success is taken.
+struct Said(mpsc::UnboundedSender<Note>);
+
+impl<S: Subscriber> Layer<S> for Said {
+    fn on_event(&self, event: &Event<'_>, _: LayerContext<'_, S>) {
+        let mut partial = Partial::default();
+        event.record(&mut partial);
+        let _ = self.0.send(Note::Partial { rejected: partial.rejected, why: partial.why });
     }
 }
 
-/// Seconds (RFC 9110, section 10.2.3). Receivers do not send the date form; for one, our own backoff holds.
-fn retry_after(text: &str) -> Option<Duration> {
-    text.trim().parse().ok().map(Duration::from_secs)
+/// The fields of the library's `PartialSuccess`.
+#[derive(Default)]
+struct Partial {
+    rejected: u64,
+    why: String,
 }
 
-fn of_grpc(answer: &Answer) -> Sent {
-    let code = answer.header("grpc-status");
-    let why = || {
-        let status =
-            if code.is_empty() { format!("answered {}", answer.status) } else { format!("grpc-status {code}") };
-        format!("{status} {}", answer.header("grpc-message")).trim_end().to_owned()
-    };
-    let after = retry_info(answer.header("grpc-status-details-bin"));
-    match code {
-        "0" => taken(answer.body.get(5..).unwrap_or_default()),
-        // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS.
-        "1" | "4" | "10" | "11" | "14" | "15" => Sent::Later { after, why: why() },
-        // RESOURCE_EXHAUSTED only when the receiver says that it will pass.
-        "8" if after.is_some() => Sent::Later { after, why: why() },
-        // A proxy's answer, in HTTP's terms (gRPC, "HTTP to gRPC Status Code Mapping").
-        "" if matches!(answer.status.as_u16(), 429 | 502 | 503 | 504) => Sent::Later { after: None, why: why() },
-        _ => Sent::Refused { why: why() },
+impl Visit for Partial {
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        if field.name() == "rejected_spans" {
+            self.rejected = value.max(0).cast_unsigned();
+        }
     }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "error_message" {
+            value.clone_into(&mut self.why);
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
-fn taken(body: &[u8]) -> Sent {
-    let partial = ExportTraceServiceResponse::decode(body).ok().and_then(|response| response.partial_success);
-    let partial = partial.unwrap_or_default();
-    Sent::Taken { rejected: partial.rejected_spans.max(0) as u64, why: partial.error_message }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// `google.rpc.RetryInfo` among the details of a gRPC status.
-fn retry_info(details: &str) -> Option<Duration> {
-    let status = RpcStatus::decode(&*BASE64.decode(details).ok()?).ok()?;
-    let info = status.details.iter().find(|any| any.type_url.ends_with("/google.rpc.RetryInfo"))?;
-    let delay = RetryInfo::decode(&*info.value).ok()?.retry_delay?;
-    Some(Duration::new(delay.seconds.max(0) as u64, delay.nanos.clamp(0, 999_999_999) as u32))
-}
-
-/// What is needed of `google.rpc.Status`.
-#[derive(Clone, PartialEq, Message)]
-struct RpcStatus {
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Any {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct RetryInfo {
-    #[prost(message, optional, tag = "1")]
-    retry_delay: Option<Delay>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Delay {
-    #[prost(int64, tag = "1")]
-    seconds: i64,
-    #[prost(int32, tag = "2")]
-    nanos: i32,
+    #[test]
+    fn a_base_url_gets_the_specified_path() {
+        assert_eq!(traces_url("http://otel:4318"), "http://otel:4318/v1/traces");
+        assert_eq!(traces_url("http://otel:4318/"), "http://otel:4318/v1/traces");
+        assert_eq!(traces_url("http://otel:4318/custom"), "http://otel:4318/custom");
+    }
 }
