@@ -409,7 +409,7 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
         routes: Routes::default(),
         set_headers: Vec::new(),
         is_required: false,
-        endpoints: Box::new([endpoint(address.clone(), &instance, false, None, true, now)]),
+        endpoints: Box::new([endpoint(address, &instance, false, None, true, now)]),
         census: Census { source: "static", is_known: true, total: 1, ..Census::default() },
         breaker: Arc::new(Breaker::new(now)),
         steering: Arc::default(),
