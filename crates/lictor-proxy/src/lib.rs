@@ -20,6 +20,8 @@ mod certificate;
 mod connect;
 mod exemplar;
 mod forward;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod headers;
 mod hedge;
 mod http1;

@@ -21,6 +21,9 @@ use crate::http1::head::Spelling;
 use crate::incoming::Interim;
 use crate::stream::Stream as Socket;
 
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
+
 /// What a peer may send on a stream before we have read it.
 pub(super) const STREAM_WINDOW: u32 = 256 << 10;
 /// And on all streams together: so many that nobody reads do not hold up the others.
