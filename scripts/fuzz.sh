@@ -19,7 +19,7 @@ options=(-max_len=4096 -timeout=20 -rss_limit_mb=2048)
 keep() { # The fewest inputs that reach every edge that was reached, and those that are named: they were found once.
   local kept=fuzz/corpus/$1 fewest
   fewest=$(mktemp -d)
-  "$(binary "$1")" -set_cover_merge=1 -use_counters=0 "${options[@]}" "$fewest" "$kept" "$out/corpus/$1" >/dev/null 2>&1
+  "$(binary "$1")" -set_cover_merge=1 -use_counters=0 "${options[@]}" -artifact_prefix="$out/artifacts/$1-" "$fewest" "$kept" "$out/corpus/$1" >/dev/null 2>&1
   find "$kept" -type f ! -name '*-*' -delete
   cp "$fewest"/* "$kept"
   rm -r "$fewest"
