@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test chaos conformance bench instructions demo deny rules figures presubmit release reproduce sbom grafana
+.PHONY: help check fmt test fuzz chaos conformance bench instructions demo deny rules figures presubmit release reproduce sbom grafana
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,6 +13,9 @@ fmt: ## Format the code
 
 test: ## All tests: unit, property, and integration against a real Consul
 	scripts/deps.sh && scripts/consul.sh && cargo test --workspace
+
+fuzz: ## Hostile input against what reads it; TARGET=hpack MINUTES=10 (of processor time, each)
+	TARGET=$(TARGET) MINUTES=$(MINUTES) scripts/fuzz.sh
 
 chaos: ## Faults that take minutes, need root (network namespaces, iptables) or libfaketime; ONLY=word picks by name
 	scripts/consul.sh && cargo test -p chaos -p outages -- --ignored --nocapture $(ONLY)

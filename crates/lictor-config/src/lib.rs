@@ -11,6 +11,8 @@ mod config;
 mod diagnose;
 mod diff;
 mod env;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod kv;
 mod read;
 mod source;

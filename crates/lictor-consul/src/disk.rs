@@ -176,14 +176,18 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn encode(contents: &Contents) -> Vec<u8> {
-    let body = serde_json::to_vec(contents).expect("maps have text as keys");
-    let mut bytes = format!("{MAGIC} {VERSION} {} {}\n", checksum(&body), body.len()).into_bytes();
-    bytes.extend(body);
+pub(crate) fn encode(contents: &Contents) -> Vec<u8> {
+    framed(&serde_json::to_vec(contents).expect("maps have text as keys"))
+}
+
+/// With its first line.
+pub(crate) fn framed(body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{MAGIC} {VERSION} {} {}\n", checksum(body), body.len()).into_bytes();
+    bytes.extend_from_slice(body);
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Result<Contents, Refusal> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Contents, Refusal> {
     let is_ours = bytes.iter().zip(MAGIC.as_bytes()).all(|(is, should)| is == should);
     if !is_ours {
         return Err(Refusal::Foreign);

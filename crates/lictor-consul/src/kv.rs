@@ -175,13 +175,6 @@ async fn get(
     ask: Ask,
     consistency: Consistency,
 ) -> Result<(Answer, KvKnown), ConsulError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Item {
-        modify_index: u64,
-        #[serde(default)]
-        value: Option<String>,
-    }
     let (index, wait) = (ask.index.map(|index| index.to_string()), format!("{}ms", ask.wait.as_millis()));
     let mut query: Vec<(&str, &str)> = Vec::new();
     if let Some(index) = &index {
@@ -199,11 +192,24 @@ async fn get(
         return Ok((answer, None));
     }
     let answer = answer.accepted()?;
+    let known = parse(&answer.body)?;
+    Ok((answer, known))
+}
+
+/// Parses the answer: a list of one.
+pub(crate) fn parse(body: &[u8]) -> Result<KvKnown, ConsulError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Item {
+        modify_index: u64,
+        #[serde(default)]
+        value: Option<String>,
+    }
     let decode = |error: &dyn ToString| ConsulError::Decode(error.to_string());
-    let items: Vec<Item> = serde_json::from_slice(&answer.body).map_err(|error| decode(&error))?;
-    let Some(item) = items.into_iter().next() else { return Ok((answer, None)) };
+    let items: Vec<Item> = serde_json::from_slice(body).map_err(|error| decode(&error))?;
+    let Some(item) = items.into_iter().next() else { return Ok(None) };
     let value = BASE64_STANDARD.decode(item.value.unwrap_or_default()).map_err(|error| decode(&error))?;
-    Ok((answer, Some(KvEntry { modify_index: item.modify_index, value })))
+    Ok(Some(KvEntry { modify_index: item.modify_index, value }))
 }
 
 async fn put(

@@ -11,6 +11,8 @@ mod client;
 mod control;
 mod definition;
 mod disk;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod guard;
 mod handle;
 mod health;

@@ -61,8 +61,8 @@ impl BreakerState {
 pub enum Admission {
     /// The breaker was closed.
     Closed,
-    /// One of the half-open state's probes.
-    Probe,
+    /// A probe of the half-open state with this number: one that outlives it says nothing in the next.
+    Probe(u64),
 }
 
 /// How an admitted request ended.
@@ -128,6 +128,8 @@ struct Slow {
     changed: Instant,
     /// Open: when a probe may go.
     probe_at: Instant,
+    /// Counts half-open states.
+    round: u64,
     probes: u32,
     successes: u32,
     cause: &'static str,
@@ -147,6 +149,7 @@ impl Breaker {
             slow: Mutex::new(Slow {
                 changed: now,
                 probe_at: now,
+                round: 0,
                 probes: 0,
                 successes: 0,
                 cause: "start",
@@ -174,11 +177,11 @@ impl Breaker {
             BreakerState::Open => {
                 self.change(&mut slow, BreakerState::HalfOpen, "recovery_timeout", now);
                 slow.probes = 1;
-                Ok(Admission::Probe)
+                Ok(Admission::Probe(slow.round))
             }
             BreakerState::HalfOpen if slow.probes < policy.half_open_max => {
                 slow.probes += 1;
-                Ok(Admission::Probe)
+                Ok(Admission::Probe(slow.round))
             }
             BreakerState::HalfOpen => Err(Duration::from_secs(1)),
         }
@@ -197,7 +200,7 @@ impl Breaker {
         }
         match admission {
             Admission::Closed => self.count(policy, verdict, now),
-            Admission::Probe => self.probed(policy, verdict, now),
+            Admission::Probe(round) => self.probed(policy, round, verdict, now),
         }
     }
 
@@ -296,9 +299,9 @@ impl Breaker {
         Some(self.open(&mut slow, policy, reason.as_str(), now))
     }
 
-    fn probed(&self, policy: &BreakerPolicy, verdict: Verdict, now: Instant) -> Option<Transition> {
+    fn probed(&self, policy: &BreakerPolicy, round: u64, verdict: Verdict, now: Instant) -> Option<Transition> {
         let mut slow = self.slow.lock();
-        if self.state() != BreakerState::HalfOpen {
+        if self.state() != BreakerState::HalfOpen || slow.round != round {
             return None; // another probe has decided
         }
         slow.probes = slow.probes.saturating_sub(1);
@@ -327,6 +330,7 @@ impl Breaker {
         slow.cause = cause;
         slow.probes = 0;
         slow.successes = 0;
+        slow.round += u64::from(to == BreakerState::HalfOpen);
         if to == BreakerState::Closed {
             self.consecutive.store(0, Relaxed);
             self.buckets.iter().for_each(|bucket| bucket.0.store(0, Relaxed));
@@ -435,7 +439,7 @@ mod tests {
         let later = now + policy.recovery_timeout;
         for success in 1..=3 {
             let probe = breaker.admit(&policy, later).unwrap();
-            assert_eq!(probe, Admission::Probe);
+            assert_eq!(probe, Admission::Probe(1));
             assert!(breaker.admit(&policy, later).is_err(), "a second probe");
             let change = breaker.finish(&policy, probe, Verdict::Success, later);
             assert_eq!(change.is_some(), success == 3);
@@ -473,11 +477,24 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_of_an_earlier_half_open_state_says_nothing_in_a_later_one() {
+        let (policy, now) = (BreakerPolicy { half_open_max: 2, ..BreakerPolicy::default() }, Instant::now());
+        let breaker = opened(&policy, now);
+        let (later, latest) = (now + policy.recovery_timeout, now + 2 * policy.recovery_timeout);
+        let slow = breaker.admit(&policy, later).unwrap();
+        request(&breaker, &policy, FAILED, later);
+        let probes = [(); 2].map(|()| breaker.admit(&policy, latest).unwrap());
+        assert_eq!(breaker.finish(&policy, slow, FAILED, latest), None);
+        assert!(breaker.admit(&policy, latest).is_err(), "a third probe at a time");
+        assert_eq!((probes, breaker.state()), ([Admission::Probe(2), Admission::Probe(2)], BreakerState::HalfOpen));
+    }
+
+    #[test]
     fn a_new_instance_ends_the_wait() {
         let (policy, now) = (BreakerPolicy::default(), Instant::now());
         let breaker = opened(&policy, now);
         assert_eq!(breaker.topology_changed(now).unwrap().to, BreakerState::HalfOpen);
-        assert_eq!(breaker.admit(&policy, now), Ok(Admission::Probe));
+        assert_eq!(breaker.admit(&policy, now), Ok(Admission::Probe(1)));
         assert_eq!(breaker.topology_changed(now), None);
     }
 

@@ -58,8 +58,10 @@ impl Latencies {
         self.current.fill(0);
         if age >= 2 * WINDOW {
             self.previous.fill(0);
+            self.began = now;
+        } else {
+            self.began += WINDOW; // not `now`: what came before it would count for longer
         }
-        self.began = now;
     }
 }
 

@@ -14,6 +14,8 @@ pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod deadline;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod health;
 pub mod latency;
 pub mod limits;

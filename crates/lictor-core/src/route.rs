@@ -141,10 +141,7 @@ fn parse_method(method: &str) -> Result<Method, RouteError> {
 }
 
 fn parse_segments(body: &str, path: &str) -> Result<Vec<Segment>, RouteError> {
-    let body = body.strip_prefix('/').unwrap_or(body);
-    if body.is_empty() && path != "/" {
-        return Ok(Vec::new()); // `/*`
-    }
+    let Some(body) = body.strip_prefix('/') else { return Ok(Vec::new()) }; // `/*`
     body.split('/')
         .map(|part| match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
             Some(name) if !name.is_empty() && !name.contains(['{', '}', '*']) => Ok(Segment::Any),
@@ -180,6 +177,8 @@ mod tests {
             ("/", "/a", false),
             ("/*", "/", true),
             ("/*", "/a/b", true),
+            ("//*", "//a", true),
+            ("//*", "/a", false),
         ] {
             assert_eq!(route(pattern).matches(&Method::GET, path), expected, "{pattern} {path}");
         }

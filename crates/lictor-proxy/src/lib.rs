@@ -22,6 +22,8 @@ mod connect;
 mod exemplar;
 mod explain;
 mod forward;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod headers;
 mod hedge;
 mod http1;

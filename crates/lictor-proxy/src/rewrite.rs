@@ -14,6 +14,9 @@ use crate::record::{Record, RequestId};
 use crate::serve::Connection;
 use crate::worker::{UpstreamState, View};
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
+
 /// Where a head is written.
 pub(crate) trait WriteHead {
     /// A field of the other side's.
@@ -117,8 +120,17 @@ impl Rewrite {
         number: usize,
         to: &mut impl WriteHead,
     ) {
-        let settings = &view.mesh.trace;
-        let set_headers = &upstream.upstream.set_headers;
+        self.write_fields(headers, &upstream.upstream.set_headers, &view.mesh.trace, number, to);
+    }
+
+    fn write_fields(
+        &self,
+        headers: &HeaderMap,
+        set_headers: &[(HeaderName, HeaderValue)],
+        settings: &TraceSettings,
+        number: usize,
+        to: &mut impl WriteHead,
+    ) {
         if let Some(host) = &self.host {
             to.own(&HOST, host.as_bytes());
         }

@@ -12,6 +12,9 @@ use super::huffman;
 use crate::http1::write::decimal;
 use crate::rewrite::WriteHead;
 
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
+
 /// SETTINGS_HEADER_TABLE_SIZE, which we leave at its default (RFC 9113, section 6.5.2).
 const TABLE_MAX: usize = 4096;
 /// Strings are decoded into pieces of this much, which their fields share.
@@ -281,6 +284,13 @@ fn text<'a>(block: &mut &'a [u8]) -> Result<(&'a [u8], bool), Undecodable> {
 /// A block that is being written.
 #[derive(Debug)]
 pub(crate) struct Encoder<'a>(pub(super) &'a mut BytesMut);
+
+#[cfg(any(fuzzing, test))]
+impl<'a> Encoder<'a> {
+    pub(crate) fn of(block: &'a mut BytesMut) -> Self {
+        Self(block)
+    }
+}
 
 impl Encoder<'_> {
     pub(crate) fn method(&mut self, method: &Method) {

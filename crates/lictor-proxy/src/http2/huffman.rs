@@ -155,6 +155,18 @@ const CODES: [(u32, u32); 257] = [
     (0x7ffffee, 27), (0x7ffffef, 27), (0x7fffff0, 27), (0x3ffffee, 26), (0x3fffffff, 30),
 ];
 
+/// The code of these bytes: there is only one.
+#[cfg(any(fuzzing, test))]
+pub(super) fn encoded(bytes: &[u8]) -> Vec<u8> {
+    let mut bits: Vec<bool> = Vec::new();
+    for byte in bytes {
+        let (code, length) = CODES[usize::from(*byte)];
+        bits.extend((0..length).rev().map(|bit| code >> bit & 1 == 1));
+    }
+    bits.resize(bits.len().next_multiple_of(8), true);
+    bits.chunks(8).map(|byte| byte.iter().fold(0, |all, bit| all << 1 | u8::from(*bit))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,16 +174,6 @@ mod tests {
     fn decoded(code: &[u8]) -> Result<Vec<u8>, Invalid> {
         let mut bytes = Vec::new();
         decode(code, |byte| bytes.push(byte)).map(|()| bytes)
-    }
-
-    fn encoded(bytes: &[u8]) -> Vec<u8> {
-        let mut bits: Vec<bool> = Vec::new();
-        for byte in bytes {
-            let (code, length) = CODES[usize::from(*byte)];
-            bits.extend((0..length).rev().map(|bit| code >> bit & 1 == 1));
-        }
-        bits.resize(bits.len().next_multiple_of(8), true);
-        bits.chunks(8).map(|byte| byte.iter().fold(0, |all, bit| all << 1 | u8::from(*bit))).collect()
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub(crate) mod body;
 pub(crate) mod client;
 mod driver;
 pub(crate) mod frame;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod hpack;
 mod huffman;
 mod message;

@@ -22,6 +22,9 @@ use crate::http1::head::Spelling;
 use crate::incoming::Interim;
 use crate::stream::Stream as Socket;
 
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
+
 /// What a peer may send on a stream before we have read it.
 pub(super) const STREAM_WINDOW: u32 = 256 << 10;
 /// What a client may send on all streams together: it does not make us keep more.
