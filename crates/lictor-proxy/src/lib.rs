@@ -37,6 +37,7 @@ mod respond;
 mod rewrite;
 mod serve;
 mod span;
+mod spent;
 mod stream;
 mod target;
 mod tls;

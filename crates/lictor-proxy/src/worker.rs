@@ -21,6 +21,7 @@ use crate::connect::Destination;
 use crate::metrics::{Metrics, UpstreamMeters};
 use crate::pool::Pool;
 use crate::span::Span;
+use crate::spent::Spent;
 use crate::tls;
 
 /// What all workers of the process share.
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) traced_inbound: AtomicUsize,
     pub(crate) tls: tls::Settings,
     pub(crate) cache: Cache,
+    pub(crate) spent: Spent,
     /// Connections of each worker.
     pub(crate) live: Box<[Live]>,
 }
@@ -114,7 +116,7 @@ impl Worker {
         }
     }
 
-    /// Closes connections that were idle for too long, once a second.
+    /// Closes connections that were idle for too long, and sets gauges, once a second.
     pub(crate) async fn sweep(self: Rc<Self>) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -127,6 +129,8 @@ impl Worker {
                 }
                 upstream.meters.budget(upstream.budget.remaining_ratio(now));
             }
+            let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+            self.shared.metrics.tasks(self.index, tasks);
         }
     }
 

@@ -72,7 +72,15 @@ impl Consul {
 
     fn new(has_data: bool, has_acls: bool) -> Self {
         let folder = scratch("consul");
-        Self { process: None, ports: free_ports(), folder, has_data, has_acls, more: String::new(), members: Vec::new() }
+        Self {
+            process: None,
+            ports: free_ports(),
+            folder,
+            has_data,
+            has_acls,
+            more: String::new(),
+            members: Vec::new(),
+        }
     }
 
     /// `http://127.0.0.1:port`
