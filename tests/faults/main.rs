@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
 mod client;
+mod dial;
 mod overload;
 mod table;
 mod upstream;
