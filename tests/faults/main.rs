@@ -6,6 +6,7 @@
 mod client;
 mod dial;
 mod overload;
+mod secrets;
 mod table;
 mod upstream;
 
