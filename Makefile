@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test fuzz chaos conformance bench instructions demo deny rules figures presubmit release reproduce sbom grafana
+.PHONY: help check fmt test fuzz chaos conformance bench instructions demo deny rules figures presubmit release reproduce sbom grafana soak
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,7 +18,10 @@ fuzz: ## Hostile input against what reads it; TARGET=hpack MINUTES=10 (of proces
 	TARGET=$(TARGET) MINUTES=$(MINUTES) scripts/fuzz.sh
 
 chaos: ## Faults that take minutes, need root (network namespaces, iptables) or libfaketime; ONLY=word picks by name
-	scripts/consul.sh && cargo test -p chaos -p outages -- --ignored --nocapture $(ONLY)
+	scripts/consul.sh && cargo test -p chaos -p faults -p outages -- --ignored --nocapture --skip nothing_grows $(ONLY)
+
+soak: ## Mixed traffic, churn and reloads; nothing may grow; MINUTES=30
+	scripts/consul.sh && SOAK_MINUTES=$(or $(MINUTES),30) cargo test -p chaos -- --ignored --nocapture nothing_grows
 
 conformance: ## Foreign clients: gRPC, WebSocket, Redis, PostgreSQL, h2load, node, curl
 	scripts/conformance.sh

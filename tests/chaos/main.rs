@@ -4,6 +4,7 @@
 
 mod crowd;
 mod network;
+mod soak;
 
 use lictor_testkit::{Sidecar, lictor};
 

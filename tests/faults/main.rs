@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
 mod client;
+mod dial;
+mod overload;
+mod secrets;
 mod table;
 mod upstream;
 

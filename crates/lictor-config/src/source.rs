@@ -106,7 +106,7 @@ pub(crate) fn parse(file: &Text) -> Result<Value, Diagnostic> {
             severity: Severity::Error,
             message: format!("not valid YAML: {message}"),
             path: String::new(),
-            place: place(file, line, column),
+            place: place(file, line, column, false),
             help: None,
         }
     };
@@ -141,6 +141,7 @@ fn convert(yaml: Yaml) -> Value {
 
 /// The place of a path's value, or of its key, or of the nearest thing above it that is in the file.
 pub(crate) fn find(file: &Text, path: &[Step], wants_key: bool) -> Place {
+    let is_veiled = path.iter().any(|step| matches!(step, Step::Key(key) if SECRET.contains(&key.as_str())));
     let mut path = path;
     loop {
         let found = Cell::new(false);
@@ -149,16 +150,35 @@ pub(crate) fn find(file: &Text, path: &[Step], wants_key: bool) -> Place {
             && found.get()
             && let Some(at) = error.location()
         {
-            return place(file, at.line(), at.column());
+            return place(file, at.line(), at.column(), is_veiled);
         }
         match path.split_last() {
             Some((_, above)) => path = above,
-            None => return place(file, 1, 1),
+            None => return place(file, 1, 1, is_veiled),
         }
     }
 }
 
-fn place(file: &Text, line: usize, column: usize) -> Place {
+/// Keys whose values, or what is in them, are secrets.
+const SECRET: [&str; 5] = ["headers", "http_auth", "service_token", "set", "token"];
+
+/// A line as it may be shown: what is printed when a start fails is in a container's log. Where a secret may be in it,
+/// values become stars, one for each letter, so that the rest stays in its column.
+fn veil(line: &str, is_veiled: bool) -> String {
+    let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let has_url = line.contains("://") && line.contains('@');
+    if !is_veiled && !has_url && !words.any(|word| SECRET.contains(&word)) {
+        return line.to_owned();
+    }
+    let chars: Vec<char> = line.chars().collect();
+    let is_mark = |at: usize| matches!(chars[at], '{' | '}' | '[' | ']' | ',' | ' ' | '#' | '\'' | '"');
+    let ends_key = |at: usize| chars[at] == ':' && chars.get(at + 1).is_none_or(|next| next.is_whitespace());
+    let is_key = |at: usize| (at..chars.len()).find(|at| is_mark(*at) || ends_key(*at)).is_some_and(ends_key);
+    let is_dash = |at: usize| chars[at] == '-' && chars.get(at + 1) == Some(&' ');
+    (0..chars.len()).map(|at| if is_mark(at) || is_key(at) || is_dash(at) { chars[at] } else { '*' }).collect()
+}
+
+fn place(file: &Text, line: usize, column: usize, is_veiled: bool) -> Place {
     let source = file.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().to_owned();
     let rest: Vec<char> = source.chars().skip(column.saturating_sub(1)).collect();
     let width = match rest.first() {
@@ -174,6 +194,7 @@ fn place(file: &Text, line: usize, column: usize) -> Place {
             (0..rest.len()).find(|at| is_end(*at)).unwrap_or(rest.len())
         }
     };
+    let source = veil(&source, is_veiled);
     Place::File { name: file.name.clone(), line, column: column.max(1), source, width }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_core::{Address, Failure, Reason};
+use rustix::io::Errno;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::stream::{Socket, Stream};
@@ -50,6 +51,10 @@ impl Destination {
 }
 
 fn refused(address: &Address, error: &io::Error) -> Failure {
+    if is_ours(error) {
+        let sentence = format!("no connection to {address} can be made here: {error}");
+        return Failure::new(Reason::Overloaded, sentence).retry_after(Duration::from_secs(1));
+    }
     let sentence = match error.kind() {
         io::ErrorKind::ConnectionRefused => format!("connection refused by {address}"),
         io::ErrorKind::TimedOut => format!("no answer from {address} to the connection request"),
@@ -58,6 +63,12 @@ fn refused(address: &Address, error: &io::Error) -> Failure {
     };
     let reason = if error.kind() == io::ErrorKind::TimedOut { Reason::ConnectTimeout } else { Reason::ConnectRefused };
     Failure::new(reason, sentence)
+}
+
+/// Whether this process or machine has run out of something (files, ports, memory): no fault of the endpoint's.
+fn is_ours(error: &io::Error) -> bool {
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| ours.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 /// A duration as people write it: `250ms`, `30s`.
@@ -83,6 +94,16 @@ mod tests {
         assert_eq!(Millis(Duration::from_millis(250)).to_string(), "250ms");
         assert_eq!(Millis(Duration::from_secs(30)).to_string(), "30s");
         assert_eq!(Millis(Duration::from_millis(1500)).to_string(), "1500ms");
+    }
+
+    #[test]
+    fn what_runs_out_here_is_no_endpoints_fault() {
+        let address: Address = "10.0.0.1:80".parse().unwrap();
+        let reason = |errno: Errno| refused(&address, &errno.into()).reason;
+        assert_eq!(reason(Errno::MFILE), Reason::Overloaded);
+        assert_eq!(reason(Errno::ADDRNOTAVAIL), Reason::Overloaded);
+        assert_eq!(reason(Errno::CONNREFUSED), Reason::ConnectRefused);
+        assert_eq!(reason(Errno::HOSTUNREACH), Reason::ConnectRefused);
     }
 
     #[tokio::test]

@@ -133,6 +133,8 @@ pub(crate) struct Call {
     deadline: Option<Instant>,
     probe: Option<Probe>,
     running: Running,
+    /// Its retries are used up, and by what: callers are told not to add their own.
+    spent: Option<&'static str>,
 }
 
 /// Decides once whether and how a request goes out: allowed, within limits, with which head.
@@ -196,6 +198,7 @@ async fn admit(
         deadline: callers.and_then(|callers| arrival.checked_add(callers)),
         probe: Some(probe),
         running,
+        spent: None,
     }))
 }
 
@@ -227,6 +230,7 @@ impl Call {
                         record.retry_denied.set(Some(denied.as_str()));
                     }
                     self.judge(&failure, held.as_ref(), record);
+                    self.spend(denied, held.as_ref(), record);
                     return held.ok_or((failure, denied == Denied::Budget));
                 }
             };
@@ -253,7 +257,7 @@ impl Call {
         if let Some(upgrade) = upgrade {
             let (mut head, upstream) = Switched::upstream(response);
             head.version = Version::HTTP_11;
-            self.dress(&mut head.headers, fields, true);
+            self.dress(&mut head.headers, fields, true, false);
             head.status = upgrade.grant(&mut head.headers, self.is_http2);
             record.answered(head.status, at);
             respond::debug(&record, &mut head.headers);
@@ -267,7 +271,9 @@ impl Call {
         }
         let (mut head, body) = response.into_parts();
         head.version = Version::HTTP_11;
-        self.dress(&mut head.headers, fields, false);
+        let is_retried =
+            status.is_server_error() && self.is_inbound && self.worker.shared.spent.has(&record.request_id);
+        self.dress(&mut head.headers, fields, false, is_retried);
         record.answered(status, at);
         if self.is_grpc {
             record.grpc_status = grpc_status(&head.headers);
@@ -398,6 +404,22 @@ impl Call {
         }
     }
 
+    /// Tells the tiers above, which would multiply them, that this request's retries are used up, ours or our callee's.
+    fn spend(&mut self, denied: Denied, held: Option<&Sent>, record: &Record) {
+        if self.is_inbound || self.max_attempts < 2 {
+            return;
+        }
+        self.spent = match denied {
+            Denied::Attempts => Some("attempts"),
+            Denied::Budget => Some("retry-budget"),
+            Denied::Body | Denied::Class | Denied::Deadline | Denied::Method => None,
+        };
+        let is_told = held.is_some_and(|sent| sent.response.headers().contains_key(X_LICTOR_NO_RETRY));
+        if self.spent.is_some() || is_told {
+            self.worker.shared.spent.note(&record.request_id);
+        }
+    }
+
     /// The breaker's verdict on an answer with this status.
     fn judge_status(&mut self, status: StatusCode, record: &Record, now: Instant) {
         if let Some(probe) = self.probe.take() {
@@ -408,8 +430,11 @@ impl Call {
     }
 
     /// The answer's head, as the client gets it but for its [`Ids`].
-    fn dress(&self, headers: &mut HeaderMap, fields: Fields, is_upgraded: bool) {
+    fn dress(&self, headers: &mut HeaderMap, fields: Fields, is_upgraded: bool, is_retried: bool) {
         headers::strip_hop_by_hop(headers, fields, is_upgraded);
+        if let Some(why) = self.spent.or(is_retried.then_some("request-id")) {
+            headers.insert(X_LICTOR_NO_RETRY, HeaderValue::from_static(why));
+        }
         if self.is_inbound && self.worker.shared.is_draining.load(Relaxed) {
             headers.insert(X_LICTOR_DRAINING, HeaderValue::from_static("1"));
         }

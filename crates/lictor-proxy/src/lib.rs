@@ -42,6 +42,7 @@ mod respond;
 mod rewrite;
 mod serve;
 mod span;
+mod spent;
 mod steer;
 mod stream;
 mod tap;

@@ -163,3 +163,5 @@ fn local(socket: &socket2::Socket) -> io::Result<SocketAddr> {
 
 /// How long to wait after a failed accept: out of file descriptors, mostly, which pass as connections end.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often that is said: it may go on for long, on many listeners.
+pub(crate) const ACCEPT_TOLD: Duration = Duration::from_secs(10);

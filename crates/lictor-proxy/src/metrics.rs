@@ -50,6 +50,8 @@ pub(crate) struct Metrics {
     tcp_duration: HistogramVec,
     tcp_bytes: IntCounterVec,
     handshakes_failed: IntCounter,
+    accepts_failed: IntCounter,
+    tasks: IntGaugeVec,
     refused: IntCounterVec,
     orphans: IntCounterVec,
     /// Of `duration`, by upstream.
@@ -196,6 +198,12 @@ impl Metrics {
                 IntCounter::new("lictor_tls_handshakes_failed_total", "Clients whose TLS handshake failed.")
                     .expect("names are valid and constant"),
             ),
+            accepts_failed: register(
+                registry,
+                IntCounter::new("lictor_accept_errors_total", "Times that a waiting connection could not be accepted.")
+                    .expect("names are valid and constant"),
+            ),
+            tasks: gauge("lictor_worker_tasks", "Tasks of a worker: connections, requests, loops.", &["worker"]),
             spans_dropped: register(
                 registry,
                 IntCounter::new("lictor_spans_dropped_total", "Spans that found the export queue full.")
@@ -273,6 +281,16 @@ impl Metrics {
     /// A client's TLS handshake failed.
     pub(crate) fn handshake_failed(&self) {
         self.handshakes_failed.inc();
+    }
+
+    /// A connection waits that could not be accepted.
+    pub(crate) fn accept_failed(&self) {
+        self.accepts_failed.inc();
+    }
+
+    /// How many tasks a worker has.
+    pub(crate) fn tasks(&self, worker: usize, count: usize) {
+        self.tasks.with_label_values(&[&worker.to_string()]).set(count as i64);
     }
 
     /// A second copy of a slow request: `sent`, `won` or `denied`.

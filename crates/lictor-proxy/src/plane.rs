@@ -24,7 +24,7 @@ use tracing::{error, warn};
 
 use crate::exemplar::Exemplar;
 use crate::explain::{Explanation, Question, Refusal, explain};
-use crate::listen::{ACCEPT_PAUSE, BindError, Bound, Listening, Unattached, bind, unbind};
+use crate::listen::{ACCEPT_PAUSE, ACCEPT_TOLD, BindError, Bound, Listening, Unattached, bind, unbind};
 use crate::metrics::Metrics;
 use crate::serve::{Service, serve};
 use crate::span::Span;
@@ -130,6 +130,7 @@ impl DataPlane {
             is_draining: AtomicBool::new(false),
             tls: crate::tls::Settings::default(),
             cache: crate::cache::Cache::default(),
+            spent: crate::spent::Spent::default(),
             recorder: crate::recorder::Recorder::default(),
             tap: crate::tap::Tap::default(),
             live,
@@ -404,11 +405,16 @@ impl Office {
         };
         let office = Rc::clone(self);
         let accepting = spawn_local(async move {
+            let mut told: Option<Instant> = None;
             loop {
                 match listening.accept().await {
                     Ok(socket) => office.place(&service, socket),
                     Err(error) => {
-                        warn!(%error, kind = ?service.kind, "cannot accept a connection");
+                        office.worker.shared.metrics.accept_failed();
+                        if told.is_none_or(|told| told.elapsed() >= ACCEPT_TOLD) {
+                            told = Some(Instant::now());
+                            warn!(%error, kind = ?service.kind, "cannot accept connections");
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }

@@ -22,6 +22,7 @@ use crate::metrics::{Metrics, UpstreamMeters};
 use crate::pool::Pool;
 use crate::recorder::Recorder;
 use crate::span::Span;
+use crate::spent::Spent;
 use crate::tap::Tap;
 use crate::tls;
 
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) traced_inbound: AtomicUsize,
     pub(crate) tls: tls::Settings,
     pub(crate) cache: Cache,
+    pub(crate) spent: Spent,
     pub(crate) recorder: Recorder,
     pub(crate) tap: Tap,
     /// Connections of each worker.
@@ -121,7 +123,7 @@ impl Worker {
         }
     }
 
-    /// Closes connections that were idle for too long, once a second.
+    /// Closes connections that were idle for too long, and sets gauges, once a second.
     pub(crate) async fn sweep(self: Rc<Self>) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -134,6 +136,8 @@ impl Worker {
                 }
                 upstream.meters.budget(upstream.budget.remaining_ratio(now));
             }
+            let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+            self.shared.metrics.tasks(self.index, tasks);
         }
     }
 

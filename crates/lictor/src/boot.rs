@@ -25,8 +25,8 @@ use crate::cli::Configured;
 use crate::events::Events;
 use crate::log::Logs;
 use crate::metrics::Scrape;
-use crate::open_files::OpenFiles;
 use crate::otlp;
+use crate::process_limits::ProcessLimits;
 use crate::reload::{Cause, InForce, Refusal, announce, reload};
 use crate::signal::{Asked, Signals};
 
@@ -63,7 +63,7 @@ struct Bound {
     admin_address: SocketAddr,
     orders: mpsc::Receiver<Order>,
     export: Option<otlp::Export>,
-    open_files: OpenFiles,
+    limits: ProcessLimits,
 }
 
 /// A sidecar at work.
@@ -112,7 +112,7 @@ impl Bound {
         logs: Logs,
         events: Events,
     ) -> anyhow::Result<Self> {
-        let open_files = OpenFiles::raise();
+        let limits = ProcessLimits::set();
         tell(&loaded);
         let config = Arc::new(loaded.config.clone());
         check_tls(config.server_tls(), config.client_tls())?;
@@ -147,7 +147,7 @@ impl Bound {
         listeners.iter().for_each(announce);
         tokio::spawn(refresh_certificates(Arc::clone(&admin)));
         let in_force = InForce::new(configured, sources, listeners);
-        Ok(Self { admin, in_force, admin_address, orders, export, open_files })
+        Ok(Self { admin, in_force, admin_address, orders, export, limits })
     }
 
     /// Takes over the signals.
@@ -204,13 +204,13 @@ impl Running {
 
     /// Egress is up: now the application may start, and may be called.
     fn come_up(&mut self, command: &[String]) -> Result<(), Ending> {
-        let Bound { admin, in_force, admin_address, open_files, .. } = &self.bound;
+        let Bound { admin, in_force, admin_address, limits, .. } = &self.bound;
         admin.started();
         info!(target: "lictor::event", kind = "started", "egress is up");
         if !command.is_empty() {
             let variables =
                 child::variables(&self.bound.config(), &in_force.bound, *admin_address, &Environment::process());
-            let started = open_files.lowered(|| Child::start(command, variables));
+            let started = limits.lifted(|| Child::start(command, variables));
             self.child = Some(started.map_err(|refusal| {
                 error!(target: "lictor::event", kind = "application_cannot_start", "{}", refusal.sentence);
                 Ending::CannotStart(refusal.code)

@@ -10,7 +10,8 @@ use super::super::fuzzing::frames;
 use super::super::hpack::Decoder;
 use super::super::message::Message;
 use super::{
-    CONNECTION_WINDOW, Code, Event, Fatal, OUT_MAX, Part, RESET_KEPT, STREAM_WINDOW, STREAMS_MAX, Shared, Wire,
+    CLIENT_WINDOW, Code, Event, Fatal, Kind, OUT_MAX, Part, RESET_KEPT, SERVER_WINDOW, STREAM_WINDOW, STREAMS_MAX,
+    Shared, Wire,
 };
 
 /// What became of a connection.
@@ -59,7 +60,9 @@ fn outcome(input: &[u8], step: usize, choice: u8, is_client: bool) -> Outcome {
     let mut streams: Vec<Shared> = Vec::new();
     if is_client {
         for _ in 0..=choice >> 6 {
-            let stream = wire.start(choice & 4 != 0, None).expect("the connection is new");
+            let stream = wire
+                .start(if choice & 4 != 0 { Kind::Head } else { Kind::Other }, None)
+                .expect("the connection is new");
             wire.write_fields(&mut stream.borrow_mut(), choice & 8 != 0, |fields| fields.path(b"/"));
             streams.push(stream);
         }
@@ -140,7 +143,8 @@ fn assert_bounded(wire: &Wire) {
     }
     assert!(wire.streams.len() <= STREAMS_MAX as usize && wire.reset.len() <= RESET_KEPT);
     assert!(wire.streams.is_sorted_by_key(|(id, _)| *id), "streams are found by number");
-    assert!((0..=i64::from(CONNECTION_WINDOW)).contains(&wire.recv_window) && wire.unreturned < CONNECTION_WINDOW);
+    let window = if wire.is_client { SERVER_WINDOW } else { CLIENT_WINDOW };
+    assert!((0..=i64::from(window)).contains(&wire.recv_window) && wire.unreturned < window);
     assert!(wire.send_window <= frame::WINDOW_MAX);
     let mut kept = 0;
     for (id, stream) in &wire.streams {
@@ -151,7 +155,7 @@ fn assert_bounded(wire: &Wire) {
         assert!(stream.data.length <= STREAM_WINDOW as usize, "more than its window is kept");
         kept += stream.data.length;
     }
-    assert!(kept <= CONNECTION_WINDOW as usize && wire.out.len() < 4 * OUT_MAX + 16 * kept.max(OUT_MAX));
+    assert!(kept <= window as usize && wire.out.len() < 4 * OUT_MAX + 16 * kept.max(OUT_MAX));
 }
 
 /// Only frames that we may send, whole, and field blocks that can be read.
