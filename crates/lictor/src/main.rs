@@ -16,6 +16,7 @@ mod openmetrics;
 mod otlp;
 mod reload;
 mod signal;
+mod supervisor;
 mod version;
 
 use std::process::ExitCode;
