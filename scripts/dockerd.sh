@@ -76,7 +76,7 @@ finish() {
   for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
   stop_daemon
   wait
-  grep -o " $state/[^ ]*" /proc/mounts | sort -r | xargs -r umount --lazy
+  awk -v state="$state/" 'index($2, state) == 1 {print $2}' /proc/mounts | sort -r | xargs -r umount --lazy
   rm -rf "$work"
   [ -n "${STATE:-}" ] || rm -rf "$state"
 }
