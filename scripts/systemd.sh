@@ -26,9 +26,10 @@ chmod 755 "$work" "$work/order-service"
 docker run --detach --name machine --network host --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
   --tmpfs /run --tmpfs /tmp:exec --volume /sys/fs/cgroup/systemd:/sys/fs/cgroup/systemd \
   --volume "$work/etc:/etc/lictor:ro" --volume "$PWD/target/static/lictor:/usr/local/bin/lictor:ro" --volume "$work/order-service:/usr/local/bin/order-service:ro" \
-  --env container=docker --stop-signal SIGRTMIN+3 debian:bookworm-slim /lib/systemd/systemd --log-target=console >/dev/null
+  --env container=docker --stop-signal SIGRTMIN+3 debian:bookworm-slim /lib/systemd/systemd >/dev/null
 for unit in "$work"/units/*; do docker cp --quiet "$unit" machine:/etc/systemd/system/ 2>/dev/null || docker cp "$unit" machine:/etc/systemd/system/; done
 ctl() { docker exec machine systemctl "$@"; }
+journal() { docker exec machine journalctl --no-pager --output cat --unit "$1"; }
 shows() { ctl show --value --property "$1" "${2:-lictor@orders}"; }
 is() { [ "$("${@:2}")" = "$1" ]; } # what it says, command..
 await "systemd" 30 sh -c "docker exec machine systemctl is-system-running --wait | grep -qE 'running|degraded'"
@@ -76,8 +77,8 @@ pids+=($!)
 began=$SECONDS
 inside curl -sf -o /dev/null http://127.0.0.1:9901/live || fail "the main thread answers: only the worker hangs"
 await "the restart" 40 is 1 shows NRestarts
-docker logs machine > "$work/machine" 2>&1
-grep --text -o "Watchdog timeout (limit [0-9a-z]*)" "$work/machine" || fail "something else had it restarted"
+journal lictor@orders > "$work/journal"
+grep -o "Watchdog timeout (limit [0-9a-z]*)" "$work/journal" || { tail -n 20 "$work/journal" | cut -c1-200 >&2; fail "something else had it restarted"; }
 echo "restarted after $((SECONDS - began)) s"
 await "it is up again" 30 is active shows ActiveState
 
@@ -88,7 +89,8 @@ is 0 shows ExecMainStatus || fail "its exit code is $(shows ExecMainStatus)"
 
 step "lictor with its application in one unit"
 ctl start order-service
-docker exec machine journalctl --no-pager --unit order-service --output cat | grep -x "users at http://127.0.0.1:3001, systemd at nowhere" || fail "the application's variables"
+journal order-service | grep -x "users at http://127.0.0.1:3001, systemd at nowhere" || fail "the application's variables"
 is "Egress is up" shows StatusText order-service
 ctl stop order-service
-is 143 shows ExecMainStatus order-service || fail "sleep ends with 143, the unit with $(shows ExecMainStatus order-service)"
+journal order-service | grep -q '"kind":"stopped","code":143' || fail "lictor does not end with the application's 143"
+is inactive shows ActiveState order-service || fail "it is $(shows ActiveState order-service) after a stop"

@@ -24,18 +24,19 @@ impl Manager {
     /// In the abstract namespace, as systemd has it for its user managers.
     fn new(test: &str) -> Self {
         let name = format!("lictor-notify-{}-{test}", std::process::id());
-        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).expect("a short name"))
+            .expect("a free name");
         Self::of(socket, format!("@{name}"))
     }
 
     /// A file, as the system's manager has it.
     fn file(test: &str) -> (Self, PathBuf) {
         let path = std::env::temp_dir().join(format!("lictor-notify-{}-{test}", std::process::id()));
-        (Self::of(UnixDatagram::bind(&path).unwrap(), path.display().to_string()), path)
+        (Self::of(UnixDatagram::bind(&path).expect("a free name"), path.display().to_string()), path)
     }
 
     fn of(socket: UnixDatagram, name: String) -> Self {
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a duration");
         Self { socket, name }
     }
 
@@ -48,7 +49,7 @@ impl Manager {
     fn hears(&self) -> String {
         let mut message = [0; 512];
         let length = self.socket.recv(&mut message).expect("it is told in time");
-        String::from_utf8(message[..length].to_vec()).unwrap()
+        String::from_utf8(message[..length].to_vec()).expect("it is text")
     }
 
     /// All messages up to one with this assignment, and that.
