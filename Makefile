@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test fuzz chaos conformance bench instructions demo deny rules figures presubmit release reproduce sbom grafana soak
+.PHONY: help check fmt test fuzz chaos conformance bench instructions demo deny rules figures presubmit release reproduce sbom grafana soak image stacks systemd manifests
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,18 @@ rules: ## Prometheus rules and scrape configuration, and its linter on what lict
 
 grafana: ## Every query of the dashboard, against a Prometheus that scrapes the demonstration
 	scripts/grafana.sh
+
+image: ## The image and a service on it, run for real: probes, drain, exit codes, figures; needs root
+	scripts/image.sh
+
+stacks: ## Every stack of examples/compose, started for real; needs root
+	scripts/stacks.sh
+
+systemd: ## The units under a real systemd; needs root
+	scripts/systemd.sh
+
+manifests: ## Kubernetes manifests, compose files, units and the Nomad job against their schemas and tools
+	scripts/manifests.sh
 
 figures: ## Sizes and times of the release build
 	scripts/figures.sh

@@ -9,7 +9,7 @@ use lictor_config::{Config, Environment, Query, Text, load};
 use lictor_core::Mesh;
 use ring::digest::{SHA256, digest};
 
-use crate::assemble::{Inputs, assemble, is_news};
+use crate::assemble::{Changed, Inputs, assemble, is_news};
 use crate::disk::{self, Contents};
 use crate::guard::{Guard, Observed};
 use crate::{health, kv};
@@ -84,7 +84,9 @@ fn query() -> Query {
 
 fn mesh(observed: &HashMap<Query, Observed>, previous: Option<&Mesh>, now: Instant) -> Mesh {
     let (addresses, remembered) = (HashMap::new(), HashMap::new());
-    let inputs = Inputs { config: &CONFIG, observed, remembered: &remembered, addresses: &addresses, demanded: &[] };
+    let changed = Changed::Anything;
+    let inputs =
+        Inputs { config: &CONFIG, observed, remembered: &remembered, addresses: &addresses, demanded: &[], changed };
     assemble(&inputs, previous, now).mesh
 }
 

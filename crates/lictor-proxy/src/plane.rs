@@ -274,6 +274,12 @@ impl DataPlane {
         answers.into_iter().collect()
     }
 
+    /// Whether every worker still answers; one that hangs is waited for.
+    pub async fn is_alive(&self) -> bool {
+        let answers = self.ask(|answer| Command::Count { which: Which::All, answer }).await;
+        answers.len() == self.workers.len()
+    }
+
     /// What the workers know, added up.
     pub async fn report(&self) -> Report {
         let mut report = Report::default();

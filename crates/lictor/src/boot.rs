@@ -29,6 +29,7 @@ use crate::otlp;
 use crate::process_limits::ProcessLimits;
 use crate::reload::{Cause, InForce, Refusal, announce, reload};
 use crate::signal::{Asked, Signals};
+use crate::supervisor::Supervisor;
 
 /// What leaving may take when nobody waits for it any more.
 const LAST_CALL: Duration = Duration::from_secs(1);
@@ -70,6 +71,7 @@ struct Bound {
 struct Running {
     bound: Bound,
     signals: Signals,
+    supervisor: Supervisor,
     child: Option<Child>,
 }
 
@@ -150,10 +152,16 @@ impl Bound {
         Ok(Self { admin, in_force, admin_address, orders, export, limits })
     }
 
-    /// Takes over the signals.
+    /// Takes over the signals, and begins to tell the service manager.
     fn start(self) -> anyhow::Result<Running> {
         let signals = Signals::listen().context("cannot listen for signals")?;
-        Ok(Running { bound: self, signals, child: None })
+        let supervisor = Supervisor::of(&Environment::process());
+        supervisor.starting();
+        if let Some(watchdog) = supervisor.watchdog() {
+            let admin = Arc::clone(&self.admin);
+            tokio::spawn(watchdog.beat(async move || admin.plane.is_alive().await));
+        }
+        Ok(Running { bound: self, signals, supervisor, child: None })
     }
 
     fn config(&self) -> Config {
@@ -217,6 +225,7 @@ impl Running {
             })?);
         }
         admin.handle.register();
+        self.supervisor.ready();
         Ok(())
     }
 
@@ -232,15 +241,19 @@ impl Running {
 
     async fn reload(&mut self, cause: Cause) -> Result<(), Refusal> {
         let Bound { admin, in_force, .. } = &mut self.bound;
-        reload(admin, in_force, cause).await
+        self.supervisor.reloading();
+        let result = reload(admin, in_force, cause).await;
+        self.supervisor.reloaded(result.is_ok());
+        result
     }
 
     /// Leaves in order: out of circulation, out of Consul, inbound requests to their end, the application, the rest.
     async fn drain(self, ending: Ending) -> Drained {
-        let Self { bound, signals, mut child } = self;
+        let Self { bound, signals, supervisor, mut child } = self;
         let lifecycle = bound.config().lifecycle;
         let Bound { admin, mut orders, export, .. } = bound;
         info!(target: "lictor::event", kind = "stopping", cause = ending.as_str(), "leaving");
+        supervisor.stopping(ending.as_str());
         admin.stop();
         orders.close(); // who asks now is told that we are stopping
         let mut patience = Patience::new(signals, ending);

@@ -13,6 +13,8 @@ use lictor_proxy::Bound;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait};
 use tokio::sync::watch;
 
+use crate::supervisor;
+
 /// A running application.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -34,7 +36,11 @@ impl Child {
         // Refused only by kernels from before 3.4; then orphans go to the system's init, as they always did.
         let _ = set_child_subreaper(Some(getpid()));
         let (program, arguments) = command.split_first().expect("the command line is not empty");
-        let spawned = Command::new(program).args(arguments).envs(variables).spawn();
+        let mut command = Command::new(program);
+        for name in supervisor::VARIABLES {
+            command.env_remove(name);
+        }
+        let spawned = command.args(arguments).envs(variables).spawn();
         let child = spawned.map_err(|error| CannotStart::because(program, &error))?;
         let pid = Pid::from_child(&child);
         let (sender, exit) = watch::channel(None);

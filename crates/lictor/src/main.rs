@@ -17,6 +17,7 @@ mod otlp;
 mod process_limits;
 mod reload;
 mod signal;
+mod supervisor;
 mod version;
 
 use std::process::ExitCode;

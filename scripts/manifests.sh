@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# What deploy/ and examples/compose say, against the schemas and tools of those who read it: Kubernetes' own schemas,
+# docker-compose, systemd-analyze, an HCL2 parser, and `lictor check` for the configurations within them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+fail() { echo "scripts/manifests.sh: $*" >&2; exit 1; }
+step() { printf '\n== %s\n' "$*"; }
+for program in docker-compose systemd-analyze python3; do
+  command -v "$program" >/dev/null || fail "please install $program"
+done
+venv=target/tools/manifests
+[ -x "$venv/bin/kubernetes-validate" ] || {
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet kubernetes-validate==1.37.0 python-hcl2==4.3.5
+}
+cargo build --quiet -p lictor
+lictor=${CARGO_TARGET_DIR:-target}/debug/lictor
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+step "Kubernetes: the oldest version with native sidecars by default, and the newest known"
+for version in 1.29.0 1.37.0; do
+  "$venv/bin/kubernetes-validate" --strict --no-warn -k "$version" deploy/kubernetes/*.yaml
+done
+
+step "compose"
+for file in examples/compose/*.yaml; do
+  docker-compose --file "$file" config --quiet
+  echo "$file"
+done
+
+step "systemd"
+for unit in deploy/systemd/*.service; do
+  # The programs of the units are not on this machine.
+  sed -E 's|^(Exec[A-Za-z]*)=/usr/local/bin/.*|\1=/bin/true|' "$unit" > "$work/$(basename "$unit")"
+done
+systemd-analyze verify "$work"/*.service 2>&1 | tee "$work/units"
+[ ! -s "$work/units" ] || fail "systemd has something to say" # unknown keys are warnings to it
+echo "$(ls deploy/systemd | wc -l) units"
+
+step "Nomad, and what the manifests have in common"
+"$venv/bin/python" - "$work" <<'PYTHON'
+import re, sys
+from pathlib import Path
+
+import hcl2, yaml
+
+work = Path(sys.argv[1])
+grace = 50  # drain_delay + drain_timeout + kill_after, and a little
+
+job = hcl2.loads(Path("deploy/nomad/order-service.nomad.hcl").read_text())["job"][0]["order-service"]
+tasks = {name: task for one in job["group"][0]["order-service"]["task"] for name, task in one.items()}
+lictor = tasks["lictor"]
+assert lictor["lifecycle"] == [{"hook": "prestart", "sidecar": True}], lictor["lifecycle"]
+assert lictor["kill_timeout"] == f"{grace}s" and lictor["env"][0]["TERMINATION_GRACE"] == str(grace)
+text = lictor["template"][0]["data"]
+text = "\n".join(text.splitlines()[1:-1]) if text.startswith("<<") else text
+allocation = {"NOMAD_HOST_IP_http": "10.0.0.1", "NOMAD_ALLOC_ID": "a1", "NOMAD_PORT_http": "28082", "NOMAD_PORT_lictor": "29902"}
+(work / "nomad.yaml").write_text(re.sub(r'\{\{ env "(\w+)" \}\}', lambda found: allocation[found[1]], text))
+
+documents = list(yaml.safe_load_all(Path("deploy/kubernetes/order-service.yaml").read_text()))
+(work / "kubernetes.yaml").write_text(documents[0]["data"]["lictor.yaml"])
+pod = documents[1]["spec"]["template"]["spec"]
+assert pod["terminationGracePeriodSeconds"] == grace
+sidecar = pod["initContainers"][0]
+assert sidecar["restartPolicy"] == "Always"
+probes = {probe: sidecar[f"{probe}Probe"]["httpGet"] for probe in ("startup", "readiness", "liveness")}
+assert {probe: get["path"] for probe, get in probes.items()} == {"startup": "/startup", "readiness": "/ready", "liveness": "/live"}
+ports = {port["name"] for port in sidecar["ports"]}
+assert {get["port"] for get in probes.values()} <= ports, ports
+monitor = yaml.safe_load(Path("deploy/kubernetes/podmonitor.yaml").read_text())
+labels = documents[1]["spec"]["template"]["metadata"]["labels"]
+assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= ports
+
+for file in sorted(Path("examples/compose").glob("*.yaml")):
+    for name, service in yaml.safe_load(file.read_text())["services"].items():
+        runs_lictor = service.get("image") == "lictor" or "build" in service
+        assert not runs_lictor or service["stop_grace_period"] == f"{grace}s", (file, name)
+for unit in Path("deploy/systemd").glob("*.service"):
+    assert f"\nTimeoutStopSec={grace}\n" in unit.read_text(), unit
+print("one grace everywhere:", grace, "s")
+PYTHON
+for file in "$work"/nomad.yaml "$work"/kubernetes.yaml; do
+  POD_IP=10.0.0.1 TERMINATION_GRACE=50 "$lictor" check -c "$file"
+done
