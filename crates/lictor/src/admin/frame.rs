@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use lictor_core::breaker::BreakerState;
+use lictor_core::story::Story;
 use lictor_core::{Mesh, Upstream};
 use lictor_proxy::quantile;
 use serde_json::{Value as Json, json};
@@ -15,8 +16,8 @@ use crate::admin::{Admin, pages, requests};
 use crate::metrics::{Counted, Process};
 use crate::version;
 
-/// Failures in a frame; `/requests` has more.
-const FAILURES: usize = 20;
+/// Kinds of failures in a frame; `/requests` has more.
+const FAILURES: usize = 30;
 /// An upstream with a larger share of errors is failing.
 const FAILING: f64 = 0.05;
 
@@ -69,7 +70,7 @@ pub(super) async fn frame(admin: &Admin, before: Option<&Sample>, now: &Sample) 
         })
     });
     let stories = admin.plane.stories();
-    let failures: Vec<_> = stories.iter().filter(|story| story.is_failure()).map(Arc::as_ref).collect();
+    let failures: Vec<&Story> = stories.iter().filter(|story| story.is_failure()).map(Arc::as_ref).collect();
     json!({
         "at": pages::now(),
         "interval_ms": before.map(|before| now.at.duration_since(before.at).as_secs_f64() * 1e3),
@@ -80,7 +81,7 @@ pub(super) async fn frame(admin: &Admin, before: Option<&Sample>, now: &Sample) 
         "consul": consul,
         "failures": {
             "kept": failures.len(),
-            "latest": failures.iter().take(FAILURES).map(|story| requests::line(story)).collect::<Vec<_>>(),
+            "latest": latest(&failures),
         },
     })
 }
@@ -102,6 +103,28 @@ fn verdict(upstream: &Upstream, traffic: &Json, now: Instant) -> (&'static str, 
         0 => ("good", "well"),
     };
     (level, word.to_owned())
+}
+
+/// The newest of each kind of failure, and how many there are: an open breaker's do not hide what opened it.
+fn latest(failures: &[&Story]) -> Vec<Json> {
+    let is_alike = |a: &Story, b: &Story| {
+        (&a.upstream, &a.method, &a.path) == (&b.upstream, &b.method, &b.path)
+            && (a.status, a.reason) == (b.status, b.reason)
+    };
+    let mut kinds: Vec<(&Story, u64)> = Vec::new();
+    for story in failures {
+        match kinds.iter().position(|(known, _)| is_alike(known, story)) {
+            Some(at) => kinds[at].1 += 1,
+            None if kinds.len() < FAILURES => kinds.push((story, 1)),
+            None => (),
+        }
+    }
+    let line = |(story, times): (&Story, u64)| {
+        let mut line = requests::line(story);
+        line["times"] = json!(times);
+        line
+    };
+    kinds.into_iter().map(line).collect()
 }
 
 fn process(before: Option<&Sample>, now: &Sample) -> Json {
@@ -156,6 +179,8 @@ fn lately(before: Option<&Vec<u64>>, now: Option<&Vec<u64>>) -> Vec<u64> {
 mod tests {
     use std::time::Duration;
 
+    use lictor_core::story::Kept;
+
     use super::*;
 
     fn sample(at: Instant, counted: Counted, latencies: &[u64]) -> Sample {
@@ -176,6 +201,15 @@ mod tests {
         assert_eq!((page["error_ratio"].as_f64(), page["retries"].as_f64()), (Some(0.2), Some(10.0)));
         assert_eq!(page["total"]["total"], 150);
         assert_eq!(page["p50_ms"].as_f64(), quantile(&[[0; 40].as_slice(), &[1]].concat(), 0.5));
+    }
+
+    #[test]
+    fn failures_of_a_kind_are_one_line() {
+        let story = |id: &str, status| Story { status, path: "/".into(), ..Story::empty(id, Kept::Failed) };
+        let stories = [story("c", 503), story("b", 503), story("a", 500)];
+        let lines = latest(&stories.iter().collect::<Vec<_>>());
+        let told: Vec<_> = lines.iter().map(|line| (line["id"].as_str(), line["times"].as_u64())).collect();
+        assert_eq!(told, [(Some("c"), Some(2)), (Some("a"), Some(1))]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What `lictor top` knows: the latest frame of `/ui/live`, some history of each upstream, and what the person chose.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
@@ -118,7 +119,6 @@ pub(super) struct Consul {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Watch {
-    pub(super) source: String,
     pub(super) age_ms: Option<f64>,
 }
 
@@ -138,6 +138,8 @@ pub(super) struct Failure {
     pub(super) status: u16,
     pub(super) reason: Option<String>,
     pub(super) took_ms: f64,
+    /// Others like it.
+    pub(super) times: u64,
 }
 
 /// Everything on the screen.
@@ -222,6 +224,10 @@ impl Model {
             }
             past.push_back(upstream.traffic);
         }
+        if self.chosen.is_none() {
+            let worst = frame.upstreams.iter().min_by_key(|it| Reverse(it.verdict.level));
+            self.chosen = worst.map(|it| it.name.clone());
+        }
         self.frame = Some(frame);
     }
 
@@ -234,10 +240,10 @@ impl Model {
     pub(super) fn upstreams(&self) -> Vec<&Upstream> {
         let all = self.frame.iter().flat_map(|frame| &frame.upstreams);
         let mut shown: Vec<&Upstream> = all.filter(|upstream| self.takes(upstream)).collect();
-        let most = |number: Option<f64>| std::cmp::Reverse((number.unwrap_or(-1.0) * 1e3) as i64);
+        let most = |number: Option<f64>| Reverse((number.unwrap_or(-1.0) * 1e3) as i64);
         match self.sort {
             Sort::Name => (), // as they come
-            Sort::Worst => shown.sort_by_key(|it| (std::cmp::Reverse(it.verdict.level), most(it.traffic.error_ratio))),
+            Sort::Worst => shown.sort_by_key(|it| (Reverse(it.verdict.level), most(it.traffic.error_ratio))),
             Sort::Rate => shown.sort_by_key(|it| most(it.traffic.rate)),
             Sort::Latency => shown.sort_by_key(|it| most(it.traffic.p99_ms)),
         }

@@ -58,7 +58,7 @@ pub(super) fn draw(model: &Model, look: Look, now: Instant, area: Rect, buffer: 
     };
     let keys = u16::from(look.is_live);
     let [top, main, bottom] =
-        Layout::vertical([Constraint::Length(2), Constraint::Min(1), Constraint::Length(keys)]).areas(area);
+        Layout::vertical([Constraint::Length(3), Constraint::Min(1), Constraint::Length(keys)]).areas(area);
     Paragraph::new(heading(frame, model, look, now)).render(top, buffer);
     match &model.screen {
         Screen::All if look.is_live => all(model, look, main, buffer),
@@ -126,7 +126,7 @@ fn heading(frame: &Frame, model: &Model, look: Look, now: Instant) -> Vec<Line<'
     let live = match &model.trouble {
         _ if !look.is_live => Span::raw(""),
         _ if model.is_paused => look.mark(Level::Warn, "paused"),
-        Some(why) => look.mark(Level::Bad, &format!("{why} ({} s ago)", silence / 1000)),
+        Some(why) => look.mark(Level::Bad, &format!("lost {} s ago: {why}", silence / 1000)),
         None if silence > OLD_MS => look.mark(Level::Bad, &format!("no word for {} s", silence / 1000)),
         None => look.mark(Level::Good, "live"),
     };
@@ -174,11 +174,11 @@ fn all(model: &Model, look: Look, area: Rect, buffer: &mut Buffer) {
 /// Everything below one another, for paper.
 fn listing(model: &Model, look: Look, width: u16) -> Vec<Line<'static>> {
     let rows = model.upstreams();
-    let mut lines = vec![Line::raw(""), head(model, width)];
+    let mut lines = vec![head(model, width)];
     lines.extend(rows.iter().map(|upstream| row(model, upstream, look, width)));
     for upstream in rows {
-        lines.extend([Line::raw(""), endpoints_head(Some(&upstream.name))]);
-        lines.extend(upstream.endpoints.iter().map(|endpoint| endpoint_row(endpoint, look)));
+        lines.extend([Line::raw(""), endpoints_head(Some(&upstream.name), width)]);
+        lines.extend(upstream.endpoints.iter().map(|endpoint| endpoint_row(endpoint, look, width)));
     }
     lines.extend([Line::raw(""), failures_head(model, false)]);
     lines.extend(model.failures().into_iter().map(|failure| failure_row(failure, look, width)));
@@ -286,8 +286,8 @@ fn one(model: &Model, upstream: &Upstream, look: Look, area: Rect, buffer: &mut 
     let colours = if look.has_colour { [Color::Blue, Color::Magenta] } else { [Color::Reset; 2] };
     plot("rate", rate, &past(model, upstream, halves[0].width.into(), |it| it.rate), colours[0], halves[0], buffer);
     plot("p99", time_of, &past(model, upstream, halves[1].width.into(), |it| it.p99_ms), colours[1], halves[1], buffer);
-    let mut lines = vec![endpoints_head(None)];
-    lines.extend(upstream.endpoints.iter().map(|endpoint| endpoint_row(endpoint, look)));
+    let mut lines = vec![endpoints_head(None, list.width)];
+    lines.extend(upstream.endpoints.iter().map(|endpoint| endpoint_row(endpoint, look, list.width)));
     if upstream.endpoints.is_empty() {
         lines.push(Line::raw(format!("   No instance of {} can be called.", upstream.service)));
     }
@@ -296,8 +296,9 @@ fn one(model: &Model, upstream: &Upstream, look: Look, area: Rect, buffer: &mut 
 
 fn summary(upstream: &Upstream, look: Look) -> Vec<Span<'static>> {
     let breaker = match upstream.breaker.next_probe_ms {
-        Some(left) => format!("probe in {}", millis(left as f64)),
-        None => format!("{} failures in a row", upstream.breaker.failures),
+        Some(left) => format!("  probe in {}", millis(left as f64)),
+        None if upstream.breaker.failures > 0 => format!("  {} failures in a row", upstream.breaker.failures),
+        None => String::new(),
     };
     let pending = if upstream.pending > 0 { format!(", {} wait", upstream.pending) } else { String::new() };
     vec![
@@ -307,7 +308,7 @@ fn summary(upstream: &Upstream, look: Look) -> Vec<Span<'static>> {
         look.mark(upstream.verdict.level, &upstream.verdict.word),
         Span::styled(
             format!(
-                "  {}  {}/{} in flight{pending}  {} conns  budget {}  breaker: {breaker}",
+                "  {}  {}/{} in flight{pending}  {} conns  budget {}{breaker}",
                 upstream.protocol,
                 upstream.in_flight,
                 upstream.max_in_flight,
@@ -334,14 +335,21 @@ fn plot(name: &str, told: fn(Option<f64>) -> String, values: &[f64], colour: Col
     Sparkline::default().data(data).style(Style::new().fg(colour)).render(inner, buffer);
 }
 
-fn endpoints_head(upstream: Option<&str>) -> Line<'static> {
-    let name = upstream.unwrap_or("ENDPOINT");
+/// Columns for an endpoint's id.
+fn id_width(width: u16) -> usize {
+    usize::from(width).saturating_sub(60).clamp(20, 44)
+}
+
+fn endpoints_head(upstream: Option<&str>, width: u16) -> Line<'static> {
+    let (name, ids) = (upstream.unwrap_or("ENDPOINT"), id_width(width));
+    let name = cut(name, ids - 1);
     let text =
-        format!("   {name:<24}{:<22}{:<11}{:>4}{:>9}{:>6}{:>6}", "ADDRESS", "STATE", "FLY", "EWMA", "CONNS", "FAILS");
+        format!("   {name:<ids$}{:<22}{:<10}{:>4}{:>8}{:>6}{:>6}", "ADDRESS", "STATE", "FLY", "EWMA", "CONNS", "FAILS");
     Line::from(text).style(dim())
 }
 
-fn endpoint_row(endpoint: &Endpoint, look: Look) -> Line<'static> {
+fn endpoint_row(endpoint: &Endpoint, look: Look, width: u16) -> Line<'static> {
+    let ids = id_width(width);
     let level = match endpoint.state.as_str() {
         "healthy" => Level::Good,
         "ejected" => Level::Bad,
@@ -354,10 +362,10 @@ fn endpoint_row(endpoint: &Endpoint, look: Look) -> Line<'static> {
     Line::from(vec![
         Span::raw(" "),
         look.mark(level, ""),
-        Span::raw(format!("{:<24}{:<22}", cut(&endpoint.id, 23), cut(&endpoint.address, 21))),
-        Span::styled(format!("{:<11}", endpoint.state), look.of(level)),
+        Span::raw(format!("{:<ids$}{:<22}", cut(&endpoint.id, ids - 1), cut(&endpoint.address, 21))),
+        Span::styled(format!("{:<10}", endpoint.state), look.of(level)),
         Span::raw(format!("{:>4}", number(live.map(|live| live.in_flight)))),
-        Span::raw(format!("{:>9}", time_of(live.and_then(|live| live.ewma_ms)))),
+        Span::raw(format!("{:>8}", time_of(live.and_then(|live| live.ewma_ms)))),
         Span::raw(format!("{:>6}", number(live.map(|live| live.connections)))),
         Span::styled(format!("{:>6}", number(fails)), look.bad_if(fails.is_some_and(|fails| fails > 0))),
         Span::raw(left.unwrap_or_default()),
@@ -391,7 +399,7 @@ fn failure_row(failure: &Failure, look: Look, width: u16) -> Line<'static> {
     let what = format!("{} {}", failure.method, failure.path);
     let to = failure.upstream.as_deref().unwrap_or("no upstream");
     let reason = failure.reason.as_deref().unwrap_or("upstream's answer");
-    let room = usize::from(width).saturating_sub(62).clamp(12, 60);
+    let room = usize::from(width).saturating_sub(66).clamp(10, 60);
     Line::from(vec![
         Span::raw(" "),
         Span::styled(format!("  {time} "), dim()),
@@ -399,7 +407,8 @@ fn failure_row(failure: &Failure, look: Look, width: u16) -> Line<'static> {
         Span::raw(format!("{:<room$} ", cut(&what, room))),
         Span::raw(format!("{:<16} ", cut(to, 16))),
         Span::raw(format!("{:<18}", cut(reason, 18))),
-        Span::raw(format!("{:>8}", millis(failure.took_ms))),
+        Span::raw(format!("{:>7}", time_of(Some(failure.took_ms)))),
+        Span::raw(format!("{:>6}", if failure.times > 1 { format!("x{}", failure.times) } else { String::new() })),
         Span::styled(if width >= 110 { format!("  {}", failure.id) } else { String::new() }, dim()),
     ])
 }
@@ -433,4 +442,110 @@ fn cut(text: &str, most: usize) -> String {
         return clean.collect();
     }
     clean.take(most - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    const QUIET: Look = Look { has_colour: false, is_live: true };
+
+    fn upstream(name: &str, verdict: (&str, &str), traffic: Json) -> Json {
+        json!({
+            "name": name, "service": name, "protocol": "http1", "verdict": { "level": verdict.0, "word": verdict.1 },
+            "traffic": traffic, "breaker": { "state": "closed", "failures": 0, "next_probe_ms": null },
+            "retry_budget_remaining": 1.0, "in_flight": 3, "max_in_flight": 1024, "pending": 0, "connections": 4,
+            "endpoints": [{
+                "id": format!("{name}-1"), "address": "10.0.0.1:8001", "state": "healthy",
+                "live": { "in_flight": 3, "ewma_ms": 4.2, "connections": 4, "consecutive_failures": 0, "ejected_for_ms": null },
+            }],
+        })
+    }
+
+    fn model(upstreams: &[Json]) -> Model {
+        let frame = json!({
+            "at": "2026-01-02T03:04:05.678Z", "interval_ms": 1000.0,
+            "service": { "name": "orders", "instance": "orders-1", "state": "ready" },
+            "lictor": { "version": "0.1.0", "resident_bytes": 20 << 20, "cpu": 0.025 }, "inbound": null,
+            "upstreams": upstreams,
+            "consul": { "address": "http://127.0.0.1:8500", "up": false, "registration": "registered", "watches": [{ "age_ms": 65_000.0 }] },
+            "failures": { "kept": 12, "latest": [{
+                "id": "one", "timestamp": "2026-01-02T03:04:04.000Z", "method": "GET", "path": "/a\u{1b}[31m/b", "upstream": "users",
+                "status": 502, "reason": "connect_refused", "took_ms": 1.25, "times": 12,
+            }] },
+        });
+        let mut model = Model::default();
+        model.take(serde_json::from_value(frame).unwrap(), Instant::now());
+        model
+    }
+
+    fn screen(model: &Model, look: Look, width: u16, height: u16) -> String {
+        let area = Rect::new(0, 0, width, height);
+        let mut buffer = Buffer::empty(area);
+        draw(model, look, Instant::now(), area, &mut buffer);
+        let rows = buffer.content().chunks(width.into());
+        rows.map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned() + "\n")
+            .collect()
+    }
+
+    fn two() -> Model {
+        let traffic = json!({ "rate": 151.0, "errors": 1.0, "error_ratio": 0.0066, "retries": 2.0, "p50_ms": 0.5, "p99_ms": 17.2 });
+        model(&[
+            upstream("users", ("warn", "some errors"), traffic),
+            upstream("carts", ("good", "well"), json!({ "rate": 0.0, "retries": 0.0 })),
+        ])
+    }
+
+    #[test]
+    fn everything_fits_into_80_by_24() {
+        let text = screen(&two(), QUIET, 80, 24);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0].trim_end(), " orders  ● ready   Consul ■ away, data 65.0 s old   03:04:05  ● live");
+        assert_eq!(lines[3], " UPSTREAM             RATE    ERR     P50     P99 RETRY  FLY  BREAKER     EP");
+        assert_eq!(lines[4], "▸▲ users               151   0.7%   0.5ms    17ms   2.0    3  closed     1/1");
+        assert_eq!(lines[5], " ● carts               0.0      -       -       -   0.0    3  closed     1/1");
+        assert!(text.contains("users-1") && text.contains("10.0.0.1:8001"), "{text}");
+        assert!(text.contains("RECENT FAILURES  12 kept"), "{text}");
+        assert!(lines[23].contains("q quit"), "{text}");
+        assert!(lines.iter().all(|line| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn any_size_is_drawn() {
+        for (width, height) in [(1, 1), (20, 3), (60, 10), (79, 23), (200, 60), (500, 5)] {
+            assert_eq!(screen(&two(), QUIET, width, height).lines().count(), usize::from(height));
+        }
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let text = screen(&two(), QUIET, 120, 30);
+        assert!(text.contains("/a?[31m/b") && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn colours_are_only_where_they_are_wanted() {
+        let coloured = |look| {
+            let area = Rect::new(0, 0, 100, 24);
+            let mut buffer = Buffer::empty(area);
+            draw(&two(), look, Instant::now(), area, &mut buffer);
+            buffer.content().iter().any(|cell| cell.fg != Color::Reset)
+        };
+        assert!(coloured(Look { has_colour: true, ..QUIET }));
+        assert!(!coloured(QUIET));
+    }
+
+    #[test]
+    fn the_choice_stays_with_its_upstream_when_the_order_changes() {
+        let mut model = two();
+        model.step(1);
+        assert_eq!(model.chosen().unwrap().name, "carts");
+        model.sort = model.sort.next();
+        assert_eq!(model.upstreams()[0].name, "users", "the worst first");
+        assert_eq!(model.chosen().unwrap().name, "carts");
+        model.filter = "users".to_owned();
+        assert_eq!(model.chosen().unwrap().name, "users", "what is not shown is not chosen");
+    }
 }
