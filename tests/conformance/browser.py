@@ -39,7 +39,7 @@ class Browser:
                 break
         else:
             raise AssertionError("chromium ended")
-        self._socket, self._session = connect(found[1], max_size=None, proxy=None), None
+        self._socket, self._session = connect(found[1], max_size=None, proxy=None, ping_interval=None), None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):

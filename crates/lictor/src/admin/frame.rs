@@ -214,8 +214,9 @@ mod tests {
 
     #[test]
     fn without_requests_there_is_no_ratio_and_no_latency() {
-        let now = sample(Instant::now(), Counted::default(), &[0; 160]);
-        let page = traffic("users", Some(&sample(now.at - Duration::from_secs(1), Counted::default(), &[])), &now);
+        let before = sample(Instant::now(), Counted::default(), &[]);
+        let now = sample(before.at + Duration::from_secs(1), Counted::default(), &[0; 160]);
+        let page = traffic("users", Some(&before), &now);
         assert_eq!(page["rate"].as_f64(), Some(0.0));
         assert!(page["error_ratio"].is_null() && page["p50_ms"].is_null(), "{page}");
         assert!(traffic("users", None, &now)["rate"].is_null());
