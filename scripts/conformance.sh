@@ -11,6 +11,7 @@ have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missi
 have h2load || missing+=(nghttp2-client)
 have curl || missing+=(curl)
 have node || missing+=(nodejs)
+have chromium || have google-chrome || missing+=(chromium fonts-dejavu-core)
 have openssl || missing+=(openssl)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then

@@ -6,6 +6,7 @@ mod clients;
 mod commands;
 mod configuration;
 mod consul;
+mod dashboard;
 mod doctor;
 mod documents;
 mod explain;

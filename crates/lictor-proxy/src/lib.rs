@@ -43,6 +43,7 @@ mod rewrite;
 mod serve;
 mod span;
 mod spent;
+mod spread;
 mod steer;
 mod stream;
 mod tap;
@@ -57,5 +58,6 @@ pub use explain::{Candidate, Explanation, OnFailure, Question, Refusal, RouteVie
 pub use listen::{BindError, Bound};
 pub use plane::{DataPlane, EndpointReport, Report, Settings, UpstreamReport, Which};
 pub use span::{Span, SpanEvent, SpanKind, Value};
+pub use spread::quantile;
 pub use tap::{Fields, Tapped, Tapping};
 pub use tls::{Shown, TlsError, check as check_tls, client as client_tls};

@@ -18,6 +18,7 @@ use prometheus::{
 use tracing::warn;
 
 use crate::exemplar::{Exemplar, Exemplars};
+use crate::spread::Spread;
 
 pub(crate) const LATENCY_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Those that the semantic conventions advise for both histograms.
@@ -56,6 +57,8 @@ pub(crate) struct Metrics {
     orphans: IntCounterVec,
     /// Of `duration`, by upstream.
     exemplars: Mutex<BTreeMap<Arc<str>, Arc<Exemplars>>>,
+    /// The same times, finely.
+    spreads: Mutex<BTreeMap<Arc<str>, Arc<Spread>>>,
     methods: Methods,
     pub(crate) spans_dropped: IntCounter,
     pub(crate) logs_dropped: IntCounter,
@@ -192,6 +195,7 @@ impl Metrics {
                 &["upstream", "route"],
             ),
             exemplars: Mutex::default(),
+            spreads: Mutex::default(),
             methods: Methods::default(),
             handshakes_failed: register(
                 registry,
@@ -260,6 +264,11 @@ impl Metrics {
     /// The latest sampled requests, by upstream and bucket of `lictor_upstream_request_duration_seconds`.
     pub(crate) fn exemplars(&self) -> BTreeMap<String, Vec<Option<Exemplar>>> {
         self.exemplars.lock().iter().map(|(name, kept)| (name.to_string(), kept.kept())).collect()
+    }
+
+    /// How many requests took how long, by upstream.
+    pub(crate) fn latencies(&self) -> BTreeMap<String, Vec<u64>> {
+        self.spreads.lock().iter().map(|(name, spread)| (name.to_string(), spread.counts())).collect()
     }
 
     /// A request is over for which no upstream was found.
@@ -429,6 +438,7 @@ pub(crate) struct UpstreamMeters {
     orphans: RefCell<Vec<(Option<usize>, IntCounter)>>,
     otel: RefCell<Vec<(OtelKey, Histogram)>>,
     exemplars: Arc<Exemplars>,
+    spread: Arc<Spread>,
     pub(crate) methods: RefCell<MethodCap>,
 }
 
@@ -492,6 +502,7 @@ impl UpstreamMeters {
             orphans: RefCell::default(),
             otel: RefCell::default(),
             exemplars: Arc::clone(metrics.exemplars.lock().entry(Arc::clone(name)).or_default()),
+            spread: Arc::clone(metrics.spreads.lock().entry(Arc::clone(name)).or_default()),
             methods: RefCell::default(),
         }
     }
@@ -499,6 +510,7 @@ impl UpstreamMeters {
     /// A request is over.
     pub(crate) fn request(&self, metrics: &Metrics, over: &Over<'_>, took: Duration) {
         self.duration.observe(took.as_secs_f64());
+        self.spread.count(took);
         count(&self.requests, over.key(), || {
             let code = over.status.to_string();
             let reason = over.reason.map_or("", Reason::as_str);

@@ -227,6 +227,11 @@ impl DataPlane {
         self.shared.metrics.exemplars()
     }
 
+    /// How many requests took how long so far, by upstream; for [`crate::quantile`].
+    pub fn latencies(&self) -> BTreeMap<String, Vec<u64>> {
+        self.shared.metrics.latencies()
+    }
+
     /// Marks answers of the inbound listener, so that callers turn to other instances.
     pub fn set_draining(&self, is_draining: bool) {
         self.shared.is_draining.store(is_draining, Relaxed);

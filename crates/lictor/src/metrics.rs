@@ -28,6 +28,29 @@ pub(crate) struct Requests {
     pub(crate) retries: u64,
 }
 
+/// What happened to what an upstream was asked so far: requests, or connections that were carried as bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Counted {
+    pub(crate) total: u64,
+    /// With a 5xx, or without an answer; connections: not ended by a side.
+    pub(crate) failed: u64,
+    pub(crate) retries: u64,
+    /// Failures that were not retried although attempts were left.
+    pub(crate) retries_denied: u64,
+}
+
+impl Counted {
+    /// What it grew by.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            total: self.total.saturating_sub(before.total),
+            failed: self.failed.saturating_sub(before.failed),
+            retries: self.retries.saturating_sub(before.retries),
+            retries_denied: self.retries_denied.saturating_sub(before.retries_denied),
+        }
+    }
+}
+
 /// What a scrape looks at.
 #[derive(Debug)]
 pub(crate) struct Seen<'a> {
@@ -185,24 +208,44 @@ impl Scrape {
 
     /// Requests so far, by upstream; read from the data plane's own counters.
     pub(crate) fn requests(&self) -> BTreeMap<String, Requests> {
-        let mut by_upstream: BTreeMap<String, Requests> = BTreeMap::new();
-        for family in self.registry.gather() {
-            let is_retries = match family.name() {
-                "lictor_upstream_requests_total" => false,
-                "lictor_retries_total" => true,
-                _ => continue,
-            };
+        let counted = self.counted_in(&["lictor_upstream_requests_total", "lictor_retries_total"]);
+        let requests =
+            |counted: Counted| Requests { total: counted.total, failed: counted.failed, retries: counted.retries };
+        counted.into_iter().map(|(name, counted)| (name, requests(counted))).collect()
+    }
+
+    /// Requests and carried connections so far, by upstream.
+    pub(crate) fn counted(&self) -> BTreeMap<String, Counted> {
+        self.counted_in(&[
+            "lictor_upstream_requests_total",
+            "lictor_tcp_connections_total",
+            "lictor_retries_total",
+            "lictor_retries_denied_total",
+        ])
+    }
+
+    fn counted_in(&self, wanted: &[&str]) -> BTreeMap<String, Counted> {
+        let mut by_upstream: BTreeMap<String, Counted> = BTreeMap::new();
+        let families = self.registry.gather();
+        for family in families.iter().filter(|family| wanted.contains(&family.name())) {
             for metric in family.get_metric() {
                 let label = |name| metric.get_label().iter().find(|label| label.name() == name).map(LabelPair::value);
                 let count = metric.get_counter().get_value() as u64;
-                let requests = by_upstream.entry(label("upstream").unwrap_or_default().to_owned()).or_default();
-                if is_retries {
-                    requests.retries += count;
-                } else {
-                    requests.total += count;
-                    let is_failed = label("code").is_none_or(|code| !code.starts_with(['1', '2', '3', '4']));
-                    requests.failed += if is_failed { count } else { 0 };
-                }
+                let counted = by_upstream.entry(label("upstream").unwrap_or_default().to_owned()).or_default();
+                let is_failed = match family.name() {
+                    "lictor_retries_total" => {
+                        counted.retries += count;
+                        continue;
+                    }
+                    "lictor_retries_denied_total" => {
+                        counted.retries_denied += count;
+                        continue;
+                    }
+                    "lictor_tcp_connections_total" => label("reason").is_some_and(|reason| !reason.is_empty()),
+                    _ => label("code").is_none_or(|code| !code.starts_with(['1', '2', '3', '4'])),
+                };
+                counted.total += count;
+                counted.failed += if is_failed { count } else { 0 };
             }
         }
         by_upstream
@@ -311,7 +354,7 @@ fn unix_seconds() -> f64 {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Process {
     pub(crate) resident_bytes: u64,
-    cpu_seconds: f64,
+    pub(crate) cpu_seconds: f64,
     open_fds: u64,
     threads: u64,
 }

@@ -1,12 +1,15 @@
 //! The admin listeners: pages of the live state, and a few orders. It runs on the control runtime, so that a scrape
 //! never waits for a request nor a request for a scrape.
 
+mod frame;
+mod live;
 mod pages;
 mod query;
 mod reply;
 mod requests;
 mod steer;
 mod stream;
+mod ui;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +20,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use http::header::{HOST, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -33,6 +36,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::changes::Changes;
+use crate::cli;
 use crate::events::Events;
 use crate::log::Logs;
 use crate::metrics::{Scrape, Seen};
@@ -48,7 +52,7 @@ const CONSUL_WITHIN: Duration = Duration::from_secs(10);
 
 const ORDERS: [&str; 5] = ["/drain", "/undrain", "/reload", "/log-level", "/quit"];
 const PUBLIC: [&str; 5] = ["/live", "/startup", "/ready", "/health", "/metrics"];
-const PAGES: [&str; 13] = [
+const PAGES: [&str; 16] = [
     "",
     "/endpoints",
     "/upstreams",
@@ -62,6 +66,9 @@ const PAGES: [&str; 13] = [
     "/requests",
     "/explain",
     "/tap",
+    "/ui",
+    "/ui/live",
+    "/ui/data",
 ];
 /// Pages that have more below.
 const FOLDERS: [&str; 2] = ["/endpoints/", "/requests/"];
@@ -76,6 +83,7 @@ pub(crate) struct Admin {
     pub(crate) logs: Logs,
     pub(crate) changes: Changes,
     events: Events,
+    live: live::Live,
     /// Egress works: listeners are open and the first endpoints known, or waited for long enough.
     is_started: AtomicBool,
     /// Nobody should be sent here.
@@ -113,8 +121,21 @@ impl Admin {
     ) -> Self {
         let loaded = RwLock::new(Arc::new(loaded));
         let [is_started, is_draining, is_stopping] = Default::default();
-        let changes = Changes::default();
-        Self { handle, plane, loaded, scrape, logs, changes, events, is_started, is_draining, is_stopping, orders }
+        let (changes, live) = Default::default();
+        Self {
+            handle,
+            plane,
+            loaded,
+            scrape,
+            logs,
+            changes,
+            events,
+            live,
+            is_started,
+            is_draining,
+            is_stopping,
+            orders,
+        }
     }
 
     /// Egress is up.
@@ -192,6 +213,12 @@ fn guard<B>(request: &Request<B>, peer: IpAddr, access: Access) -> Result<(), Re
     if request.headers().contains_key(ORIGIN) {
         return Err(refuse(StatusCode::FORBIDDEN, "requests from browsers (with an Origin) are refused"));
     }
+    // A page elsewhere that embeds ours, with no Origin to show (Fetch Metadata); a link to /ui may be followed.
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let is_foreign = matches!(header("sec-fetch-site"), Some("cross-site" | "same-site"));
+    if is_foreign && header("sec-fetch-dest") != Some("document") {
+        return Err(refuse(StatusCode::FORBIDDEN, "requests of other pages in a browser are refused"));
+    }
     if !peer.to_canonical().is_loopback() {
         return Err(refuse(StatusCode::FORBIDDEN, "the admin listener answers to this machine only"));
     }
@@ -224,7 +251,7 @@ fn route<B>(request: &Request<B>, access: Access) -> Result<(), Response<Body>> 
     }
 }
 
-async fn get(admin: &Admin, path: &str, query: &str, form: Form) -> Response<Body> {
+async fn get(admin: &Arc<Admin>, path: &str, query: &str, form: Form) -> Response<Body> {
     let mesh = admin.mesh();
     let is_started = admin.is_started.load(Relaxed);
     match path {
@@ -277,8 +304,16 @@ async fn get(admin: &Admin, path: &str, query: &str, form: Form) -> Response<Bod
             Ok(None) => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /tap already"),
             Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
         },
+        "/ui" => ui::page(),
+        "/ui/live" => match live::look(admin) {
+            Some(looking) => stream::live(looking),
+            None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many look at /ui already"),
+        },
+        "/ui/data" => data(admin).await,
         "/explain" => explain(admin, &Query::parse(query)).await,
-        path if path.starts_with("/requests/") => request_of(admin, &query::decode(&path["/requests/".len()..])),
+        path if path.starts_with("/requests/") => {
+            request_of(admin, &query::decode(&path["/requests/".len()..]), &Query::parse(query))
+        }
         _ => endpoints(admin, &mesh, path).await,
     }
 }
@@ -297,8 +332,21 @@ async fn explain(admin: &Admin, query: &Query) -> Response<Body> {
     }
 }
 
-/// `/requests/ID`
-fn request_of(admin: &Admin, id: &str) -> Response<Body> {
+/// `/ui/data`: one frame with rates, a second from now at the latest (two for the only one who looks).
+async fn data(admin: &Arc<Admin>) -> Response<Body> {
+    let Some(mut looking) = live::look(admin) else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many look at /ui already");
+    };
+    while let Some(frame) = looking.next().await {
+        if frame.has_rates {
+            return reply::of("application/json", Full::new(frame.json).boxed_unsync());
+        }
+    }
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is stopping")
+}
+
+/// `/requests/ID`; with `?as=text` in the words of `lictor explain`.
+fn request_of(admin: &Admin, id: &str, query: &Query) -> Response<Body> {
     let stories = admin.plane.stories_of(id);
     if stories.is_empty() {
         let message = format!(
@@ -306,7 +354,11 @@ fn request_of(admin: &Admin, id: &str) -> Response<Body> {
         );
         return refuse(StatusCode::NOT_FOUND, &message);
     }
-    reply(StatusCode::OK, &requests::whole(&stories))
+    let page = requests::whole(&stories);
+    match query.get("as") {
+        Some("text") => text_reply("text/plain; charset=utf-8", cli::in_words(&page)),
+        _ => reply(StatusCode::OK, &page),
+    }
 }
 
 /// `/endpoints`, or `/endpoints/NAME`.
@@ -411,6 +463,13 @@ mod tests {
         assert!(guard(&with(&[("host", "localhost")]), local, Access::Full).is_ok());
         assert!(guard(&plain, stranger, Access::Full).is_err());
         assert!(guard(&with(&[("origin", "http://127.0.0.1:9901")]), local, Access::Full).is_err());
+        assert!(
+            guard(&with(&[("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "script")]), local, Access::Full)
+                .is_err()
+        );
+        assert!(guard(&with(&[("sec-fetch-site", "same-origin")]), local, Access::Full).is_ok());
+        let link = [("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "document")];
+        assert!(guard(&request(Method::GET, "/ui", &link), local, Access::Full).is_ok());
         assert!(guard(&with(&[("host", "evil.example:9901")]), local, Access::Full).is_err());
         assert!(guard(&plain, stranger, Access::Public).is_ok());
     }

@@ -34,8 +34,9 @@ GET  /config/changes    what reloads and KV changed
 GET  /stats             instances by service
 GET  /consul            watches and registration
 GET  /events            what changed, as server-sent events
-GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit=
+GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit= [?as=text]
 GET  /tap               requests as they end, as server-sent events: ?upstream=&status=5xx&reason=&path=
+GET  /ui                the dashboard; /ui/live and /ui/data are its numbers, as events each second and once
 GET  /explain           what would become of a request: ?method=&upstream=&path=&header=Name:value
 POST /drain, /undrain   leave circulation, and come back
 POST /endpoints/ID/eject, /pin, /undo   order about an endpoint: ?for=5m&upstream=
@@ -45,7 +46,7 @@ POST /log-level?level=  change what is logged
 POST /quit              stop in order
 ";
 
-fn now() -> String {
+pub(crate) fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 

@@ -89,7 +89,8 @@ fn origins(explanation: &Explanation, values: &[Effective]) -> Json {
     Json::Object(page)
 }
 
-fn line(story: &Story) -> Json {
+/// A story in a list.
+pub(super) fn line(story: &Story) -> Json {
     json!({
         "id": story.id,
         "timestamp": story.timestamp,

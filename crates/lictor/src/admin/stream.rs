@@ -1,4 +1,4 @@
-//! `/events` and `/tap`: server-sent events (HTML, section 9.2).
+//! `/events`, `/tap` and `/ui/live`: server-sent events (HTML, section 9.2).
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use crate::admin::live::Looking;
 use crate::admin::reply::{self, Body};
 use crate::events::Subscription;
 
@@ -34,6 +35,28 @@ pub(super) fn tap(tapping: Tapping) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(feed_tap(tapping, sender));
     reply::of("text/event-stream", Receiver(receiver).boxed_unsync())
+}
+
+/// A frame a second, for as long as the client looks.
+pub(super) fn live(looking: Looking) -> Response<Body> {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::spawn(feed_live(looking, sender));
+    reply::of("text/event-stream", Receiver(receiver).boxed_unsync())
+}
+
+async fn feed_live(mut looking: Looking, sender: mpsc::Sender<Bytes>) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = sender.closed() => return,
+            frame = looking.next() => frame,
+        };
+        let Some(frame) = next else { return };
+        let event = [b"event: frame\ndata: ", frame.json.as_ref(), b"\n\n"].concat();
+        if sender.send(event.into()).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn feed_tap(mut tapping: Tapping, sender: mpsc::Sender<Bytes>) {

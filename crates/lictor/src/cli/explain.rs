@@ -44,6 +44,11 @@ fn question(method: &str, upstream: &str, path: &str, headers: &[String]) -> Str
     page
 }
 
+/// What `/requests/ID` says, as text.
+pub(crate) fn in_words(page: &Json) -> String {
+    stories(page, Paint::none())
+}
+
 /// Of all requests with that id, in the order in which they came.
 fn stories(page: &Json, paint: Paint) -> String {
     let stories = page["requests"].as_array().map_or(&[][..], Vec::as_slice);

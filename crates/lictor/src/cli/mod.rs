@@ -14,6 +14,7 @@ mod probe;
 mod steer;
 mod tap;
 mod term;
+mod top;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ use lictor_config::{Report, json_schema, render};
 use crate::{boot, version};
 
 pub(crate) use configured::Configured;
+pub(crate) use explain::in_words;
 
 /// A sidecar proxy for services on Consul.
 #[derive(Debug, Parser)]
@@ -124,6 +126,8 @@ enum Command {
     },
     /// Print requests as they end.
     Tap(tap::Tap),
+    /// Show a running sidecar live: upstreams, endpoints, failures.
+    Top(top::Top),
     /// Send nothing to an endpoint, for a time.
     Eject(steer::Endpoint),
     /// Send everything to an endpoint, for a time.
@@ -215,6 +219,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Explain(asked) => explain::explain(&asked),
         Command::Endpoints { upstream, running } => steer::endpoints(upstream.as_deref(), &running),
         Command::Tap(asked) => tap::tap(&asked),
+        Command::Top(asked) => top::top(&asked),
         Command::Eject(asked) => steer::order("eject", &asked),
         Command::Pin(asked) => steer::order("pin", &asked),
         Command::Undo(asked) => steer::order("undo", &asked),

@@ -15,6 +15,11 @@ impl Paint {
         Self { is_on: std::io::stdout().is_terminal() && is_wanted }
     }
 
+    /// For what is no terminal.
+    pub(super) fn none() -> Self {
+        Self { is_on: false }
+    }
+
     pub(super) fn bold(self, text: &str) -> String {
         self.with("1", text)
     }

@@ -1,0 +1,224 @@
+//! What the dashboard and `lictor top` show of one moment: the pages `/upstreams`, `/endpoints`, `/breakers` and
+//! `/consul` in one, with what the counters grew by since the moment before, as rates.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use lictor_core::breaker::BreakerState;
+use lictor_core::story::Story;
+use lictor_core::{Mesh, Upstream};
+use lictor_proxy::quantile;
+use serde_json::{Value as Json, json};
+
+use crate::admin::{Admin, pages, requests};
+use crate::metrics::{Counted, Process};
+use crate::version;
+
+/// Kinds of failures in a frame; `/requests` has more.
+const FAILURES: usize = 30;
+/// An upstream with a larger share of errors is failing.
+const FAILING: f64 = 0.05;
+
+/// The counters at one moment.
+#[derive(Debug)]
+pub(super) struct Sample {
+    at: Instant,
+    cpu_seconds: f64,
+    counted: BTreeMap<String, Counted>,
+    latencies: BTreeMap<String, Vec<u64>>,
+}
+
+impl Sample {
+    pub(super) fn take(admin: &Admin) -> Self {
+        Self {
+            at: Instant::now(),
+            cpu_seconds: Process::read().cpu_seconds,
+            counted: admin.scrape.counted(),
+            latencies: admin.plane.latencies(),
+        }
+    }
+}
+
+/// Everything, now.
+pub(super) async fn frame(admin: &Admin, before: Option<&Sample>, now: &Sample) -> Json {
+    let mesh = admin.mesh();
+    let report = admin.plane.report().await;
+    let consul = admin.handle.status().snapshot();
+    let (mut upstreams, breakers) = (pages::upstreams(&mesh, &report), pages::breakers(&mesh));
+    let endpoints = pages::endpoints(&mesh, &report, &consul, None);
+    let upstreams = mesh.upstreams.iter().map(|(name, upstream)| {
+        let name = name.as_ref();
+        let (mut page, traffic) = (upstreams[name].take(), traffic(name, before, now));
+        let (level, word) = verdict(upstream, &traffic, now.at);
+        page["name"] = json!(name);
+        page["verdict"] = json!({ "level": level, "word": word });
+        page["breaker"] = breakers[name].clone();
+        page["max_in_flight"] = json!(upstream.policy.limits.max_in_flight);
+        page["census"] = endpoints[name]["census"].clone();
+        page["endpoints"] = endpoints[name]["endpoints"].clone();
+        page["traffic"] = traffic;
+        page
+    });
+    let upstreams: Vec<Json> = upstreams.collect();
+    let inbound = mesh.inbound.as_ref().map(|inbound| {
+        json!({
+            "in_flight": inbound.app.in_flight.running(),
+            "connections": inbound.app.in_flight.connections(),
+            "traffic": traffic(&inbound.app.name, before, now),
+        })
+    });
+    let stories = admin.plane.stories();
+    let failures: Vec<&Story> = stories.iter().filter(|story| story.is_failure()).map(Arc::as_ref).collect();
+    json!({
+        "at": pages::now(),
+        "interval_ms": before.map(|before| now.at.duration_since(before.at).as_secs_f64() * 1e3),
+        "lictor": process(before, now),
+        "service": service(admin, &mesh),
+        "inbound": inbound,
+        "upstreams": upstreams,
+        "consul": consul,
+        "failures": {
+            "kept": failures.len(),
+            "latest": latest(&failures),
+        },
+    })
+}
+
+/// How an upstream is, in a word, and how bad that is: the worst that is true of it.
+fn verdict(upstream: &Upstream, traffic: &Json, now: Instant) -> (&'static str, String) {
+    let errors = traffic["error_ratio"].as_f64().unwrap_or_default();
+    let unwell = upstream.endpoints.iter().filter(|endpoint| endpoint.state(now) != "healthy").count();
+    let state = upstream.breaker.state();
+    let (level, word) = match unwell {
+        _ if state == BreakerState::Open => ("bad", "breaker open"),
+        _ if upstream.endpoints.is_empty() && !upstream.census.is_known => ("warn", "not known yet"),
+        _ if upstream.endpoints.is_empty() => ("bad", "no endpoint"),
+        _ if errors > FAILING => ("bad", "failing"),
+        _ if state == BreakerState::HalfOpen => ("warn", "probing"),
+        _ if errors > 0.0 => ("warn", "some errors"),
+        1.. => return ("warn", format!("{unwell} of {} unwell", upstream.endpoints.len())),
+        0 if traffic["retries"].as_f64().is_some_and(|retries| retries > 0.0) => ("good", "retrying"),
+        0 => ("good", "well"),
+    };
+    (level, word.to_owned())
+}
+
+/// The newest of each kind of failure, and how many there are: an open breaker's do not hide what opened it.
+fn latest(failures: &[&Story]) -> Vec<Json> {
+    let is_alike = |a: &Story, b: &Story| {
+        (&a.upstream, &a.method, &a.path) == (&b.upstream, &b.method, &b.path)
+            && (a.status, a.reason) == (b.status, b.reason)
+    };
+    let mut kinds: Vec<(&Story, u64)> = Vec::new();
+    for story in failures {
+        match kinds.iter().position(|(known, _)| is_alike(known, story)) {
+            Some(at) => kinds[at].1 += 1,
+            None if kinds.len() < FAILURES => kinds.push((story, 1)),
+            None => (),
+        }
+    }
+    let line = |(story, times): (&Story, u64)| {
+        let mut line = requests::line(story);
+        line["times"] = json!(times);
+        line
+    };
+    kinds.into_iter().map(line).collect()
+}
+
+fn process(before: Option<&Sample>, now: &Sample) -> Json {
+    let elapsed = |before: &Sample| now.at.duration_since(before.at).as_secs_f64();
+    json!({
+        "version": version::NUMBER,
+        "resident_bytes": Process::read().resident_bytes,
+        "cpu": before.map(|before| (now.cpu_seconds - before.cpu_seconds) / elapsed(before)),
+    })
+}
+
+/// Who we are, and whether we may be called.
+fn service(admin: &Admin, mesh: &Mesh) -> Json {
+    let (is_started, is_draining) = (admin.is_started.load(Relaxed), admin.is_draining.load(Relaxed));
+    let (is_ready, page) = pages::ready(mesh, is_started, is_draining);
+    let state = match (is_ready, is_draining, is_started) {
+        (true, ..) => "ready",
+        (_, true, _) => "draining",
+        (_, _, false) => "starting",
+        _ => "not_ready",
+    };
+    json!({ "name": mesh.local.service, "instance": mesh.local.instance, "state": state, "checks": page["checks"] })
+}
+
+/// Rates since the moment before, and totals since the start. There are no rates without a moment before, and no
+/// latencies without a request since.
+fn traffic(name: &str, before: Option<&Sample>, now: &Sample) -> Json {
+    let counted = now.counted.get(name).copied().unwrap_or_default();
+    let mut page = json!({ "total": counted });
+    let Some(before) = before else { return page };
+    let grown = counted.since(before.counted.get(name).copied().unwrap_or_default());
+    let seconds = now.at.duration_since(before.at).as_secs_f64();
+    let rate = |count: u64| count as f64 / seconds;
+    page["rate"] = json!(rate(grown.total));
+    page["errors"] = json!(rate(grown.failed));
+    page["error_ratio"] = json!((grown.total > 0).then(|| grown.failed as f64 / grown.total as f64));
+    page["retries"] = json!(rate(grown.retries));
+    page["retries_denied"] = json!(rate(grown.retries_denied));
+    let took = lately(before.latencies.get(name), now.latencies.get(name));
+    for (key, share) in [("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99)] {
+        page[key] = json!(quantile(&took, share));
+    }
+    page
+}
+
+fn lately(before: Option<&Vec<u64>>, now: Option<&Vec<u64>>) -> Vec<u64> {
+    let before = before.into_iter().flatten().copied().chain(std::iter::repeat(0));
+    now.into_iter().flatten().zip(before).map(|(now, before)| now.saturating_sub(before)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use lictor_core::story::Kept;
+
+    use super::*;
+
+    fn sample(at: Instant, counted: Counted, latencies: &[u64]) -> Sample {
+        let (counted, latencies) = ([("users".to_owned(), counted)].into(), [("users".to_owned(), latencies.to_vec())]);
+        Sample { at, cpu_seconds: 0.0, counted, latencies: latencies.into() }
+    }
+
+    #[test]
+    fn rates_are_what_the_counters_grew_by_in_a_second() {
+        let (at, mut counts) = (Instant::now(), [0; 160]);
+        counts[32] = 100;
+        let before = sample(at, Counted { total: 100, failed: 10, ..Counted::default() }, &counts);
+        counts[40] = 50;
+        let counted = Counted { total: 150, failed: 20, retries: 5, ..Counted::default() };
+        let now = sample(at + Duration::from_millis(500), counted, &counts);
+        let page = traffic("users", Some(&before), &now);
+        assert_eq!((page["rate"].as_f64(), page["errors"].as_f64()), (Some(100.0), Some(20.0)));
+        assert_eq!((page["error_ratio"].as_f64(), page["retries"].as_f64()), (Some(0.2), Some(10.0)));
+        assert_eq!(page["total"]["total"], 150);
+        assert_eq!(page["p50_ms"].as_f64(), quantile(&[[0; 40].as_slice(), &[1]].concat(), 0.5));
+    }
+
+    #[test]
+    fn failures_of_a_kind_are_one_line() {
+        let story = |id: &str, status| Story { status, path: "/".into(), ..Story::empty(id, Kept::Failed) };
+        let stories = [story("c", 503), story("b", 503), story("a", 500)];
+        let lines = latest(&stories.iter().collect::<Vec<_>>());
+        let told: Vec<_> = lines.iter().map(|line| (line["id"].as_str(), line["times"].as_u64())).collect();
+        assert_eq!(told, [(Some("c"), Some(2)), (Some("a"), Some(1))]);
+    }
+
+    #[test]
+    fn without_requests_there_is_no_ratio_and_no_latency() {
+        let before = sample(Instant::now(), Counted::default(), &[]);
+        let now = sample(before.at + Duration::from_secs(1), Counted::default(), &[0; 160]);
+        let page = traffic("users", Some(&before), &now);
+        assert_eq!(page["rate"].as_f64(), Some(0.0));
+        assert!(page["error_ratio"].is_null() && page["p50_ms"].is_null(), "{page}");
+        assert!(traffic("users", None, &now)["rate"].is_null());
+    }
+}
