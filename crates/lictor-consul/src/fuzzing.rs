@@ -106,7 +106,9 @@ mod tests {
         let folder = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
         let files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
         assert!(!files.is_empty(), "{folder} is empty");
-        files.iter().for_each(|file| law(&std::fs::read(file).unwrap()));
+        for file in &files {
+            law(&std::fs::read(file).unwrap());
+        }
     }
 
     #[test]

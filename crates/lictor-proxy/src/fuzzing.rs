@@ -151,11 +151,11 @@ pub fn response(bytes: &[u8]) {
     assert!(answer.status == 101 || !answer.status.is_informational(), "an interim answer is none");
     match answer.length {
         Length::Chunked => {
-            assert!(answer.headers.contains_key(TRANSFER_ENCODING) && answer.version == Version::HTTP_11)
+            assert!(answer.headers.contains_key(TRANSFER_ENCODING) && answer.version == Version::HTTP_11);
         }
         Length::Exactly(0) => (),
         Length::Exactly(length) => {
-            assert_eq!(lengths[0].to_str().ok().and_then(|text| text.parse().ok()), Some(length))
+            assert_eq!(lengths[0].to_str().ok().and_then(|text| text.parse().ok()), Some(length));
         }
         Length::UntilClose => assert!(lengths.is_empty()),
     }
@@ -174,7 +174,8 @@ pub fn response(bytes: &[u8]) {
     let again = head::response(&mut written, false, |_, _, _| ());
     let again = again.expect("what is written is valid").filter(|_| written.is_empty()).map(|head| head.response);
     let mut headers = again.expect("what is written is one answer").into_parts().0.headers;
-    (headers.remove(CONTENT_LENGTH), answer.headers.remove(CONTENT_LENGTH));
+    headers.remove(CONTENT_LENGTH);
+    answer.headers.remove(CONTENT_LENGTH);
     assert_eq!(headers, answer.headers);
 }
 
@@ -250,7 +251,9 @@ mod tests {
         let folder = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
         let files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
         assert!(!files.is_empty(), "{folder} is empty");
-        files.iter().for_each(|file| law(&std::fs::read(file).unwrap()));
+        for file in &files {
+            law(&std::fs::read(file).unwrap());
+        }
     }
 
     #[test]

@@ -37,7 +37,9 @@ fn any_algorithm() -> impl Strategy<Value = Algorithm> {
 /// Smooth weighted round robin as nginx describes it, on lists.
 fn in_turn(current: &mut [i64], weights: &[u32], eligible: &[bool]) -> Option<usize> {
     let able: Vec<usize> = (0..weights.len()).filter(|index| eligible[*index]).collect();
-    able.iter().for_each(|index| current[*index] += i64::from(weights[*index]));
+    for index in &able {
+        current[*index] += i64::from(weights[*index]);
+    }
     let largest = able.iter().map(|index| current[*index]).max()?;
     let picked = able.iter().copied().find(|index| current[*index] == largest)?;
     current[picked] -= able.iter().map(|index| i64::from(weights[*index])).sum::<i64>();

@@ -13,11 +13,13 @@ proptest! {
     ) {
         let now = Instant::now();
         let mut latencies = Latencies::new(now);
-        micros.iter().for_each(|micros| latencies.record(Duration::from_micros(*micros), now));
+        for micros in &micros {
+            latencies.record(Duration::from_micros(*micros), now);
+        }
         let told = latencies.quantile(share, now);
         prop_assert_eq!(told.is_some(), micros.len() >= 20);
         let Some(told) = told else { return Ok(()) };
-        let mut sorted = micros.clone();
+        let mut sorted = micros;
         sorted.sort_unstable();
         // The least value that this share did not exceed.
         let rank = ((sorted.len() as f64 * share).ceil() as usize).max(1);

@@ -179,7 +179,7 @@ fn assert_well_formed(mut written: &[u8], is_client: bool) {
             }
             frame::DATA => assert!(head.stream != 0),
             frame::RST_STREAM | frame::WINDOW_UPDATE => assert_eq!(head.length, 4),
-            frame::SETTINGS => assert!(head.stream == 0 && head.length % 6 == 0),
+            frame::SETTINGS => assert!(head.stream == 0 && head.length.is_multiple_of(6)),
             frame::PING => assert!(head.stream == 0 && head.length == 8),
             frame::GOAWAY => assert!(head.stream == 0 && head.length >= 8),
             kind => panic!("a frame of kind {kind}"),
