@@ -96,7 +96,7 @@ fn values(loaded: &Loaded) -> BTreeMap<&str, &str> {
     loaded.values.iter().map(|value| (value.path.as_str(), value.value.as_str())).collect()
 }
 
-/// Every message shows a line that is in its text, and can be printed.
+/// Every message shows a line that is in its text, values veiled, and can be printed.
 fn places(text: &Text, result: &Result<Loaded, Report>) {
     let report = match result {
         Ok(loaded) => &loaded.warnings,
@@ -109,7 +109,9 @@ fn places(text: &Text, result: &Result<Loaded, Report>) {
             && *name == text.name
         {
             let shown = text.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
-            assert!(*line >= 1 && *column >= 1 && shown == source, "{diagnostic:?}");
+            let is_shown = shown.chars().count() == source.chars().count()
+                && shown.chars().zip(source.chars()).all(|(there, here)| there == here || here == '*');
+            assert!(*line >= 1 && *column >= 1 && is_shown, "{diagnostic:?}");
         }
     }
     let _ = (report.render(true), report.sentences());

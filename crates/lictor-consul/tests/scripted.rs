@@ -438,9 +438,10 @@ async fn somebody_who_changes_our_registration_again_and_again_is_not_fought_at_
     let handle = start(&yaml);
     handle.register();
     let registers = |seen: &Seen| seen.method == "PUT" && seen.target.starts_with("/v1/agent/service/register");
-    let all = agent.seen_at_least(6, registers).await;
-    let spent = all[5].at.duration_since(all[0].at);
-    assert!(spent >= Duration::from_secs(3), "6 registrations in {spent:?}");
+    // Ten may follow each other: an agent that restarts often is registered with at once.
+    let all = agent.seen_at_least(12, registers).await;
+    let spent = all[11].at.duration_since(all[0].at);
+    assert!(spent >= Duration::from_secs(3), "12 registrations in {spent:?}");
     assert!(handle.status().snapshot().reregistrations["drift"] >= 5);
 }
 

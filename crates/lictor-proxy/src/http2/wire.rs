@@ -127,7 +127,7 @@ pub(super) struct Calm {
 }
 
 impl Calm {
-    const MAX: u32 = 500;
+    const MAX: u32 = 1000;
     const REPLIES_MAX: u32 = 1000;
 
     fn served(&mut self) {
