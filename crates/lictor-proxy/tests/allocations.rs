@@ -24,7 +24,7 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 /// Blocks allocated for one GET through a kept connection, both sides HTTP/1.1: the two heads' fields (2 each), how they
 /// were spelled (1 each), a shared count for each head's bytes, the request's books with its id and its list of
 /// attempts, the call with the list of what it tried, and the answer's body with what ends with it.
-const CEILING: f64 = 15.5;
+const CEILING: f64 = 10.5;
 
 const REQUEST: &[u8] = b"GET /users/1 HTTP/1.1\r\nHost: users\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n";
 const ANSWER: &[u8] =
