@@ -22,6 +22,7 @@ import peers
 import run
 
 NODE = "scale"
+ADMIN = "admin"  # among the ports of a sidecar
 BODY = "a" * 100
 SIZES = [(1, 10), (1, 1_000), (1, 10_000), (100, 100), (100, 1_000), (100, 10_000), (1_000, 1_000), (1_000, 10_000)]
 CHANGES_A_SECOND = 100
@@ -87,14 +88,14 @@ class Scale:
     @contextlib.contextmanager
     def lictor(self, services, expected, more=""):
         """A sidecar that has learnt `expected` endpoints of all its services; with it, the ports of the services."""
-        ports = dict(zip(services, run.free_ports(len(services))))
-        upstreams = "".join(f"  {service}: {{listen: 127.0.0.1:{port}}}\n" for service, port in ports.items())
+        ports = dict(zip([*services, ADMIN], run.free_ports(len(services) + 1)))
+        upstreams = "".join(f"  {service}: {{listen: 127.0.0.1:{ports[service]}}}\n" for service in services)
         config = self.write("lictor.yaml", f"""\
 registration: off
 service: scale
 consul: {{address: '{self.consul}'}}
 log: {{access: off, format: json}}
-admin: {{listen: 127.0.0.1:0}}
+admin: {{listen: 127.0.0.1:{ports[ADMIN]}}}
 workers: 1
 defaults: {{balance: round_robin, slow_start: 0s{more}}}
 upstreams:
@@ -111,18 +112,20 @@ upstreams:
     def sizes(self):
         """Memory, CPU of an update and time to routed, by services and endpoints."""
         rows = []
-        print_row("services", "endpoints", "RSS MB", "after updates", "ms CPU/small update", "ms CPU/update of one service", "ms to routed", "worst")
+        print_row("services", "endpoints", "RSS MB", "after updates", "ms CPU/small update", "ms CPU/update of one service",
+                  "ms of the worker", "at most", "ms to routed", "worst")
         self.change([("probe", number, True) for number in range(3)])
         for services, endpoints in SIZES:
             names = [f"s{services}-{endpoints}-{number}" for number in range(services)]
             self.change([(names[number % services], number, True) for number in range(endpoints)])
             with self.lictor([*names, "probe"], endpoints + 3) as (pid, ports, _):
                 idle = run.rss(pid)
-                small, large = self.cost(pid, "probe"), self.cost(pid, names[0])
+                small, earlier = self.cost(pid, "probe"), adoptions(ports[ADMIN])
+                large, (mean, most) = self.cost(pid, names[0]), since(earlier, adoptions(ports[ADMIN]))
                 routed = self.times_to_routed(ports["probe"])
                 rows.append((services + 1, endpoints + 3, idle))
                 print_row(services, endpoints, f"{idle / 1e6:.1f}", f"{run.rss(pid) / 1e6:.1f}", f"{small:.2f}", f"{large:.2f}",
-                          f"{statistics.median(routed):.1f}", f"{max(routed):.1f}")
+                          f"{mean:.2f}", most, f"{statistics.median(routed):.1f}", f"{max(routed):.1f}")
         a, s, b = least_squares(rows)
         print(f"RSS bytes = {a:,.0f} + {s:,.0f} * services + {b:,.0f} * endpoints; residuals "
               + ", ".join(f"{(rss - a - s * x - b * y) / 1e6:+.1f} MB" for x, y, rss in rows), flush=True)
@@ -346,6 +349,19 @@ def known(out):
     """Endpoints of all upstreams, by the log."""
     latest = dict(re.findall(rb'"endpoints_changed".*?"upstream":"([^"]+)".*?"endpoints":(\d+)', run.read(out)))
     return sum(map(int, latest.values()))
+
+
+def adoptions(port):
+    """The worker's times for changes, as its histogram has them: sum and count in all, and the count up to each limit."""
+    text = run.get(f"http://127.0.0.1:{port}/metrics").decode()
+    return dict(re.findall(r'^lictor_mesh_adoption_seconds_(sum|count|bucket\{le="[^"]+"\}) (\S+)', text, re.M))
+
+
+def since(earlier, later):
+    """Mean in ms, and the limit in ms that all kept."""
+    grown = {name: float(value) - float(earlier[name]) for name, value in later.items()}
+    limits = [name[11:-2] for name, count in grown.items() if name.startswith("bucket") and count == grown["count"]]
+    return 1e3 * grown["sum"] / grown["count"], "more" if limits == ["+Inf"] else f"{1e3 * float(limits[0]):g}"
 
 
 def lines(out):

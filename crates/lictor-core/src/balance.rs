@@ -19,6 +19,8 @@ const EXPLORE: u64 = 100;
 const MIN_WARMTH: f64 = 0.1;
 /// How far above the mean an endpoint of a hash ring may be loaded (Mirrokni et al. 2016).
 const BOUNDED_LOAD: f64 = 1.25;
+/// Round robin looks at all endpoints up to this many; at more of the same weight that would cost more than the request.
+const LOOKED_AT: usize = 64;
 /// Points on the ring for each unit of mean weight, bounded by `MAX_POINTS` in all.
 const POINTS: usize = 100;
 const MAX_POINTS: usize = 100_000;
@@ -104,6 +106,10 @@ pub struct Balancer {
     ring: Vec<(u64, u32)>,
     /// The last endpoint's slow start ends here.
     warm_at: Option<Instant>,
+    /// All weights are the same.
+    is_even: bool,
+    /// Whose turn it is, where not all endpoints are looked at.
+    turn: Cell<usize>,
     random: Cell<u64>,
 }
 
@@ -118,6 +124,9 @@ impl Balancer {
             })
             .collect();
         let ring = if matches!(balance.algorithm, Algorithm::RingHash(_)) { ring(&slots) } else { Vec::new() };
+        let is_even = slots.windows(2).all(|pair| pair[0].weight == pair[1].weight);
+        // Workers and sidecars that begin together do not begin with the same endpoint.
+        let turn = Cell::new((seed % slots.len().max(1) as u64) as usize);
         let warm_at = slots.iter().filter_map(|slot| slot.warms_from).max().map(|from| from + balance.slow_start);
         Self {
             algorithm: balance.algorithm.clone(),
@@ -126,6 +135,8 @@ impl Balancer {
             sums,
             ring,
             warm_at,
+            is_even,
+            turn,
             random: Cell::new(seed | 1),
         }
     }
@@ -162,10 +173,11 @@ impl Balancer {
 
     /// Runs picks that leave no trace: the next real one is as if they had not been.
     pub fn preview<T>(&self, look: impl FnOnce() -> T) -> T {
-        let random = self.random.get();
+        let (random, turn) = (self.random.get(), self.turn.get());
         let turns: Vec<f64> = self.slots.iter().map(|slot| slot.load.current.get()).collect();
         let seen = look();
         self.random.set(random);
+        self.turn.set(turn);
         for (slot, turn) in self.slots.iter().zip(turns) {
             slot.load.current.set(turn);
         }
@@ -225,6 +237,12 @@ impl Balancer {
 
     /// Smooth weighted round robin (nginx): the weights of those that could go add up, the largest goes and pays.
     fn next_in_turn(&self, now: Instant, eligible: &impl Fn(usize) -> bool) -> Option<usize> {
+        if self.is_even && self.slots.len() > LOOKED_AT && self.warm_at.is_none_or(|at| at <= now) {
+            let next = self.turn.get();
+            self.turn.set((next + 1) % self.slots.len());
+            // Not its neighbour, which would have two turns.
+            return if eligible(next) { Some(next) } else { self.draw(now, eligible) };
+        }
         let mut best: Option<usize> = None;
         let mut sum = 0.0;
         for index in (0..self.slots.len()).filter(|index| eligible(*index)) {
@@ -369,10 +387,24 @@ mod tests {
     }
 
     #[test]
+    fn round_robin_among_many_gives_each_its_turn_and_the_turns_of_others_to_all() {
+        let (balancer, now) = (balancer(Algorithm::RoundRobin, &[3; 200]), Instant::now());
+        let mut counts = [0_u32; 200];
+        (0..20_000).for_each(|_| counts[balancer.pick(now, None, |_| true).unwrap()] += 1);
+        assert_eq!(counts, [100; 200]);
+        let mut counts = [0_u32; 200];
+        (0..20_000).for_each(|_| counts[balancer.pick(now, None, |index| index >= 100).unwrap()] += 1);
+        assert_eq!(counts[..100], [0; 100]);
+        assert!(counts[100..].iter().all(|count| (150..260).contains(count)), "{counts:?}");
+    }
+
+    #[test]
     fn a_preview_changes_nothing() {
         let now = Instant::now();
-        for algorithm in [Algorithm::RoundRobin, Algorithm::Random, Algorithm::P2cEwma] {
-            let balancer = balancer(algorithm, &[5, 3, 1, 1]);
+        for (algorithm, is_many) in
+            [Algorithm::RoundRobin, Algorithm::Random, Algorithm::P2cEwma].iter().flat_map(|a| [(a, false), (a, true)])
+        {
+            let balancer = balancer(algorithm.clone(), if is_many { &[1; 100] } else { &[5, 3, 1, 1] });
             let pick = || balancer.pick(now, None, |_| true).unwrap();
             pick();
             let seen = balancer.preview(|| [pick(), pick(), pick(), pick(), pick()]);

@@ -40,41 +40,51 @@ use crate::upgrade::{Switched, Upgrade};
 use crate::worker::{UpstreamState, View, Worker};
 
 /// Carries one request from the client to an upstream and back.
-pub(crate) async fn forward(connection: Rc<Connection>, mut request: Request<RequestBody>) -> Response<ResponseBody> {
-    let worker = Rc::clone(&connection.worker);
-    let view = worker.view();
+pub(crate) fn forward(
+    connection: Rc<Connection>,
+    mut request: Request<RequestBody>,
+) -> impl Future<Output = Response<ResponseBody>> {
+    let view = connection.worker.view();
     let fields = Fields::of(request.headers());
-    let upgrade = Upgrade::of(&mut request, fields, || worker.random());
+    let upgrade = Upgrade::of(&mut request, fields, || connection.worker.random());
     let is_inbound = connection.kind == ListenerKind::Inbound;
     let mut record = Record::open(&connection, &view.mesh, &request, fields, is_inbound, Instant::now());
     record.is_grpc = fields.has(Fields::CONTENT_TYPE) && headers::is_grpc(request.headers());
-    if request.method() == Method::CONNECT {
-        return Box::pin(tunnel::connect(&connection, request, record)).await;
-    }
-    let target = match find(&connection, &view, &request, &mut record).await {
-        Ok(target) => target,
-        Err(failure) => return respond::failure(record, &failure, false),
-    };
-    let policy = target.upstream.policy(record.route);
-    let asking = match cache::look(&worker.shared, &target.upstream.upstream.name, policy, &request).await {
-        Found::Answer(kept, how) => return respond::kept(record, &kept, how),
-        Found::Ask(asking) => asking,
-    };
-    let answered = match admit(&connection, &target, request, upgrade, &record).await {
-        Ok(mut call) => call.run(&record).await.map(|sent| (call, sent)),
-        Err(failure) => Err((failure, false)),
-    };
-    match (answered, asking.stale) {
-        (Ok((mut call, sent)), Some(stale)) if sent.response.status().is_server_error() => {
-            call.judge_status(sent.response.status(), &record, sent.at);
-            sent.discard();
-            respond::kept(record, &stale, "stale")
+    // A block instead of an `async fn`, which would hold its arguments twice, in every open connection.
+    async move {
+        if request.method() == Method::CONNECT {
+            return Box::pin(tunnel::connect(&connection, request, record)).await;
         }
-        (Ok((call, sent)), _) => call.answer(sent, record, asking.ticket),
-        (Err((failure, _)), Some(stale)) if failure.reason.status().is_server_error() => {
-            respond::kept(record, &stale, "stale")
+        let target = match find(&connection, &view, &request, &mut record).await {
+            Ok(target) => target,
+            Err(failure) => return respond::failure(record, &failure, false),
+        };
+        let policy = target.upstream.policy(record.route);
+        let asking =
+            match cache::look(&connection.worker.shared, &target.upstream.upstream.name, policy, &request).await {
+                Found::Answer(kept, how) => return respond::kept(record, &kept, how),
+                Found::Ask(asking) => asking,
+            };
+        let call = match admit(&connection.worker, &target.upstream, &request, &record).await {
+            Ok(leave) => Call::new(&connection, &target, request, upgrade, &record, leave),
+            Err(failure) => Err(failure),
+        };
+        let answered = match call {
+            Ok(mut call) => call.run(&record).await.map(|sent| (call, sent)),
+            Err(failure) => Err((failure, false)),
+        };
+        match (answered, asking.stale) {
+            (Ok((mut call, sent)), Some(stale)) if sent.response.status().is_server_error() => {
+                call.judge_status(sent.response.status(), &record, sent.at);
+                sent.discard();
+                respond::kept(record, &stale, "stale")
+            }
+            (Ok((call, sent)), _) => call.answer(sent, record, asking.ticket),
+            (Err((failure, _)), Some(stale)) if failure.reason.status().is_server_error() => {
+                respond::kept(record, &stale, "stale")
+            }
+            (Err((failure, is_budget_spent)), _) => respond::failure(record, &failure, is_budget_spent),
         }
-        (Err((failure, is_budget_spent)), _) => respond::failure(record, &failure, is_budget_spent),
     }
 }
 
@@ -97,6 +107,41 @@ async fn find(
     record.route = target.upstream.route(request.method(), request.uri().path());
     record.upstream = Some(Rc::clone(&target.upstream));
     Ok(target)
+}
+
+/// Leave to send, from the caller's deadline, the breaker and the limits.
+#[derive(Debug)]
+struct Leave {
+    /// How long the caller waits, from the request's arrival.
+    callers: Option<Duration>,
+    probe: Probe,
+    running: Running,
+    since: Instant,
+}
+
+/// Decides once whether a request goes out, and when.
+async fn admit(
+    worker: &Rc<Worker>,
+    upstream: &Rc<UpstreamState>,
+    request: &Request<RequestBody>,
+    record: &Record,
+) -> Result<Leave, Failure> {
+    let now = Instant::now();
+    let callers = match upstream.policy(record.route).deadline {
+        DeadlineMode::Propagate if record.fields.has(Fields::DEADLINE) => callers_deadline(request.headers()),
+        DeadlineMode::Propagate | DeadlineMode::Ignore => None,
+    };
+    record.deadline.set(callers);
+    if callers.is_some_and(|callers| callers.is_zero()) {
+        worker.shared.metrics.deadline_exceeded("on_arrival");
+        return Err(Failure::new(Reason::DeadlineExceeded, "the caller's deadline had passed on arrival"));
+    }
+    let probe = Probe::admit(worker, upstream, record.route, now)?;
+    let (running, since) = match Running::try_enter(upstream, record.route) {
+        Some(running) => (running, now),
+        None => (Running::enter(upstream, record.route).await?, Instant::now()),
+    };
+    Ok(Leave { callers, probe, running, since })
 }
 
 /// A request that may be sent: everything its attempts need.
@@ -137,72 +182,57 @@ pub(crate) struct Call {
     spent: Option<&'static str>,
 }
 
-/// Decides once whether and how a request goes out: allowed, within limits, with which head.
-async fn admit(
-    connection: &Rc<Connection>,
-    target: &Target,
-    request: Request<RequestBody>,
-    upgrade: Option<Upgrade>,
-    record: &Record,
-) -> Result<Box<Call>, Failure> {
-    let (worker, upstream) = (&connection.worker, &target.upstream);
-    let policy = upstream.policy(record.route);
-    let (arrival, now) = (record.arrival(), Instant::now());
-    let callers = match policy.deadline {
-        DeadlineMode::Propagate if record.fields.has(Fields::DEADLINE) => callers_deadline(request.headers()),
-        DeadlineMode::Propagate | DeadlineMode::Ignore => None,
-    };
-    record.deadline.set(callers);
-    if callers.is_some_and(|callers| callers.is_zero()) {
-        worker.shared.metrics.deadline_exceeded("on_arrival");
-        return Err(Failure::new(Reason::DeadlineExceeded, "the caller's deadline had passed on arrival"));
-    }
-    let probe = Probe::admit(worker, upstream, record.route, now)?;
-    let (running, admitted) = match Running::try_enter(upstream, record.route) {
-        Some(running) => (running, now),
-        None => (Running::enter(upstream, record.route).await?, Instant::now()),
-    };
-
-    let route_says = record.route.and_then(|index| upstream.upstream.routes.iter().nth(index)?.is_idempotent);
-    let is_idempotent = retry::is_idempotent(&policy.retry, request.method(), request.headers(), route_says);
-    let max_attempts = attempts_allowed(policy, request.headers(), record.fields);
-    // Also for methods that are not sent twice: a callee that says 421 has not processed them.
-    let kept = if max_attempts > 1 { policy.retry.max_body } else { 0 };
-    let hash = hash_of(policy, request.headers(), connection.peer);
-    let is_http2 = upstream.upstream.protocol.is_http2(request.version() == Version::HTTP_2);
-    let (mut head, mut body) = request.into_parts();
-    let (spelling, interim) = (body.spelling(), body.interim());
-    let is_timed = callers.is_some() || record.is_grpc || policy.timeouts.total.is_some();
-    let rewrite = Rewrite::new(connection, upstream, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
-    Ok(Box::new(Call {
-        worker: Rc::clone(worker),
-        upstream: Rc::clone(upstream),
-        only: target.only.clone(),
-        head,
-        rewrite,
-        spelling,
-        interim,
-        body: Replay::new(body, kept, arrival),
-        upgrade,
-        is_inbound: connection.kind == ListenerKind::Inbound,
-        is_grpc: record.is_grpc,
-        is_http2,
-        is_idempotent,
-        max_attempts,
-        hash,
-        tried: RefCell::default(),
-        fields: record.fields,
-        route: record.route,
-        arrival,
-        admitted: Cell::new(Some(admitted)),
-        deadline: callers.and_then(|callers| arrival.checked_add(callers)),
-        probe: Some(probe),
-        running,
-        spent: None,
-    }))
-}
-
 impl Call {
+    /// What all its attempts have in common.
+    fn new(
+        connection: &Rc<Connection>,
+        target: &Target,
+        request: Request<RequestBody>,
+        upgrade: Option<Upgrade>,
+        record: &Record,
+        leave: Leave,
+    ) -> Result<Box<Self>, Failure> {
+        let (worker, upstream, arrival) = (&connection.worker, &target.upstream, record.arrival());
+        let policy = upstream.policy(record.route);
+        let route_says = record.route.and_then(|index| upstream.upstream.routes.iter().nth(index)?.is_idempotent);
+        let is_idempotent = retry::is_idempotent(&policy.retry, request.method(), request.headers(), route_says);
+        let max_attempts = attempts_allowed(policy, request.headers(), record.fields);
+        // Also for methods that are not sent twice: a callee that says 421 has not processed them.
+        let kept = if max_attempts > 1 { policy.retry.max_body } else { 0 };
+        let hash = hash_of(policy, request.headers(), connection.peer);
+        let is_http2 = upstream.upstream.protocol.is_http2(request.version() == Version::HTTP_2);
+        let (mut head, mut body) = request.into_parts();
+        let (spelling, interim) = (body.spelling(), body.interim());
+        let is_timed = leave.callers.is_some() || record.is_grpc || policy.timeouts.total.is_some();
+        let rewrite = Rewrite::new(connection, upstream, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
+        Ok(Box::new(Self {
+            worker: Rc::clone(worker),
+            upstream: Rc::clone(upstream),
+            only: target.only.clone(),
+            head,
+            rewrite,
+            spelling,
+            interim,
+            body: Replay::new(body, kept, arrival),
+            upgrade,
+            is_inbound: connection.kind == ListenerKind::Inbound,
+            is_grpc: record.is_grpc,
+            is_http2,
+            is_idempotent,
+            max_attempts,
+            hash,
+            tried: RefCell::default(),
+            fields: record.fields,
+            route: record.route,
+            arrival,
+            admitted: Cell::new(Some(leave.since)),
+            deadline: leave.callers.and_then(|callers| arrival.checked_add(callers)),
+            probe: Some(leave.probe),
+            running: leave.running,
+            spent: None,
+        }))
+    }
+
     /// Sends until there is an answer to pass on, a final failure, or no budget, attempts or time remain. The flag
     /// says that it was the retry budget that ended it.
     async fn run(&mut self, record: &Record) -> Result<Sent, (Failure, bool)> {

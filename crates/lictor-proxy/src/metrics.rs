@@ -24,6 +24,7 @@ pub(crate) const LATENCY_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.075, 
 /// Those that the semantic conventions advise for both histograms.
 const OTEL_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 const TCP_BUCKETS: [f64; 8] = [0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0];
+const ADOPTION_BUCKETS: [f64; 8] = [0.000_01, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.01, 0.1];
 const OVERHEAD_BUCKETS: [f64; 9] = [0.000_05, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05];
 
 const OTEL_LABELS: [&str; 5] =
@@ -52,6 +53,7 @@ pub(crate) struct Metrics {
     tcp_bytes: IntCounterVec,
     handshakes_failed: IntCounter,
     accepts_failed: IntCounter,
+    adoption: Histogram,
     tasks: IntGaugeVec,
     refused: IntCounterVec,
     orphans: IntCounterVec,
@@ -207,6 +209,17 @@ impl Metrics {
                 IntCounter::new("lictor_accept_errors_total", "Times that a waiting connection could not be accepted.")
                     .expect("names are valid and constant"),
             ),
+            adoption: register(
+                registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "lictor_mesh_adoption_seconds",
+                        "A worker's time for a change of services or endpoints, in which its requests wait.",
+                    )
+                    .buckets(ADOPTION_BUCKETS.to_vec()),
+                )
+                .expect("names are valid and constant"),
+            ),
             tasks: gauge("lictor_worker_tasks", "Tasks of a worker: connections, requests, loops.", &["worker"]),
             spans_dropped: register(
                 registry,
@@ -295,6 +308,10 @@ impl Metrics {
     /// A connection waits that could not be accepted.
     pub(crate) fn accept_failed(&self) {
         self.accepts_failed.inc();
+    }
+
+    pub(crate) fn adopted(&self, took: Duration) {
+        self.adoption.observe(took.as_secs_f64());
     }
 
     /// How many tasks a worker has.

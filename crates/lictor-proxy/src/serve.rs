@@ -48,34 +48,63 @@ pub(crate) struct Connection {
     pub(crate) is_encrypted: bool,
 }
 
+/// What a client speaks, and its connection: HTTP's first bytes were read to tell.
+enum Spoken {
+    Http1(Stream, BytesMut),
+    Http2(Stream, BytesMut),
+    Other(Stream),
+}
+
 /// Serves the connection until either side ends it, or, once `drain` is set, until its requests are done.
-pub(crate) async fn serve(worker: Rc<Worker>, service: Service, socket: Socket, drain: watch::Receiver<bool>) {
+pub(crate) async fn serve(worker: Rc<Worker>, service: Service, socket: Socket, mut drain: watch::Receiver<bool>) {
     let peer = socket.peer();
+    let max_age = service.max_age;
+    let (connection, spoken) = match listen(worker, service, socket, peer, &mut drain).await {
+        Ok(Some(listened)) => listened,
+        Ok(None) => return,
+        Err(error) => return debug!(?peer, %error, "a client left before it said anything"),
+    };
+    // Those that came together do not go together.
+    let max_age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * connection.worker.chance()));
+    match spoken {
+        Spoken::Http1(stream, ahead) => {
+            http1::server::serve(Rc::new(connection), stream, ahead, max_age, drain).await;
+        }
+        Spoken::Http2(stream, ahead) => {
+            http2::server::serve(Rc::new(connection), stream, ahead, stop(max_age, drain)).await;
+        }
+        Spoken::Other(stream) => tunnel::carry(&connection, stream).await,
+    }
+}
+
+/// Finds out what a client speaks; `None` if it does not come to that.
+async fn listen(
+    worker: Rc<Worker>,
+    service: Service,
+    socket: Socket,
+    peer: Option<SocketAddr>,
+    drain: &mut watch::Receiver<bool>,
+) -> io::Result<Option<(Connection, Spoken)>> {
     let stream = match &service.tls {
         None => Stream::Plain(socket),
         Some(tls) => match tls.accept(socket).await {
             Ok(stream) => stream,
             Err(error) => {
                 worker.shared.metrics.handshake_failed();
-                return debug!(?peer, error, "a client's TLS handshake failed");
+                debug!(?peer, error, "a client's TLS handshake failed");
+                return Ok(None);
             }
         },
     };
     let (is_http, stream) = match protocol(&worker, &service.kind) {
         Protocol::Tcp => (false, stream),
-        Protocol::Auto => match detect(stream).await {
-            Ok(detected) => detected,
-            Err(error) => return debug!(?peer, %error, "a client left before it said anything"),
-        },
+        Protocol::Auto => detect(stream).await?,
         Protocol::Grpc | Protocol::H2c | Protocol::Http1 => (true, stream),
     };
     let is_encrypted = stream.is_encrypted();
     let connection = Connection { worker, kind: service.kind, peer, is_encrypted };
-    if is_http {
-        http(connection, stream, service.max_age, drain).await;
-    } else {
-        tunnel::carry(&connection, stream).await;
-    }
+    let spoken = if is_http { http(stream, drain).await? } else { Some(Spoken::Other(stream)) };
+    Ok(spoken.map(|spoken| (connection, spoken)))
 }
 
 /// What is spoken on a listener: what its upstream speaks, and HTTP to the others.
@@ -116,12 +145,9 @@ fn looks_like_http(bytes: &[u8]) -> Option<bool> {
 }
 
 /// HTTP/1.1 or HTTP/2: told apart by what TLS agreed on, else by the first bytes.
-async fn http(connection: Connection, stream: Stream, max_age: Option<Duration>, mut drain: watch::Receiver<bool>) {
-    let connection = Rc::new(connection);
-    // Those that came together do not go together.
-    let max_age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * connection.worker.chance()));
+async fn http(stream: Stream, drain: &mut watch::Receiver<bool>) -> io::Result<Option<Spoken>> {
     if stream.alpn() == Some(b"h2") {
-        return http2::server::serve(connection, stream, BytesMut::new(), stop(max_age, drain)).await;
+        return Ok(Some(Spoken::Http2(stream, BytesMut::new())));
     }
     let is_told = |bytes: &[u8]| bytes.len() >= PREFACE.len() || !PREFACE.starts_with(bytes);
     let first_bytes = async {
@@ -129,20 +155,16 @@ async fn http(connection: Connection, stream: Stream, max_age: Option<Duration>,
         tokio::time::timeout(FIRST_BYTES, comes).await.map_err(|_| io::ErrorKind::TimedOut)??;
         stream.read_ahead(is_told, PREFACE.len(), HEAD_TIMEOUT).await
     };
-    let first = tokio::select! {
+    let (ahead, stream) = tokio::select! {
         biased;
-        _ = drain.wait_for(|is_draining| *is_draining) => return,
-        first = first_bytes => first,
+        _ = drain.wait_for(|is_draining| *is_draining) => return Ok(None),
+        first = first_bytes => first?,
     };
-    let (ahead, stream) = match first {
-        Ok(read) => read,
-        Err(error) => return debug!(peer = ?connection.peer, %error, "a client left before it said anything"),
-    };
-    if ahead.starts_with(PREFACE) {
-        http2::server::serve(connection, stream, ahead, stop(max_age, drain)).await;
-    } else if !ahead.is_empty() {
-        http1::server::serve(connection, stream, ahead, max_age, drain).await;
-    }
+    Ok(match () {
+        () if ahead.starts_with(PREFACE) => Some(Spoken::Http2(stream, ahead)),
+        () if ahead.is_empty() => None,
+        () => Some(Spoken::Http1(stream, ahead)),
+    })
 }
 
 /// What ends a connection in order: the process, or its age.

@@ -163,9 +163,11 @@ impl Worker {
     }
 
     fn adopt(&self, mesh: &Arc<Mesh>) {
+        let began = Instant::now();
         let view = View::follow(self, Arc::clone(mesh), &self.view());
         *self.view.borrow_mut() = Rc::new(view);
         self.changed.notify_waiters();
+        self.shared.metrics.adopted(began.elapsed());
     }
 }
 

@@ -69,56 +69,60 @@ impl Connection {
 
     /// Sends a request, whose head is in `out` already, and waits for the head of its answer. Dropped before that, it
     /// takes the connection with it.
-    pub(crate) async fn send(
-        self,
+    pub(crate) fn send(
+        mut self,
         out: Outgoing,
         framing: Framing,
         body: replay::RequestBody,
         is_head: bool,
         interim: Option<&Interim>,
-    ) -> Result<Response<Box<Body>>, SendError> {
-        let Self { mut stream, mut read } = self;
-        let mut written = 0;
+    ) -> impl Future<Output = Result<Response<Box<Body>>, SendError>> {
         let mut sending = Some(Sending { body, framing, out, is_read: framing == Framing::None });
-        let head = poll_fn(|context| {
-            if let Some(active) = &mut sending {
-                let progress = active.poll(&mut stream, context);
-                written = active.out.written();
-                match progress {
-                    Poll::Pending => (),
-                    Poll::Ready(Err(Failed::Body)) => return Poll::Ready(Err(SendError::Body)),
-                    // A server that closed may have said why before.
-                    Poll::Ready(Ok(()) | Err(Failed::Io)) => sending = None,
+        let mut written = 0;
+        // A block instead of an `async fn`, which would hold its arguments twice.
+        async move {
+            let head = poll_fn(|context| {
+                let Self { stream, read } = &mut self;
+                if let Some(active) = &mut sending {
+                    let progress = active.poll(stream, context);
+                    written = active.out.written();
+                    match progress {
+                        Poll::Pending => (),
+                        Poll::Ready(Err(Failed::Body)) => return Poll::Ready(Err(SendError::Body)),
+                        // A server that closed may have said why before.
+                        Poll::Ready(Ok(()) | Err(Failed::Io)) => sending = None,
+                    }
                 }
-            }
-            let tell = |status, headers: &HeaderMap, spelling: &Spelling| {
-                if let Some(interim) = interim {
-                    interim.tell(status, headers, spelling);
+                let tell = |status, headers: &HeaderMap, spelling: &Spelling| {
+                    if let Some(interim) = interim {
+                        interim.tell(status, headers, spelling);
+                    }
+                };
+                loop {
+                    if !read.bytes.is_empty()
+                        && let Some(head) =
+                            head::response(&mut read.bytes, is_head, tell).map_err(SendError::Malformed)?
+                    {
+                        return Poll::Ready(Ok(head));
+                    }
+                    match ready!(read.poll_fill(stream, context)) {
+                        Ok(1..) => (),
+                        Ok(0) | Err(_) if written == 0 => return Poll::Ready(Err(SendError::Unsent)),
+                        Ok(0) | Err(_) => return Poll::Ready(Err(SendError::Closed)),
+                    }
                 }
+            })
+            .await?;
+            let body = Body {
+                connection: self,
+                decoder: Decoder::new(head.length),
+                sending,
+                keeps_alive: head.keeps_alive,
+                has_failed: false,
+                spelling: head.spelling,
             };
-            loop {
-                if !read.bytes.is_empty()
-                    && let Some(head) = head::response(&mut read.bytes, is_head, tell).map_err(SendError::Malformed)?
-                {
-                    return Poll::Ready(Ok(head));
-                }
-                match ready!(read.poll_fill(&mut stream, context)) {
-                    Ok(1..) => (),
-                    Ok(0) | Err(_) if written == 0 => return Poll::Ready(Err(SendError::Unsent)),
-                    Ok(0) | Err(_) => return Poll::Ready(Err(SendError::Closed)),
-                }
-            }
-        })
-        .await?;
-        let body = Body {
-            connection: Self { stream, read },
-            decoder: Decoder::new(head.length),
-            sending,
-            keeps_alive: head.keeps_alive,
-            has_failed: false,
-            spelling: head.spelling,
-        };
-        Ok(head.response.map(|()| Box::new(body)))
+            Ok(head.response.map(|()| Box::new(body)))
+        }
     }
 }
 
