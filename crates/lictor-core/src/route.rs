@@ -52,6 +52,8 @@ pub struct Route {
     /// Whether a second processing is harmless, if the route says.
     pub is_idempotent: Option<bool>,
     method: Option<Method>,
+    /// What all its paths start with: most others are told by it alone.
+    start: String,
     segments: Vec<Segment>,
     takes_rest: bool,
 }
@@ -108,7 +110,12 @@ impl Route {
             None => (path, false),
         };
         let segments = parse_segments(body, path)?;
-        Ok(Self { label: Arc::from(path), policy, is_idempotent, method, segments, takes_rest })
+        let literals = segments.iter().map_while(|segment| match segment {
+            Segment::Literal(literal) => Some(literal.as_str()),
+            Segment::Any => None,
+        });
+        let start = literals.flat_map(|literal| ["/", literal]).collect();
+        Ok(Self { label: Arc::from(path), policy, is_idempotent, method, start, segments, takes_rest })
     }
 
     /// The method it is for; `None` is any.
@@ -117,7 +124,7 @@ impl Route {
     }
 
     fn matches(&self, method: &Method, path: &str) -> bool {
-        if self.method.as_ref().is_some_and(|wanted| wanted != method) {
+        if !path.starts_with(&self.start) || self.method.as_ref().is_some_and(|wanted| wanted != method) {
             return false;
         }
         let mut given = path.strip_prefix('/').unwrap_or(path).split('/');
