@@ -98,18 +98,13 @@ fn is_looked_up(observed: &HashMap<Query, Observed>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+#[path = "../../../fuzz/replay.rs"]
+mod replay;
 
-    /// Each input that is kept; none at all would be a law that nobody tries.
-    fn replay(target: &str, law: fn(&[u8])) {
-        let folder = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
-        let files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
-        assert!(!files.is_empty(), "{folder} is empty");
-        for file in &files {
-            law(&std::fs::read(file).unwrap());
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::replay::replay;
+    use super::*;
 
     #[test]
     fn every_kept_input_keeps_the_laws() {

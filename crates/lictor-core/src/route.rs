@@ -52,7 +52,7 @@ pub struct Route {
     /// Whether a second processing is harmless, if the route says.
     pub is_idempotent: Option<bool>,
     method: Option<Method>,
-    /// What all its paths start with: most others are told by it alone.
+    /// What all its paths start with, after the slash: most others are told by it alone.
     start: String,
     segments: Vec<Segment>,
     takes_rest: bool,
@@ -114,7 +114,7 @@ impl Route {
             Segment::Literal(literal) => Some(literal.as_str()),
             Segment::Any => None,
         });
-        let start = literals.flat_map(|literal| ["/", literal]).collect();
+        let start = literals.collect::<Vec<_>>().join("/");
         Ok(Self { label: Arc::from(path), policy, is_idempotent, method, start, segments, takes_rest })
     }
 
@@ -124,10 +124,11 @@ impl Route {
     }
 
     fn matches(&self, method: &Method, path: &str) -> bool {
+        let path = path.strip_prefix('/').unwrap_or(path);
         if !path.starts_with(&self.start) || self.method.as_ref().is_some_and(|wanted| wanted != method) {
             return false;
         }
-        let mut given = path.strip_prefix('/').unwrap_or(path).split('/');
+        let mut given = path.split('/');
         for segment in &self.segments {
             let Some(part) = given.next() else { return false };
             let fits = match segment {
