@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Instructions per operation of the request path, by callgrind: each operation at two counts, the difference by the difference of
-# the counts. Compared with bench/instructions.txt; more than 3 % growth fails. `scripts/instructions.sh --write` writes the file.
+# Instructions per operation of the request path, and of whole requests through the release binary (LICTOR_BIN: another), by
+# callgrind: each at two counts, the difference by the difference of the counts. Compared with bench/instructions.txt; more than 3 % growth fails. `scripts/instructions.sh --write` writes the file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 file=bench/instructions.txt
-few=1000 many=6000
+few=500 many=2500
 
 if ! command -v valgrind >/dev/null; then
   command -v apt-get >/dev/null || { echo "scripts/instructions.sh: please install valgrind (there is no apt-get here)" >&2; exit 1; }
@@ -16,14 +16,18 @@ fi
 binary=$(cargo bench --quiet -p lictor-core --bench instructions --no-run --message-format json |
   grep -o '"executable":"[^"]*/instructions-[^"]*"' | tail -n 1 | cut -d '"' -f 4)
 
+lictor=${LICTOR_BIN:-${CARGO_TARGET_DIR:-target}/release/lictor}
+[ -n "${LICTOR_BIN:-}" ] || cargo build --quiet --release -p lictor
+
 count() {
+  case $1 in request_get | request_post) python3 -B bench/request.py "$lictor" "${1#request_}" "$2"; return ;; esac
   valgrind --tool=callgrind --callgrind-out-file=/dev/null "$binary" "$1" "$2" 2>&1 >/dev/null |
     awk '/Collected/ {print $NF; ok = 1} END {exit !ok}'
 }
 
 measured=$(mktemp)
 trap 'rm -f "$measured"' EXIT
-for name in $("$binary" list); do
+for name in $("$binary" list) request_get request_post; do
   low=$(count "$name" $few)
   high=$(count "$name" $many)
   printf '%-28s %10.1f\n' "$name" "$(awk "BEGIN {print ($high - $low) / ($many - $few)}")" >> "$measured"

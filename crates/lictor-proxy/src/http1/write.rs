@@ -15,7 +15,7 @@ use crate::rewrite::WriteHead;
 use crate::stream::Stream;
 
 /// A part up to this size is copied to where the head is; a larger one is written from where it lies.
-const COPY_MAX: usize = 16 << 10;
+const COPY_MAX: usize = 4 << 10;
 /// No more is gathered before it is written.
 const GATHER_MAX: usize = 64 << 10;
 
