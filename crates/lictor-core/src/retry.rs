@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 use crate::budget::RetryBudget;
 use crate::outcome::{Failure, Reason, Retryable};
 use crate::policy::{Backoff, RetryClasses, RetryMethods, RetryPolicy};
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +124,7 @@ pub fn is_idempotent(policy: &RetryPolicy, method: &Method, headers: &HeaderMap,
         RetryMethods::Any => true,
         RetryMethods::Idempotent if method.is_idempotent() => true,
         RetryMethods::List(methods) if methods.contains(method) => true,
-        _ => headers.contains_key("idempotency-key"),
+        _ => headers.contains_key(&IDEMPOTENCY_KEY),
     }
 }
 
