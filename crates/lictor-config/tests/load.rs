@@ -251,6 +251,8 @@ fn each_mistake_is_found_where_it_is() {
         ("service: a\nport: 1\ncheck: {http: /a, tcp: true}\n", 3, "one of http, tcp, grpc and ttl"),
         ("service: a\nport: 1\ncheck: {ttl: 1s}\n", 3, "too short"),
         ("registration: off\nadmin: {listen: '0.0.0.0:9901', token: short}\n", 2, "at least 16 characters"),
+        ("registration: off\nconsul: {token: [secret]}\n", 2, "expected one value, found a list"),
+        ("registration: off\nservice_token: [secret, {a: b}]\n", 2, "expected one value, found a map"),
         ("registration: off\nadmin: {token: 'sixteen characters'}\n", 2, "no spaces"),
         ("registration: off\nadmin: {token: 'file:/no/such'}\n", 2, "cannot read /no/such"),
         ("registration: off\nlog: {level: inof}\n", 2, "did you mean `info`?"),
