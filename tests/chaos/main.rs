@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
 mod crowd;
+mod hardened;
 mod network;
+mod outside;
 mod soak;
 
 use lictor_testkit::{Sidecar, lictor};

@@ -17,22 +17,24 @@ use crate::caller;
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Backend: far\r\n\r\nok";
 
 /// A network namespace, joined to ours by a pair of interfaces; gone with its value.
-struct Far {
+pub(crate) struct Far {
     name: String,
     /// Its address there.
-    address: String,
+    pub(crate) address: String,
+    /// Ours, as it is seen from there.
+    pub(crate) here: String,
 }
 
 impl Far {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let id = std::process::id() * 10 + NUMBER.fetch_add(1, Relaxed);
         let (name, subnet) = (format!("lictor{id}"), format!("10.213.{}", id % 250));
-        let far = Self { name, address: format!("{subnet}.2") };
+        let far = Self { name, address: format!("{subnet}.2"), here: format!("{subnet}.1") };
         let (here, there) = (format!("lh{id}"), format!("lt{id}"));
         run(&["ip", "netns", "add", &far.name]);
         run(&["ip", "link", "add", &here, "type", "veth", "peer", "name", &there, "netns", &far.name]);
-        run(&["ip", "address", "add", &format!("{subnet}.1/24"), "dev", &here]);
+        run(&["ip", "address", "add", &format!("{}/24", far.here), "dev", &here]);
         run(&["ip", "link", "set", &here, "up"]);
         far.run(&["ip", "address", "add", &format!("{}/24", far.address), "dev", &there]);
         far.run(&["ip", "link", "set", &there, "up"]);
@@ -49,13 +51,19 @@ impl Far {
         self.run(&[&["iptables", "-w", order, "INPUT", "-p", "tcp", "-j"], verdict].concat());
     }
 
-    /// A listener there: sockets belong to the namespace in which they are made.
+    /// A listener there.
     fn listen(&self) -> TcpListener {
-        let (file, address) = (format!("/run/netns/{}", self.name), format!("{}:0", self.address));
+        let address = format!("{}:0", self.address);
+        self.inside(move || TcpListener::bind(address).unwrap())
+    }
+
+    /// Does something there: sockets belong to the namespace in which they are made.
+    pub(crate) fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let file = format!("/run/netns/{}", self.name);
         let inside = std::thread::spawn(move || {
             let namespace = File::open(file).unwrap();
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            TcpListener::bind(address).unwrap()
+            work()
         });
         inside.join().unwrap()
     }

@@ -1,5 +1,5 @@
 //! Things that break on either side of the real lictor: `upstream`, whose rows are the table in `docs/reliability.md`, and
-//! `client`. No Consul is needed.
+//! `client`. Only `secrets` needs a Consul.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 

@@ -1068,7 +1068,7 @@ fn hosts() -> Vec<Case> {
             Refused,
             line(b"GET http:///main HTTP/1.1"),
         ),
-        case("absolute with a user", "RFC 9110, 4.2.4", Harmless, line(b"GET http://evil@users/main HTTP/1.1")),
+        case("absolute with a user", "RFC 9110, 4.2.4", Refused, line(b"GET http://evil@users/main HTTP/1.1")),
         case("absolute with a bad port", ABSOLUTE, Harmless, line(b"GET http://users:http/main HTTP/1.1")),
         case("absolute without a path", "RFC 9112, 3.2.1", Harmless, line(b"GET http://users HTTP/1.1")),
         case("absolute with a query only", "RFC 9112, 3.2.1", Harmless, line(b"GET http://users?x HTTP/1.1")),

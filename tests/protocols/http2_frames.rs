@@ -417,6 +417,9 @@ const MALFORMED_REQUESTS: &[(&str, Fields)] = &[
     ("8.3.1 :path with CR LF", &[METHOD, SCHEME, (":path", "/a\r\nx: y"), AUTHORITY]),
     ("8.3.1 :path of * for GET", &[METHOD, SCHEME, (":path", "*"), AUTHORITY]),
     ("8.3.1 :authority with CR LF", &[METHOD, SCHEME, PATH, (":authority", "users\r\nx: y")]),
+    ("8.3.1 :authority with a user", &[METHOD, SCHEME, PATH, (":authority", "user:secret@users")]),
+    ("8.3.1 CONNECT to a user", &[(":method", "CONNECT"), (":authority", "user:secret@users:80")]),
+    ("8.3.1 host with a user", &[METHOD, SCHEME, PATH, ("host", "user:secret@users")]),
     ("8.3.1 :scheme with a space", &[METHOD, (":scheme", "ht tp"), PATH, AUTHORITY]),
     (
         "8.1.1 two content-lengths that differ",

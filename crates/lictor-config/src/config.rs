@@ -393,6 +393,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// The read-only few.
     pub public: Option<SocketAddr>,
+    /// What opens `listen` to other machines.
+    pub token: Option<Secret>,
 }
 
 /// Starting and stopping.

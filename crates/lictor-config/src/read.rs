@@ -9,11 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use lictor_core::Address;
 use lictor_core::mesh::{AccessLog, Protocol};
 use lictor_core::policy::Policy;
 use lictor_core::tls::{ClientTls, KeyPair, ServerTls};
 use lictor_core::trace::{B3, TraceSettings};
+use lictor_core::{Address, Secret};
 use serde_json::json;
 
 use crate::config::{
@@ -26,6 +26,8 @@ use crate::values;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// Of the admin token.
+const TOKEN_MIN: usize = 16;
 
 /// The whole file. Mistakes are noted in the tree; where there is one, a default stands in, so that all are found.
 pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
@@ -72,7 +74,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
     config
 }
 
-fn upstream(node: &Node<'_>, defaults: &Policy, tokens: &[lictor_core::Secret]) -> Upstream {
+fn upstream(node: &Node<'_>, defaults: &Policy, tokens: &[Secret]) -> Upstream {
     let name = node.name();
     if name != "*" && !service::is_service_name(&name) {
         node.key_error(format!("`{name}` is not a service name: letters, digits, `-`, `_` and `.`"), None);
@@ -108,7 +110,7 @@ fn upstream(node: &Node<'_>, defaults: &Policy, tokens: &[lictor_core::Secret]) 
     Upstream { name, listen, source, protocol, tls, is_required, policy, routes, set_headers }
 }
 
-fn token_header(tokens: &[lictor_core::Secret]) -> Vec<(HeaderName, HeaderValue)> {
+fn token_header(tokens: &[Secret]) -> Vec<(HeaderName, HeaderValue)> {
     let value = tokens.first().and_then(|token| HeaderValue::try_from(token.reveal()).ok());
     value
         .map(|mut value| {
@@ -302,6 +304,11 @@ fn trace(node: &Node<'_>, service: Option<&str>) -> Trace {
     let protocol = section.field("protocol", "grpc or http/protobuf; default by the port: 4317 is gRPC.");
     let chosen = protocol.choice(&[("http/protobuf", OtlpProtocol::HttpProtobuf), ("grpc", OtlpProtocol::Grpc)], None);
     let parse = |text: &str| {
+        if values::names_user(text) {
+            return Err(
+                "a user and password belong in `trace.headers`, as `authorization`: the URL is shown".to_owned()
+            );
+        }
         let is_url = text.starts_with("http://") || text.starts_with("https://");
         if is_url { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a URL: write `http://otel:4318`")) }
     };
@@ -370,6 +377,9 @@ fn metrics(node: &Node<'_>) -> Metrics {
 
 /// `http://127.0.0.1:8082/metrics`: on this machine, because whoever may scrape us sees what it says.
 fn local_url(text: &str) -> Result<String, String> {
+    if values::names_user(text) {
+        return Err("the URL may name no user: it is shown".to_owned());
+    }
     let rest = text.strip_prefix("http://").filter(|rest| rest.chars().all(|letter| letter.is_ascii_graphic()));
     let rest = rest.ok_or_else(|| format!("`{text}` is not a URL: write `http://127.0.0.1:8082/metrics`"))?;
     let (authority, path) = rest.find('/').map_or((rest, "/metrics"), |at| rest.split_at(at));
@@ -418,16 +428,32 @@ fn log(node: &Node<'_>) -> Log {
 fn admin(node: &Node<'_>) -> Admin {
     let section = node.section(&[]);
     let default = SocketAddr::from((LOCAL, 9901));
-    let listen = section.field("listen", "All endpoints; loopback only.");
+    let listen = section.field("listen", "All endpoints, for this machine; for others with `token`.");
     let address = listen.socket(Some(default), LOCAL).unwrap_or(default);
-    if !address.ip().is_loopback() {
-        let help = "publish the read-only endpoints with `admin.public`".to_owned();
-        listen.error("the admin listener can drain and stop this sidecar: it must be on loopback", Some(help));
-    }
     let public = section.field("public", "Health and metrics only, for probes and scrapers. Default: none.");
-    let admin = Admin { listen: address, public: public.socket(None, ANY) };
+    let token = admin_token(&section.field(
+        "token",
+        "Other machines show it (`Authorization: Bearer`) for anything but health and metrics. Default: none, and they get nothing else.",
+    ));
+    if !address.ip().is_loopback() && token.is_none() {
+        let help = "set `admin.token`, or publish health and metrics alone with `admin.public`".to_owned();
+        listen.warn("other machines reach the admin listener, and get health and metrics only", Some(help));
+    }
+    let admin = Admin { listen: address, public: public.socket(None, ANY), token };
     section.finish();
     admin
+}
+
+/// It can stop this sidecar and may be tried by whoever reaches it, so it is not short; and it is fit for a header.
+fn admin_token(node: &Node<'_>) -> Option<Secret> {
+    let token = node.secret()?;
+    let is_fit = token.reveal().bytes().all(|byte| byte.is_ascii_graphic());
+    if is_fit && token.reveal().len() >= TOKEN_MIN {
+        return Some(token);
+    }
+    let help = "make one with `openssl rand -hex 32`".to_owned();
+    node.error(format!("a token has at least {TOKEN_MIN} characters, and no spaces"), Some(help));
+    None
 }
 
 fn workers(node: &Node<'_>) -> usize {

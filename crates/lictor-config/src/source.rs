@@ -166,8 +166,8 @@ const SECRET: [&str; 5] = ["headers", "http_auth", "service_token", "set", "toke
 /// values become stars, one for each letter, so that the rest stays in its column.
 fn veil(line: &str, is_veiled: bool) -> String {
     let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
-    let has_url = line.contains("://") && line.contains('@');
-    if !is_veiled && !has_url && !words.any(|word| SECRET.contains(&word)) {
+    let may_name_user = line.contains('@'); // `user:password@`, with a scheme or without
+    if !is_veiled && !may_name_user && !words.any(|word| SECRET.contains(&word)) {
         return line.to_owned();
     }
     let chars: Vec<char> = line.chars().collect();

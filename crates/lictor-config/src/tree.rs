@@ -564,7 +564,14 @@ impl<'t> Node<'t> {
     /// Text that no page shows; `file:/path` is read from there.
     pub(crate) fn secret(&self) -> Option<Secret> {
         self.describe(json!({ "type": "string", "examples": ["${TOKEN}", "file:/run/secrets/token"] }), None);
-        let text = self.scalar()?;
+        let text = match self.value {
+            None | Some(Value::Null) => return None,
+            Some(Value::Scalar(text, _)) => text,
+            Some(other) => {
+                self.error(format!("expected one value, found {}", other.kind()), None);
+                return None;
+            }
+        };
         let secret = match text.strip_prefix("file:").map(|path| (path, std::fs::read_to_string(path))) {
             None => Some(Secret::new(text)),
             Some((_, Ok(content))) => Some(Secret::new(content.trim_end())),

@@ -127,6 +127,12 @@ pub(crate) fn host_port(text: &str) -> Result<String, String> {
     if is_port && is_host { Ok(text.trim().to_owned()) } else { Err(wrong()) }
 }
 
+/// Whether a URL has `user:password@` (RFC 3986, section 3.2.1). Such a one is not repeated in a message.
+pub(crate) fn names_user(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -195,6 +195,18 @@ upstreams: {users: {listen: 3001, headers: {set: {Authorization: canary-3}}}}
 }
 
 #[test]
+fn an_admin_listener_for_other_machines_wants_a_token() {
+    let warnings = |yaml: &str| load(Some(&text(yaml)), &env(&[]), &[]).unwrap().warnings.to_string();
+    let open = warnings("registration: off\nadmin: {listen: '0.0.0.0:9901'}\n");
+    assert!(open.contains("health and metrics only") && open.contains("admin.token"), "{open}");
+    let closed = warnings("registration: off\nadmin: {listen: '0.0.0.0:9901', token: 0123456789abcdef}\n");
+    assert!(!closed.contains("admin"), "{closed}");
+    let vars = env(&[("LICTOR_ADMIN_TOKEN", "0123456789abcdef")]);
+    let loaded = load(Some(&text("registration: off\n")), &vars, &[]).unwrap();
+    assert_eq!(loaded.config.admin.token.unwrap().reveal(), "0123456789abcdef");
+}
+
+#[test]
 fn five_mistakes_are_five_errors_with_their_lines_and_suggestions() {
     let report = bad("\
 service: order-service
@@ -238,7 +250,11 @@ fn each_mistake_is_found_where_it_is() {
         ("service: a\nport: 1\ncheck: health\n", 3, "not a path"),
         ("service: a\nport: 1\ncheck: {http: /a, tcp: true}\n", 3, "one of http, tcp, grpc and ttl"),
         ("service: a\nport: 1\ncheck: {ttl: 1s}\n", 3, "too short"),
-        ("registration: off\nadmin: {listen: '0.0.0.0:9901'}\n", 2, "must be on loopback"),
+        ("registration: off\nadmin: {listen: '0.0.0.0:9901', token: short}\n", 2, "at least 16 characters"),
+        ("registration: off\nconsul: {token: [secret]}\n", 2, "expected one value, found a list"),
+        ("registration: off\nservice_token: [secret, {a: b}]\n", 2, "expected one value, found a map"),
+        ("registration: off\nadmin: {token: 'sixteen characters'}\n", 2, "no spaces"),
+        ("registration: off\nadmin: {token: 'file:/no/such'}\n", 2, "cannot read /no/such"),
         ("registration: off\nlog: {level: inof}\n", 2, "did you mean `info`?"),
         ("registration: off\nlog: {access: som}\n", 2, "none of"),
         ("registration: off\ntrace: {sample: 20}\n", 2, "20%"),
@@ -247,7 +263,10 @@ fn each_mistake_is_found_where_it_is() {
         ("registration: off\nmetrics: {merge_app: 'https://127.0.0.1/metrics'}\n", 2, "not a URL"),
         ("registration: off\nmetrics: {merge_app: 'http://10.0.0.7:8082'}\n", 2, "not on this machine"),
         ("registration: off\nmetrics: {merge_app: 'http://127.0.0.1.evil.example'}\n", 2, "not on this machine"),
-        ("registration: off\nmetrics: {merge_app: 'http://127.0.0.1@evil.example:80'}\n", 2, "not on this machine"),
+        ("registration: off\nmetrics: {merge_app: 'http://127.0.0.1@evil.example:80'}\n", 2, "may name no user"),
+        ("registration: off\nconsul: {address: 'http://me:x@consul:8500'}\n", 2, "`consul.http_auth`"),
+        ("registration: off\nconsul: {address: 'me:x@consul:8500'}\n", 2, "`consul.http_auth`"),
+        ("registration: off\ntrace: {otlp: 'https://me:x@otel'}\n", 2, "`trace.headers`"),
         ("registration: off\ndefaults: {retry: {attempts: 0}}\n", 2, "at least 1"),
         ("registration: off\ndefaults: {retry: {delays: []}}\n", 2, "at least one delay"),
         ("registration: off\ndefaults: {retry: {backoff: {factor: 0.5}}}\n", 2, "at least 1"),

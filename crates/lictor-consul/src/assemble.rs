@@ -221,6 +221,7 @@ fn endpoint(
         _ => Status::Warning,
     };
     if let Some(before) = before
+        && *before.host == *instance.host // by another name now: TLS asks for that one
         && before.status == status
         && before.weight == instance.weight()
         && before.tags == instance.tags
@@ -487,6 +488,31 @@ mod tests {
         let second = mesh(&config, &observed(vec![instance("a", 2)]), Some(&first), now);
         let health = |mesh: &Mesh| Arc::clone(&mesh.upstreams["users"].endpoints[0].health);
         assert!(!Arc::ptr_eq(&health(&first), &health(&second)));
+    }
+
+    #[test]
+    fn the_same_address_by_another_name_is_the_same_endpoint_with_that_name() {
+        let (config, now) = (users(), Instant::now());
+        let addresses =
+            ["old.test", "new.test"].map(|name| (name.to_owned(), vec![SocketAddr::from(([10, 0, 0, 1], 0))]));
+        let (addresses, remembered) = (HashMap::from(addresses), HashMap::new());
+        let named = |name: &str, previous: Option<&Mesh>| {
+            let observed = observed(vec![Instance { host: name.to_owned(), ..instance("a", 1) }]);
+            let inputs = Inputs {
+                config: &config,
+                observed: &observed,
+                remembered: &remembered,
+                addresses: &addresses,
+                demanded: &[],
+                changed: Changed::Anything,
+            };
+            assemble(&inputs, previous, now).mesh
+        };
+        let first = named("old.test", None);
+        let second = named("new.test", Some(&first));
+        let (old, new) = (&first.upstreams["users"].endpoints[0], &second.upstreams["users"].endpoints[0]);
+        assert_eq!((&*old.host, &*new.host), ("old.test", "new.test"));
+        assert!(is_news(&first, &second) && Arc::ptr_eq(&old.health, &new.health));
     }
 
     #[test]

@@ -147,6 +147,7 @@ fn shown(name: &HeaderName, value: &str) -> String {
         "signature",
     ];
     const URLS: [&str; 4] = ["referer", "location", "content-location", ":path"];
+    const HOSTS: [&str; 4] = [":authority", "host", "origin", "x-forwarded-host"];
     let name = name.as_str();
     if SECRET.iter().any(|word| name.contains(word)) && name != ":authority" {
         return "***".to_owned();
@@ -155,7 +156,18 @@ fn shown(name: &HeaderName, value: &str) -> String {
         Some((before, _)) if URLS.contains(&name) => format!("{before}?***"), // queries hold secrets too
         _ => value.to_owned(),
     };
+    let value = if URLS.contains(&name) || HOSTS.contains(&name) { without_user(&value) } else { value };
     lictor_core::story::cut(&value, VALUE_MAX).into()
+}
+
+/// A URL or host with stars for its `user:password@` (RFC 3986, section 3.2.1).
+fn without_user(url: &str) -> String {
+    let from = url.find("//").map_or(0, |at| at + 2);
+    let to = url[from..].find(['/', '?', '#']).map_or(url.len(), |at| from + at);
+    match url[from..to].rfind('@') {
+        Some(at) => format!("{}***{}", &url[..from], &url[from + at..]),
+        None => url.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +201,8 @@ mod tests {
         }
         let location = HeaderName::from_static("location");
         assert_eq!(shown(&location, "https://a/b?code=hunter2"), "https://a/b?***");
+        assert_eq!(shown(&location, "https://me:hunter2@a/b@c?d"), "https://***@a/b@c?***");
+        assert_eq!(shown(&HeaderName::from_static("host"), "me:hunter2@users:80"), "***@users:80");
     }
 
     #[test]

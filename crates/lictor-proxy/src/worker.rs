@@ -254,7 +254,9 @@ impl UpstreamState {
             .map(|endpoint| {
                 // Both are in the order of their keys.
                 while known.next_if(|state| state.endpoint.key < endpoint.key).is_some() {}
-                match known.next_if(|state| keeps_tls && state.endpoint.key == endpoint.key) {
+                // Its connections are to the name that it had.
+                let is_same = |old: &Endpoint| old.key == endpoint.key && old.host == endpoint.host;
+                match known.next_if(|state| keeps_tls && is_same(&state.endpoint)) {
                     Some(state) if Arc::ptr_eq(&state.endpoint, endpoint) => Rc::clone(state),
                     Some(state) => Rc::new(state.renewed(endpoint)),
                     None => Rc::new(EndpointState::new(upstream, endpoint, tls.clone())),

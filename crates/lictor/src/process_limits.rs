@@ -2,9 +2,14 @@
 //!
 //! Open files: a proxy needs two for each request, and the usual soft limit of 1024 is for programs that call `select`. Ours
 //! is raised to what the system allows. Core dumps: ours would hold tokens and keys, so there is none, as with Vault. The hard
-//! limit stays: `prlimit --core=unlimited --pid` allows one again.
+//! limit stays: `prlimit --core=unlimited --pid` allows one again. The limit is one byte, not none: that is too short for a
+//! file, and Linux gives a core to a handler (`kernel.core_pattern` with a pipe) whatever the limit, unless it is 1
+//! (fs/coredump.c).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// In bytes.
+const NO_CORE: u64 = 1;
 
 /// The limits that this process was started with.
 #[derive(Clone, Debug)]
@@ -33,7 +38,8 @@ impl ProcessLimits {
     fn set_ours(&self) {
         let most = self.open_files.maximum;
         let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
-        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: self.core.maximum });
+        let core = self.core.maximum.map_or(NO_CORE, |most| most.min(NO_CORE));
+        let _ = setrlimit(Resource::Core, Rlimit { current: Some(core), maximum: self.core.maximum });
     }
 }
 
@@ -45,9 +51,10 @@ mod tests {
     fn our_limits_are_not_the_applications() {
         let current = || [Resource::Nofile, Resource::Core].map(|resource| getrlimit(resource).current);
         let (before, most) = (current(), getrlimit(Resource::Nofile).maximum);
+        let none = Some(getrlimit(Resource::Core).maximum.map_or(NO_CORE, |most| most.min(NO_CORE)));
         let limits = ProcessLimits::set();
-        assert_eq!(current(), [most, Some(0)]);
+        assert_eq!(current(), [most, none]);
         assert_eq!(limits.lifted(current), before);
-        assert_eq!(current(), [most, Some(0)]);
+        assert_eq!(current(), [most, none]);
     }
 }

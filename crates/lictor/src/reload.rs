@@ -207,7 +207,8 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("app", before.app != after.app),
         ("consul", before.consul != after.consul),
         ("workers", before.workers != after.workers),
-        ("admin", before.admin != after.admin),
+        ("admin.listen", before.admin.listen != after.admin.listen),
+        ("admin.public", before.admin.public != after.admin.public),
         ("metrics", before.metrics != after.metrics),
         ("trace.otlp", before.trace.otlp != after.trace.otlp),
         ("log.format", before.log.format != after.log.format),
@@ -233,6 +234,6 @@ mod tests {
         let upstream = config("service: a\nworkers: 1\nupstreams: {carts: {listen: 3002, static: ['a:1']}}\n");
         assert!(needs_restart(&before, &upstream).is_empty());
         let identity = config("service: b\nworkers: 2\nadmin: {listen: 9902}\n");
-        assert_eq!(needs_restart(&before, &identity), ["service", "workers", "admin"]);
+        assert_eq!(needs_restart(&before, &identity), ["service", "workers", "admin.listen"]);
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::config::{Consistency, Consul, ConsulAddress, ConsulTls, Guard, Kv, SnapshotFile};
 use crate::tree::{Node, Section};
+use crate::values;
 
 pub(super) fn consul(node: &Node<'_>, is_needed: bool, service: Option<&str>) -> Consul {
     let section = node.section(&[]);
@@ -142,6 +143,9 @@ fn snapshot(node: &Node<'_>) -> Option<SnapshotFile> {
 
 /// `host`, `host:8500`, `http://host:8500`, `https://host`, `unix:///path`.
 fn parse_address(text: &str, uses_tls: bool) -> Result<ConsulAddress, String> {
+    if values::names_user(text) {
+        return Err("a user and password belong in `consul.http_auth`: the address is shown".to_owned());
+    }
     if let Some(path) = text.strip_prefix("unix://") {
         let is_absolute = path.starts_with('/');
         return if is_absolute {

@@ -138,6 +138,9 @@ pub(crate) fn request(buffer: &mut BytesMut) -> Result<Option<RequestHead>, Refu
             Refused::bad("the request's target is not a URI")
         }
     })?;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(Refused::bad("the request's target names a user")); // RFC 9110, section 4.2.4: nobody may see it
+    }
     let fields = says.fields;
     let length = request_length(&headers, fields, version)?;
     let is_http11 = version == Version::HTTP_11;
@@ -387,6 +390,18 @@ mod tests {
         assert_eq!(head.spelling.of(&HeaderName::from_static("x-camelcase")), b"X-CamelCase");
         assert_eq!(head.spelling.of(&HeaderName::from_static("via")), b"via");
         assert!(parsed("GET / HTTP/1.1\r\nHost:").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_target_that_names_a_user_is_refused() {
+        for line in ["GET http://a:b@users/ HTTP/1.1", "GET http://a@users HTTP/1.1", "CONNECT a:b@users:80 HTTP/1.1"] {
+            let mut buffer = BytesMut::from(format!("{line}\r\nHost: users\r\n\r\n").as_str());
+            assert_eq!(request(&mut buffer).unwrap_err().status, StatusCode::BAD_REQUEST, "{line}");
+        }
+        for line in ["GET http://users/@me HTTP/1.1", "GET /a@b HTTP/1.1", "GET http://users?a@b HTTP/1.1"] {
+            let mut buffer = BytesMut::from(format!("{line}\r\nHost: users\r\n\r\n").as_str());
+            assert!(request(&mut buffer).unwrap().is_some(), "{line}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use http::header::{HOST, ORIGIN};
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -27,7 +27,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lictor_config::Loaded;
 use lictor_consul::Handle;
-use lictor_core::Mesh;
+use lictor_core::{Mesh, Secret};
 use lictor_proxy::DataPlane;
 use parking_lot::RwLock;
 use serde_json::json;
@@ -42,7 +42,7 @@ use crate::log::Logs;
 use crate::metrics::{Scrape, Seen};
 use crate::openmetrics::Form;
 use query::Query;
-use reply::{Body, health_code, not_allowed, refuse, reply, text_reply};
+use reply::{Body, health_code, not_allowed, refuse, reply, text_reply, unauthorized};
 
 /// Connections to one listener at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 128;
@@ -195,7 +195,9 @@ async fn serve(admin: Arc<Admin>, stream: TcpStream, peer: IpAddr, access: Acces
 }
 
 async fn answer(admin: &Arc<Admin>, request: Request<Incoming>, peer: IpAddr, access: Access) -> Response<Body> {
-    if let Err(refusal) = guard(&request, peer, access).and_then(|()| route(&request, access)) {
+    let loaded = Arc::clone(&admin.loaded.read());
+    let token = loaded.config.admin.token.as_ref();
+    if let Err(refusal) = guard(&request, peer, access, token).and_then(|()| route(&request, access)) {
         return refusal;
     }
     let path = request.uri().path().trim_end_matches('/').to_owned();
@@ -205,8 +207,9 @@ async fn answer(admin: &Arc<Admin>, request: Request<Incoming>, peer: IpAddr, ac
     }
 }
 
-/// Only this machine's programs, never a browser's page, may give orders or look at more than health.
-fn guard<B>(request: &Request<B>, peer: IpAddr, access: Access) -> Result<(), Response<Body>> {
+/// Who may give orders, or look at more than health and metrics: programs of this machine, and those of others that show the
+/// token. Never a page in a browser.
+fn guard<B>(request: &Request<B>, peer: IpAddr, access: Access, token: Option<&Secret>) -> Result<(), Response<Body>> {
     if access == Access::Public {
         return Ok(());
     }
@@ -216,13 +219,15 @@ fn guard<B>(request: &Request<B>, peer: IpAddr, access: Access) -> Result<(), Re
     // A page elsewhere that embeds ours, with no Origin to show (Fetch Metadata); a link to /ui may be followed.
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let is_foreign = matches!(header("sec-fetch-site"), Some("cross-site" | "same-site"));
-    if is_foreign && header("sec-fetch-dest") != Some("document") {
+    let is_link = request.method() == Method::GET && header("sec-fetch-dest") == Some("document");
+    if is_foreign && !is_link {
         return Err(refuse(StatusCode::FORBIDDEN, "requests of other pages in a browser are refused"));
     }
-    if !peer.to_canonical().is_loopback() {
-        return Err(refuse(StatusCode::FORBIDDEN, "the admin listener answers to this machine only"));
-    }
-    // A name that resolves to loopback is how a web page would get here.
+    if peer.to_canonical().is_loopback() { check_host(request) } else { check_token(request, token) }
+}
+
+/// A name that resolves to loopback is how a web page would get here.
+fn check_host<B>(request: &Request<B>) -> Result<(), Response<Body>> {
     let host = request.headers().get(HOST).map_or(Ok("localhost"), |host| host.to_str()).unwrap_or_default();
     let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
     let name = name.trim_start_matches('[').trim_end_matches(']');
@@ -230,6 +235,24 @@ fn guard<B>(request: &Request<B>, peer: IpAddr, access: Access) -> Result<(), Re
         return Err(refuse(StatusCode::FORBIDDEN, "the Host header must be localhost or an address"));
     }
     Ok(())
+}
+
+/// Other machines get what is public, and the rest for the token (RFC 6750). No web page knows it, so any Host will do.
+fn check_token<B>(request: &Request<B>, token: Option<&Secret>) -> Result<(), Response<Body>> {
+    if PUBLIC.contains(&request.uri().path().trim_end_matches('/')) {
+        return Ok(());
+    }
+    let Some(token) = token else {
+        let sentence = "other machines get health and metrics only: set admin.token (LICTOR_ADMIN_TOKEN) and send it as \
+                        `Authorization: Bearer`, or ask from this machine";
+        return Err(refuse(StatusCode::FORBIDDEN, sentence));
+    };
+    let given = request.headers().get(AUTHORIZATION).and_then(|given| given.as_bytes().split_at_checked(7));
+    match given {
+        Some((scheme, given)) if scheme.eq_ignore_ascii_case(b"bearer ") && token.is(given) => Ok(()),
+        Some(_) => Err(unauthorized("that is not admin.token; send it as `Authorization: Bearer`")),
+        None => Err(unauthorized("other machines have to send admin.token, as `Authorization: Bearer`")),
+    }
 }
 
 /// Whether there is such a page or order here, and the method fits.
@@ -457,21 +480,54 @@ mod tests {
         let stranger: IpAddr = "10.0.0.9".parse().unwrap();
         let with = |headers: &[(&str, &str)]| request(Method::POST, "/drain", headers);
         let plain = with(&[("host", "127.0.0.1:9901")]);
-        assert!(guard(&plain, local, Access::Full).is_ok());
-        assert!(guard(&plain, "::ffff:127.0.0.1".parse().unwrap(), Access::Full).is_ok());
-        assert!(guard(&with(&[("host", "[::1]:9901")]), local, Access::Full).is_ok());
-        assert!(guard(&with(&[("host", "localhost")]), local, Access::Full).is_ok());
-        assert!(guard(&plain, stranger, Access::Full).is_err());
-        assert!(guard(&with(&[("origin", "http://127.0.0.1:9901")]), local, Access::Full).is_err());
+        assert!(guard(&plain, local, Access::Full, None).is_ok());
+        assert!(guard(&plain, "::ffff:127.0.0.1".parse().unwrap(), Access::Full, None).is_ok());
+        assert!(guard(&with(&[("host", "[::1]:9901")]), local, Access::Full, None).is_ok());
+        assert!(guard(&with(&[("host", "localhost")]), local, Access::Full, None).is_ok());
+        assert!(guard(&plain, stranger, Access::Full, None).is_err());
+        assert!(guard(&with(&[("origin", "http://127.0.0.1:9901")]), local, Access::Full, None).is_err());
         assert!(
-            guard(&with(&[("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "script")]), local, Access::Full)
+            guard(&with(&[("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "script")]), local, Access::Full, None)
                 .is_err()
         );
-        assert!(guard(&with(&[("sec-fetch-site", "same-origin")]), local, Access::Full).is_ok());
+        assert!(guard(&with(&[("sec-fetch-site", "same-origin")]), local, Access::Full, None).is_ok());
         let link = [("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "document")];
-        assert!(guard(&request(Method::GET, "/ui", &link), local, Access::Full).is_ok());
-        assert!(guard(&with(&[("host", "evil.example:9901")]), local, Access::Full).is_err());
-        assert!(guard(&plain, stranger, Access::Public).is_ok());
+        assert!(guard(&request(Method::GET, "/ui", &link), local, Access::Full, None).is_ok());
+        assert!(guard(&with(&[("host", "evil.example:9901")]), local, Access::Full, None).is_err());
+        assert!(guard(&plain, stranger, Access::Public, None).is_ok());
+        let form = [("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "document")];
+        assert!(guard(&with(&form), local, Access::Full, None).is_err(), "an order is no link");
+    }
+
+    #[test]
+    fn other_machines_show_the_token_for_all_but_health_and_metrics() {
+        let (local, stranger): (IpAddr, IpAddr) = ("127.0.0.1".parse().unwrap(), "10.0.0.9".parse().unwrap());
+        let token = Secret::new("0123456789abcdef");
+        let asked = |path: &str, headers: &[(&str, &str)], token: Option<&Secret>| {
+            let answer = guard(&request(Method::POST, path, headers), stranger, Access::Full, token);
+            answer.map_or_else(|refusal| refusal.status().as_u16(), |()| 200)
+        };
+        let right = [("authorization", "Bearer 0123456789abcdef"), ("host", "orders.internal:9901")];
+        assert_eq!(asked("/quit", &right, Some(&token)), 200);
+        assert_eq!(asked("/config", &[("authorization", "bearer 0123456789abcdef")], Some(&token)), 200);
+        assert_eq!(asked("/quit", &right, None), 403);
+        for wrong in [
+            "0123456789abcdef",
+            "Bearer 0123456789abcdee",
+            "Bearer 0123456789abcde",
+            "Bearer 0123456789abcdef0",
+            "Bearer  0123456789abcdef",
+            "Bearer ",
+            "Bearer",
+            "Basic MDEyMzQ1Njc4OWFiY2RlZg==",
+        ] {
+            assert_eq!(asked("/quit", &[("authorization", wrong)], Some(&token)), 401, "{wrong}");
+        }
+        assert_eq!(asked("/quit", &[], Some(&token)), 401);
+        assert_eq!(asked("/quit", &[right[0], ("origin", "null")], Some(&token)), 403);
+        assert_eq!((asked("/metrics", &[], Some(&token)), asked("/ready", &[], None)), (200, 200));
+        let plain = request(Method::POST, "/quit", &[]);
+        assert!(guard(&plain, local, Access::Full, Some(&token)).is_ok(), "none is needed on this machine");
     }
 
     #[test]

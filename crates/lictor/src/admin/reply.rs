@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -28,6 +28,12 @@ pub(super) fn refuse(status: StatusCode, message: &str) -> Response<Body> {
 pub(super) fn not_allowed(methods: &'static str) -> Response<Body> {
     let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, &format!("allowed here: {methods}"));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+pub(super) fn unauthorized(message: &str) -> Response<Body> {
+    let mut response = refuse(StatusCode::UNAUTHORIZED, message);
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"lictor\""));
     response
 }
 

@@ -1,17 +1,18 @@
 //! `lictor diff`: what would another file change?
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use lictor_config::{Change, Effective, Origin, changes};
 use serde_json::Value as Json;
 
-use crate::cli::{Configured, print, probe};
+use crate::cli::print;
+use crate::cli::probe::{self, Running};
 
-pub(super) fn diff(file: &Path, admin: Option<SocketAddr>, configured: &Configured) -> anyhow::Result<u8> {
+pub(super) fn diff(file: &Path, running: &Running) -> anyhow::Result<u8> {
+    let configured = &running.configured;
     let after = configured.with(file).load()?.values;
-    let admin = probe::admin_address(admin, configured)?;
-    let (before, from) = match probe::page(admin, "config?origin=1") {
+    let admin = running.admin()?;
+    let (before, from) = match probe::page(&admin, "config?origin=1") {
         Ok(page) => (values(&page), format!("the sidecar at {admin}")),
         Err(error) => (configured.load()?.values, format!("{} ({admin}: {error})", configured.source())),
     };

@@ -4,8 +4,7 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::Value as Json;
 
-use crate::cli::probe::encode;
-use crate::cli::steer::Running;
+use crate::cli::probe::{Running, encode};
 use crate::cli::term::{Paint, millis, table};
 use crate::cli::{print, probe};
 
@@ -28,8 +27,8 @@ pub(super) struct Explain {
 pub(super) fn explain(asked: &Explain) -> anyhow::Result<u8> {
     let admin = asked.running.admin()?;
     let (page, told): (Json, fn(&Json, Paint) -> String) = match asked.what.as_slice() {
-        [id] => (probe::page(admin, &format!("requests/{}", encode(id)))?, stories),
-        [method, upstream, path] => (probe::page(admin, &question(method, upstream, path, &asked.headers))?, prospect),
+        [id] => (probe::page(&admin, &format!("requests/{}", encode(id)))?, stories),
+        [method, upstream, path] => (probe::page(&admin, &question(method, upstream, path, &asked.headers))?, prospect),
         _ => bail!("say a request's id, or METHOD UPSTREAM PATH: `lictor explain GET user-service /users/1`"),
     };
     print(&if asked.json { format!("{page:#}\n") } else { told(&page, Paint::stdout()) });

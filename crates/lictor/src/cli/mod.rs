@@ -109,11 +109,8 @@ enum Command {
     Diff {
         /// The other file.
         file: PathBuf,
-        /// The sidecar's admin listener; default: where the configuration puts it.
-        #[arg(long)]
-        admin: Option<SocketAddr>,
         #[command(flatten)]
-        configured: Configured,
+        running: probe::Running,
     },
     /// Tell the story of a request, by its id, or what would become of one: `explain GET user-service /users/1`.
     Explain(explain::Explain),
@@ -122,7 +119,7 @@ enum Command {
         /// Only of this upstream.
         upstream: Option<String>,
         #[command(flatten)]
-        running: steer::Running,
+        running: probe::Running,
     },
     /// Print requests as they end.
     Tap(tap::Tap),
@@ -215,7 +212,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
             print(&render(&configured.load()?.values, origin));
             Ok(0)
         }
-        Command::Diff { file, admin, configured } => diff::diff(&file, admin, &configured),
+        Command::Diff { file, running } => diff::diff(&file, &running),
         Command::Explain(asked) => explain::explain(&asked),
         Command::Endpoints { upstream, running } => steer::endpoints(upstream.as_deref(), &running),
         Command::Tap(asked) => tap::tap(&asked),

@@ -1,11 +1,15 @@
 //! `lictor wait` and `lictor health`: questions to a running sidecar, cheap enough for a health check every second.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use clap::Args;
 use lictor_config::Environment;
+use lictor_core::Secret;
 use serde_json::Value as Json;
 
 use crate::cli::Configured;
@@ -14,6 +18,58 @@ const DEFAULT_ADMIN: &str = "127.0.0.1:9901";
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const LARGEST_PAGE: u64 = 64 << 20;
 const POLL: Duration = Duration::from_millis(50);
+
+/// Which sidecar.
+#[derive(Args, Debug)]
+pub(super) struct Running {
+    /// The sidecar's admin listener; default: where the configuration puts it.
+    #[arg(long)]
+    admin: Option<SocketAddr>,
+    /// Its admin.token, where it is on another machine: the token, or file:/path; default: LICTOR_ADMIN_TOKEN, or as configured.
+    #[arg(long, value_parser = |text: &str| Ok::<_, Infallible>(Secret::new(text)))]
+    token: Option<Secret>,
+    #[command(flatten)]
+    pub(super) configured: Configured,
+}
+
+impl Running {
+    pub(super) fn admin(&self) -> anyhow::Result<Admin> {
+        let address = admin_address(self.admin, &self.configured)?;
+        Ok(Admin { address, token: self.token(address)? })
+    }
+
+    /// That of the configuration goes to other machines only: whoever listens on a port of this one need not know it.
+    fn token(&self, address: SocketAddr) -> anyhow::Result<Option<Secret>> {
+        let env = Environment::process();
+        let given = self.token.clone().or_else(|| env.var("LICTOR_ADMIN_TOKEN").map(Secret::new));
+        let Some(given) = given else {
+            let is_here = address.ip().is_loopback() || address.ip().is_unspecified();
+            return Ok(if is_here { None } else { self.configured.load().ok().and_then(|it| it.config.admin.token) });
+        };
+        let Some(path) = given.reveal().strip_prefix("file:") else { return Ok(Some(given)) };
+        let token = std::fs::read_to_string(path).with_context(|| format!("cannot read the token from {path}"))?;
+        Ok(Some(Secret::new(token.trim_end())))
+    }
+}
+
+/// A running sidecar's admin listener, and what opens it to us.
+#[derive(Clone, Debug)]
+pub(super) struct Admin {
+    address: SocketAddr,
+    token: Option<Secret>,
+}
+
+impl From<SocketAddr> for Admin {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, token: None }
+    }
+}
+
+impl fmt::Display for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
 
 pub(super) fn wait(
     what: &str,
@@ -52,12 +108,12 @@ pub(super) fn health(admin: Option<SocketAddr>, configured: &Configured) -> anyh
 }
 
 /// A page of the admin listener.
-pub(super) fn page(admin: SocketAddr, page: &str) -> anyhow::Result<Json> {
+pub(super) fn page(admin: &Admin, page: &str) -> anyhow::Result<Json> {
     call(admin, "GET", page)
 }
 
 /// A page of the admin listener, or what it says to an order; its refusal is the error.
-pub(super) fn call(admin: SocketAddr, method: &str, page: &str) -> anyhow::Result<Json> {
+pub(super) fn call(admin: &Admin, method: &str, page: &str) -> anyhow::Result<Json> {
     let mut answer = Vec::new();
     let stream = send(admin, method, page).with_context(|| format!("the sidecar at {admin} does not answer"))?;
     stream.take(LARGEST_PAGE).read_to_end(&mut answer)?;
@@ -85,7 +141,7 @@ pub(super) fn encode(text: &str) -> String {
 }
 
 /// As told; else as `lictor run` told us (we are in its child's container); else as configured.
-pub(super) fn admin_address(given: Option<SocketAddr>, configured: &Configured) -> anyhow::Result<SocketAddr> {
+fn admin_address(given: Option<SocketAddr>, configured: &Configured) -> anyhow::Result<SocketAddr> {
     if let Some(address) = given {
         return Ok(address);
     }
@@ -105,18 +161,20 @@ pub(super) fn admin_address(given: Option<SocketAddr>, configured: &Configured) 
 /// The status of one GET, without a runtime.
 fn ask(admin: SocketAddr, page: &str) -> anyhow::Result<u16> {
     let mut head = [0; 12];
-    send(admin, "GET", page)?.read_exact(&mut head)?;
+    send(&admin.into(), "GET", page)?.read_exact(&mut head)?;
     let status = std::str::from_utf8(&head[9..]).ok().and_then(|digits| digits.parse().ok());
     status.context("the answer is not HTTP")
 }
 
 /// A connection on which the answer comes.
-pub(super) fn send(admin: SocketAddr, method: &str, page: &str) -> anyhow::Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&admin, ANSWER_WITHIN)?;
+pub(super) fn send(admin: &Admin, method: &str, page: &str) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&admin.address, ANSWER_WITHIN)?;
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
     stream.set_write_timeout(Some(ANSWER_WITHIN))?;
+    let token = admin.token.as_ref();
+    let token = token.map_or(String::new(), |token| format!("Authorization: Bearer {}\r\n", token.reveal()));
     let request =
-        format!("{method} /{page} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        format!("{method} /{page} HTTP/1.1\r\nHost: {admin}\r\n{token}Connection: close\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     Ok(stream)
 }

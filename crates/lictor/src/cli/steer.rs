@@ -1,29 +1,11 @@
 //! `lictor endpoints`, `eject`, `pin`, `undo` and `breaker`: see and steer a running sidecar.
 
-use std::net::SocketAddr;
-
 use clap::{Args, ValueEnum};
 use serde_json::Value as Json;
 
-use crate::cli::probe::encode;
+use crate::cli::probe::{Running, encode};
 use crate::cli::term::{Paint, millis, table};
-use crate::cli::{Configured, print, probe};
-
-/// Which sidecar.
-#[derive(Args, Debug)]
-pub(super) struct Running {
-    /// The sidecar's admin listener; default: where the configuration puts it.
-    #[arg(long)]
-    admin: Option<SocketAddr>,
-    #[command(flatten)]
-    configured: Configured,
-}
-
-impl Running {
-    pub(super) fn admin(&self) -> anyhow::Result<SocketAddr> {
-        probe::admin_address(self.admin, &self.configured)
-    }
-}
+use crate::cli::{print, probe};
 
 /// An order about an endpoint.
 #[derive(Args, Debug)]
@@ -64,7 +46,7 @@ enum BreakerState {
 /// Prints the endpoints of all upstreams, or of one.
 pub(super) fn endpoints(upstream: Option<&str>, running: &Running) -> anyhow::Result<u8> {
     let page = upstream.map_or("endpoints".to_owned(), |name| format!("endpoints/{}", encode(name)));
-    let page = probe::page(running.admin()?, &page)?;
+    let page = probe::page(&running.admin()?, &page)?;
     print(&shown(&page, Paint::stdout()));
     Ok(0)
 }
@@ -75,7 +57,7 @@ pub(super) fn order(word: &str, asked: &Endpoint) -> anyhow::Result<u8> {
     if let Some(upstream) = &asked.upstream {
         page += &format!("&upstream={}", encode(upstream));
     }
-    let done = probe::call(asked.running.admin()?, "POST", &page)?;
+    let done = probe::call(&asked.running.admin()?, "POST", &page)?;
     let names: Vec<&str> = done["upstreams"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
     let lasts = done["for_ms"].as_f64().map_or(String::new(), |ms| format!(" for {}", millis(ms)));
     print(&format!("{word} {} of {}{lasts}\n", asked.id, names.join(", ")));
@@ -89,7 +71,7 @@ pub(super) fn breaker(asked: &Breaker) -> anyhow::Result<u8> {
         BreakerState::Auto => "auto",
     };
     let page = format!("breakers/{}?state={state}&for={}", encode_id(&asked.upstream), encode(&asked.lasts));
-    let breaker = probe::call(asked.running.admin()?, "POST", &page)?;
+    let breaker = probe::call(&asked.running.admin()?, "POST", &page)?;
     let lasts = breaker["forced_for_ms"].as_f64().map_or(" by itself".to_owned(), |ms| format!(" for {}", millis(ms)));
     print(&format!("the breaker of {} is {}{lasts}\n", asked.upstream, breaker["state"].as_str().unwrap_or_default()));
     Ok(0)

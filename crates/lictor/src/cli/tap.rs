@@ -8,8 +8,7 @@ use clap::Args;
 use serde_json::Value as Json;
 
 use crate::cli::print;
-use crate::cli::probe::{self, encode};
-use crate::cli::steer::Running;
+use crate::cli::probe::{self, Running, encode};
 use crate::cli::term::{Paint, millis};
 
 /// The server says something at least every 15 s.
@@ -46,7 +45,7 @@ pub(super) struct Tap {
 /// Prints until somebody has enough.
 pub(super) fn tap(asked: &Tap) -> anyhow::Result<u8> {
     let admin = asked.running.admin()?;
-    let stream = probe::send(admin, "GET", &page(asked))?;
+    let stream = probe::send(&admin, "GET", &page(asked))?;
     stream.set_read_timeout(Some(SILENCE))?;
     let mut lines = BufReader::new(stream).lines();
     let status = lines.next().transpose()?.unwrap_or_default();

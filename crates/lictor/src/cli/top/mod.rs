@@ -5,7 +5,6 @@ mod model;
 mod view;
 
 use std::io::{BufRead, BufReader, IsTerminal};
-use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -15,8 +14,7 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::Rect;
 
-use crate::cli::probe::{self, encode};
-use crate::cli::steer::Running;
+use crate::cli::probe::{self, Admin, Running, encode};
 use crate::cli::{in_words, print};
 use model::{Focus, Frame, Model, Screen};
 use view::Look;
@@ -45,25 +43,25 @@ pub(super) fn top(asked: &Top) -> anyhow::Result<u8> {
     let admin = asked.running.admin()?;
     if asked.once {
         let columns = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-        print(&once(admin, asked.width.or_else(columns).unwrap_or(WIDTH).clamp(60, 500))?);
+        print(&once(&admin, asked.width.or_else(columns).unwrap_or(WIDTH).clamp(60, 500))?);
         return Ok(0);
     }
     if !std::io::stdout().is_terminal() {
         bail!("standard output is not a terminal; `lictor top --once` prints one moment as text");
     }
-    probe::page(admin, "startup").or_else(|error| match error.to_string() {
+    probe::page(&admin, "startup").or_else(|error| match error.to_string() {
         message if message.contains("does not answer") => Err(error),
         _ => Ok(serde_json::Value::Null), // it is there, and only starting
     })?;
     let mut terminal = ratatui::try_init().context("the terminal cannot be used")?;
-    let ended = run(&mut terminal, admin);
+    let ended = run(&mut terminal, &admin);
     ratatui::restore();
     ended?;
     Ok(0)
 }
 
 /// One moment as text.
-fn once(admin: SocketAddr, width: u16) -> anyhow::Result<String> {
+fn once(admin: &Admin, width: u16) -> anyhow::Result<String> {
     let mut model = Model::default();
     model.take(serde_json::from_value(probe::page(admin, "ui/data")?)?, Instant::now());
     let area = Rect::new(0, 0, width, view::height(&model));
@@ -87,8 +85,8 @@ enum News {
     Closed,
 }
 
-fn run(terminal: &mut ratatui::DefaultTerminal, admin: SocketAddr) -> anyhow::Result<()> {
-    let news = listen(admin);
+fn run(terminal: &mut ratatui::DefaultTerminal, admin: &Admin) -> anyhow::Result<()> {
+    let news = listen(admin.clone());
     let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let look = Look { has_colour, is_live: true };
     let mut model = Model::default();
@@ -110,7 +108,7 @@ fn run(terminal: &mut ratatui::DefaultTerminal, admin: SocketAddr) -> anyhow::Re
 }
 
 /// Frames from one thread, keys from another. Both end with the process.
-fn listen(admin: SocketAddr) -> Receiver<News> {
+fn listen(admin: Admin) -> Receiver<News> {
     let (sender, news) = channel();
     let keys = sender.clone();
     std::thread::spawn(move || {
@@ -123,7 +121,7 @@ fn listen(admin: SocketAddr) -> Receiver<News> {
     });
     std::thread::spawn(move || {
         loop {
-            let why = match follow(admin, &sender) {
+            let why = match follow(&admin, &sender) {
                 Ok(()) => "the sidecar has ended the stream".to_owned(),
                 Err(error) => format!("{error:#}"),
             };
@@ -137,7 +135,7 @@ fn listen(admin: SocketAddr) -> Receiver<News> {
     news
 }
 
-fn follow(admin: SocketAddr, news: &Sender<News>) -> anyhow::Result<()> {
+fn follow(admin: &Admin, news: &Sender<News>) -> anyhow::Result<()> {
     let stream = probe::send(admin, "GET", "ui/live")?;
     stream.set_read_timeout(Some(SILENCE))?;
     let mut lines = BufReader::new(stream).lines();
@@ -155,7 +153,7 @@ fn follow(admin: SocketAddr, news: &Sender<News>) -> anyhow::Result<()> {
 }
 
 /// False: enough.
-fn press(model: &mut Model, key: KeyEvent, admin: SocketAddr) -> bool {
+fn press(model: &mut Model, key: KeyEvent, admin: &Admin) -> bool {
     if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
         return false;
     }
@@ -202,7 +200,7 @@ fn type_filter(model: &mut Model, code: KeyCode) {
 }
 
 /// The chosen failure's, as `lictor explain` tells it.
-fn story(model: &Model, admin: SocketAddr) -> Vec<String> {
+fn story(model: &Model, admin: &Admin) -> Vec<String> {
     let Some(failure) = model.chosen_failure() else { return vec!["There is no failure to tell of.".to_owned()] };
     let page = probe::page(admin, &format!("requests/{}", encode(&failure.id)));
     let text = page.map_or_else(|error| format!("{error:#}"), |page| in_words(&page));
@@ -214,8 +212,8 @@ mod tests {
     use super::*;
 
     fn pressed(model: &mut Model, keys: &[KeyCode]) -> bool {
-        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
-        keys.iter().all(|code| press(model, KeyEvent::new(*code, KeyModifiers::NONE), nobody))
+        let nobody = Admin::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+        keys.iter().all(|code| press(model, KeyEvent::new(*code, KeyModifiers::NONE), &nobody))
     }
 
     #[test]
