@@ -235,6 +235,17 @@ def test_a_receiver_of_another_ca_gets_nothing():
             assert not receiver.calls
 
 
+def test_tracestate_is_on_every_span():
+    """The caller's, where it is one."""
+    receiver = Receiver()
+    with over_http(receiver) as url, kit.Web() as web, traced(url, web.address) as lictor:
+        assert call(lictor, tracestate="rojo=1,congo=t61r")[0] == 200
+        spans = receiver.spans(2)
+        assert [span.span.trace_state for span in spans] == ["rojo=1,congo=t61r"] * 2, spans
+        assert call(lictor, tracestate="not a list")[0] == 200
+        assert [span.span.trace_state for span in receiver.spans(2)] == ["", ""]
+
+
 def test_retries_are_spans_and_events():
     """Each attempt with its number, error and endpoint."""
     receiver = Receiver()

@@ -1,6 +1,8 @@
 //! What is told of a request afterwards, and beforehand.
 
-use lictor_testkit::{Answer, Backend, Sidecar, eventually_is, free_ports, request};
+use std::io::{Read, Write};
+
+use lictor_testkit::{Answer, Backend, Sidecar, connect, eventually_is, free_ports, request};
 use serde_json::Value as Json;
 
 use crate::{LICTOR, caller_of};
@@ -17,6 +19,126 @@ fn stories_of(lictor: &Sidecar, id: &str) -> Vec<Json> {
         |page| page["requests"].is_array(),
     );
     page["requests"].as_array().unwrap().clone()
+}
+
+/// Writes to an upstream's listener and reads until it ends.
+fn send(lictor: &Sidecar, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = connect(&lictor.address("users"));
+    stream.write_all(bytes).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer); // a reset is an end too
+    answer
+}
+
+/// HTTP/2's preface, SETTINGS, and a HEADERS frame with this field block (RFC 9113, section 6.2).
+fn http2(block: &[u8]) -> Vec<u8> {
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let head = [0, (block.len() >> 8) as u8, block.len() as u8, 1, 5, 0, 0, 0, 1];
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], &head, block].concat()
+}
+
+/// Until there is one that the question is about.
+fn listed(lictor: &Sidecar, question: &str) -> Vec<Json> {
+    let listed = || lictor.page(&format!("/requests?limit=5000&{question}"))["requests"].as_array().unwrap().clone();
+    eventually_is("a story is kept", listed, |stories| !stories.is_empty())
+}
+
+#[test]
+fn heads_that_cannot_be_read_have_a_story_and_push_no_other_out() {
+    let [gone] = free_ports();
+    let yaml =
+        format!("registration: off\nupstreams: {{users: {{listen: 0, retry: off, static: ['127.0.0.1:{gone}']}}}}\n");
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let failed = lictor.get("users", "/before").header("x-request-id").to_owned();
+    let malformed = http2(&[0x82, 0x86, 0x84, 0, 1, b'X', 1, b'1']); // a name in upper case (section 8.2.1)
+    for (bytes, version, detail) in [
+        (b"GET / HTTP/1.1\r\nHo st: a\r\n\r\n".to_vec(), "HTTP/1.1", "name"),
+        (malformed.clone(), "HTTP/2", ""),
+        (http2(&[0x80]), "HTTP/2", ""), // index 0 (RFC 7541, section 6.1)
+    ] {
+        let before = lictor.page("/requests?path=(unreadable")["matching"].as_u64().unwrap();
+        let answer = String::from_utf8_lossy(&send(&lictor, &bytes)).into_owned();
+        let page = eventually_is(
+            "it is kept",
+            || lictor.page("/requests?path=(unreadable"),
+            |page| page["matching"].as_u64() == Some(before + 1),
+        );
+        let line = &page["requests"][0];
+        assert_eq!((&line["kept"], &line["reason"]), (&Json::from("refused"), &Json::from("bad_request")), "{line}");
+        let story = &stories_of(&lictor, line["id"].as_str().unwrap())[0];
+        assert_eq!((story["method"].as_str(), story["status"].as_u64()), (Some(version), Some(400)), "{story}");
+        assert!(story["detail"].as_str().is_some_and(|told| !told.is_empty() && told.contains(detail)), "{story}");
+        assert!(version != "HTTP/1.1" || answer.contains(line["id"].as_str().unwrap()), "{answer}");
+        let logged = || lictor.lines("refused").into_iter().any(|logged| logged["request_id"] == line["id"]);
+        eventually_is("the log has it", logged, |is_there| *is_there);
+    }
+    let labels = [("code", "400"), ("reason", "bad_request")];
+    assert!((lictor.metric("lictor_requests_refused_total", &labels) - 3.0).abs() < 0.1);
+
+    for _ in 0..150 {
+        send(&lictor, b"\x16\x03\x01 nonsense\r\n\r\n");
+    }
+    let all = || lictor.page("/requests?path=(unreadable")["matching"].clone();
+    eventually_is("a hundred are kept", all, |count| *count == 100);
+    assert_eq!(stories_of(&lictor, &failed).len(), 1, "the failure before is still there");
+}
+
+#[test]
+fn an_http2_head_that_is_too_long_is_answered_with_its_story() {
+    let lictor = caller_of(&[&Backend::start("a")], "");
+    // A field of 3,900 bytes is put into the table, and named twenty times (RFC 7541, sections 6.2.1 and 6.1).
+    let field = [&[0x82, 0x86, 0x84, 0x40, 1, b'x', 0x7f, 0xbd, 0x1d], &[b'a'; 3900][..]].concat();
+    let answer = send(&lictor, &http2(&[&field[..], &[0xbe; 20]].concat()));
+    let told = &listed(&lictor, "reason=headers_too_large")[0];
+    assert_eq!(told["status"], 431, "{told}");
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.contains("headers_too_large") && text.contains(told["id"].as_str().unwrap()), "{text:?}");
+}
+
+#[test]
+fn a_tcp_connection_that_cannot_be_made_has_its_story() {
+    let [one, other] = free_ports();
+    let yaml = format!(
+        "registration: off\nupstreams:\n  users:\n    {{listen: 0, protocol: tcp, retry: {{attempts: 2, delays: [1ms]}}, static: ['127.0.0.1:{one}', '127.0.0.1:{other}']}}\n"
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    assert_eq!(send(&lictor, b"hello"), b"");
+    let id = listed(&lictor, "upstream=users&reason=connect_refused")[0]["id"].as_str().unwrap().to_owned();
+    let story = &stories_of(&lictor, &id)[0];
+    assert_eq!((story["method"].as_str(), story["status"].as_u64()), (Some("TCP"), Some(502)), "{story}");
+    let attempts = story["attempts"].as_array().unwrap();
+    let mut tried: Vec<&str> = attempts.iter().map(|attempt| attempt["address"].as_str().unwrap()).collect();
+    tried.sort_unstable();
+    let mut expected = [format!("127.0.0.1:{one}"), format!("127.0.0.1:{other}")];
+    expected.sort_unstable();
+    assert_eq!(tried, expected, "{story}");
+    assert!(attempts.iter().all(|attempt| attempt["outcome"] == "connect_refused"), "{story}");
+    assert_eq!((&attempts[0]["then"]["is_retried"], &attempts[1]["then"]["is_retried"]), (&true.into(), &false.into()));
+    assert_eq!(lictor.lines("connection")[0]["request_id"], *id);
+    let told = std::process::Command::new(LICTOR).args(["explain", &id, "--admin", &lictor.admin()]).output().unwrap();
+    let text = String::from_utf8(told.stdout).unwrap();
+    assert!(
+        text.starts_with("TCP connection to users: 502 after") && text.contains("lictor says connect_refused"),
+        "{text}"
+    );
+}
+
+#[test]
+fn attempts_of_a_connect_are_told_and_counted_once() {
+    let backend = Backend::start("a");
+    let yaml = format!(
+        "registration: off\noutbound: {{proxy: 0}}\nupstreams: {{users: {{listen: 0, static: ['127.0.0.1:{}']}}}}\n",
+        backend.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let mut stream = connect(&lictor.address("forward"));
+    stream.write_all(b"CONNECT users:80 HTTP/1.1\r\nHost: users:80\r\n\r\n").unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    let count = lictor.metric("lictor_upstream_attempts_total", &[("outcome", "connected")]);
+    assert!((count - 1.0).abs() < 0.1, "{count}");
 }
 
 #[test]
@@ -276,7 +398,7 @@ fn await_line(tap: &mut impl std::io::BufRead, wanted: impl Fn(&str) -> bool) ->
 
 fn listen(lictor: &Sidecar, query: &str) -> std::io::BufReader<std::net::TcpStream> {
     use std::io::Write;
-    let mut stream = lictor_testkit::connect(&lictor.admin());
+    let mut stream = connect(&lictor.admin());
     write!(stream, "GET /tap{query} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut tap = std::io::BufReader::new(stream);
     await_line(&mut tap, |line| line.starts_with(": listening"));

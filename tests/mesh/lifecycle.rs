@@ -155,6 +155,68 @@ fn draining_takes_it_out_and_back() {
 }
 
 #[test]
+fn readiness_asks_the_application_and_startup_does_not() {
+    let consul = Consul::dev();
+    let [port] = lictor_testkit::free_ports();
+    let checks = "registration: {checks: [{http: /health, interval: 1s}]}\n";
+    let yaml = format!("service: users\nport: {port}\n{checks}consul: {{address: '{}'}}\n", consul.url());
+    let lictor = Sidecar::serve(LICTOR, &yaml).up(); // by /startup
+    let health = std::process::Command::new(LICTOR).args(["health", "--admin", &lictor.admin()]).output().unwrap();
+    assert!(health.status.success(), "an application may wait for it");
+    let ready = || {
+        let answer = lictor.get("admin", "/ready");
+        let page: serde_json::Value = serde_json::from_str(&answer.text()).unwrap();
+        (answer.status, page["checks"]["app"].clone())
+    };
+    let is_down = |(status, app): &(u16, serde_json::Value)| {
+        *status == 503 && app["status"] == "not_ready" && app["message"].as_str().unwrap().contains("refused")
+    };
+    eventually_is("it is not ready, and says why", ready, is_down);
+    assert_eq!(lictor.get("admin", "/health").status, 503);
+    assert!(lictor.get("admin", "/metrics").text().contains("\nlictor_application_up 0\n"));
+    let registered = || consul.json("/v1/agent/checks").to_string();
+    eventually_is("it is registered as critical", registered, |checks| checks.contains("\"Status\":\"critical\""));
+    assert_eq!(consul.passing("users").len(), 0, "nobody calls it early");
+
+    let app = Backend::on("a", port);
+    eventually_is("it is ready", ready, |(status, app)| *status == 200 && app["status"] == "ready");
+    assert_eq!(
+        (lictor.get("admin", "/health").status, lictor.page("/health")["status"].as_str()),
+        (200, Some("healthy"))
+    );
+    assert!(lictor.metric("lictor_application_up", &[]) > 0.5);
+    eventually_is("it passes", || consul.passing("users").len(), |count| *count == 1);
+
+    app.kill();
+    eventually_is("it is not ready any more", ready, is_down);
+    assert_eq!(lictor.get("admin", "/startup").status, 200);
+    let down = || lictor.log().matches("\"application_down\"").count();
+    eventually_is("the log has it once", down, |count| *count == 1);
+    let _app = Backend::on("b", port);
+    eventually_is("it is ready again", ready, |(status, _)| *status == 200);
+}
+
+#[test]
+fn the_application_is_asked_as_configured_or_not_at_all() {
+    let app = Backend::start("a");
+    app.answers(500);
+    let ready = |probe: &str| {
+        let yaml = format!("service: users\nregistration: off\napp: {{port: {}, probe: {probe}}}\n", app.port());
+        let lictor = Sidecar::serve(LICTOR, &yaml).up();
+        let asked = |page: &serde_json::Value| {
+            page["checks"]["app"]["message"].as_str().is_none_or(|message| !message.ends_with("asked yet"))
+        };
+        let page = eventually_is("it was asked", || lictor.page("/ready"), asked);
+        (page["status"] == "ready", page["checks"]["app"]["message"].as_str().map(str::to_owned))
+    };
+    let connected = format!("127.0.0.1:{} accepts connections", app.port());
+    assert_eq!(ready("tcp"), (true, Some(connected)));
+    assert_eq!(ready("/"), (false, Some("GET /: 500 Internal Server Error".to_owned())));
+    assert_eq!(ready("/health"), (true, Some("GET /health: 200 OK".to_owned())));
+    assert_eq!(ready("off"), (true, None));
+}
+
+#[test]
 fn every_page_answers_and_browsers_do_not_get_one() {
     let backend = Backend::start("a");
     let yaml = format!(

@@ -75,6 +75,12 @@ upstreams:
     for method in ["/a.A/One", "/a.A/Two"] {
         assert_eq!(request(&lictor.address("calls"), "POST", method, &GRPC, b"").unwrap().status, 200);
     }
+    for (service, method) in [("a.A", "One"), ("other", "other")] {
+        let labels = [("rpc_system", "grpc"), ("rpc_service", service), ("rpc_method", method)];
+        let labels = [&labels[..], &[("rpc_grpc_status_code", "14"), ("server_address", "calls")]].concat();
+        let calls = lictor.metric("rpc_client_duration_seconds_count", &labels);
+        assert!((calls - 1.0).abs() < 0.1, "{service}: {calls}");
+    }
     assert_eq!(lictor.get("bytes", "/").status, 200);
     assert_eq!(lictor.post("/breakers/calls?state=open").status, 200);
     assert_eq!(exchange(&lictor.address("good"), b"nothing\r\n\r\n").unwrap().status, 400);

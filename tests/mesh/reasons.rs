@@ -9,7 +9,8 @@ use std::time::Duration;
 use lictor_core::Reason;
 use lictor_core::story::advice;
 use lictor_testkit::{
-    Answer, Authority, Backend, Consul, RawServer, Sidecar, connect, eventually_is, free_ports, read_head, request,
+    Answer, Authority, Backend, Consul, RawServer, Sidecar, connect, eventually_is, exchange, free_ports, read_head,
+    request,
 };
 
 use crate::{LICTOR, caller};
@@ -19,13 +20,17 @@ const ID: &str = "told-everywhere";
 /// How a reason comes about.
 enum Case {
     Produced(Box<dyn Fn() -> Produced>),
-    /// Why no request ends with it.
-    Never(&'static str),
+    /// Of a request that is cut off with the sidecar's end: the log alone is left to tell it.
+    Last(Box<dyn Fn() -> Produced>),
+    /// Not of requests, whose upstream's own answer is passed on, but of what opened a breaker.
+    Cause(Box<dyn Fn() -> Sidecar>),
 }
 
 /// A request that ended so.
 struct Produced {
     sidecar: Sidecar,
+    /// The client's, or ours for a request that came without.
+    id: String,
     /// `None`: the client did not wait.
     answer: Option<Answer>,
     /// Whatever has to live as long.
@@ -37,14 +42,14 @@ fn case(reason: Reason) -> Case {
     match reason {
         Reason::AllEjected => produced(all_ejected),
         Reason::BadRequest => produced(bad_request),
-        Reason::BodyTooLarge => Case::Never("there is no limit on bodies yet"),
         Reason::BreakerOpen => produced(breaker_open),
         Reason::ClientGone => produced(client_gone),
         Reason::ConnectRefused => produced(connect_refused),
         Reason::ConnectTimeout => produced(connect_timeout),
         Reason::DeadlineExceeded => produced(|| slow("", &[("X-Request-Timeout-Ms", "50")])),
-        Reason::Draining => Case::Never("a sidecar that stops answers what has come, and then accepts no more"),
+        Reason::Draining => Case::Last(Box::new(draining)),
         Reason::Forbidden => produced(|| forward("http://127.0.0.1:1/")),
+        Reason::HeadersTooLarge => produced(headers_too_large),
         Reason::LoopDetected => produced(loop_detected),
         Reason::Misdirected => produced(|| inbound("", &[("X-Lictor-To", "carts/1")])),
         Reason::NoEndpoints => produced(no_endpoints),
@@ -54,7 +59,7 @@ fn case(reason: Reason) -> Case {
         Reason::RequestTimeout => produced(request_timeout),
         Reason::ResetBeforeResponse => produced(|| raw(b"")),
         Reason::ResetMidResponse => produced(|| raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")),
-        Reason::Status => Case::Never("the upstream's own answer is passed on; the word is for attempts and breakers"),
+        Reason::Status => Case::Cause(Box::new(opened_by_statuses)),
         Reason::Timeout => produced(|| slow(", timeout: 50ms", &[])),
         Reason::TlsFailed => produced(tls_failed),
         Reason::Unauthenticated => produced(|| inbound("service_token: secret-1\n", &[])),
@@ -64,15 +69,13 @@ fn case(reason: Reason) -> Case {
 
 #[test]
 fn status_header_log_metric_and_explanation_tell_the_same_of_every_reason() {
-    let mut never = Vec::new();
     for reason in Reason::ALL {
         match case(reason) {
             Case::Produced(produce) => tells_the_same(reason, &produce()),
-            Case::Never(why) => never.push((reason, why)),
+            Case::Last(produce) => is_logged(reason, &produce()),
+            Case::Cause(produce) => is_the_cause(reason, &produce()),
         }
     }
-    let names: Vec<&str> = never.iter().map(|(reason, _)| reason.as_str()).collect();
-    assert_eq!(names, ["body_too_large", "draining", "status"], "{never:?}");
 }
 
 fn tells_the_same(reason: Reason, produced: &Produced) {
@@ -81,7 +84,7 @@ fn tells_the_same(reason: Reason, produced: &Produced) {
     let is_mid_answer = reason == Reason::ResetMidResponse;
     let status = if is_mid_answer { 200 } else { reason.status().as_u16() };
     if let Some(answer) = &produced.answer {
-        assert_eq!((answer.status, answer.header("x-request-id")), (status, ID), "{word}");
+        assert_eq!((answer.status, answer.header("x-request-id")), (status, &*produced.id), "{word}");
         if !is_mid_answer {
             assert_eq!(answer.header("x-lictor-reason"), word);
             let proxy_status = answer.header("proxy-status");
@@ -92,27 +95,46 @@ fn tells_the_same(reason: Reason, produced: &Produced) {
             assert!(answer.text().contains(&format!("\"reason\":\"{word}\"")), "{word}: {}", answer.text());
         }
     }
-    let line = eventually_is(
-        &format!("{word} is logged"),
-        || sidecar.lines("request").into_iter().find(|line| line["request_id"] == ID && line["reason"] == word),
-        Option::is_some,
-    )
-    .unwrap();
-    assert_eq!((line["status"].as_u64(), line["level"].as_str()), (Some(u64::from(status)), Some("ERROR")), "{word}");
-    assert_eq!(line["flag"].as_str().unwrap_or_default(), reason.envoy_flag(), "{word}");
+    is_logged(reason, produced);
     let labels = [("reason", word), ("code", &*status.to_string())];
-    eventually_is(
-        &format!("{word} is counted"),
-        || sidecar.metric("lictor_upstream_requests_total", &labels),
-        |count| *count > 0.5,
-    );
+    let counted = || {
+        ["lictor_upstream_requests_total", "lictor_requests_refused_total"].map(|name| sidecar.metric(name, &labels))
+    };
+    eventually_is(&format!("{word} is counted"), || counted().iter().sum::<f64>(), |count| *count > 0.5);
     let told = eventually_is(
         &format!("{word} is explained"),
-        || Command::new(LICTOR).args(["explain", ID, "--admin", &sidecar.admin()]).env_clear().output().unwrap(),
+        || {
+            Command::new(LICTOR)
+                .args(["explain", &produced.id, "--admin", &sidecar.admin()])
+                .env_clear()
+                .output()
+                .unwrap()
+        },
         |output| output.status.success(),
     );
     let told = String::from_utf8(told.stdout).unwrap();
     assert!(told.contains(&format!("lictor says {word}")) && told.contains(advice(reason)), "{word}: {told}");
+}
+
+fn is_logged(reason: Reason, produced: &Produced) {
+    let (sidecar, word) = (&produced.sidecar, reason.as_str());
+    let lines = || [sidecar.lines("request"), sidecar.lines("refused")].concat();
+    let line = eventually_is(
+        &format!("{word} is logged"),
+        || lines().into_iter().find(|line| line["request_id"] == *produced.id && line["reason"] == word),
+        Option::is_some,
+    )
+    .unwrap();
+    let status = if reason == Reason::ResetMidResponse { 200 } else { reason.status().as_u16() };
+    let level = if line["message"] == "refused" { "INFO" } else { "ERROR" };
+    assert_eq!((line["status"].as_u64(), line["level"].as_str()), (Some(u64::from(status)), Some(level)), "{word}");
+    assert_eq!(line["flag"].as_str().unwrap_or_default(), reason.envoy_flag(), "{word}");
+}
+
+fn is_the_cause(reason: Reason, sidecar: &Sidecar) {
+    let labels = [("name", "users"), ("to", "open"), ("cause", reason.as_str())];
+    assert!((sidecar.metric("lictor_breaker_transitions_total", &labels) - 1.0).abs() < 0.1);
+    assert_eq!(sidecar.page("/breakers")["users"]["cause"], reason.as_str());
 }
 
 fn produced(produce: impl Fn() -> Produced + 'static) -> Case {
@@ -123,7 +145,7 @@ fn produced(produce: impl Fn() -> Produced + 'static) -> Case {
 fn ask(endpoint: &str, more: &str, headers: &[(&str, &str)], held: impl Any) -> Produced {
     let sidecar = caller_at(endpoint, more);
     let answer = get(&sidecar, "users", "/", headers);
-    Produced { sidecar, answer: Some(answer), _held: Box::new(held) }
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(held) }
 }
 
 fn caller_at(endpoint: &str, more: &str) -> Sidecar {
@@ -147,21 +169,21 @@ fn all_ejected() -> Produced {
     let sidecar = caller_at(&at(backend.port()), "");
     assert_eq!(sidecar.post(&format!("/endpoints/{}/eject", at(backend.port()))).status, 200);
     let answer = get(&sidecar, "users", "/", &[]);
-    Produced { sidecar, answer: Some(answer), _held: Box::new(backend) }
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(backend) }
 }
 
 fn bad_request() -> Produced {
     let sidecar = caller_at("127.0.0.1:1", "");
     let headers = [("X-Request-ID", ID), ("Host", "users:80")];
     let answer = request(&sidecar.address("users"), "CONNECT", "users:80", &headers, b"").unwrap();
-    Produced { sidecar, answer: Some(answer), _held: Box::new(()) }
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(()) }
 }
 
 fn breaker_open() -> Produced {
     let sidecar = caller_at("127.0.0.1:1", "");
     assert_eq!(sidecar.post("/breakers/users?state=open").status, 200);
     let answer = get(&sidecar, "users", "/", &[]);
-    Produced { sidecar, answer: Some(answer), _held: Box::new(()) }
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(()) }
 }
 
 fn client_gone() -> Produced {
@@ -172,7 +194,7 @@ fn client_gone() -> Produced {
     write!(client, "GET / HTTP/1.1\r\nHost: users\r\nX-Request-ID: {ID}\r\n\r\n").unwrap();
     eventually_is("the request is on its way", || backend.hits(), |hits| *hits == 1);
     drop(client);
-    Produced { sidecar, answer: None, _held: Box::new(backend) }
+    Produced { sidecar, id: ID.to_owned(), answer: None, _held: Box::new(backend) }
 }
 
 /// A client that stops within its upload.
@@ -181,7 +203,43 @@ fn request_timeout() -> Produced {
     let sidecar = caller_at(&at(backend.port()), ", timeout: 300ms");
     let mut client = connect(&sidecar.address("users"));
     write!(client, "POST / HTTP/1.1\r\nHost: users\r\nX-Request-ID: {ID}\r\nContent-Length: 9\r\n\r\nsome").unwrap();
-    Produced { sidecar, answer: None, _held: Box::new((backend, client)) }
+    Produced { sidecar, id: ID.to_owned(), answer: None, _held: Box::new((backend, client)) }
+}
+
+/// A sidecar that stops before a request is answered.
+fn draining() -> Produced {
+    let backend = Backend::start("slow");
+    backend.delays(Duration::from_secs(20));
+    let yaml = format!(
+        "registration: off\nlifecycle: {{drain_timeout: 100ms}}\nupstreams:\n  users: {{listen: 0, static: ['{}']}}\n",
+        at(backend.port())
+    );
+    let mut sidecar = Sidecar::serve(LICTOR, &yaml).up();
+    let mut client = connect(&sidecar.address("users"));
+    write!(client, "GET / HTTP/1.1\r\nHost: users\r\nX-Request-ID: {ID}\r\n\r\n").unwrap();
+    eventually_is("the request is on its way", || backend.hits(), |hits| *hits == 1);
+    assert!(sidecar.terminate().success());
+    Produced { sidecar, id: ID.to_owned(), answer: None, _held: Box::new((backend, client)) }
+}
+
+/// Five answers of 500 in a row.
+fn opened_by_statuses() -> Sidecar {
+    let backend = Backend::start("broken");
+    backend.answers(500);
+    let sidecar = caller_at(&at(backend.port()), "");
+    for _ in 0..5 {
+        assert_eq!(get(&sidecar, "users", "/", &[]).status, 500);
+    }
+    sidecar
+}
+
+/// More fields than are read.
+fn headers_too_large() -> Produced {
+    let sidecar = caller_at("127.0.0.1:1", "");
+    let head = format!("GET / HTTP/1.1\r\nHost: users\r\n{}\r\n", "X: 1\r\n".repeat(200));
+    let answer = exchange(&sidecar.address("users"), head.as_bytes()).unwrap();
+    let id = answer.header("x-request-id").to_owned();
+    Produced { sidecar, id, answer: Some(answer), _held: Box::new(()) }
 }
 
 fn connect_refused() -> Produced {
@@ -215,7 +273,7 @@ fn slow(more: &str, headers: &[(&str, &str)]) -> Produced {
 fn forward(url: &str) -> Produced {
     let sidecar = Sidecar::serve(LICTOR, "registration: off\noutbound: {proxy: 0}\n").up();
     let answer = get(&sidecar, "forward", url, &[]);
-    Produced { sidecar, answer: Some(answer), _held: Box::new(()) }
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(()) }
 }
 
 /// An upstream whose endpoint is its own listener.
@@ -227,7 +285,7 @@ fn loop_detected() -> Produced {
     );
     let sidecar = Sidecar::serve(LICTOR, &yaml).up();
     let answer = get(&sidecar, "users", "/", &[]);
-    Produced { sidecar, answer: Some(answer), _held: Box::new(()) }
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(()) }
 }
 
 fn inbound(more: &str, headers: &[(&str, &str)]) -> Produced {
@@ -238,14 +296,14 @@ fn inbound(more: &str, headers: &[(&str, &str)]) -> Produced {
     );
     let sidecar = Sidecar::serve(LICTOR, &yaml).up();
     let answer = get(&sidecar, "inbound", "/", headers);
-    Produced { sidecar, answer: Some(answer), _held: Box::new(backend) }
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(backend) }
 }
 
 fn no_endpoints() -> Produced {
     let consul = Consul::dev();
     let sidecar = caller(&consul, "");
     let answer = get(&sidecar, "users", "/", &[]);
-    Produced { sidecar, answer: Some(answer), _held: Box::new(consul) }
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(consul) }
 }
 
 fn overloaded() -> Produced {
@@ -256,7 +314,7 @@ fn overloaded() -> Produced {
     first.write_all(b"GET / HTTP/1.1\r\nHost: users\r\n\r\n").unwrap();
     eventually_is("its only place is taken", || backend.hits(), |hits| *hits == 1);
     let answer = get(&sidecar, "users", "/", &[]);
-    Produced { sidecar, answer: Some(answer), _held: Box::new((backend, first)) }
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new((backend, first)) }
 }
 
 /// A server that answers with these bytes and closes.

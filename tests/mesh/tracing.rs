@@ -20,8 +20,8 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 fn sampled_call(lictor: &Sidecar) {
     let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
-    let answer =
-        request(&lictor.address("users"), "GET", "/users/1", &[("traceparent", parent.as_str())], b"").unwrap();
+    let headers = [("traceparent", parent.as_str()), ("tracestate", "rojo=1"), ("tracestate", "congo=t61r")];
+    let answer = request(&lictor.address("users"), "GET", "/users/1", &headers, b"").unwrap();
     assert_eq!(answer.status, 200);
 }
 
@@ -44,7 +44,7 @@ fn a_sampled_request_is_a_span_over_otlp_http() {
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
     let text = String::from_utf8_lossy(&seen);
     assert!(text.starts_with("POST /v1/traces HTTP/1.1"), "{text}");
-    for part in ["service.name", "orders", "url.path", "/users/1", "network.peer.address"] {
+    for part in ["service.name", "orders", "url.path", "/users/1", "network.peer.address", "rojo=1,congo=t61r"] {
         assert!(text.contains(part), "no {part} in {text}");
     }
 }

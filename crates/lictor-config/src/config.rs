@@ -114,8 +114,21 @@ pub struct App {
     pub address: Option<Address>,
     /// What it speaks.
     pub protocol: Protocol,
+    /// How lictor asks it whether it is well; `None`: by the path of the first check that has one, else by connecting.
+    pub probe: Option<AppProbe>,
     /// What `lictor run` starts when its command line names nothing.
     pub command: Vec<String>,
+}
+
+/// How the application is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppProbe {
+    /// Not at all.
+    Off,
+    /// A connection is enough.
+    Connect,
+    /// A 2xx for this path.
+    Path(String),
 }
 
 /// The server side.

@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 use tracing::warn;
 
+use crate::app::{self, AppHealth};
 use crate::client::{Client, Connection};
 use crate::control::{Control, Order};
 use crate::definition::{Definition, called};
@@ -32,6 +33,7 @@ pub enum StartError {
 pub struct Handle {
     mesh: channel::Receiver<Arc<Mesh>>,
     status: Arc<Status>,
+    app: Option<channel::Receiver<AppHealth>>,
     orders: mpsc::UnboundedSender<Order>,
     demand: mpsc::UnboundedSender<Arc<str>>,
     wish: channel::Sender<Wish>,
@@ -58,9 +60,10 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     let (orders, commands) = mpsc::unbounded_channel();
     let (demand, demands) = mpsc::unbounded_channel();
     let wish = channel::Sender::new(Wish::Wait);
+    let app = app::ask(&config.app, config.registration.as_ref().map_or(&[], |registration| &registration.checks));
     let registrar = client.as_ref().and_then(|client| {
         let definition = Definition::of(&config)?;
-        Some(Arc::new(Registrar::new(definition, Arc::clone(client), Arc::clone(&status))))
+        Some(Arc::new(Registrar::new(definition, Arc::clone(client), Arc::clone(&status), app.clone())))
     });
     if let Some(registrar) = &registrar {
         tokio::spawn(Arc::clone(registrar).run(wish.subscribe()));
@@ -82,7 +85,7 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     if let Some(keeper) = &keeper {
         tokio::spawn(Arc::clone(keeper).run());
     }
-    Ok(Handle { mesh, status, orders, demand, wish, registrar, keeper, kv })
+    Ok(Handle { mesh, status, app, orders, demand, wish, registrar, keeper, kv })
 }
 
 fn watch_kv(
@@ -131,6 +134,11 @@ impl Handle {
     /// What the control plane knows of itself.
     pub fn status(&self) -> Arc<Status> {
         Arc::clone(&self.status)
+    }
+
+    /// How the application is; `None` where there is none, or nobody asks it.
+    pub fn app(&self) -> Option<AppHealth> {
+        self.app.as_ref().map(|app| app.borrow().clone())
     }
 
     /// Where the data plane asks for services that it does not know.

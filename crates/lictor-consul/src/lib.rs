@@ -5,6 +5,7 @@
 //! as long as Consul is away.
 
 mod agent;
+mod app;
 mod assemble;
 mod blocking;
 mod client;
@@ -27,6 +28,7 @@ mod tls;
 mod watch;
 
 pub use agent::{Agent, Reply};
+pub use app::AppHealth;
 pub use client::{ConsulError, encode};
 pub use definition::{UPSTREAMS, named_upstreams};
 pub use handle::{Handle, StartError, start};

@@ -10,18 +10,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lictor_config::{Check, Registration};
+use lictor_config::Registration;
 use lictor_core::Secret;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
+use crate::app::AppHealth;
 use crate::blocking::{Backoff, Throttle};
 use crate::client::{Answer, Client, Connection, ConsulError, encode};
 use crate::definition::{Comparison, Definition, HeldCheck, OWN_MAINTENANCE, Place};
 use crate::health::Instance;
 use crate::heartbeat::Heartbeat;
-use crate::probe::probe;
 use crate::random::Random;
 use crate::status::{RegistrationState, Status};
 
@@ -29,7 +29,7 @@ use crate::status::{RegistrationState, Status};
 const CALL: Duration = Duration::from_secs(10);
 const WATCH: Duration = Duration::from_secs(60);
 /// An application that does not answer for this long is registered all the same: its checks tell.
-const PROBE_FOR: Duration = Duration::from_secs(5);
+const APP_WITHIN: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// Once nobody is told about us, callers get this long to finish what they were about to send.
 const LAST_CALLS: Duration = Duration::from_millis(300);
@@ -54,6 +54,8 @@ pub(crate) struct Registrar {
     definition: Arc<Definition>,
     client: Arc<Client>,
     status: Arc<Status>,
+    /// The application, where it is asked.
+    app: Option<watch::Receiver<AppHealth>>,
     maintenance: Mutex<Maintenance>,
     registered: Arc<Notify>,
     /// The definition is another one.
@@ -70,9 +72,14 @@ struct Maintenance {
 }
 
 impl Registrar {
-    pub(crate) fn new(definition: Definition, client: Arc<Client>, status: Arc<Status>) -> Self {
+    pub(crate) fn new(
+        definition: Definition,
+        client: Arc<Client>,
+        status: Arc<Status>,
+        app: Option<watch::Receiver<AppHealth>>,
+    ) -> Self {
         let (maintenance, registered) = (Mutex::default(), Arc::default());
-        Self { definition: Arc::new(definition), client, status, maintenance, registered, changed: Notify::new() }
+        Self { definition: Arc::new(definition), client, status, app, maintenance, registered, changed: Notify::new() }
     }
 
     /// What we call is in our Meta, so another list is another registration.
@@ -255,26 +262,17 @@ impl Registrar {
 
     /// Whether the application answers; at the start it is waited for, for a while.
     async fn is_app_up(&self, waits: bool) -> bool {
-        let Some(app) = &self.definition.app.address else { return true };
-        let path = self.definition.registration.checks.iter().find_map(|check| match check {
-            Check::Http { target, .. } if target.starts_with('/') => Some(target.as_str()),
-            Check::Ttl { probe, .. } => probe.as_deref(),
-            Check::Http { .. } | Check::Tcp { .. } | Check::Grpc { .. } => None,
-        });
-        let until = Instant::now() + PROBE_FOR;
-        loop {
-            if probe(app, path, Duration::from_secs(1)).await.is_ok() {
-                return true;
-            }
-            if !waits {
-                return false;
-            }
-            if Instant::now() >= until {
-                warn!(address = %app, "the application does not answer yet; it is registered as critical");
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        // One that nobody asks is Consul's to judge.
+        let Some(mut app) = self.app.clone() else { return self.definition.app.address.is_none() };
+        if !waits {
+            return app.borrow().is_up;
         }
+        let is_up = tokio::time::timeout(APP_WITHIN, app.wait_for(|app| app.is_up)).await.is_ok_and(|up| up.is_ok());
+        if !is_up {
+            let why = app.borrow().message.clone();
+            warn!(why, "the application does not answer yet; it is registered as critical");
+        }
+        is_up
     }
 
     /// Takes the instance out of, or back into, circulation, and remembers it for when the agent forgets or is away.

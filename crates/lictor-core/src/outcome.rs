@@ -15,8 +15,6 @@ pub enum Reason {
     AllEjected,
     /// The request is not HTTP that may be passed on.
     BadRequest,
-    /// A body is larger than allowed.
-    BodyTooLarge,
     /// The service's breaker is open.
     BreakerOpen,
     /// The client went away.
@@ -27,10 +25,12 @@ pub enum Reason {
     ConnectTimeout,
     /// The caller's own deadline passed.
     DeadlineExceeded,
-    /// This sidecar is stopping.
+    /// Cut off: it still ran when this sidecar's drain timeout was over.
     Draining,
     /// The caller may not do this.
     Forbidden,
+    /// A request's head is longer than is read.
+    HeadersTooLarge,
     /// Our own hop is in `Via` already.
     LoopDetected,
     /// The callee's sidecar said that it is not the service we wanted (421).
@@ -77,7 +77,6 @@ impl Reason {
     pub const ALL: [Self; 24] = [
         Self::AllEjected,
         Self::BadRequest,
-        Self::BodyTooLarge,
         Self::BreakerOpen,
         Self::ClientGone,
         Self::ConnectRefused,
@@ -85,6 +84,7 @@ impl Reason {
         Self::DeadlineExceeded,
         Self::Draining,
         Self::Forbidden,
+        Self::HeadersTooLarge,
         Self::LoopDetected,
         Self::Misdirected,
         Self::NoEndpoints,
@@ -106,7 +106,6 @@ impl Reason {
         match self {
             Self::AllEjected => "all_ejected",
             Self::BadRequest => "bad_request",
-            Self::BodyTooLarge => "body_too_large",
             Self::BreakerOpen => "breaker_open",
             Self::ClientGone => "client_gone",
             Self::ConnectRefused => "connect_refused",
@@ -114,6 +113,7 @@ impl Reason {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Draining => "draining",
             Self::Forbidden => "forbidden",
+            Self::HeadersTooLarge => "headers_too_large",
             Self::LoopDetected => "loop_detected",
             Self::Misdirected => "misdirected",
             Self::NoEndpoints => "no_endpoints",
@@ -135,7 +135,7 @@ impl Reason {
     pub fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             // Only ever logged: nginx's "client closed request".
             Self::ClientGone => StatusCode::from_u16(499).expect("499 is within 100..=999"),
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -179,7 +179,7 @@ impl Reason {
             | Self::TlsFailed => 14,
             Self::DeadlineExceeded | Self::PerTryTimeout | Self::RequestTimeout | Self::Timeout => 4,
             Self::Forbidden => 7,
-            Self::BodyTooLarge | Self::Overloaded => 8,
+            Self::HeadersTooLarge | Self::Overloaded => 8,
             Self::Unauthenticated => 16,
             Self::UnknownUpstream => 12,
         }
@@ -189,7 +189,7 @@ impl Reason {
     pub fn proxy_status(self) -> &'static str {
         match self {
             Self::AllEjected | Self::BreakerOpen | Self::Draining | Self::NoEndpoints => "destination_unavailable",
-            Self::BadRequest | Self::BodyTooLarge | Self::RequestTimeout => "http_request_error",
+            Self::BadRequest | Self::HeadersTooLarge | Self::RequestTimeout => "http_request_error",
             Self::ClientGone | Self::ResetBeforeResponse => "connection_terminated",
             Self::ConnectRefused => "connection_refused",
             Self::ConnectTimeout => "connection_timeout",
@@ -219,8 +219,8 @@ impl Reason {
             Self::ResetBeforeResponse | Self::ResetMidResponse => "UC",
             Self::UnknownUpstream => "NR",
             Self::BadRequest
-            | Self::BodyTooLarge
             | Self::Draining
+            | Self::HeadersTooLarge
             | Self::LoopDetected
             | Self::Misdirected
             | Self::Status => "",
@@ -236,12 +236,12 @@ impl Reason {
             }
             Self::AllEjected
             | Self::BadRequest
-            | Self::BodyTooLarge
             | Self::BreakerOpen
             | Self::ClientGone
             | Self::DeadlineExceeded
             | Self::Draining
             | Self::Forbidden
+            | Self::HeadersTooLarge
             | Self::LoopDetected
             | Self::NoEndpoints
             | Self::Overloaded

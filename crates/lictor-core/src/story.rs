@@ -51,7 +51,7 @@ pub struct Story {
     /// How it was called.
     #[serde(serialize_with = "policy")]
     pub policy: Option<Arc<Policy>>,
-    /// What the client got; 499 when it did not wait.
+    /// What the client got; 499 when it did not wait. Of a connection that is carried as bytes: what a request would have got.
     pub status: u16,
     /// Of a gRPC answer.
     pub grpc_status: Option<u16>,
@@ -115,6 +115,8 @@ pub struct Then {
 pub enum Kept {
     /// It failed.
     Failed,
+    /// Its head could not be read.
+    Refused,
     /// Somebody asked, with `X-Lictor-Debug`.
     Asked,
     /// It took more than one attempt.
@@ -159,7 +161,7 @@ impl Story {
 
     /// Whether it belongs among the failures.
     pub fn is_failure(&self) -> bool {
-        self.kept == Kept::Failed
+        matches!(self.kept, Kept::Failed | Kept::Refused)
     }
 }
 
@@ -252,7 +254,6 @@ pub fn advice(reason: Reason) -> &'static str {
             "every endpoint failed repeatedly and rests: `lictor endpoints` says until when; mend the instances"
         }
         Reason::BadRequest => "the client's request is not valid HTTP; the message names the rule",
-        Reason::BodyTooLarge => "the client's body is larger than is allowed here",
         Reason::BreakerOpen => {
             "the service failed before this request: the breaker's cause says how; a probe goes by itself, or `lictor breaker close`"
         }
@@ -262,8 +263,11 @@ pub fn advice(reason: Reason) -> &'static str {
         Reason::DeadlineExceeded => {
             "the caller's own time was over: the first caller gives too little, or the chain is slow"
         }
-        Reason::Draining => "this sidecar is stopping; callers should be elsewhere by now",
+        Reason::Draining => {
+            "it was cut off when this sidecar stopped: give `lifecycle.drain_timeout` what the longest request takes"
+        }
         Reason::Forbidden => "the forward proxy takes names of services, not other addresses",
+        Reason::HeadersTooLarge => "the client sends a head that is longer than is read here: cookies, mostly",
         Reason::LoopDetected => "an endpoint of the upstream is this sidecar itself: see its registration, or `static`",
         Reason::Misdirected => "that address belongs to another service by now; Consul's list is old",
         Reason::NoEndpoints => {

@@ -105,6 +105,13 @@ impl TraceContext {
         }
     }
 
+    /// The caller's `tracestate` as one list; `None` where it does not go on.
+    pub fn state(&self, headers: &HeaderMap) -> Option<Box<str>> {
+        let lists = || headers.get_all(TRACESTATE).iter().filter_map(|list| list.to_str().ok());
+        let members = || lists().flat_map(|list| list.split(',')).map(str::trim).filter(|member| !member.is_empty());
+        self.keeps_state.then(|| members().collect::<Vec<_>>().join(",").into())
+    }
+
     /// Goes on with the caller's trace, `traceparent` before B3 before the older pair, or starts one.
     pub fn extract(headers: &HeaderMap, settings: &TraceSettings, random: &mut impl FnMut() -> u64) -> Self {
         let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());

@@ -37,6 +37,7 @@ mod plane;
 mod pool;
 mod record;
 mod recorder;
+mod refused;
 mod replay;
 mod respond;
 mod rewrite;

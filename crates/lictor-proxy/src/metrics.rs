@@ -27,6 +27,7 @@ const TCP_BUCKETS: [f64; 8] = [0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.
 const ADOPTION_BUCKETS: [f64; 8] = [0.000_01, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.01, 0.1];
 const OVERHEAD_BUCKETS: [f64; 9] = [0.000_05, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05];
 
+const RPC_LABELS: [&str; 5] = ["rpc_system", "rpc_service", "rpc_method", "rpc_grpc_status_code", "server_address"];
 const OTEL_LABELS: [&str; 5] =
     ["http_request_method", "http_response_status_code", "http_route", "server_address", "error_type"];
 
@@ -86,6 +87,8 @@ struct Otel {
     server: HistogramVec,
     /// Of its requests, with all their attempts: what its own client would measure.
     client: HistogramVec,
+    /// The same of gRPC calls.
+    rpc_client: HistogramVec,
 }
 
 impl Metrics {
@@ -188,8 +191,8 @@ impl Metrics {
             ),
             refused: counter(
                 "lictor_requests_refused_total",
-                "HTTP/1.1 requests whose head could not be read, by the status they were answered with.",
-                &["code"],
+                "Requests whose head could not be read, by the status that says so and lictor's reason.",
+                &["code", "reason"],
             ),
             orphans: counter(
                 "lictor_trace_orphans_total",
@@ -269,6 +272,12 @@ impl Metrics {
                     &OTEL_BUCKETS,
                     &OTEL_LABELS,
                 ),
+                rpc_client: histogram(
+                    "rpc_client_duration_seconds",
+                    "Duration of gRPC calls, as their client sees them.",
+                    &OTEL_BUCKETS,
+                    &RPC_LABELS,
+                ),
             }),
             max_label_values,
         }
@@ -296,8 +305,8 @@ impl Metrics {
     }
 
     /// A request's head could not be read.
-    pub(crate) fn refused(&self, status: u16) {
-        self.refused.with_label_values(&[&status.to_string()]).inc();
+    pub(crate) fn refused(&self, status: u16, reason: Reason) {
+        self.refused.with_label_values(&[&*status.to_string(), reason.as_str()]).inc();
     }
 
     /// A client's TLS handshake failed.
@@ -364,19 +373,40 @@ impl Metrics {
     }
 
     /// A gRPC call, as the client (`service` is the upstream) or the server saw it.
-    pub(crate) fn grpc(&self, service: &str, method: &str, is_success: bool, took: Duration, known: &mut MethodCap) {
-        let Some(compat) = &self.compat else { return };
-        let method = if known.has(method) || self.methods.admit(service, method, self.max_label_values) {
-            known.note(method);
-            method
+    pub(crate) fn grpc(&self, service: &str, call: &Call<'_>, took: Duration, known: &mut MethodCap) {
+        if self.compat.is_none() && self.otel.is_none() {
+            return;
+        }
+        let method = if known.has(call.path) || self.methods.admit(service, call.path, self.max_label_values) {
+            known.note(call.path);
+            call.path
         } else {
             self.label_overflow.with_label_values(&["grpc_requests_total"]).inc();
             "other"
         };
-        let status = if is_success { "success" } else { "error" };
-        compat.grpc_requests.with_label_values(&[service, method, status]).inc();
-        compat.grpc_duration.with_label_values(&[service, method]).observe(took.as_secs_f64());
+        if let Some(compat) = &self.compat {
+            let status = if call.is_success { "success" } else { "error" };
+            compat.grpc_requests.with_label_values(&[service, method, status]).inc();
+            compat.grpc_duration.with_label_values(&[service, method]).observe(took.as_secs_f64());
+        }
+        if let Some(otel) = self.otel.as_ref().filter(|_| !call.is_inbound) {
+            // What is no code of gRPC's is UNKNOWN to clients, too (gRPC, "Status codes and their use in gRPC").
+            let code = call.status.map_or(2, |code| if code <= 16 { code } else { 2 }).to_string();
+            let (rpc_service, rpc_method) = method.trim_start_matches('/').rsplit_once('/').unwrap_or((method, method));
+            let labels = ["grpc", rpc_service, rpc_method, code.as_str(), service];
+            otel.rpc_client.with_label_values(&labels).observe(took.as_secs_f64());
+        }
     }
+}
+
+/// A gRPC call that is over.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    /// `/package.Service/Method`, as the client wrote it.
+    pub(crate) path: &'a str,
+    pub(crate) is_inbound: bool,
+    pub(crate) is_success: bool,
+    pub(crate) status: Option<u16>,
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, family: C) -> C {

@@ -1,6 +1,6 @@
 //! The workers as the rest of the program sees them: start, bind, drain, report.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use prometheus::Registry;
 use serde::Serialize;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{AbortHandle, JoinHandle, spawn_local};
 use tracing::{error, warn};
 
 use crate::exemplar::Exemplar;
@@ -100,6 +100,8 @@ enum Command {
         which: Which,
         done: oneshot::Sender<()>,
     },
+    /// End all at once, whatever they do; answers when none is left.
+    Cut(oneshot::Sender<()>),
     /// Connections of these that are still open.
     Count {
         which: Which,
@@ -128,6 +130,7 @@ impl DataPlane {
             traced_inbound: AtomicUsize::default(),
             demand: settings.demand,
             is_draining: AtomicBool::new(false),
+            is_cut: AtomicBool::new(false),
             tls: crate::tls::Settings::default(),
             cache: crate::cache::Cache::default(),
             spent: crate::spent::Spent::default(),
@@ -237,7 +240,13 @@ impl DataPlane {
         self.shared.is_draining.store(is_draining, Relaxed);
     }
 
-    /// Stops accepting and lets requests end, at most this long; returns how many connections were cut.
+    /// Ends what still runs: it is told as `draining`.
+    pub async fn cut(&self) {
+        self.shared.is_cut.store(true, Relaxed);
+        self.ask(Command::Cut).await;
+    }
+
+    /// Stops accepting and lets requests end, at most this long; returns how many connections are still open then.
     pub async fn finish(&self, which: Which, at_most: Duration) -> usize {
         self.open.lock().retain(|(listener, address)| {
             if which.covers(&listener.kind) {
@@ -346,15 +355,19 @@ struct Groups {
     egress: Group,
 }
 
-/// Connections that end together: `drain` tells them, `open` counts them.
+/// Connections that end together: `drain` tells them, `open` counts them, `tasks` ends them.
 struct Group {
     drain: watch::Sender<bool>,
     open: watch::Sender<usize>,
+    /// By number; one that is over is not here any more.
+    tasks: RefCell<HashMap<u64, AbortHandle>>,
+    accepted: Cell<u64>,
 }
 
 impl Default for Group {
     fn default() -> Self {
-        Self { drain: watch::Sender::new(false), open: watch::Sender::new(0) }
+        let (tasks, accepted) = Default::default();
+        Self { drain: watch::Sender::new(false), open: watch::Sender::new(0), tasks, accepted }
     }
 }
 
@@ -397,6 +410,7 @@ impl Office {
                 }
             },
             Command::Drain { which, done } => self.drain(which, done),
+            Command::Cut(done) => self.cut(done),
             Command::Count { which, answer } => {
                 let _ = answer.send(self.groups.covered(which).map(|group| *group.open.borrow()).sum());
             }
@@ -465,14 +479,27 @@ impl Office {
         if is_inbound {
             self.worker.shared.metrics.connections(&own, 1);
         }
-        spawn_local(async move {
+        let number = group.accepted.get();
+        group.accepted.set(number + 1);
+        let served = Served { office, kind, own, number };
+        let task = spawn_local(async move {
             let _ = socket.set_nodelay(); // a connection that refuses it works all the same
-            serve(Rc::clone(&office.worker), service, socket, drain).await;
-            if is_inbound {
-                office.worker.shared.metrics.connections(&own, -1);
+            serve(Rc::clone(&served.office.worker), service, socket, drain).await;
+        });
+        group.tasks.borrow_mut().insert(number, task.abort_handle());
+    }
+
+    fn cut(self: &Rc<Self>, done: oneshot::Sender<()>) {
+        let office = Rc::clone(self);
+        spawn_local(async move {
+            for group in office.groups.covered(Which::All) {
+                let tasks = std::mem::take(&mut *group.tasks.borrow_mut());
+                tasks.values().for_each(AbortHandle::abort);
+                let mut open = group.open.subscribe();
+                let _ = open.wait_for(|open| *open == 0).await;
             }
-            office.worker.shared.live[office.worker.index].remove();
-            office.groups.of(&kind).open.send_modify(|open| *open -= 1);
+            tokio::task::yield_now().await; // HTTP/2's requests are tasks of their own, which have been told now
+            let _ = done.send(());
         });
     }
 
@@ -492,6 +519,28 @@ impl Office {
             }
             let _ = done.send(());
         });
+    }
+}
+
+/// A connection that is served: counted until it is over, also when it is cut.
+struct Served {
+    office: Rc<Office>,
+    kind: ListenerKind,
+    /// Our service's name when it came.
+    own: String,
+    number: u64,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let Self { office, kind, own, number } = self;
+        let (worker, group) = (&office.worker, office.groups.of(kind));
+        if *kind == ListenerKind::Inbound {
+            worker.shared.metrics.connections(own, -1);
+        }
+        worker.shared.live[worker.index].remove();
+        group.tasks.borrow_mut().remove(number);
+        group.open.send_modify(|open| *open -= 1);
     }
 }
 

@@ -20,7 +20,7 @@ use serde::Serialize;
 use smallvec::SmallVec;
 
 use crate::headers::{self, Fields, X_REQUEST_ID};
-use crate::metrics::{Outcome, Over};
+use crate::metrics::{Call, Outcome, Over};
 use crate::recorder::Course;
 use crate::serve::Connection;
 use crate::span::{self, method_label};
@@ -36,6 +36,8 @@ pub(crate) struct Record {
     /// What the request's head has.
     pub(crate) fields: Fields,
     pub(crate) trace: TraceContext,
+    /// The caller's `tracestate`, where spans have to say it.
+    pub(crate) trace_state: Option<Box<str>>,
     pub(crate) request_id: RequestId,
     pub(crate) reason: Option<Reason>,
     /// The sentence that goes with the reason.
@@ -86,7 +88,7 @@ pub(crate) enum RequestId {
 }
 
 impl RequestId {
-    fn new(worker: &Worker) -> Self {
+    pub(crate) fn new(worker: &Worker) -> Self {
         let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         Self::Ours(lictor_core::trace::request_id(|| worker.random(), millis as u64))
     }
@@ -141,6 +143,9 @@ impl Record {
         } else {
             TraceContext::start(&mesh.trace, random)
         };
+        // Kept for sampled requests alone: it is copied.
+        let has_spans = trace.is_sampled && worker.shared.spans.is_some();
+        let trace_state = if has_spans { trace.state(headers) } else { None };
         let told = if fields.has(Fields::IDS) { headers.get(X_REQUEST_ID).cloned() } else { None };
         let request_id = told.map_or_else(|| RequestId::new(&worker), RequestId::Told);
         let (is_traced, traced_inbound) = (fields.has(Fields::TRACE), &worker.shared.traced_inbound);
@@ -155,6 +160,7 @@ impl Record {
             route: None,
             fields,
             trace,
+            trace_state,
             request_id,
             reason: None,
             detail: None,
@@ -314,21 +320,8 @@ impl Record {
             deadline_ms: self.deadline.get().map(|deadline| deadline.as_millis() as u64),
             breaker: upstream.map(|upstream| upstream.upstream.breaker.view(now)),
             retry_budget_remaining: upstream.map(|upstream| upstream.budget.remaining_ratio(now)),
-            attempts: attempts.iter().take(story::ATTEMPTS_MAX).map(|attempt| self.attempt_story(attempt)).collect(),
+            attempts: attempt_stories(&attempts, self.arrival, &self.method),
             attempts_left_out: attempts.len().saturating_sub(story::ATTEMPTS_MAX),
-        }
-    }
-
-    fn attempt_story(&self, attempt: &Attempt) -> AttemptStory {
-        let failure = attempt.failure.as_deref();
-        AttemptStory {
-            endpoint: Arc::clone(&attempt.endpoint.endpoint.key.id),
-            address: attempt.endpoint.endpoint.address.clone(),
-            outcome: attempt.outcome.to_string(),
-            detail: failure.map(|(failure, _)| story::cut_sentence(&failure.detail)),
-            began_ms: story::millis(attempt.began.saturating_duration_since(self.arrival)),
-            took_ms: story::millis(attempt.took),
-            then: failure.map(|(failure, next)| Then::of(*next, failure, &self.method)),
         }
     }
 
@@ -355,8 +348,9 @@ impl Record {
         }
         if self.is_grpc {
             let is_success = self.reason.is_none() && self.grpc_status == Some(0);
-            let mut methods = upstream.meters.methods.borrow_mut();
-            metrics.grpc(&upstream.upstream.name, self.uri.path(), is_success, took, &mut methods);
+            let (path, is_inbound, status) = (self.uri.path(), self.is_inbound, self.grpc_status);
+            let call = Call { path, is_inbound, is_success, status };
+            metrics.grpc(&upstream.upstream.name, &call, took, &mut upstream.meters.methods.borrow_mut());
         }
         if self.is_inbound {
             metrics.served(&upstream.upstream.name, method_label(&self.method), status, took);
@@ -432,13 +426,34 @@ impl Record {
 }
 
 impl Drop for Record {
-    /// Not closed: whoever held the books was dropped, because the client went away.
+    /// Not closed: whoever held the books was dropped, because the client went away or we do.
     fn drop(&mut self) {
         if !self.is_closed {
+            if self.worker.shared.is_cut.load(Relaxed) {
+                self.reason.get_or_insert(Reason::Draining);
+                self.status.get_or_insert(Reason::Draining.status());
+            }
             self.reason.get_or_insert(Reason::ClientGone);
             self.finish(Instant::now());
         }
     }
+}
+
+/// The first of them, as a story has them.
+fn attempt_stories(attempts: &[Attempt], arrival: Instant, method: &Method) -> Vec<AttemptStory> {
+    let story_of = |attempt: &Attempt| {
+        let failure = attempt.failure.as_deref();
+        AttemptStory {
+            endpoint: Arc::clone(&attempt.endpoint.endpoint.key.id),
+            address: attempt.endpoint.endpoint.address.clone(),
+            outcome: attempt.outcome.to_string(),
+            detail: failure.map(|(failure, _)| story::cut_sentence(&failure.detail)),
+            began_ms: story::millis(attempt.began.saturating_duration_since(arrival)),
+            took_ms: story::millis(attempt.took),
+            then: failure.map(|(failure, next)| Then::of(*next, failure, method)),
+        }
+    };
+    attempts.iter().take(story::ATTEMPTS_MAX).map(story_of).collect()
 }
 
 /// The server's failures among gRPC's statuses: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS.
@@ -483,7 +498,7 @@ struct Line<'a> {
     user_agent: Option<&'a str>,
 }
 
-fn ip(peer: Option<SocketAddr>) -> String {
+pub(crate) fn ip(peer: Option<SocketAddr>) -> String {
     peer.map_or_else(|| "unix".to_owned(), |peer| peer.ip().to_string())
 }
 
@@ -493,6 +508,7 @@ pub(crate) struct Passage {
     worker: Rc<Worker>,
     pub(crate) upstream: Option<Rc<UpstreamState>>,
     pub(crate) endpoint: Option<Rc<EndpointState>>,
+    pub(crate) attempts: Vec<Attempt>,
     pub(crate) reason: Option<Reason>,
     /// Bytes from the client to the upstream.
     pub(crate) sent: u64,
@@ -509,6 +525,7 @@ impl Passage {
             worker: Rc::clone(&connection.worker),
             upstream: None,
             endpoint: None,
+            attempts: Vec::new(),
             reason: None,
             sent: 0,
             received: 0,
@@ -524,12 +541,45 @@ impl Passage {
         self.reason = Some(failure.reason);
         self.detail = Some(failure.detail);
     }
+
+    /// Of one that did not end as a side wanted.
+    fn story(&self, id: &RequestId, reason: Reason, took: Duration) -> Story {
+        let (upstream, now) = (self.upstream.as_ref(), Instant::now());
+        Story {
+            timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            direction: self.direction,
+            worker: self.worker.index,
+            client: ip(self.peer),
+            method: "TCP".into(),
+            path: "connection".into(),
+            upstream: upstream.map(|upstream| Arc::clone(&upstream.upstream.name)),
+            policy: upstream.map(|upstream| Arc::clone(&upstream.upstream.policy)),
+            status: reason.status().as_u16(),
+            reason: Some(reason),
+            detail: self.detail.as_deref().map(story::cut_sentence),
+            took_ms: story::millis(took),
+            bytes: self.received,
+            breaker: upstream.map(|upstream| upstream.upstream.breaker.view(now)),
+            retry_budget_remaining: upstream.map(|upstream| upstream.budget.remaining_ratio(now)),
+            // Nothing was sent, so a connection is as harmless to repeat as any idempotent method.
+            attempts: attempt_stories(&self.attempts, self.arrival, &Method::CONNECT),
+            attempts_left_out: self.attempts.len().saturating_sub(story::ATTEMPTS_MAX),
+            ..Story::empty(id.as_str(), Kept::Failed)
+        }
+    }
 }
 
 impl Drop for Passage {
     fn drop(&mut self) {
         let took = self.arrival.elapsed();
         let shared = &self.worker.shared;
+        if self.worker.shared.is_cut.load(Relaxed) {
+            self.reason.get_or_insert(Reason::Draining);
+        }
+        let failed = self.reason.map(|reason| (RequestId::new(&self.worker), reason));
+        if let Some((id, reason)) = &failed {
+            shared.recorder.keep(Arc::new(self.story(id, *reason, took)));
+        }
         if let Some(upstream) = &self.upstream {
             let name = &upstream.upstream.name;
             shared.metrics.carried(name, self.reason, took, self.sent, self.received);
@@ -554,6 +604,7 @@ impl Drop for Passage {
                 received: self.received,
                 reason: self.reason.map(Reason::as_str),
                 detail: self.detail.as_deref(),
+                request_id: failed.as_ref().map(|(id, _)| id.as_str()),
                 ip: ip(self.peer),
             });
             if line.is_ok_and(|line| log.try_send(line).is_err()) {
@@ -583,5 +634,8 @@ struct PassageLine<'a> {
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
+    /// Ours: it has none by itself, and `lictor explain` wants one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
     ip: String,
 }

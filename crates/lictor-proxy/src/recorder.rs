@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 
 /// Requests that failed.
 const FAILURES: usize = 1000;
+/// Heads that could not be read: whoever scans ports has plenty of them, and must not push other stories out.
+const REFUSALS: usize = 100;
 /// Others.
 const SUCCESSES: usize = 200;
 /// One in so many of a worker's good requests.
@@ -26,6 +28,7 @@ pub(crate) struct Recorder(Mutex<Rings>);
 #[derive(Debug, Default)]
 struct Rings {
     failures: VecDeque<(u64, Arc<Story>)>,
+    refusals: VecDeque<(u64, Arc<Story>)>,
     successes: VecDeque<(u64, Arc<Story>)>,
     /// Stories so far.
     total: u64,
@@ -62,8 +65,11 @@ impl Recorder {
         let mut rings = self.0.lock();
         rings.total += 1;
         let number = rings.total;
-        let (ring, most) =
-            if story.is_failure() { (&mut rings.failures, FAILURES) } else { (&mut rings.successes, SUCCESSES) };
+        let (ring, most) = match story.kept {
+            Kept::Failed => (&mut rings.failures, FAILURES),
+            Kept::Refused => (&mut rings.refusals, REFUSALS),
+            Kept::Asked | Kept::Retried | Kept::Slow | Kept::Sampled => (&mut rings.successes, SUCCESSES),
+        };
         let oldest = if ring.len() == most { ring.pop_front() } else { None };
         ring.push_back((number, story));
         drop(rings); // freeing the oldest one takes longer than all of this
@@ -74,7 +80,7 @@ impl Recorder {
     pub(crate) fn stories(&self) -> Vec<Arc<Story>> {
         let mut all: Vec<_> = {
             let rings = self.0.lock();
-            rings.failures.iter().chain(&rings.successes).cloned().collect()
+            rings.failures.iter().chain(&rings.refusals).chain(&rings.successes).cloned().collect()
         };
         all.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
         all.into_iter().map(|(_, story)| story).collect()
@@ -96,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_and_successes_never_push_failures_out() {
+    fn the_oldest_goes_and_neither_successes_nor_refusals_push_failures_out() {
         let recorder = Recorder::default();
         for number in 0..1200 {
             recorder.keep(story(&number.to_string(), Kept::Failed));
@@ -104,8 +110,13 @@ mod tests {
         for number in 0..5000 {
             recorder.keep(story(&format!("good-{number}"), Kept::Sampled));
         }
-        let stories = recorder.stories();
-        assert_eq!(stories.len(), FAILURES + SUCCESSES);
+        for number in 0..5000 {
+            recorder.keep(story(&format!("refused-{number}"), Kept::Refused));
+        }
+        let mut stories = recorder.stories();
+        assert_eq!(stories.len(), FAILURES + SUCCESSES + REFUSALS);
+        assert_eq!((&*stories[0].id, &*stories[REFUSALS - 1].id), ("refused-4999", "refused-4900"));
+        stories.drain(..REFUSALS);
         assert_eq!((&*stories[0].id, &*stories[SUCCESSES].id), ("good-4999", "1199"));
         assert_eq!(&*stories.last().unwrap().id, "200");
         assert_eq!((recorder.with_id("200").len(), recorder.with_id("199").len()), (1, 0));

@@ -18,7 +18,8 @@ use crate::headers::{
 use crate::http1::head::{Refused, Spelling};
 use crate::http1::write::{Framing, Outgoing};
 use crate::metrics::Outcome;
-use crate::record::Record;
+use crate::record::{Record, RequestId};
+use crate::refused;
 
 /// Answers with a failure, and closes the books.
 pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spent: bool) -> Response<ResponseBody> {
@@ -53,19 +54,21 @@ pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spen
 }
 
 /// Answers a request whose head could not be read.
-pub(crate) fn refuse(out: &mut Outgoing, refused: &Refused) {
+pub(crate) fn refuse(out: &mut Outgoing, refused: &Refused, request_id: &RequestId) {
+    let reason = refused::reason(refused.status);
     let text = serde_json::to_vec(&Problem {
         status: "error",
         message: refused.why,
-        reason: Reason::BadRequest.as_str(),
-        request_id: "",
+        reason: reason.as_str(),
+        request_id: request_id.as_str(),
         timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
     })
     .expect("strings serialise");
     out.status_line(refused.status, &Spelling::default());
     out.line(b"content-type", b"application/json");
-    out.line(b"proxy-status", b"lictor; error=http_request_error");
-    out.line(b"x-lictor-reason", Reason::BadRequest.as_str().as_bytes());
+    out.line(b"proxy-status", format!("lictor; error={}", reason.proxy_status()).as_bytes());
+    out.line(b"x-lictor-reason", reason.as_str().as_bytes());
+    out.line(b"x-request-id", request_id.as_bytes());
     out.keep_alive(false);
     let mut framing = Framing::Length(text.len() as u64);
     out.end_head(framing);
@@ -188,7 +191,6 @@ struct Problem<'a> {
     status: &'static str,
     message: &'a str,
     reason: &'static str,
-    #[serde(skip_serializing_if = "str::is_empty")]
     request_id: &'a str,
     timestamp: String,
 }

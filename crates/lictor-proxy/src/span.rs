@@ -22,6 +22,8 @@ pub struct Span {
     pub span_id: u64,
     /// The span that caused it.
     pub parent: Option<u64>,
+    /// The caller's `tracestate`; empty where there is none.
+    pub trace_state: String,
     /// Whether that one is another process's.
     pub is_parent_remote: bool,
     /// Which side of a call it is.
@@ -135,6 +137,7 @@ fn whole(record: &Record, status: u16, start: SystemTime, end: SystemTime) -> Sp
         trace_id: record.trace.trace_id,
         span_id: record.trace.span_id,
         parent: record.trace.parent,
+        trace_state: trace_state(record),
         is_parent_remote: true,
         kind: if record.is_inbound { SpanKind::Server } else { SpanKind::Internal },
         name: name(record, route),
@@ -191,6 +194,7 @@ fn tried(record: &Record, attempt: &Attempt, start: SystemTime, end: Option<Syst
         trace_id: record.trace.trace_id,
         span_id: record.trace.attempt_span(attempt.number),
         parent: Some(record.trace.span_id),
+        trace_state: trace_state(record),
         is_parent_remote: false,
         kind: SpanKind::Client,
         name: name(record, ""),
@@ -201,6 +205,10 @@ fn tried(record: &Record, attempt: &Attempt, start: SystemTime, end: Option<Syst
         link: None,
         is_error: error.is_some() || is_rpc_error,
     }
+}
+
+fn trace_state(record: &Record) -> String {
+    record.trace_state.as_deref().unwrap_or_default().to_owned()
 }
 
 /// `package.Service/Method`, or the method and what little of the path is known beforehand.

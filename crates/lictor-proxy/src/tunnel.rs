@@ -45,7 +45,7 @@ pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
     let dialled = async {
         let target = found?;
         passage.upstream = Some(Rc::clone(&target.upstream));
-        dial(connection, &target, Some(Alpn::None)).await
+        dial(connection, &target, Some(Alpn::None), &mut passage.attempts).await
     };
     match dialled.await {
         Ok(Dialled { stream: mut upstream, endpoint, lease }) => {
@@ -68,29 +68,21 @@ pub(crate) async fn connect(
     mut request: Request<RequestBody>,
     mut record: Box<Record>,
 ) -> Response<ResponseBody> {
+    let mut attempts = Vec::new();
     let dialled = async {
         if connection.kind != ListenerKind::Forward {
             return Err(Failure::new(Reason::BadRequest, "CONNECT is for the forward proxy (outbound.proxy)"));
         }
         let target = target::target(connection, &request).await?;
         record.upstream = Some(Rc::clone(&target.upstream));
-        dial(connection, &target, None).await
+        dial(connection, &target, None, &mut attempts).await
     };
-    let Dialled { mut stream, endpoint, lease } = match dialled.await {
+    let dialled = dialled.await;
+    record.attempts.borrow_mut().extend(attempts); // counted already
+    let Dialled { mut stream, lease, .. } = match dialled {
         Ok(dialled) => dialled,
         Err(failure) => return respond::failure(record, &failure, false),
     };
-    let (began, took) = (record.arrival(), record.arrival().elapsed());
-    let endpoint = Rc::clone(&endpoint);
-    record.attempted(Attempt {
-        endpoint,
-        number: 1,
-        outcome: Outcome::Connected,
-        began,
-        took,
-        is_http2: false,
-        failure: None,
-    });
     record.answered(StatusCode::OK, Instant::now());
     let idle = lease.idle();
     let client = Switched::client(&mut request);
@@ -146,7 +138,12 @@ impl Lease {
 
 /// Connects to an endpoint, or to another one, as often as policy and budget allow; with TLS, where the upstream has it,
 /// unless `alpn` is `None`.
-async fn dial(connection: &Connection, target: &Target, alpn: Option<Alpn>) -> Result<Dialled, Failure> {
+async fn dial(
+    connection: &Connection,
+    target: &Target,
+    alpn: Option<Alpn>,
+    attempts: &mut Vec<Attempt>,
+) -> Result<Dialled, Failure> {
     let (worker, upstream) = (&connection.worker, &target.upstream);
     let policy = &upstream.upstream.policy;
     let probe = Probe::admit(worker, upstream, None, Instant::now())?;
@@ -167,6 +164,10 @@ async fn dial(connection: &Connection, target: &Target, alpn: Option<Alpn>) -> R
         let connected = endpoint.pool.bytes(policy, &upstream.upstream.in_flight, alpn).await;
         let outcome = connected.as_ref().map_or_else(|failure| Outcome::Failed(failure.reason), |_| Outcome::Connected);
         upstream.meters.attempt(&worker.shared.metrics, outcome, tried.len() as u32);
+        let (number, took) = (tried.len(), began.elapsed());
+        let attempt =
+            Attempt { endpoint: Rc::clone(&endpoint), number, outcome, began, took, is_http2: false, failure: None };
+        attempts.push(attempt);
         report(upstream, policy, &endpoint, outcome);
         let failure = match connected {
             Ok((stream, open)) => {
@@ -179,7 +180,11 @@ async fn dial(connection: &Connection, target: &Target, alpn: Option<Alpn>) -> R
             Err(failure) => failure,
         };
         busy.failed();
-        let wait = match after(worker, target, &failure, &tried) {
+        let next = after(worker, target, &failure, &tried);
+        if let Some(attempt) = attempts.last_mut() {
+            attempt.failure = Some(Box::new((failure.clone(), next)));
+        }
+        let wait = match next {
             Next::Retry(wait) => wait,
             Next::Stop(_) => {
                 probe.failed(failure.reason);

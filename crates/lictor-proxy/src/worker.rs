@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) demand: mpsc::UnboundedSender<Arc<str>>,
     /// Set while this sidecar's own service is leaving.
     pub(crate) is_draining: AtomicBool,
+    /// Set when this sidecar waits no longer for requests to end.
+    pub(crate) is_cut: AtomicBool,
     /// Requests to our own application that came with a trace and are being served.
     pub(crate) traced_inbound: AtomicUsize,
     pub(crate) tls: tls::Settings,

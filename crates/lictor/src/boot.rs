@@ -272,6 +272,7 @@ impl Running {
         let is_alone = child.is_some() || matches!(ending, Ending::CannotStart(_));
         let rest = if is_alone { LAST_CALL } else { until.saturating_duration_since(Instant::now()) };
         let _ = patience.unless_hurried(finish(&admin.plane, Which::All, rest)).await;
+        let _ = timeout(LAST_CALL, admin.plane.cut()).await; // so that the log has what was cut off, and why
         let _ = timeout(LAST_CALL, admin.handle.save()).await;
         Drained { export, code }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::{Instant, SystemTime};
 
 use lictor_config::Effective;
-use lictor_consul::{RegistrationState, Snapshot};
+use lictor_consul::{AppHealth, RegistrationState, Snapshot};
 use lictor_core::Mesh;
 use lictor_core::breaker::Forced;
 use lictor_proxy::{DataPlane, Shown};
@@ -56,6 +56,7 @@ impl Counted {
 pub(crate) struct Seen<'a> {
     pub(crate) mesh: &'a Mesh,
     pub(crate) consul: &'a Snapshot,
+    pub(crate) app: Option<&'a AppHealth>,
     pub(crate) plane: &'a DataPlane,
     pub(crate) logs: &'a Logs,
 }
@@ -78,6 +79,7 @@ pub(crate) struct Scrape {
     consul_errors: IntCounterVec,
     snapshot_age: Gauge,
     snapshot_in_use: IntGauge,
+    app_up: IntGaugeVec,
     registration: IntGaugeVec,
     reregistrations: IntCounterVec,
     reload_success: IntGauge,
@@ -130,6 +132,7 @@ impl Scrape {
             consul_errors: counters("lictor_consul_errors_total", "Calls to the agent that failed.", &["kind"]),
             snapshot_age: number("lictor_snapshot_age_seconds", "The oldest answer in use from the snapshot; 0: none."),
             snapshot_in_use: gauge("lictor_snapshot_in_use", "Watches whose endpoints are from the snapshot."),
+            app_up: gauges("lictor_application_up", "1 while the application answers.", &[]),
             registration: gauges("lictor_registration_state", "1 for the state that holds.", &["state"]),
             reregistrations: counters("lictor_reregistrations_total", "Registrations made again.", &["cause"]),
             reload_success: gauge("lictor_config_last_reload_success", "0 when the last reload was refused."),
@@ -187,6 +190,9 @@ impl Scrape {
         };
         self.mesh(seen.mesh);
         self.consul(seen.consul);
+        if let Some(app) = seen.app {
+            self.app_up.with_label_values::<&str>(&[]).set(i64::from(app.is_up));
+        }
         self.certificates(&seen.plane.certificates());
         set(&self.own_logs_dropped, seen.logs.dropped());
         self.process();

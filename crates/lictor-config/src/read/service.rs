@@ -8,7 +8,7 @@ use lictor_core::{Address, Secret};
 use serde_json::json;
 
 use super::{ANY, LOCAL, listen, protocol_of};
-use crate::config::{App, Check, Inbound, Listen, Registration};
+use crate::config::{App, AppProbe, Check, Inbound, Listen, Registration};
 use crate::env::Environment;
 use crate::tree::{Node, Section, texts};
 
@@ -58,6 +58,10 @@ pub(super) fn app(top: &Section<'_>) -> App {
     let app = App {
         address,
         protocol: protocol_of(&section.field("protocol", "What it speaks."), Some("http1")).unwrap_or(Protocol::Http1),
+        probe: app_probe(&section.field(
+            "probe",
+            "What readiness asks it: a path, tcp or off. Default: the path of the first check with one, else tcp.",
+        )),
         command: section
             .field("command", "What `lictor run` starts when its command line names nothing.")
             .elements()
@@ -67,6 +71,16 @@ pub(super) fn app(top: &Section<'_>) -> App {
     };
     section.finish();
     app
+}
+
+fn app_probe(node: &Node<'_>) -> Option<AppProbe> {
+    let parse = |text: &str| match text {
+        "off" | "false" | "none" | "no" => Ok(AppProbe::Off),
+        "tcp" => Ok(AppProbe::Connect),
+        path if path.starts_with('/') => Ok(AppProbe::Path(path.to_owned())),
+        other => Err(format!("`{other}` is not a path such as /health, tcp or off")),
+    };
+    node.parsed(json!({ "type": ["string", "boolean"] }), None, parse)
 }
 
 /// The token that services show one another: the first is sent, all are accepted.

@@ -23,6 +23,7 @@ use crate::body::ResponseBody;
 use crate::forward::forward;
 use crate::headers::{self, Fields};
 use crate::incoming::{BodyError, RequestBody};
+use crate::refused;
 use crate::respond;
 use crate::serve::Connection;
 use crate::stream::Stream;
@@ -133,9 +134,9 @@ pub(crate) async fn serve(
                 Ok(Some(head)) => head,
                 Ok(None) => return,
                 Err(refused) => {
-                    connection.worker.shared.metrics.refused(refused.status.as_u16());
+                    let id = refused::tell(&connection, "HTTP/1.1", refused.status, refused.why);
                     let mut out = Outgoing::new();
-                    respond::refuse(&mut out, &refused);
+                    respond::refuse(&mut out, &refused, &id);
                     let _ = poll_fn(|context| out.poll_write(&mut wire.borrow_mut().stream, context)).await;
                     return linger(&wire).await;
                 }

@@ -12,7 +12,6 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
-use tracing::debug;
 
 use super::body::{Body, Channel, Outgoing, Tunnel};
 use super::driver::Driver;
@@ -22,6 +21,7 @@ use crate::body::ResponseBody;
 use crate::forward::forward;
 use crate::headers::{self, Fields};
 use crate::incoming::RequestBody;
+use crate::refused;
 use crate::serve::Connection;
 use crate::stream::Stream;
 
@@ -49,11 +49,17 @@ pub(crate) async fn serve(connection: Rc<Connection>, socket: Stream, ahead: Byt
                 let channel = Channel { wire: Rc::clone(&wire), stream };
                 spawn_local(respond(Rc::clone(&connection), request, channel));
             }
-            Some(Event::Refused(status, why)) => {
-                debug!(peer = ?connection.peer, status = status.as_u16(), why, "a request was refused");
-                connection.worker.shared.metrics.refused(status.as_u16());
+            Some(Event::Refused(status, why, unanswered)) => {
+                let id = refused::tell(&connection, "HTTP/2", status, why);
+                if let Some(unanswered) = unanswered {
+                    wire.borrow_mut().decline(unanswered, status, refused::reason(status), id.as_bytes());
+                }
             }
         }
+    }
+    let undecodable = wire.borrow().undecodable;
+    if let Some(why) = undecodable {
+        refused::tell(&connection, "HTTP/2", StatusCode::BAD_REQUEST, why);
     }
     driver.close().await;
 }

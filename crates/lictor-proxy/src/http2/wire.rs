@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode};
+use lictor_core::Reason;
 use tokio::io::AsyncWrite;
 
 use super::client::Kind;
@@ -87,6 +88,8 @@ pub(super) struct Wire {
     last_served: Option<u32>,
     /// No stream begins any more.
     pub(super) is_closing: bool,
+    /// Why a field block, and so a head, could not be decoded: the connection ends with it (RFC 9113, section 4.3).
+    pub(super) undecodable: Option<&'static str>,
     pub(super) is_over: bool,
 }
 
@@ -237,8 +240,16 @@ impl Received {
 pub(super) enum Event {
     /// A client asks.
     Request(Request<()>, Shared),
-    /// A client asked what was refused at once: the status that says so, and why.
-    Refused(StatusCode, &'static str),
+    /// A client asked what was refused at once: the status that says so, why, and what is still to be answered.
+    Refused(StatusCode, &'static str, Option<Unanswered>),
+}
+
+/// A refused request, of which no stream was made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unanswered {
+    id: u32,
+    /// The client sends nothing more.
+    is_end: bool,
 }
 
 /// The connection cannot go on (RFC 9113, section 5.4.1).
@@ -307,6 +318,7 @@ impl Wire {
             has_begun: false,
             last_served: None,
             is_closing: false,
+            undecodable: None,
             is_over: false,
         }
     }
@@ -513,11 +525,8 @@ impl Wire {
         if message.is_too_large() {
             self.calm.wasted()?;
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            self.write_head(id, true, |fields| fields.status(status));
-            if !is_end {
-                self.forget(id, Code::NO_ERROR);
-            }
-            return Ok(Some(Event::Refused(status, "the head is longer than 64 KiB")));
+            let unanswered = Some(Unanswered { id, is_end });
+            return Ok(Some(Event::Refused(status, "the head is longer than 64 KiB", unanswered)));
         }
         let request = message.into_request();
         let checked = request.and_then(|request| {
@@ -530,7 +539,7 @@ impl Wire {
             Err(Malformed(why)) => {
                 self.calm.wasted()?;
                 self.forget(id, Code::PROTOCOL_ERROR);
-                return Ok(Some(Event::Refused(StatusCode::BAD_REQUEST, why)));
+                return Ok(Some(Event::Refused(StatusCode::BAD_REQUEST, why, None)));
             }
         };
         let mut stream = Stream::new(id, self.peer.stream_window);
@@ -539,6 +548,19 @@ impl Wire {
         let stream = Rc::new(RefCell::new(stream));
         self.streams.push((id, Rc::clone(&stream)));
         Ok(Some(Event::Request(request, stream)))
+    }
+
+    /// Answers what was refused.
+    pub(super) fn decline(&mut self, unanswered: Unanswered, status: StatusCode, reason: Reason, request_id: &[u8]) {
+        let Unanswered { id, is_end } = unanswered;
+        self.write_head(id, true, |fields| {
+            fields.status(status);
+            fields.field(b"x-lictor-reason", reason.as_str().as_bytes(), false);
+            fields.field(b"x-request-id", request_id, false);
+        });
+        if !is_end {
+            self.forget(id, Code::NO_ERROR);
+        }
     }
 
     fn answer(&mut self, stream: &mut Stream, message: Message, is_end: bool) -> Result<(), Fatal> {
@@ -1020,6 +1042,7 @@ impl Wire {
         if !self.is_over {
             let last = if self.is_client { 0 } else { self.newest };
             frame::goaway(self.out.buffer(), last, code, why);
+            self.undecodable = (code == Code::COMPRESSION_ERROR).then_some(why);
             self.cut(Broken::Malformed(why));
         }
     }

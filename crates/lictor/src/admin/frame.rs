@@ -139,7 +139,7 @@ fn process(before: Option<&Sample>, now: &Sample) -> Json {
 /// Who we are, and whether we may be called.
 fn service(admin: &Admin, mesh: &Mesh) -> Json {
     let (is_started, is_draining) = (admin.is_started.load(Relaxed), admin.is_draining.load(Relaxed));
-    let (is_ready, page) = pages::ready(mesh, is_started, is_draining);
+    let (is_ready, page) = pages::ready(mesh, admin.handle.app().as_ref(), is_started, is_draining);
     let state = match (is_ready, is_draining, is_started) {
         (true, ..) => "ready",
         (_, true, _) => "draining",

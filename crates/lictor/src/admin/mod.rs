@@ -284,18 +284,20 @@ async fn get(admin: &Arc<Admin>, path: &str, query: &str, form: Form) -> Respons
             reply(health_code(is_started), &json!({ "status": word }))
         }
         "/ready" => {
-            let (is_ready, page) = pages::ready(&mesh, is_started, admin.is_draining.load(Relaxed));
+            let app = admin.handle.app();
+            let (is_ready, page) = pages::ready(&mesh, app.as_ref(), is_started, admin.is_draining.load(Relaxed));
             reply(health_code(is_ready), &page)
         }
         "/health" => {
             let loaded = Arc::clone(&admin.loaded.read());
-            let app = pages::app(&loaded.config).await;
-            let (is_healthy, page) = pages::health(&mesh, &loaded.config, &admin.handle.status().snapshot(), app);
+            let consul = admin.handle.status().snapshot();
+            let (is_healthy, page) = pages::health(&mesh, &loaded.config, &consul, admin.handle.app().as_ref());
             reply(health_code(is_healthy), &page)
         }
         "/metrics" => {
             let consul = admin.handle.status().snapshot();
-            let seen = Seen { mesh: &mesh, consul: &consul, plane: &admin.plane, logs: &admin.logs };
+            let app = admin.handle.app();
+            let seen = Seen { mesh: &mesh, consul: &consul, app: app.as_ref(), plane: &admin.plane, logs: &admin.logs };
             let (form, text) = admin.scrape.text(form, &seen).await;
             text_reply(form.content_type(), text)
         }

@@ -2,20 +2,18 @@
 //! the services themselves used to have.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use lictor_config::{Config, Effective};
-use lictor_consul::{DiskSnapshot, RegistrationState, Snapshot};
-use lictor_core::{Address, Mesh, Upstream};
+use lictor_consul::{AppHealth, DiskSnapshot, RegistrationState, Snapshot};
+use lictor_core::{Mesh, Upstream};
 use lictor_proxy::Report;
 use serde_json::{Map, Value as Json, json};
-use tokio::net::{TcpStream, UnixStream};
 
 use crate::metrics::{Process, Requests};
 
 /// More than this is a sign of trouble in a sidecar.
 const MEMORY_WARNING: u64 = 64 << 20;
-const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) const INDEX: &str = "\
 lictor
@@ -50,9 +48,9 @@ pub(crate) fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
-/// Whether this service may be called: only required upstreams and draining can say no.
-pub(crate) fn ready(mesh: &Mesh, is_started: bool, is_draining: bool) -> (bool, Json) {
-    let mut is_ready = is_started && !is_draining;
+/// Whether this service may be called: its application, required upstreams and draining can say no.
+pub(crate) fn ready(mesh: &Mesh, app: Option<&AppHealth>, is_started: bool, is_draining: bool) -> (bool, Json) {
+    let mut is_ready = is_started && !is_draining && app.is_none_or(|app| app.is_up);
     let mut checks = Map::new();
     for (name, upstream) in &mesh.upstreams {
         let count = upstream.endpoints.len();
@@ -68,6 +66,10 @@ pub(crate) fn ready(mesh: &Mesh, is_started: bool, is_draining: bool) -> (bool, 
             json!({ "status": status, "message": message, "required": upstream.is_required }),
         );
     }
+    if let Some(app) = app {
+        let status = if app.is_up { "ready" } else { "not_ready" };
+        checks.insert("app".to_owned(), json!({ "status": status, "message": app.message }));
+    }
     if !is_started {
         checks.insert("startup".to_owned(), json!({ "status": "not_ready", "message": "egress is not up yet" }));
     }
@@ -78,37 +80,14 @@ pub(crate) fn ready(mesh: &Mesh, is_started: bool, is_draining: bool) -> (bool, 
     (is_ready, json!({ "status": status, "timestamp": now(), "checks": checks }))
 }
 
-/// How the application is: a connection to its port.
-pub(crate) async fn app(config: &Config) -> Option<Json> {
-    let address = config.app.address.as_ref()?;
-    let started = Instant::now();
-    let connect = async {
-        match address {
-            Address::Tcp(address) => TcpStream::connect(address).await.map(drop),
-            Address::Unix(path) => UnixStream::connect(path).await.map(drop),
-        }
-    };
-    let connected = tokio::time::timeout(CHECK_TIMEOUT, connect).await;
-    let took = started.elapsed().as_millis() as u64;
-    Some(match connected {
-        Ok(Ok(())) => {
-            json!({ "status": "healthy", "message": format!("{address} accepts connections"), "responseTime": took })
-        }
-        Ok(Err(error)) => {
-            json!({ "status": "unhealthy", "message": format!("{address}: {error}"), "responseTime": took })
-        }
-        Err(_) => {
-            json!({ "status": "unhealthy", "message": format!("{address} does not answer"), "responseTime": took })
-        }
-    })
-}
-
 /// This service's health. A warning never makes it unhealthy: lictor serves from the last endpoints it knew.
-pub(crate) fn health(mesh: &Mesh, config: &Config, consul: &Snapshot, app: Option<Json>) -> (bool, Json) {
+pub(crate) fn health(mesh: &Mesh, config: &Config, consul: &Snapshot, app: Option<&AppHealth>) -> (bool, Json) {
     let mut checks = Map::new();
-    let is_healthy = app.as_ref().is_none_or(|app| app["status"] == "healthy");
+    let is_healthy = app.is_none_or(|app| app.is_up);
     if let Some(app) = app {
-        checks.insert("app".to_owned(), app);
+        let status = if app.is_up { "healthy" } else { "unhealthy" };
+        let took = app.took.as_millis() as u64;
+        checks.insert("app".to_owned(), json!({ "status": status, "message": app.message, "responseTime": took }));
     }
     if consul.address.is_some() {
         checks.insert("consul".to_owned(), consul_check(consul));
@@ -328,6 +307,8 @@ pub(crate) fn stats(mesh: &Mesh, requests: &BTreeMap<String, Requests>) -> Json 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use std::sync::Arc;
 
     use lictor_config::{Environment, Text, load};
@@ -354,25 +335,25 @@ mod tests {
     #[tokio::test]
     async fn only_required_upstreams_startup_and_draining_decide_on_readiness() {
         let (_, _handle, mesh) = started(TWO).await;
-        let (is_ready, page) = ready(&mesh, true, false);
+        let (is_ready, page) = ready(&mesh, None, true, false);
         assert!(is_ready, "{page}");
         assert_eq!(page["status"], "ready");
         assert_eq!(page["checks"]["users"]["message"], "2 healthy instances found");
         assert_eq!(page["checks"]["carts"]["status"], "not_ready");
         assert_eq!(page["checks"]["carts"]["message"], "No healthy instances of carts found");
         assert!(humantime::parse_rfc3339(page["timestamp"].as_str().unwrap()).is_ok());
-        assert!(!ready(&mesh, false, false).0);
-        let (is_ready, page) = ready(&mesh, true, true);
+        assert!(!ready(&mesh, None, false, false).0);
+        let (is_ready, page) = ready(&mesh, None, true, true);
         assert_eq!((is_ready, page["status"].as_str()), (false, Some("not_ready")));
         let (_, _handle, mesh) = started(&TWO.replace("3002}", "3002, required: true}")).await;
-        assert!(!ready(&mesh, true, false).0);
+        assert!(!ready(&mesh, None, true, false).0);
     }
 
     #[tokio::test]
     async fn health_has_the_old_keys_and_a_warning_is_not_the_end() {
         let (config, handle, mesh) = started(TWO).await;
-        let app = json!({ "status": "healthy", "message": "", "responseTime": 1 });
-        let (is_healthy, page) = health(&mesh, &config, &handle.status().snapshot(), Some(app));
+        let app = AppHealth { is_up: true, message: String::new(), took: Duration::from_millis(1) };
+        let (is_healthy, page) = health(&mesh, &config, &handle.status().snapshot(), Some(&app));
         assert!(is_healthy, "{page}");
         let keys: Vec<&str> = page.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, ["checks", "service", "status", "timestamp", "version"]);
@@ -384,14 +365,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_application_that_is_down_is_unhealthy() {
-        let (mut config, handle, mesh) = started(TWO).await;
-        config.app.address = Some("127.0.0.1:1".parse().unwrap());
-        let app = app(&config).await;
-        let (is_healthy, page) = health(&mesh, &config, &handle.status().snapshot(), app);
+    async fn an_application_that_is_down_is_neither_healthy_nor_ready() {
+        let (config, handle, mesh) = started(TWO).await;
+        let app = AppHealth { is_up: false, message: "127.0.0.1:1: refused".to_owned(), took: Duration::ZERO };
+        let (is_healthy, page) = health(&mesh, &config, &handle.status().snapshot(), Some(&app));
         assert_eq!((is_healthy, page["status"].as_str()), (false, Some("unhealthy")));
-        assert!(page["checks"]["app"]["message"].as_str().unwrap().starts_with("127.0.0.1:1: "), "{page}");
+        assert_eq!(page["checks"]["app"]["message"], "127.0.0.1:1: refused", "{page}");
         assert!(page["checks"]["app"]["responseTime"].is_u64());
+        let (is_ready, page) = ready(&mesh, Some(&app), true, false);
+        assert_eq!((is_ready, page["checks"]["app"]["status"].as_str()), (false, Some("not_ready")));
+        assert_eq!(page["checks"]["app"]["message"], "127.0.0.1:1: refused", "{page}");
+        assert!(ready(&mesh, Some(&AppHealth { is_up: true, ..app }), true, false).0);
     }
 
     #[tokio::test]

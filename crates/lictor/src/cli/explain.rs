@@ -56,7 +56,7 @@ fn stories(page: &Json, paint: Paint) -> String {
 
 fn story(story: &Json, paint: Paint) -> String {
     let text = |key: &str| story[key].as_str().unwrap_or_default();
-    let is_good = text("kept") != "failed";
+    let is_good = !matches!(text("kept"), "failed" | "refused");
     let mut lines = vec![headline(story, paint, is_good)];
     lines.push(paint.dim(&format!(
         "{} {} from {}, request {}, trace {}",

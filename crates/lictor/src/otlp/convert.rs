@@ -1,6 +1,7 @@
 //! Our spans as those of OpenTelemetry's library.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 
 use lictor_config::Otlp;
 use lictor_proxy::{Span, SpanKind, Value};
@@ -33,9 +34,10 @@ pub(super) fn span(span: Span, scope: &InstrumentationScope) -> SpanData {
     let told = span.events.into_iter().map(|event| Event::new(event.name, event.at, attributes(event.attributes), 0));
     events.events = told.collect();
     let mut links = SpanLinks::default();
-    links.links = span.link.map(|(trace, span)| Link::new(context(trace, span), Vec::new(), 0)).into_iter().collect();
+    links.links =
+        span.link.map(|(trace, span)| Link::new(context(trace, span, ""), Vec::new(), 0)).into_iter().collect();
     SpanData {
-        span_context: context(span.trace_id, span.span_id),
+        span_context: context(span.trace_id, span.span_id, &span.trace_state),
         parent_span_id: span.parent.map_or(SpanId::INVALID, SpanId::from),
         parent_span_is_remote: span.is_parent_remote && span.parent.is_some(),
         span_kind: match span.kind {
@@ -56,8 +58,9 @@ pub(super) fn span(span: Span, scope: &InstrumentationScope) -> SpanData {
 }
 
 /// Of a span of ours. Only sampled ones get here.
-fn context(trace: u128, span: u64) -> SpanContext {
-    SpanContext::new(TraceId::from(trace), SpanId::from(span), TraceFlags::SAMPLED, false, TraceState::default())
+fn context(trace: u128, span: u64, state: &str) -> SpanContext {
+    let state = TraceState::from_str(state).unwrap_or_default();
+    SpanContext::new(TraceId::from(trace), SpanId::from(span), TraceFlags::SAMPLED, false, state)
 }
 
 fn attributes(pairs: Vec<(&'static str, Value)>) -> Vec<KeyValue> {

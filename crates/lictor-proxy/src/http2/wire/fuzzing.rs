@@ -78,7 +78,12 @@ fn outcome(input: &[u8], step: usize, choice: u8, is_client: bool) -> Outcome {
                     assert_eq!(stream.borrow().send_window, wire.peer.stream_window);
                     streams.push(stream);
                 }
-                Ok(Some(Event::Refused(status, why))) => events.push(format!("{status} {why}")),
+                Ok(Some(Event::Refused(status, why, unanswered))) => {
+                    events.push(format!("{status} {why}"));
+                    if let Some(unanswered) = unanswered {
+                        wire.decline(unanswered, status, lictor_core::Reason::HeadersTooLarge, b"id");
+                    }
+                }
                 Err(error) => {
                     fatal = Some(error);
                     wire.fail(error);

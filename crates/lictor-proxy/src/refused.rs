@@ -1,0 +1,80 @@
+//! Requests whose head could not be read: there are no books to open, but they get a name, a count, a line in the access
+//! log and a story of their own. All of it is bounded: a port that is open is scanned.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::StatusCode;
+use lictor_core::Reason;
+use lictor_core::mesh::{AccessLog, ListenerKind};
+use lictor_core::story::{self, Kept, Story};
+use serde::Serialize;
+
+use crate::record::{RequestId, ip};
+use crate::serve::Connection;
+
+/// Notes it; returns its name, for whatever it is answered with. `version` is the protocol's.
+pub(crate) fn tell(connection: &Connection, version: &'static str, status: StatusCode, why: &str) -> RequestId {
+    let (worker, reason) = (&connection.worker, reason(status));
+    let id = RequestId::new(worker);
+    worker.shared.metrics.refused(status.as_u16(), reason);
+    let timestamp = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    let direction = if connection.kind == ListenerKind::Inbound { "inbound" } else { "outbound" };
+    let line = Line {
+        timestamp: &timestamp,
+        level: "INFO", // the client's fault, and often not even a client
+        target: "lictor::access",
+        message: "refused",
+        direction,
+        version,
+        status: status.as_u16(),
+        reason: reason.as_str(),
+        detail: why,
+        request_id: id.as_str(),
+        ip: &ip(connection.peer),
+    };
+    if worker.view().mesh.access_log != AccessLog::Off
+        && let Some(log) = &worker.shared.access_log
+        && serde_json::to_vec(&line).is_ok_and(|line| log.try_send(line).is_err())
+    {
+        worker.shared.metrics.logs_dropped.inc();
+    }
+    worker.shared.recorder.keep(Arc::new(Story {
+        direction,
+        worker: worker.index,
+        client: ip(connection.peer),
+        method: version.into(),
+        path: "(unreadable head)".into(),
+        status: status.as_u16(),
+        reason: Some(reason),
+        detail: Some(story::cut_sentence(why)),
+        timestamp,
+        ..Story::empty(id.as_str(), Kept::Refused)
+    }));
+    id
+}
+
+/// The word for it.
+pub(crate) fn reason(status: StatusCode) -> Reason {
+    match status {
+        StatusCode::REQUEST_TIMEOUT => Reason::RequestTimeout,
+        StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Reason::HeadersTooLarge,
+        _ => Reason::BadRequest,
+    }
+}
+
+/// One line of the access log.
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: &'a str,
+    level: &'static str,
+    target: &'static str,
+    message: &'static str,
+    direction: &'static str,
+    version: &'static str,
+    status: u16,
+    reason: &'static str,
+    detail: &'a str,
+    request_id: &'a str,
+    ip: &'a str,
+}
