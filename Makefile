@@ -23,7 +23,7 @@ chaos: ## Faults that take minutes, need root (network namespaces, iptables) or 
 soak: ## Mixed traffic, churn and reloads; nothing may grow; MINUTES=30
 	scripts/consul.sh && SOAK_MINUTES=$(or $(MINUTES),30) cargo test -p chaos -- --ignored --nocapture nothing_grows
 
-conformance: ## Foreign clients: gRPC, WebSocket, Redis, PostgreSQL, h2load, node, curl
+conformance: ## Foreign clients and servers: gRPC, WebSocket, Redis, PostgreSQL, nghttp2, node, curl
 	scripts/conformance.sh
 
 demo: ## The shop on a real Consul, with things going wrong; KEEP=1 stays up

@@ -9,6 +9,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 have redis-server || missing+=(redis-server)
 have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 have h2load || missing+=(nghttp2-client)
+have nghttpd || missing+=(nghttp2-server)
 have curl || missing+=(curl)
 have node || missing+=(nodejs)
 have chromium || have google-chrome || missing+=(chromium fonts-dejavu-core)

@@ -50,6 +50,7 @@ class Evil(kit.Echo):
 def shoot(browser, name):
     """Keeps a picture, if somebody wants one."""
     if folder := os.environ.get("SHOTS"):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         browser.shoot(pathlib.Path(folder) / f"{name}.png")
 
 

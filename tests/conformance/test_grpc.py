@@ -288,14 +288,15 @@ def test_goaway_under_load_loses_no_call():
 
 @limit(60)
 def test_graceful_stop_of_grpcio_under_load_loses_no_call():
-    """A grpcio server itself says CANCELLED to calls that come just before its GOAWAY is read, to any client."""
+    """A grpcio server itself says CANCELLED to calls that come just before its GOAWAY is read, to any client; one in
+    some hundred stops forgets a call, to any client too, until its time of grace is over."""
     with pair(servers=3) as (client, servers, _):
         with Load(client) as load:
             for server in servers[:2]:
-                server.server.stop(5).wait()
+                server.server.stop(2).wait()
                 load.more(300)
-        assert load.codes["OK"] + load.codes["CANCELLED"] == load.codes.total(), (load.codes, load.details)
-        assert load.codes["CANCELLED"] <= 16 and load.details <= {"CANCELLED"}, (load.codes, load.details)
+        assert load.codes.total() - load.codes["OK"] <= 16, (load.codes, load.details)
+        assert load.details <= {"CANCELLED", "Cancelling all calls"}, (load.codes, load.details)
 
 
 @limit(60)

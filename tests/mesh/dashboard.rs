@@ -60,6 +60,23 @@ fn a_frame_has_the_rates_of_the_last_second_and_the_state_of_everything() {
 }
 
 #[test]
+fn an_endpoint_warms_no_longer_than_slow_start() {
+    let (old, new) = (Backend::start("old"), Backend::start("new"));
+    let yaml = |endpoints: &[&Backend]| {
+        let ports: Vec<String> = endpoints.iter().map(|backend| format!("'127.0.0.1:{}'", backend.port())).collect();
+        let users = format!("{{listen: 0, slow_start: 2s, static: [{}]}}", ports.join(", "));
+        format!("registration: off\nservice: orders\nupstreams:\n  users: {users}\n")
+    };
+    let lictor = Sidecar::serve(LICTOR, &yaml(&[&old])).up();
+    lictor.rewrite(&yaml(&[&old, &new]));
+    assert_eq!(lictor.post("/reload").status, 200);
+    let warming = |index: usize| lictor.page("/ui/data")["upstreams"][0]["endpoints"][index]["warming_for_ms"].clone();
+    eventually_is("the new one warms", || warming(1), |warming| warming.as_u64().is_some_and(|ms| ms < 2000));
+    assert!(warming(0).is_null());
+    eventually_is("it has its share", || warming(1), Json::is_null);
+}
+
+#[test]
 fn so_many_may_look_and_those_who_leave_make_room() {
     let backend = Backend::start("b");
     let lictor = caller_of(&[&backend], "");

@@ -315,6 +315,56 @@ fn requests_that_were_not_looked_at_are_sent_again() {
     }
 }
 
+/// A kernel takes connections that its server, which is about to stop, never accepts. What must not be done twice is
+/// therefore not sent before the server has said anything.
+#[test]
+fn posts_wait_for_a_server_that_is_there() {
+    let dying = Server::start(|stream| {
+        let mut link = Link::new(stream);
+        link.is_mute = true;
+        link.next();
+    });
+    let good = Server::http2(|link, id, _| link.send(&[head_and(id, b"")]));
+    let lictor = caller_of(&[dying.port, good.port], ", balance: round_robin");
+    for _ in 0..4 {
+        let got = ask(&lictor.address("users"), "POST", "/", b"once");
+        assert_eq!(got.status, 200, "{got:?}");
+    }
+    assert!(dying.accepted() > 0);
+    assert_eq!(good.asked(), 4);
+}
+
+/// Those who wait have their places: a connection is not given more than it may have.
+#[test]
+fn posts_that_wait_for_settings_are_counted() {
+    let (go, may_go) = std::sync::mpsc::channel::<()>();
+    let may_go = Mutex::new(may_go);
+    let server = Server::start(move |stream| {
+        let mut link = Link::new(stream);
+        may_go.lock().recv().unwrap();
+        link.send(&[settings(&[])]);
+        while let Some(frame) = link.next() {
+            if frame.kind == DATA && frame.flags & END_STREAM != 0 {
+                link.send(&[head_and(frame.stream, b"")]);
+            }
+        }
+    });
+    let lictor = caller_of(&[server.port], ", pool: {max_streams: 2}");
+    let address = lictor.address("users");
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4).map(|_| scope.spawn(|| ask(&address, "POST", "/", b"once"))).collect();
+        eventually_is("two connections are made for four requests", || server.accepted(), |count| *count == 2);
+        for _ in 0..2 {
+            go.send(()).unwrap();
+        }
+        for asked in asking {
+            let got = asked.join().unwrap();
+            assert_eq!(got.status, 200, "{got:?}");
+        }
+    });
+    assert_eq!(server.accepted(), 2);
+}
+
 #[test]
 fn a_server_that_answers_no_ping_is_given_up() {
     // It takes all requests and says nothing. The other one is asked instead as soon as that is known.

@@ -372,7 +372,8 @@ async fn send(
                 None => Kind::Other,
             };
             let write = |fields: &mut Encoder<'_>| http2_head(call, state, number, fields, started);
-            let sending = pin!(connection.send(kind, write, call.body.body(), call.interim.clone()));
+            let sending =
+                pin!(connection.send(kind, !call.is_idempotent, write, call.body.body(), call.interim.clone()));
             let sent = until_head(call, sending, started).await;
             sent.map(|sent| match sent {
                 Ok(response) => Ok((response.map(AnswerBody::Http2), Hold::Http2)),

@@ -1,6 +1,6 @@
 //! A connection to an HTTP/2 server: many requests at a time, each sent by the task that wants its answer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -27,7 +27,12 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// The connection. Its end lets its requests finish, and then closes it.
 pub(crate) struct Connection {
     wire: Rc<RefCell<Wire>>,
+    /// Requests that have no stream yet.
+    starting: Cell<u32>,
 }
+
+/// One of those.
+struct Starting<'a>(&'a Cell<u32>);
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +67,7 @@ impl Connection {
             let _guard = guard;
             driver.run().await;
         });
-        Self { wire }
+        Self { wire, starting: Cell::new(0) }
     }
 
     /// No request can be sent any more.
@@ -73,7 +78,7 @@ impl Connection {
 
     /// Requests on their way.
     pub(crate) fn open(&self) -> u32 {
-        self.wire.borrow().open() as u32
+        self.wire.borrow().open() as u32 + self.starting.get()
     }
 
     /// How many the server lets us have at a time.
@@ -82,17 +87,21 @@ impl Connection {
     }
 
     /// Sends a request, whose head `write` writes, and waits for the head of its answer. Dropped before that, it resets
-    /// the stream.
+    /// the stream. One that `is_once` is not sent before the server has said anything: a connection may end that the
+    /// kernel took and no server accepted, and the request was not looked at.
     pub(crate) async fn send(
         &self,
         kind: Kind,
+        is_once: bool,
         write: impl FnOnce(&mut Encoder<'_>),
         body: RequestBody,
         interim: Option<Interim>,
     ) -> Result<Response<Body>, SendError> {
         use http_body::Body as _;
         let is_connect = kind == Kind::Connect;
-        poll_fn(|context| self.wire.borrow_mut().poll_start(is_connect, context)).await;
+        let starting = Starting::new(&self.starting);
+        poll_fn(|context| self.wire.borrow_mut().poll_start(is_connect || is_once, context)).await;
+        drop(starting);
         let is_end = !is_connect && body.is_end_stream();
         let answer = {
             let wire = &mut *self.wire.borrow_mut();
@@ -137,6 +146,19 @@ impl Connection {
             spawn_local(sending.finish(channel.clone()));
         }
         Ok(head.map(|()| answer))
+    }
+}
+
+impl<'a> Starting<'a> {
+    fn new(count: &'a Cell<u32>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::{Instant, SystemTime};
 
 use lictor_config::{Config, Effective};
 use lictor_consul::{AppHealth, DiskSnapshot, RegistrationState, Snapshot};
-use lictor_core::{Mesh, Upstream};
+use lictor_core::policy::Balance;
+use lictor_core::{Address, Endpoint, Mesh, Upstream};
 use lictor_proxy::Report;
 use serde_json::{Map, Value as Json, json};
 
@@ -174,7 +175,7 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Snapshot, only: O
                     "weight": endpoint.weight,
                     "tags": endpoint.tags,
                     "meta": endpoint.meta,
-                    "warming_for_ms": endpoint.warms_from.map(|from| now.saturating_duration_since(from).as_millis() as u64),
+                    "warming_for_ms": warming(endpoint, &upstream.policy.balance, now),
                     "live": live,
                 })
             });
@@ -182,6 +183,12 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Snapshot, only: O
         })
         .collect();
     Json::Object(page)
+}
+
+/// For how long it has had less than its share already, and has still.
+fn warming(endpoint: &Endpoint, balance: &Balance, now: Instant) -> Option<u64> {
+    let age = now.saturating_duration_since(endpoint.warms_from?);
+    (age < balance.slow_start).then_some(age.as_millis() as u64)
 }
 
 fn census(upstream: &Upstream, consul: &Snapshot) -> Json {
