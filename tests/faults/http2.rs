@@ -1,11 +1,13 @@
-//! Instances that speak HTTP/2 and break, each in one way.
+//! Instances that speak HTTP/2 and break, each in one way; and clients that do.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::Method;
-use lictor_testkit::{Backend, Load, RawServer, Sidecar, connect, eventually_is, lictor};
+use lictor_testkit::{Backend, Load, RawServer, Sidecar, connect, eventually_is, lictor, read_head};
 use rustix::process::Signal;
 
 use crate::table::Fault;
@@ -24,6 +26,7 @@ const END_HEADERS: u8 = 4;
 
 const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
+const CANCEL: u32 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -316,6 +319,122 @@ fn http2_upstream_cut_off_is_a_reset_to_http2_clients() {
     let last = std::iter::from_fn(|| client.next()).find(|frame| frame.stream == 1 && frame.ends_stream()).unwrap();
     // Not REFUSED_STREAM: whoever reads that may send the request again (RFC 9113, section 8.7).
     assert_eq!((last.kind, last.payload), (RST_STREAM, INTERNAL_ERROR.to_be_bytes().to_vec()));
+}
+
+#[test]
+fn http2_upstream_that_lets_us_have_one_stream_gets_one_at_a_time() {
+    let refused = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&refused);
+    let bad = RawServer::start(move |stream| {
+        let Some(mut link) = Link::accept(stream, &settings(&[(3, 1)])) else { return };
+        let open = Arc::new(AtomicUsize::new(0));
+        while let Some(frame) = link.next() {
+            let id = frame.stream;
+            match () {
+                () if !frame.is_last() => (),
+                () if open.swap(1, Relaxed) == 1 => {
+                    counted.fetch_add(1, Relaxed);
+                    link.send(&[reset(id, REFUSED_STREAM)]);
+                }
+                () => {
+                    let (mut back, open) = (link.stream.try_clone().unwrap(), Arc::clone(&open));
+                    std::thread::spawn(move || {
+                        #[expect(clippy::disallowed_methods, reason = "how slow it is, is what is tested")]
+                        std::thread::sleep(Duration::from_millis(20));
+                        open.store(0, Relaxed);
+                        let _ = back.write_all(&well(id));
+                    });
+                }
+            }
+        }
+    });
+    let lictor = caller(&[bad.port()], ", protocol: h2c, retry: off");
+    let users = lictor.address("users");
+    // From the first moment on, when the instance has not said yet that it takes one.
+    std::thread::scope(|scope| {
+        let asks: Vec<_> = (0..24).map(|_| scope.spawn(|| ask(&users, "POST"))).collect();
+        for asked in asks {
+            let seen = asked.join().unwrap();
+            assert_eq!((seen.status, seen.reason.as_str()), (200, ""), "{seen:?}, {} refused", refused.load(Relaxed));
+        }
+    });
+    let (connections, refused) = (bad.connections(), refused.load(Relaxed));
+    eprintln!("24 POSTs at a time, one stream each: {connections} connections, {refused} streams refused");
+    assert!(connections > 1, "the others have connections of their own");
+}
+
+#[test]
+fn http2_upstream_connections_that_carry_nothing_are_closed() {
+    let open = Arc::new(AtomicUsize::new(0));
+    let server = counting(&open);
+    let lictor = caller(&[server.port()], ", protocol: h2c, pool: {idle: 1s}");
+    assert_eq!(ask(&lictor.address("users"), "GET").status, 200);
+    assert_eq!(open.load(Relaxed), 1);
+    eventually_is("the connection is closed", || open.load(Relaxed), |open| *open == 0);
+    assert_eq!(ask(&lictor.address("users"), "GET").status, 200);
+}
+
+#[test]
+fn http2_upstream_connections_to_instances_that_left_are_closed() {
+    let (open, good) = (Arc::new(AtomicUsize::new(0)), Backend::start("good"));
+    let server = counting(&open);
+    let lictor = caller(&[server.port()], ", protocol: h2c, pool: {idle: 1h}");
+    assert_eq!(ask(&lictor.address("users"), "GET").status, 200);
+    assert_eq!(open.load(Relaxed), 1);
+    let yaml = std::fs::read_to_string(lictor.file()).unwrap();
+    lictor.rewrite(&yaml.replace(&server.port().to_string(), &good.port().to_string()));
+    assert_eq!(lictor.post("/reload").status, 200);
+    eventually_is("the connection is closed", || open.load(Relaxed), |open| *open == 0);
+    assert_eq!(ask(&lictor.address("users"), "GET").status, 200);
+}
+
+/// A server that is well, and counts connections that are open.
+fn counting(open: &Arc<AtomicUsize>) -> RawServer {
+    let counted = Arc::clone(open);
+    RawServer::start(move |stream| {
+        let Some(mut link) = Link::accept(stream, &settings(&[])) else { return };
+        counted.fetch_add(1, Relaxed);
+        while let Some(frame) = link.next() {
+            if frame.is_last() {
+                link.send(&[well(frame.stream)]);
+            }
+        }
+        counted.fetch_sub(1, Relaxed);
+    })
+}
+
+#[test]
+fn http2_client_that_opens_no_window_loses_its_streams() {
+    const STREAMS: u32 = 100;
+    let open = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&open);
+    let endless = RawServer::start(move |mut stream| {
+        read_head(&mut stream);
+        counted.fetch_add(1, Relaxed);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        while stream.write_all(&[b'x'; 16384]).is_ok() {}
+        counted.fetch_sub(1, Relaxed);
+    });
+    let lictor = caller(&[endless.port()], ", timeout: 2s");
+    let before = lictor.resident();
+    let mut client = client(&lictor.address("users"), &settings(&[(4, 0)]));
+    client.send(&(0..STREAMS).map(|index| get(2 * index + 1)).collect::<Vec<_>>());
+    eventually_is("all are asked for", || open.load(Relaxed), |open| *open == STREAMS as usize);
+    eprintln!("{STREAMS} streams without a window: {} KiB", lictor.resident().saturating_sub(before) >> 10);
+    // It reads all the time, and would answer PINGs.
+    for _ in 0..STREAMS {
+        let last = std::iter::from_fn(|| client.next()).find(Frame::ends_stream).expect("each is ended");
+        assert_eq!((last.kind, last.payload), (RST_STREAM, CANCEL.to_be_bytes().to_vec()));
+    }
+    eventually_is("the instance is cancelled", || open.load(Relaxed), |open| *open == 0);
+    let metric = |name, reason| lictor.metric(name, &[("upstream", "users"), ("reason", reason)]) as u32;
+    assert_eq!(metric("lictor_upstream_requests_total", "client_gone"), STREAMS);
+    assert_eq!(lictor.metric("lictor_upstream_in_flight", &[("upstream", "users")]) as u32, 0);
+    assert_eq!(lictor.page("/breakers")["users"]["state"], "closed");
+    // The connection is as good as before.
+    client.send(&[frame(PING, 0, 0, b"are you?")]);
+    let pong = std::iter::from_fn(|| client.next()).find(|frame| frame.kind == PING).expect("it is answered");
+    assert_eq!(pong.payload, b"are you?");
 }
 
 /// A client that begins with these frames.
