@@ -5,6 +5,7 @@
 
 mod client;
 mod dial;
+mod http2;
 mod overload;
 mod secrets;
 mod table;

@@ -137,6 +137,35 @@ fn a_body_that_is_cut() {
 }
 
 #[test]
+fn bodies_that_are_cut_open_the_breaker() {
+    let cut = RawServer::start(|mut stream| {
+        read_request(&mut stream);
+        let _ = stream.write_all(HUNDRED);
+    });
+    let lictor = caller(&[cut.port()], ", ejection: off, breaker: {failure_threshold: 3}");
+    for _ in 0..3 {
+        let seen = ask(&lictor.address("users"), "GET");
+        assert_eq!((seen.status, seen.is_whole), (200, false), "{seen:?}");
+    }
+    assert_eq!(ask(&lictor.address("users"), "GET").reason, "breaker_open");
+    assert_eq!(lictor.page("/breakers")["users"]["cause"], "reset_mid_response");
+}
+
+#[test]
+fn whole_bodies_between_cut_ones_keep_the_breaker_closed() {
+    let turn = AtomicUsize::new(0);
+    let server = RawServer::start(move |mut stream| {
+        read_request(&mut stream);
+        let _ = stream.write_all(if turn.fetch_add(1, Relaxed).is_multiple_of(3) { OK } else { HUNDRED });
+    });
+    let lictor = caller(&[server.port()], ", retry: off, ejection: off, breaker: {failure_threshold: 3}");
+    for _ in 0..12 {
+        assert_eq!(ask(&lictor.address("users"), "GET").status, 200);
+    }
+    assert_eq!(lictor.page("/breakers")["users"]["state"], "closed");
+}
+
+#[test]
 fn chunks_that_are_cut() {
     writing(
         "the body is cut (chunked)",

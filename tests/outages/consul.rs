@@ -276,7 +276,7 @@ fn a_token_that_is_revoked_costs_no_endpoint_and_a_new_one_is_taken_from_its_fil
     consul.answer("DELETE", &format!("/v1/acl/token/{accessor}"), &Json::Null);
     eventually_is("it is told", || events(&lictor, "watch_refused"), |count| *count == 1);
     quiet(Duration::from_secs(5));
-    assert!(wire.queries(revoked, "") <= 4, "a refused token is not shown again and again");
+    assert!(wire.queries(revoked, "") <= 7, "a refused token is shown once a second");
     let page = lictor.page("/consul");
     assert!(page["watches"][0]["last_error"].as_str().unwrap().contains("ACL not found"), "{page}");
     assert!(lictor.metric("lictor_consul_errors_total", &[("kind", "denied")]) >= 1.0);
@@ -291,6 +291,50 @@ fn a_token_that_is_revoked_costs_no_endpoint_and_a_new_one_is_taken_from_its_fil
     eventually_is("its end is told", || events(&lictor, "watch_well"), |count| *count == 1);
     load.finish().assert_flawless();
     std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_token_that_is_allowed_again_is_noticed_within_two_seconds() {
+    const SECRET: &str = "6b9d5a4e-3c1f-4a57-9d43-1f0f7c5a2e10";
+    let consul = Consul::with_acls();
+    let allow = || {
+        let identities = json!([{ "ServiceName": "orders" }]);
+        let answer =
+            consul.answer("PUT", "/v1/acl/token", &json!({ "SecretID": SECRET, "ServiceIdentities": identities }));
+        answer["AccessorID"].as_str().unwrap().to_owned()
+    };
+    let backends = ["a", "b", "c", "d"].map(Backend::start);
+    let mut accessor = allow();
+    let wire = Wire::to(&consul.address());
+    // Two watches: one of them finds it out for both.
+    let yaml = format!(
+        "consul: {{address: '{}', token: {SECRET}, wait: 1s}}\nregistration: off\nservice: orders\nupstreams: {{users: {{listen: 0}}, carts: {{listen: 0}}}}\n",
+        wire.url()
+    );
+    let lictor = Sidecar::serve(lictor(), &yaml).up();
+    for (round, backend) in backends.iter().enumerate() {
+        let id = format!("{round}");
+        if round > 0 {
+            consul.answer("DELETE", &format!("/v1/acl/token/{accessor}"), &Json::Null);
+            let denied =
+                |page: &Json| page["watches"].as_array().unwrap().iter().all(|watch| watch["last_error"].is_string());
+            eventually_is("both are refused", || lictor.page("/consul"), denied);
+            let refused = Instant::now();
+            quiet(Duration::from_secs(5));
+            let queries = wire.queries(refused, "");
+            assert!(queries <= 7, "{queries} queries in 5 s of two watches that are refused");
+        }
+        consul.register("users", &format!("u{id}"), backend.port());
+        consul.register("carts", &format!("c{id}"), backend.port());
+        if round > 0 {
+            accessor = allow();
+        }
+        let restored = Instant::now();
+        for service in ["users", "carts"] {
+            lictor.await_endpoints(service, round + 1);
+        }
+        println!("round {round}: in use {:?} after it was allowed again", assert_back("with the old token", restored));
+    }
 }
 
 #[test]

@@ -18,9 +18,10 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use lictor_config::{Consul, ConsulAddress};
 use lictor_core::Secret;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -30,6 +31,8 @@ use crate::tls;
 const MAX_ANSWER: usize = 64 << 20;
 /// A refused token's file is looked at this often.
 const TOKEN_LOOK: Duration = Duration::from_millis(500);
+/// While a token is refused, one of those who were refused asks again this often, for all.
+const SCOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a call gave nothing to work with.
@@ -115,6 +118,10 @@ pub(crate) struct Client {
     address: ConsulAddress,
     tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
     token: RwLock<Option<Secret>>,
+    /// When one of those who were refused asked again last.
+    scouted: Mutex<Instant>,
+    /// One who was refused is not any more.
+    allowed: Notify,
     settings: Consul,
 }
 
@@ -128,6 +135,8 @@ impl Client {
             address: address.clone(),
             tls,
             token: RwLock::new(settings.token.clone()),
+            scouted: Mutex::new(Instant::now()),
+            allowed: Notify::new(),
             settings: settings.clone(),
         };
         client.reload_token();
@@ -148,7 +157,8 @@ impl Client {
         }
     }
 
-    /// Waits until the token file has another token than the one that was refused, or for `at_most`.
+    /// Waits until it may be worth asking again: the token file has another token than the one that was refused, somebody
+    /// else is refused no more, it is our turn to find that out, or `at_most` is over.
     pub(crate) async fn renewed_token(&self, refused: Option<&Secret>, at_most: Duration) {
         let until = Instant::now() + at_most;
         loop {
@@ -157,8 +167,20 @@ impl Client {
             if left.is_zero() || self.token().as_ref() != refused {
                 return;
             }
-            tokio::time::sleep(left.min(TOKEN_LOOK)).await;
+            let is_allowed = tokio::time::timeout(left.min(TOKEN_LOOK), self.allowed.notified()).await.is_ok();
+            if is_allowed || self.may_scout(Instant::now()) {
+                return;
+            }
         }
+    }
+
+    fn may_scout(&self, now: Instant) -> bool {
+        let mut scouted = self.scouted.lock();
+        let may = now.saturating_duration_since(*scouted) >= SCOUT;
+        if may {
+            *scouted = now;
+        }
+        may
     }
 
     pub(crate) fn token(&self) -> Option<Secret> {
@@ -212,11 +234,13 @@ pub(crate) struct Connection {
     /// Our own address as the agent's network sees it.
     local: Option<std::net::IpAddr>,
     open: Arc<std::sync::atomic::AtomicUsize>,
+    /// The last answer but errors was 401 or 403.
+    was_denied: bool,
 }
 
 impl Connection {
     pub(crate) fn new(client: &Arc<Client>, open: &Arc<std::sync::atomic::AtomicUsize>) -> Self {
-        Self { client: Arc::clone(client), sender: None, local: None, open: Arc::clone(open) }
+        Self { client: Arc::clone(client), sender: None, local: None, open: Arc::clone(open), was_denied: false }
     }
 
     pub(crate) fn local(&self) -> Option<std::net::IpAddr> {
@@ -267,8 +291,13 @@ impl Connection {
             Ok(answer) => answer,
             Err(_) => Err(ConsulError::Timeout(at_most)),
         };
-        if answer.is_err() {
-            self.sender = None;
+        match &answer {
+            Err(_) => self.sender = None,
+            Ok(answer) if matches!(answer.status.as_u16(), 401 | 403) => self.was_denied = true,
+            Ok(answer) if answer.status.is_success() && std::mem::take(&mut self.was_denied) => {
+                self.client.allowed.notify_waiters();
+            }
+            Ok(_) => (),
         }
         answer
     }

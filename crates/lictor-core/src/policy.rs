@@ -385,7 +385,7 @@ impl Default for Limits {
 /// How connections are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolPolicy {
-    /// An idle HTTP/1.1 connection is closed after this. Default 3 s: shorter than servers' own keep-alive timeouts.
+    /// An idle connection is closed after this. Default 3 s: shorter than servers' own keep-alive timeouts.
     pub idle: Duration,
     /// A connection is replaced after this. Default 10 min.
     pub max_age: Duration,

@@ -72,7 +72,7 @@ struct Stream {
     /// The connection and the endpoint's load; given back at the end, dropped (and closed) otherwise.
     exchange: Option<Exchange>,
     record: Option<Box<Record>>,
-    /// A gRPC call's verdict is in its trailers.
+    /// Where the verdict is not given yet.
     probe: Option<Probe>,
     patience: Patience,
     keeping: Option<Keeping>,
@@ -189,7 +189,7 @@ impl Stream {
     fn close(&mut self) {
         let now = Instant::now();
         if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
-            record.breaker.set(probe.grpc(record.grpc_status, now));
+            record.breaker.set(probe.whole(record.grpc_status, now));
         }
         if let (Some(exchange), Some(incoming)) = (self.exchange.take(), self.incoming.take()) {
             exchange.complete(incoming, now);

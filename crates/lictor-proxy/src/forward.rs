@@ -307,7 +307,7 @@ impl Call {
         record.answered(status, at);
         if self.is_grpc {
             record.grpc_status = grpc_status(&head.headers);
-        } else {
+        } else if self.is_judged_by_its_head(status, &head.headers) {
             self.judge_status(status, &record, at);
         }
         let timeouts = &self.policy().timeouts;
@@ -448,6 +448,13 @@ impl Call {
         if self.spent.is_some() || is_told {
             self.worker.shared.spent.note(&record.request_id);
         }
+    }
+
+    /// A good head is a success once its body is whole. Not where that would keep others waiting: a stream may last for
+    /// hours, and a probe is alone.
+    fn is_judged_by_its_head(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        let is_failure = counts_against(self.policy(), Outcome::Status(status.as_u16()));
+        is_failure || headers::is_stream(headers) || self.probe.as_ref().is_some_and(Probe::is_of_half_open)
     }
 
     /// The breaker's verdict on an answer with this status.

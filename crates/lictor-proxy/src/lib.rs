@@ -45,6 +45,7 @@ mod serve;
 mod span;
 mod spent;
 mod spread;
+mod stall;
 mod steer;
 mod stream;
 mod tap;

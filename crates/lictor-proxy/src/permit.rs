@@ -93,6 +93,11 @@ impl Probe {
         }
     }
 
+    /// Few may go until it has a verdict.
+    pub(crate) fn is_of_half_open(&self) -> bool {
+        matches!(self.admission, Some(Admission::Probe(_)))
+    }
+
     /// What it became, if this changed it.
     pub(crate) fn finish(mut self, verdict: Verdict, now: Instant) -> Option<BreakerState> {
         self.give_back(verdict, now)
@@ -104,8 +109,8 @@ impl Probe {
         self.finish(if counts { Verdict::Failure(reason) } else { Verdict::Unknown }, Instant::now())
     }
 
-    /// A gRPC call ended with this status: most are answers.
-    pub(crate) fn grpc(self, status: Option<u16>, now: Instant) -> Option<BreakerState> {
+    /// The answer is whole; a gRPC call ended with this status, and most of those are answers.
+    pub(crate) fn whole(self, status: Option<u16>, now: Instant) -> Option<BreakerState> {
         let is_failure = status.is_some_and(is_grpc_failure);
         self.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success }, now)
     }

@@ -24,6 +24,11 @@ use crate::http2;
 use crate::stream::Stream;
 use crate::tls::Alpn;
 
+/// A server has said how many streams it takes within this, or is taken for one of the most.
+const SETTLING: Duration = Duration::from_secs(1);
+/// What most take.
+const STREAMS_USUAL: u32 = 100;
+
 /// The connections.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -49,6 +54,8 @@ pub(crate) struct Exclusive {
 pub(crate) struct Shared {
     connection: http2::client::Connection,
     born: Instant,
+    /// When somebody used it last, to a second.
+    used: Cell<Instant>,
 }
 
 /// What is known of a connection while it is lent out.
@@ -111,13 +118,17 @@ impl Pool {
     /// A stream on a new HTTP/2 connection, or on one that somebody else has just made.
     pub(crate) async fn http2(&self, policy: &Policy, limits: &Arc<InFlight>, fresh: bool) -> Result<Lease, Failure> {
         let _turn = self.dialling.acquire().await.expect("the semaphore is never closed");
-        if !fresh && let Some(lease) = self.share(&policy.pool, Instant::now()) {
-            return Ok(lease);
+        if !fresh {
+            self.settle().await;
+            if let Some(lease) = self.share(&policy.pool, Instant::now()) {
+                return Ok(lease);
+            }
         }
         let open = self.room(policy, limits)?;
         let stream = self.destination.connect(Some(Alpn::Http2), policy.timeouts.connect).await?;
         let connection = http2::client::Connection::new(stream, open);
-        let shared = Rc::new(Shared { connection, born: Instant::now() });
+        let now = Instant::now();
+        let shared = Rc::new(Shared { connection, born: now, used: Cell::new(now) });
         self.shared.borrow_mut().push(Rc::clone(&shared));
         Ok(Lease::Http2 { connection: shared, is_reused: false })
     }
@@ -142,7 +153,7 @@ impl Pool {
     /// Closes what has been idle, or is old, for too long.
     pub(crate) fn sweep(&self, policy: &PoolPolicy, now: Instant) {
         self.idle.borrow_mut().retain_mut(|idle| idle.is_usable(policy, now));
-        self.shared.borrow_mut().retain(|shared| shared.is_usable(policy, now) || shared.open() > 0);
+        self.shared.borrow_mut().retain(|shared| shared.is_wanted(policy, now));
     }
 
     /// Connections now open, and of those, how many wait for a request.
@@ -164,9 +175,18 @@ impl Pool {
         let shared = self.shared.borrow();
         let least = shared
             .iter()
-            .filter(|shared| shared.is_usable(policy, now) && shared.open() < policy.max_streams.min(shared.max()))
+            .filter(|shared| shared.is_usable(policy, now) && shared.open() < policy.max_streams.min(shared.max(now)))
             .min_by_key(|shared| shared.open())?;
+        least.used.set(now);
         Some(Lease::Http2 { connection: Rc::clone(least), is_reused: true })
+    }
+
+    /// Waits until the newest server has said how many streams it takes: what is sent before may be refused.
+    async fn settle(&self) {
+        let newest = self.shared.borrow().last().map(Rc::clone);
+        if let Some(newest) = newest {
+            let _ = tokio::time::timeout_at((newest.born + SETTLING).into(), newest.settled()).await; // then it takes what most do
+        }
     }
 
     fn room(&self, policy: &Policy, limits: &Arc<InFlight>) -> Result<Open, Failure> {
@@ -195,8 +215,23 @@ impl Exclusive {
 }
 
 impl Shared {
+    /// Streams that may be open on it now.
+    fn max(&self, now: Instant) -> u32 {
+        let is_settling = now.saturating_duration_since(self.born) < SETTLING;
+        self.connection.max().unwrap_or(if is_settling { 1 } else { STREAMS_USUAL })
+    }
+
     fn is_usable(&self, policy: &PoolPolicy, now: Instant) -> bool {
         !self.is_closed() && now.saturating_duration_since(self.born) < policy.max_age
+    }
+
+    /// Asked once a second: it carries something, or may soon.
+    fn is_wanted(&self, policy: &PoolPolicy, now: Instant) -> bool {
+        if self.open() > 0 {
+            self.used.set(now);
+            return true;
+        }
+        self.is_usable(policy, now) && now.saturating_duration_since(self.used.get()) < policy.idle
     }
 }
 

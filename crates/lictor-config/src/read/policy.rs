@@ -444,7 +444,7 @@ fn limits(node: &Node<'_>, base: &Limits) -> Limits {
 fn pool(node: &Node<'_>, base: &PoolPolicy) -> PoolPolicy {
     let section = node.section(&[]);
     let pool = PoolPolicy {
-        idle: section.field("idle", "An idle HTTP/1.1 connection is closed after this.").duration(base.idle),
+        idle: section.field("idle", "An idle connection is closed after this.").duration(base.idle),
         max_age: section.field("max_age", "A connection is replaced after this.").duration(base.max_age),
         max_streams: section
             .field("max_streams", "Streams on one HTTP/2 connection before another is opened.")

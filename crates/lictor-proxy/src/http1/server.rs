@@ -26,14 +26,13 @@ use crate::incoming::{BodyError, RequestBody};
 use crate::refused;
 use crate::respond;
 use crate::serve::Connection;
+use crate::stall::Stall;
 use crate::stream::Stream;
 
 /// A client must have sent its whole head within this: slow heads cost memory (slowloris).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection may be idle between requests for this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// A client must take something of its answer within this, unless the upstream itself may be silent for longer or less.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// After so much of an answer it is other connections' turn: two fast sockets would keep their thread busy for megabytes.
 const TURN_MAX: u64 = 256 << 10;
 /// What is read ahead of a request that is being answered: the ones that follow it (pipelining).
@@ -320,7 +319,7 @@ async fn answer(
     }
     let mut is_whole = is_bodiless && body.is_end_stream();
     let mut is_broken = false;
-    let mut stall = Stall::new(body.silence().unwrap_or(SEND_TIMEOUT));
+    let mut stall = Stall::new(body.silence());
     poll_fn(|context| {
         let turn = out.written() + TURN_MAX;
         loop {
@@ -369,36 +368,6 @@ async fn answer(
         () if is_last || !is_read(wire) => After::Close,
         () => After::Next,
     })
-}
-
-/// A client that takes nothing of its answer holds an upstream's connection and a place among its requests.
-struct Stall {
-    limit: Duration,
-    written: u64,
-    since: Instant,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Stall {
-    fn new(limit: Duration) -> Self {
-        Self { limit, written: u64::MAX, since: Instant::now(), sleep: None }
-    }
-
-    /// Asked when nothing can be written; ready when that has lasted too long.
-    fn poll(&mut self, written: u64, context: &mut Context<'_>) -> Poll<()> {
-        if written != self.written {
-            (self.written, self.since) = (written, Instant::now());
-        }
-        let ends = self.since + self.limit;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(ends.into())));
-        loop {
-            ready!(sleep.as_mut().poll(context));
-            if ends <= Instant::now() {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(ends.into());
-        }
-    }
 }
 
 /// Whether the request's body is read to its end; what has come of one that nobody wants is thrown away.

@@ -185,6 +185,7 @@ pub(super) struct Outgoing<B> {
     body: B,
     data: Bytes,
     is_last: bool,
+    written: u64,
     /// What comes when there is no more data.
     trailers: Option<HeaderMap>,
 }
@@ -200,14 +201,25 @@ pub(super) enum Unsent {
 
 impl<B: http_body::Body<Data = Bytes> + Unpin> Outgoing<B> {
     pub(super) fn new(body: B) -> Self {
-        Self { body, data: Bytes::new(), is_last: false, trailers: None }
+        Self { body, data: Bytes::new(), is_last: false, written: 0, trailers: None }
+    }
+
+    /// There is something to write, and no window or room for it.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.data.is_empty() || self.trailers.is_some()
+    }
+
+    /// Content so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written
     }
 
     /// Ready when all of it is written, or cannot be.
     pub(super) fn poll(&mut self, channel: &Channel, context: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
         loop {
             while !self.data.is_empty() {
-                ready!(channel.poll_write(&mut self.data, self.is_last, context)).map_err(Unsent::Stream)?;
+                let written = ready!(channel.poll_write(&mut self.data, self.is_last, context));
+                self.written += written.map_err(Unsent::Stream)? as u64;
                 if self.data.is_empty() && self.is_last {
                     return Poll::Ready(Ok(()));
                 }

@@ -81,9 +81,14 @@ impl Connection {
         self.wire.borrow().open() as u32 + self.starting.get()
     }
 
-    /// How many the server lets us have at a time.
-    pub(crate) fn max(&self) -> u32 {
+    /// How many the server lets us have at a time, once it has said.
+    pub(crate) fn max(&self) -> Option<u32> {
         self.wire.borrow().peer.streams_max()
+    }
+
+    /// Ready when it has said what it takes, or is gone.
+    pub(crate) async fn settled(&self) {
+        poll_fn(|context| self.wire.borrow_mut().poll_start(true, context)).await;
     }
 
     /// Sends a request, whose head `write` writes, and waits for the head of its answer. Dropped before that, it resets

@@ -23,6 +23,7 @@ use crate::headers::{self, Fields};
 use crate::incoming::RequestBody;
 use crate::refused;
 use crate::serve::Connection;
+use crate::stall::Stall;
 use crate::stream::Stream;
 
 /// A client that is silent for so long is asked whether it is there.
@@ -94,7 +95,12 @@ async fn respond(connection: Rc<Connection>, request: Request<()>, channel: Chan
         .await
     };
     let Some(response) = response else { return channel.cancel(Code::CANCEL) };
-    if poll_fn(|context| channel.poll_room(context)).await.is_err() {
+    let mut stall = Stall::new(response.body().silence());
+    let has_room = poll_fn(|context| match channel.poll_room(context) {
+        Poll::Pending => stall.poll(0, context).map(|()| false),
+        Poll::Ready(room) => Poll::Ready(room.is_ok()),
+    });
+    if !has_room.await {
         return channel.cancel(Code::CANCEL);
     }
     if is_connect && response.status().is_success() {
@@ -105,17 +111,24 @@ async fn respond(connection: Rc<Connection>, request: Request<()>, channel: Chan
         return;
     }
     let _ending = Ending(channel);
-    answer(channel, response, is_head).await;
+    answer(channel, response, is_head, stall).await;
 }
 
-async fn answer(channel: &Channel, mut response: Response<ResponseBody>, is_head: bool) {
+async fn answer(channel: &Channel, mut response: Response<ResponseBody>, is_head: bool, mut stall: Stall) {
     let ids = response.body_mut().take_ids();
     let is_bodiless = is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let is_end = is_bodiless || response.body().is_end_stream();
     head(channel, &response, ids, is_end);
     if !is_end {
         let mut body = Outgoing::new(response.into_body());
-        let _ = poll_fn(|context| body.poll(channel, context)).await; // what ended it early, the stream knows
+        // What else ended it early, the stream knows.
+        poll_fn(|context| match body.poll(channel, context) {
+            Poll::Pending if body.is_blocked() => {
+                stall.poll(body.written(), context).map(|()| channel.cancel(Code::CANCEL))
+            }
+            ended => ended.map(|_| ()),
+        })
+        .await;
     }
 }
 

@@ -104,9 +104,9 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Streams that it lets us have; what most do until it has told.
-    pub(super) fn streams_max(&self) -> u32 {
-        if self.is_known { self.streams_max } else { 100 }
+    /// Streams that it lets us have.
+    pub(super) fn streams_max(&self) -> Option<u32> {
+        self.is_known.then_some(self.streams_max)
     }
 }
 

@@ -1,0 +1,42 @@
+//! Clients that take nothing of their answer.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+/// A client must take something of its answer within this, unless the upstream itself may be silent for longer or less.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client that takes nothing of its answer holds an upstream's connection and a place among its requests.
+#[derive(Debug)]
+pub(crate) struct Stall {
+    limit: Duration,
+    written: u64,
+    since: Instant,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    /// With the upstream's own limit, if it has one.
+    pub(crate) fn new(limit: Option<Duration>) -> Self {
+        Self { limit: limit.unwrap_or(SEND_TIMEOUT), written: u64::MAX, since: Instant::now(), sleep: None }
+    }
+
+    /// Asked when nothing can be written; ready when that has lasted too long.
+    pub(crate) fn poll(&mut self, written: u64, context: &mut Context<'_>) -> Poll<()> {
+        if written != self.written {
+            (self.written, self.since) = (written, Instant::now());
+        }
+        let ends = self.since + self.limit;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(ends.into())));
+        loop {
+            ready!(sleep.as_mut().poll(context));
+            if ends <= Instant::now() {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(ends.into());
+        }
+    }
+}
