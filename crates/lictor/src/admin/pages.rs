@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use lictor_config::{Config, Effective};
 use lictor_consul::{AppHealth, DiskSnapshot, RegistrationState, Snapshot};
 use lictor_core::policy::Balance;
-use lictor_core::{Address, Endpoint, Mesh, Upstream};
+use lictor_core::{Endpoint, Mesh, Upstream};
 use lictor_proxy::Report;
 use serde_json::{Map, Value as Json, json};
 
