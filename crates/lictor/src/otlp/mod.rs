@@ -244,6 +244,7 @@ mod tests {
             trace_id: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736,
             span_id: 7,
             parent: None,
+            trace_state: String::new(),
             is_parent_remote: false,
             kind: SpanKind::Client,
             name: "GET /carts/{id}".to_owned(),
