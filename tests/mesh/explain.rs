@@ -54,7 +54,7 @@ fn heads_that_cannot_be_read_have_a_story_and_push_no_other_out() {
     let malformed = http2(&[0x82, 0x86, 0x84, 0, 1, b'X', 1, b'1']); // a name in upper case (section 8.2.1)
     for (bytes, version, detail) in [
         (b"GET / HTTP/1.1\r\nHo st: a\r\n\r\n".to_vec(), "HTTP/1.1", "name"),
-        (malformed.clone(), "HTTP/2", ""),
+        (malformed, "HTTP/2", ""),
         (http2(&[0x80]), "HTTP/2", ""), // index 0 (RFC 7541, section 6.1)
     ] {
         let before = lictor.page("/requests?path=(unreadable")["matching"].as_u64().unwrap();

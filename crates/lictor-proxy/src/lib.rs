@@ -4,7 +4,7 @@
 //! the fewest, [`serve`] reads HTTP from it ([`tunnel`] carries what is not HTTP), [`forward`] finds its [`target`] and
 //! takes it through admission and its attempts, [`attempt`] picks an endpoint, takes a connection from the [`pool`] (or has [`connect`] dial one) and sends; the
 //! answer goes back through [`body`], and [`record`] closes the books when its last byte is out, and the [`recorder`] keeps
-//! the stories that may be asked for. [`headers`] is what a
+//! the stories that may be asked for ([`refused`] those of heads that cannot be read). [`headers`] is what a
 //! proxy does to a head; [`respond`] is what lictor says when there is no answer to pass on.
 //!
 //! N threads, each with its own single-threaded runtime, its own pools and balancers: a connection, once given to a
