@@ -387,7 +387,8 @@ fn a_request_that_is_given_up_asks_whether_its_server_is_there() {
         }
         _ => link.send(&[head_and(id, b"here")]),
     });
-    let lictor = caller_of(&[server.port], ", timeout: 1500ms, retry: off, ejection: off, breaker: off");
+    let lictor =
+        caller_of(&[server.port], ", timeout: 1500ms, retry: off, ejection: off, breaker: off, pool: {idle: 1h}");
     let address = lictor.address("users");
     assert_eq!(ask(&address, "GET", "/silent", b"").status, 504);
     // Nobody asks for anything meanwhile; the connection ends 10 s after the request was given up.

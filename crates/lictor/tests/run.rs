@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lictor_testkit::{Sidecar, eventually_is};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 const LICTOR: &str = env!("CARGO_BIN_EXE_lictor");
 const ALONE: &str = "registration: off\nservice: orders\nupstreams:\n  users: {listen: 0, static: ['127.0.0.1:1']}\n";
@@ -94,6 +94,18 @@ fn orphans_of_the_application_are_reaped() {
     let (_, rest) = log.split_once("orphan=").unwrap();
     let process = format!("/proc/{}", rest.split_once('.').unwrap().0);
     eventually_is("the orphan is no longer there, not even as a zombie", || Path::new(&process).exists(), |is| !is);
+}
+
+#[test]
+fn a_sidecar_that_is_killed_leaves_its_application_running() {
+    let mut lictor = shell(ALONE, "trap 'echo still here' USR1; echo app=$$.");
+    let log = lictor.log();
+    let (_, rest) = log.split_once("app=").unwrap();
+    let app: i32 = rest.split_once('.').unwrap().0.parse().unwrap();
+    lictor.signal(Signal::KILL);
+    assert_eq!(lictor.wait().code(), None, "a signal ended it");
+    kill_process(Pid::from_raw(app).unwrap(), Signal::USR1).unwrap();
+    logged(&lictor, "still here");
 }
 
 #[test]
