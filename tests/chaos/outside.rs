@@ -49,14 +49,14 @@ upstreams:
     }
 
     /// Where a listener is, as the other machine sees it.
-    fn from_there(&self, listener: &str) -> String {
+    fn ask_there(&self, listener: &str) -> String {
         let port = self.lictor.address(listener).parse::<SocketAddr>().unwrap().port();
         format!("{}:{port}", self.far.here)
     }
 
     /// A request of the other machine.
     fn ask(&self, listener: &str, method: &'static str, path: &str, headers: &[(&str, &str)]) -> Answer {
-        let (address, path) = (self.from_there(listener), path.to_owned());
+        let (address, path) = (self.ask_there(listener), path.to_owned());
         let headers: Vec<(String, String)> = headers.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
         self.far.inside(move || {
             let headers: Vec<(&str, &str)> = headers.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
@@ -109,7 +109,7 @@ fn another_machine_gives_orders_and_looks_with_the_token_only() {
 
 /// `lictor tap` and the like, from there.
 fn command(scene: &Scene, right: &str) {
-    let address = scene.from_there("admin");
+    let address = scene.ask_there("admin");
     let run = move |token: Option<String>| {
         let mut command = Command::new(lictor());
         command.args(["endpoints", "--admin", &address]).env_clear().envs(token.map(|it| ("LICTOR_ADMIN_TOKEN", it)));
@@ -166,7 +166,7 @@ fn what_another_machine_says_of_itself_is_not_believed() {
     let answer = scene.ask("inbound", "GET", "/", &forged);
     assert_eq!(answer.status, 200);
     let seen = answer.text();
-    let (far, here) = (&scene.far.address, scene.from_there("inbound"));
+    let (far, here) = (&scene.far.address, scene.ask_there("inbound"));
     assert!(seen.contains(&format!("x-forwarded-for: 127.0.0.1, {far}\n")), "who it really is comes last: {seen}");
     for gone in ["x-lictor-attempt", "x-lictor-retry", "x-lictor-debug", "x-service-auth", "proxy-authorization"] {
         assert!(!seen.to_lowercase().contains(&format!("\n{gone}:")), "{gone} reached the application: {seen}");
@@ -208,11 +208,11 @@ fn with_a_service_token_another_machine_needs_it() {
 fn another_machine_cannot_reach_what_is_for_this_one() {
     let scene = Scene::new("");
     for listener in ["users", "forward"] {
-        let address: SocketAddr = scene.from_there(listener).parse().unwrap();
+        let address: SocketAddr = scene.ask_there(listener).parse().unwrap();
         let refused = scene.far.inside(move || TcpStream::connect_timeout(&address, Duration::from_secs(5)));
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused, "{listener}");
     }
-    let inbound: SocketAddr = scene.from_there("inbound").parse().unwrap();
+    let inbound: SocketAddr = scene.ask_there("inbound").parse().unwrap();
     let open = scene.far.inside(move || TcpStream::connect_timeout(&inbound, Duration::from_secs(5)));
     assert!(open.is_ok(), "the same way leads to what is open");
 }

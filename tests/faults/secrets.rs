@@ -112,10 +112,8 @@ const SENT: [&str; 12] = [
 /// A sidecar that holds every secret there is, between an instance and a receiver of spans.
 struct Holder {
     consul: Consul,
-    _authority: Authority,
-    _instance: RawServer,
-    _app: Backend,
-    _receiver: RawServer,
+    /// They end when they are dropped.
+    _kept: (Authority, RawServer, Backend, RawServer),
     exported: Arc<Mutex<Vec<u8>>>,
     key: String,
     env: Vec<(&'static str, String)>,
@@ -180,8 +178,8 @@ upstreams:
         let lictor = Sidecar::start(lictor(), &yaml, &plain, &["serve"], &[]).up();
         lictor.await_endpoints("users", 1);
         eventually_is("it is registered", || consul.passing("orders").len(), |count| *count == 1);
-        let (_authority, _instance, _app, _receiver) = (authority, instance, app, receiver);
-        Self { consul, _authority, _instance, _app, _receiver, exported, key, env, snapshot, lictor }
+        let kept = (authority, instance, app, receiver);
+        Self { consul, _kept: kept, exported, key, env, snapshot, lictor }
     }
 
     fn secrets(&self) -> Vec<&str> {
