@@ -86,10 +86,10 @@ fn a_stopped_process() {
     let (bad, good) = (Instance::start("bad"), Backend::start("good"));
     bad.signal(Signal::STOP);
     let what = "the process hangs (SIGSTOP), `timeout` passes";
-    Fault { what, bad: bad.port, good: good.port(), policy: ", timeout: 150ms" }.is_in_the_table();
+    Fault { what, bad: bad.port, good: good.port(), policy: ", timeout: 400ms" }.is_in_the_table();
     let what = "the process hangs (SIGSTOP), `per_try_timeout` passes";
-    Fault { what, bad: bad.port, good: good.port(), policy: ", per_try_timeout: 150ms" }.is_in_the_table();
-    let lictor = caller(&[bad.port], ", timeout: 150ms");
+    Fault { what, bad: bad.port, good: good.port(), policy: ", per_try_timeout: 400ms" }.is_in_the_table();
+    let lictor = caller(&[bad.port], ", timeout: 400ms");
     assert_eq!(ask(&lictor.address("users"), "GET").reason, "timeout");
     bad.signal(Signal::CONT);
     eventually_is("it answers again", || ask(&lictor.address("users"), "GET").status, |status| *status == 200);
@@ -187,13 +187,13 @@ fn garbage() {
 #[test]
 fn a_slow_head() {
     let silent = |mut stream: TcpStream| hold(&mut stream);
-    row("no head within `timeout`", ", timeout: 150ms", silent);
-    row("no head within `per_try_timeout`", ", per_try_timeout: 150ms", silent);
+    row("no head within `timeout`", ", timeout: 400ms", silent);
+    row("no head within `per_try_timeout`", ", per_try_timeout: 400ms", silent);
 }
 
 #[test]
 fn a_body_that_stalls() {
-    row("the body stalls for `timeout`", ", timeout: 150ms", |mut stream| {
+    row("the body stalls for `timeout`", ", timeout: 400ms", |mut stream| {
         read_request(&mut stream);
         let _ = stream.write_all(HUNDRED);
         hold(&mut stream);

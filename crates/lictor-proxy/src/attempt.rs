@@ -501,6 +501,7 @@ fn http2_failed(call: &Call, state: &EndpointState, error: http2::client::SendEr
     use http2::client::SendError;
     let address = &state.endpoint.address;
     let reset = |sentence: String| Failure::new(Reason::ResetBeforeResponse, sentence);
+    let malformed = |why| Failure::new(Reason::ProtocolError, format!("{address} answered with invalid HTTP: {why}"));
     match error {
         SendError::Unsent => {
             reset(format!("{address} closed the connection before the request was sent")).unprocessed()
@@ -508,9 +509,8 @@ fn http2_failed(call: &Call, state: &EndpointState, error: http2::client::SendEr
         SendError::Refused(code) => reset(format!("{address} refused the stream: {code}")).unprocessed(),
         SendError::Body => body_fault(call)
             .unwrap_or_else(|| Failure::new(Reason::BadRequest, "the request's body is not as long as its head says")),
-        SendError::Malformed(why) => {
-            Failure::new(Reason::ProtocolError, format!("{address} answered with invalid HTTP: {why}"))
-        }
+        SendError::Malformed(why) => malformed(why),
+        SendError::Unfit(why) => malformed(why).unprocessed(),
         SendError::Reset(code) => {
             body_fault(call).unwrap_or_else(|| reset(format!("{address} reset the stream: {code}")))
         }

@@ -52,6 +52,8 @@ pub(crate) enum SendError {
     Reset(Code),
     /// The connection ended before the answer's head was whole.
     Closed,
+    /// What the server said before the request was sent is not HTTP/2.
+    Unfit(&'static str),
     /// The answer is not HTTP/2, or the server does not understand such requests.
     Malformed(&'static str),
     /// The request's body has no end.
@@ -115,6 +117,7 @@ impl Connection {
             }
             let stream = wire.start(kind, interim).map_err(|unstarted| match unstarted {
                 Unstarted::Closed => SendError::Unsent,
+                Unstarted::Malformed(why) => SendError::Unfit(why),
                 Unstarted::Full => SendError::Refused(Code::REFUSED_STREAM),
             })?;
             wire.write_fields(&mut stream.borrow_mut(), is_end, write);

@@ -16,7 +16,7 @@ use tokio::task::spawn_local;
 use super::body::{Body, Channel, Outgoing, Tunnel};
 use super::driver::Driver;
 use super::frame::Code;
-use super::wire::{Event, Wire};
+use super::wire::{Event, Fatal, Wire};
 use crate::body::ResponseBody;
 use crate::forward::forward;
 use crate::headers::{self, Fields};
@@ -58,8 +58,9 @@ pub(crate) async fn serve(connection: Rc<Connection>, socket: Stream, ahead: Byt
             }
         }
     }
-    let undecodable = wire.borrow().undecodable;
-    if let Some(why) = undecodable {
+    // A field block, and so a head, that could not be decoded ends the connection (RFC 9113, section 4.3).
+    let fault = wire.borrow().fault;
+    if let Some(Fatal(Code::COMPRESSION_ERROR, why)) = fault {
         refused::tell(&connection, "HTTP/2", StatusCode::BAD_REQUEST, why);
     }
     driver.close().await;

@@ -88,8 +88,8 @@ pub(super) struct Wire {
     last_served: Option<u32>,
     /// No stream begins any more.
     pub(super) is_closing: bool,
-    /// Why a field block, and so a head, could not be decoded: the connection ends with it (RFC 9113, section 4.3).
-    pub(super) undecodable: Option<&'static str>,
+    /// What the peer did that ended the connection.
+    pub(super) fault: Option<Fatal>,
     pub(super) is_over: bool,
 }
 
@@ -185,6 +185,8 @@ pub(super) struct Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unstarted {
     Closed,
+    /// What the peer sends is not HTTP/2.
+    Malformed(&'static str),
     /// The peer lets us have no more.
     Full,
 }
@@ -318,7 +320,7 @@ impl Wire {
             has_begun: false,
             last_served: None,
             is_closing: false,
-            undecodable: None,
+            fault: None,
             is_over: false,
         }
     }
@@ -1000,7 +1002,7 @@ impl Wire {
     /// Opens a stream of ours.
     pub(super) fn start(&mut self, kind: Kind, interim: Option<Interim>) -> Result<Shared, Unstarted> {
         if self.is_over || self.is_closing {
-            return Err(Unstarted::Closed);
+            return Err(self.fault.map_or(Unstarted::Closed, |Fatal(_, why)| Unstarted::Malformed(why)));
         }
         // Who waited for room may find that others were faster, or that the peer allows fewer by now.
         if self.peer.is_known && self.open() >= self.peer.streams_max as usize {
@@ -1038,11 +1040,12 @@ impl Wire {
     }
 
     /// Ends the connection with an error of the peer's.
-    pub(super) fn fail(&mut self, Fatal(code, why): Fatal) {
+    pub(super) fn fail(&mut self, fault: Fatal) {
+        let Fatal(code, why) = fault;
         if !self.is_over {
             let last = if self.is_client { 0 } else { self.newest };
             frame::goaway(self.out.buffer(), last, code, why);
-            self.undecodable = (code == Code::COMPRESSION_ERROR).then_some(why);
+            self.fault = Some(fault);
             self.cut(Broken::Malformed(why));
         }
     }
