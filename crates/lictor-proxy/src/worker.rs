@@ -1,7 +1,7 @@
 //! One data-plane thread's own world: its view of the mesh, its pools, balancers and budgets.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -101,7 +101,7 @@ impl Worker {
         let worker = Rc::new(Self {
             index,
             shared,
-            view: RefCell::new(Rc::new(View::empty(Arc::clone(mesh)))),
+            view: RefCell::new(Rc::new(View::before(mesh))),
             changed: Notify::new(),
             random: Cell::new(seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))),
             requests: Cell::new(0),
@@ -218,19 +218,29 @@ pub(crate) struct EndpointState {
 }
 
 impl View {
-    fn empty(mesh: Arc<Mesh>) -> Self {
+    /// Before the first mesh: one like it, without its services.
+    fn before(mesh: &Mesh) -> Self {
+        let mesh = Arc::new(Mesh { upstreams: BTreeMap::new(), ..mesh.clone() });
         Self { mesh, upstreams: HashMap::new(), inbound: None }
     }
 
     fn follow(worker: &Worker, mesh: Arc<Mesh>, previous: &Self) -> Self {
-        let upstreams = mesh
-            .upstreams
-            .iter()
-            .map(|(name, upstream)| {
-                let earlier = previous.upstreams.get(name);
-                (Arc::clone(name), UpstreamState::follow(worker, upstream, earlier))
-            })
-            .collect();
+        // Of a thousand services few change at a time: the others are passed by, without a look at the map.
+        let mut upstreams = previous.upstreams.clone();
+        let mut known = previous.mesh.upstreams.iter().peekable();
+        for (name, upstream) in &mesh.upstreams {
+            while let Some((gone, _)) = known.next_if(|(known, _)| *known < name) {
+                upstreams.remove(gone);
+            }
+            let before = known.next_if(|(known, _)| *known == name);
+            if before.is_none_or(|(_, before)| !Arc::ptr_eq(before, upstream)) {
+                let state = UpstreamState::follow(worker, upstream, previous.upstreams.get(name));
+                upstreams.insert(Arc::clone(name), state);
+            }
+        }
+        for (gone, _) in known {
+            upstreams.remove(gone);
+        }
         let inbound = mesh.inbound.as_ref().map(|inbound| {
             let earlier = previous.inbound.as_ref().map(|state| &state.app);
             let app = UpstreamState::follow(worker, &inbound.app, earlier);
