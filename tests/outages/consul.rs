@@ -92,6 +92,7 @@ fn a_wire_that_breaks_is_no_loss_no_loop_and_no_flood() {
 }
 
 fn broken_wire(fault: Fault) {
+    let began = Instant::now();
     let consul = Consul::server();
     let backends = ["a", "b", "c"].map(Backend::start);
     consul.register("users", "a", backends[0].port());
@@ -105,6 +106,9 @@ fn broken_wire(fault: Fault) {
     let lictor = Sidecar::serve(lictor(), &yaml).up();
     lictor.await_endpoints("users", 2);
     eventually_is("it is registered", || consul.passing("orders").len(), |count| *count == 1);
+    // A query that is asked afterwards could wait for a minute, and nothing would be wrong with it.
+    let watches = || (wire.queries(began, "index="), wire.queries(began, "hash="));
+    eventually_is("both are watched", watches, |(endpoints, own)| *endpoints > 0 && *own > 0);
     let load = Load::start(&lictor.address("users"), METHODS, RATE);
     wire.breaks(fault);
     let broken = Instant::now();
