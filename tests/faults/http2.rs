@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::Method;
-use lictor_testkit::{Backend, Load, RawServer, Sidecar, connect, eventually_is, lictor, read_head};
+use lictor_testkit::{Backend, RawServer, connect, eventually_is, read_head};
 use rustix::process::Signal;
 
 use crate::table::Fault;
+use crate::upstream::one_of_three_is_killed;
 use crate::{Instance, ask, caller};
 
 const DATA: u8 = 0;
@@ -285,27 +285,7 @@ fn http2_upstream_stopped_process() {
 
 #[test]
 fn http2_upstream_killed_under_load_costs_no_get() {
-    const RATE: u32 = 200;
-    let mut instances: Vec<Instance> = ["a", "b", "c"].map(Instance::start).into();
-    let addresses: Vec<String> = instances.iter().map(|instance| format!("'127.0.0.1:{}'", instance.port)).collect();
-    let endpoints = format!("{{listen: 0, protocol: h2c, balance: round_robin, static: [{}]}}", addresses.join(", "));
-    let yaml = format!("registration: off\nservice: orders\nupstreams:\n  gets: {endpoints}\n  posts: {endpoints}\n");
-    let lictor = Sidecar::serve(lictor(), &yaml).up();
-    let gets = Load::start(&lictor.address("gets"), &[Method::GET], RATE);
-    let posts = Load::start(&lictor.address("posts"), &[Method::POST], RATE);
-    gets.await_more(200);
-    posts.await_more(200);
-    drop(instances.remove(0)); // SIGKILL
-    gets.await_more(600);
-    posts.await_more(600);
-    gets.finish().assert_flawless();
-    let posts = posts.finish();
-    let metric = |reason| lictor.metric("lictor_upstream_requests_total", &[("upstream", "posts"), ("reason", reason)]);
-    let lost = (metric("reset_before_response") + metric("reset_mid_response")) as u64;
-    let stories = lictor.page("/requests");
-    assert_eq!(posts.errors(), lost, "only what was on the wire fails: {:?} {stories}", posts.samples);
-    assert!(lost <= 3, "{lost} POSTs were on the wire of one instance at {RATE} a second");
-    eprintln!("h2c: 1 of 3 instances killed: {lost} of {} POSTs failed, no GET", posts.total());
+    one_of_three_is_killed("h2c");
 }
 
 /// To a client over HTTP/2 an answer that is cut off ends with a reset, not with an end.

@@ -29,14 +29,18 @@ impl Stall {
         if written != self.written {
             (self.written, self.since) = (written, Instant::now());
         }
-        let ends = self.since + self.limit;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(ends.into())));
-        loop {
-            ready!(sleep.as_mut().poll(context));
-            if ends <= Instant::now() {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(ends.into());
+        poll_until(&mut self.sleep, self.since + self.limit, context)
+    }
+}
+
+/// Ready when it is so late. The timer is made when it is first needed, and set again only when it fires.
+pub(crate) fn poll_until(sleep: &mut Option<Pin<Box<Sleep>>>, at: Instant, context: &mut Context<'_>) -> Poll<()> {
+    let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+    loop {
+        ready!(sleep.as_mut().poll(context));
+        if at <= Instant::now() {
+            return Poll::Ready(());
         }
+        sleep.as_mut().reset(at.into());
     }
 }

@@ -26,7 +26,7 @@ use crate::incoming::{BodyError, RequestBody};
 use crate::refused;
 use crate::respond;
 use crate::serve::Connection;
-use crate::stall::Stall;
+use crate::stall::{Stall, poll_until};
 use crate::stream::Stream;
 
 /// A client must have sent its whole head within this: slow heads cost memory (slowloris).
@@ -229,22 +229,11 @@ impl<D: Future> Waiting<'_, D> {
                     wire.read.rest();
                 }
                 let late = Refused { status: StatusCode::REQUEST_TIMEOUT, why: "the request's head took too long" };
-                return self.poll_limit(context).map(|()| if is_idle { Ok(None) } else { Err(late) });
+                return poll_until(&mut self.sleep, self.limit, context)
+                    .map(|()| if is_idle { Ok(None) } else { Err(late) });
             }
         })
         .await
-    }
-
-    fn poll_limit(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let limit = self.limit;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(limit.into())));
-        loop {
-            ready!(sleep.as_mut().poll(context));
-            if limit <= Instant::now() {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(limit.into());
-        }
     }
 }
 
