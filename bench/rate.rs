@@ -124,14 +124,16 @@ impl Tally {
                 .map_or(0.0, |it| it.as_secs_f64() * 1e3)
         };
         let line = format!(
-            r#"{{"requests": {}, "seconds": {:.3}, "bytes": {}, "errors": {}, "p50": {:.4}, "p99": {:.4}, "p999": {:.4}}}"#,
+            r#"{{"requests": {}, "seconds": {:.3}, "bytes": {}, "errors": {}, "p50": {:.4}, "p99": {:.4}, "p999": {:.4}, "worst": {:.4}, "over_10_ms": {}}}"#,
             self.latencies.len(),
             took.as_secs_f64(),
             self.bytes,
             self.errors,
             at(0.5),
             at(0.99),
-            at(0.999)
+            at(0.999),
+            at(1.0),
+            self.latencies.iter().filter(|latency| **latency > Duration::from_millis(10)).count()
         );
         writeln!(io::stdout(), "{line}")
     }
