@@ -1,10 +1,10 @@
 //! Clients that are slow, leave, or mean harm: what they cost, and what good clients notice of it.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -192,8 +192,8 @@ fn readers_that_take_nothing_are_ended() {
 
 /// How a request is given up: what the client sends, what the server answers, and how far the server must have come.
 fn upstream_is_cancelled(request: &'static [u8], answer: &'static [u8], is_sent_by: &str) {
-    let (told, wait) = std::sync::mpsc::channel();
-    let (gone, ended) = std::sync::mpsc::channel();
+    let (told, wait) = mpsc::channel();
+    let (gone, ended) = mpsc::channel();
     let (told, gone) = (Mutex::new(told), Mutex::new(gone));
     let server = RawServer::start(move |mut stream| {
         read_head(&mut stream);
@@ -283,6 +283,86 @@ fn uploads_without_an_end_cost_no_memory() {
         drain.await_connections(10);
     });
     is_over.store(true, Relaxed);
+}
+
+/// A part of a chunked body (RFC 9112, section 7.1).
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+fn read_chunked(stream: &mut TcpStream) -> Vec<u8> {
+    let (mut reader, mut body) = (BufReader::new(stream), Vec::new());
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let size = usize::from_str_radix(line.trim_end(), 16).unwrap();
+        let mut data = vec![0; size + 2];
+        reader.read_exact(&mut data).unwrap();
+        if size == 0 {
+            return body;
+        }
+        body.extend_from_slice(&data[..size]);
+    }
+}
+
+const CHUNKED: &[u8] = b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[test]
+fn uploads_in_single_bytes_take_no_more_than_their_bodies() {
+    const LENGTH: usize = 60_000; // below `retry.max_body`: all of it is kept
+    let (tell, told) = mpsc::channel();
+    let silent = RawServer::start(move |mut stream| {
+        let (mut buffer, mut got) = (vec![0; 1 << 16], 0);
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            let before = got;
+            got += buffer[..count].iter().filter(|byte| **byte == 0).count();
+            if before < LENGTH && got >= LENGTH {
+                tell.send(()).unwrap();
+            }
+        }
+    });
+    let siege = Siege::beside(&silent, "");
+    let silent_at = siege.lictor.address("other");
+    let upload = [CHUNKED, &chunk(&[0]).repeat(LENGTH)].concat();
+    siege.withstands("8 uploads in 60,000 chunks of a byte", 8, |_| {
+        let uploads = connections(&silent_at, 8, &upload);
+        (0..8).for_each(|_| told.recv().unwrap());
+        uploads
+    });
+}
+
+#[test]
+fn an_upload_in_pieces_is_sent_again_as_it_came() {
+    let sizes = [1, 1, 2000, 3, 1023, 1024, 1, 5000, 7, 7, 20_000, 1, 1];
+    let body: Vec<u8> = (0..sizes.iter().sum::<usize>()).map(|at| b'a' + (at % 26) as u8).collect();
+    let mut rest = &body[..];
+    let pieces: Vec<&[u8]> = sizes.iter().map(|size| rest.split_off(..*size).unwrap()).collect();
+    // The first that has it all goes away without a word; the next one says what it got.
+    let is_first = Arc::new(AtomicBool::new(true));
+    let instance = || {
+        let is_first = Arc::clone(&is_first);
+        RawServer::start(move |mut stream| {
+            read_head(&mut stream);
+            let got = read_chunked(&mut stream);
+            if !is_first.swap(false, Relaxed) {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", got.len());
+                stream.write_all(&[head.into_bytes(), got].concat()).unwrap();
+            }
+        })
+    };
+    let (one, other) = (instance(), instance());
+    let lictor = caller(&[one.port(), other.port()], "");
+    let mut client = connect(&lictor.address("users"));
+    client.write_all(CHUNKED).unwrap();
+    for piece in pieces {
+        client.write_all(&chunk(piece)).unwrap();
+    }
+    client.write_all(b"0\r\n\r\n").unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200"));
+    let mut echoed = vec![0; body.len()];
+    client.read_exact(&mut echoed).unwrap();
+    assert!(echoed == body, "not what was sent");
+    assert_eq!(one.connections() + other.connections(), 2);
 }
 
 /// RFC 9113, section 4.1.

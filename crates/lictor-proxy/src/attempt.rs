@@ -404,17 +404,19 @@ async fn until_head<F: Future>(
 
 /// How the request's body is written in HTTP/1.1.
 fn framing(call: &Call, body: &RequestBody) -> Framing {
-    let told = if call.fields.has(Fields::CONTENT_LENGTH) {
-        call.head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
-    } else {
-        None
+    let told = || {
+        if !call.fields.has(Fields::CONTENT_LENGTH) {
+            return None;
+        }
+        call.head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     };
     match body.size_hint().exact() {
-        Some(0) if told.is_none() && !matches!(call.head.method, Method::POST | Method::PUT | Method::PATCH) => {
+        Some(length @ 1..) => Framing::Length(length),
+        Some(0) if told().is_none() && !matches!(call.head.method, Method::POST | Method::PUT | Method::PATCH) => {
             Framing::None
         }
-        Some(length) => Framing::Length(length),
-        None => told.map_or(Framing::Chunked, Framing::Length),
+        Some(0) => Framing::Length(0),
+        None => told().map_or(Framing::Chunked, Framing::Length),
     }
 }
 

@@ -70,21 +70,30 @@ pub(crate) fn check<B>(request: &Request<B>, fields: Fields) -> Result<(), Failu
 /// A registered name or IP literal, and perhaps a port (RFC 9110, section 7.2), without the oddities that RFC 3986
 /// would allow.
 fn is_host(value: &[u8]) -> bool {
-    let is_name = |byte: u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~');
-    if value.iter().all(|byte| is_name(*byte)) {
-        return !value.is_empty();
-    }
-    let Ok(value) = std::str::from_utf8(value) else { return false };
-    let (is_named, rest) = match value.strip_prefix('[').and_then(|value| value.split_once(']')) {
-        Some((literal, rest)) => (literal.parse::<Ipv6Addr>().is_ok(), rest),
-        None => {
-            let (name, rest) = value.split_at(value.find(':').unwrap_or(value.len()));
-            (!name.is_empty() && name.bytes().all(is_name), rest)
+    let is_name = |byte: &u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~');
+    let length = match value.strip_prefix(b"[") {
+        Some(literal) => {
+            let length = literal.iter().position(|byte| *byte == b']').unwrap_or(literal.len());
+            let is_literal = str::from_utf8(&literal[..length]).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
+            if is_literal { length + 2 } else { 0 }
         }
+        None => value.iter().position(|byte| !is_name(byte)).unwrap_or(value.len()),
     };
-    let is_port =
-        |port: &str| port.is_empty() || (port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
-    is_named && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
+    match value.get(length..) {
+        _ if length == 0 => false,
+        Some([]) => true,
+        Some([b':', port @ ..]) => is_port(port),
+        _ => false,
+    }
+}
+
+/// Decimal digits, or none at all (RFC 3986, section 3.2.3), of a number that ports have.
+fn is_port(port: &[u8]) -> bool {
+    let add = |number: u16, byte: &u8| {
+        let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    port.iter().try_fold(0, add).is_some()
 }
 
 /// Whether nothing but `chunked` was applied on the way: what else it was would be lost (RFC 9112, section 6.1).

@@ -12,12 +12,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use smallvec::SmallVec;
 
 use crate::headers::strip_trailers;
 use crate::incoming::{self, BodyError};
+
+/// A smaller piece is kept together with its neighbours.
+const SMALL: usize = 1 << 10;
 
 /// The client's body, as the attempts of one request share it.
 #[derive(Clone, Debug)]
@@ -35,7 +39,9 @@ pub(crate) struct RequestBody {
 #[derive(Debug)]
 struct Source {
     incoming: incoming::RequestBody,
-    kept: Vec<Bytes>,
+    kept: SmallVec<[Bytes; 1]>,
+    /// Small pieces that belong after them.
+    gathered: BytesMut,
     kept_bytes: usize,
     max_bytes: usize,
     /// False once something passed that is not kept.
@@ -60,7 +66,8 @@ impl Replay {
         let size = incoming.size_hint();
         Self(Some(Rc::new(RefCell::new(Source {
             incoming,
-            kept: Vec::new(),
+            kept: SmallVec::new(),
+            gathered: BytesMut::new(),
             kept_bytes: 0,
             max_bytes,
             is_whole: true,
@@ -81,6 +88,7 @@ impl Replay {
         };
         let mut shared = source.borrow_mut();
         shared.attempt += 1;
+        shared.settle();
         RequestBody { source: Some(Rc::clone(source)), attempt: shared.attempt, position: 0, size: shared.size }
     }
 
@@ -114,13 +122,24 @@ impl Replay {
 }
 
 impl Source {
+    /// Small pieces are put together: each alone would take more than it holds, and keep alive the buffer it came in.
     fn keep(&mut self, data: &Bytes) {
         self.kept_bytes += data.len();
-        if self.kept_bytes <= self.max_bytes {
-            self.kept.push(data.clone());
-        } else {
+        if self.kept_bytes > self.max_bytes {
             self.is_whole = false;
-            self.kept = Vec::new();
+            self.kept = SmallVec::new();
+            self.gathered = BytesMut::new();
+        } else if data.len() < SMALL && !self.kept.is_empty() {
+            self.gathered.extend_from_slice(data);
+        } else {
+            self.settle();
+            self.kept.push(data.clone());
+        }
+    }
+
+    fn settle(&mut self) {
+        if !self.gathered.is_empty() {
+            self.kept.push(self.gathered.split().freeze());
         }
     }
 }
@@ -148,9 +167,12 @@ impl Body for RequestBody {
             return Poll::Ready(source.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
         }
         let frame = Pin::new(&mut source.incoming).poll_frame(context);
+        let came_with_the_head = source.kept_bytes == 0 && !source.is_awaited;
         source.is_awaited = frame.is_pending();
         let frame = ready!(frame);
-        source.progress = Instant::now();
+        if !came_with_the_head {
+            source.progress = Instant::now();
+        }
         Poll::Ready(match frame {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
@@ -158,7 +180,7 @@ impl Body for RequestBody {
                 }
                 if let Some(data) = frame.data_ref() {
                     source.keep(data);
-                    self.position += 1;
+                    self.position = source.kept.len(); // what is gathered, this attempt has had
                     source.is_ended = source.incoming.is_end_stream();
                 } else if let Some(trailers) = frame.trailers_ref() {
                     source.trailers = Some(trailers.clone());

@@ -13,23 +13,24 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Stall {
     limit: Duration,
-    written: u64,
-    since: Instant,
+    /// What was written when nothing more could be, and when that was.
+    stopped: Option<(u64, Instant)>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stall {
     /// With the upstream's own limit, if it has one.
     pub(crate) fn new(limit: Option<Duration>) -> Self {
-        Self { limit: limit.unwrap_or(SEND_TIMEOUT), written: u64::MAX, since: Instant::now(), sleep: None }
+        Self { limit: limit.unwrap_or(SEND_TIMEOUT), stopped: None, sleep: None }
     }
 
     /// Asked when nothing can be written; ready when that has lasted too long.
     pub(crate) fn poll(&mut self, written: u64, context: &mut Context<'_>) -> Poll<()> {
-        if written != self.written {
-            (self.written, self.since) = (written, Instant::now());
-        }
-        poll_until(&mut self.sleep, self.since + self.limit, context)
+        let since = match self.stopped {
+            Some((same, since)) if same == written => since,
+            _ => self.stopped.insert((written, Instant::now())).1,
+        };
+        poll_until(&mut self.sleep, since + self.limit, context)
     }
 }
 
