@@ -32,6 +32,7 @@ mod inbound;
 mod incoming;
 mod listen;
 mod metrics;
+mod passage;
 mod permit;
 mod plane;
 mod pool;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use lictor_core::breaker::BreakerState;
-use lictor_core::mesh::{AccessLog, ListenerKind};
+use lictor_core::mesh::AccessLog;
 use lictor_core::retry::Next;
 use lictor_core::story::{self, AttemptStory, Kept, Story, Then};
 use lictor_core::trace::TraceContext;
@@ -440,7 +440,7 @@ impl Drop for Record {
 }
 
 /// The first of them, as a story has them.
-fn attempt_stories(attempts: &[Attempt], arrival: Instant, method: &Method) -> Vec<AttemptStory> {
+pub(crate) fn attempt_stories(attempts: &[Attempt], arrival: Instant, method: &Method) -> Vec<AttemptStory> {
     let story_of = |attempt: &Attempt| {
         let failure = attempt.failure.as_deref();
         AttemptStory {
@@ -500,142 +500,4 @@ struct Line<'a> {
 
 pub(crate) fn ip(peer: Option<SocketAddr>) -> String {
     peer.map_or_else(|| "unix".to_owned(), |peer| peer.ip().to_string())
-}
-
-/// The books of a connection that is carried as bytes: opened when it comes, closed when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Passage {
-    worker: Rc<Worker>,
-    pub(crate) upstream: Option<Rc<UpstreamState>>,
-    pub(crate) endpoint: Option<Rc<EndpointState>>,
-    pub(crate) attempts: Vec<Attempt>,
-    pub(crate) reason: Option<Reason>,
-    /// Bytes from the client to the upstream.
-    pub(crate) sent: u64,
-    pub(crate) received: u64,
-    detail: Option<String>,
-    direction: &'static str,
-    peer: Option<SocketAddr>,
-    arrival: Instant,
-}
-
-impl Passage {
-    pub(crate) fn open(connection: &Connection) -> Self {
-        Self {
-            worker: Rc::clone(&connection.worker),
-            upstream: None,
-            endpoint: None,
-            attempts: Vec::new(),
-            reason: None,
-            sent: 0,
-            received: 0,
-            detail: None,
-            direction: if connection.kind == ListenerKind::Inbound { "inbound" } else { "outbound" },
-            peer: connection.peer,
-            arrival: Instant::now(),
-        }
-    }
-
-    /// No endpoint could be had.
-    pub(crate) fn failed(&mut self, failure: Failure) {
-        self.reason = Some(failure.reason);
-        self.detail = Some(failure.detail);
-    }
-
-    /// Of one that did not end as a side wanted.
-    fn story(&self, id: &RequestId, reason: Reason, took: Duration) -> Story {
-        let (upstream, now) = (self.upstream.as_ref(), Instant::now());
-        Story {
-            timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            direction: self.direction,
-            worker: self.worker.index,
-            client: ip(self.peer),
-            method: "TCP".into(),
-            path: "connection".into(),
-            upstream: upstream.map(|upstream| Arc::clone(&upstream.upstream.name)),
-            policy: upstream.map(|upstream| Arc::clone(&upstream.upstream.policy)),
-            status: reason.status().as_u16(),
-            reason: Some(reason),
-            detail: self.detail.as_deref().map(story::cut_sentence),
-            took_ms: story::millis(took),
-            bytes: self.received,
-            breaker: upstream.map(|upstream| upstream.upstream.breaker.view(now)),
-            retry_budget_remaining: upstream.map(|upstream| upstream.budget.remaining_ratio(now)),
-            // Nothing was sent, so a connection is as harmless to repeat as any idempotent method.
-            attempts: attempt_stories(&self.attempts, self.arrival, &Method::CONNECT),
-            attempts_left_out: self.attempts.len().saturating_sub(story::ATTEMPTS_MAX),
-            ..Story::empty(id.as_str(), Kept::Failed)
-        }
-    }
-}
-
-impl Drop for Passage {
-    fn drop(&mut self) {
-        let took = self.arrival.elapsed();
-        let shared = &self.worker.shared;
-        if self.worker.shared.is_cut.load(Relaxed) {
-            self.reason.get_or_insert(Reason::Draining);
-        }
-        let failed = self.reason.map(|reason| (RequestId::new(&self.worker), reason));
-        if let Some((id, reason)) = &failed {
-            shared.recorder.keep(Arc::new(self.story(id, *reason, took)));
-        }
-        if let Some(upstream) = &self.upstream {
-            let name = &upstream.upstream.name;
-            shared.metrics.carried(name, self.reason, took, self.sent, self.received);
-        }
-        let logs = match self.worker.view().mesh.access_log {
-            AccessLog::All => true,
-            AccessLog::Errors => self.reason.is_some(),
-            AccessLog::Sampled(share) => self.reason.is_some() || self.worker.chance() < share,
-            AccessLog::Off => false,
-        };
-        if let (true, Some(log)) = (logs, &shared.access_log) {
-            let line = serde_json::to_vec(&PassageLine {
-                timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-                level: if self.reason.is_some() { "ERROR" } else { "INFO" },
-                target: "lictor::access",
-                message: "connection",
-                direction: self.direction,
-                upstream: self.upstream.as_ref().map(|upstream| upstream.upstream.name.as_ref()),
-                endpoint: self.endpoint.as_ref().map(|state| state.endpoint.address.to_string()),
-                duration: took.as_secs_f64(),
-                sent: self.sent,
-                received: self.received,
-                reason: self.reason.map(Reason::as_str),
-                detail: self.detail.as_deref(),
-                request_id: failed.as_ref().map(|(id, _)| id.as_str()),
-                ip: ip(self.peer),
-            });
-            if line.is_ok_and(|line| log.try_send(line).is_err()) {
-                shared.metrics.logs_dropped.inc();
-            }
-        }
-    }
-}
-
-/// One line of the access log.
-#[derive(Serialize)]
-struct PassageLine<'a> {
-    timestamp: String,
-    level: &'static str,
-    target: &'static str,
-    message: &'static str,
-    direction: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<String>,
-    /// Seconds.
-    duration: f64,
-    sent: u64,
-    received: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-    /// Ours: it has none by itself, and `lictor explain` wants one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'a str>,
-    ip: String,
 }
