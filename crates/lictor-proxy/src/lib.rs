@@ -14,6 +14,7 @@
 //!
 //! [`Mesh`]: lictor_core::Mesh
 
+mod access;
 mod attempt;
 mod body;
 mod cache;

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
-use lictor_core::mesh::{AccessLog, ListenerKind};
 use lictor_core::story::{self, Kept, Story};
 use lictor_core::{Failure, Reason};
 use serde::Serialize;
 
+use crate::access;
 use crate::record::{Attempt, RequestId, attempt_stories, ip};
 use crate::serve::Connection;
 use crate::worker::{EndpointState, UpstreamState, Worker};
@@ -45,7 +45,7 @@ impl Passage {
             sent: 0,
             received: 0,
             detail: None,
-            direction: if connection.kind == ListenerKind::Inbound { "inbound" } else { "outbound" },
+            direction: connection.direction(),
             peer: connection.peer,
             arrival: Instant::now(),
         }
@@ -99,44 +99,24 @@ impl Drop for Passage {
             let name = &upstream.upstream.name;
             shared.metrics.carried(name, self.reason, took, self.sent, self.received);
         }
-        let logs = match self.worker.view().mesh.access_log {
-            AccessLog::All => true,
-            AccessLog::Errors => self.reason.is_some(),
-            AccessLog::Sampled(share) => self.reason.is_some() || self.worker.chance() < share,
-            AccessLog::Off => false,
-        };
-        if let (true, Some(log)) = (logs, &shared.access_log) {
-            let line = serde_json::to_vec(&PassageLine {
-                timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-                level: if self.reason.is_some() { "ERROR" } else { "INFO" },
-                target: "lictor::access",
-                message: "connection",
-                direction: self.direction,
-                upstream: self.upstream.as_ref().map(|upstream| upstream.upstream.name.as_ref()),
-                endpoint: self.endpoint.as_ref().map(|state| state.endpoint.address.to_string()),
-                duration: took.as_secs_f64(),
-                sent: self.sent,
-                received: self.received,
-                reason: self.reason.map(Reason::as_str),
-                detail: self.detail.as_deref(),
-                request_id: failed.as_ref().map(|(id, _)| id.as_str()),
-                ip: ip(self.peer),
-            });
-            if line.is_ok_and(|line| log.try_send(line).is_err()) {
-                shared.metrics.logs_dropped.inc();
-            }
-        }
+        let wanted = self.worker.view().mesh.access_log;
+        access::log(&self.worker, wanted, self.reason.is_some(), ["connection", self.direction], || Line {
+            upstream: self.upstream.as_ref().map(|upstream| upstream.upstream.name.as_ref()),
+            endpoint: self.endpoint.as_ref().map(|state| state.endpoint.address.to_string()),
+            duration: took.as_secs_f64(),
+            sent: self.sent,
+            received: self.received,
+            reason: self.reason.map(Reason::as_str),
+            detail: self.detail.as_deref(),
+            request_id: failed.as_ref().map(|(id, _)| id.as_str()),
+            ip: ip(self.peer),
+        });
     }
 }
 
-/// One line of the access log.
+/// In the access log.
 #[derive(Serialize)]
-struct PassageLine<'a> {
-    timestamp: String,
-    level: &'static str,
-    target: &'static str,
-    message: &'static str,
-    direction: &'static str,
+struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -19,6 +19,7 @@ use lictor_core::{Failure, Mesh, Reason};
 use serde::Serialize;
 use smallvec::SmallVec;
 
+use crate::access;
 use crate::headers::{self, Fields, X_REQUEST_ID};
 use crate::metrics::{Call, Outcome, Over};
 use crate::recorder::Course;
@@ -259,13 +260,10 @@ impl Record {
         let took = now.saturating_duration_since(self.arrival);
         let status = self.status.unwrap_or_else(|| Reason::ClientGone.status()).as_u16();
         self.count(status, took);
-        if self.is_logged(status)
-            && let Some(log) = &self.worker.shared.access_log
-            && let Ok(line) = serde_json::to_vec(&self.line(status, took))
-            && log.try_send(line).is_err()
-        {
-            self.worker.shared.metrics.logs_dropped.inc();
-        }
+        let is_error = status >= 400 || self.reason.is_some();
+        access::log(&self.worker, self.access_log, is_error, ["request", self.connection.direction()], || {
+            self.line(status, took)
+        });
         if self.trace.is_sampled
             && let Some(spans) = &self.worker.shared.spans
         {
@@ -301,7 +299,7 @@ impl Record {
             trace_id: format!("{:032x}", self.trace.trace_id),
             timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             kept,
-            direction: self.direction(),
+            direction: self.connection.direction(),
             worker: self.worker.index,
             client: ip(self.connection.peer),
             method: story::cut(self.method.as_str(), 32),
@@ -323,10 +321,6 @@ impl Record {
             attempts: attempt_stories(&attempts, self.arrival, &self.method),
             attempts_left_out: attempts.len().saturating_sub(story::ATTEMPTS_MAX),
         }
-    }
-
-    fn direction(&self) -> &'static str {
-        if self.is_inbound { "inbound" } else { "outbound" }
     }
 
     fn count(&self, status: u16, took: Duration) {
@@ -363,26 +357,9 @@ impl Record {
         Some((index, route.label.as_ref()))
     }
 
-    fn is_logged(&self, status: u16) -> bool {
-        let is_error = status >= 400 || self.reason.is_some();
-        match self.access_log {
-            AccessLog::All => true,
-            AccessLog::Errors => is_error,
-            AccessLog::Sampled(share) => is_error || self.worker.chance() < share,
-            AccessLog::Off => false,
-        }
-    }
-
     fn line(&self, status: u16, took: Duration) -> Line<'_> {
-        let is_error = status >= 400 || self.reason.is_some();
-        let view_local = &self.connection.worker;
         Line {
-            timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            level: if is_error { "ERROR" } else { "INFO" },
-            target: "lictor::access",
-            message: "request",
-            direction: self.direction(),
-            service: view_local.from.as_ref().and_then(|from| from.to_str().ok()?.split('/').next()).unwrap_or(""),
+            service: self.worker.from.as_ref().and_then(|from| from.to_str().ok()?.split('/').next()).unwrap_or(""),
             method: self.method.as_str(),
             path: self.uri.path(),
             status,
@@ -461,14 +438,9 @@ pub(crate) fn is_grpc_failure(status: u16) -> bool {
     matches!(status, 2 | 4 | 13 | 14 | 15)
 }
 
-/// One line of the access log.
+/// In the access log.
 #[derive(Serialize)]
 struct Line<'a> {
-    timestamp: String,
-    level: &'static str,
-    target: &'static str,
-    message: &'static str,
-    direction: &'static str,
     service: &'a str,
     method: &'a str,
     path: &'a str,

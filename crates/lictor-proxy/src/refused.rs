@@ -6,10 +6,11 @@ use std::time::SystemTime;
 
 use http::StatusCode;
 use lictor_core::Reason;
-use lictor_core::mesh::{AccessLog, ListenerKind};
+use lictor_core::mesh::AccessLog;
 use lictor_core::story::{self, Kept, Story};
 use serde::Serialize;
 
+use crate::access;
 use crate::record::{RequestId, ip};
 use crate::serve::Connection;
 
@@ -18,27 +19,17 @@ pub(crate) fn tell(connection: &Connection, version: &'static str, status: Statu
     let (worker, reason) = (&connection.worker, reason(status));
     let id = RequestId::new(worker);
     worker.shared.metrics.refused(status.as_u16(), reason);
-    let timestamp = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    let direction = if connection.kind == ListenerKind::Inbound { "inbound" } else { "outbound" };
-    let line = Line {
-        timestamp: &timestamp,
-        level: "INFO", // the client's fault, and often not even a client
-        target: "lictor::access",
-        message: "refused",
-        direction,
+    let direction = connection.direction();
+    // The client's fault, and often not even a client: no error, but told with them.
+    let wanted = if worker.view().mesh.access_log == AccessLog::Off { AccessLog::Off } else { AccessLog::All };
+    access::log(worker, wanted, false, ["refused", direction], || Line {
         version,
         status: status.as_u16(),
         reason: reason.as_str(),
         detail: why,
         request_id: id.as_str(),
-        ip: &ip(connection.peer),
-    };
-    if worker.view().mesh.access_log != AccessLog::Off
-        && let Some(log) = &worker.shared.access_log
-        && serde_json::to_vec(&line).is_ok_and(|line| log.try_send(line).is_err())
-    {
-        worker.shared.metrics.logs_dropped.inc();
-    }
+        ip: ip(connection.peer),
+    });
     worker.shared.recorder.keep(Arc::new(Story {
         direction,
         worker: worker.index,
@@ -48,7 +39,7 @@ pub(crate) fn tell(connection: &Connection, version: &'static str, status: Statu
         status: status.as_u16(),
         reason: Some(reason),
         detail: Some(story::cut_sentence(why)),
-        timestamp,
+        timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         ..Story::empty(id.as_str(), Kept::Refused)
     }));
     id
@@ -63,18 +54,13 @@ pub(crate) fn reason(status: StatusCode) -> Reason {
     }
 }
 
-/// One line of the access log.
+/// In the access log.
 #[derive(Serialize)]
 struct Line<'a> {
-    timestamp: &'a str,
-    level: &'static str,
-    target: &'static str,
-    message: &'static str,
-    direction: &'static str,
     version: &'static str,
     status: u16,
     reason: &'static str,
     detail: &'a str,
     request_id: &'a str,
-    ip: &'a str,
+    ip: String,
 }

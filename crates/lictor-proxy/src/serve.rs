@@ -48,6 +48,13 @@ pub(crate) struct Connection {
     pub(crate) is_encrypted: bool,
 }
 
+impl Connection {
+    /// As the access log and stories have it.
+    pub(crate) fn direction(&self) -> &'static str {
+        if self.kind == ListenerKind::Inbound { "inbound" } else { "outbound" }
+    }
+}
+
 /// What a client speaks, and its connection: HTTP's first bytes were read to tell.
 enum Spoken {
     Http1(Stream, BytesMut),

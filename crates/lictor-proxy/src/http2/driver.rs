@@ -90,8 +90,10 @@ impl Driver {
             }
             match self.read.poll_fill(&mut self.socket, context) {
                 Poll::Ready(Ok(1..)) => self.presence.heard(),
-                Poll::Ready(Ok(0) | Err(_)) => {
-                    wire.out = Output::default();
+                Poll::Ready(ended) => {
+                    if ended.is_err() {
+                        wire.out = Output::default(); // who only says no more may still read what was answered
+                    }
                     wire.cut(Broken::Cut);
                 }
                 Poll::Pending => break,
