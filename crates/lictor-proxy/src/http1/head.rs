@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use httparse::{Header, ParserConfig, Status};
+use memchr::memchr;
 
 use crate::headers::{Fields, check_answer, length, tokens};
 
@@ -60,13 +61,12 @@ pub(crate) struct ResponseHead {
     pub(crate) keeps_alive: bool,
 }
 
-/// How names of fields were written, where that is not in lower case, and the reason phrase, where it is unusual.
+/// How the names of fields were written, and the reason phrase, where it is unusual.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spelling {
     head: Bytes,
-    names: Vec<Range>,
-    /// Names are asked for in the order they came in: this one is probably next.
-    next: Cell<usize>,
+    /// In the line of the field that was asked for last: names are asked for in the order they came in.
+    last: Cell<u32>,
     reason: Range,
 }
 
@@ -96,15 +96,20 @@ impl Spelling {
     /// The name as it was written.
     pub(crate) fn of<'a>(&'a self, name: &'a HeaderName) -> &'a [u8] {
         let name = name.as_str().as_bytes();
-        let is_it = |range: &Range| range.get(&self.head).eq_ignore_ascii_case(name);
-        let next = self.next.get();
-        let at = match self.names.get(next) {
-            Some(range) if is_it(range) => Some(next),
-            _ => self.names.iter().position(is_it),
-        };
-        let Some(at) = at else { return name };
-        self.next.set(at + 1);
-        self.names[at].get(&self.head)
+        let Some(at) = self.after(self.last.get() as usize, name).or_else(|| self.after(0, name)) else { return name };
+        self.last.set(at as u32);
+        &self.head[at..at + name.len()]
+    }
+
+    /// Where, in one of the lines after this place, the field is.
+    fn after(&self, mut at: usize, name: &[u8]) -> Option<usize> {
+        loop {
+            at += memchr(b'\n', &self.head[at..])? + 1;
+            let line = &self.head[at..];
+            if line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name) {
+                return Some(at);
+            }
+        }
     }
 
     /// The reason phrase, if it is not the usual one.
@@ -320,19 +325,30 @@ impl Says {
     }
 }
 
+/// Maps that a thread keeps for the heads to come.
+const MAPS_KEPT: usize = 64;
+
+thread_local! {
+    static MAPS: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes back a map whose fields are not needed any more.
+pub(crate) fn give_back(mut headers: HeaderMap) {
+    headers.clear();
+    MAPS.with_borrow_mut(|maps| {
+        if maps.len() < MAPS_KEPT && headers.capacity() > 0 {
+            maps.push(headers);
+        }
+    });
+}
+
 fn fields_of(head: &Bytes, ranges: Ranges) -> Result<(HeaderMap, Spelling, Says), Refused> {
     let mut says = Says::default();
-    let mut headers = HeaderMap::with_capacity(ranges.0.len());
-    let mut spelling = Spelling { head: head.clone(), ..Spelling::default() };
+    let kept = MAPS.with_borrow_mut(Vec::pop);
+    let mut headers = kept.unwrap_or_else(|| HeaderMap::with_capacity(ranges.0.len()));
+    let spelling = Spelling { head: head.clone(), ..Spelling::default() };
     for (name, value) in &ranges.0 {
-        let written = name.get(head);
-        if written.iter().any(u8::is_ascii_uppercase) {
-            if spelling.names.is_empty() {
-                spelling.names.reserve(ranges.0.len());
-            }
-            spelling.names.push(*name);
-        }
-        let name = HeaderName::from_bytes(written).map_err(|_| Refused::bad("a field's name is not a token"))?;
+        let name = HeaderName::from_bytes(name.get(head)).map_err(|_| Refused::bad("a field's name is not a token"))?;
         let value = HeaderValue::from_maybe_shared(value.slice(head))
             .map_err(|_| Refused::bad("a field's value has a control character"))?;
         if name == CONNECTION && says.connection(value.as_bytes()) {
