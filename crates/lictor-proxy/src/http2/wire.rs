@@ -1,10 +1,13 @@
 //! What the tasks of one connection share: its streams, the windows, what is to be written. Frames come in through
 //! [`Wire::receive`]; nothing here waits or knows a socket.
 
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
+mod output;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
@@ -12,19 +15,16 @@ use std::time::Instant;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode};
 use lictor_core::Reason;
-use tokio::io::AsyncWrite;
 
 use super::client::Kind;
 use super::frame::{self, Code, Head};
 use super::hpack::{Decoder, Encoder, Malformed};
 use super::message::{LIST_MAX, Message, content_length};
-use crate::http1::buffers;
 use crate::http1::head::Spelling;
 use crate::incoming::Interim;
 use crate::stream::Stream as Socket;
 
-#[cfg(any(fuzzing, test))]
-pub(super) mod fuzzing;
+pub(super) use output::Output;
 
 /// What a peer may send on a stream before we have read it.
 pub(super) const STREAM_WINDOW: u32 = 256 << 10;
@@ -37,7 +37,7 @@ const SERVER_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
 pub(super) const STREAMS_MAX: u32 = 1000;
 /// No more is gathered before it is written.
 const OUT_MAX: usize = 64 << 10;
-/// A part of a body up to this size is copied to the frames around it; a larger one is written from where it lies.
+/// A part of a body up to this size is copied to what is around it; a larger one stays where it lies.
 const COPY_MAX: usize = 4 << 10;
 /// A compressed block is not longer, in all its frames.
 const BLOCK_MAX: usize = 2 * LIST_MAX;
@@ -1198,84 +1198,6 @@ fn wake(waker: &mut Option<Waker>) {
 pub(super) fn store(place: &mut Option<Waker>, context: &Context<'_>) {
     if !place.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
         *place = Some(context.waker().clone());
-    }
-}
-
-/// What is to be written.
-#[derive(Debug, Default)]
-pub(super) struct Output {
-    /// Before what is in `buffer`.
-    chain: VecDeque<Bytes>,
-    chained: usize,
-    buffer: BytesMut,
-}
-
-impl Output {
-    pub(super) fn len(&self) -> usize {
-        self.chained + self.buffer.len()
-    }
-
-    /// Where frames are added.
-    pub(super) fn buffer(&mut self) -> &mut BytesMut {
-        if self.buffer.capacity() == 0 {
-            self.buffer = buffers::take();
-        }
-        &mut self.buffer
-    }
-
-    fn data(&mut self, data: Bytes) {
-        if data.len() <= COPY_MAX {
-            return self.buffer().extend_from_slice(&data);
-        }
-        let before = self.buffer.split().freeze();
-        self.chained += before.len() + data.len();
-        self.chain.extend([before, data]);
-    }
-
-    fn poll_write(&mut self, socket: &mut Socket, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        const SLICES: usize = 32;
-        while self.len() > 0 {
-            let mut written = if self.chain.is_empty() {
-                ready!(Pin::new(&mut *socket).poll_write(context, &self.buffer))?
-            } else {
-                let mut slices = [IoSlice::new(&[]); SLICES];
-                let parts = self.chain.iter().map(|part| &part[..]).chain([&self.buffer[..]]);
-                let count = slices.iter_mut().zip(parts).map(|(slice, part)| *slice = IoSlice::new(part)).count();
-                ready!(Pin::new(&mut *socket).poll_write_vectored(context, &slices[..count]))?
-            };
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            while let Some(part) = self.chain.front_mut().filter(|_| written > 0) {
-                let count = written.min(part.len());
-                part.advance(count);
-                written -= count;
-                self.chained -= count;
-                if part.is_empty() {
-                    self.chain.pop_front();
-                }
-            }
-            if written == self.buffer.len() {
-                self.buffer.clear();
-            } else {
-                self.buffer.advance(written);
-            }
-        }
-        ready!(Pin::new(socket).poll_flush(context))?;
-        Poll::Ready(Ok(()))
-    }
-
-    /// Gives the buffer away while there is nothing in it.
-    pub(super) fn rest(&mut self) {
-        if self.len() == 0 && self.buffer.capacity() > 0 {
-            buffers::give(std::mem::take(&mut self.buffer));
-        }
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        buffers::give(std::mem::take(&mut self.buffer));
     }
 }
 

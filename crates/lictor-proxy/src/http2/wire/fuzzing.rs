@@ -191,9 +191,3 @@ fn assert_well_formed(mut written: &[u8], is_client: bool) {
         }
     }
 }
-
-impl super::Output {
-    fn written(&self) -> Vec<u8> {
-        self.chain.iter().flat_map(|part| part.iter()).chain(&self.buffer).copied().collect()
-    }
-}
