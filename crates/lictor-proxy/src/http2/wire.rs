@@ -4,6 +4,7 @@
 #[cfg(any(fuzzing, test))]
 pub(super) mod fuzzing;
 mod output;
+mod stream;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,9 +14,10 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use lictor_core::Reason;
 
+use self::stream::{Received, Stream};
 use super::client::Kind;
 use super::frame::{self, Code, Head};
 use super::hpack::{Decoder, Encoder, Malformed};
@@ -25,6 +27,7 @@ use crate::incoming::Interim;
 use crate::stream::Stream as Socket;
 
 pub(super) use output::Output;
+pub(super) use stream::{Broken, Part, Shared, Unstarted};
 
 /// What a peer may send on a stream before we have read it.
 pub(super) const STREAM_WINDOW: u32 = 256 << 10;
@@ -48,8 +51,6 @@ const BLOCK_FRAMES_MAX: u32 = 64;
 const RESET_KEPT: usize = STREAMS_MAX as usize;
 /// The last stream that a client can begin (section 5.1.1).
 const STREAM_LAST: u32 = (1 << 31) - 1;
-
-pub(super) type Shared = Rc<RefCell<Stream>>;
 
 /// A connection.
 #[derive(Debug)]
@@ -148,91 +149,6 @@ impl Calm {
             return Err(Fatal(Code::ENHANCE_YOUR_CALM, "too much to answer that nobody reads"));
         }
         Ok(())
-    }
-}
-
-/// A stream.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) id: u32,
-    /// The answer's, until it is taken.
-    pub(super) head: Option<Response<()>>,
-    is_answered: bool,
-    pub(super) interim: Option<Interim>,
-    kind: Kind,
-    data: Received,
-    trailers: Option<HeaderMap>,
-    /// How much content is to come, if that was said.
-    left: Option<u64>,
-    /// The other side has said all.
-    is_ended: bool,
-    /// Nobody reads it.
-    is_unwanted: bool,
-    recv_window: i64,
-    unreturned: u32,
-    pub(super) reader: Option<Waker>,
-    send_window: i64,
-    /// We have said all.
-    is_sent: bool,
-    is_blocked: bool,
-    /// Since it was blocked last.
-    has_written: bool,
-    pub(super) writer: Option<Waker>,
-    pub(super) broken: Option<Broken>,
-}
-
-/// Why a stream of ours has not begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unstarted {
-    Closed,
-    /// What the peer sends is not HTTP/2.
-    Malformed(&'static str),
-    /// The peer lets us have no more.
-    Full,
-}
-
-/// Why a stream ended early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Broken {
-    /// The peer reset it.
-    Reset(Code),
-    /// The peer says that it has not looked at it (RFC 9113, section 8.7).
-    Refused(Code),
-    /// The connection is gone.
-    Cut,
-    Malformed(&'static str),
-    /// We did.
-    Cancelled,
-}
-
-/// What came and was not read yet. Small pieces are put together: each alone would keep alive the buffer it came in.
-#[derive(Debug, Default)]
-struct Received {
-    whole: VecDeque<Bytes>,
-    tail: BytesMut,
-    length: usize,
-}
-
-impl Received {
-    fn push(&mut self, piece: BytesMut) {
-        self.length += piece.len();
-        if piece.len() <= COPY_MAX {
-            return self.tail.extend_from_slice(&piece);
-        }
-        if !self.tail.is_empty() {
-            self.whole.push_back(self.tail.split().freeze());
-        }
-        self.whole.push_back(piece.freeze());
-    }
-
-    fn pop(&mut self) -> Option<Bytes> {
-        let piece = match self.whole.pop_front() {
-            Some(piece) => piece,
-            None if self.tail.is_empty() => return None,
-            None => std::mem::take(&mut self.tail).freeze(),
-        };
-        self.length -= piece.len();
-        Some(piece)
     }
 }
 
@@ -1098,69 +1014,6 @@ impl Wire {
 
 /// Asked for when a connection shuts down.
 const SHUTDOWN: [u8; 8] = *b"lictor.\n";
-
-/// A part of what a stream carries.
-#[derive(Debug)]
-pub(super) enum Part {
-    Data(Bytes),
-    Trailers(HeaderMap),
-}
-
-impl Stream {
-    fn new(id: u32, send_window: i64) -> Self {
-        Self {
-            id,
-            head: None,
-            is_answered: false,
-            interim: None,
-            kind: Kind::Other,
-            data: Received::default(),
-            trailers: None,
-            left: None,
-            is_ended: false,
-            is_unwanted: false,
-            recv_window: i64::from(STREAM_WINDOW),
-            unreturned: 0,
-            reader: None,
-            send_window,
-            is_sent: false,
-            is_blocked: false,
-            has_written: false,
-            writer: None,
-            broken: None,
-        }
-    }
-
-    /// The other side has said all, and it was read.
-    pub(super) fn is_read(&self) -> bool {
-        self.is_ended && self.data.length == 0 && self.trailers.is_none()
-    }
-
-    pub(super) fn is_ended(&self) -> bool {
-        self.is_ended
-    }
-
-    pub(super) fn is_sent(&self) -> bool {
-        self.is_sent
-    }
-
-    /// How much is still to be read, if that is known.
-    pub(super) fn left(&self) -> Option<u64> {
-        if self.is_ended { Some(self.data.length as u64) } else { Some(self.left? + self.data.length as u64) }
-    }
-
-    /// Somebody reads it, though its beginning was left to nobody.
-    pub(super) fn reclaim(&mut self) {
-        self.is_unwanted = false;
-    }
-
-    fn end(&mut self, broken: Broken) {
-        self.broken.get_or_insert(broken);
-        self.interim = None;
-        wake(&mut self.reader);
-        wake(&mut self.writer);
-    }
-}
 
 /// Splits a block that is too long for one frame (RFC 9113, section 6.10).
 fn continued(out: &mut BytesMut, id: u32, is_end: bool, block: &[u8]) {
