@@ -1,9 +1,11 @@
 //! What the tasks of one connection share: its streams, the windows, what is to be written. Frames come in through
 //! [`Wire::receive`]; nothing here waits or knows a socket.
 
+mod block;
 #[cfg(any(fuzzing, test))]
 pub(super) mod fuzzing;
 mod output;
+mod receive;
 mod stream;
 
 use std::cell::RefCell;
@@ -11,22 +13,23 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::{Request, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use lictor_core::Reason;
 
+use self::block::Block;
+use self::receive::Unanswered;
 use self::stream::{Received, Stream};
 use super::client::Kind;
-use super::frame::{self, Code, Head};
-use super::hpack::{Decoder, Encoder, Malformed};
-use super::message::{LIST_MAX, Message, content_length};
-use crate::http1::head::Spelling;
+use super::frame::{self, Code};
+use super::hpack::{Decoder, Encoder};
+use super::message::LIST_MAX;
 use crate::incoming::Interim;
 use crate::stream::Stream as Socket;
 
 pub(super) use output::Output;
+pub(super) use receive::Event;
 pub(super) use stream::{Broken, Part, Shared, Unstarted};
 
 /// What a peer may send on a stream before we have read it.
@@ -42,14 +45,10 @@ pub(super) const STREAMS_MAX: u32 = 1000;
 const OUT_MAX: usize = 64 << 10;
 /// A part of a body up to this size is copied to what is around it; a larger one stays where it lies.
 const COPY_MAX: usize = 4 << 10;
-/// A compressed block is not longer, in all its frames.
-const BLOCK_MAX: usize = 2 * LIST_MAX;
-/// And there are no more of these.
-const BLOCK_FRAMES_MAX: u32 = 64;
 /// DATA of streams that we have reset may still be on its way: of so many we remember that, which is as many as can be
 /// reset at a time.
 const RESET_KEPT: usize = STREAMS_MAX as usize;
-/// The last stream that a client can begin (section 5.1.1).
+/// The last stream that a client can begin (RFC 9113, section 5.1.1).
 const STREAM_LAST: u32 = (1 << 31) - 1;
 
 /// A connection.
@@ -111,16 +110,6 @@ impl Peer {
     }
 }
 
-/// A field block whose end has not come.
-#[derive(Debug)]
-struct Block {
-    stream: u32,
-    ends_stream: bool,
-    bytes: BytesMut,
-    frames: u32,
-    began: Instant,
-}
-
 /// How often the peer may cause work that is for nothing. A stream that is served gives one back, one that is not takes
 /// one (CVE-2023-44487, CVE-2025-8671, CVE-2019-9518); answers to its frames that it does not read are few
 /// (CVE-2019-9512, CVE-2019-9515).
@@ -150,24 +139,6 @@ impl Calm {
         }
         Ok(())
     }
-}
-
-/// What the driver has to see to.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, and the large one is usual")]
-pub(super) enum Event {
-    /// A client asks.
-    Request(Request<()>, Shared),
-    /// A client asked what was refused at once: the status that says so, why, and what is still to be answered.
-    Refused(StatusCode, &'static str, Option<Unanswered>),
-}
-
-/// A refused request, of which no stream was made.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unanswered {
-    id: u32,
-    /// The client sends nothing more.
-    is_end: bool,
 }
 
 /// The connection cannot go on (RFC 9113, section 5.4.1).
@@ -246,226 +217,15 @@ impl Wire {
         self.streams.len()
     }
 
-    /// Takes frames from what was read, until one is not whole or one is an event.
-    pub(super) fn receive(&mut self, bytes: &mut BytesMut) -> Result<Option<Event>, Fatal> {
-        if !self.is_client && !self.has_greeted {
-            if bytes.len() < frame::PREFACE.len() {
-                return Ok(None);
-            }
-            if !bytes.starts_with(frame::PREFACE) {
-                return Err(protocol("the preface is another"));
-            }
-            bytes.advance(frame::PREFACE.len());
-            self.has_greeted = true;
-        }
-        if self.is_client && !self.has_begun && bytes.starts_with(b"HTTP/1") {
-            return Err(protocol("it speaks HTTP/1.1"));
-        }
-        while let Some(head) = Head::of(bytes) {
-            if head.length > frame::PAYLOAD_MAX {
-                return Err(Fatal(Code::FRAME_SIZE_ERROR, "a frame that is larger than allowed"));
-            }
-            if bytes.len() < frame::HEAD + head.length {
-                break;
-            }
-            bytes.advance(frame::HEAD);
-            let payload = bytes.split_to(head.length);
-            if let Some(event) = self.frame(head, payload)? {
-                return Ok(Some(event));
-            }
-        }
-        Ok(None)
+    fn find(&self, id: u32) -> Option<Shared> {
+        let at = self.streams.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        Some(Rc::clone(&self.streams[at].1))
     }
 
-    fn frame(&mut self, head: Head, payload: BytesMut) -> Result<Option<Event>, Fatal> {
-        if !self.has_begun {
-            self.has_begun = true;
-            if head.kind != frame::SETTINGS || head.has(frame::ACK) {
-                return Err(protocol("SETTINGS come first"));
-            }
-        }
-        if self.block.as_ref().is_some_and(|block| head.kind != frame::CONTINUATION || block.stream != head.stream) {
-            return Err(protocol("another frame within a field block"));
-        }
-        match head.kind {
-            frame::DATA => self.data(head, payload).map(|()| None),
-            frame::HEADERS => self.headers(head, payload),
-            frame::PRIORITY => self.priority(head, &payload).map(|()| None),
-            frame::RST_STREAM => self.stream_reset(head, &payload).map(|()| None),
-            frame::SETTINGS => self.settings(head, &payload).map(|()| None),
-            frame::PUSH_PROMISE => Err(protocol("nothing may be pushed")),
-            frame::PING => self.ping(head, &payload).map(|()| None),
-            frame::GOAWAY => self.goaway(head, &payload).map(|()| None),
-            frame::WINDOW_UPDATE => self.window_update(head, &payload).map(|()| None),
-            frame::CONTINUATION => self.continuation(head, payload),
-            _ => Ok(None),
-        }
-    }
-
-    /// Section 6.1.
-    fn data(&mut self, head: Head, mut payload: BytesMut) -> Result<(), Fatal> {
-        if head.stream == 0 {
-            return Err(protocol("DATA on stream 0"));
-        }
-        let length = payload.len();
-        unpad(head, &mut payload)?;
-        self.recv_window -= length as i64;
-        if self.recv_window < 0 {
-            return Err(Fatal(Code::FLOW_CONTROL_ERROR, "more than the connection's window"));
-        }
-        if payload.is_empty() && !head.has(frame::END_STREAM) {
-            self.calm.wasted()?;
-        }
-        let Some(stream) = self.find(head.stream) else {
-            self.returned(length as u32);
-            self.not_open(head.stream)?;
-            return self.late(head.stream);
-        };
-        let mut stream = stream.borrow_mut();
-        if self.is_client && !stream.is_answered {
-            self.returned(length as u32);
-            return self.refuse(&mut stream, Code::PROTOCOL_ERROR, Broken::Malformed("content before a head"));
-        }
-        if stream.is_ended {
-            self.returned(length as u32);
-            return self.refuse(&mut stream, Code::STREAM_CLOSED, Broken::Malformed("DATA after the end"));
-        }
-        stream.recv_window -= length as i64;
-        if stream.recv_window < 0 {
-            self.returned(length as u32);
-            return self.refuse(&mut stream, Code::FLOW_CONTROL_ERROR, Broken::Malformed("more than the window"));
-        }
-        let left = stream.left.map(|left| left.checked_sub(payload.len() as u64));
-        let is_end = head.has(frame::END_STREAM);
-        if left == Some(None) || (is_end && matches!(left, Some(Some(1..)))) {
-            self.returned(length as u32);
-            let broken = Broken::Malformed("the content is not as long as its head says");
-            return self.refuse(&mut stream, Code::PROTOCOL_ERROR, broken);
-        }
-        stream.left = left.flatten();
-        let padding = (length - payload.len()) as u32;
-        if stream.is_unwanted {
-            self.returned(length as u32);
-        } else {
-            stream.data.push(payload);
-            if padding > 0 {
-                self.consumed(&mut stream, padding);
-            }
-        }
-        if is_end {
-            stream.is_ended = true;
-            self.settle(&stream);
-        }
-        wake(&mut stream.reader);
-        Ok(())
-    }
-
-    /// Section 6.2.
-    fn headers(&mut self, head: Head, mut payload: BytesMut) -> Result<Option<Event>, Fatal> {
-        if head.stream == 0 {
-            return Err(protocol("HEADERS on stream 0"));
-        }
-        unpad(head, &mut payload)?;
-        if head.has(frame::PRIORITISED) {
-            if payload.len() < 5 {
-                return Err(SIZE);
-            }
-            payload.advance(5);
-        }
-        if head.has(frame::END_HEADERS) {
-            return self.message(head.stream, head.has(frame::END_STREAM), &payload);
-        }
-        self.block = Some(Block {
-            stream: head.stream,
-            ends_stream: head.has(frame::END_STREAM),
-            bytes: BytesMut::from(&payload[..]),
-            frames: 1,
-            began: Instant::now(),
-        });
-        Ok(None)
-    }
-
-    /// Section 6.10.
-    fn continuation(&mut self, head: Head, payload: BytesMut) -> Result<Option<Event>, Fatal> {
-        let mut block = self.block.take().ok_or(protocol("CONTINUATION without HEADERS"))?;
-        block.bytes.extend_from_slice(&payload);
-        block.frames += 1;
-        if block.bytes.len() > BLOCK_MAX || block.frames > BLOCK_FRAMES_MAX {
-            return Err(Fatal(Code::ENHANCE_YOUR_CALM, "a field block without an end"));
-        }
-        if head.has(frame::END_HEADERS) {
-            return self.message(block.stream, block.ends_stream, &block.bytes);
-        }
-        self.block = Some(block);
-        Ok(None)
-    }
-
-    /// Since when a field block is being sent.
-    pub(super) fn block_began(&self) -> Option<Instant> {
-        self.block.as_ref().map(|block| block.began)
-    }
-
-    /// A field block is whole.
-    fn message(&mut self, id: u32, is_end: bool, block: &[u8]) -> Result<Option<Event>, Fatal> {
-        let mut message = Message::new();
-        self.decoder
-            .decode(block, |field, size| message.take(field, size))
-            .map_err(|undecodable| Fatal(Code::COMPRESSION_ERROR, undecodable.0))?;
-        if let Some(stream) = self.find(id) {
-            let mut stream = stream.borrow_mut();
-            return if self.is_client && !stream.is_answered {
-                self.answer(&mut stream, message, is_end).map(|()| None)
-            } else {
-                self.trailers(&mut stream, message, is_end).map(|()| None)
-            };
-        }
-        if self.is_client {
-            self.not_open(id)?;
-            return Ok(None); // of a stream that we gave up
-        }
-        if id.is_multiple_of(2) || id <= self.newest {
-            let is_late = self.reset.contains(&id);
-            return if is_late { Ok(None) } else { Err(protocol("HEADERS on a stream that is not new")) };
-        }
-        self.newest = id;
-        self.request(id, message, is_end)
-    }
-
-    fn request(&mut self, id: u32, message: Message, is_end: bool) -> Result<Option<Event>, Fatal> {
-        if self.last_served.is_some() {
-            return Ok(None);
-        }
-        if self.streams.len() >= STREAMS_MAX as usize {
-            self.calm.wasted()?;
-            self.forget(id, Code::REFUSED_STREAM);
-            return Ok(None);
-        }
-        if message.is_too_large() {
-            self.calm.wasted()?;
-            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            let unanswered = Some(Unanswered { id, is_end });
-            return Ok(Some(Event::Refused(status, "the head is longer than 64 KiB", unanswered)));
-        }
-        let request = message.into_request();
-        let checked = request.and_then(|request| {
-            let length = content_length(request.headers())?;
-            let is_whole = !is_end || length.is_none_or(|length| length == 0);
-            if is_whole { Ok((request, length)) } else { Err(Malformed("content-length without content")) }
-        });
-        let (request, length) = match checked {
-            Ok(checked) => checked,
-            Err(Malformed(why)) => {
-                self.calm.wasted()?;
-                self.forget(id, Code::PROTOCOL_ERROR);
-                return Ok(Some(Event::Refused(StatusCode::BAD_REQUEST, why, None)));
-            }
-        };
-        let mut stream = Stream::new(id, self.peer.stream_window);
-        stream.left = length;
-        stream.is_ended = is_end;
-        let stream = Rc::new(RefCell::new(stream));
-        self.streams.push((id, Rc::clone(&stream)));
-        Ok(Some(Event::Request(request, stream)))
+    /// A frame for a stream that is closed, if it was ever open (RFC 9113, section 5.1).
+    fn not_open(&self, id: u32) -> Result<(), Fatal> {
+        let was_open = id <= self.newest && !id.is_multiple_of(2);
+        if was_open { Ok(()) } else { Err(protocol("a frame on a stream that was never open")) }
     }
 
     /// Answers what was refused.
@@ -481,233 +241,7 @@ impl Wire {
         }
     }
 
-    fn answer(&mut self, stream: &mut Stream, message: Message, is_end: bool) -> Result<(), Fatal> {
-        let broken = |why| Broken::Malformed(why);
-        if message.is_too_large() {
-            return self.refuse(stream, Code::PROTOCOL_ERROR, broken("the head is longer than 64 KiB"));
-        }
-        let answer = message.into_response().and_then(|response| Ok((content_length(response.headers())?, response)));
-        let (length, response) = match answer {
-            Ok(answer) => answer,
-            Err(Malformed(why)) => return self.refuse(stream, Code::PROTOCOL_ERROR, broken(why)),
-        };
-        let status = response.status();
-        if status.is_informational() {
-            if is_end || status == StatusCode::SWITCHING_PROTOCOLS {
-                return self.refuse(stream, Code::PROTOCOL_ERROR, broken("an interim answer that is none"));
-            }
-            if let Some(interim) = stream.interim.as_ref().filter(|_| status != StatusCode::CONTINUE) {
-                interim.tell(status, response.headers(), &Spelling::default());
-            }
-            return Ok(());
-        }
-        let is_bodiless =
-            stream.kind == Kind::Head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        stream.left = match stream.kind {
-            _ if is_bodiless => Some(0),
-            Kind::Connect if status.is_success() => None, // RFC 9110, section 9.3.6
-            Kind::Head | Kind::Connect | Kind::Other => length,
-        };
-        if is_end && matches!(stream.left, Some(1..)) {
-            return self.refuse(stream, Code::PROTOCOL_ERROR, broken("content-length without content"));
-        }
-        stream.head = Some(response);
-        stream.is_answered = true;
-        stream.interim = None;
-        if is_end {
-            stream.is_ended = true;
-            self.settle(stream);
-        }
-        wake(&mut stream.reader);
-        Ok(())
-    }
-
-    fn trailers(&mut self, stream: &mut Stream, message: Message, is_end: bool) -> Result<(), Fatal> {
-        if stream.is_ended {
-            return self.refuse(stream, Code::STREAM_CLOSED, Broken::Malformed("HEADERS after the end"));
-        }
-        let is_too_large = message.is_too_large();
-        let trailers = match message.into_trailers() {
-            Ok(trailers) if is_end && !is_too_large && matches!(stream.left, None | Some(0)) => trailers,
-            Ok(_) => return self.refuse(stream, Code::PROTOCOL_ERROR, Broken::Malformed("trailers that are none")),
-            Err(Malformed(why)) => return self.refuse(stream, Code::PROTOCOL_ERROR, Broken::Malformed(why)),
-        };
-        stream.trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
-        stream.is_ended = true;
-        self.settle(stream);
-        wake(&mut stream.reader);
-        Ok(())
-    }
-
-    /// Section 6.3. Nobody heeds priorities (section 5.3.2), but they have a form.
-    fn priority(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream == 0 {
-            return Err(protocol("PRIORITY on stream 0"));
-        }
-        if payload.len() == 5 {
-            return Ok(());
-        }
-        match self.find(head.stream) {
-            Some(stream) => {
-                self.refuse(&mut stream.borrow_mut(), Code::FRAME_SIZE_ERROR, Broken::Malformed("PRIORITY cut short"))
-            }
-            None => Err(SIZE),
-        }
-    }
-
-    /// Section 6.4.
-    fn stream_reset(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream == 0 {
-            return Err(protocol("RST_STREAM on stream 0"));
-        }
-        let code = Code(u32::from_be_bytes(*payload.as_array().ok_or(SIZE)?));
-        let Some(stream) = self.find(head.stream) else { return self.not_open(head.stream) };
-        let mut stream = stream.borrow_mut();
-        if !self.is_client && !stream.is_sent {
-            self.calm.wasted()?;
-        }
-        let is_refused = code == Code::REFUSED_STREAM && !stream.is_answered;
-        self.remove(stream.id);
-        stream.end(if is_refused { Broken::Refused(code) } else { Broken::Reset(code) });
-        Ok(())
-    }
-
-    /// Section 6.5.
-    fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream != 0 {
-            return Err(protocol("SETTINGS on a stream"));
-        }
-        if head.has(frame::ACK) {
-            return if payload.is_empty() { Ok(()) } else { Err(SIZE) };
-        }
-        let (settings, []) = payload.as_chunks::<6>() else { return Err(SIZE) };
-        for [n1, n0, value @ ..] in settings {
-            self.setting(u16::from_be_bytes([*n1, *n0]), u32::from_be_bytes(*value))?;
-        }
-        self.peer.is_known = true;
-        self.admit();
-        frame::head(self.out.buffer(), 0, frame::SETTINGS, frame::ACK, 0);
-        self.calm.replied()
-    }
-
-    fn setting(&mut self, name: u16, value: u32) -> Result<(), Fatal> {
-        match name {
-            frame::HEADER_TABLE_SIZE => self.tells_table |= value < 4096,
-            frame::ENABLE_PUSH if value > 1 || (self.is_client && value == 1) => {
-                return Err(protocol("SETTINGS_ENABLE_PUSH is 0 or 1"));
-            }
-            frame::MAX_CONCURRENT_STREAMS => self.peer.streams_max = value,
-            frame::INITIAL_WINDOW_SIZE => {
-                let window = i64::from(value);
-                if window > frame::WINDOW_MAX {
-                    return Err(Fatal(Code::FLOW_CONTROL_ERROR, "a window above 2^31 - 1"));
-                }
-                let more = window - std::mem::replace(&mut self.peer.stream_window, window);
-                for (_, stream) in &self.streams {
-                    let mut stream = stream.borrow_mut();
-                    stream.send_window += more;
-                    if stream.send_window > frame::WINDOW_MAX {
-                        return Err(Fatal(Code::FLOW_CONTROL_ERROR, "a stream's window above 2^31 - 1"));
-                    }
-                    wake(&mut stream.writer);
-                }
-            }
-            frame::MAX_FRAME_SIZE if !(16_384..1 << 24).contains(&value) => {
-                return Err(protocol("SETTINGS_MAX_FRAME_SIZE is from 2^14 to 2^24 - 1"));
-            }
-            frame::ENABLE_CONNECT_PROTOCOL => self.peer.allows_connect = value == 1,
-            _ => (),
-        }
-        Ok(())
-    }
-
-    /// Section 6.7.
-    fn ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream != 0 {
-            return Err(protocol("PING on a stream"));
-        }
-        let payload = *payload.as_array().ok_or(SIZE)?;
-        if head.has(frame::ACK) {
-            if payload == SHUTDOWN && self.is_closing && self.last_served.is_none() {
-                self.last_served = Some(self.newest);
-                frame::goaway(self.out.buffer(), self.newest, Code::NO_ERROR, "");
-            }
-            return Ok(());
-        }
-        frame::ping(self.out.buffer(), frame::ACK, payload);
-        self.calm.replied()
-    }
-
-    /// Section 6.8.
-    fn goaway(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream != 0 {
-            return Err(protocol("GOAWAY on a stream"));
-        }
-        let [last, code] = payload.first_chunk::<8>().ok_or(SIZE)?.as_chunks().0 else { unreachable!("8 is 2 x 4") };
-        let (last, code) = (u32::from_be_bytes(*last) & 0x7fff_ffff, Code(u32::from_be_bytes(*code)));
-        if !self.is_client {
-            return Ok(()); // what it has asked for is still answered
-        }
-        self.is_closing = true;
-        self.admit();
-        let kept = self.streams.partition_point(|(id, _)| *id <= last);
-        for (_, stream) in self.streams.split_off(kept) {
-            stream.borrow_mut().end(Broken::Refused(code));
-        }
-        Ok(())
-    }
-
-    /// Section 6.9.
-    fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        let by = i64::from(u32::from_be_bytes(*payload.as_array().ok_or(SIZE)?) & 0x7fff_ffff);
-        if head.stream == 0 {
-            self.send_window += by;
-            return match by {
-                0 => Err(protocol("WINDOW_UPDATE of 0")),
-                _ if self.send_window > frame::WINDOW_MAX => {
-                    Err(Fatal(Code::FLOW_CONTROL_ERROR, "the connection's window above 2^31 - 1"))
-                }
-                _ => {
-                    self.unblock();
-                    Ok(())
-                }
-            };
-        }
-        let Some(stream) = self.find(head.stream) else { return self.not_open(head.stream) };
-        let mut stream = stream.borrow_mut();
-        if by == 0 {
-            return self.refuse(&mut stream, Code::PROTOCOL_ERROR, Broken::Malformed("WINDOW_UPDATE of 0"));
-        }
-        stream.send_window += by;
-        if stream.send_window > frame::WINDOW_MAX {
-            return self.refuse(&mut stream, Code::FLOW_CONTROL_ERROR, Broken::Malformed("a window above 2^31 - 1"));
-        }
-        wake(&mut stream.writer);
-        Ok(())
-    }
-
-    fn find(&self, id: u32) -> Option<Shared> {
-        let at = self.streams.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        Some(Rc::clone(&self.streams[at].1))
-    }
-
-    /// A frame for a stream that is closed, if it was ever open (section 5.1).
-    fn not_open(&self, id: u32) -> Result<(), Fatal> {
-        let was_open = id <= self.newest && !id.is_multiple_of(2);
-        if was_open { Ok(()) } else { Err(protocol("a frame on a stream that was never open")) }
-    }
-
-    /// DATA for a stream that is closed.
-    fn late(&mut self, id: u32) -> Result<(), Fatal> {
-        if self.is_client || self.reset.contains(&id) {
-            return Ok(());
-        }
-        self.calm.wasted()?;
-        self.forget(id, Code::STREAM_CLOSED);
-        Ok(())
-    }
-
-    /// A stream error (section 5.4.2).
+    /// A stream error (RFC 9113, section 5.4.2).
     fn refuse(&mut self, stream: &mut Stream, code: Code, broken: Broken) -> Result<(), Fatal> {
         self.calm.wasted()?;
         self.remove(stream.id);
@@ -1028,18 +562,6 @@ fn continued(out: &mut BytesMut, id: u32, is_end: bool, block: &[u8]) {
         out.extend_from_slice(piece);
         kind = frame::CONTINUATION;
     }
-}
-
-/// Takes padding off (section 6.1).
-fn unpad(head: Head, payload: &mut BytesMut) -> Result<(), Fatal> {
-    if !head.has(frame::PADDED) {
-        return Ok(());
-    }
-    let padding = usize::from(*payload.first().ok_or(SIZE)?);
-    payload.advance(1);
-    let left = payload.len().checked_sub(padding).ok_or(protocol("more padding than payload"))?;
-    payload.truncate(left);
-    Ok(())
 }
 
 fn wake(waker: &mut Option<Waker>) {

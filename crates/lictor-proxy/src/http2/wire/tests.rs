@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::body::{Channel, Outgoing};
+use super::block::BLOCK_MAX;
 use super::*;
 
 const ENDS: u8 = frame::END_STREAM | frame::END_HEADERS;
