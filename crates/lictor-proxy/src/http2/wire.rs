@@ -1,48 +1,41 @@
-//! What the tasks of one connection share: its streams, the windows, what is to be written. Frames come in through
-//! [`Wire::receive`]; nothing here waits or knows a socket.
+//! What the tasks of one connection share: its [streams](stream), the windows, what is to be written ([`output`]). Here are
+//! its state, how streams begin and end, and what readers take from them. Frames come in through [`Wire::receive`]
+//! ([`receive`], [`block`]) and are written by [`send`]. Nothing here waits.
 
 mod block;
 #[cfg(any(fuzzing, test))]
 pub(super) mod fuzzing;
 mod output;
 mod receive;
+mod send;
 mod stream;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
-
-use bytes::{Bytes, BytesMut};
-use http::StatusCode;
-use lictor_core::Reason;
+use std::task::{Context, Poll, Waker};
 
 use self::block::Block;
-use self::receive::Unanswered;
 use self::stream::{Received, Stream};
 use super::client::Kind;
 use super::frame::{self, Code};
-use super::hpack::{Decoder, Encoder};
+use super::hpack::Decoder;
 use super::message::LIST_MAX;
 use crate::incoming::Interim;
-use crate::stream::Stream as Socket;
 
-pub(super) use output::Output;
-pub(super) use receive::Event;
-pub(super) use stream::{Broken, Part, Shared, Unstarted};
+pub(super) use self::output::Output;
+pub(super) use self::receive::Event;
+pub(super) use self::stream::{Broken, Part, Shared, Unstarted};
 
 /// What a peer may send on a stream before we have read it.
-pub(super) const STREAM_WINDOW: u32 = 256 << 10;
+const STREAM_WINDOW: u32 = 256 << 10;
 /// What a client may send on all streams together: it does not make us keep more.
 const CLIENT_WINDOW: u32 = 4 << 20;
 /// And a server, which answers many who read at their own pace: as much as on all streams, so that those whom nobody
 /// reads hold up no other.
 const SERVER_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
 /// Streams that a client may have open.
-pub(super) const STREAMS_MAX: u32 = 1000;
-/// No more is gathered before it is written.
-const OUT_MAX: usize = 64 << 10;
+const STREAMS_MAX: u32 = 1000;
 /// A part of a body up to this size is copied to what is around it; a larger one stays where it lies.
 const COPY_MAX: usize = 4 << 10;
 /// DATA of streams that we have reset may still be on its way: of so many we remember that, which is as many as can be
@@ -50,6 +43,8 @@ const COPY_MAX: usize = 4 << 10;
 const RESET_KEPT: usize = STREAMS_MAX as usize;
 /// The last stream that a client can begin (RFC 9113, section 5.1.1).
 const STREAM_LAST: u32 = (1 << 31) - 1;
+/// A PING when a connection shuts down.
+const SHUTDOWN: [u8; 8] = *b"lictor.\n";
 
 /// A connection.
 #[derive(Debug)]
@@ -217,6 +212,24 @@ impl Wire {
         self.streams.len()
     }
 
+    /// Opens a stream of ours.
+    pub(super) fn start(&mut self, kind: Kind, interim: Option<Interim>) -> Result<Shared, Unstarted> {
+        if self.is_over || self.is_closing {
+            return Err(self.fault.map_or(Unstarted::Closed, |Fatal(_, why)| Unstarted::Malformed(why)));
+        }
+        // Who waited for room may find that others were faster, or that the peer allows fewer by now.
+        if self.peer.is_known && self.open() >= self.peer.streams_max as usize {
+            return Err(Unstarted::Full);
+        }
+        self.newest = if self.newest == 0 { 1 } else { self.newest + 2 };
+        self.is_closing |= self.newest == STREAM_LAST;
+        let mut stream = Stream::new(self.newest, self.peer.stream_window);
+        (stream.kind, stream.interim) = (kind, interim);
+        let stream = Rc::new(RefCell::new(stream));
+        self.streams.push((self.newest, Rc::clone(&stream)));
+        Ok(stream)
+    }
+
     fn find(&self, id: u32) -> Option<Shared> {
         let at = self.streams.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         Some(Rc::clone(&self.streams[at].1))
@@ -226,96 +239,6 @@ impl Wire {
     fn not_open(&self, id: u32) -> Result<(), Fatal> {
         let was_open = id <= self.newest && !id.is_multiple_of(2);
         if was_open { Ok(()) } else { Err(protocol("a frame on a stream that was never open")) }
-    }
-
-    /// Answers what was refused.
-    pub(super) fn decline(&mut self, unanswered: Unanswered, status: StatusCode, reason: Reason, request_id: &[u8]) {
-        let Unanswered { id, is_end } = unanswered;
-        self.write_head(id, true, |fields| {
-            fields.status(status);
-            fields.field(b"x-lictor-reason", reason.as_str().as_bytes(), false);
-            fields.field(b"x-request-id", request_id, false);
-        });
-        if !is_end {
-            self.forget(id, Code::NO_ERROR);
-        }
-    }
-
-    /// A stream error (RFC 9113, section 5.4.2).
-    fn refuse(&mut self, stream: &mut Stream, code: Code, broken: Broken) -> Result<(), Fatal> {
-        self.calm.wasted()?;
-        self.remove(stream.id);
-        stream.end(broken);
-        self.forget(stream.id, code);
-        Ok(())
-    }
-
-    /// Resets a stream that is not, or no more, among ours.
-    fn forget(&mut self, id: u32, code: Code) {
-        if self.reset.len() >= RESET_KEPT {
-            self.reset.pop_front();
-        }
-        self.reset.push_back(id);
-        frame::reset(self.out.buffer(), id, code);
-    }
-
-    fn remove(&mut self, id: u32) {
-        if let Ok(at) = self.streams.binary_search_by_key(&id, |(id, _)| *id) {
-            self.streams.remove(at);
-        }
-    }
-
-    /// Both sides may have said all.
-    fn settle(&mut self, stream: &Stream) {
-        if stream.is_ended && stream.is_sent {
-            self.remove(stream.id);
-            self.calm.served();
-            if self.is_closing {
-                self.wake();
-            }
-        }
-    }
-
-    /// The stream is given up on our side. Nothing happens when it is over.
-    pub(super) fn cancel(&mut self, stream: &mut Stream, code: Code) {
-        self.returned(stream.data.length as u32);
-        stream.data = Received::default();
-        if stream.broken.is_some() || (stream.is_ended && stream.is_sent) {
-            return;
-        }
-        self.is_in_doubt |= self.is_client && !stream.is_answered;
-        self.remove(stream.id);
-        self.forget(stream.id, code);
-        stream.end(Broken::Cancelled);
-        self.wake();
-    }
-
-    /// Nobody reads the stream any more.
-    pub(super) fn abandon(&mut self, stream: &mut Stream) {
-        stream.is_unwanted = true;
-        self.returned(stream.data.length as u32);
-        stream.data = Received::default();
-        stream.trailers = None;
-    }
-
-    /// Bytes of a stream were used: its peer may send as many more.
-    fn consumed(&mut self, stream: &mut Stream, count: u32) {
-        self.returned(count);
-        stream.unreturned += count;
-        if !stream.is_ended && stream.broken.is_none() && stream.unreturned >= STREAM_WINDOW / 2 {
-            stream.recv_window += i64::from(stream.unreturned);
-            frame::window_update(self.out.buffer(), stream.id, std::mem::take(&mut stream.unreturned));
-            self.wake();
-        }
-    }
-
-    fn returned(&mut self, count: u32) {
-        self.unreturned += count;
-        if self.unreturned >= self.window / 2 {
-            self.recv_window += i64::from(self.unreturned);
-            frame::window_update(self.out.buffer(), 0, std::mem::take(&mut self.unreturned));
-            self.wake();
-        }
     }
 
     /// The next part of what a stream's peer says; `None` at its end.
@@ -341,130 +264,81 @@ impl Wire {
         Poll::Pending
     }
 
-    /// How many bytes may be written on a stream now, at least 1.
-    pub(super) fn poll_window(
-        &mut self,
-        stream: &mut Stream,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<usize, Broken>> {
-        ready!(self.poll_room(stream, context))?;
-        let window = stream.send_window.min(self.send_window);
-        if window > 0 {
-            return Poll::Ready(Ok(window.min(frame::PAYLOAD_MAX as i64) as usize));
-        }
-        if self.send_window <= 0 {
-            self.block(stream);
-        }
-        store(&mut stream.writer, context);
-        Poll::Pending
-    }
-
-    /// Ready when a little more may be written on a stream, that has no window.
-    pub(super) fn poll_room(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        if let Some(broken) = stream.broken {
-            return Poll::Ready(Err(broken));
-        }
-        if self.out.len() >= OUT_MAX {
-            self.block(stream);
-            store(&mut stream.writer, context);
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn block(&mut self, stream: &mut Stream) {
-        if !stream.is_blocked {
-            stream.is_blocked = true;
-            let has_written = std::mem::take(&mut stream.has_written);
-            (if has_written { &mut self.behind } else { &mut self.blocked }).push(stream.id);
+    /// Bytes of a stream were used: its peer may send as many more.
+    fn consumed(&mut self, stream: &mut Stream, count: u32) {
+        self.returned(count);
+        stream.unreturned += count;
+        if !stream.is_ended && stream.broken.is_none() && stream.unreturned >= STREAM_WINDOW / 2 {
+            stream.recv_window += i64::from(stream.unreturned);
+            frame::window_update(self.out.buffer(), stream.id, std::mem::take(&mut stream.unreturned));
+            self.wake();
         }
     }
 
-    /// Ready when a stream of ours may begin, or never will. For some it must be known what the peer understands.
-    pub(super) fn poll_start(&mut self, needs_settings: bool, context: &mut Context<'_>) -> Poll<()> {
-        let is_known = self.peer.is_known || !needs_settings;
-        if self.is_over || self.is_closing || (is_known && self.out.len() < OUT_MAX) {
-            return Poll::Ready(());
-        }
-        self.waiting.push(context.waker().clone());
-        Poll::Pending
-    }
-
-    /// Writes a head or trailers.
-    pub(super) fn write_fields(&mut self, stream: &mut Stream, is_end: bool, write: impl FnOnce(&mut Encoder<'_>)) {
-        self.write_head(stream.id, is_end, write);
-        if is_end {
-            self.sent(stream);
+    fn returned(&mut self, count: u32) {
+        self.unreturned += count;
+        if self.unreturned >= self.window / 2 {
+            self.recv_window += i64::from(self.unreturned);
+            frame::window_update(self.out.buffer(), 0, std::mem::take(&mut self.unreturned));
+            self.wake();
         }
     }
 
-    /// Writes DATA, for which there is a window.
-    pub(super) fn write_data(&mut self, stream: &mut Stream, data: Bytes, is_end: bool) {
-        let count = data.len() as i64;
-        stream.send_window -= count;
-        stream.has_written = true;
-        self.send_window -= count;
-        let flags = if is_end { frame::END_STREAM } else { 0 };
-        frame::head(self.out.buffer(), data.len(), frame::DATA, flags, stream.id);
-        self.out.data(data);
-        self.wake();
-        if is_end {
-            self.sent(stream);
+    /// Both sides may have said all.
+    fn settle(&mut self, stream: &Stream) {
+        if stream.is_ended && stream.is_sent {
+            self.remove(stream.id);
+            self.calm.served();
+            if self.is_closing {
+                self.wake();
+            }
         }
     }
 
-    fn sent(&mut self, stream: &mut Stream) {
-        stream.is_sent = true;
-        self.settle(stream);
+    /// A stream error (RFC 9113, section 5.4.2).
+    fn refuse(&mut self, stream: &mut Stream, code: Code, broken: Broken) -> Result<(), Fatal> {
+        self.calm.wasted()?;
+        self.remove(stream.id);
+        stream.end(broken);
+        self.forget(stream.id, code);
+        Ok(())
     }
 
-    fn write_head(&mut self, id: u32, is_end: bool, write: impl FnOnce(&mut Encoder<'_>)) {
-        let out = self.out.buffer();
-        let start = out.len();
-        let flags = frame::END_HEADERS | if is_end { frame::END_STREAM } else { 0 };
-        frame::head(out, 0, frame::HEADERS, flags, id);
-        let mut encoder = Encoder(out);
-        if std::mem::take(&mut self.tells_table) {
-            encoder.without_table();
+    /// The stream is given up on our side. Nothing happens when it is over.
+    pub(super) fn cancel(&mut self, stream: &mut Stream, code: Code) {
+        self.returned(stream.data.length as u32);
+        stream.data = Received::default();
+        if stream.broken.is_some() || (stream.is_ended && stream.is_sent) {
+            return;
         }
-        write(&mut encoder);
-        let length = out.len() - start - frame::HEAD;
-        if length <= frame::PAYLOAD_MAX {
-            out[start..start + 3].copy_from_slice(&(length as u32).to_be_bytes()[1..]);
-        } else {
-            let block = out.split_off(start + frame::HEAD);
-            out.truncate(start);
-            continued(out, id, is_end, &block);
-        }
+        self.is_in_doubt |= self.is_client && !stream.is_answered;
+        self.remove(stream.id);
+        self.forget(stream.id, code);
+        stream.end(Broken::Cancelled);
         self.wake();
     }
 
-    /// There is nothing to write and nothing to wait for.
-    pub(super) fn is_idle(&self) -> bool {
-        self.streams.is_empty() && self.out.len() == 0
+    /// Nobody reads the stream any more.
+    pub(super) fn abandon(&mut self, stream: &mut Stream) {
+        stream.is_unwanted = true;
+        self.returned(stream.data.length as u32);
+        stream.data = Received::default();
+        stream.trailers = None;
     }
 
-    /// A little more may be written that no window is for.
-    pub(super) fn has_room(&self) -> bool {
-        self.out.len() < OUT_MAX
+    fn remove(&mut self, id: u32) {
+        if let Ok(at) = self.streams.binary_search_by_key(&id, |(id, _)| *id) {
+            self.streams.remove(at);
+        }
     }
 
-    /// Opens a stream of ours.
-    pub(super) fn start(&mut self, kind: Kind, interim: Option<Interim>) -> Result<Shared, Unstarted> {
-        if self.is_over || self.is_closing {
-            return Err(self.fault.map_or(Unstarted::Closed, |Fatal(_, why)| Unstarted::Malformed(why)));
+    /// Resets a stream that is not, or no more, among ours.
+    fn forget(&mut self, id: u32, code: Code) {
+        if self.reset.len() >= RESET_KEPT {
+            self.reset.pop_front();
         }
-        // Who waited for room may find that others were faster, or that the peer allows fewer by now.
-        if self.peer.is_known && self.open() >= self.peer.streams_max as usize {
-            return Err(Unstarted::Full);
-        }
-        self.newest = if self.newest == 0 { 1 } else { self.newest + 2 };
-        self.is_closing |= self.newest == STREAM_LAST;
-        let mut stream = Stream::new(self.newest, self.peer.stream_window);
-        (stream.kind, stream.interim) = (kind, interim);
-        let stream = Rc::new(RefCell::new(stream));
-        self.streams.push((self.newest, Rc::clone(&stream)));
-        Ok(stream)
+        self.reset.push_back(id);
+        frame::reset(self.out.buffer(), id, code);
     }
 
     /// No stream is to begin any more; those that have are finished (RFC 9113, section 6.8).
@@ -489,6 +363,11 @@ impl Wire {
         self.is_over || (self.is_closing && self.streams.is_empty() && (self.is_client || self.last_served.is_some()))
     }
 
+    /// There is nothing to write and nothing to wait for.
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.is_empty() && self.out.len() == 0
+    }
+
     /// Ends the connection with an error of the peer's.
     pub(super) fn fail(&mut self, fault: Fatal) {
         let Fatal(code, why) = fault;
@@ -509,58 +388,9 @@ impl Wire {
         self.unblock();
     }
 
-    /// Writes what there is. Who waited for room has it.
-    pub(super) fn poll_write(&mut self, socket: &mut Socket, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let was_full = self.out.len() >= OUT_MAX;
-        let written = self.out.poll_write(socket, context);
-        if was_full && self.out.len() < OUT_MAX {
-            self.unblock();
-        }
-        if written.is_ready() {
-            self.calm.replies = 0;
-        }
-        written
-    }
-
-    /// Who waits for the connection's window, or for room, may look again.
-    fn unblock(&mut self) {
-        self.admit();
-        let blocked = std::mem::take(&mut self.blocked);
-        for id in blocked.into_iter().chain(std::mem::take(&mut self.behind)) {
-            if let Some(stream) = self.find(id) {
-                let mut stream = stream.borrow_mut();
-                stream.is_blocked = false;
-                wake(&mut stream.writer);
-            }
-        }
-    }
-
-    /// Who waits to begin a stream may look again.
-    fn admit(&mut self) {
-        self.waiting.drain(..).for_each(Waker::wake);
-    }
-
     /// The driver has something to do.
     pub(super) fn wake(&mut self) {
         wake(&mut self.driver);
-    }
-}
-
-/// Asked for when a connection shuts down.
-const SHUTDOWN: [u8; 8] = *b"lictor.\n";
-
-/// Splits a block that is too long for one frame (RFC 9113, section 6.10).
-fn continued(out: &mut BytesMut, id: u32, is_end: bool, block: &[u8]) {
-    let mut pieces = block.chunks(frame::PAYLOAD_MAX).peekable();
-    let mut kind = frame::HEADERS;
-    while let Some(piece) = pieces.next() {
-        let mut flags = if pieces.peek().is_none() { frame::END_HEADERS } else { 0 };
-        if kind == frame::HEADERS && is_end {
-            flags |= frame::END_STREAM;
-        }
-        frame::head(out, piece.len(), kind, flags, id);
-        out.extend_from_slice(piece);
-        kind = frame::CONTINUATION;
     }
 }
 

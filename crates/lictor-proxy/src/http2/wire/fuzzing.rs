@@ -9,9 +9,9 @@ use super::super::frame::{self, Head};
 use super::super::fuzzing::frames;
 use super::super::hpack::Decoder;
 use super::super::message::Message;
+use super::send::OUT_MAX;
 use super::{
-    CLIENT_WINDOW, Code, Event, Fatal, Kind, OUT_MAX, Part, RESET_KEPT, SERVER_WINDOW, STREAM_WINDOW, STREAMS_MAX,
-    Shared, Wire,
+    CLIENT_WINDOW, Code, Event, Fatal, Kind, Part, RESET_KEPT, SERVER_WINDOW, STREAM_WINDOW, STREAMS_MAX, Shared, Wire,
 };
 
 /// What became of a connection.

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Wake;
 
-use http::{HeaderMap, HeaderValue};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::{Body, Frame};
 use parking_lot::Mutex;
 use proptest::collection::vec;
@@ -14,6 +15,7 @@ use proptest::sample::select;
 
 use super::super::body::{Channel, Outgoing};
 use super::block::BLOCK_MAX;
+use super::send::OUT_MAX;
 use super::*;
 
 const ENDS: u8 = frame::END_STREAM | frame::END_HEADERS;
