@@ -1,55 +1,50 @@
-//! What the tasks of one connection share: its streams, the windows, what is to be written. Frames come in through
-//! [`Wire::receive`]; nothing here waits or knows a socket.
+//! What the tasks of one connection share: its [streams](stream), the windows, what is to be written ([`output`]). Here are
+//! its state, how streams begin and end, and what readers take from them. Frames come in through [`Wire::receive`]
+//! ([`receive`], [`block`]) and are written by [`send`]. Nothing here waits.
+
+mod block;
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
+mod output;
+mod receive;
+mod send;
+mod stream;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, StatusCode};
-use lictor_core::Reason;
-use tokio::io::AsyncWrite;
-
+use self::block::Block;
+use self::stream::{Received, Stream};
 use super::client::Kind;
-use super::frame::{self, Code, Head};
-use super::hpack::{Decoder, Encoder, Malformed};
-use super::message::{LIST_MAX, Message, content_length};
-use crate::http1::buffers;
-use crate::http1::head::Spelling;
+use super::frame::{self, Code};
+use super::hpack::Decoder;
+use super::message::LIST_MAX;
 use crate::incoming::Interim;
-use crate::stream::Stream as Socket;
 
-#[cfg(any(fuzzing, test))]
-pub(super) mod fuzzing;
+pub(super) use self::output::Output;
+pub(super) use self::receive::Event;
+pub(super) use self::stream::{Broken, Part, Shared, Unstarted};
 
 /// What a peer may send on a stream before we have read it.
-pub(super) const STREAM_WINDOW: u32 = 256 << 10;
+const STREAM_WINDOW: u32 = 256 << 10;
 /// What a client may send on all streams together: it does not make us keep more.
 const CLIENT_WINDOW: u32 = 4 << 20;
 /// And a server, which answers many who read at their own pace: as much as on all streams, so that those whom nobody
 /// reads hold up no other.
 const SERVER_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
 /// Streams that a client may have open.
-pub(super) const STREAMS_MAX: u32 = 1000;
-/// No more is gathered before it is written.
-const OUT_MAX: usize = 64 << 10;
-/// A part of a body up to this size is copied to the frames around it; a larger one is written from where it lies.
+const STREAMS_MAX: u32 = 1000;
+/// A part of a body up to this size is copied to what is around it; a larger one stays where it lies.
 const COPY_MAX: usize = 4 << 10;
-/// A compressed block is not longer, in all its frames.
-const BLOCK_MAX: usize = 2 * LIST_MAX;
-/// And there are no more of these.
-const BLOCK_FRAMES_MAX: u32 = 64;
 /// DATA of streams that we have reset may still be on its way: of so many we remember that, which is as many as can be
 /// reset at a time.
 const RESET_KEPT: usize = STREAMS_MAX as usize;
-/// The last stream that a client can begin (section 5.1.1).
+/// The last stream that a client can begin (RFC 9113, section 5.1.1).
 const STREAM_LAST: u32 = (1 << 31) - 1;
-
-pub(super) type Shared = Rc<RefCell<Stream>>;
+/// A PING when a connection shuts down.
+const SHUTDOWN: [u8; 8] = *b"lictor.\n";
 
 /// A connection.
 #[derive(Debug)]
@@ -110,16 +105,6 @@ impl Peer {
     }
 }
 
-/// A field block whose end has not come.
-#[derive(Debug)]
-struct Block {
-    stream: u32,
-    ends_stream: bool,
-    bytes: BytesMut,
-    frames: u32,
-    began: Instant,
-}
-
 /// How often the peer may cause work that is for nothing. A stream that is served gives one back, one that is not takes
 /// one (CVE-2023-44487, CVE-2025-8671, CVE-2019-9518); answers to its frames that it does not read are few
 /// (CVE-2019-9512, CVE-2019-9515).
@@ -149,109 +134,6 @@ impl Calm {
         }
         Ok(())
     }
-}
-
-/// A stream.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) id: u32,
-    /// The answer's, until it is taken.
-    pub(super) head: Option<Response<()>>,
-    is_answered: bool,
-    pub(super) interim: Option<Interim>,
-    kind: Kind,
-    data: Received,
-    trailers: Option<HeaderMap>,
-    /// How much content is to come, if that was said.
-    left: Option<u64>,
-    /// The other side has said all.
-    is_ended: bool,
-    /// Nobody reads it.
-    is_unwanted: bool,
-    recv_window: i64,
-    unreturned: u32,
-    pub(super) reader: Option<Waker>,
-    send_window: i64,
-    /// We have said all.
-    is_sent: bool,
-    is_blocked: bool,
-    /// Since it was blocked last.
-    has_written: bool,
-    pub(super) writer: Option<Waker>,
-    pub(super) broken: Option<Broken>,
-}
-
-/// Why a stream of ours has not begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unstarted {
-    Closed,
-    /// What the peer sends is not HTTP/2.
-    Malformed(&'static str),
-    /// The peer lets us have no more.
-    Full,
-}
-
-/// Why a stream ended early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Broken {
-    /// The peer reset it.
-    Reset(Code),
-    /// The peer says that it has not looked at it (RFC 9113, section 8.7).
-    Refused(Code),
-    /// The connection is gone.
-    Cut,
-    Malformed(&'static str),
-    /// We did.
-    Cancelled,
-}
-
-/// What came and was not read yet. Small pieces are put together: each alone would keep alive the buffer it came in.
-#[derive(Debug, Default)]
-struct Received {
-    whole: VecDeque<Bytes>,
-    tail: BytesMut,
-    length: usize,
-}
-
-impl Received {
-    fn push(&mut self, piece: BytesMut) {
-        self.length += piece.len();
-        if piece.len() <= COPY_MAX {
-            return self.tail.extend_from_slice(&piece);
-        }
-        if !self.tail.is_empty() {
-            self.whole.push_back(self.tail.split().freeze());
-        }
-        self.whole.push_back(piece.freeze());
-    }
-
-    fn pop(&mut self) -> Option<Bytes> {
-        let piece = match self.whole.pop_front() {
-            Some(piece) => piece,
-            None if self.tail.is_empty() => return None,
-            None => std::mem::take(&mut self.tail).freeze(),
-        };
-        self.length -= piece.len();
-        Some(piece)
-    }
-}
-
-/// What the driver has to see to.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, and the large one is usual")]
-pub(super) enum Event {
-    /// A client asks.
-    Request(Request<()>, Shared),
-    /// A client asked what was refused at once: the status that says so, why, and what is still to be answered.
-    Refused(StatusCode, &'static str, Option<Unanswered>),
-}
-
-/// A refused request, of which no stream was made.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unanswered {
-    id: u32,
-    /// The client sends nothing more.
-    is_end: bool,
 }
 
 /// The connection cannot go on (RFC 9113, section 5.4.1).
@@ -330,444 +212,22 @@ impl Wire {
         self.streams.len()
     }
 
-    /// Takes frames from what was read, until one is not whole or one is an event.
-    pub(super) fn receive(&mut self, bytes: &mut BytesMut) -> Result<Option<Event>, Fatal> {
-        if !self.is_client && !self.has_greeted {
-            if bytes.len() < frame::PREFACE.len() {
-                return Ok(None);
-            }
-            if !bytes.starts_with(frame::PREFACE) {
-                return Err(protocol("the preface is another"));
-            }
-            bytes.advance(frame::PREFACE.len());
-            self.has_greeted = true;
+    /// Opens a stream of ours.
+    pub(super) fn start(&mut self, kind: Kind, interim: Option<Interim>) -> Result<Shared, Unstarted> {
+        if self.is_over || self.is_closing {
+            return Err(self.fault.map_or(Unstarted::Closed, |Fatal(_, why)| Unstarted::Malformed(why)));
         }
-        if self.is_client && !self.has_begun && bytes.starts_with(b"HTTP/1") {
-            return Err(protocol("it speaks HTTP/1.1"));
+        // Who waited for room may find that others were faster, or that the peer allows fewer by now.
+        if self.peer.is_known && self.open() >= self.peer.streams_max as usize {
+            return Err(Unstarted::Full);
         }
-        while let Some(head) = Head::of(bytes) {
-            if head.length > frame::PAYLOAD_MAX {
-                return Err(Fatal(Code::FRAME_SIZE_ERROR, "a frame that is larger than allowed"));
-            }
-            if bytes.len() < frame::HEAD + head.length {
-                break;
-            }
-            bytes.advance(frame::HEAD);
-            let payload = bytes.split_to(head.length);
-            if let Some(event) = self.frame(head, payload)? {
-                return Ok(Some(event));
-            }
-        }
-        Ok(None)
-    }
-
-    fn frame(&mut self, head: Head, payload: BytesMut) -> Result<Option<Event>, Fatal> {
-        if !self.has_begun {
-            self.has_begun = true;
-            if head.kind != frame::SETTINGS || head.has(frame::ACK) {
-                return Err(protocol("SETTINGS come first"));
-            }
-        }
-        if self.block.as_ref().is_some_and(|block| head.kind != frame::CONTINUATION || block.stream != head.stream) {
-            return Err(protocol("another frame within a field block"));
-        }
-        match head.kind {
-            frame::DATA => self.data(head, payload).map(|()| None),
-            frame::HEADERS => self.headers(head, payload),
-            frame::PRIORITY => self.priority(head, &payload).map(|()| None),
-            frame::RST_STREAM => self.stream_reset(head, &payload).map(|()| None),
-            frame::SETTINGS => self.settings(head, &payload).map(|()| None),
-            frame::PUSH_PROMISE => Err(protocol("nothing may be pushed")),
-            frame::PING => self.ping(head, &payload).map(|()| None),
-            frame::GOAWAY => self.goaway(head, &payload).map(|()| None),
-            frame::WINDOW_UPDATE => self.window_update(head, &payload).map(|()| None),
-            frame::CONTINUATION => self.continuation(head, payload),
-            _ => Ok(None),
-        }
-    }
-
-    /// Section 6.1.
-    fn data(&mut self, head: Head, mut payload: BytesMut) -> Result<(), Fatal> {
-        if head.stream == 0 {
-            return Err(protocol("DATA on stream 0"));
-        }
-        let length = payload.len();
-        unpad(head, &mut payload)?;
-        self.recv_window -= length as i64;
-        if self.recv_window < 0 {
-            return Err(Fatal(Code::FLOW_CONTROL_ERROR, "more than the connection's window"));
-        }
-        if payload.is_empty() && !head.has(frame::END_STREAM) {
-            self.calm.wasted()?;
-        }
-        let Some(stream) = self.find(head.stream) else {
-            self.returned(length as u32);
-            self.not_open(head.stream)?;
-            return self.late(head.stream);
-        };
-        let mut stream = stream.borrow_mut();
-        if self.is_client && !stream.is_answered {
-            self.returned(length as u32);
-            return self.refuse(&mut stream, Code::PROTOCOL_ERROR, Broken::Malformed("content before a head"));
-        }
-        if stream.is_ended {
-            self.returned(length as u32);
-            return self.refuse(&mut stream, Code::STREAM_CLOSED, Broken::Malformed("DATA after the end"));
-        }
-        stream.recv_window -= length as i64;
-        if stream.recv_window < 0 {
-            self.returned(length as u32);
-            return self.refuse(&mut stream, Code::FLOW_CONTROL_ERROR, Broken::Malformed("more than the window"));
-        }
-        let left = stream.left.map(|left| left.checked_sub(payload.len() as u64));
-        let is_end = head.has(frame::END_STREAM);
-        if left == Some(None) || (is_end && matches!(left, Some(Some(1..)))) {
-            self.returned(length as u32);
-            let broken = Broken::Malformed("the content is not as long as its head says");
-            return self.refuse(&mut stream, Code::PROTOCOL_ERROR, broken);
-        }
-        stream.left = left.flatten();
-        let padding = (length - payload.len()) as u32;
-        if stream.is_unwanted {
-            self.returned(length as u32);
-        } else {
-            stream.data.push(payload);
-            if padding > 0 {
-                self.consumed(&mut stream, padding);
-            }
-        }
-        if is_end {
-            stream.is_ended = true;
-            self.settle(&stream);
-        }
-        wake(&mut stream.reader);
-        Ok(())
-    }
-
-    /// Section 6.2.
-    fn headers(&mut self, head: Head, mut payload: BytesMut) -> Result<Option<Event>, Fatal> {
-        if head.stream == 0 {
-            return Err(protocol("HEADERS on stream 0"));
-        }
-        unpad(head, &mut payload)?;
-        if head.has(frame::PRIORITISED) {
-            if payload.len() < 5 {
-                return Err(SIZE);
-            }
-            payload.advance(5);
-        }
-        if head.has(frame::END_HEADERS) {
-            return self.message(head.stream, head.has(frame::END_STREAM), &payload);
-        }
-        self.block = Some(Block {
-            stream: head.stream,
-            ends_stream: head.has(frame::END_STREAM),
-            bytes: BytesMut::from(&payload[..]),
-            frames: 1,
-            began: Instant::now(),
-        });
-        Ok(None)
-    }
-
-    /// Section 6.10.
-    fn continuation(&mut self, head: Head, payload: BytesMut) -> Result<Option<Event>, Fatal> {
-        let mut block = self.block.take().ok_or(protocol("CONTINUATION without HEADERS"))?;
-        block.bytes.extend_from_slice(&payload);
-        block.frames += 1;
-        if block.bytes.len() > BLOCK_MAX || block.frames > BLOCK_FRAMES_MAX {
-            return Err(Fatal(Code::ENHANCE_YOUR_CALM, "a field block without an end"));
-        }
-        if head.has(frame::END_HEADERS) {
-            return self.message(block.stream, block.ends_stream, &block.bytes);
-        }
-        self.block = Some(block);
-        Ok(None)
-    }
-
-    /// Since when a field block is being sent.
-    pub(super) fn block_began(&self) -> Option<Instant> {
-        self.block.as_ref().map(|block| block.began)
-    }
-
-    /// A field block is whole.
-    fn message(&mut self, id: u32, is_end: bool, block: &[u8]) -> Result<Option<Event>, Fatal> {
-        let mut message = Message::new();
-        self.decoder
-            .decode(block, |field, size| message.take(field, size))
-            .map_err(|undecodable| Fatal(Code::COMPRESSION_ERROR, undecodable.0))?;
-        if let Some(stream) = self.find(id) {
-            let mut stream = stream.borrow_mut();
-            return if self.is_client && !stream.is_answered {
-                self.answer(&mut stream, message, is_end).map(|()| None)
-            } else {
-                self.trailers(&mut stream, message, is_end).map(|()| None)
-            };
-        }
-        if self.is_client {
-            self.not_open(id)?;
-            return Ok(None); // of a stream that we gave up
-        }
-        if id.is_multiple_of(2) || id <= self.newest {
-            let is_late = self.reset.contains(&id);
-            return if is_late { Ok(None) } else { Err(protocol("HEADERS on a stream that is not new")) };
-        }
-        self.newest = id;
-        self.request(id, message, is_end)
-    }
-
-    fn request(&mut self, id: u32, message: Message, is_end: bool) -> Result<Option<Event>, Fatal> {
-        if self.last_served.is_some() {
-            return Ok(None);
-        }
-        if self.streams.len() >= STREAMS_MAX as usize {
-            self.calm.wasted()?;
-            self.forget(id, Code::REFUSED_STREAM);
-            return Ok(None);
-        }
-        if message.is_too_large() {
-            self.calm.wasted()?;
-            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            let unanswered = Some(Unanswered { id, is_end });
-            return Ok(Some(Event::Refused(status, "the head is longer than 64 KiB", unanswered)));
-        }
-        let request = message.into_request();
-        let checked = request.and_then(|request| {
-            let length = content_length(request.headers())?;
-            let is_whole = !is_end || length.is_none_or(|length| length == 0);
-            if is_whole { Ok((request, length)) } else { Err(Malformed("content-length without content")) }
-        });
-        let (request, length) = match checked {
-            Ok(checked) => checked,
-            Err(Malformed(why)) => {
-                self.calm.wasted()?;
-                self.forget(id, Code::PROTOCOL_ERROR);
-                return Ok(Some(Event::Refused(StatusCode::BAD_REQUEST, why, None)));
-            }
-        };
-        let mut stream = Stream::new(id, self.peer.stream_window);
-        stream.left = length;
-        stream.is_ended = is_end;
+        self.newest = if self.newest == 0 { 1 } else { self.newest + 2 };
+        self.is_closing |= self.newest == STREAM_LAST;
+        let mut stream = Stream::new(self.newest, self.peer.stream_window);
+        (stream.kind, stream.interim) = (kind, interim);
         let stream = Rc::new(RefCell::new(stream));
-        self.streams.push((id, Rc::clone(&stream)));
-        Ok(Some(Event::Request(request, stream)))
-    }
-
-    /// Answers what was refused.
-    pub(super) fn decline(&mut self, unanswered: Unanswered, status: StatusCode, reason: Reason, request_id: &[u8]) {
-        let Unanswered { id, is_end } = unanswered;
-        self.write_head(id, true, |fields| {
-            fields.status(status);
-            fields.field(b"x-lictor-reason", reason.as_str().as_bytes(), false);
-            fields.field(b"x-request-id", request_id, false);
-        });
-        if !is_end {
-            self.forget(id, Code::NO_ERROR);
-        }
-    }
-
-    fn answer(&mut self, stream: &mut Stream, message: Message, is_end: bool) -> Result<(), Fatal> {
-        let broken = |why| Broken::Malformed(why);
-        if message.is_too_large() {
-            return self.refuse(stream, Code::PROTOCOL_ERROR, broken("the head is longer than 64 KiB"));
-        }
-        let answer = message.into_response().and_then(|response| Ok((content_length(response.headers())?, response)));
-        let (length, response) = match answer {
-            Ok(answer) => answer,
-            Err(Malformed(why)) => return self.refuse(stream, Code::PROTOCOL_ERROR, broken(why)),
-        };
-        let status = response.status();
-        if status.is_informational() {
-            if is_end || status == StatusCode::SWITCHING_PROTOCOLS {
-                return self.refuse(stream, Code::PROTOCOL_ERROR, broken("an interim answer that is none"));
-            }
-            if let Some(interim) = stream.interim.as_ref().filter(|_| status != StatusCode::CONTINUE) {
-                interim.tell(status, response.headers(), &Spelling::default());
-            }
-            return Ok(());
-        }
-        let is_bodiless =
-            stream.kind == Kind::Head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        stream.left = match stream.kind {
-            _ if is_bodiless => Some(0),
-            Kind::Connect if status.is_success() => None, // RFC 9110, section 9.3.6
-            Kind::Head | Kind::Connect | Kind::Other => length,
-        };
-        if is_end && matches!(stream.left, Some(1..)) {
-            return self.refuse(stream, Code::PROTOCOL_ERROR, broken("content-length without content"));
-        }
-        stream.head = Some(response);
-        stream.is_answered = true;
-        stream.interim = None;
-        if is_end {
-            stream.is_ended = true;
-            self.settle(stream);
-        }
-        wake(&mut stream.reader);
-        Ok(())
-    }
-
-    fn trailers(&mut self, stream: &mut Stream, message: Message, is_end: bool) -> Result<(), Fatal> {
-        if stream.is_ended {
-            return self.refuse(stream, Code::STREAM_CLOSED, Broken::Malformed("HEADERS after the end"));
-        }
-        let is_too_large = message.is_too_large();
-        let trailers = match message.into_trailers() {
-            Ok(trailers) if is_end && !is_too_large && matches!(stream.left, None | Some(0)) => trailers,
-            Ok(_) => return self.refuse(stream, Code::PROTOCOL_ERROR, Broken::Malformed("trailers that are none")),
-            Err(Malformed(why)) => return self.refuse(stream, Code::PROTOCOL_ERROR, Broken::Malformed(why)),
-        };
-        stream.trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
-        stream.is_ended = true;
-        self.settle(stream);
-        wake(&mut stream.reader);
-        Ok(())
-    }
-
-    /// Section 6.3. Nobody heeds priorities (section 5.3.2), but they have a form.
-    fn priority(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream == 0 {
-            return Err(protocol("PRIORITY on stream 0"));
-        }
-        if payload.len() == 5 {
-            return Ok(());
-        }
-        match self.find(head.stream) {
-            Some(stream) => {
-                self.refuse(&mut stream.borrow_mut(), Code::FRAME_SIZE_ERROR, Broken::Malformed("PRIORITY cut short"))
-            }
-            None => Err(SIZE),
-        }
-    }
-
-    /// Section 6.4.
-    fn stream_reset(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream == 0 {
-            return Err(protocol("RST_STREAM on stream 0"));
-        }
-        let code = Code(u32::from_be_bytes(*payload.as_array().ok_or(SIZE)?));
-        let Some(stream) = self.find(head.stream) else { return self.not_open(head.stream) };
-        let mut stream = stream.borrow_mut();
-        if !self.is_client && !stream.is_sent {
-            self.calm.wasted()?;
-        }
-        let is_refused = code == Code::REFUSED_STREAM && !stream.is_answered;
-        self.remove(stream.id);
-        stream.end(if is_refused { Broken::Refused(code) } else { Broken::Reset(code) });
-        Ok(())
-    }
-
-    /// Section 6.5.
-    fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream != 0 {
-            return Err(protocol("SETTINGS on a stream"));
-        }
-        if head.has(frame::ACK) {
-            return if payload.is_empty() { Ok(()) } else { Err(SIZE) };
-        }
-        let (settings, []) = payload.as_chunks::<6>() else { return Err(SIZE) };
-        for [n1, n0, value @ ..] in settings {
-            self.setting(u16::from_be_bytes([*n1, *n0]), u32::from_be_bytes(*value))?;
-        }
-        self.peer.is_known = true;
-        self.admit();
-        frame::head(self.out.buffer(), 0, frame::SETTINGS, frame::ACK, 0);
-        self.calm.replied()
-    }
-
-    fn setting(&mut self, name: u16, value: u32) -> Result<(), Fatal> {
-        match name {
-            frame::HEADER_TABLE_SIZE => self.tells_table |= value < 4096,
-            frame::ENABLE_PUSH if value > 1 || (self.is_client && value == 1) => {
-                return Err(protocol("SETTINGS_ENABLE_PUSH is 0 or 1"));
-            }
-            frame::MAX_CONCURRENT_STREAMS => self.peer.streams_max = value,
-            frame::INITIAL_WINDOW_SIZE => {
-                let window = i64::from(value);
-                if window > frame::WINDOW_MAX {
-                    return Err(Fatal(Code::FLOW_CONTROL_ERROR, "a window above 2^31 - 1"));
-                }
-                let more = window - std::mem::replace(&mut self.peer.stream_window, window);
-                for (_, stream) in &self.streams {
-                    let mut stream = stream.borrow_mut();
-                    stream.send_window += more;
-                    if stream.send_window > frame::WINDOW_MAX {
-                        return Err(Fatal(Code::FLOW_CONTROL_ERROR, "a stream's window above 2^31 - 1"));
-                    }
-                    wake(&mut stream.writer);
-                }
-            }
-            frame::MAX_FRAME_SIZE if !(16_384..1 << 24).contains(&value) => {
-                return Err(protocol("SETTINGS_MAX_FRAME_SIZE is from 2^14 to 2^24 - 1"));
-            }
-            frame::ENABLE_CONNECT_PROTOCOL => self.peer.allows_connect = value == 1,
-            _ => (),
-        }
-        Ok(())
-    }
-
-    /// Section 6.7.
-    fn ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream != 0 {
-            return Err(protocol("PING on a stream"));
-        }
-        let payload = *payload.as_array().ok_or(SIZE)?;
-        if head.has(frame::ACK) {
-            if payload == SHUTDOWN && self.is_closing && self.last_served.is_none() {
-                self.last_served = Some(self.newest);
-                frame::goaway(self.out.buffer(), self.newest, Code::NO_ERROR, "");
-            }
-            return Ok(());
-        }
-        frame::ping(self.out.buffer(), frame::ACK, payload);
-        self.calm.replied()
-    }
-
-    /// Section 6.8.
-    fn goaway(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream != 0 {
-            return Err(protocol("GOAWAY on a stream"));
-        }
-        let [last, code] = payload.first_chunk::<8>().ok_or(SIZE)?.as_chunks().0 else { unreachable!("8 is 2 x 4") };
-        let (last, code) = (u32::from_be_bytes(*last) & 0x7fff_ffff, Code(u32::from_be_bytes(*code)));
-        if !self.is_client {
-            return Ok(()); // what it has asked for is still answered
-        }
-        self.is_closing = true;
-        self.admit();
-        let kept = self.streams.partition_point(|(id, _)| *id <= last);
-        for (_, stream) in self.streams.split_off(kept) {
-            stream.borrow_mut().end(Broken::Refused(code));
-        }
-        Ok(())
-    }
-
-    /// Section 6.9.
-    fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        let by = i64::from(u32::from_be_bytes(*payload.as_array().ok_or(SIZE)?) & 0x7fff_ffff);
-        if head.stream == 0 {
-            self.send_window += by;
-            return match by {
-                0 => Err(protocol("WINDOW_UPDATE of 0")),
-                _ if self.send_window > frame::WINDOW_MAX => {
-                    Err(Fatal(Code::FLOW_CONTROL_ERROR, "the connection's window above 2^31 - 1"))
-                }
-                _ => {
-                    self.unblock();
-                    Ok(())
-                }
-            };
-        }
-        let Some(stream) = self.find(head.stream) else { return self.not_open(head.stream) };
-        let mut stream = stream.borrow_mut();
-        if by == 0 {
-            return self.refuse(&mut stream, Code::PROTOCOL_ERROR, Broken::Malformed("WINDOW_UPDATE of 0"));
-        }
-        stream.send_window += by;
-        if stream.send_window > frame::WINDOW_MAX {
-            return self.refuse(&mut stream, Code::FLOW_CONTROL_ERROR, Broken::Malformed("a window above 2^31 - 1"));
-        }
-        wake(&mut stream.writer);
-        Ok(())
+        self.streams.push((self.newest, Rc::clone(&stream)));
+        Ok(stream)
     }
 
     fn find(&self, id: u32) -> Option<Shared> {
@@ -775,97 +235,10 @@ impl Wire {
         Some(Rc::clone(&self.streams[at].1))
     }
 
-    /// A frame for a stream that is closed, if it was ever open (section 5.1).
+    /// A frame for a stream that is closed, if it was ever open (RFC 9113, section 5.1).
     fn not_open(&self, id: u32) -> Result<(), Fatal> {
         let was_open = id <= self.newest && !id.is_multiple_of(2);
         if was_open { Ok(()) } else { Err(protocol("a frame on a stream that was never open")) }
-    }
-
-    /// DATA for a stream that is closed.
-    fn late(&mut self, id: u32) -> Result<(), Fatal> {
-        if self.is_client || self.reset.contains(&id) {
-            return Ok(());
-        }
-        self.calm.wasted()?;
-        self.forget(id, Code::STREAM_CLOSED);
-        Ok(())
-    }
-
-    /// A stream error (section 5.4.2).
-    fn refuse(&mut self, stream: &mut Stream, code: Code, broken: Broken) -> Result<(), Fatal> {
-        self.calm.wasted()?;
-        self.remove(stream.id);
-        stream.end(broken);
-        self.forget(stream.id, code);
-        Ok(())
-    }
-
-    /// Resets a stream that is not, or no more, among ours.
-    fn forget(&mut self, id: u32, code: Code) {
-        if self.reset.len() >= RESET_KEPT {
-            self.reset.pop_front();
-        }
-        self.reset.push_back(id);
-        frame::reset(self.out.buffer(), id, code);
-    }
-
-    fn remove(&mut self, id: u32) {
-        if let Ok(at) = self.streams.binary_search_by_key(&id, |(id, _)| *id) {
-            self.streams.remove(at);
-        }
-    }
-
-    /// Both sides may have said all.
-    fn settle(&mut self, stream: &Stream) {
-        if stream.is_ended && stream.is_sent {
-            self.remove(stream.id);
-            self.calm.served();
-            if self.is_closing {
-                self.wake();
-            }
-        }
-    }
-
-    /// The stream is given up on our side. Nothing happens when it is over.
-    pub(super) fn cancel(&mut self, stream: &mut Stream, code: Code) {
-        self.returned(stream.data.length as u32);
-        stream.data = Received::default();
-        if stream.broken.is_some() || (stream.is_ended && stream.is_sent) {
-            return;
-        }
-        self.is_in_doubt |= self.is_client && !stream.is_answered;
-        self.remove(stream.id);
-        self.forget(stream.id, code);
-        stream.end(Broken::Cancelled);
-        self.wake();
-    }
-
-    /// Nobody reads the stream any more.
-    pub(super) fn abandon(&mut self, stream: &mut Stream) {
-        stream.is_unwanted = true;
-        self.returned(stream.data.length as u32);
-        stream.data = Received::default();
-        stream.trailers = None;
-    }
-
-    /// Bytes of a stream were used: its peer may send as many more.
-    fn consumed(&mut self, stream: &mut Stream, count: u32) {
-        self.returned(count);
-        stream.unreturned += count;
-        if !stream.is_ended && stream.broken.is_none() && stream.unreturned >= STREAM_WINDOW / 2 {
-            stream.recv_window += i64::from(stream.unreturned);
-            frame::window_update(self.out.buffer(), stream.id, std::mem::take(&mut stream.unreturned));
-            self.wake();
-        }
-    }
-
-    fn returned(&mut self, count: u32) {
-        self.unreturned += count;
-        if self.unreturned >= self.window / 2 {
-            self.recv_window += i64::from(self.unreturned);
-            frame::window_update(self.out.buffer(), 0, std::mem::take(&mut self.unreturned));
-            self.wake();
-        }
     }
 
     /// The next part of what a stream's peer says; `None` at its end.
@@ -891,130 +264,81 @@ impl Wire {
         Poll::Pending
     }
 
-    /// How many bytes may be written on a stream now, at least 1.
-    pub(super) fn poll_window(
-        &mut self,
-        stream: &mut Stream,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<usize, Broken>> {
-        ready!(self.poll_room(stream, context))?;
-        let window = stream.send_window.min(self.send_window);
-        if window > 0 {
-            return Poll::Ready(Ok(window.min(frame::PAYLOAD_MAX as i64) as usize));
-        }
-        if self.send_window <= 0 {
-            self.block(stream);
-        }
-        store(&mut stream.writer, context);
-        Poll::Pending
-    }
-
-    /// Ready when a little more may be written on a stream, that has no window.
-    pub(super) fn poll_room(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        if let Some(broken) = stream.broken {
-            return Poll::Ready(Err(broken));
-        }
-        if self.out.len() >= OUT_MAX {
-            self.block(stream);
-            store(&mut stream.writer, context);
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn block(&mut self, stream: &mut Stream) {
-        if !stream.is_blocked {
-            stream.is_blocked = true;
-            let has_written = std::mem::take(&mut stream.has_written);
-            (if has_written { &mut self.behind } else { &mut self.blocked }).push(stream.id);
+    /// Bytes of a stream were used: its peer may send as many more.
+    fn consumed(&mut self, stream: &mut Stream, count: u32) {
+        self.returned(count);
+        stream.unreturned += count;
+        if !stream.is_ended && stream.broken.is_none() && stream.unreturned >= STREAM_WINDOW / 2 {
+            stream.recv_window += i64::from(stream.unreturned);
+            frame::window_update(self.out.buffer(), stream.id, std::mem::take(&mut stream.unreturned));
+            self.wake();
         }
     }
 
-    /// Ready when a stream of ours may begin, or never will. For some it must be known what the peer understands.
-    pub(super) fn poll_start(&mut self, needs_settings: bool, context: &mut Context<'_>) -> Poll<()> {
-        let is_known = self.peer.is_known || !needs_settings;
-        if self.is_over || self.is_closing || (is_known && self.out.len() < OUT_MAX) {
-            return Poll::Ready(());
-        }
-        self.waiting.push(context.waker().clone());
-        Poll::Pending
-    }
-
-    /// Writes a head or trailers.
-    pub(super) fn write_fields(&mut self, stream: &mut Stream, is_end: bool, write: impl FnOnce(&mut Encoder<'_>)) {
-        self.write_head(stream.id, is_end, write);
-        if is_end {
-            self.sent(stream);
+    fn returned(&mut self, count: u32) {
+        self.unreturned += count;
+        if self.unreturned >= self.window / 2 {
+            self.recv_window += i64::from(self.unreturned);
+            frame::window_update(self.out.buffer(), 0, std::mem::take(&mut self.unreturned));
+            self.wake();
         }
     }
 
-    /// Writes DATA, for which there is a window.
-    pub(super) fn write_data(&mut self, stream: &mut Stream, data: Bytes, is_end: bool) {
-        let count = data.len() as i64;
-        stream.send_window -= count;
-        stream.has_written = true;
-        self.send_window -= count;
-        let flags = if is_end { frame::END_STREAM } else { 0 };
-        frame::head(self.out.buffer(), data.len(), frame::DATA, flags, stream.id);
-        self.out.data(data);
-        self.wake();
-        if is_end {
-            self.sent(stream);
+    /// Both sides may have said all.
+    fn settle(&mut self, stream: &Stream) {
+        if stream.is_ended && stream.is_sent {
+            self.remove(stream.id);
+            self.calm.served();
+            if self.is_closing {
+                self.wake();
+            }
         }
     }
 
-    fn sent(&mut self, stream: &mut Stream) {
-        stream.is_sent = true;
-        self.settle(stream);
+    /// A stream error (RFC 9113, section 5.4.2).
+    fn refuse(&mut self, stream: &mut Stream, code: Code, broken: Broken) -> Result<(), Fatal> {
+        self.calm.wasted()?;
+        self.remove(stream.id);
+        stream.end(broken);
+        self.forget(stream.id, code);
+        Ok(())
     }
 
-    fn write_head(&mut self, id: u32, is_end: bool, write: impl FnOnce(&mut Encoder<'_>)) {
-        let out = self.out.buffer();
-        let start = out.len();
-        let flags = frame::END_HEADERS | if is_end { frame::END_STREAM } else { 0 };
-        frame::head(out, 0, frame::HEADERS, flags, id);
-        let mut encoder = Encoder(out);
-        if std::mem::take(&mut self.tells_table) {
-            encoder.without_table();
+    /// The stream is given up on our side. Nothing happens when it is over.
+    pub(super) fn cancel(&mut self, stream: &mut Stream, code: Code) {
+        self.returned(stream.data.length as u32);
+        stream.data = Received::default();
+        if stream.broken.is_some() || (stream.is_ended && stream.is_sent) {
+            return;
         }
-        write(&mut encoder);
-        let length = out.len() - start - frame::HEAD;
-        if length <= frame::PAYLOAD_MAX {
-            out[start..start + 3].copy_from_slice(&(length as u32).to_be_bytes()[1..]);
-        } else {
-            let block = out.split_off(start + frame::HEAD);
-            out.truncate(start);
-            continued(out, id, is_end, &block);
-        }
+        self.is_in_doubt |= self.is_client && !stream.is_answered;
+        self.remove(stream.id);
+        self.forget(stream.id, code);
+        stream.end(Broken::Cancelled);
         self.wake();
     }
 
-    /// There is nothing to write and nothing to wait for.
-    pub(super) fn is_idle(&self) -> bool {
-        self.streams.is_empty() && self.out.len() == 0
+    /// Nobody reads the stream any more.
+    pub(super) fn abandon(&mut self, stream: &mut Stream) {
+        stream.is_unwanted = true;
+        self.returned(stream.data.length as u32);
+        stream.data = Received::default();
+        stream.trailers = None;
     }
 
-    /// A little more may be written that no window is for.
-    pub(super) fn has_room(&self) -> bool {
-        self.out.len() < OUT_MAX
+    fn remove(&mut self, id: u32) {
+        if let Ok(at) = self.streams.binary_search_by_key(&id, |(id, _)| *id) {
+            self.streams.remove(at);
+        }
     }
 
-    /// Opens a stream of ours.
-    pub(super) fn start(&mut self, kind: Kind, interim: Option<Interim>) -> Result<Shared, Unstarted> {
-        if self.is_over || self.is_closing {
-            return Err(self.fault.map_or(Unstarted::Closed, |Fatal(_, why)| Unstarted::Malformed(why)));
+    /// Resets a stream that is not, or no more, among ours.
+    fn forget(&mut self, id: u32, code: Code) {
+        if self.reset.len() >= RESET_KEPT {
+            self.reset.pop_front();
         }
-        // Who waited for room may find that others were faster, or that the peer allows fewer by now.
-        if self.peer.is_known && self.open() >= self.peer.streams_max as usize {
-            return Err(Unstarted::Full);
-        }
-        self.newest = if self.newest == 0 { 1 } else { self.newest + 2 };
-        self.is_closing |= self.newest == STREAM_LAST;
-        let mut stream = Stream::new(self.newest, self.peer.stream_window);
-        (stream.kind, stream.interim) = (kind, interim);
-        let stream = Rc::new(RefCell::new(stream));
-        self.streams.push((self.newest, Rc::clone(&stream)));
-        Ok(stream)
+        self.reset.push_back(id);
+        frame::reset(self.out.buffer(), id, code);
     }
 
     /// No stream is to begin any more; those that have are finished (RFC 9113, section 6.8).
@@ -1039,6 +363,11 @@ impl Wire {
         self.is_over || (self.is_closing && self.streams.is_empty() && (self.is_client || self.last_served.is_some()))
     }
 
+    /// There is nothing to write and nothing to wait for.
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.is_empty() && self.out.len() == 0
+    }
+
     /// Ends the connection with an error of the peer's.
     pub(super) fn fail(&mut self, fault: Fatal) {
         let Fatal(code, why) = fault;
@@ -1059,134 +388,10 @@ impl Wire {
         self.unblock();
     }
 
-    /// Writes what there is. Who waited for room has it.
-    pub(super) fn poll_write(&mut self, socket: &mut Socket, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let was_full = self.out.len() >= OUT_MAX;
-        let written = self.out.poll_write(socket, context);
-        if was_full && self.out.len() < OUT_MAX {
-            self.unblock();
-        }
-        if written.is_ready() {
-            self.calm.replies = 0;
-        }
-        written
-    }
-
-    /// Who waits for the connection's window, or for room, may look again.
-    fn unblock(&mut self) {
-        self.admit();
-        let blocked = std::mem::take(&mut self.blocked);
-        for id in blocked.into_iter().chain(std::mem::take(&mut self.behind)) {
-            if let Some(stream) = self.find(id) {
-                let mut stream = stream.borrow_mut();
-                stream.is_blocked = false;
-                wake(&mut stream.writer);
-            }
-        }
-    }
-
-    /// Who waits to begin a stream may look again.
-    fn admit(&mut self) {
-        self.waiting.drain(..).for_each(Waker::wake);
-    }
-
     /// The driver has something to do.
     pub(super) fn wake(&mut self) {
         wake(&mut self.driver);
     }
-}
-
-/// Asked for when a connection shuts down.
-const SHUTDOWN: [u8; 8] = *b"lictor.\n";
-
-/// A part of what a stream carries.
-#[derive(Debug)]
-pub(super) enum Part {
-    Data(Bytes),
-    Trailers(HeaderMap),
-}
-
-impl Stream {
-    fn new(id: u32, send_window: i64) -> Self {
-        Self {
-            id,
-            head: None,
-            is_answered: false,
-            interim: None,
-            kind: Kind::Other,
-            data: Received::default(),
-            trailers: None,
-            left: None,
-            is_ended: false,
-            is_unwanted: false,
-            recv_window: i64::from(STREAM_WINDOW),
-            unreturned: 0,
-            reader: None,
-            send_window,
-            is_sent: false,
-            is_blocked: false,
-            has_written: false,
-            writer: None,
-            broken: None,
-        }
-    }
-
-    /// The other side has said all, and it was read.
-    pub(super) fn is_read(&self) -> bool {
-        self.is_ended && self.data.length == 0 && self.trailers.is_none()
-    }
-
-    pub(super) fn is_ended(&self) -> bool {
-        self.is_ended
-    }
-
-    pub(super) fn is_sent(&self) -> bool {
-        self.is_sent
-    }
-
-    /// How much is still to be read, if that is known.
-    pub(super) fn left(&self) -> Option<u64> {
-        if self.is_ended { Some(self.data.length as u64) } else { Some(self.left? + self.data.length as u64) }
-    }
-
-    /// Somebody reads it, though its beginning was left to nobody.
-    pub(super) fn reclaim(&mut self) {
-        self.is_unwanted = false;
-    }
-
-    fn end(&mut self, broken: Broken) {
-        self.broken.get_or_insert(broken);
-        self.interim = None;
-        wake(&mut self.reader);
-        wake(&mut self.writer);
-    }
-}
-
-/// Splits a block that is too long for one frame (RFC 9113, section 6.10).
-fn continued(out: &mut BytesMut, id: u32, is_end: bool, block: &[u8]) {
-    let mut pieces = block.chunks(frame::PAYLOAD_MAX).peekable();
-    let mut kind = frame::HEADERS;
-    while let Some(piece) = pieces.next() {
-        let mut flags = if pieces.peek().is_none() { frame::END_HEADERS } else { 0 };
-        if kind == frame::HEADERS && is_end {
-            flags |= frame::END_STREAM;
-        }
-        frame::head(out, piece.len(), kind, flags, id);
-        out.extend_from_slice(piece);
-        kind = frame::CONTINUATION;
-    }
-}
-
-/// Takes padding off (section 6.1).
-fn unpad(head: Head, payload: &mut BytesMut) -> Result<(), Fatal> {
-    if !head.has(frame::PADDED) {
-        return Ok(());
-    }
-    let padding = usize::from(*payload.first().ok_or(SIZE)?);
-    payload.advance(1);
-    let left = payload.len().checked_sub(padding).ok_or(protocol("more padding than payload"))?;
-    payload.truncate(left);
-    Ok(())
 }
 
 fn wake(waker: &mut Option<Waker>) {
@@ -1198,84 +403,6 @@ fn wake(waker: &mut Option<Waker>) {
 pub(super) fn store(place: &mut Option<Waker>, context: &Context<'_>) {
     if !place.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
         *place = Some(context.waker().clone());
-    }
-}
-
-/// What is to be written.
-#[derive(Debug, Default)]
-pub(super) struct Output {
-    /// Before what is in `buffer`.
-    chain: VecDeque<Bytes>,
-    chained: usize,
-    buffer: BytesMut,
-}
-
-impl Output {
-    pub(super) fn len(&self) -> usize {
-        self.chained + self.buffer.len()
-    }
-
-    /// Where frames are added.
-    pub(super) fn buffer(&mut self) -> &mut BytesMut {
-        if self.buffer.capacity() == 0 {
-            self.buffer = buffers::take();
-        }
-        &mut self.buffer
-    }
-
-    fn data(&mut self, data: Bytes) {
-        if data.len() <= COPY_MAX {
-            return self.buffer().extend_from_slice(&data);
-        }
-        let before = self.buffer.split().freeze();
-        self.chained += before.len() + data.len();
-        self.chain.extend([before, data]);
-    }
-
-    fn poll_write(&mut self, socket: &mut Socket, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        const SLICES: usize = 32;
-        while self.len() > 0 {
-            let mut written = if self.chain.is_empty() {
-                ready!(Pin::new(&mut *socket).poll_write(context, &self.buffer))?
-            } else {
-                let mut slices = [IoSlice::new(&[]); SLICES];
-                let parts = self.chain.iter().map(|part| &part[..]).chain([&self.buffer[..]]);
-                let count = slices.iter_mut().zip(parts).map(|(slice, part)| *slice = IoSlice::new(part)).count();
-                ready!(Pin::new(&mut *socket).poll_write_vectored(context, &slices[..count]))?
-            };
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            while let Some(part) = self.chain.front_mut().filter(|_| written > 0) {
-                let count = written.min(part.len());
-                part.advance(count);
-                written -= count;
-                self.chained -= count;
-                if part.is_empty() {
-                    self.chain.pop_front();
-                }
-            }
-            if written == self.buffer.len() {
-                self.buffer.clear();
-            } else {
-                self.buffer.advance(written);
-            }
-        }
-        ready!(Pin::new(socket).poll_flush(context))?;
-        Poll::Ready(Ok(()))
-    }
-
-    /// Gives the buffer away while there is nothing in it.
-    pub(super) fn rest(&mut self) {
-        if self.len() == 0 && self.buffer.capacity() > 0 {
-            buffers::give(std::mem::take(&mut self.buffer));
-        }
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        buffers::give(std::mem::take(&mut self.buffer));
     }
 }
 

@@ -3,7 +3,8 @@
 use bytes::BytesMut;
 
 use super::super::huffman;
-use super::{Decoder, Encoder, Field, OVERHEAD, TABLE_MAX};
+use super::table::{OVERHEAD, TABLE_MAX};
+use super::{Decoder, Encoder, Field};
 
 /// Blocks of one connection, each a length and its bytes: the table stays within its size, a field is one, and what is
 /// written of it is read as the same. The whole is Huffman code as well: what can be read of it is written so again.
@@ -22,8 +23,9 @@ pub fn hpack(bytes: &[u8]) {
             assert!(size >= OVERHEAD);
             fields.extend(field.ok());
         });
-        assert!(decoder.size <= decoder.max && decoder.max <= TABLE_MAX, "{} of {}", decoder.size, decoder.max);
-        assert_eq!(decoder.size, decoder.table.iter().map(|entry| entry.size).sum::<usize>());
+        let table = &decoder.table;
+        assert!(table.size <= table.max && table.max <= TABLE_MAX, "{} of {}", table.size, table.max);
+        assert_eq!(table.size, table.entries.iter().map(|entry| entry.size).sum::<usize>());
         fields.into_iter().for_each(rewritten);
         if result.is_err() {
             return; // so does the connection

@@ -9,9 +9,9 @@ use super::super::frame::{self, Head};
 use super::super::fuzzing::frames;
 use super::super::hpack::Decoder;
 use super::super::message::Message;
+use super::send::OUT_MAX;
 use super::{
-    CLIENT_WINDOW, Code, Event, Fatal, Kind, OUT_MAX, Part, RESET_KEPT, SERVER_WINDOW, STREAM_WINDOW, STREAMS_MAX,
-    Shared, Wire,
+    CLIENT_WINDOW, Code, Event, Fatal, Kind, Part, RESET_KEPT, SERVER_WINDOW, STREAM_WINDOW, STREAMS_MAX, Shared, Wire,
 };
 
 /// What became of a connection.
@@ -189,11 +189,5 @@ fn assert_well_formed(mut written: &[u8], is_client: bool) {
             frame::GOAWAY => assert!(head.stream == 0 && head.length >= 8),
             kind => panic!("a frame of kind {kind}"),
         }
-    }
-}
-
-impl super::Output {
-    fn written(&self) -> Vec<u8> {
-        self.chain.iter().flat_map(|part| part.iter()).chain(&self.buffer).copied().collect()
     }
 }

@@ -1,10 +1,12 @@
 //! A wire without a socket: frames go in, tasks are wakers that keep their order.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Wake;
 
-use http::HeaderValue;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::{Body, Frame};
 use parking_lot::Mutex;
 use proptest::collection::vec;
@@ -12,6 +14,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::body::{Channel, Outgoing};
+use super::block::BLOCK_MAX;
+use super::send::OUT_MAX;
 use super::*;
 
 const ENDS: u8 = frame::END_STREAM | frame::END_HEADERS;
@@ -57,10 +61,6 @@ fn server(pairs: &[(u16, u32)], streams: u32) -> Wire {
 #[track_caller]
 fn take(wire: &mut Wire, frames: &[u8]) -> Option<Event> {
     wire.receive(&mut BytesMut::from(frames)).unwrap()
-}
-
-fn written(wire: &Wire) -> Vec<u8> {
-    wire.out.chain.iter().flatten().chain(&wire.out.buffer).copied().collect()
 }
 
 /// A task that writes its number down when it is woken.
@@ -163,7 +163,7 @@ fn nothing_is_written_on_a_stream_that_is_over() {
     let mut outgoing = Outgoing::new(Once(Some(Frame::trailers(trailers))));
     let sent = outgoing.poll(&channel, &mut Context::from_waker(Waker::noop()));
     assert!(matches!(sent, Poll::Ready(Err(_))), "{sent:?}");
-    assert_eq!(written(&channel.wire.borrow()), b"");
+    assert_eq!(channel.wire.borrow().out.written(), b"");
 }
 
 /// A body of one frame.
