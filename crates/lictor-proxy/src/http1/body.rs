@@ -1,6 +1,6 @@
 //! Bodies as they come: by length, in chunks, or until the connection ends.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
@@ -9,6 +9,11 @@ use crate::incoming::BodyError;
 
 /// All chunk extensions of a body together are not longer.
 const EXTENSIONS_MAX: usize = 16 << 10;
+
+/// A smaller chunk is put together with those that have come after it: each alone would cost what a large one does.
+const SMALL: usize = 1 << 10;
+/// And no more is put together.
+const GATHERED_MAX: usize = 16 << 10;
 
 /// Takes a body apart.
 #[derive(Debug)]
@@ -106,13 +111,50 @@ fn take(buffer: &mut BytesMut, at_most: u64) -> Option<Bytes> {
 }
 
 impl Chunked {
-    /// The next part.
+    /// The next part: a chunk, as much of one as there is, or several small ones.
     fn decode(&mut self, buffer: &mut BytesMut, extensions: &mut usize) -> Result<Option<Part>, &'static str> {
+        let part = self.part(buffer, extensions)?;
+        let Some(Part::Data(first)) = &part else { return Ok(part) };
+        if first.len() >= SMALL {
+            return Ok(part);
+        }
+        let Some(mut next) = self.small(buffer, extensions) else { return Ok(part) };
+        let mut gathered = BytesMut::from(&first[..]);
+        loop {
+            gathered.extend_from_slice(&buffer[..next]);
+            buffer.advance(next);
+            *self = Self::DataEnd;
+            match self.small(buffer, extensions) {
+                Some(length) if gathered.len() < GATHERED_MAX => next = length,
+                _ => return Ok(Some(Part::Data(gathered.freeze()))),
+            }
+        }
+    }
+
+    /// The length of the next chunk, if it is small and all of it is there. A mistake is found again by who reads on.
+    fn small(&mut self, buffer: &mut BytesMut, extensions: &mut usize) -> Option<usize> {
+        if *self == Self::DataEnd {
+            self.end_of_data(buffer).ok()?;
+        }
+        if *self == Self::Size {
+            self.begin(size(buffer, extensions).ok()??);
+        }
+        match *self {
+            Self::Data(length) if length < SMALL as u64 && length <= buffer.len() as u64 => Some(length as usize),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, size: u64) {
+        *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
+    }
+
+    fn part(&mut self, buffer: &mut BytesMut, extensions: &mut usize) -> Result<Option<Part>, &'static str> {
         loop {
             match self {
                 Self::Size => {
                     let Some(size) = size(buffer, extensions)? else { return Ok(None) };
-                    *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
+                    self.begin(size);
                 }
                 Self::Data(left) => {
                     let Some(data) = take(buffer, *left) else { return Ok(None) };
@@ -224,6 +266,23 @@ mod tests {
             assert_eq!((&data[..], &rest[..]), (&b"hello world"[..], &b"GET"[..]), "{at}");
             assert_eq!(trailers.unwrap()["x-sum"], "1");
         }
+    }
+
+    #[test]
+    fn small_chunks_that_have_come_are_one_part() {
+        let (small, large) = (b"1\r\nx\r\n".repeat(20_000), [&b"400\r\n"[..], &[b'y'; 1024], b"\r\n"].concat());
+        let mut buffer = BytesMut::from(&[&small[..], &large, &small[..12], b"0\r\n\r\n"].concat()[..]);
+        let mut decoder = Decoder::new(Length::Chunked);
+        let mut parts = Vec::new();
+        while let Some(frame) = decoder.decode(&mut buffer).unwrap() {
+            parts.push(frame.into_data().unwrap().len());
+        }
+        assert_eq!(parts, [GATHERED_MAX, 20_000 - GATHERED_MAX, 1024, 2]);
+        assert!(decoder.is_done() && buffer.is_empty());
+        // What is wrong after them does not take them away.
+        let (mut decoder, mut buffer) = (Decoder::new(Length::Chunked), BytesMut::from(&b"1\r\nx\r\n1\r\nyz\r\n"[..]));
+        assert_eq!(decoder.decode(&mut buffer).unwrap().unwrap().into_data().unwrap(), "xy");
+        assert!(decoder.decode(&mut buffer).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::body::Decoder;
 use super::buffers::ReadAhead;
 use super::head::{self, Spelling};
-use super::write::{Framing, Outgoing};
+use super::write::{Framing, Outgoing, TURN_MAX};
 use crate::incoming::{BodyError, Interim};
 use crate::replay;
 use crate::stream::Stream;
@@ -135,6 +135,7 @@ enum Failed {
 impl Sending {
     /// Writes as much as there is and as the connection takes.
     fn poll(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        let turn = self.out.written() + TURN_MAX;
         loop {
             let mut is_waiting = false;
             while !self.is_read && !self.out.is_full() {
@@ -154,6 +155,10 @@ impl Sending {
             ready!(self.out.poll_write(stream, context)).map_err(|_| Failed::Io)?;
             if self.is_read {
                 return Poll::Ready(Ok(()));
+            }
+            if self.out.written() > turn {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if is_waiting {
                 return Poll::Pending;

@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 use super::body::Decoder;
 use super::buffers::ReadAhead;
 use super::head::{self, Refused, RequestHead, Spelling};
-use super::write::{Framing, Outgoing};
+use super::write::{Framing, Outgoing, TURN_MAX};
 use crate::body::ResponseBody;
 use crate::forward::forward;
 use crate::headers::{self, Fields};
@@ -33,8 +33,6 @@ use crate::stream::Stream;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection may be idle between requests for this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// After so much of an answer it is other connections' turn: two fast sockets would keep their thread busy for megabytes.
-const TURN_MAX: u64 = 256 << 10;
 /// What is read ahead of a request that is being answered: the ones that follow it (pipelining).
 const PIPELINE_MAX: usize = 64 << 10;
 /// What a client still sends when its answer says why not is read up to this, so that it reads the answer.

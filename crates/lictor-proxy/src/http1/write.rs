@@ -19,6 +19,9 @@ const COPY_MAX: usize = 4 << 10;
 /// No more is gathered before it is written.
 const GATHER_MAX: usize = 64 << 10;
 
+/// After so much of a body it is other connections' turn: two fast sockets would keep their thread busy for megabytes.
+pub(super) const TURN_MAX: u64 = 256 << 10;
+
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
