@@ -24,7 +24,8 @@ use crate::body::{Ids, Patience, ResponseBody, grpc_status};
 use crate::cache::{self, Found, Keeping, Ticket};
 use crate::headers::{self, Fields, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_NO_RETRY, X_LICTOR_RETRY};
 use crate::hedge::hedged;
-use crate::http1::head::{self, Spelling};
+use crate::http1::buffers;
+use crate::http1::head::Spelling;
 use crate::inbound;
 use crate::incoming::{Interim, RequestBody};
 use crate::metrics::Outcome;
@@ -321,7 +322,7 @@ impl Call {
         record.shows(&head.headers);
         respond::debug(&record, &mut head.headers); // after that: what one asked for is not kept for others
         let ids = self.ids(&record, fields);
-        head::give_back(self.head.headers);
+        buffers::give_fields(self.head.headers);
         let exchange = exchange.holding(self.running);
         let body = ResponseBody::stream(body, exchange, record, self.probe, patience, keeping);
         Response::from_parts(head, body.telling(ids))

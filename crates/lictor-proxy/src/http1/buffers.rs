@@ -1,4 +1,5 @@
-//! Buffers to read into and write from, kept by the thread while no connection needs them: an idle connection has none.
+//! Buffers to read into and write from, and maps of fields, kept by the thread while no connection needs them: an idle
+//! connection has none.
 
 use std::cell::RefCell;
 use std::io;
@@ -6,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use http::HeaderMap;
 use tokio_util::io::poll_read_buf;
 
 use crate::stream::Stream;
@@ -14,11 +16,14 @@ use crate::stream::Stream;
 const ROOM: usize = 16 << 10;
 /// While reads fill their room it grows up to this.
 const ROOM_MAX: usize = 64 << 10;
-/// Buffers that a thread keeps.
+/// Buffers that a thread keeps, and maps.
 const KEPT: usize = 64;
+/// More fields than most heads have.
+const FIELDS: usize = 12;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static FIELD_MAPS: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An empty buffer with room. What is kept finds its room again when nothing refers to its parts any more.
@@ -36,6 +41,21 @@ pub(crate) fn give(mut buffer: BytesMut) {
     BUFFERS.with_borrow_mut(|buffers| {
         if buffers.len() < KEPT && buffer.capacity() > 0 {
             buffers.push(buffer);
+        }
+    });
+}
+
+/// A map for a head's fields.
+pub(crate) fn take_fields() -> HeaderMap {
+    FIELD_MAPS.with_borrow_mut(Vec::pop).unwrap_or_else(|| HeaderMap::with_capacity(FIELDS))
+}
+
+/// Takes a map back whose fields are not needed any more.
+pub(crate) fn give_fields(mut fields: HeaderMap) {
+    fields.clear();
+    FIELD_MAPS.with_borrow_mut(|maps| {
+        if maps.len() < KEPT && fields.capacity() > 0 {
+            maps.push(fields);
         }
     });
 }

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use httparse::{Header, ParserConfig, Status};
 use memchr::memchr;
 
+use super::buffers;
 use crate::headers::{Fields, check_answer, length, tokens};
 
 /// A longer head is refused.
@@ -325,27 +326,9 @@ impl Says {
     }
 }
 
-/// Maps that a thread keeps for the heads to come.
-const MAPS_KEPT: usize = 64;
-
-thread_local! {
-    static MAPS: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Takes back a map whose fields are not needed any more.
-pub(crate) fn give_back(mut headers: HeaderMap) {
-    headers.clear();
-    MAPS.with_borrow_mut(|maps| {
-        if maps.len() < MAPS_KEPT && headers.capacity() > 0 {
-            maps.push(headers);
-        }
-    });
-}
-
 fn fields_of(head: &Bytes, ranges: Ranges) -> Result<(HeaderMap, Spelling, Says), Refused> {
     let mut says = Says::default();
-    let kept = MAPS.with_borrow_mut(Vec::pop);
-    let mut headers = kept.unwrap_or_else(|| HeaderMap::with_capacity(ranges.0.len()));
+    let mut headers = buffers::take_fields();
     let spelling = Spelling { head: head.clone(), ..Spelling::default() };
     for (name, value) in &ranges.0 {
         let name = HeaderName::from_bytes(name.get(head)).map_err(|_| Refused::bad("a field's name is not a token"))?;

@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
 
 use super::body::Decoder;
-use super::buffers::ReadAhead;
+use super::buffers::{self, ReadAhead};
 use super::head::{self, Refused, RequestHead, Spelling};
 use super::write::{Framing, Outgoing, TURN_MAX};
 use crate::body::ResponseBody;
@@ -301,7 +301,7 @@ async fn answer(
     let is_known = told.is_some() || (asked.is_head && body.size_hint().exact().is_some_and(|length| length > 0));
     let shows_length = is_known && !is_switch && head.status != StatusCode::NO_CONTENT;
     out.end_head(if !is_bodiless || shows_length { framing } else { Framing::None });
-    head::give_back(head.headers);
+    buffers::give_fields(head.headers);
     if is_bodiless {
         framing = Framing::None;
     }

@@ -8,13 +8,12 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Ve
 use super::Protocol;
 use super::hpack::{Field, Malformed};
 use crate::headers::{Fields, KEEP_ALIVE, PROXY_CONNECTION, check_answer};
+use crate::http1::buffers;
 
 /// SETTINGS_MAX_HEADER_LIST_SIZE: a list that counts for more is refused (RFC 9113, section 6.5.2).
 pub(super) const LIST_MAX: usize = 64 << 10;
 /// Fields of HTTP/1.1's connections (section 8.2.2).
 const CONNECTIONS: [HeaderName; 5] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE];
-/// More fields than most messages have.
-const USUAL: usize = 12;
 
 /// A field list, so far.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ impl Message {
             path: None,
             protocol: None,
             status: None,
-            headers: HeaderMap::with_capacity(USUAL),
+            headers: buffers::take_fields(),
             size: 0,
             malformed: None,
         }

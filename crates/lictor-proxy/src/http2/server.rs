@@ -20,6 +20,7 @@ use super::wire::{Event, Fatal, Wire};
 use crate::body::ResponseBody;
 use crate::forward::forward;
 use crate::headers::{self, Fields};
+use crate::http1::buffers;
 use crate::incoming::RequestBody;
 use crate::refused;
 use crate::serve::Connection;
@@ -120,6 +121,7 @@ async fn answer(channel: &Channel, mut response: Response<ResponseBody>, is_head
     let is_bodiless = is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let is_end = is_bodiless || response.body().is_end_stream();
     head(channel, &response, ids, is_end);
+    buffers::give_fields(std::mem::take(response.headers_mut()));
     if !is_end {
         let mut body = Outgoing::new(response.into_body());
         // What else ended it early, the stream knows.
