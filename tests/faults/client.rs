@@ -386,6 +386,7 @@ fn flooded(what: &str, opening: &[u8], round: impl Fn(u32) -> Vec<u8> + Sync) {
     let (is_over, siege, round) = (AtomicBool::new(false), &siege, &round);
     let opening = [PREFACE, opening].concat();
     let flood = || {
+        let _ = rustix::process::nice(10); // this thread: attackers are elsewhere, and not on the sidecar's processors
         while !is_over.load(Relaxed) {
             let mut stream = connect(&siege.address);
             let mut is_open = stream.write_all(&opening).is_ok();
