@@ -161,11 +161,11 @@ upstreams:
     def storms(self):
         """Latency at a constant rate, calm and in a storm that lictor sees, or that only Consul sees. The worker, the backend and the load
         have a core of their own: what is slow there is lictor's doing, not that of Consul, the storm or the control thread."""
-        names = [f"storm-{number}" for number in range(100)]
-        os.sched_setaffinity(0, {OTHER_CORE})
-        pin(self.consul_process.pid, OTHER_CORE)
-        for pid in run.tree(self.backend_process.pid):
-            pin(pid, CORE)
+        backend, others = run.tree(self.backend_process.pid), [os.getpid(), self.consul_process.pid]
+        with on_cores({CORE: backend, OTHER_CORE: others}):
+            self.storm_rounds([f"storm-{number}" for number in range(100)])
+
+    def storm_rounds(self, names):
         self.change([(name, number, True) for name in names for number in range(10)])
         self.change([("load", number, True) for number in range(3)])
         print_row("round", "mode", "changes/s", "seen/s", "requests", "errors", "p50 ms", "p99 ms", "p99.9 ms", "worst ms", "over 10 ms",
@@ -174,7 +174,7 @@ upstreams:
             for mode in ["calm", "unseen", "seen"]:
                 watched = [] if mode == "unseen" else names
                 with self.lictor([*watched, "load"], 10 * len(watched) + 3) as (pid, ports, out):
-                    pin(pid, CORE, "worker-")
+                    pin(pid, {CORE}, "worker-")
                     self.rate(ports["load"], 2)
                     seen, cpu, consul = lines(out), cpu_ms(pid), sum(run.cpu(self.consul_process.pid))
                     storm = Storm(self, names, mode == "seen") if mode != "calm" else contextlib.nullcontext()
@@ -187,7 +187,8 @@ upstreams:
                               load["over_10_ms"], f"{cpu / seconds / 10:.1f}", f"{100 * consul / seconds:.0f}", f"{run.rss(pid) / 1e6:.1f}")
 
     def rate(self, port, seconds):
-        return json.loads(run.run_tool(["taskset", "-c", str(CORE), self.args.rate_driver, f"127.0.0.1:{port}", "/100", "100", "16", str(self.args.rate), str(seconds)]))
+        return json.loads(run.run_tool(["taskset", "-c", str(CORE), self.args.rate_driver, f"127.0.0.1:{port}", "/100", "100", "16",
+                                        str(self.args.rate), str(seconds)]))
 
     def connections(self):
         """Memory of 10,000 connections that wait, and of 2,000 that work."""
@@ -376,11 +377,25 @@ def lines(out):
     return run.read(out).count(b"endpoints_changed")
 
 
-def pin(pid, core, name=""):
-    """Keeps the threads of a process on a core, or those of a name."""
+@contextlib.contextmanager
+def on_cores(places):
+    """Keeps processes, by core, on it until the end; what they start meanwhile is there too."""
+    cores = os.sched_getaffinity(0)
+    for core, pids in places.items():
+        for pid in pids:
+            pin(pid, {core})
+    try:
+        yield
+    finally:
+        for pid in (pid for pids in places.values() for pid in pids):
+            pin(pid, cores)
+
+
+def pin(pid, cores, name=""):
+    """Keeps the threads of a process on these cores, or those of a name."""
     for thread in os.listdir(f"/proc/{pid}/task"):
         if run.read(f"/proc/{pid}/task/{thread}/comm").decode().startswith(name):
-            os.sched_setaffinity(int(thread), {core})
+            os.sched_setaffinity(int(thread), cores)
 
 
 def cpu_ms(pid):

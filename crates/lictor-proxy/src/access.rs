@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use lictor_core::mesh::AccessLog;
 use serde::Serialize;
 
-use crate::worker::Worker;
+use crate::serve::Connection;
 
 /// What all lines begin with.
 #[derive(Serialize)]
@@ -22,12 +22,13 @@ struct Line<T> {
 
 /// Writes a line, if such are wanted. A full log drops it, which is counted: nobody waits for a disk.
 pub(crate) fn log<T: Serialize>(
-    worker: &Worker,
+    connection: &Connection,
     wanted: AccessLog,
     is_error: bool,
-    [message, direction]: [&'static str; 2],
+    message: &'static str,
     what: impl FnOnce() -> T,
 ) {
+    let worker = &connection.worker;
     let is_wanted = match wanted {
         AccessLog::All => true,
         AccessLog::Errors => is_error,
@@ -37,7 +38,8 @@ pub(crate) fn log<T: Serialize>(
     let (true, Some(log)) = (is_wanted, &worker.shared.access_log) else { return };
     let timestamp = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
     let level = if is_error { "ERROR" } else { "INFO" };
-    let line = Line { timestamp, level, target: "lictor::access", message, direction, what: what() };
+    let line =
+        Line { timestamp, level, target: "lictor::access", message, direction: connection.direction(), what: what() };
     if serde_json::to_vec(&line).is_ok_and(|line| log.try_send(line).is_err()) {
         worker.shared.metrics.logs_dropped.inc();
     }

@@ -1,7 +1,6 @@
 //! The books of a connection that is carried as bytes: opened when it comes, closed when it is dropped. Closing writes
 //! the metrics, the log line and, of one that failed, the story; nothing else does.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,12 +14,12 @@ use serde::Serialize;
 use crate::access;
 use crate::record::{Attempt, RequestId, attempt_stories, ip};
 use crate::serve::Connection;
-use crate::worker::{EndpointState, UpstreamState, Worker};
+use crate::worker::{EndpointState, UpstreamState};
 
 /// The books.
 #[derive(Debug)]
-pub(crate) struct Passage {
-    worker: Rc<Worker>,
+pub(crate) struct Passage<'a> {
+    connection: &'a Connection,
     pub(crate) upstream: Option<Rc<UpstreamState>>,
     pub(crate) endpoint: Option<Rc<EndpointState>>,
     pub(crate) attempts: Vec<Attempt>,
@@ -29,15 +28,13 @@ pub(crate) struct Passage {
     pub(crate) sent: u64,
     pub(crate) received: u64,
     detail: Option<String>,
-    direction: &'static str,
-    peer: Option<SocketAddr>,
     arrival: Instant,
 }
 
-impl Passage {
-    pub(crate) fn open(connection: &Connection) -> Self {
+impl<'a> Passage<'a> {
+    pub(crate) fn open(connection: &'a Connection) -> Self {
         Self {
-            worker: Rc::clone(&connection.worker),
+            connection,
             upstream: None,
             endpoint: None,
             attempts: Vec::new(),
@@ -45,8 +42,6 @@ impl Passage {
             sent: 0,
             received: 0,
             detail: None,
-            direction: connection.direction(),
-            peer: connection.peer,
             arrival: Instant::now(),
         }
     }
@@ -62,9 +57,9 @@ impl Passage {
         let (upstream, now) = (self.upstream.as_ref(), Instant::now());
         Story {
             timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            direction: self.direction,
-            worker: self.worker.index,
-            client: ip(self.peer),
+            direction: self.connection.direction(),
+            worker: self.connection.worker.index,
+            client: ip(self.connection.peer),
             method: "TCP".into(),
             path: "connection".into(),
             upstream: upstream.map(|upstream| Arc::clone(&upstream.upstream.name)),
@@ -84,23 +79,23 @@ impl Passage {
     }
 }
 
-impl Drop for Passage {
+impl Drop for Passage<'_> {
     fn drop(&mut self) {
         let took = self.arrival.elapsed();
-        let shared = &self.worker.shared;
-        if self.worker.shared.is_cut.load(Relaxed) {
+        let worker = &self.connection.worker;
+        if worker.shared.is_cut.load(Relaxed) {
             self.reason.get_or_insert(Reason::Draining);
         }
-        let failed = self.reason.map(|reason| (RequestId::new(&self.worker), reason));
+        let failed = self.reason.map(|reason| (RequestId::new(worker), reason));
         if let Some((id, reason)) = &failed {
-            shared.recorder.keep(Arc::new(self.story(id, *reason, took)));
+            worker.shared.recorder.keep(Arc::new(self.story(id, *reason, took)));
         }
         if let Some(upstream) = &self.upstream {
             let name = &upstream.upstream.name;
-            shared.metrics.carried(name, self.reason, took, self.sent, self.received);
+            worker.shared.metrics.carried(name, self.reason, took, self.sent, self.received);
         }
-        let wanted = self.worker.view().mesh.access_log;
-        access::log(&self.worker, wanted, self.reason.is_some(), ["connection", self.direction], || Line {
+        let wanted = worker.view().mesh.access_log;
+        access::log(self.connection, wanted, self.reason.is_some(), "connection", || Line {
             upstream: self.upstream.as_ref().map(|upstream| upstream.upstream.name.as_ref()),
             endpoint: self.endpoint.as_ref().map(|state| state.endpoint.address.to_string()),
             duration: took.as_secs_f64(),
@@ -109,7 +104,7 @@ impl Drop for Passage {
             reason: self.reason.map(Reason::as_str),
             detail: self.detail.as_deref(),
             request_id: failed.as_ref().map(|(id, _)| id.as_str()),
-            ip: ip(self.peer),
+            ip: ip(self.connection.peer),
         });
     }
 }

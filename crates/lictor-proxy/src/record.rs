@@ -261,9 +261,7 @@ impl Record {
         let status = self.status.unwrap_or_else(|| Reason::ClientGone.status()).as_u16();
         self.count(status, took);
         let is_error = status >= 400 || self.reason.is_some();
-        access::log(&self.worker, self.access_log, is_error, ["request", self.connection.direction()], || {
-            self.line(status, took)
-        });
+        access::log(&self.connection, self.access_log, is_error, "request", || self.line(status, took));
         if self.trace.is_sampled
             && let Some(spans) = &self.worker.shared.spans
         {

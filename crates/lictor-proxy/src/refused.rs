@@ -19,10 +19,9 @@ pub(crate) fn tell(connection: &Connection, version: &'static str, status: Statu
     let (worker, reason) = (&connection.worker, reason(status));
     let id = RequestId::new(worker);
     worker.shared.metrics.refused(status.as_u16(), reason);
-    let direction = connection.direction();
     // The client's fault, and often not even a client: no error, but told with them.
     let wanted = if worker.view().mesh.access_log == AccessLog::Off { AccessLog::Off } else { AccessLog::All };
-    access::log(worker, wanted, false, ["refused", direction], || Line {
+    access::log(connection, wanted, false, "refused", || Line {
         version,
         status: status.as_u16(),
         reason: reason.as_str(),
@@ -31,7 +30,7 @@ pub(crate) fn tell(connection: &Connection, version: &'static str, status: Statu
         ip: ip(connection.peer),
     });
     worker.shared.recorder.keep(Arc::new(Story {
-        direction,
+        direction: connection.direction(),
         worker: worker.index,
         client: ip(connection.peer),
         method: version.into(),
