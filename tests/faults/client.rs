@@ -290,7 +290,8 @@ fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
-fn read_chunked(stream: &mut TcpStream) -> Vec<u8> {
+/// Tells how much of it there is, chunk by chunk.
+fn read_chunked(stream: &mut TcpStream, told: impl Fn(usize)) -> Vec<u8> {
     let (mut reader, mut body) = (BufReader::new(stream), Vec::new());
     loop {
         let mut line = String::new();
@@ -302,6 +303,7 @@ fn read_chunked(stream: &mut TcpStream) -> Vec<u8> {
             return body;
         }
         body.extend_from_slice(&data[..size]);
+        told(body.len());
     }
 }
 
@@ -339,11 +341,12 @@ fn an_upload_in_pieces_is_sent_again_as_it_came() {
     let pieces: Vec<&[u8]> = sizes.iter().map(|size| rest.split_off(..*size).unwrap()).collect();
     // The first that has it all goes away without a word; the next one says what it got.
     let is_first = Arc::new(AtomicBool::new(true));
+    let (tell, told) = mpsc::channel();
     let instance = || {
-        let is_first = Arc::clone(&is_first);
+        let (is_first, tell) = (Arc::clone(&is_first), tell.clone());
         RawServer::start(move |mut stream| {
             read_head(&mut stream);
-            let got = read_chunked(&mut stream);
+            let got = read_chunked(&mut stream, |length| tell.send(length).unwrap());
             if !is_first.swap(false, Relaxed) {
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", got.len());
                 stream.write_all(&[head.into_bytes(), got].concat()).unwrap();
@@ -354,8 +357,11 @@ fn an_upload_in_pieces_is_sent_again_as_it_came() {
     let lictor = caller(&[one.port(), other.port()], "");
     let mut client = connect(&lictor.address("users"));
     client.write_all(CHUNKED).unwrap();
+    let mut sent = 0;
     for piece in pieces {
         client.write_all(&chunk(piece)).unwrap();
+        sent += piece.len();
+        while told.recv().unwrap() < sent {} // else several would come as one
     }
     client.write_all(b"0\r\n\r\n").unwrap();
     assert!(read_head(&mut client).starts_with("HTTP/1.1 200"));
