@@ -1,10 +1,12 @@
 //! TLS on listeners and towards endpoints, with certificates of our own authority.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 use std::time::Instant;
 
-use lictor_testkit::{Authority, Backend, Pair, RawServer, Sidecar, eventually_is, get_over, read_head};
+use lictor_testkit::{Authority, Backend, Pair, RawServer, Sidecar, eventually_is, get_over, read_head, tls_client};
 use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, ClientConfig, HandshakeKind};
 
 use crate::LICTOR;
 
@@ -177,6 +179,34 @@ fn a_new_certificate_is_taken_up_and_a_broken_one_is_not() {
     std::fs::write(&pair.cert, "half a certif").unwrap();
     eventually_is("the broken one is told of", || lictor.log(), |log| log.contains("certificate_rejected"));
     assert!(reaches("after"), "the one before it stays");
+}
+
+#[test]
+fn sessions_are_resumed_also_after_a_new_certificate() {
+    let (authority, backend) = (Authority::new(), Backend::start("a"));
+    let pair = authority.issue("server", &["localhost"]);
+    let lictor = secured(&pair, &backend, "");
+    let address = lictor.address("users");
+    let clients = BOTH.map(|version| authority.client_config(&[], &[version], None));
+    let handshake = |client: &Arc<ClientConfig>| {
+        let mut client = tls_client(client, &address, "localhost");
+        assert!(get_over(&mut client, "/").unwrap().contains("a GET / "));
+        (client.conn.handshake_kind().unwrap(), client.conn.negotiated_cipher_suite().unwrap().suite())
+    };
+    let suites = [CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, CipherSuite::TLS13_AES_128_GCM_SHA256];
+    for (client, expected) in clients.iter().zip(suites) {
+        let (kind, suite) = handshake(client);
+        assert_eq!(kind, HandshakeKind::Full);
+        // The client prefers AES-256.
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(suite == expected, std::arch::is_x86_feature_detected!("aes"), "{suite:?}");
+        assert_eq!(handshake(client), (HandshakeKind::Resumed, suite));
+    }
+    authority.issue("server", &["localhost"]);
+    eventually_is("the new certificate is read", || lictor.log(), |log| log.contains("certificate_reloaded"));
+    for client in &clients {
+        assert_eq!(handshake(client).0, HandshakeKind::Resumed);
+    }
 }
 
 #[test]

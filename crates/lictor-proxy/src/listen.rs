@@ -83,10 +83,14 @@ impl Listening {
         })
     }
 
-    pub(crate) async fn accept(&self) -> io::Result<Socket> {
+    /// A connection, and whose it is; a Unix socket's peer has no address that says anything.
+    pub(crate) async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         Ok(match self {
-            Self::Tcp(socket) => Socket::Tcp(socket.accept().await?.0),
-            Self::Unix(socket) => Socket::Unix(socket.accept().await?.0),
+            Self::Tcp(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                (Socket::Tcp(socket), Some(peer))
+            }
+            Self::Unix(listener) => (Socket::Unix(listener.accept().await?.0), None),
         })
     }
 }
@@ -150,6 +154,8 @@ fn socket(address: SocketAddr, shares_port: bool) -> io::Result<socket2::Socket>
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
+    // What it accepts inherits this (Linux): small writes do not wait for the client's delayed acknowledgement.
+    socket.set_tcp_nodelay(true)?;
     if shares_port {
         socket.set_reuse_port(true)?;
     }
@@ -165,3 +171,32 @@ fn local(socket: &socket2::Socket) -> io::Result<SocketAddr> {
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often that is said: it may go on for long, on many listeners.
 pub(crate) const ACCEPT_TOLD: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_does_not_wait_for_acknowledgements() {
+        for workers in [1, 2] {
+            let (address, sockets) = bind_tcp(([127, 0, 0, 1], 0).into(), workers).unwrap();
+            let clients: Vec<_> =
+                (0..8).map(|_| std::net::TcpStream::connect(address.tcp().unwrap()).unwrap()).collect();
+            let mut listening: Vec<_> = sockets.into_iter().map(|socket| Listening::attach(socket).unwrap()).collect();
+            let (one, mut other) = (listening.remove(0), listening.pop());
+            for _ in 0..clients.len() {
+                let (socket, peer) = match &mut other {
+                    Some(other) => {
+                        tokio::select! { accepted = one.accept() => accepted, accepted = other.accept() => accepted }
+                    }
+                    None => one.accept().await,
+                }
+                .unwrap();
+                let Socket::Tcp(socket) = socket else { panic!("not TCP") };
+                assert!(socket.nodelay().unwrap());
+                assert_eq!(peer, socket.peer_addr().ok());
+                assert!(clients.iter().any(|client| client.local_addr().ok() == peer));
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
@@ -95,6 +96,7 @@ enum Command {
     Serve {
         service: Service,
         socket: Detached,
+        peer: Option<SocketAddr>,
     },
     /// End all of these; answers when none is left.
     Drain {

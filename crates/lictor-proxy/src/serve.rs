@@ -8,12 +8,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use lictor_core::mesh::{ListenerKind, Protocol};
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::http1;
+use crate::http1::{self, buffers::ReadAhead};
 use crate::http2::{self, PREFACE};
 use crate::stream::{Socket, Stream};
 use crate::tls;
@@ -55,18 +54,24 @@ impl Connection {
     }
 }
 
-/// What a client speaks, and its connection: HTTP's first bytes were read to tell.
+/// What a client speaks, as far as its first bytes were read to tell.
 enum Spoken {
-    Http1(Stream, BytesMut),
-    Http2(Stream, BytesMut),
-    Other(Stream),
+    Http1,
+    Http2,
+    Other,
 }
 
 /// Serves the connection until either side ends it, or, once `drain` is set, until its requests are done.
-pub(crate) async fn serve(worker: Rc<Worker>, service: Service, socket: Socket, mut drain: watch::Receiver<bool>) {
-    let peer = socket.peer();
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    service: Service,
+    socket: Socket,
+    peer: Option<SocketAddr>,
+    mut drain: watch::Receiver<bool>,
+) {
     let max_age = service.max_age;
-    let (connection, spoken) = match listen(worker, service, socket, peer, &mut drain).await {
+    let mut read = ReadAhead::default();
+    let (connection, stream, spoken) = match listen(worker, service, socket, peer, &mut read, &mut drain).await {
         Ok(Some(listened)) => listened,
         Ok(None) => return,
         Err(error) => return debug!(?peer, %error, "a client left before it said anything"),
@@ -74,13 +79,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, service: Service, socket: Socket, 
     // Those that came together do not go together.
     let max_age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * connection.worker.chance()));
     match spoken {
-        Spoken::Http1(stream, ahead) => {
-            http1::server::serve(Rc::new(connection), stream, ahead, max_age, drain).await;
-        }
-        Spoken::Http2(stream, ahead) => {
-            http2::server::serve(Rc::new(connection), stream, ahead, stop(max_age, drain)).await;
-        }
-        Spoken::Other(stream) => tunnel::carry(&connection, stream).await,
+        Spoken::Http1 => http1::server::serve(Rc::new(connection), stream, read, max_age, drain).await,
+        Spoken::Http2 => http2::server::serve(Rc::new(connection), stream, read, stop(max_age, drain)).await,
+        Spoken::Other => tunnel::carry(&connection, stream.after(std::mem::take(&mut read.bytes))).await,
     }
 }
 
@@ -90,9 +91,10 @@ async fn listen(
     service: Service,
     socket: Socket,
     peer: Option<SocketAddr>,
+    read: &mut ReadAhead,
     drain: &mut watch::Receiver<bool>,
-) -> io::Result<Option<(Connection, Spoken)>> {
-    let stream = match &service.tls {
+) -> io::Result<Option<(Connection, Stream, Spoken)>> {
+    let mut stream = match &service.tls {
         None => Stream::Plain(socket),
         Some(tls) => match tls.accept(socket).await {
             Ok(stream) => stream,
@@ -103,15 +105,15 @@ async fn listen(
             }
         },
     };
-    let (is_http, stream) = match protocol(&worker, &service.kind) {
-        Protocol::Tcp => (false, stream),
-        Protocol::Auto => detect(stream).await?,
-        Protocol::Grpc | Protocol::H2c | Protocol::Http1 => (true, stream),
+    let is_http = match protocol(&worker, &service.kind) {
+        Protocol::Tcp => false,
+        Protocol::Auto => detect(&mut stream, read).await?,
+        Protocol::Grpc | Protocol::H2c | Protocol::Http1 => true,
     };
     let is_encrypted = stream.is_encrypted();
     let connection = Connection { worker, kind: service.kind, peer, is_encrypted };
-    let spoken = if is_http { http(stream, drain).await? } else { Some(Spoken::Other(stream)) };
-    Ok(spoken.map(|spoken| (connection, spoken)))
+    let spoken = if is_http { http(&mut stream, read, drain).await? } else { Some(Spoken::Other) };
+    Ok(spoken.map(|spoken| (connection, stream, spoken)))
 }
 
 /// What is spoken on a listener: what its upstream speaks, and HTTP to the others.
@@ -126,12 +128,12 @@ fn protocol(worker: &Worker, kind: &ListenerKind) -> Protocol {
 }
 
 /// Whether a client speaks HTTP: by what TLS agreed on, else by its first line.
-async fn detect(stream: Stream) -> io::Result<(bool, Stream)> {
+async fn detect(stream: &mut Stream, read: &mut ReadAhead) -> io::Result<bool> {
     if let Some(b"h2" | b"http/1.1") = stream.alpn() {
-        return Ok((true, stream));
+        return Ok(true);
     }
-    let (ahead, stream) = stream.read_ahead(|bytes| looks_like_http(bytes).is_some(), LINE_MAX, DETECTION).await?;
-    Ok((looks_like_http(&ahead) == Some(true), stream.after(ahead)))
+    read.fill_until(stream, |bytes| looks_like_http(bytes).is_some(), LINE_MAX, DETECTION).await?;
+    Ok(looks_like_http(&read.bytes) == Some(true))
 }
 
 /// Whether these are the first bytes of HTTP; `None` while more are needed to tell. A method alone is not enough:
@@ -152,25 +154,31 @@ fn looks_like_http(bytes: &[u8]) -> Option<bool> {
 }
 
 /// HTTP/1.1 or HTTP/2: told apart by what TLS agreed on, else by the first bytes.
-async fn http(stream: Stream, drain: &mut watch::Receiver<bool>) -> io::Result<Option<Spoken>> {
+async fn http(
+    stream: &mut Stream,
+    read: &mut ReadAhead,
+    drain: &mut watch::Receiver<bool>,
+) -> io::Result<Option<Spoken>> {
     if stream.alpn() == Some(b"h2") {
-        return Ok(Some(Spoken::Http2(stream, BytesMut::new())));
+        return Ok(Some(Spoken::Http2));
     }
     let is_told = |bytes: &[u8]| bytes.len() >= PREFACE.len() || !PREFACE.starts_with(bytes);
     let first_bytes = async {
-        let comes = poll_fn(|context| stream.poll_readable(context));
-        tokio::time::timeout(FIRST_BYTES, comes).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        stream.read_ahead(is_told, PREFACE.len(), HEAD_TIMEOUT).await
+        if read.bytes.is_empty() {
+            let comes = poll_fn(|context| stream.poll_readable(context));
+            tokio::time::timeout(FIRST_BYTES, comes).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        }
+        read.fill_until(stream, is_told, PREFACE.len(), HEAD_TIMEOUT).await
     };
-    let (ahead, stream) = tokio::select! {
+    tokio::select! {
         biased;
         _ = drain.wait_for(|is_draining| *is_draining) => return Ok(None),
         first = first_bytes => first?,
     };
     Ok(match () {
-        () if ahead.starts_with(PREFACE) => Some(Spoken::Http2(stream, ahead)),
-        () if ahead.is_empty() => None,
-        () => Some(Spoken::Http1(stream, ahead)),
+        () if read.bytes.starts_with(PREFACE) => Some(Spoken::Http2),
+        () if read.bytes.is_empty() => None,
+        () => Some(Spoken::Http1),
     })
 }
 

@@ -1,14 +1,11 @@
 //! A connection's bytes, whatever carries them: TCP or a Unix socket, with or without TLS.
 
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
@@ -57,14 +54,6 @@ impl Socket {
         })
     }
 
-    /// The other side's address; a Unix socket's has none that says anything.
-    pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().ok(),
-            Self::Unix(_) => None,
-        }
-    }
-
     /// Small writes (a head, then a body) must not wait for the peer's delayed acknowledgement.
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
         match self {
@@ -75,27 +64,6 @@ impl Socket {
 }
 
 impl Stream {
-    /// Reads until the bytes are enough, there are `max` of them, the other side is done or `at_most` is over.
-    pub(crate) async fn read_ahead(
-        mut self,
-        is_enough: impl Fn(&[u8]) -> bool,
-        max: usize,
-        at_most: Duration,
-    ) -> io::Result<(BytesMut, Self)> {
-        let mut ahead = BytesMut::new();
-        let reading = async {
-            while ahead.len() < max && !is_enough(&ahead) {
-                poll_fn(|context| self.poll_readable(context)).await?; // without a buffer until there is something
-                if self.read_buf(&mut ahead).await? == 0 {
-                    break;
-                }
-            }
-            io::Result::Ok(())
-        };
-        tokio::time::timeout(at_most, reading).await.unwrap_or(Ok(()))?; // late: what is there has to do
-        Ok((ahead, self))
-    }
-
     /// The same stream with these bytes before what it has.
     pub(crate) fn after(self, ahead: BytesMut) -> Self {
         if ahead.is_empty() { self } else { Self::Peeked(ahead.freeze(), Box::new(self)) }

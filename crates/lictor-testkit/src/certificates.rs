@@ -91,6 +91,16 @@ impl Authority {
         versions: &[&'static SupportedProtocolVersion],
         identity: Option<&Pair>,
     ) -> StreamOwned<ClientConnection, TcpStream> {
+        tls_client(&self.client_config(alpn, versions, identity), address, name)
+    }
+
+    /// What such a client is made of. It remembers its sessions.
+    pub fn client_config(
+        &self,
+        alpn: &[&[u8]],
+        versions: &[&'static SupportedProtocolVersion],
+        identity: Option<&Pair>,
+    ) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(versions)
             .expect("the provider has them")
@@ -100,9 +110,7 @@ impl Authority {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        let name = ServerName::try_from(name.to_owned()).expect("a valid name");
-        let connection = ClientConnection::new(Arc::new(config), name).expect("the configuration is complete");
-        StreamOwned::new(connection, connect(address))
+        Arc::new(config)
     }
 
     /// A TLS server that does with each connection what a closure says; with `asks` clients must show a certificate.
@@ -137,6 +145,13 @@ impl Authority {
         roots.add_parsable_certificates(chain(&self.ca()));
         roots
     }
+}
+
+/// A TLS client of this configuration. The handshake happens with the first byte.
+pub fn tls_client(config: &Arc<ClientConfig>, address: &str, name: &str) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::try_from(name.to_owned()).expect("a valid name");
+    let connection = ClientConnection::new(Arc::clone(config), name).expect("the configuration is complete");
+    StreamOwned::new(connection, connect(address))
 }
 
 impl Default for Authority {

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use backend::Backend;
-pub use certificates::{Authority, Pair, get_over};
+pub use certificates::{Authority, Pair, get_over, tls_client};
 pub use client::{Answer, exchange, get, request};
 pub use consul::{Consul, MANAGEMENT};
 pub use load::{Load, Tally};

@@ -2,9 +2,11 @@
 //! connection has none.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::HeaderMap;
@@ -61,44 +63,75 @@ pub(crate) fn give_fields(mut fields: HeaderMap) {
 }
 
 /// What was read from a connection and not yet used.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ReadAhead {
     pub(crate) bytes: BytesMut,
+    /// For the next read.
     room: usize,
 }
 
-impl ReadAhead {
-    pub(crate) fn new(bytes: BytesMut) -> Self {
-        Self { bytes, room: ROOM }
+impl Default for ReadAhead {
+    fn default() -> Self {
+        Self { bytes: BytesMut::new(), room: ROOM }
     }
+}
 
+impl ReadAhead {
     /// Reads some more; 0 is the other side's end. A buffer is taken when there is something to put in it.
     pub(crate) fn poll_fill(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.bytes.capacity() == 0 {
             ready!(stream.poll_readable(context))?;
             self.bytes = take();
         }
-        // While parts of what was read are in use, more room would be another buffer.
+        // While parts of what was read are in use, more room is another buffer: half of it will do then.
         let spare = self.bytes.capacity() - self.bytes.len();
-        if spare < self.room.max(ROOM) / 2 {
-            self.bytes.reserve(self.room.max(ROOM));
+        if spare < self.room && !self.bytes.try_reclaim(self.room) && spare < self.room / 2 {
+            self.bytes.reserve(self.room);
         }
         let room = self.bytes.capacity() - self.bytes.len();
         let read = ready!(poll_read_buf(Pin::new(stream), context, &mut self.bytes))?;
-        self.room = if read == room { (self.room.max(ROOM) * 2).min(ROOM_MAX) } else { ROOM };
+        if read == room {
+            self.room = (self.room * 2).min(ROOM_MAX);
+        } else if read < self.room / 4 {
+            self.room = (self.room / 2).max(ROOM);
+        }
         Poll::Ready(Ok(read))
     }
 
-    /// Gives the buffer away while it holds nothing.
+    /// Reads until the bytes are enough, there are `max` of them or the other side is done, for `at_most` at most: late,
+    /// what is there has to do.
+    pub(crate) async fn fill_until(
+        &mut self,
+        stream: &mut Stream,
+        is_enough: impl Fn(&[u8]) -> bool,
+        max: usize,
+        at_most: Duration,
+    ) -> io::Result<()> {
+        let filling = async {
+            while self.bytes.len() < max && !is_enough(&self.bytes) {
+                if poll_fn(|context| self.poll_fill(stream, context)).await? == 0 {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        tokio::time::timeout(at_most, filling).await.unwrap_or(Ok(()))
+    }
+
+    /// Gives the buffer away while it holds nothing; one that has grown is not worth keeping.
     pub(crate) fn rest(&mut self) {
         if self.bytes.is_empty() && self.bytes.capacity() > 0 {
-            give(std::mem::take(&mut self.bytes));
+            let buffer = std::mem::take(&mut self.bytes);
+            if std::mem::replace(&mut self.room, ROOM) == ROOM {
+                give(buffer);
+            }
         }
     }
 }
 
 impl Drop for ReadAhead {
     fn drop(&mut self) {
-        give(std::mem::take(&mut self.bytes));
+        self.bytes.clear();
+        self.rest();
     }
 }

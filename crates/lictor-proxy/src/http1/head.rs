@@ -94,6 +94,21 @@ impl Range {
 }
 
 impl Spelling {
+    /// The whole line, its end too, of a field that is as it came, if it was written in the usual way.
+    pub(crate) fn line(&self, name: &HeaderName, value: &HeaderValue) -> Option<&[u8]> {
+        // Values are parts of the head: where this one is, tells where its line is.
+        let from = value.as_bytes().as_ptr().addr().checked_sub(self.head.as_ptr().addr())?;
+        let at = from.checked_sub(name.as_str().len() + 2)?;
+        let line = self.head.get(at..from + value.len() + 2)?;
+        let (before, rest) = line.split_at(name.as_str().len());
+        let is_usual = rest.starts_with(b": ") && rest.ends_with(b"\r\n");
+        if !is_usual || !before.eq_ignore_ascii_case(name.as_str().as_bytes()) {
+            return None;
+        }
+        self.last.set(at as u32);
+        Some(line)
+    }
+
     /// The name as it was written.
     pub(crate) fn of<'a>(&'a self, name: &'a HeaderName) -> &'a [u8] {
         let name = name.as_str().as_bytes();
@@ -389,6 +404,19 @@ mod tests {
         assert_eq!(head.spelling.of(&HeaderName::from_static("x-camelcase")), b"X-CamelCase");
         assert_eq!(head.spelling.of(&HeaderName::from_static("via")), b"via");
         assert!(parsed("GET / HTTP/1.1\r\nHost:").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_line_is_what_its_field_was_written_as() {
+        let head = parsed("GET / HTTP/1.1\r\nX-One: 1\r\nx-two:2\r\nX-Three: 3 \r\nX-ONE: 1\r\nEmpty: \r\n\r\n");
+        let RequestHead { request, spelling, .. } = head.unwrap().unwrap();
+        let lines: Vec<_> = request.headers().iter().map(|(name, value)| spelling.line(name, value)).collect();
+        assert_eq!(lines, [Some(&b"X-One: 1\r\n"[..]), Some(b"X-ONE: 1\r\n"), None, None, Some(b"Empty: \r\n")]);
+        let (name, elsewhere) = (HeaderName::from_static("x-one"), HeaderValue::from_static("1"));
+        assert_eq!(spelling.line(&name, &elsewhere), None, "it is not what came");
+        let other = HeaderName::from_static("x-six");
+        assert_eq!(spelling.line(&other, &request.headers()["x-one"]), None);
+        assert_eq!(Spelling::default().line(&name, &elsewhere), None);
     }
 
     #[test]

@@ -108,20 +108,13 @@ struct Asked {
 pub(crate) async fn serve(
     connection: Rc<Connection>,
     stream: Stream,
-    ahead: BytesMut,
+    read: ReadAhead,
     max_age: Option<Duration>,
     mut drain: watch::Receiver<bool>,
 ) {
     let is_draining = drain.clone();
     let draining = pin!(drain.wait_for(|is_draining| *is_draining));
-    let wire = Wire {
-        stream,
-        read: ReadAhead::new(ahead),
-        decoder: Decoder::Done,
-        to_continue: b"",
-        interim: BytesMut::new(),
-        number: 0,
-    };
+    let wire = Wire { stream, read, decoder: Decoder::Done, to_continue: b"", interim: BytesMut::new(), number: 0 };
     let wire = Rc::new(RefCell::new(wire));
     let born = Instant::now();
     let mut waiting = Waiting { draining, sleep: None, limit: born };
@@ -173,6 +166,7 @@ pub(crate) async fn serve(
         match answer(&wire, response, &asked, is_last).await {
             Ok(After::Next) => (),
             Ok(After::Close) => return linger(&wire).await,
+            Ok(After::Over) => return over(&wire).await,
             Ok(After::Switch) => {
                 let Some(wire) = Rc::into_inner(wire) else { return };
                 let Wire { stream, mut read, .. } = wire.into_inner();
@@ -253,7 +247,10 @@ async fn unless_gone<T>(wire: &RefCell<Wire>, mut future: Pin<&mut impl Future<O
 /// What follows an answer.
 enum After {
     Next,
+    /// The client may still be sending.
     Close,
+    /// The client said that it sends no more.
+    Over,
     /// The connection is not HTTP's any more.
     Switch,
 }
@@ -353,7 +350,9 @@ async fn answer(
     Ok(match () {
         () if is_broken => return Err(io::ErrorKind::UnexpectedEof.into()),
         () if is_switch => After::Switch,
-        () if is_last || !is_read(wire) => After::Close,
+        () if !is_read(wire) => After::Close,
+        () if !asked.keeps_alive => After::Over,
+        () if is_last => After::Close,
         () => After::Next,
     })
 }
@@ -382,15 +381,24 @@ fn add(
     }
 }
 
+/// Closing is all that is left, where TLS need not say so first (RFC 8446, section 6.1).
+async fn over(wire: &RefCell<Wire>) {
+    let is_encrypted = wire.borrow().stream.is_encrypted();
+    if is_encrypted {
+        let _ = shutdown(wire).await; // it has its answer
+    }
+}
+
+async fn shutdown(wire: &RefCell<Wire>) -> io::Result<()> {
+    use tokio::io::AsyncWrite;
+    poll_fn(|context| Pin::new(&mut wire.borrow_mut().stream).poll_shutdown(context)).await
+}
+
 /// Lets the client read its answer before what it still sends makes the kernel reset the connection.
 async fn linger(wire: &RefCell<Wire>) {
     let mut left = LINGER_MAX;
     let lingering = async {
-        let shutdown = poll_fn(|context| {
-            use tokio::io::AsyncWrite;
-            Pin::new(&mut wire.borrow_mut().stream).poll_shutdown(context)
-        });
-        if shutdown.await.is_err() {
+        if shutdown(wire).await.is_err() {
             return;
         }
         poll_fn(|context| {

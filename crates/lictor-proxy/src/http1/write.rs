@@ -44,7 +44,7 @@ impl WriteHead for HeadFields<'_> {
     fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
         // How long the body is, is written when that is certain.
         if *name != CONTENT_LENGTH {
-            self.out.field(self.spelling.of(name), value);
+            self.out.field(name, value, self.spelling);
         }
     }
 
@@ -110,13 +110,17 @@ impl Outgoing {
     pub(crate) fn fields(&mut self, headers: &HeaderMap, spelling: &Spelling) {
         for (name, value) in headers {
             if *name != TRANSFER_ENCODING && *name != CONTENT_LENGTH {
-                self.field(spelling.of(name), value);
+                self.field(name, value, spelling);
             }
         }
     }
 
-    pub(crate) fn field(&mut self, name: &[u8], value: &HeaderValue) {
-        self.line(name, value.as_bytes());
+    /// A field of the other side's, as it was written there.
+    fn field(&mut self, name: &HeaderName, value: &HeaderValue, spelling: &Spelling) {
+        match spelling.line(name, value) {
+            Some(line) => self.buffer.extend_from_slice(line),
+            None => self.line(spelling.of(name), value.as_bytes()),
+        }
     }
 
     /// A field of lictor's own.
@@ -218,7 +222,11 @@ impl Outgoing {
         }
         written -= count;
         let count = written.min(self.data.len());
-        self.data.advance(count);
+        if count == self.data.len() {
+            self.data = Bytes::new(); // and with it the buffer that it is a part of, for the next read
+        } else {
+            self.data.advance(count);
+        }
         self.tail = &self.tail[written - count..];
     }
 }

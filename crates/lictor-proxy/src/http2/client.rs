@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use http::Response;
 use tokio::task::spawn_local;
 
@@ -15,6 +14,7 @@ use super::Encoder;
 use super::body::{Body, Channel, Outgoing, Unsent};
 use super::driver::Driver;
 use super::wire::{Broken, Unstarted, Wire, store};
+use crate::http1::buffers::ReadAhead;
 use crate::incoming::Interim;
 use crate::replay::RequestBody;
 use crate::stream::Stream;
@@ -63,7 +63,7 @@ pub(crate) enum SendError {
 impl Connection {
     /// `guard` lives as long as the connection is open.
     pub(crate) fn new(socket: Stream, guard: impl Sized + 'static) -> Self {
-        let driver = Driver::new(Wire::new(true), socket, BytesMut::new(), SILENCE, true);
+        let driver = Driver::new(Wire::new(true), socket, ReadAhead::default(), SILENCE, true);
         let wire = Rc::clone(driver.wire());
         spawn_local(async move {
             let _guard = guard;

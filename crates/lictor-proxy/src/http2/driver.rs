@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
 
@@ -54,13 +53,13 @@ struct Presence {
 }
 
 impl Driver {
-    pub(super) fn new(wire: Wire, socket: Stream, ahead: BytesMut, silence: Duration, is_lazy: bool) -> Self {
+    pub(super) fn new(wire: Wire, socket: Stream, read: ReadAhead, silence: Duration, is_lazy: bool) -> Self {
         let heard = Instant::now();
         let sleep = Box::pin(tokio::time::sleep_until((heard + silence).into()));
         Self {
             wire: Rc::new(RefCell::new(wire)),
             socket,
-            read: ReadAhead::new(ahead),
+            read,
             done: 0,
             presence: Presence { silence, is_lazy, heard, asked: None, sleep },
         }

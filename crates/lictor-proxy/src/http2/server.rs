@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use http::header::EXPECT;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -20,7 +19,7 @@ use super::wire::{Event, Fatal, Wire};
 use crate::body::ResponseBody;
 use crate::forward::forward;
 use crate::headers::{self, Fields};
-use crate::http1::buffers;
+use crate::http1::buffers::{self, ReadAhead};
 use crate::incoming::RequestBody;
 use crate::refused;
 use crate::serve::Connection;
@@ -31,9 +30,9 @@ use crate::stream::Stream;
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Serves requests until the client ends it, or, once `stop` is over, until those that it has sent are answered.
-/// `ahead` was read from it before.
-pub(crate) async fn serve(connection: Rc<Connection>, socket: Stream, ahead: BytesMut, stop: impl Future<Output = ()>) {
-    let mut driver = Driver::new(Wire::new(false), socket, ahead, SILENCE, false);
+/// `read` is what was read from it before.
+pub(crate) async fn serve(connection: Rc<Connection>, socket: Stream, read: ReadAhead, stop: impl Future<Output = ()>) {
+    let mut driver = Driver::new(Wire::new(false), socket, read, SILENCE, false);
     let wire = Rc::clone(driver.wire());
     let mut stop = pin!(stop);
     let mut is_stopping = false;

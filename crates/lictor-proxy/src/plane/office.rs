@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -98,8 +99,8 @@ impl Office {
                     let _ = done.send(());
                 });
             }
-            Command::Serve { service, socket } => match Socket::attach(socket) {
-                Ok(socket) => self.serve(service, socket),
+            Command::Serve { service, socket, peer } => match Socket::attach(socket) {
+                Ok(socket) => self.serve(service, socket, peer),
                 Err(error) => {
                     self.worker.shared.live[self.worker.index].remove();
                     warn!(%error, "a connection was lost between two workers");
@@ -129,7 +130,7 @@ impl Office {
             let mut told: Option<Instant> = None;
             loop {
                 match listening.accept().await {
-                    Ok(socket) => office.place(&service, socket),
+                    Ok((socket, peer)) => office.place(&service, socket, peer),
                     Err(error) => {
                         office.worker.shared.metrics.accept_failed();
                         if told.is_none_or(|told| told.elapsed() >= ACCEPT_TOLD) {
@@ -145,17 +146,17 @@ impl Office {
     }
 
     /// Keeps the connection or hands it to the worker with the fewest.
-    fn place(self: &Rc<Self>, service: &Service, socket: Socket) {
+    fn place(self: &Rc<Self>, service: &Service, socket: Socket, peer: Option<SocketAddr>) {
         let live = &self.worker.shared.live;
         let own = self.worker.index;
         let fewest = (0..live.len()).min_by_key(|index| (live[*index].count(), *index != own)).unwrap_or(own);
         live[fewest].add(); // now, so that the next accept sees it
         if fewest == own {
-            return self.serve(service.clone(), socket);
+            return self.serve(service.clone(), socket, peer);
         }
         match socket.detach() {
             Ok(socket) => {
-                let _ = self.peers[fewest].send(Command::Serve { service: service.clone(), socket });
+                let _ = self.peers[fewest].send(Command::Serve { service: service.clone(), socket, peer });
             }
             Err(error) => {
                 live[fewest].remove();
@@ -164,23 +165,21 @@ impl Office {
         }
     }
 
-    fn serve(self: &Rc<Self>, service: Service, socket: Socket) {
+    fn serve(self: &Rc<Self>, service: Service, socket: Socket, peer: Option<SocketAddr>) {
         let office = Rc::clone(self);
         let kind = service.kind.clone();
         let group = self.groups.of(&kind);
         group.open.send_modify(|open| *open += 1);
         let drain = group.drain.subscribe();
-        let own = self.worker.view().mesh.local.service.clone();
-        let is_inbound = kind == ListenerKind::Inbound;
-        if is_inbound {
-            self.worker.shared.metrics.connections(&own, 1);
+        let own = (kind == ListenerKind::Inbound).then(|| self.worker.view().mesh.local.service.clone());
+        if let Some(own) = &own {
+            self.worker.shared.metrics.connections(own, 1);
         }
         let number = group.accepted.get();
         group.accepted.set(number + 1);
         let served = Served { office, kind, own, number };
         let task = spawn_local(async move {
-            let _ = socket.set_nodelay(); // a connection that refuses it works all the same
-            serve(Rc::clone(&served.office.worker), service, socket, drain).await;
+            serve(Rc::clone(&served.office.worker), service, socket, peer, drain).await;
         });
         group.tasks.borrow_mut().insert(number, task.abort_handle());
     }
@@ -222,8 +221,8 @@ impl Office {
 struct Served {
     office: Rc<Office>,
     kind: ListenerKind,
-    /// Our service's name when it came.
-    own: String,
+    /// Our service's name when it came to our application.
+    own: Option<String>,
     number: u64,
 }
 
@@ -231,7 +230,7 @@ impl Drop for Served {
     fn drop(&mut self) {
         let Self { office, kind, own, number } = self;
         let (worker, group) = (&office.worker, office.groups.of(kind));
-        if *kind == ListenerKind::Inbound {
+        if let Some(own) = own {
             worker.shared.metrics.connections(own, -1);
         }
         worker.shared.live[worker.index].remove();
