@@ -210,6 +210,29 @@ fn sessions_are_resumed_also_after_a_new_certificate() {
 }
 
 #[test]
+fn who_is_not_believed_any_more_resumes_nothing() {
+    let (ours, theirs, backend) = (Authority::new(), Authority::new(), Backend::start("a"));
+    let (pair, identity) = (ours.issue("server", &["localhost"]), ours.issue("client", &["orders"]));
+    let believed = pair.cert.with_file_name("believed.pem");
+    std::fs::copy(ours.ca(), &believed).unwrap();
+    let lictor = secured(&pair, &backend, &format!(", client_ca: {}", believed.display()));
+    let address = lictor.address("users");
+    for version in BOTH {
+        let client = ours.client_config(&[], &[version], Some(&identity));
+        let asks = || {
+            let mut client = tls_client(&client, &address, "localhost");
+            let answer = get_over(&mut client, "/");
+            (answer.is_ok_and(|answer| answer.contains("a GET / ")), client.conn.handshake_kind())
+        };
+        eventually_is("it is believed", &asks, |(is_answered, _)| *is_answered);
+        assert_eq!(asks(), (true, Some(HandshakeKind::Resumed)));
+        std::fs::copy(theirs.ca(), &believed).unwrap();
+        eventually_is("it is not believed any more", &asks, |(is_answered, _)| !*is_answered);
+        std::fs::copy(ours.ca(), &believed).unwrap();
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_told_before_anything_starts() {
     let yaml = "registration: off\nupstreams:\n  users: {listen: {address: 0, tls: {cert: /no/cert.pem, key: /no/key.pem}}, static: ['127.0.0.1:1']}\n";
     let mut lictor = Sidecar::serve(LICTOR, yaml);

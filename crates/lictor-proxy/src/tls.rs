@@ -1,8 +1,9 @@
 //! TLS on listeners and towards endpoints: rustls with the ring provider, TLS 1.2 and 1.3, its safe suites only; of
-//! those AES-128-GCM first where the processor has instructions for it, as Go and BoringSSL do.
+//! those AES-128-GCM first where the processor has instructions for it, as Go does.
 //!
 //! Files are read when a name is first used, and again when they change; what cannot be read then changes nothing.
-//! Sessions, and the keys of their tickets, outlive a change of certificate.
+//! Sessions, and the keys of their tickets, outlive a change of certificate, but where clients must show theirs: there
+//! a session says who was believed.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -321,8 +322,8 @@ fn server_config(tls: &ServerTls, lasting: &Lasting) -> Result<ServerConfig, Tls
     let (chain, key) = key_pair(&tls.identity)?;
     let mut config = builder.with_single_cert(chain, key).map_err(|error| unusable(&tls.identity, &error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.session_storage = Arc::clone(&lasting.sessions);
-    config.ticketer = Arc::clone(&lasting.ticketer);
+    let lasting = if tls.client_ca.is_some() { Lasting::default() } else { lasting.clone() };
+    (config.session_storage, config.ticketer) = (lasting.sessions, lasting.ticketer);
     config.ignore_client_order = has_aes();
     Ok(config)
 }
