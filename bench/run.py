@@ -89,7 +89,7 @@ def arguments():
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--what", type=lambda text: text.split(","), default=list(WORKLOADS), help=",".join(WORKLOADS))
     parser.add_argument("--proxies", type=lambda text: text.split(","), default=list(peers.PROXIES), help=",".join(peers.PROXIES))
-    parser.add_argument("--rate", type=int, help="requests a second; default: 60 %% of the lesser capacity of lictor and haproxy")
+    parser.add_argument("--rate", type=int, help="requests a second; default: 60 %% of what the slowest of the proxies carries")
     parser.add_argument("--patience", type=int, default=30, help="seconds that a round waits for a quiet machine")
     parser.add_argument("--json", help="every round's figures go there")
     args = parser.parse_args()
@@ -146,8 +146,8 @@ class Bench:
         workload = WORKLOADS[name]
         proxies = [proxy for proxy in self.args.proxies if (proxy, workload.up) not in NOT_HAD]
         if workload.tool == "rate":
+            self.rate = self.rate or self.calibrate(proxies)
             proxies.append("direct")
-            self.rate = self.rate or self.calibrate([proxy for proxy in proxies if proxy in ("lictor", "haproxy")])
         rounds = []
         for number in range(self.args.rounds):
             noise = lambda row: row["steal"] + row["others"]
@@ -251,9 +251,9 @@ class Bench:
         return all(part in run.stdout for part in [b":status: 200", b"grpc-status: 0", peers.GRPC_MESSAGE])
 
     def calibrate(self, proxies):
-        """60 % of what the slower of these carries in a closed loop."""
+        """60 % of what the slowest of these carries in a closed loop."""
         capacity = []
-        for proxy in proxies or self.args.proxies:
+        for proxy in proxies:
             with self.proxy(proxy, WORKLOADS["get100"]) as (_, port, _):
                 self.load(WORKLOADS["get100"], port, WARM_UP)
                 capacity.append(self.load(WORKLOADS["get100"], port, 2)["rps"])
