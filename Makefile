@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test fuzz chaos conformance bench instructions demo deny rules figures presubmit release reproduce sbom grafana soak image stacks systemd manifests
+.PHONY: help check fmt test fuzz chaos conformance bench instructions demo deny rules figures presubmit profile release reproduce sbom grafana soak image stacks systemd manifests
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ bench: ## CPU per request against haproxy, nginx and Envoy; ROUNDS=5 SECONDS=3 W
 
 instructions: ## Instructions per operation of the request path; fails when one grew by 3 %
 	scripts/instructions.sh
+
+profile: ## What the published binary is optimised by, from the loads of make bench
+	scripts/profile.sh
 
 release: ## The archive that is published, with its sha256
 	scripts/release.sh

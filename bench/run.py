@@ -381,12 +381,15 @@ def ratio(rounds, peer, key):
 
 @contextlib.contextmanager
 def process(command, output):
-    """Runs it in a session of its own, all of which is killed at the end."""
+    """Runs it in a session of its own, all of which is told to end, and killed if it does not."""
     with open(output, "ab") as file:
         running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     try:
         yield running
     finally:
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(running.pid, signal.SIGTERM)
+            running.wait(5)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)
         running.wait()

@@ -36,9 +36,6 @@ consul=$(scripts/consul.sh)
 
 target=${CARGO_TARGET_DIR:-target}
 cargo build --quiet --release -p lictor-testkit --example rate
-if [ -z "${LICTOR_BIN:-}" ]; then
-  cargo build --quiet --release -p lictor
-  LICTOR_BIN="$target/release/lictor"
-fi
+LICTOR_BIN=${LICTOR_BIN:-$(scripts/build.sh)}
 export PATH="$PATH:/usr/sbin:/sbin"
 exec python3 -B bench/run.py --lictor "$LICTOR_BIN" --envoy "$envoy" --consul "$consul" --rate-driver "$target/release/examples/rate" "$@"

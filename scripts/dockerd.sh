@@ -103,9 +103,7 @@ static() {
   local target
   target=$(uname -m)-unknown-linux-musl
   rustc --print target-libdir --target "$target" | xargs test -e || rustup target add "$target"
-  # One at a time: together they would be built with each other's features.
-  for package in lictor shop; do
-    cargo build --quiet --release --locked --package "$package" --target "$target"
-    install -D "${CARGO_TARGET_DIR:-target}/$target/release/$package" "target/static/$package"
-  done
+  install -D "$(TARGET=$target scripts/build.sh)" target/static/lictor
+  cargo build --quiet --release --locked --package shop --target "$target"
+  install -D "${CARGO_TARGET_DIR:-target}/$target/release/shop" target/static/shop
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What is published: target/dist/lictor-VERSION-TARGET.tar.gz with the binary, its manual page, completions, the software
-# bill of materials and the licences of what is linked; and its sha256. With --reproduce it is built twice, from two
-# checkouts of HEAD in two folders, and the two must be the same byte for byte; KEEP=1 leaves the two folders for a look.
+# bill of materials and the licences of what is linked; its sha256; and the profile that it was optimised by. PROFILE takes
+# an earlier one instead of making it. With --reproduce it is built twice, from two checkouts of HEAD in two folders, and
+# the two must be the same byte for byte; KEEP=1 leaves the two folders for a look.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -14,20 +15,14 @@ target=$(rustc -vV | sed -n 's/^host: //p')
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 name=lictor-$version-$target
 
-# Builds a checkout; paths of this machine stay out of the binary (panic messages have file names). Of several names that
-# fit a path, rustc takes the last.
+# Builds a checkout.
 build() {
-  local source=$1 build=$2 cargo_home=${CARGO_HOME:-$HOME/.cargo} sysroot
-  sysroot=$(rustc --print sysroot)
-  (cd "$source" && env REMAP="$cargo_home=/cargo"$'\n'"$sysroot=/rust"$'\n'"$source=/lictor"$'\n'"$build=/target" \
-    RUSTC_WRAPPER="$source/scripts/rustc-remapped.sh" CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$build" LICTOR_COMMIT="$commit" \
-    CFLAGS="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$source=/lictor -ffile-prefix-map=$build=/target" \
-    cargo build --quiet --release --locked -p lictor)
+  LICTOR_COMMIT="$commit" SOURCE=$1 BUILD=$2 PROFILE=$profile "$1/scripts/build.sh" > /dev/null
 }
 
 # The archive of a build; its bytes depend on nothing but its contents.
 pack() {
-  local source=$1 build=$2 dist=$3 lictor=$2/release/lictor folder
+  local source=$1 build=$2 dist=$3 lictor=$2/$target/release/lictor folder
   folder=$dist/$name
   rm -rf "$folder" && mkdir -p "$folder/completions"
   install -m 755 "$lictor" "$folder/lictor"
@@ -39,7 +34,11 @@ pack() {
   tar --create --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw \
     --directory="$dist" "$name" | gzip --no-name -9 > "$dist/$name.tar.gz"
   (cd "$dist" && sha256sum "$name.tar.gz" > "$name.tar.gz.sha256")
+  cp "$profile" "$dist/$name.profdata"
 }
+
+[ "${1:-}" = --reproduce ] || [ -z "$(git status --porcelain)" ] || fail "there are changes that are not committed: the commit would not say what was built"
+profile=$(realpath "${PROFILE:-$(scripts/profile.sh)}")
 
 if [ "${1:-}" = --reproduce ]; then
   work=$(mktemp -d)
@@ -49,14 +48,13 @@ if [ "${1:-}" = --reproduce ]; then
     git archive HEAD | tar --extract --directory="$work/$folder"
     build "$work/$folder" "$work/$folder/out"
     pack "$work/$folder" "$work/$folder/out" "$work/$folder/dist"
-    (cd "$work/$folder" && sha256sum "out/release/lictor" "dist/$name.tar.gz")
-    if grep --text --quiet --fixed-strings "$work" "$work/$folder/out/release/lictor"; then fail "the binary names this machine's folders"; fi
+    (cd "$work/$folder" && sha256sum "out/$target/release/lictor" "dist/$name.tar.gz")
+    if grep --text --quiet --fixed-strings "$work" "$work/$folder/out/$target/release/lictor"; then fail "the binary names this machine's folders"; fi
   done
-  cmp "$work/one/out/release/lictor" "$work/another/place/out/release/lictor" || fail "two builds of one commit differ"
+  cmp "$work/one/out/$target/release/lictor" "$work/another/place/out/$target/release/lictor" || fail "two builds of one commit differ"
   cmp "$work/one/dist/$name.tar.gz" "$work/another/place/dist/$name.tar.gz" || fail "two archives of one commit differ"
   echo "reproducible: $name at $commit"
 else
-  [ -z "$(git status --porcelain)" ] || fail "there are changes that are not committed: the commit would not say what was built"
   build "$root" "$root/target/dist/build"
   pack "$root" "$root/target/dist/build" "$root/target/dist"
   cat "target/dist/$name.tar.gz.sha256"

@@ -13,8 +13,5 @@ if [ -z "${RATE_BIN:-}" ]; then
   cargo build --quiet --release -p lictor-testkit --example rate
   RATE_BIN="$target/release/examples/rate"
 fi
-if [ -z "${LICTOR_BIN:-}" ]; then
-  cargo build --quiet --release -p lictor
-  LICTOR_BIN="$target/release/lictor"
-fi
+LICTOR_BIN=${LICTOR_BIN:-$(scripts/build.sh)}
 exec python3 -B bench/scale.py --lictor "$LICTOR_BIN" --consul "$consul" --rate-driver "$RATE_BIN" "$@"
