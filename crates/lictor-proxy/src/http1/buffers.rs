@@ -109,7 +109,14 @@ impl ReadAhead {
     ) -> io::Result<()> {
         let filling = async {
             while self.bytes.len() < max && !is_enough(&self.bytes) {
-                if poll_fn(|context| self.poll_fill(stream, context)).await? == 0 {
+                let filled = poll_fn(|context| {
+                    let filled = self.poll_fill(stream, context);
+                    if filled.is_pending() {
+                        self.rest(); // TLS cannot tell without a buffer whether there is something
+                    }
+                    filled
+                });
+                if filled.await? == 0 {
                     break;
                 }
             }

@@ -385,7 +385,7 @@ fn add(
 async fn over(wire: &RefCell<Wire>) {
     let is_encrypted = wire.borrow().stream.is_encrypted();
     if is_encrypted {
-        let _ = shutdown(wire).await; // it has its answer
+        let _ = tokio::time::timeout(LINGER, shutdown(wire)).await; // it has its answer, or does not read it
     }
 }
 
