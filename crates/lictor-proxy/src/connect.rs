@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use lictor_core::{Address, Failure, Reason};
 use rustix::io::Errno;
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::stream::{Socket, Stream};
+use crate::stream::{Socket, Stream, dont_pace};
 use crate::tls::{self, Alpn};
 
 /// Where and how an endpoint is dialled.
@@ -41,7 +42,12 @@ impl Destination {
 
     async fn dial(&self) -> Result<Socket, Failure> {
         let socket = match &self.address {
-            Address::Tcp(address) => TcpStream::connect(address).await.map(Socket::Tcp),
+            Address::Tcp(address) => TcpStream::connect(address).await.map(|stream| {
+                if address.ip().is_loopback() {
+                    dont_pace(SockRef::from(&stream));
+                }
+                Socket::Tcp(stream)
+            }),
             Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
         };
         let socket = socket.map_err(|error| refused(&self.address, &error))?;
@@ -104,6 +110,16 @@ mod tests {
         assert_eq!(reason(Errno::ADDRNOTAVAIL), Reason::Overloaded);
         assert_eq!(reason(Errno::CONNREFUSED), Reason::ConnectRefused);
         assert_eq!(reason(Errno::HOSTUNREACH), Reason::ConnectRefused);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_within_this_machine_is_not_paced() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().into();
+        let destination = Destination { address, host: "localhost".into(), tls: None };
+        let socket = destination.dial().await.unwrap();
+        let Socket::Tcp(stream) = socket else { panic!("not TCP") };
+        assert!(SockRef::from(&stream).tcp_congestion().unwrap().starts_with(b"reno"));
     }
 
     #[tokio::test]

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use lictor_core::Address;
 use lictor_core::mesh::{Listener, ListenerKind};
-use socket2::{Domain, Protocol, SockAddr, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 use thiserror::Error;
 
-use crate::stream::Socket;
+use crate::stream::{Socket, dont_pace};
 
 /// A listener that is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +156,9 @@ fn socket(address: SocketAddr, shares_port: bool) -> io::Result<socket2::Socket>
     socket.set_reuse_address(true)?;
     // What it accepts inherits this (Linux): small writes do not wait for the client's delayed acknowledgement.
     socket.set_tcp_nodelay(true)?;
+    if address.ip().is_loopback() {
+        dont_pace(SockRef::from(&socket)); // this too
+    }
     if shares_port {
         socket.set_reuse_port(true)?;
     }
@@ -177,7 +180,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_accepted_does_not_wait_for_acknowledgements() {
+    async fn what_is_accepted_is_not_held_back() {
         for workers in [1, 2] {
             let (address, sockets) = bind_tcp(([127, 0, 0, 1], 0).into(), workers).unwrap();
             let clients: Vec<_> =
@@ -194,6 +197,7 @@ mod tests {
                 .unwrap();
                 let Socket::Tcp(socket) = socket else { panic!("not TCP") };
                 assert!(socket.nodelay().unwrap());
+                assert!(SockRef::from(&socket).tcp_congestion().unwrap().starts_with(b"reno"));
                 assert_eq!(peer, socket.peer_addr().ok());
                 assert!(clients.iter().any(|client| client.local_addr().ok() == peer));
             }

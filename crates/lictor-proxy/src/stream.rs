@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
@@ -37,6 +38,13 @@ pub(crate) enum Stream {
     Peeked(Bytes, Box<Self>),
     /// What was an HTTP/2 stream before it was upgraded.
     Http2(Box<Tunnel>),
+}
+
+/// For connections within this machine, which cannot be congested: where the kernel's default is BBR, it would pace what is
+/// written, and the timers for that cost more than the writing. Reno is in every kernel and allowed to everybody (tcp(7),
+/// `tcp_allowed_congestion_control`).
+pub(crate) fn dont_pace(socket: SockRef<'_>) {
+    let _ = socket.set_tcp_congestion(b"reno"); // it works without
 }
 
 impl Socket {

@@ -16,7 +16,7 @@ use crate::stream::Stream;
 
 /// A read begins with room for this much.
 const ROOM: usize = 16 << 10;
-/// While reads fill their room it grows up to this.
+/// While reads fill their room it grows up to this. Reads of 256 KiB cost no less.
 const ROOM_MAX: usize = 64 << 10;
 /// Buffers that a thread keeps, and maps.
 const KEPT: usize = 64;
@@ -86,12 +86,16 @@ impl ReadAhead {
         // While parts of what was read are in use, more room is another buffer: half of it will do then.
         let spare = self.bytes.capacity() - self.bytes.len();
         if spare < self.room && !self.bytes.try_reclaim(self.room) && spare < self.room / 2 {
-            self.bytes.reserve(self.room);
+            if self.bytes.is_empty() {
+                self.bytes = BytesMut::with_capacity(self.room); // `reserve` would copy what was there
+            } else {
+                self.bytes.reserve(self.room);
+            }
         }
         let room = self.bytes.capacity() - self.bytes.len();
         let read = ready!(poll_read_buf(Pin::new(stream), context, &mut self.bytes))?;
         if read == room {
-            self.room = (self.room * 2).min(ROOM_MAX);
+            self.room = (self.room * 4).min(ROOM_MAX);
         } else if read < self.room / 4 {
             self.room = (self.room / 2).max(ROOM);
         }
