@@ -248,19 +248,14 @@ fn hex_digits<const N: usize>(number: u128) -> [u8; N] {
 /// W3C Trace Context, 3.2: lower-case digits, no zero ids, version ff invalid, later versions may be longer.
 fn parse_traceparent(text: &str) -> Option<Remote> {
     let text = trim(text);
-    let (version, rest) = (text.get(..2)?, text.get(2..)?);
-    let version = lower_hex(version)?;
-    let is_well_formed = match version {
-        0xff => false,
-        0 => text.len() == 55,
-        _ => text.len() == 55 || text.as_bytes().get(55) == Some(&b'-'),
-    };
-    let mut parts = rest.strip_prefix('-')?.splitn(4, '-');
-    let (trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?);
-    if !is_well_formed || trace.len() != 32 || span.len() != 16 || flags.len() != 2 {
+    let (byte, part) = (|at| text.as_bytes().get(at), |from, to| lower_hex(text.get(from..to)?));
+    let version = part(0, 2)?;
+    let is_divided = [2, 35, 52].into_iter().all(|at| byte(at) == Some(&b'-'));
+    let is_whole = text.len() == 55 || (version > 0 && byte(55) == Some(&b'-'));
+    if version == 0xff || !is_divided || !is_whole {
         return None;
     }
-    let (trace_id, span_id, flags) = (lower_hex(trace)?, lower_hex(span)? as u64, lower_hex(flags)?);
+    let (trace_id, span_id, flags) = (part(3, 35)?, part(36, 52)? as u64, part(53, 55)?);
     (trace_id != 0 && span_id != 0).then_some(Remote {
         trace_id,
         span_id: Some(span_id),
@@ -366,8 +361,14 @@ fn parse_legacy<'a>(text: impl Fn(&HeaderName) -> Option<&'a str>) -> Option<Rem
 }
 
 fn lower_hex(text: &str) -> Option<u128> {
-    let is_lower = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if is_lower { u128::from_str_radix(text, 16).ok() } else { None }
+    text.bytes().try_fold(0, |number, byte| {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        Some((number << 4) | u128::from(digit))
+    })
 }
 
 fn any_hex(text: &str) -> Option<u128> {

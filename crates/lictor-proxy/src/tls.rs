@@ -324,6 +324,7 @@ fn server_config(tls: &ServerTls, lasting: &Lasting) -> Result<ServerConfig, Tls
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let lasting = if tls.client_ca.is_some() { Lasting::default() } else { lasting.clone() };
     (config.session_storage, config.ticketer) = (lasting.sessions, lasting.ticketer);
+    config.send_tls13_tickets = 1; // as Go does: each connection gives the next one its ticket
     config.ignore_client_order = has_aes();
     Ok(config)
 }

@@ -102,7 +102,7 @@ impl Spelling {
         let line = self.head.get(at..from + value.len() + 2)?;
         let (before, rest) = line.split_at(name.as_str().len());
         let is_usual = rest.starts_with(b": ") && rest.ends_with(b"\r\n");
-        if !is_usual || !before.eq_ignore_ascii_case(name.as_str().as_bytes()) {
+        if !is_usual || !is_alike(before, name.as_str().as_bytes()) {
             return None;
         }
         self.last.set(at as u32);
@@ -132,6 +132,12 @@ impl Spelling {
     pub(crate) fn reason(&self) -> Option<&[u8]> {
         (self.reason.to > 0).then(|| self.reason.get(&self.head))
     }
+}
+
+/// Whether these names of one length differ in nothing but the case of letters; without a branch for each byte. (`^` and `~`
+/// are alike too, which the place of the value rules out.)
+fn is_alike(one: &[u8], other: &[u8]) -> bool {
+    one.iter().zip(other).fold(0, |differ, (one, other)| differ | ((one ^ other) & !0x20)) == 0
 }
 
 /// Takes a request's head from the buffer; `None` while it is not whole.
