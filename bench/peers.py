@@ -14,12 +14,12 @@ GRPC_MESSAGE = b"\0\0\0\0\x64" + b"d" * 100  # not compressed, length, message
 
 
 class Shape:
-    """What stands where: `down` is h1, h2c or tls; `up` is h1, h2c or grpc; ports of the three backends."""
+    """What stands where: `down` is h1, h2c or tls; `up` is h1, h2c, grpc or tls; ports of the three backends."""
 
     def __init__(self, down, up, workers, port, backends, consul, folder):
         self.down, self.up, self.workers, self.port = down, up, workers, port
         self.backends, self.consul, self.folder = backends, consul, folder
-        self.is_h2_up = up != "h1"
+        self.is_h2_up = up in ("h2c", "grpc")
 
     def file(self, name, text):
         path = os.path.join(self.folder, name)
@@ -35,7 +35,8 @@ def lictor(shape, binary):
     tls = f"{{cert: {shape.pem('cert.pem')}, key: {shape.pem('key.pem')}}}"
     address = f"127.0.0.1:{shape.port}"
     listen = f"{{address: '{address}', tls: {tls}}}" if shape.down == "tls" else f"'{address}'"
-    protocol = {"h1": "http1", "h2c": "h2c", "grpc": "grpc"}[shape.up]
+    protocol = {"h1": "http1", "h2c": "h2c", "grpc": "grpc", "tls": "http1"}[shape.up]
+    up_tls = f", tls: {{ca: {shape.pem('ca.pem')}}}" if shape.up == "tls" else ""
     return [binary, "serve", "-c", shape.file("lictor.yaml", f"""\
 registration: off
 service: bench
@@ -44,13 +45,13 @@ log: {{access: off}}
 admin: {{listen: 127.0.0.1:0}}
 workers: {shape.workers}
 upstreams:
-  {shape.up}: {{listen: {listen}, protocol: {protocol}, balance: round_robin}}
+  {shape.up}: {{listen: {listen}, protocol: {protocol}, balance: round_robin{up_tls}}}
 """)]
 
 
 def haproxy(shape, binary):
     bind = {"h1": "", "h2c": "proto h2", "tls": f"ssl crt {shape.pem('both.pem')} alpn http/1.1"}[shape.down]
-    proto = "proto h2" if shape.is_h2_up else ""
+    proto = {"tls": f"ssl verify required ca-file {shape.pem('ca.pem')}", "h1": ""}.get(shape.up, "proto h2")
     servers = "\n".join(f"  server s{port} 127.0.0.1:{port} {proto}" for port in shape.backends)
     return [binary, "-db", "-f", shape.file("haproxy.cfg", f"""\
 global
@@ -77,10 +78,30 @@ listen bench
 """)]
 
 
+def relay(shape, binary):
+    """haproxy as it carries bytes: it understands, changes, counts and repeats nothing. What the kernel alone asks of a proxy."""
+    servers = "\n".join(f"  server s{port} 127.0.0.1:{port}" for port in shape.backends)
+    return [binary, "-db", "-f", shape.file("relay.cfg", f"""\
+global
+  nbthread {shape.workers}
+  maxconn 4000
+listen bench
+  mode tcp
+  timeout connect 1s
+  timeout client 1h
+  timeout server 1h
+  bind 127.0.0.1:{shape.port}
+  balance roundrobin
+{servers}
+""")]
+
+
 def nginx(shape, binary):
     listen = {"h1": "", "h2c": "http2", "tls": "ssl"}[shape.down]
     tls = f"ssl_certificate {shape.pem('cert.pem')}; ssl_certificate_key {shape.pem('key.pem')};" if listen == "ssl" else ""
     kind = "grpc" if shape.up == "grpc" else "proxy"
+    scheme = {"grpc": "grpc", "tls": "https"}.get(shape.up, "http")
+    up_tls = f"proxy_ssl_verify on; proxy_ssl_name localhost; proxy_ssl_trusted_certificate {shape.pem('ca.pem')};" if shape.up == "tls" else ""
     servers = " ".join(f"server 127.0.0.1:{port} max_fails=5;" for port in shape.backends)
     h1 = 'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_max_temp_file_size 0;' if kind == "proxy" else ""
     return nginx_command(shape, binary, "nginx-proxy", shape.workers, f"""\
@@ -89,8 +110,9 @@ def nginx(shape, binary):
     listen 127.0.0.1:{shape.port} reuseport {listen};
     {tls}
     location / {{
-      {kind}_pass {'grpc' if kind == 'grpc' else 'http'}://bench;
+      {kind}_pass {scheme}://bench;
       {h1}
+      {up_tls}
       {kind}_next_upstream error timeout http_500 http_502 http_503 http_504;
       {kind}_next_upstream_tries 3;
       {kind}_set_header x-request-id $request_id;
@@ -143,6 +165,11 @@ def envoy(shape, binary):
             {"lb_endpoints": [{"endpoint": {"address": socket_address(port)}} for port in shape.backends]}
         ]},
     }
+    if shape.up == "tls":
+        cluster["transport_socket"] = {"name": "tls", "typed_config": {
+            "@type": f"{upgrade}.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {"validation_context": {"trusted_ca": {"filename": shape.pem("ca.pem")}}},
+        }}
     listener = {"name": "bench", "address": socket_address(shape.port), "filter_chains": [chain]}
     config = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
     path = shape.file("envoy.json", json.dumps(config, indent=1))
@@ -155,13 +182,15 @@ def socket_address(port):
 
 def backend(shape, binary):
     """An nginx that answers on one port: small answers from the configuration, large ones from files in the page cache."""
-    http2 = "http2" if shape.is_h2_up else ""
+    speaks = {"h1": "", "tls": "ssl"}.get(shape.up, "http2")
+    tls = f"ssl_certificate {shape.pem('cert.pem')}; ssl_certificate_key {shape.pem('key.pem')};" if shape.up == "tls" else ""
     for path, answer in ANSWERS.items():
         shape.file(path[1:], answer.decode())
     return nginx_command(shape, binary, f"backend-{shape.port}", 1, f"""\
   open_file_cache max=10 inactive=1h;
   server {{
-    listen 127.0.0.1:{shape.port} {http2};
+    listen 127.0.0.1:{shape.port} {speaks};
+    {tls}
     root {shape.folder};
     default_type text/plain;
     location = /100 {{ return 200 "{ANSWERS['/100'].decode()}"; }}
@@ -201,4 +230,4 @@ http {{
     return [binary, "-p", shape.folder, "-c", path, "-e", os.path.join(shape.folder, f"{name}.log")]
 
 
-PROXIES = {"lictor": lictor, "haproxy": haproxy, "nginx": nginx, "envoy": envoy}
+PROXIES = {"lictor": lictor, "haproxy": haproxy, "nginx": nginx, "envoy": envoy, "relay": relay}

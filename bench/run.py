@@ -56,6 +56,7 @@ WORKLOADS = {
     "grpc": Workload("gRPC unary 100 B, 16 connections x 8 streams", "h2load", down="h2c", up="grpc", path=peers.GRPC_PATH,
                      connections=16, options=("-H", "content-type: application/grpc", "-H", "te: trailers")),
     "tls-h1": Workload("GET 100 B, TLS downstream, 64 kept connections", "wrk", down="tls", is_idle_measured=True),
+    "tls-tls": Workload("GET 100 B, TLS on both sides, 64 kept connections", "wrk", down="tls", up="tls"),
     "tls-churn": Workload("GET 100 B, a new TLS session each, 4 at a time", "s_time", down="tls", connections=4, options=("-new",)),
     "tls-resume": Workload("GET 100 B, a resumed TLS session each, 4 at a time", "s_time", down="tls", connections=4, options=("-reuse",)),
     "churn": Workload("GET 100 B, a new connection each, 64 at a time", "wrk", options=("close",)),
@@ -88,7 +89,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--what", type=lambda text: text.split(","), default=list(WORKLOADS), help=",".join(WORKLOADS))
-    parser.add_argument("--proxies", type=lambda text: text.split(","), default=list(peers.PROXIES), help=",".join(peers.PROXIES))
+    parser.add_argument("--proxies", type=lambda text: text.split(","), default=[name for name in peers.PROXIES if name != "relay"], help=",".join(peers.PROXIES))
     parser.add_argument("--rate", type=int, help="requests a second; default: 60 %% of what the slowest of the proxies carries")
     parser.add_argument("--patience", type=int, default=30, help="seconds that a round waits for a quiet machine")
     parser.add_argument("--json", help="every round's figures go there")
@@ -110,14 +111,14 @@ class Bench:
         self.folder = tempfile.mkdtemp(prefix="lictor-bench-")
         stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         os.chmod(self.folder, 0o755)
-        self.binaries = {name: getattr(args, name, None) or name for name in peers.PROXIES}
+        self.binaries = {name: getattr(args, name, None) or name for name in peers.PROXIES} | {"relay": "haproxy"}
         make_certificate(self.folder)
         self.request_body = self.path("request")
         with open(self.request_body, "wb") as file:
             file.write(peers.GRPC_MESSAGE)
         self.consul = f"http://127.0.0.1:{self.start_consul(stack)}"
         self.backends, self.backend_pids = {}, []
-        for up in ["h1", "h2c", "grpc"]:
+        for up in ["h1", "h2c", "grpc", "tls"]:
             self.backends[up] = free_ports(3)
             for number, port in enumerate(self.backends[up]):
                 command = peers.backend(self.shape(up, up, 1, port), "nginx")
@@ -144,7 +145,8 @@ class Bench:
     def run(self, name):
         """All rounds of a workload."""
         workload = WORKLOADS[name]
-        proxies = [proxy for proxy in self.args.proxies if (proxy, workload.up) not in NOT_HAD]
+        is_had = lambda proxy: (proxy, workload.up) not in NOT_HAD and (proxy != "relay" or workload.down == workload.up)
+        proxies = [proxy for proxy in self.args.proxies if is_had(proxy)]
         if workload.tool == "rate":
             self.rate = self.rate or self.calibrate(proxies)
             proxies.append("direct")
@@ -509,11 +511,14 @@ def tls_context():
 
 
 def make_certificate(folder):
-    cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
-    run_tool(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
-              "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", cert])
-    with open(os.path.join(folder, "both.pem"), "wb") as file:
-        file.write(read(cert) + read(key))
+    """An authority, and what it has issued for this machine."""
+    path = lambda name: os.path.join(folder, name)
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]
+    run_tool([*make, "-subj", "/CN=bench", "-keyout", path("ca-key.pem"), "-out", path("ca.pem")])
+    run_tool([*make, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE",
+              "-CA", path("ca.pem"), "-CAkey", path("ca-key.pem"), "-keyout", path("key.pem"), "-out", path("cert.pem")])
+    with open(path("both.pem"), "wb") as file:
+        file.write(read(path("cert.pem")) + read(path("key.pem")))
 
 
 def get(url):

@@ -156,6 +156,9 @@ fn clients_must_show_a_certificate_where_the_listener_says_so() {
     let mut without = authority.client(&address, "localhost", &[], &BOTH, None);
     let refused = get_over(&mut without, "/");
     assert!(!refused.as_ref().is_ok_and(|answer| answer.contains("a GET")), "{refused:?}");
+    let mut without = authority.client(&address, "localhost", &[], &[&TLS12], None);
+    let refused = get_over(&mut without, "/").unwrap_err().to_string();
+    assert!(refused.contains("fatal alert"), "it is told why: {refused}");
     let identity = authority.issue("client", &["orders"]);
     let mut with = authority.client(&address, "localhost", &[], &BOTH, Some(&identity));
     assert!(get_over(&mut with, "/").unwrap().contains("a GET / "));
