@@ -258,14 +258,27 @@ class Web(http.server.ThreadingHTTPServer):
     def __init__(self, handler=Echo):
         super().__init__(("127.0.0.1", 0), handler)
         self.address = f"127.0.0.1:{self.server_port}"
+        self.connections = set()
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(self, *_):
+        """As when a process ends: kept connections are over too."""
         self.shutdown()
         self.server_close()
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def process_request(self, request, client_address):
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def close_request(self, request):
+        self.connections.discard(request)
+        super().close_request(request)
 
     def handle_error(self, *_):
         """A client that leaves is no news."""
