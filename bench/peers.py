@@ -19,7 +19,6 @@ class Shape:
     def __init__(self, down, up, workers, port, backends, consul, folder):
         self.down, self.up, self.workers, self.port = down, up, workers, port
         self.backends, self.consul, self.folder = backends, consul, folder
-        self.is_h2_up = up in ("h2c", "grpc")
 
     def file(self, name, text):
         path = os.path.join(self.folder, name)
@@ -79,7 +78,7 @@ listen bench
 
 
 def relay(shape, binary):
-    """haproxy as it carries bytes: it understands, changes, counts and repeats nothing. What the kernel alone asks of a proxy."""
+    """haproxy as it carries bytes: it understands, changes, counts and repeats nothing."""
     servers = "\n".join(f"  server s{port} 127.0.0.1:{port}" for port in shape.backends)
     return [binary, "-db", "-f", shape.file("relay.cfg", f"""\
 global
@@ -149,7 +148,7 @@ def envoy(shape, binary):
             "@type": f"{upgrade}.transport_sockets.tls.v3.DownstreamTlsContext",
             "common_tls_context": {"tls_certificates": [pair], "alpn_protocols": ["http/1.1"]},
         }}
-    explicit = {"http2_protocol_options": {}} if shape.is_h2_up else {"http_protocol_options": {}}
+    explicit = {"http2_protocol_options": {}} if shape.up in ("h2c", "grpc") else {"http_protocol_options": {}}
     thresholds = {"max_connections": 1024, "max_requests": 1024, "retry_budget": {"budget_percent": {"value": 20}}}
     cluster = {
         "name": "bench",

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::stream::{Socket, Stream, dont_pace};
+use crate::stream::{Socket, Stream, unpace_loopback};
 use crate::tls::{self, Alpn};
 
 /// Where and how an endpoint is dialled.
@@ -42,12 +42,10 @@ impl Destination {
 
     async fn dial(&self) -> Result<Socket, Failure> {
         let socket = match &self.address {
-            Address::Tcp(address) => TcpStream::connect(address).await.map(|stream| {
-                if address.ip().is_loopback() {
-                    dont_pace(SockRef::from(&stream));
-                }
-                Socket::Tcp(stream)
-            }),
+            Address::Tcp(address) => TcpStream::connect(address)
+                .await
+                .inspect(|stream| unpace_loopback(SockRef::from(stream), address))
+                .map(Socket::Tcp),
             Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
         };
         let socket = socket.map_err(|error| refused(&self.address, &error))?;

@@ -15,7 +15,7 @@ use lictor_core::mesh::{Listener, ListenerKind};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 use thiserror::Error;
 
-use crate::stream::{Socket, dont_pace};
+use crate::stream::{Socket, unpace_loopback};
 
 /// A listener that is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,9 +156,7 @@ fn socket(address: SocketAddr, shares_port: bool) -> io::Result<socket2::Socket>
     socket.set_reuse_address(true)?;
     // What it accepts inherits this (Linux): small writes do not wait for the client's delayed acknowledgement.
     socket.set_tcp_nodelay(true)?;
-    if address.ip().is_loopback() {
-        dont_pace(SockRef::from(&socket)); // this too
-    }
+    unpace_loopback(SockRef::from(&socket), &address); // this too
     if shares_port {
         socket.set_reuse_port(true)?;
     }

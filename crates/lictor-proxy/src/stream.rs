@@ -1,6 +1,7 @@
 //! A connection's bytes, whatever carries them: TCP or a Unix socket, with or without TLS.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -40,11 +41,13 @@ pub(crate) enum Stream {
     Http2(Box<Tunnel>),
 }
 
-/// For connections within this machine, which cannot be congested: where the kernel's default is BBR, it would pace what is
-/// written, and the timers for that cost more than the writing. Reno is in every kernel and allowed to everybody (tcp(7),
+/// Connections within this machine cannot be congested: where the kernel's default is BBR, it would pace what is written, and
+/// the timers for that cost as much as the writing. Reno is in every kernel and allowed to everybody (tcp(7),
 /// `tcp_allowed_congestion_control`).
-pub(crate) fn dont_pace(socket: SockRef<'_>) {
-    let _ = socket.set_tcp_congestion(b"reno"); // it works without
+pub(crate) fn unpace_loopback(socket: SockRef<'_>, address: &SocketAddr) {
+    if address.ip().is_loopback() {
+        let _ = socket.set_tcp_congestion(b"reno"); // it works without
+    }
 }
 
 impl Socket {
