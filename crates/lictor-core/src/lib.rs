@@ -14,6 +14,7 @@ pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod deadline;
+pub mod ejection;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod health;
