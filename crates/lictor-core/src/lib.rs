@@ -20,6 +20,7 @@ pub mod fuzzing;
 pub mod health;
 pub mod latency;
 pub mod limits;
+mod load;
 pub mod mesh;
 pub mod outcome;
 pub mod policy;
