@@ -9,7 +9,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 use lictor_core::deadline::format_grpc_timeout;
-use lictor_core::health::{is_panic, may_eject};
+use lictor_core::ejection::{is_panic, may_eject};
 use lictor_core::policy::Policy;
 use lictor_core::{Address, Failure, Reason};
 use lictor_http::fields::{Answered, Fields};

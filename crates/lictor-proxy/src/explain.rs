@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Method};
 use lictor_core::breaker::{BreakerState, BreakerView};
 use lictor_core::deadline::callers_deadline;
-use lictor_core::health::is_panic;
+use lictor_core::ejection::is_panic;
 use lictor_core::policy::{DeadlineMode, Policy};
 use lictor_core::retry::{self, Denied, Next, Tried};
 use lictor_core::story::{PolicyView, Then, millis};

@@ -9,69 +9,21 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use lictor_config::{Config, Query, SnapshotFile};
+use lictor_config::SnapshotFile;
 use ring::digest::{SHA256, digest};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::sync::{Mutex, Notify, mpsc, oneshot};
-use tokio::task::spawn_blocking;
-use tracing::warn;
 
-use crate::control::Order;
-use crate::health::Instance;
-use crate::kv::KvKnown;
-use crate::status::Status;
+use super::remembered::{Contents, Remembered, RememberedKv, Scope};
 
 const MAGIC: &str = "lictor snapshot";
 const VERSION: u32 = 1;
 /// The longest first line, with room.
 const HEADER: usize = 160;
 const LARGEST: u64 = 256 << 20;
-/// Changes that come one after the other are written together.
-const AT_MOST_EVERY: Duration = Duration::from_secs(1);
-/// Without changes: the times of the answers are part of what is known.
-const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
-
-/// What the file holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Contents {
-    pub(crate) scope: Scope,
-    pub(crate) answers: Vec<Remembered>,
-    /// The value of the KV key that was in force.
-    pub(crate) kv: Option<RememberedKv>,
-}
-
-/// Whose answers they are: with another of these the same query means something else.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Scope {
-    service: Option<String>,
-    datacenter: Option<String>,
-    namespace: Option<String>,
-    partition: Option<String>,
-}
-
-/// The last good answer to a query.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Remembered {
-    pub(crate) query: Query,
-    pub(crate) index: u64,
-    /// When Consul said so, in milliseconds since the epoch.
-    pub(crate) at_ms: u64,
-    pub(crate) instances: Vec<Instance>,
-}
-
-/// The last good value of the KV key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RememberedKv {
-    pub(crate) key: String,
-    pub(crate) at_ms: u64,
-    pub(crate) known: KvKnown,
-}
 
 /// Why a file is not used.
 #[derive(Debug, Error)]
@@ -90,53 +42,6 @@ pub(crate) enum Refusal {
     OfAnother { what: &'static str, theirs: String, ours: String },
     #[error("it is {} s old, and consul.snapshot.max_age is {} s", age.as_secs(), max_age.as_secs())]
     TooOld { age: Duration, max_age: Duration },
-}
-
-impl Scope {
-    pub(crate) fn of(config: &Config) -> Self {
-        let consul = &config.consul;
-        Self {
-            service: config.service.clone(),
-            datacenter: consul.datacenter.clone(),
-            namespace: consul.namespace.clone(),
-            partition: consul.partition.clone(),
-        }
-    }
-
-    fn admits(&self, theirs: &Self) -> Result<(), Refusal> {
-        for (what, ours, theirs) in [
-            ("service", &self.service, &theirs.service),
-            ("datacenter", &self.datacenter, &theirs.datacenter),
-            ("namespace", &self.namespace, &theirs.namespace),
-            ("partition", &self.partition, &theirs.partition),
-        ] {
-            if ours != theirs {
-                let show =
-                    |name: &Option<String>| name.as_ref().map_or_else(|| "(none)".to_owned(), |it| format!("`{it}`"));
-                return Err(Refusal::OfAnother { what, theirs: show(theirs), ours: show(ours) });
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Remembered {
-    /// How long ago Consul said so.
-    pub(crate) fn age(&self) -> Duration {
-        age(self.at_ms)
-    }
-}
-
-impl RememberedKv {
-    /// The same.
-    pub(crate) fn age(&self) -> Duration {
-        age(self.at_ms)
-    }
-}
-
-/// A clock that was set back makes nothing older.
-fn age(at_ms: u64) -> Duration {
-    Duration::from_millis(now_ms().saturating_sub(at_ms))
 }
 
 /// Reads the file; `None` when there is none. One that is refused is moved out of the way, to `PATH.rejected`.
@@ -159,7 +64,7 @@ pub(crate) fn aside(path: &Path) -> PathBuf {
 
 fn accept(bytes: &[u8], max_age: Duration, scope: &Scope) -> Result<Contents, Refusal> {
     let mut contents = decode(bytes)?;
-    scope.admits(&contents.scope)?;
+    admits(scope, &contents.scope)?;
     let of_kv = contents.kv.as_ref().map(RememberedKv::age);
     let youngest = contents.answers.iter().map(Remembered::age).chain(of_kv).min();
     if let Some(age) = youngest.filter(|age| *age > max_age) {
@@ -168,6 +73,22 @@ fn accept(bytes: &[u8], max_age: Duration, scope: &Scope) -> Result<Contents, Re
     contents.answers.retain(|answer| answer.age() <= max_age);
     contents.kv = contents.kv.filter(|kv| kv.age() <= max_age);
     Ok(contents)
+}
+
+fn admits(ours: &Scope, theirs: &Scope) -> Result<(), Refusal> {
+    for (what, ours, theirs) in [
+        ("service", &ours.service, &theirs.service),
+        ("datacenter", &ours.datacenter, &theirs.datacenter),
+        ("namespace", &ours.namespace, &theirs.namespace),
+        ("partition", &ours.partition, &theirs.partition),
+    ] {
+        if ours != theirs {
+            let show =
+                |name: &Option<String>| name.as_ref().map_or_else(|| "(none)".to_owned(), |it| format!("`{it}`"));
+            return Err(Refusal::OfAnother { what, theirs: show(theirs), ours: show(ours) });
+        }
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -224,7 +145,7 @@ fn checksum(body: &[u8]) -> String {
 }
 
 /// Replaces the file, or leaves it as it is. Whoever reads it meanwhile sees the old or the new one, whole.
-fn store(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn store(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let temporary = suffixed(path, ".tmp");
@@ -248,94 +169,18 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
-}
-
-/// Keeps the file up to date, off the control loop.
-#[derive(Debug)]
-pub(crate) struct Keeper {
-    path: PathBuf,
-    orders: mpsc::UnboundedSender<Order>,
-    status: Arc<Status>,
-    changed: Arc<Notify>,
-    /// The KV value in force, by key.
-    kv: parking_lot::Mutex<Option<RememberedKv>>,
-    /// What was written last; whoever writes holds it.
-    written: Mutex<Vec<u8>>,
-}
-
-impl Keeper {
-    /// `changed` says that there is something new to write.
-    pub(crate) fn new(
-        path: PathBuf,
-        orders: mpsc::UnboundedSender<Order>,
-        status: Arc<Status>,
-        changed: Arc<Notify>,
-        kv: Option<RememberedKv>,
-    ) -> Self {
-        Self { path, orders, status, changed, kv: kv.into(), written: Mutex::default() }
-    }
-
-    /// This value of the KV key is in force.
-    pub(crate) fn applied(&self, key: &str, known: KvKnown) {
-        *self.kv.lock() = Some(RememberedKv { key: key.to_owned(), at_ms: now_ms(), known });
-        self.changed.notify_one();
-    }
-
-    pub(crate) async fn run(self: Arc<Self>) {
-        loop {
-            let _ = tokio::time::timeout(AT_LEAST_EVERY, self.changed.notified()).await;
-            self.save().await;
-            tokio::time::sleep(AT_MOST_EVERY).await;
-        }
-    }
-
-    /// Writes what is known now, if that is anything new.
-    pub(crate) async fn save(&self) {
-        let mut written = self.written.lock().await;
-        let (tell, contents) = oneshot::channel();
-        let _ = self.orders.send(Order::Remember(tell));
-        let Ok(mut contents) = contents.await else { return }; // the control loop has ended
-        contents.kv.clone_from(&self.kv.lock());
-        if let (Some(kv), Some(at_ms)) = (&mut contents.kv, self.status.kv_answered_at()) {
-            kv.at_ms = at_ms;
-        }
-        if contents.answers.is_empty() && contents.kv.is_none() {
-            return;
-        }
-        let (path, before) = (self.path.clone(), std::mem::take(&mut *written));
-        let work = spawn_blocking(move || {
-            let bytes = encode(&contents);
-            let is_new = bytes != before;
-            let result = if is_new { store(&path, &bytes) } else { Ok(()) };
-            (bytes, result)
-        });
-        let Ok((bytes, result)) = work.await else { return };
-        match result {
-            Ok(()) => *written = bytes,
-            Err(error) => {
-                let path = self.path.display();
-                if self.status.unsaved(&error.to_string()) {
-                    warn!(target: "lictor::event", kind = "snapshot_unwritten", %path, %error, "the snapshot cannot be written; it is tried again");
-                }
-                return;
-            }
-        }
-        self.status.saved();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::os::unix::fs::PermissionsExt;
 
+    use lictor_config::Query;
     use proptest::prelude::*;
 
+    use super::super::remembered::now_ms;
     use super::*;
-    use crate::health::Condition;
-    use crate::kv::KvEntry;
+    use crate::agent::health::Condition;
+    use crate::agent::{Instance, KvEntry};
 
     const DAY: Duration = Duration::from_secs(86_400);
 

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 /// Names are looked up again this often.
-pub(crate) const EVERY: Duration = Duration::from_secs(30);
+pub(crate) const LOOK_UP_EVERY: Duration = Duration::from_secs(30);
 
 /// What a lookup found.
 #[derive(Debug)]

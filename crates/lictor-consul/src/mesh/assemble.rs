@@ -1,53 +1,20 @@
 //! The only maker of [`Mesh`]: a pure function from the configuration, what was observed, and the mesh before.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use lictor_config::{Config, Listen, Query, Source};
 use lictor_core::breaker::{Breaker, Transition};
-use lictor_core::health::EndpointHealth;
-use lictor_core::mesh::{Census, EndpointKey, Forward, Inbound, Listener, ListenerKind, Local, Protocol, Status};
+use lictor_core::mesh::{Census, Forward, Inbound, Listener, ListenerKind, Local};
 use lictor_core::policy::{BreakerPolicy, EjectionPolicy, Limits, Policy, RetryPolicy};
 use lictor_core::route::Routes;
-use lictor_core::{Address, Endpoint, Mesh, Upstream};
+use lictor_core::{Mesh, Upstream};
 
-use crate::disk::Remembered;
-use crate::guard::Observed;
-use crate::health::{Condition, Instance};
-
-/// Everything that a mesh is made of.
-#[derive(Debug)]
-pub(crate) struct Inputs<'a> {
-    pub(crate) config: &'a Config,
-    /// By query; absent until the first answer.
-    pub(crate) observed: &'a HashMap<Query, Observed>,
-    /// Of those, what Consul has not said to this process yet.
-    pub(crate) remembered: &'a HashMap<Query, Remembered>,
-    /// Host names and literal addresses, resolved.
-    pub(crate) addresses: &'a HashMap<String, Vec<SocketAddr>>,
-    /// Services that the forward proxy was asked for.
-    pub(crate) demanded: &'a [Arc<str>],
-    pub(crate) changed: Changed<'a>,
-}
-
-/// What is not as it was when the mesh before was made: the rest need not be looked at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Changed<'a> {
-    Answer(&'a Query),
-    Anything,
-}
-
-impl Changed<'_> {
-    fn touches(self, source: &Source) -> bool {
-        match self {
-            Self::Answer(query) => matches!(source, Source::Consul(of) if of == query),
-            Self::Anything => true,
-        }
-    }
-}
+use super::addresses::fixed;
+use super::inputs::Inputs;
+use super::upstream::{build, endpoint, has_newcomer, is_same};
 
 /// A mesh, and the breakers that it moved.
 #[derive(Debug)]
@@ -125,229 +92,6 @@ fn implied(config: &Config, name: &str) -> lictor_config::Upstream {
     }
 }
 
-fn build(
-    config: &lictor_config::Upstream,
-    name: &Arc<str>,
-    inputs: &Inputs<'_>,
-    earlier: Option<&Arc<Upstream>>,
-    now: Instant,
-) -> Upstream {
-    let known = earlier.map_or(&[][..], |earlier| &earlier.endpoints);
-    let is_first = earlier.is_none_or(|earlier| !earlier.census.is_known);
-    let fixed = fixed_by(&config.source);
-    let observed = match &config.source {
-        Source::Consul(query) => inputs.observed.get(query),
-        Source::Static(_) => Some(&fixed),
-    };
-    let source = match &config.source {
-        Source::Consul(query) if inputs.remembered.contains_key(query) && observed.is_some() => "snapshot",
-        Source::Consul(_) => "Consul",
-        Source::Static(_) => "static",
-    };
-    let is_answered = observed.is_some();
-    let observed = observed.unwrap_or(&fixed);
-    let is_looked_up = observed.instances.iter().filter_map(name_of).all(|name| inputs.addresses.contains_key(name));
-    let mut census = Census { source, is_known: is_answered && is_looked_up, ..Census::default() };
-    let mut endpoints = Vec::new();
-    let current = observed.instances.iter().map(|instance| (instance, false));
-    for (instance, is_suspect) in current.chain(observed.suspects.iter().map(|instance| (instance, true))) {
-        if is_suspect {
-            census.suspect += 1;
-        } else {
-            census.total += 1;
-            match instance.condition {
-                Condition::Critical | Condition::Unchecked => census.critical += 1,
-                Condition::Maintenance => census.maintenance += 1,
-                Condition::Passing | Condition::Warning if !instance.is_usable() => census.unusable += 1,
-                Condition::Passing | Condition::Warning => (),
-            }
-        }
-        if !instance.is_usable() {
-            continue;
-        }
-        let addresses = resolve(instance, inputs.addresses);
-        if addresses.is_empty() && !is_suspect {
-            census.unusable += 1;
-        }
-        for address in addresses {
-            let address = Address::Tcp(address);
-            let before = find(known, instance, &address);
-            endpoints.push(endpoint(address, instance, is_suspect, before, is_first, now));
-        }
-    }
-    endpoints.sort_by(|a, b| a.key.cmp(&b.key));
-    endpoints.dedup_by(|a, b| a.key == b.key);
-    Upstream {
-        name: Arc::clone(name),
-        service: match &config.source {
-            Source::Consul(query) => Arc::from(query.service.as_str()),
-            Source::Static(_) => Arc::clone(name),
-        },
-        protocol: config.protocol.unwrap_or_else(|| protocol_of(&endpoints)),
-        tls: config.tls.clone(),
-        policy: Arc::new(config.policy.clone()),
-        routes: config.routes.clone(),
-        set_headers: config.set_headers.clone(),
-        is_required: config.is_required,
-        endpoints: endpoints.into(),
-        census,
-        breaker: earlier.map_or_else(|| Arc::new(Breaker::new(now)), |earlier| Arc::clone(&earlier.breaker)),
-        steering: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.steering)),
-        in_flight: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.in_flight)),
-    }
-}
-
-/// The endpoint that it was, if it was one: they are in the order of their keys.
-fn find<'a>(known: &'a [Arc<Endpoint>], instance: &Instance, address: &Address) -> Option<&'a Arc<Endpoint>> {
-    let wanted = (instance.node.as_str(), instance.id.as_str(), address);
-    let at = known.binary_search_by(|endpoint| {
-        let EndpointKey { node, id, address } = &endpoint.key;
-        (&**node, &**id, address).cmp(&wanted)
-    });
-    Some(&known[at.ok()?])
-}
-
-fn endpoint(
-    address: Address,
-    instance: &Instance,
-    is_suspect: bool,
-    before: Option<&Arc<Endpoint>>,
-    is_first: bool,
-    now: Instant,
-) -> Arc<Endpoint> {
-    let status = match instance.condition {
-        _ if is_suspect => Status::Suspect,
-        Condition::Passing => Status::Passing,
-        _ => Status::Warning,
-    };
-    if let Some(before) = before
-        && *before.host == *instance.host // by another name now: TLS asks for that one
-        && before.status == status
-        && before.weight == instance.weight()
-        && before.tags == instance.tags
-        && before.meta == instance.meta
-    {
-        return Arc::clone(before);
-    }
-    let (node, id) = (Arc::from(instance.node.as_str()), Arc::from(instance.id.as_str()));
-    Arc::new(Endpoint {
-        address: address.clone(),
-        key: before.map_or_else(|| EndpointKey { node, id, address }, |before| before.key.clone()),
-        host: Arc::from(instance.host.as_str()),
-        weight: instance.weight(),
-        status,
-        tags: instance.tags.clone(),
-        meta: instance.meta.clone(),
-        // Those of the first answer were there before us: only later ones are new.
-        warms_from: before.map_or((!is_first).then_some(now), |before| before.warms_from),
-        health: before.map_or_else(|| Arc::new(EndpointHealth::new(now)), |before| Arc::clone(&before.health)),
-    })
-}
-
-/// Nothing, where Consul is the source.
-fn fixed_by(source: &Source) -> Observed {
-    let instances = match source {
-        Source::Static(hosts) => hosts.iter().map(|host| fixed(host)).collect(),
-        Source::Consul(_) => Vec::new(),
-    };
-    Observed { instances, suspects: Vec::new() }
-}
-
-/// A fixed `host:port` as an instance that always passes.
-fn fixed(host_port: &str) -> Instance {
-    let (host, port) = host_port.rsplit_once(':').unwrap_or((host_port, "0"));
-    Instance {
-        node: String::new(),
-        id: host_port.to_owned(),
-        host: host.to_owned(),
-        port: port.parse().unwrap_or(0),
-        tags: Vec::new(),
-        meta: BTreeMap::new(),
-        weight_passing: 1,
-        weight_warning: 1,
-        condition: Condition::Passing,
-    }
-}
-
-/// The addresses of an instance: its literal one, or what its name resolved to.
-fn resolve(instance: &Instance, addresses: &HashMap<String, Vec<SocketAddr>>) -> Vec<SocketAddr> {
-    let host = unbracketed(&instance.host);
-    if let Ok(ip) = host.parse() {
-        return vec![SocketAddr::new(ip, instance.port)];
-    }
-    let found = addresses.get(host).map(Vec::as_slice).unwrap_or_default();
-    found.iter().map(|address| SocketAddr::new(address.ip(), instance.port)).collect()
-}
-
-/// Host names that an observation or the configuration needs resolved.
-pub(crate) fn names(inputs: &Inputs<'_>) -> Vec<String> {
-    let fixed: Vec<Observed> = inputs.config.upstreams.iter().map(|upstream| fixed_by(&upstream.source)).collect();
-    let mut names: Vec<String> = inputs.observed.values().chain(&fixed).flat_map(names_in).map(str::to_owned).collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
-/// Those that one answer needs.
-pub(crate) fn names_in(observed: &Observed) -> impl Iterator<Item = &str> {
-    observed.instances.iter().chain(&observed.suspects).filter_map(name_of)
-}
-
-/// The host name that has to be resolved before the instance can be dialled.
-fn name_of(instance: &Instance) -> Option<&str> {
-    let host = unbracketed(&instance.host);
-    (instance.is_usable() && host.parse::<IpAddr>().is_err()).then_some(host)
-}
-
-fn unbracketed(host: &str) -> &str {
-    host.trim_start_matches('[').trim_end_matches(']')
-}
-
-/// What all endpoints' `Meta.protocol` says, if they agree.
-fn protocol_of(endpoints: &[Arc<Endpoint>]) -> Protocol {
-    let mut said = endpoints.iter().map(|endpoint| match endpoint.meta.get("protocol").map(String::as_str) {
-        Some("grpc") => Protocol::Grpc,
-        Some("h2c" | "http2") => Protocol::H2c,
-        Some("tcp") => Protocol::Tcp,
-        _ => Protocol::Http1,
-    });
-    let first = said.next().unwrap_or_default();
-    if said.all(|protocol| protocol == first) { first } else { Protocol::Http1 }
-}
-
-/// Whether a healthy instance is there that was not before: a reason for an open breaker to try again.
-fn has_newcomer(built: &Upstream, earlier: Option<&Arc<Upstream>>) -> bool {
-    let Some(earlier) = earlier.filter(|earlier| earlier.census.is_known) else { return false };
-    let was_known = |key: &EndpointKey| earlier.endpoints.binary_search_by(|other| other.key.cmp(key)).is_ok();
-    built.endpoints.iter().any(|endpoint| endpoint.status != Status::Suspect && !was_known(&endpoint.key))
-}
-
-fn is_same(earlier: &Upstream, built: &Upstream) -> bool {
-    let same_endpoints = earlier.endpoints.len() == built.endpoints.len()
-        && earlier.endpoints.iter().zip(&built.endpoints).all(|(old, new)| Arc::ptr_eq(old, new));
-    let same_routes = earlier.routes.iter().eq_by_policy(built.routes.iter());
-    same_endpoints
-        && same_routes
-        && earlier.service == built.service
-        && earlier.protocol == built.protocol
-        && earlier.tls == built.tls
-        && earlier.policy == built.policy
-        && earlier.set_headers == built.set_headers
-        && earlier.is_required == built.is_required
-        && earlier.census == built.census
-}
-
-/// Routes are equal when their patterns and policies are.
-trait EqByPolicy<'a>: Iterator<Item = &'a lictor_core::route::Route> + Sized {
-    fn eq_by_policy(self, other: Self) -> bool {
-        let key =
-            |route: &'a lictor_core::route::Route| (&route.label, route.method(), &route.policy, route.is_idempotent);
-        self.map(key).eq(other.map(key))
-    }
-}
-
-impl<'a, I: Iterator<Item = &'a lictor_core::route::Route>> EqByPolicy<'a> for I {}
-
 fn local(config: &Config) -> Arc<Local> {
     Arc::new(Local {
         service: config.service.clone().unwrap_or_default(),
@@ -421,12 +165,20 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::net::SocketAddr;
+
     use lictor_config::{Environment, Text, load};
     use lictor_core::Reason;
     use lictor_core::breaker::{BreakerState, Verdict};
+    use lictor_core::mesh::{Protocol, Status};
     use proptest::prelude::*;
 
+    use super::super::inputs::Changed;
     use super::*;
+    use crate::agent::Instance;
+    use crate::agent::health::Condition;
+    use crate::watch::Observed;
 
     fn config(yaml: &str) -> Config {
         let text = Text { name: "test".to_owned(), text: yaml.to_owned() };

@@ -12,9 +12,9 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tracing::debug;
 
-use crate::client::{Client, Connection, ConsulError, encode};
-use crate::definition::Definition;
-use crate::probe::probe;
+use super::definition::Definition;
+use super::probe::probe;
+use crate::agent::{Client, Connection, ConsulError, encode};
 use crate::status::{RegistrationState, Status};
 
 const CALL: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The pulse of one application.
 #[derive(Debug)]
-pub(crate) struct Heartbeat {
+pub(super) struct Heartbeat {
     definition: Arc<Definition>,
     client: Arc<Client>,
     status: Arc<Status>,
@@ -44,7 +44,7 @@ struct Beat {
 }
 
 impl Heartbeat {
-    pub(crate) fn new(definition: &Arc<Definition>, client: &Arc<Client>, status: &Arc<Status>) -> Self {
+    pub(super) fn new(definition: &Arc<Definition>, client: &Arc<Client>, status: &Arc<Status>) -> Self {
         let checks = definition.registration.checks.iter().enumerate();
         let beats = checks.filter_map(|(index, check)| match check {
             Check::Ttl { ttl, probe } => Some(Beat {
@@ -65,7 +65,7 @@ impl Heartbeat {
     }
 
     /// Beats until aborted, anew whenever the registration was made again.
-    pub(crate) async fn run(mut self, registered: Arc<Notify>) {
+    pub(super) async fn run(mut self, registered: Arc<Notify>) {
         registered.notified().await;
         let (mut beat_at, mut look_at) = (Instant::now(), Instant::now());
         loop {

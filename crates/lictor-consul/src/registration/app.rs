@@ -10,7 +10,7 @@ use lictor_core::Address;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::probe::probe;
+use super::probe::probe;
 
 /// As long as Consul's checks give it by default.
 const AT_MOST: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ pub struct AppHealth {
 }
 
 /// Begins to ask; `None` where there is nobody, or where it is not wanted.
-pub(crate) fn ask(app: &App, checks: &[Check]) -> Option<watch::Receiver<AppHealth>> {
+pub(crate) fn ask_app(app: &App, checks: &[Check]) -> Option<watch::Receiver<AppHealth>> {
     let address = app.address.clone()?;
     let path = match &app.probe {
         Some(AppProbe::Off) => return None,

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::ConsulError;
+use super::error::ConsulError;
 
 /// The wait of the first query after a lost connection: a restarted agent's index starts over, and a query with a
 /// higher index returns only when its wait is over.

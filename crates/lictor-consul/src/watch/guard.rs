@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use lictor_config::Guard as Policy;
 
-use crate::health::{Condition, Instance};
+use crate::agent::Instance;
+use crate::agent::health::Condition;
 
 /// What a watch has seen, and what of it counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -16,13 +16,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
-use crate::app::AppHealth;
-use crate::blocking::{Backoff, Throttle};
-use crate::client::{Answer, Client, Connection, ConsulError, encode};
-use crate::definition::{Comparison, Definition, HeldCheck, OWN_MAINTENANCE, Place};
-use crate::health::Instance;
-use crate::heartbeat::Heartbeat;
-use crate::random::Random;
+use super::app::AppHealth;
+use super::definition::{Comparison, Definition, HeldCheck, OWN_MAINTENANCE, Place};
+use super::heartbeat::Heartbeat;
+use crate::agent::{Answer, Backoff, Client, Connection, ConsulError, Instance, Random, Throttle, encode, health};
 use crate::status::{RegistrationState, Status};
 
 /// Long enough for an agent without leader, which registers locally after 7 s.
@@ -349,7 +346,7 @@ impl Registrar {
             let query = if index.is_some() { &blocking[..] } else { &blocking[..2] };
             match connection.get(&path, query, Duration::from_secs(9)).await {
                 Ok(answer) => {
-                    let instances = crate::health::parse(&answer.body);
+                    let instances = health::parse(&answer.body);
                     let ours = &self.definition.registration;
                     let is_ours = |instance: &Instance| instance.id == ours.id && instance.port == ours.port;
                     if instances.is_ok_and(|instances| !instances.iter().any(is_ours)) {

@@ -16,77 +16,27 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use lictor_config::{Consul, ConsulAddress};
+use lictor_config::{Consistency, Consul, ConsulAddress};
 use lictor_core::Secret;
 use parking_lot::{Mutex, RwLock};
-use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use super::blocking::Ask;
+use super::error::ConsulError;
 use crate::tls;
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 64 << 20;
+/// Without a leader an agent takes 7 s to say so.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 /// A refused token's file is looked at this often.
 const TOKEN_LOOK: Duration = Duration::from_millis(500);
 /// While a token is refused, one of those who were refused asks again this often, for all.
 const SCOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Why a call gave nothing to work with.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum ConsulError {
-    /// No connection.
-    #[error("the agent cannot be reached: {0}")]
-    Unreachable(String),
-    /// The connection ended before a whole answer.
-    #[error("the connection to the agent broke: {0}")]
-    Broken(String),
-    /// No answer in time.
-    #[error("the agent has not answered within {0:?}")]
-    Timeout(Duration),
-    /// An answer that says no.
-    #[error("the agent answered {code}: {text}")]
-    Status {
-        /// The HTTP status.
-        code: u16,
-        /// The body, shortened.
-        text: String,
-    },
-    /// An answer that is not what it should be.
-    #[error("the agent's answer makes no sense: {0}")]
-    Decode(String),
-}
-
-impl ConsulError {
-    /// The kind, for labels.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Unreachable(_) => "unreachable",
-            Self::Broken(_) => "broken",
-            Self::Timeout(_) => "timeout",
-            Self::Status { code: 403 | 401, .. } => "denied",
-            Self::Status { code: 429, .. } => "rate_limited",
-            Self::Status { .. } => "status",
-            Self::Decode(_) => "decode",
-        }
-    }
-
-    /// Whether the token was refused.
-    pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Status { code: 401 | 403, .. })
-    }
-
-    /// Whether Consul as a whole is in trouble, rather than this one call wrong.
-    pub(crate) fn is_outage(&self) -> bool {
-        match self {
-            Self::Unreachable(_) | Self::Broken(_) | Self::Timeout(_) | Self::Decode(_) => true,
-            Self::Status { code, .. } => *code == 429 || *code >= 500,
-        }
-    }
-}
 
 /// An answer that says yes (or, where the caller allows it, 404).
 #[derive(Debug)]
@@ -266,6 +216,30 @@ impl Connection {
         self.call(Method::PUT, path, query, body, at_most).await
     }
 
+    /// A blocking query, or one that does not block; any answer.
+    pub(super) async fn query(
+        &mut self,
+        path: &str,
+        ask: Ask,
+        consistency: Consistency,
+        more: &[(&str, &str)],
+    ) -> Result<Answer, ConsulError> {
+        let (index, wait) = (ask.index.map(|index| index.to_string()), format!("{}ms", ask.wait.as_millis()));
+        let mut query: Vec<(&str, &str)> = Vec::new();
+        if let Some(index) = &index {
+            query.extend([("index", index.as_str()), ("wait", wait.as_str())]);
+        }
+        match consistency {
+            Consistency::Stale => query.push(("stale", "")),
+            Consistency::Consistent => query.push(("consistent", "")),
+            Consistency::Default => (),
+        }
+        query.extend(more);
+        // The server adds up to a sixteenth of the wait.
+        let blocking = if index.is_some() { ask.wait + ask.wait / 16 } else { Duration::ZERO };
+        self.ask(Method::GET, path, &query, Bytes::new(), blocking + PATIENCE).await
+    }
+
     async fn call(
         &mut self,
         method: Method,
@@ -408,7 +382,8 @@ impl Connection {
     }
 }
 
-fn authority(host: &str, port: u16) -> String {
+/// As it stands in a URL.
+pub(crate) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 

@@ -12,8 +12,10 @@ use parking_lot::RwLock;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
+use crate::agent::authority;
+
 /// Maintenance that lictor itself began says so; whatever a person began is left alone.
-pub(crate) const OWN_MAINTENANCE: &str = "lictor: ";
+pub(super) const OWN_MAINTENANCE: &str = "lictor: ";
 
 /// The Meta key with the services that we call, for whoever draws the map: `user-service,product-service`. What does
 /// not fit into one value goes on in `lictor-upstreams-2`, and so on.
@@ -27,11 +29,11 @@ const UPSTREAM_VALUES: usize = 8;
 /// Who we are.
 #[derive(Debug)]
 pub(crate) struct Definition {
-    pub(crate) service: String,
-    pub(crate) registration: Registration,
-    pub(crate) app: App,
+    pub(super) service: String,
+    pub(super) registration: Registration,
+    pub(super) app: App,
     /// The services that we call, in order. A reload changes them.
-    pub(crate) upstreams: RwLock<Vec<String>>,
+    pub(super) upstreams: RwLock<Vec<String>>,
 }
 
 /// From where the agent and others see us.
@@ -77,12 +79,12 @@ impl Definition {
     }
 
     /// The id of the check at this place in the configuration.
-    pub(crate) fn check_id(&self, index: usize) -> String {
+    pub(super) fn check_id(&self, index: usize) -> String {
         format!("{}:{}", self.registration.id, index + 1)
     }
 
     /// Whether what the agent holds is not what we said. Addresses that Consul adds by itself do not count.
-    pub(crate) fn has_drifted(&self, held: &[u8], place: Place) -> Result<bool, serde_json::Error> {
+    pub(super) fn has_drifted(&self, held: &[u8], place: Place) -> Result<bool, serde_json::Error> {
         let held: Held = serde_json::from_slice(held)?;
         let ours = &self.registration;
         let weights = held.weights.unwrap_or(HeldWeights { passing: 1, warning: 1 });
@@ -95,7 +97,7 @@ impl Definition {
     }
 
     /// Compares the agent's checks for our id with ours.
-    pub(crate) fn compare(&self, held: &[HeldCheck]) -> Comparison {
+    pub(super) fn compare(&self, held: &[HeldCheck]) -> Comparison {
         let ours: BTreeSet<String> = (0..self.registration.checks.len()).map(|index| self.check_id(index)).collect();
         let (maintenance, checks): (Vec<_>, Vec<_>) =
             held.iter().partition(|check| check.check_id.starts_with("_service_maintenance:"));
@@ -148,26 +150,26 @@ impl Definition {
 /// A check as the agent holds it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct HeldCheck {
+pub(super) struct HeldCheck {
     #[serde(rename = "CheckID", default)]
-    pub(crate) check_id: String,
+    pub(super) check_id: String,
     #[serde(default)]
-    pub(crate) notes: String,
+    pub(super) notes: String,
 }
 
 /// The agent's checks for our id against ours.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Comparison {
+pub(super) struct Comparison {
     /// One is there that we do not have (any more): left by an earlier version of us.
-    pub(crate) has_foreign: bool,
-    pub(crate) lacks_ours: bool,
+    pub(super) has_foreign: bool,
+    pub(super) lacks_ours: bool,
     /// Why the instance is in maintenance, if it is.
-    pub(crate) maintenance: Option<String>,
+    pub(super) maintenance: Option<String>,
 }
 
 impl Comparison {
     /// Whether the maintenance was begun by lictor: by this process, or by one before it that did not end it.
-    pub(crate) fn is_own_maintenance(&self) -> bool {
+    pub(super) fn is_own_maintenance(&self) -> bool {
         self.maintenance.as_ref().is_some_and(|reason| reason.starts_with(OWN_MAINTENANCE))
     }
 }
@@ -218,10 +220,6 @@ fn written_upstreams(names: &[String], room: usize) -> Vec<String> {
 
 fn reachable(ip: IpAddr) -> IpAddr {
     if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
-}
-
-fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// A duration as Go writes it.

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use lictor_config::{Consistency, Query};
 use serde::{Deserialize, Serialize};
+
+use super::blocking::Ask;
+use super::client::{Answer, Connection, encode};
+use super::error::ConsulError;
 
 /// One instance of a service, as Consul has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +50,23 @@ impl Instance {
     pub(crate) fn is_usable(&self) -> bool {
         self.weight() > 0 && self.port != 0 && !self.host.is_empty()
     }
+}
+
+/// Asks for a service's instances.
+pub(crate) async fn get(
+    connection: &mut Connection,
+    query: &Query,
+    ask: Ask,
+    consistency: Consistency,
+) -> Result<(Answer, Vec<Instance>), ConsulError> {
+    let path = format!("/v1/health/service/{}", encode(&query.service));
+    let mut more: Vec<(&str, &str)> = query.tags.iter().map(|tag| ("tag", tag.as_str())).collect();
+    more.extend(query.filter.iter().map(|filter| ("filter", filter.as_str())));
+    more.extend(query.near.iter().map(|near| ("near", near.as_str())));
+    more.extend(query.datacenter.iter().map(|datacenter| ("dc", datacenter.as_str())));
+    let answer = connection.query(&path, ask, consistency, &more).await?.accepted()?;
+    let instances = parse(&answer.body).map_err(|error| ConsulError::Decode(error.to_string()))?;
+    Ok((answer, instances))
 }
 
 /// Parses the answer. Unknown fields are ignored, and any list or map may be `null`.
