@@ -29,6 +29,7 @@ mod watch;
 
 pub use agent::{Agent, Reply};
 pub use app::AppHealth;
+pub use assemble::listeners;
 pub use client::{ConsulError, encode};
 pub use definition::{UPSTREAMS, named_upstreams};
 pub use handle::{Handle, StartError, start};

@@ -22,6 +22,7 @@ use smallvec::SmallVec;
 use crate::attempt::{Sent, attempt, counts_against};
 use crate::body::{Ids, Patience, ResponseBody, grpc_status};
 use crate::cache::{self, Found, Keeping, Ticket};
+use crate::generation;
 use crate::headers::{self, Fields, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_NO_RETRY, X_LICTOR_RETRY};
 use crate::hedge::hedged;
 use crate::http1::buffers;
@@ -48,8 +49,7 @@ pub(crate) fn forward(
     let view = connection.worker.view();
     let fields = Fields::of(request.headers());
     let upgrade = Upgrade::of(&mut request, fields, || connection.worker.random());
-    let is_inbound = connection.kind == ListenerKind::Inbound;
-    let mut record = Record::open(&connection, &view.mesh, &request, fields, is_inbound, Instant::now());
+    let mut record = Record::open(&connection, &view.mesh, &request, fields, connection.is_inbound(), Instant::now());
     record.is_grpc = fields.has(Fields::CONTENT_TYPE) && headers::is_grpc(request.headers());
     // A block instead of an `async fn`, which would hold its arguments twice, in every open connection.
     async move {
@@ -97,13 +97,16 @@ async fn find(
     record: &mut Record,
 ) -> Result<Target, Failure> {
     headers::check(request, record.fields)?;
-    let target = match (&connection.kind, &view.inbound) {
-        (ListenerKind::Inbound, Some(inbound)) => {
+    connection.generation.check()?;
+    let target = match &connection.kind {
+        ListenerKind::Inbound => {
+            let inbound = view.inbound.as_ref().ok_or_else(generation::gone)?;
             record.upstream = Some(Rc::clone(&inbound.app));
             inbound::check(&inbound.inbound, &view.mesh.local, request.headers())?;
             Target { upstream: Rc::clone(&inbound.app), only: None }
         }
-        _ => target::target(connection, request).await?,
+        ListenerKind::Upstream(name) => target::whole(&connection.worker, name).await?,
+        ListenerKind::Forward => target::named(&connection.worker, view, request).await?,
     };
     record.route = target.upstream.route(request.method(), request.uri().path());
     record.upstream = Some(Rc::clone(&target.upstream));
@@ -216,7 +219,7 @@ impl Call {
             interim,
             body: Replay::new(body, kept, arrival),
             upgrade,
-            is_inbound: connection.kind == ListenerKind::Inbound,
+            is_inbound: connection.is_inbound(),
             is_grpc: record.is_grpc,
             is_http2,
             is_idempotent,

@@ -25,6 +25,7 @@ mod explain;
 mod forward;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod generation;
 mod headers;
 mod hedge;
 mod http1;
@@ -60,7 +61,7 @@ mod worker;
 pub use exemplar::Exemplar;
 pub use explain::{Candidate, Explanation, OnFailure, Question, Refusal, RouteView};
 pub use listen::{BindError, Bound};
-pub use plane::{DataPlane, EndpointReport, Report, Settings, UpstreamReport, Which};
+pub use plane::{DataPlane, EndpointReport, Prepared, Report, Settings, UpstreamReport, Which};
 pub use span::{Span, SpanEvent, SpanKind, Value};
 pub use spread::quantile;
 pub use tap::{Fields, Tapped, Tapping};

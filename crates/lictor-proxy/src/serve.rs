@@ -5,17 +5,17 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use lictor_core::mesh::{ListenerKind, Protocol};
 use tokio::sync::watch;
 use tracing::debug;
 
+use crate::generation::Generation;
 use crate::http1::{self, buffers::ReadAhead};
 use crate::http2::{self, PREFACE};
 use crate::stream::{Socket, Stream};
-use crate::tls;
 use crate::tunnel;
 use crate::worker::Worker;
 
@@ -28,19 +28,13 @@ const DETECTION: Duration = Duration::from_millis(100);
 /// A request line that is longer than this is none.
 const LINE_MAX: usize = 8 << 10;
 
-/// How a listener's connections are served.
-#[derive(Clone, Debug)]
-pub(crate) struct Service {
-    pub(crate) kind: ListenerKind,
-    pub(crate) tls: Option<Arc<tls::Server>>,
-    pub(crate) max_age: Option<Duration>,
-}
-
 /// What the requests of one connection share.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) kind: ListenerKind,
+    /// What admitted it.
+    pub(crate) generation: Rc<Generation>,
     /// `None` for a Unix socket: a process of this machine.
     pub(crate) peer: Option<SocketAddr>,
     /// TLS was spoken to us.
@@ -50,7 +44,20 @@ pub(crate) struct Connection {
 impl Connection {
     /// As the access log and stories have it.
     pub(crate) fn direction(&self) -> &'static str {
-        if self.kind == ListenerKind::Inbound { "inbound" } else { "outbound" }
+        if self.is_inbound() { "inbound" } else { "outbound" }
+    }
+
+    /// Whether it leads to our own application.
+    pub(crate) fn is_inbound(&self) -> bool {
+        match self.kind {
+            ListenerKind::Inbound => true,
+            ListenerKind::Upstream(_) | ListenerKind::Forward => false,
+        }
+    }
+
+    /// Whether what is still open of it was ended without waiting any longer.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.worker.shared.is_cut.load(Relaxed) || self.generation.is_cut()
     }
 }
 
@@ -61,17 +68,12 @@ enum Spoken {
     Other,
 }
 
-/// Serves the connection until either side ends it, or, once `drain` is set, until its requests are done.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
-    service: Service,
-    socket: Socket,
-    peer: Option<SocketAddr>,
-    mut drain: watch::Receiver<bool>,
-) {
-    let max_age = service.max_age;
+/// Serves the connection until either side ends it, or, once its generation drains, until its requests are done.
+pub(crate) async fn serve(worker: Rc<Worker>, generation: Rc<Generation>, socket: Socket, peer: Option<SocketAddr>) {
+    let max_age = generation.service.max_age;
+    let mut drain = generation.draining();
     let mut read = ReadAhead::default();
-    let (connection, stream, spoken) = match listen(worker, service, socket, peer, &mut read, &mut drain).await {
+    let (connection, stream, spoken) = match listen(worker, generation, socket, peer, &mut read, &mut drain).await {
         Ok(Some(listened)) => listened,
         Ok(None) => return,
         Err(error) => return debug!(?peer, %error, "a client left before it said anything"),
@@ -88,13 +90,13 @@ pub(crate) async fn serve(
 /// Finds out what a client speaks; `None` if it does not come to that.
 async fn listen(
     worker: Rc<Worker>,
-    service: Service,
+    generation: Rc<Generation>,
     socket: Socket,
     peer: Option<SocketAddr>,
     read: &mut ReadAhead,
     drain: &mut watch::Receiver<bool>,
 ) -> io::Result<Option<(Connection, Stream, Spoken)>> {
-    let mut stream = match &service.tls {
+    let mut stream = match &generation.service.tls {
         None => Stream::Plain(socket),
         Some(tls) => match tls.accept(socket).await {
             Ok(stream) => stream,
@@ -105,13 +107,13 @@ async fn listen(
             }
         },
     };
-    let is_http = match protocol(&worker, &service.kind) {
+    let is_http = match protocol(&worker, &generation.service.kind) {
         Protocol::Tcp => false,
         Protocol::Auto => detect(&mut stream, read).await?,
         Protocol::Grpc | Protocol::H2c | Protocol::Http1 => true,
     };
     let is_encrypted = stream.is_encrypted();
-    let connection = Connection { worker, kind: service.kind, peer, is_encrypted };
+    let connection = Connection { worker, kind: generation.service.kind.clone(), generation, peer, is_encrypted };
     let spoken = if is_http { http(&mut stream, read, drain).await? } else { Some(Spoken::Other) };
     Ok(spoken.map(|spoken| (connection, stream, spoken)))
 }
@@ -182,7 +184,7 @@ async fn http(
     })
 }
 
-/// What ends a connection in order: the process, or its age.
+/// What ends a connection in order: its generation, or its age.
 async fn stop(max_age: Option<Duration>, mut drain: watch::Receiver<bool>) {
     tokio::select! {
         biased;
