@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use lictor_testkit::{Authority, Backend, RawServer, Sidecar, connect, eventually_is, free_ports, get, read_head};
+use rustix::process::Signal;
 
 use crate::LICTOR;
 
@@ -461,4 +462,42 @@ fn listening(lictor: &Sidecar) -> Vec<String> {
     let mut own: Vec<String> = own.filter(|target| all.contains(target)).collect();
     own.sort();
     own
+}
+
+#[test]
+fn a_file_that_says_nothing_takes_nothing_away() {
+    let backend = Backend::start("a");
+    let yaml =
+        format!("registration: off\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{}']}}\n", backend.port());
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let address = lictor.address("users");
+    let mut kept = connect(&address);
+    for nothing in [
+        "",
+        " \n\n",
+        "# only a comment\n",
+        "---\n",
+        "--- {}\n",
+        "{}",
+        "null",
+        "~\n",
+        "registration:\n",
+        "registration: off\nupstreams:",
+        "upstreams:\n",
+    ] {
+        let told = refused(&lictor, nothing);
+        assert!(told.contains("lictor.yaml"), "{nothing:?}: it names the file: {told}");
+        assert_eq!(ask(&mut kept, "/", ""), stays_as(), "{nothing:?}");
+        assert_eq!(get(&address, "/").unwrap().status, 200, "{nothing:?}");
+    }
+    lictor.rewrite("");
+    lictor.signal(Signal::HUP);
+    eventually_is("the log says why", || lictor.log(), |log| log.matches("config_rejected").count() > 11);
+    assert_eq!(ask(&mut kept, "/", ""), stays_as());
+    std::fs::remove_file(lictor.file()).unwrap();
+    assert_eq!(lictor.post("/reload").status, 422);
+    assert_eq!(ask(&mut kept, "/", ""), stays_as());
+    // Whoever means it says so.
+    reload(&lictor, "registration: off\nupstreams: {}\n");
+    assert!(is_ended(&mut kept) && TcpStream::connect(&address).is_err());
 }

@@ -90,6 +90,9 @@ impl InForce {
         let kv = match cause {
             Cause::Reload => {
                 let fresh = self.configured.sources().map_err(|error| Refusal::Other(format!("{error:#}")))?;
+                if let Some(emptied) = fresh.emptied(&self.sources) {
+                    return Err(Refusal::Other(emptied));
+                }
                 return Ok(Sources { kv: self.sources.kv.clone(), ..fresh });
             }
             Cause::Kv(known) => known.as_ref().map(|entry| String::from_utf8(entry.value.clone())).transpose(),
