@@ -70,6 +70,25 @@ pub fn load(file: Option<&Text>, env: &Environment, flags: &[(String, String)]) 
 }
 
 impl Sources {
+    /// Why the file looks as if it were still being written, or were lost: it is gone, says nothing, or has a key with
+    /// nothing after it, where the one before had something. The words are for whoever asked for it to be read.
+    pub fn emptied(&self, before: &Self) -> Option<String> {
+        let said = source::parse(before.file.as_ref()?).ok().filter(|said| !said.is_nothing())?;
+        let Some(file) = &self.file else {
+            return Some("there is no configuration file any more; what it said stays in force".to_owned());
+        };
+        let says = source::parse(file).ok()?; // what is wrong with it is told with its place
+        if says.is_nothing() {
+            return Some(format!(
+                "{} says nothing: is it still being written? What it said before stays in force",
+                file.name
+            ));
+        }
+        let key = says.empty_keys().find(|key| said.entry(key).is_some_and(|value| !value.is_nothing()))?;
+        let help = "to take it back leave the key out, or write `{}`";
+        Some(format!("{}: `{key}` has nothing after it: is the file still being written? Else, {help}", file.name))
+    }
+
     /// Reads it all.
     pub fn load(&self) -> Result<Loaded, Report> {
         let (tree, compat_env_used) = env::overlay(self)?;

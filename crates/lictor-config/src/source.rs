@@ -64,6 +64,24 @@ impl Value {
         (*at != Self::Null, path.len())
     }
 
+    /// Whether no key of it has a value.
+    pub(crate) fn is_nothing(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Scalar(..) | Self::List(_) => false,
+            Self::Map(entries) => entries.iter().all(|(_, value)| *value == Self::Null),
+        }
+    }
+
+    /// Keys without a value.
+    pub(crate) fn empty_keys(&self) -> impl Iterator<Item = &str> {
+        let entries = match self {
+            Self::Map(entries) => entries.as_slice(),
+            Self::Null | Self::Scalar(..) | Self::List(_) => &[],
+        };
+        entries.iter().filter(|(_, value)| *value == Self::Null).map(|(key, _)| key.as_str())
+    }
+
     pub(crate) fn entry(&self, key: &str) -> Option<&Self> {
         match self {
             Self::Map(entries) => entries.iter().find(|(known, _)| known == key).map(|(_, value)| value),

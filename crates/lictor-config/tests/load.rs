@@ -494,3 +494,26 @@ proptest! {
         let _ = load(Some(&text(&yaml)), &env(&[]), &[]);
     }
 }
+
+#[test]
+fn a_file_that_is_lost_or_half_written_is_told_from_one_that_says_less() {
+    let sources = |text: Option<&str>| {
+        let file = text.map(|text| Text { name: "lictor.yaml".to_owned(), text: text.to_owned() });
+        Sources { file, ..Sources::default() }
+    };
+    let full = sources(Some("service: a\nupstreams: {users: 3001}\n"));
+    for lost in ["", " \n", "# nothing\n", "---\n", "{}", "null", "~", "service:", "service: a\nupstreams:\n"] {
+        let told = sources(Some(lost)).emptied(&full).unwrap_or_else(|| panic!("{lost:?}"));
+        assert!(told.starts_with("lictor.yaml"), "{told}");
+    }
+    assert!(sources(None).emptied(&full).is_some());
+    for said in ["service: a\n", "service: a\nupstreams: {}\n", "defaults:\nservice: a\n", "upstreams: [", "- a\n"] {
+        assert_eq!(sources(Some(said)).emptied(&full), None, "{said:?}");
+    }
+    // Nothing is lost where nothing was said.
+    for before in [None, Some(""), Some("service:\n"), Some("# nothing")] {
+        for after in [None, Some(""), Some("upstreams:\n"), Some("service: a\n")] {
+            assert_eq!(sources(after).emptied(&sources(before)), None, "{before:?} {after:?}");
+        }
+    }
+}

@@ -41,7 +41,7 @@ pub use calls::explain::{Candidate, Explanation, OnFailure, Question, Refusal, R
 #[cfg(any(feature = "laws", test))]
 pub use head::rewrite::laws::header_pass;
 pub use net::listen::{BindError, Bound};
-pub use plane::{DataPlane, EndpointReport, Report, Settings, UpstreamReport, Which};
+pub use plane::{DataPlane, EndpointReport, Prepared, Report, Settings, UpstreamReport, Which};
 pub use stores::exemplar::Exemplar;
 pub use stores::span::{Span, SpanEvent, SpanKind, Value};
 pub use stores::spread::quantile;

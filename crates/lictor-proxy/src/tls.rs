@@ -116,6 +116,8 @@ struct Current<C> {
     config: Arc<C>,
     not_after: Option<i64>,
     is_rejected: bool,
+    /// Whose certificates are asked of clients.
+    trusted: Vec<CertificateDer<'static>>,
 }
 
 /// What outlives a change of certificate.
@@ -175,14 +177,18 @@ impl Settings {
         shown
     }
 
-    /// Reads again whatever has changed, and forgets what nobody uses.
-    pub(crate) fn refresh(&self) {
+    /// Reads again whatever has changed, and forgets what nobody uses; those that believe somebody no longer.
+    pub(crate) fn refresh(&self) -> Vec<ServerTls> {
         let mut servers = self.servers.lock();
         servers.retain(|_, server| Arc::strong_count(server) > 1);
-        servers.values().for_each(|server| server.refresh(server.spec.files(), server_config));
+        let narrowed = servers.values().filter(|server| server.refresh(server.spec.files(), server_config));
+        let narrowed = narrowed.map(|server| server.spec.clone()).collect();
         let mut clients = self.clients.lock();
         clients.retain(|_, client| Arc::strong_count(client) > 1);
-        clients.values().for_each(|client| client.refresh(client.spec.files(), client_config));
+        for client in clients.values() {
+            client.refresh(client.spec.files(), client_config);
+        }
+        narrowed
     }
 }
 
@@ -196,7 +202,13 @@ fn known_or_made<S: Clone + Eq + Hash + Files, C>(
     }
     let (stamps, lasting) = (stamps(&spec.files()), Lasting::default());
     let config = Arc::new(make(spec, &lasting)?);
-    let current = RwLock::new(Current { stamps, config, not_after: spec.not_after(), is_rejected: false });
+    let current = RwLock::new(Current {
+        stamps,
+        config,
+        not_after: spec.not_after(),
+        is_rejected: false,
+        trusted: spec.trusted(),
+    });
     let made = Arc::new(Reloading { spec: spec.clone(), lasting, current });
     known.insert(spec.clone(), Arc::clone(&made));
     Ok(made)
@@ -213,17 +225,22 @@ impl<S: Files, C> Reloading<S, C> {
         Some(Shown { path, not_after: current.not_after, is_rejected: current.is_rejected })
     }
 
-    fn refresh(&self, files: Vec<&Path>, make: impl Fn(&S, &Lasting) -> Result<C, TlsError>) {
+    /// Whether some authority is not believed any more.
+    fn refresh(&self, files: Vec<&Path>, make: impl Fn(&S, &Lasting) -> Result<C, TlsError>) -> bool {
         let stamps = stamps(&files);
         if self.current.read().stamps == stamps {
-            return;
+            return false;
         }
         let files = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         match make(&self.spec, &self.lasting) {
             Ok(made) => {
-                let (config, not_after) = (Arc::new(made), self.spec.not_after());
-                *self.current.write() = Current { stamps, config, not_after, is_rejected: false };
+                let (config, not_after, trusted) = (Arc::new(made), self.spec.not_after(), self.spec.trusted());
+                let mut current = self.current.write();
+                let is_narrowed = current.trusted.iter().any(|authority| !trusted.contains(authority));
+                *current = Current { stamps, config, not_after, is_rejected: false, trusted };
+                drop(current);
                 info!(target: "lictor::event", kind = "certificate_reloaded", files, "the certificate files were read again");
+                is_narrowed
             }
             // Perhaps only half written: the next look tries again, but says nothing more until they change.
             Err(error) => {
@@ -231,6 +248,7 @@ impl<S: Files, C> Reloading<S, C> {
                 (current.stamps, current.is_rejected) = (stamps, true);
                 drop(current);
                 warn!(target: "lictor::event", kind = "certificate_rejected", files, %error, "the earlier certificate stays in use");
+                false
             }
         }
     }
@@ -242,6 +260,11 @@ pub(crate) trait Files {
 
     /// What is shown, if anything.
     fn identity(&self) -> Option<&KeyPair>;
+
+    /// Whose certificates are asked of clients.
+    fn trusted(&self) -> Vec<CertificateDer<'static>> {
+        Vec::new()
+    }
 
     /// When the first certificate of what is shown ends.
     fn not_after(&self) -> Option<i64> {
@@ -256,6 +279,11 @@ impl Files for ServerTls {
 
     fn identity(&self) -> Option<&KeyPair> {
         Some(&self.identity)
+    }
+
+    fn trusted(&self) -> Vec<CertificateDer<'static>> {
+        let read = |ca: &PathBuf| certificates(ca, "CA certificates").ok(); // it was readable a moment ago
+        self.client_ca.as_ref().and_then(read).unwrap_or_default()
     }
 }
 

@@ -137,7 +137,7 @@ impl Bound {
             demand: handle.demand(),
         })?;
         let wanted = handle.mesh().borrow().listeners.clone();
-        let listeners = plane.bind(&wanted).await?;
+        let listeners = plane.adopt(plane.prepare(&wanted)?, config.lifecycle.drain_timeout).await;
         let (order, orders) = mpsc::channel(8);
         let admin = Arc::new(Admin::new(handle, plane, loaded, scrape, events, logs, order));
         let admin_address = admin::listen(&admin, config.admin.listen, Access::Full).await?;
@@ -300,7 +300,8 @@ async fn refresh_certificates(admin: Arc<Admin>) {
     let mut tick = tokio::time::interval(CERTIFICATES_EVERY);
     loop {
         tick.tick().await;
-        admin.plane.refresh_certificates();
+        let grace = admin.loaded.read().config.lifecycle.drain_timeout;
+        admin.plane.refresh_certificates(grace).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use lictor_config::{Change, Config, Diagnostic, Loaded, Report, Sources, Text, changes};
-use lictor_consul::KvKnown;
+use lictor_consul::{KvKnown, listeners};
 use lictor_core::mesh::ListenerKind;
 use lictor_proxy::{Bound, check_tls};
 use serde_json::{Value as Json, json};
@@ -90,6 +90,9 @@ impl InForce {
         let kv = match cause {
             Cause::Reload => {
                 let fresh = self.configured.sources().map_err(|error| Refusal::Other(format!("{error:#}")))?;
+                if let Some(emptied) = fresh.emptied(&self.sources) {
+                    return Err(Refusal::Other(emptied));
+                }
                 return Ok(Sources { kv: self.sources.kv.clone(), ..fresh });
             }
             Cause::Kv(known) => known.as_ref().map(|entry| String::from_utf8(entry.value.clone())).transpose(),
@@ -162,16 +165,11 @@ async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<
     let before = Arc::clone(&admin.loaded.read());
     let config = Arc::new(loaded.config.clone());
     check_tls(config.server_tls(), config.client_tls()).map_err(|error| error.to_string())?;
+    // Whatever can fail comes before anything changes.
+    let prepared = admin.plane.prepare(&listeners(&config)).map_err(|error| error.to_string())?;
     // The new mesh comes first, so that a new listener never sees a request for an upstream that nobody knows.
     admin.handle.reload(Arc::clone(&config)).await;
-    let listeners = admin.handle.mesh().borrow().listeners.clone();
-    let now_bound = match admin.plane.bind(&listeners).await {
-        Ok(now_bound) => now_bound,
-        Err(error) => {
-            admin.handle.reload(Arc::new(before.config.clone())).await;
-            return Err(error.to_string());
-        }
-    };
+    let now_bound = admin.plane.adopt(prepared, config.lifecycle.drain_timeout).await;
     now_bound.iter().filter(|listener| !bound.contains(listener)).for_each(announce);
     *bound = now_bound;
     if config.log.level != before.config.log.level

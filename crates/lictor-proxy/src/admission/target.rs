@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use http::header::HOST;
 use http::{Request, Uri};
-use lictor_core::mesh::ListenerKind;
 use lictor_core::{Address, Failure, Reason};
 
 use crate::stores::millis::Millis;
-use crate::world::client::Connection;
+use crate::world::generation;
 use crate::world::view::{UpstreamState, View};
 use crate::world::worker::Worker;
 
@@ -26,15 +25,14 @@ pub(crate) struct Target {
     pub(crate) only: Option<Address>,
 }
 
-/// The upstream that a request is for, as soon as its endpoints are known.
-pub(crate) async fn target<B>(connection: &Connection, request: &Request<B>) -> Result<Target, Failure> {
-    let named = match &connection.kind {
-        ListenerKind::Upstream(name) => return whole(&connection.worker, name).await,
-        ListenerKind::Forward | ListenerKind::Inbound => named(request)?,
-    };
-    match named {
-        Named::Service(name) => whole(&connection.worker, &name).await,
-        Named::Address(address) => endpoint(&connection.worker.view(), address),
+/// The upstream that a request to the forward proxy names, as soon as its endpoints are known.
+pub(crate) async fn named<B>(worker: &Rc<Worker>, view: &View, request: &Request<B>) -> Result<Target, Failure> {
+    if view.mesh.forward.is_none() {
+        return Err(generation::gone());
+    }
+    match name(request)? {
+        Named::Service(name) => whole(worker, &name).await,
+        Named::Address(address) => endpoint(view, address),
     }
 }
 
@@ -50,7 +48,7 @@ enum Named {
 }
 
 /// What the URL names, or else `Host`.
-fn named<B>(request: &Request<B>) -> Result<Named, Failure> {
+fn name<B>(request: &Request<B>) -> Result<Named, Failure> {
     let uri = request.uri();
     let host = || request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<http::uri::Authority>().ok());
     let authority = uri.authority().cloned().or_else(host);
@@ -140,7 +138,7 @@ mod tests {
         if let Some(host) = host {
             request = request.header(HOST, host);
         }
-        named(&request.body(()).unwrap()).map_err(|failure| failure.reason)
+        name(&request.body(()).unwrap()).map_err(|failure| failure.reason)
     }
 
     #[test]

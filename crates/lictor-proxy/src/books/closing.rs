@@ -150,7 +150,7 @@ impl Drop for Record {
     /// Not closed: whoever held the books was dropped, because the client went away or we do.
     fn drop(&mut self) {
         if !self.is_closed {
-            if self.worker.shared.is_cut.load(Relaxed) {
+            if self.connection.is_cut() {
                 self.reason.get_or_insert(Reason::Draining);
                 self.status.get_or_insert(Reason::Draining.status());
             }

@@ -3,7 +3,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
@@ -84,7 +83,7 @@ impl Drop for Passage<'_> {
     fn drop(&mut self) {
         let took = self.arrival.elapsed();
         let worker = &self.connection.worker;
-        if worker.shared.is_cut.load(Relaxed) {
+        if self.connection.is_cut() {
             self.reason.get_or_insert(Reason::Draining);
         }
         let failed = self.reason.map(|reason| (RequestId::new(|| worker.random()), reason));

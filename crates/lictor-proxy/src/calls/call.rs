@@ -9,7 +9,6 @@ use http::header::COOKIE;
 use http::request::Parts;
 use http::{HeaderMap, Request, Version};
 use lictor_core::balance::hash_bytes;
-use lictor_core::mesh::ListenerKind;
 use lictor_core::policy::{Algorithm, HashOn, Hedge, HedgeDelay, Policy};
 use lictor_core::{Address, Failure, Reason, retry};
 use lictor_http::fields::Fields;
@@ -100,7 +99,7 @@ impl Call {
             interim,
             body: Replay::new(body, kept, arrival),
             upgrade,
-            is_inbound: connection.kind == ListenerKind::Inbound,
+            is_inbound: connection.is_inbound(),
             is_grpc: record.is_grpc,
             is_http2,
             is_idempotent,

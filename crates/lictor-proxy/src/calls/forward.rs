@@ -21,6 +21,7 @@ use crate::admission::target::{self, Target};
 use crate::books::record::Record;
 use crate::names;
 use crate::world::client::Connection;
+use crate::world::generation;
 use crate::world::view::View;
 
 /// Carries one request from the client to an upstream and back.
@@ -31,8 +32,7 @@ pub(crate) fn forward(
 ) -> impl Future<Output = Response<ResponseBody>> {
     let view = connection.worker.view();
     let upgrade = Upgrade::of(&mut request, fields, || connection.worker.random());
-    let is_inbound = connection.kind == ListenerKind::Inbound;
-    let mut record = Record::open(&connection, &view.mesh, &request, fields, is_inbound, Instant::now());
+    let mut record = Record::open(&connection, &view.mesh, &request, fields, connection.is_inbound(), Instant::now());
     record.is_grpc = fields.has(Fields::CONTENT_TYPE) && names::is_grpc(request.headers());
     // A block instead of an `async fn`, which would hold its arguments twice, in every open connection.
     async move {
@@ -80,13 +80,16 @@ async fn find(
     record: &mut Record,
 ) -> Result<Target, Failure> {
     fields::check(request, record.fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
-    let target = match (&connection.kind, &view.inbound) {
-        (ListenerKind::Inbound, Some(inbound)) => {
+    connection.generation.check()?;
+    let target = match &connection.kind {
+        ListenerKind::Inbound => {
+            let inbound = view.inbound.as_ref().ok_or_else(generation::gone)?;
             record.upstream = Some(Rc::clone(&inbound.app));
             inbound::check(&inbound.inbound, &view.mesh.local, request.headers())?;
             Target { upstream: Rc::clone(&inbound.app), only: None }
         }
-        _ => target::target(connection, request).await?,
+        ListenerKind::Upstream(name) => target::whole(&connection.worker, name).await?,
+        ListenerKind::Forward => target::named(&connection.worker, view, request).await?,
     };
     record.route = target.upstream.route(request.method(), request.uri().path());
     record.upstream = Some(Rc::clone(&target.upstream));

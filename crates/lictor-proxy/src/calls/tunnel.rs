@@ -34,6 +34,7 @@ use crate::choose::verdict::report;
 use crate::stores::outcome::Outcome;
 use crate::tls::Alpn;
 use crate::world::client::Connection;
+use crate::world::generation;
 use crate::world::pool::Open;
 use crate::world::view::{EndpointState, UpstreamState};
 use crate::world::worker::Worker;
@@ -42,13 +43,17 @@ use crate::world::worker::Worker;
 pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
     let worker = &connection.worker;
     let mut passage = Passage::open(connection);
-    let found = match (&connection.kind, &worker.view().inbound) {
-        (ListenerKind::Upstream(name), _) => target::whole(worker, name).await,
-        (ListenerKind::Inbound, Some(inbound)) => Ok(Target { upstream: Rc::clone(&inbound.app), only: None }),
-        _ => Err(Failure::new(Reason::UnknownUpstream, "this listener leads nowhere any more")),
-    };
     let dialled = async {
-        let target = found?;
+        connection.generation.check()?;
+        let target = match &connection.kind {
+            ListenerKind::Upstream(name) => target::whole(worker, name).await?,
+            ListenerKind::Inbound => {
+                let app = worker.view().inbound.as_ref().map(|inbound| Rc::clone(&inbound.app));
+                Target { upstream: app.ok_or_else(generation::gone)?, only: None }
+            }
+            // HTTP is spoken there.
+            ListenerKind::Forward => return Err(generation::gone()),
+        };
         passage.upstream = Some(Rc::clone(&target.upstream));
         dial(connection, &target, Some(Alpn::None), &mut passage.attempts).await
     };
@@ -56,7 +61,7 @@ pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
         Ok(Dialled { stream: mut upstream, endpoint, lease }) => {
             passage.endpoint = Some(endpoint);
             let moved = Moved::default();
-            passage.reason = relay(&mut stream, &mut upstream, lease.idle(), &moved).await;
+            passage.reason = relay(connection, &mut stream, &mut upstream, lease.idle(), &moved).await;
             (passage.sent, passage.received) = (moved.sent.get(), moved.received.get());
         }
         Err(failure) => {
@@ -75,10 +80,13 @@ pub(crate) async fn connect(
 ) -> Response<ResponseBody> {
     let mut attempts = Vec::new();
     let dialled = async {
-        if connection.kind != ListenerKind::Forward {
-            return Err(Failure::new(Reason::BadRequest, "CONNECT is for the forward proxy (outbound.proxy)"));
-        }
-        let target = target::target(connection, &request).await?;
+        connection.generation.check()?;
+        let target = match connection.kind {
+            ListenerKind::Forward => target::named(&connection.worker, &connection.worker.view(), &request).await?,
+            ListenerKind::Upstream(_) | ListenerKind::Inbound => {
+                return Err(Failure::new(Reason::BadRequest, "CONNECT is for the forward proxy (outbound.proxy)"));
+            }
+        };
         record.upstream = Some(Rc::clone(&target.upstream));
         dial(connection, &target, None, &mut attempts).await
     };
@@ -95,7 +103,7 @@ pub(crate) async fn connect(
         let _lease = lease;
         let Some(mut client) = client.stream().await else { return };
         let moved = Moved::default();
-        record.reason = relay(&mut client, &mut stream, idle, &moved).await;
+        record.reason = relay(&record.connection, &mut client, &mut stream, idle, &moved).await;
         record.bytes = moved.received.get();
         record.close(Instant::now());
     });
@@ -114,7 +122,7 @@ pub(crate) fn join(
         let _lease = lease;
         let (Some(mut client), Some(mut upstream)) = tokio::join!(client.stream(), upstream.stream()) else { return };
         let moved = Moved::default();
-        record.reason = relay(&mut client, &mut upstream, idle, &moved).await;
+        record.reason = relay(&record.connection, &mut client, &mut upstream, idle, &moved).await;
         record.bytes = moved.received.get();
         record.close(Instant::now());
     });
@@ -235,8 +243,9 @@ impl Default for Moved {
 }
 
 /// Copies both ways until both sides are done: one that is done with sending may go on receiving (half-close). A side
-/// that breaks, or silence for `idle`, ends it, and is the reason.
+/// that breaks, silence for `idle`, or the end of what admitted the connection, ends it, and is the reason.
 async fn relay(
+    connection: &Connection,
     client: &mut (impl AsyncRead + AsyncWrite + Unpin),
     upstream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     idle: Duration,
@@ -250,6 +259,7 @@ async fn relay(
         biased;
         result = copy_bidirectional(&mut client, &mut upstream) => result.err().and(broken.get()),
         () = silent(moved, idle) => Some(Reason::Timeout),
+        () = connection.generation.until_cut() => Some(Reason::Draining),
     }
 }
 

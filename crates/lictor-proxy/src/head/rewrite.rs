@@ -5,7 +5,6 @@ use http::header::{CONNECTION, HOST, TE, VIA};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
-use lictor_core::mesh::ListenerKind;
 use lictor_core::trace::{TraceContext, TraceSettings};
 use lictor_core::{Failure, Reason};
 use lictor_http::WriteHead;
@@ -54,7 +53,7 @@ impl Rewrite {
         is_timed: bool,
     ) -> Result<Self, Failure> {
         let worker = &connection.worker;
-        let is_inbound = connection.kind == ListenerKind::Inbound;
+        let is_inbound = connection.is_inbound();
         let authority = head.uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
         if let Some(query) = head.uri.path_and_query().map(PathAndQuery::as_str).filter(|path| path.starts_with('?')) {
             let path = format!("/{query}"); // `http://users?x` (RFC 9112, section 3.2.1)

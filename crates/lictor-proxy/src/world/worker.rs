@@ -65,7 +65,14 @@ impl Worker {
     pub(crate) async fn follow(self: Rc<Self>, mut mesh: watch::Receiver<Arc<Mesh>>) {
         while mesh.changed().await.is_ok() {
             let latest = Arc::clone(&mesh.borrow_and_update());
-            self.adopt(&latest);
+            self.catch_up(&latest);
+        }
+    }
+
+    /// Works by this mesh from now on, if it does not yet.
+    pub(crate) fn catch_up(&self, mesh: &Arc<Mesh>) {
+        if !Arc::ptr_eq(&self.view.borrow().mesh, mesh) {
+            self.adopt(mesh);
         }
     }
 
