@@ -17,7 +17,7 @@ MAKEFILE = (verify.ROOT / "Makefile").read_text()
 ENDS_WELL = {
     "check": ("....\n----\nRan 25 tests in 0.9s\n\nOK\nlictor: 54 files, the largest circle has 0 (at most 0)\nRan 12 tests in 1s\n", "37 tests, 1 crate"),
     "deny": ("bans ok, licenses ok, sources ok\n", "3 checks"),
-    "structure": ("Ran 1 test in 0.9s\n\nOK\nlictor: 54 files, the largest circle has 0\nlictor-http: 25 files, the largest circle has 3\n", "1 test, 2 crates"),
+    "structure": ("lictor: 54 files, the largest circle has 0\nlictor-http: 25 files, the largest circle has 3\n", "2 crates"),
     "test": (
         "running 3 tests\ntest a ... ok\n\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\n"
         "test result: ok. 1000 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished in 12.10s\n",
