@@ -6,31 +6,30 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_LENGTH;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 use lictor_core::deadline::format_grpc_timeout;
-use lictor_core::health::{is_panic, may_eject};
+use lictor_core::ejection::{is_panic, may_eject};
 use lictor_core::policy::Policy;
 use lictor_core::{Address, Failure, Reason};
+use lictor_http::fields::{Answered, Fields};
+use lictor_http::http1::{self, Framing, HeadFields, Outgoing};
+use lictor_http::http2::client::Kind;
+use lictor_http::http2::{self, Encoder};
+use lictor_http::{BodyError, Spelling, WriteHead, decimal};
 use tokio::task::spawn_local;
 use tracing::warn;
 
 use crate::connect::Millis;
 use crate::forward::Call;
-use crate::headers::{
-    Fields, GRPC_TIMEOUT, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_REASON, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS,
+use crate::head::names::{
+    self, GRPC_TIMEOUT, Looked, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_REASON, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS,
 };
-use crate::http1;
-use crate::http1::write::{Framing, HeadFields, Outgoing, decimal};
-use crate::http2::client::Kind;
-use crate::http2::{self, Encoder};
-use crate::incoming::{AnswerBody, BodyError};
 use crate::metrics::Outcome;
 use crate::permit::Running;
 use crate::pool::{Lease, Term};
 use crate::record::{Attempt, Record};
-use crate::replay::RequestBody;
-use crate::rewrite::WriteHead;
+use crate::replay::{AnswerBody, RequestBody};
 use crate::steer::pick_by_order;
 use crate::worker::{EndpointState, UpstreamState};
 
@@ -57,6 +56,13 @@ pub(crate) struct Exchange {
     endpoint: Busy,
     /// The request's place among the running ones.
     running: Option<Running>,
+}
+
+/// A response head as it came.
+struct Exchanged {
+    response: Response<AnswerBody>,
+    fields: Fields,
+    hold: Hold,
 }
 
 /// What a connection is given back with.
@@ -192,7 +198,7 @@ pub(crate) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
     let mut busy = Busy::new(&state, started);
     let result = exchange(call, &state, number, started).await;
     let outcome = match &result {
-        Ok((response, _)) => Outcome::Status(response.status().as_u16()),
+        Ok(Exchanged { response, .. }) => Outcome::Status(response.status().as_u16()),
         Err(failure) => Outcome::Failed(failure.reason),
     };
     let now = Instant::now();
@@ -210,8 +216,7 @@ pub(crate) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
         busy.took(took, now);
         call.took(took, now);
     }
-    let (response, hold) = result?;
-    let fields = Fields::of(response.headers());
+    let Exchanged { response, fields, hold } = result?;
     let sent = Sent { response, fields, at: now, exchange: Exchange { hold, endpoint: busy, running: None } };
     obey(call, &state, sent)
 }
@@ -291,7 +296,7 @@ async fn exchange(
     state: &Rc<EndpointState>,
     number: usize,
     started: Instant,
-) -> Result<(Response<AnswerBody>, Hold), Failure> {
+) -> Result<Exchanged, Failure> {
     let mut fresh = false;
     loop {
         let lease = connection(call, state, fresh, started).await?;
@@ -350,18 +355,23 @@ async fn send(
     number: usize,
     lease: Lease,
     started: Instant,
-) -> Result<(Response<AnswerBody>, Hold), Failure> {
+) -> Result<Exchanged, Failure> {
     let sent = match lease {
         Lease::Http1 { connection, .. } => {
             let (connection, term) = connection.lend();
             let body = call.body.body();
             let framing = framing(call, &body);
             let out = head(call, state, number, framing, started);
+            let is_head = call.head.method == Method::HEAD;
             let sending =
-                pin!(connection.send(out, framing, body, call.head.method == Method::HEAD, call.interim.as_ref()));
+                pin!(connection.send::<Looked, _>(out, framing, body, is_head, |status, headers, spelling| {
+                    tell(call, status, headers, spelling);
+                }));
             let sent = until_head(call, sending, started).await;
             sent.map(|sent| match sent {
-                Ok(response) => Ok((response.map(AnswerBody::Http1), Hold::Http1(term))),
+                Ok(Answered { response, fields }) => {
+                    Ok(Exchanged { response: response.map(AnswerBody::Http1), fields, hold: Hold::Http1(term) })
+                }
                 Err(error) => Err(failed(call, state, error)),
             })
         }
@@ -372,16 +382,27 @@ async fn send(
                 None => Kind::Other,
             };
             let write = |fields: &mut Encoder<'_>| http2_head(call, state, number, fields, started);
-            let sending =
-                pin!(connection.send(kind, !call.is_idempotent, write, call.body.body(), call.interim.clone()));
+            let (is_once, body) = (!call.is_idempotent, call.body.body());
+            let sending = pin!(connection.send::<Looked, _>(kind, is_once, write, body, |status, headers| {
+                tell(call, status, headers, &Spelling::default());
+            }));
             let sent = until_head(call, sending, started).await;
             sent.map(|sent| match sent {
-                Ok(response) => Ok((response.map(AnswerBody::Http2), Hold::Http2)),
+                Ok(Answered { response, fields }) => {
+                    Ok(Exchanged { response: response.map(AnswerBody::Http2), fields, hold: Hold::Http2 })
+                }
                 Err(error) => Err(http2_failed(call, state, error)),
             })
         }
     };
     sent.unwrap_or_else(|(reason, waited)| Err(late(call, state, reason, waited)))
+}
+
+/// Passes an interim answer on, if the client takes such.
+fn tell(call: &Call, status: StatusCode, headers: &HeaderMap, spelling: &Spelling) {
+    if let Some(interim) = &call.interim {
+        interim.tell(status, headers, spelling);
+    }
 }
 
 /// Waits for the head as long as policy and caller allow. While the client still sends its body the clock of the
@@ -422,7 +443,7 @@ fn framing(call: &Call, body: &RequestBody) -> Framing {
 
 /// The head as this endpoint gets it in HTTP/1.1.
 fn head(call: &Call, state: &EndpointState, number: usize, framing: Framing, now: Instant) -> Outgoing {
-    let mut out = Outgoing::new();
+    let mut out = Outgoing::default();
     let target = call.head.uri.path_and_query().map_or("/", |target| target.as_str());
     out.request_line(&call.head.method, target);
     let mut fields = HeadFields { out: &mut out, spelling: &call.spelling };
@@ -576,7 +597,7 @@ pub(crate) fn counts_against(policy: &Policy, outcome: Outcome) -> bool {
 /// What a callee's sidecar tells about itself.
 fn obey(call: &Call, state: &EndpointState, sent: Sent) -> Result<Sent, Failure> {
     let headers = sent.response.headers();
-    if sent.fields.has(Fields::LICTOR) && headers.contains_key(X_LICTOR_DRAINING) {
+    if sent.fields.has(names::LICTOR) && headers.contains_key(X_LICTOR_DRAINING) {
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);
     }
     let status = sent.response.status();

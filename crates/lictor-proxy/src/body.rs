@@ -10,16 +10,17 @@ use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use lictor_core::Reason;
 use lictor_core::trace::TraceContext;
+use lictor_http::fields::strip_trailers;
+use lictor_http::{Answer, Spelling};
 use tokio::time::Sleep;
 
 use crate::attempt::Exchange;
 use crate::cache::Keeping;
 use crate::connect::Millis;
-use crate::headers::{GRPC_STATUS, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, strip_trailers};
-use crate::http1::head::Spelling;
-use crate::incoming::AnswerBody;
+use crate::head::names::{GRPC_STATUS, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID};
 use crate::permit::Probe;
 use crate::record::{Record, RequestId};
+use crate::replay::AnswerBody;
 
 /// A body for the client.
 #[derive(Debug)]
@@ -140,24 +141,6 @@ impl ResponseBody {
         self
     }
 
-    /// What the head before it has to tell.
-    pub(crate) fn take_ids(&mut self) -> Option<Ids> {
-        self.ids.take()
-    }
-
-    /// How the head before it was written.
-    pub(crate) fn spelling(&self) -> &Spelling {
-        &self.spelling
-    }
-
-    /// The longest silence of an upstream's.
-    pub(crate) fn silence(&self) -> Option<Duration> {
-        match &self.kind {
-            Kind::Stream(stream) => stream.patience.silence,
-            Kind::Whole(_) | Kind::Over => None,
-        }
-    }
-
     /// The upstream's.
     pub(crate) fn stream(
         mut incoming: AnswerBody,
@@ -167,7 +150,7 @@ impl ResponseBody {
         patience: Patience,
         keeping: Option<Keeping>,
     ) -> Self {
-        let spelling = incoming.spelling();
+        let spelling = incoming.take_spelling();
         let is_over = incoming.is_end_stream();
         let mut stream = Stream {
             incoming: Some(incoming),
@@ -306,6 +289,26 @@ impl Body for ResponseBody {
             Kind::Over => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream(stream) => stream.incoming.as_ref().map_or(SizeHint::with_exact(0), AnswerBody::size_hint),
+        }
+    }
+}
+
+impl Answer for ResponseBody {
+    fn spelling(&self) -> Option<&Spelling> {
+        Some(&self.spelling)
+    }
+
+    fn write_own(&mut self, head: &HeaderMap, write: impl FnMut(&HeaderName, &[u8])) {
+        if let Some(ids) = self.ids.take() {
+            ids.write(head, write);
+        }
+    }
+
+    /// The longest silence of an upstream's.
+    fn silence(&self) -> Option<Duration> {
+        match &self.kind {
+            Kind::Stream(stream) => stream.patience.silence,
+            Kind::Whole(_) | Kind::Over => None,
         }
     }
 }

@@ -18,10 +18,11 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use lictor_core::policy::Policy;
 use lictor_core::trace::TraceContext;
+use lictor_http::fields::tokens;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::headers::{self, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, X_USER_ID, X_USER_ROLE};
+use crate::head::names::{self, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, X_USER_ID, X_USER_ROLE};
 use crate::worker::Shared;
 
 /// A larger answer is passed on and not kept.
@@ -214,10 +215,10 @@ fn may_share(headers: &HeaderMap) -> bool {
     let fits = |name: &str| KEY_FIELDS.iter().any(|known| known.as_str().eq_ignore_ascii_case(name));
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     !headers.contains_key(SET_COOKIE)
-        && !headers::is_stream(headers)
+        && !names::is_stream(headers)
         && length.is_none_or(|length| length <= ENTRY_MAX)
         && !headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok()).any(forbids)
-        && headers::tokens(headers, &VARY).all(fits)
+        && tokens(headers, &VARY).all(fits)
 }
 
 impl Cache {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_core::{Address, Failure, Reason};
+use lictor_http::stream::{Socket, Stream, unpace_loopback};
 use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::stream::{Socket, Stream, unpace_loopback};
 use crate::tls::{self, Alpn};
 
 /// Where and how an endpoint is dialled.

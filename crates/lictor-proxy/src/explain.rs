@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Method};
 use lictor_core::breaker::{BreakerState, BreakerView};
 use lictor_core::deadline::callers_deadline;
-use lictor_core::health::is_panic;
+use lictor_core::ejection::is_panic;
 use lictor_core::policy::{DeadlineMode, Policy};
 use lictor_core::retry::{self, Denied, Next, Tried};
 use lictor_core::story::{PolicyView, Then, millis};
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::attempt::{no_endpoints, pick};
 use crate::forward::{attempts_allowed, hash_of};
-use crate::headers::Fields;
+use crate::head::names::fields_of;
 use crate::permit::is_open;
 use crate::target;
 use crate::worker::{UpstreamState, Worker};
@@ -149,7 +149,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
     let asked = Asked {
         question,
         is_idempotent: retry::is_idempotent(&policy.retry, &question.method, headers, route_says),
-        attempts: attempts_allowed(policy, headers, Fields::of(headers)),
+        attempts: attempts_allowed(policy, headers, fields_of(headers)),
         remaining: policy.timeouts.total.into_iter().chain(deadline).min(),
     };
     let hash = hash_of(policy, headers, None);

@@ -17,17 +17,16 @@ use lictor_core::mesh::ListenerKind;
 use lictor_core::policy::{Algorithm, DeadlineMode, HashOn, Hedge, HedgeDelay, Policy};
 use lictor_core::retry::{self, Denied, Next, Tried};
 use lictor_core::{Address, Failure, Reason};
+use lictor_http::fields::{self, Fields};
+use lictor_http::{Interim, RequestBody, Spelling, buffers};
 use smallvec::SmallVec;
 
 use crate::attempt::{Sent, attempt, counts_against};
 use crate::body::{Ids, Patience, ResponseBody, grpc_status};
 use crate::cache::{self, Found, Keeping, Ticket};
-use crate::headers::{self, Fields, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_NO_RETRY, X_LICTOR_RETRY};
+use crate::head::names::{self, X_LICTOR_ATTEMPT, X_LICTOR_DRAINING, X_LICTOR_NO_RETRY, X_LICTOR_RETRY};
 use crate::hedge::hedged;
-use crate::http1::buffers;
-use crate::http1::head::Spelling;
 use crate::inbound;
-use crate::incoming::{Interim, RequestBody};
 use crate::metrics::Outcome;
 use crate::permit::{Probe, Running};
 use crate::record::Record;
@@ -44,13 +43,13 @@ use crate::worker::{UpstreamState, View, Worker};
 pub(crate) fn forward(
     connection: Rc<Connection>,
     mut request: Request<RequestBody>,
+    fields: Fields,
 ) -> impl Future<Output = Response<ResponseBody>> {
     let view = connection.worker.view();
-    let fields = Fields::of(request.headers());
     let upgrade = Upgrade::of(&mut request, fields, || connection.worker.random());
     let is_inbound = connection.kind == ListenerKind::Inbound;
     let mut record = Record::open(&connection, &view.mesh, &request, fields, is_inbound, Instant::now());
-    record.is_grpc = fields.has(Fields::CONTENT_TYPE) && headers::is_grpc(request.headers());
+    record.is_grpc = fields.has(Fields::CONTENT_TYPE) && names::is_grpc(request.headers());
     // A block instead of an `async fn`, which would hold its arguments twice, in every open connection.
     async move {
         if request.method() == Method::CONNECT {
@@ -96,7 +95,7 @@ async fn find(
     request: &Request<RequestBody>,
     record: &mut Record,
 ) -> Result<Target, Failure> {
-    headers::check(request, record.fields)?;
+    fields::check(request, record.fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
     let target = match (&connection.kind, &view.inbound) {
         (ListenerKind::Inbound, Some(inbound)) => {
             record.upstream = Some(Rc::clone(&inbound.app));
@@ -129,7 +128,7 @@ async fn admit(
 ) -> Result<Leave, Failure> {
     let now = Instant::now();
     let callers = match upstream.policy(record.route).deadline {
-        DeadlineMode::Propagate if record.fields.has(Fields::DEADLINE) => callers_deadline(request.headers()),
+        DeadlineMode::Propagate if record.fields.has(names::DEADLINE) => callers_deadline(request.headers()),
         DeadlineMode::Propagate | DeadlineMode::Ignore => None,
     };
     record.deadline.set(callers);
@@ -203,7 +202,7 @@ impl Call {
         let hash = hash_of(policy, request.headers(), connection.peer);
         let is_http2 = upstream.upstream.protocol.is_http2(request.version() == Version::HTTP_2);
         let (mut head, mut body) = request.into_parts();
-        let (spelling, interim) = (body.spelling(), body.interim());
+        let (spelling, interim) = (body.take_spelling(), body.interim());
         let is_timed = leave.callers.is_some() || record.is_grpc || policy.timeouts.total.is_some();
         let rewrite = Rewrite::new(connection, upstream, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
         Ok(Box::new(Self {
@@ -312,11 +311,8 @@ impl Call {
             self.judge_status(status, &record, at);
         }
         let timeouts = &self.policy().timeouts;
-        let silence = if headers::is_stream(&head.headers) {
-            Some(timeouts.idle)
-        } else {
-            timeouts.total.or(Some(timeouts.idle))
-        };
+        let silence =
+            if names::is_stream(&head.headers) { Some(timeouts.idle) } else { timeouts.total.or(Some(timeouts.idle)) };
         let patience = Patience::new(silence, self.deadline, at);
         let keeping = Keeping::begin(ticket, status, &head.headers, &record.trace);
         record.shows(&head.headers);
@@ -456,7 +452,7 @@ impl Call {
     /// hours, and a probe is alone.
     fn is_judged_by_its_head(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         let is_failure = counts_against(self.policy(), Outcome::Status(status.as_u16()));
-        is_failure || headers::is_stream(headers) || self.probe.as_ref().is_some_and(Probe::is_of_half_open)
+        is_failure || names::is_stream(headers) || self.probe.as_ref().is_some_and(Probe::is_of_half_open)
     }
 
     /// The breaker's verdict on an answer with this status.
@@ -470,7 +466,7 @@ impl Call {
 
     /// The answer's head, as the client gets it but for its [`Ids`].
     fn dress(&self, headers: &mut HeaderMap, fields: Fields, is_upgraded: bool, is_retried: bool) {
-        headers::strip_hop_by_hop(headers, fields, is_upgraded);
+        fields::strip_hop_by_hop(headers, fields, is_upgraded);
         if let Some(why) = self.spent.or(is_retried.then_some("request-id")) {
             headers.insert(X_LICTOR_NO_RETRY, HeaderValue::from_static(why));
         }
@@ -483,14 +479,14 @@ impl Call {
         let is_legacy = self.worker.view().mesh.trace.legacy;
         Ids {
             request: record.request_id.clone(),
-            may_be_set: fields.has(Fields::IDS),
+            may_be_set: fields.has(names::IDS),
             trace: is_legacy.then_some(record.trace),
         }
     }
 }
 
 pub(crate) fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fields) -> u32 {
-    if !fields.has(Fields::LICTOR) {
+    if !fields.has(names::LICTOR) {
         return policy.retry.attempts;
     }
     if headers.get(X_LICTOR_RETRY).is_some_and(|value| value == "off") {

@@ -4,7 +4,7 @@ use http::HeaderMap;
 use lictor_core::mesh::{Inbound, Local};
 use lictor_core::{Failure, Reason, Secret};
 
-use crate::headers::{X_LICTOR_TO, X_SERVICE_AUTH};
+use crate::head::names::{X_LICTOR_TO, X_SERVICE_AUTH};
 
 /// Refuses what was meant for another service (its address is ours now) or comes without the service token.
 pub(crate) fn check(inbound: &Inbound, local: &Local, headers: &HeaderMap) -> Result<(), Failure> {

@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use lictor_core::Address;
 use lictor_core::mesh::{Listener, ListenerKind};
+use lictor_http::stream::{Socket, unpace_loopback};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 use thiserror::Error;
-
-use crate::stream::{Socket, unpace_loopback};
 
 /// A listener that is open.
 #[derive(Clone, Debug, PartialEq, Eq)]

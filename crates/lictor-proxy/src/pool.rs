@@ -16,12 +16,11 @@ use std::time::{Duration, Instant};
 use lictor_core::limits::{ConnectionPermit, InFlight};
 use lictor_core::policy::{Policy, PoolPolicy};
 use lictor_core::{Failure, Reason};
+use lictor_http::stream::Stream;
+use lictor_http::{http1, http2};
 use tokio::sync::Semaphore;
 
 use crate::connect::Destination;
-use crate::http1;
-use crate::http2;
-use crate::stream::Stream;
 use crate::tls::Alpn;
 
 /// A server has said how many streams it takes within this, or is taken for one of the most.

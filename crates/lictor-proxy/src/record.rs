@@ -16,11 +16,12 @@ use lictor_core::retry::Next;
 use lictor_core::story::{self, AttemptStory, Kept, Story, Then};
 use lictor_core::trace::TraceContext;
 use lictor_core::{Failure, Mesh, Reason};
+use lictor_http::fields::Fields;
 use serde::Serialize;
 use smallvec::SmallVec;
 
 use crate::access;
-use crate::headers::{self, Fields, X_REQUEST_ID};
+use crate::head::names::{self, X_REQUEST_ID};
 use crate::metrics::{Call, Outcome, Over};
 use crate::recorder::Course;
 use crate::serve::Connection;
@@ -139,7 +140,7 @@ impl Record {
         let worker = Rc::clone(&connection.worker);
         let headers = request.headers();
         let random = &mut || worker.random();
-        let trace = if fields.has(Fields::TRACE) {
+        let trace = if fields.has(names::TRACE) {
             TraceContext::extract(headers, &mesh.trace, random)
         } else {
             TraceContext::start(&mesh.trace, random)
@@ -147,9 +148,9 @@ impl Record {
         // Kept for sampled requests alone: it is copied.
         let has_spans = trace.is_sampled && worker.shared.spans.is_some();
         let trace_state = if has_spans { trace.state(headers) } else { None };
-        let told = if fields.has(Fields::IDS) { headers.get(X_REQUEST_ID).cloned() } else { None };
+        let told = if fields.has(names::IDS) { headers.get(X_REQUEST_ID).cloned() } else { None };
         let request_id = told.map_or_else(|| RequestId::new(&worker), RequestId::Told);
-        let (is_traced, traced_inbound) = (fields.has(Fields::TRACE), &worker.shared.traced_inbound);
+        let (is_traced, traced_inbound) = (fields.has(names::TRACE), &worker.shared.traced_inbound);
         if is_inbound && is_traced {
             traced_inbound.fetch_add(1, Relaxed);
         }
@@ -169,7 +170,7 @@ impl Record {
             attempts: RefCell::default(),
             cache: None,
             is_grpc: false,
-            is_debug: fields.has(Fields::LICTOR) && headers::asks_for_debug(headers, connection.peer),
+            is_debug: fields.has(names::LICTOR) && names::asks_for_debug(headers, connection.peer),
             grpc_status: None,
             bytes: 0,
             retry_denied: Cell::default(),
@@ -254,7 +255,7 @@ impl Record {
             return;
         }
         self.is_closed = true;
-        if self.is_inbound && self.fields.has(Fields::TRACE) {
+        if self.is_inbound && self.fields.has(names::TRACE) {
             self.worker.shared.traced_inbound.fetch_sub(1, Relaxed);
         }
         let took = now.saturating_duration_since(self.arrival);

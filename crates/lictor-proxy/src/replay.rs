@@ -15,10 +15,9 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use lictor_http::fields::strip_trailers;
+use lictor_http::{BodyError, RequestBody as Incoming};
 use smallvec::SmallVec;
-
-use crate::headers::strip_trailers;
-use crate::incoming::{self, BodyError};
 
 /// A smaller piece is kept together with its neighbours.
 const SMALL: usize = 1 << 10;
@@ -26,6 +25,9 @@ const SMALL: usize = 1 << 10;
 /// The client's body, as the attempts of one request share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Replay(Option<Rc<RefCell<Source>>>);
+
+/// An upstream's body.
+pub(crate) type AnswerBody = lictor_http::AnswerBody<RequestBody>;
 
 /// The body of one attempt.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ pub(crate) struct RequestBody {
 
 #[derive(Debug)]
 struct Source {
-    incoming: incoming::RequestBody,
+    incoming: Incoming,
     kept: SmallVec<[Bytes; 1]>,
     /// Small pieces that belong after them.
     gathered: BytesMut,
@@ -59,7 +61,7 @@ struct Source {
 
 impl Replay {
     /// `max_bytes` is 0 for requests that are not sent again once a byte has passed.
-    pub(crate) fn new(incoming: incoming::RequestBody, max_bytes: usize, now: Instant) -> Self {
+    pub(crate) fn new(incoming: Incoming, max_bytes: usize, now: Instant) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }

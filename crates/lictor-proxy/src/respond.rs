@@ -7,16 +7,15 @@ use bytes::Bytes;
 use http::header::{AGE, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use lictor_core::{Failure, Reason};
+use lictor_http::Refused;
 use serde::Serialize;
 
 use crate::body::ResponseBody;
 use crate::cache::{self, Kept};
-use crate::headers::{
+use crate::head::names::{
     GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, SERVER_TIMING, X_LICTOR_ATTEMPTS, X_LICTOR_FALLBACK, X_LICTOR_NO_RETRY,
     X_LICTOR_REASON, X_LICTOR_UPSTREAM, X_REQUEST_ID,
 };
-use crate::http1::head::{Refused, Spelling};
-use crate::http1::write::{Framing, Outgoing};
 use crate::metrics::Outcome;
 use crate::record::{Record, RequestId};
 use crate::refused;
@@ -53,26 +52,17 @@ pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spen
     response
 }
 
-/// Answers a request whose head could not be read.
-pub(crate) fn refuse(out: &mut Outgoing, refused: &Refused, request_id: &RequestId) {
+/// What is said to a request whose head could not be read.
+pub(crate) fn refuse(refused: &Refused, request_id: &RequestId) -> Response<Bytes> {
     let reason = refused::reason(refused.status);
-    let text = serde_json::to_vec(&Problem {
-        status: "error",
-        message: refused.why,
-        reason: reason.as_str(),
-        request_id: request_id.as_str(),
-        timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-    })
-    .expect("strings serialise");
-    out.status_line(refused.status, &Spelling::default());
-    out.line(b"content-type", b"application/json");
-    out.line(b"proxy-status", format!("lictor; error={}", reason.proxy_status()).as_bytes());
-    out.line(b"x-lictor-reason", reason.as_str().as_bytes());
-    out.line(b"x-request-id", request_id.as_bytes());
-    out.keep_alive(false);
-    let mut framing = Framing::Length(text.len() as u64);
-    out.end_head(framing);
-    out.data(&mut framing, Bytes::from(text)).expect("as long as was said");
+    let mut response = Response::new(problem(refused.why, reason, request_id));
+    *response.status_mut() = refused.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    insert(headers, &PROXY_STATUS, format!("lictor; error={}", reason.proxy_status()));
+    headers.insert(X_LICTOR_REASON, HeaderValue::from_static(reason.as_str()));
+    headers.insert(X_REQUEST_ID, request_id.to_value());
+    response
 }
 
 /// Answers with what was kept, and closes the books.
@@ -126,17 +116,20 @@ fn sentence(record: &Record, failure: &Failure) -> String {
 }
 
 fn json(record: &Record, reason: Reason, sentence: &str) -> Response<ResponseBody> {
-    let text = serde_json::to_vec(&Problem {
-        status: "error",
-        message: sentence,
-        reason: reason.as_str(),
-        request_id: record.request_id.as_str(),
-        timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-    })
-    .expect("strings serialise");
-    let mut response = Response::new(ResponseBody::whole(Bytes::from(text)));
+    let mut response = Response::new(ResponseBody::whole(problem(sentence, reason, &record.request_id)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+fn problem(message: &str, reason: Reason, request_id: &RequestId) -> Bytes {
+    let text = serde_json::to_vec(&Problem {
+        status: "error",
+        message,
+        reason: reason.as_str(),
+        request_id: request_id.as_str(),
+        timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+    });
+    Bytes::from(text.expect("strings serialise"))
 }
 
 /// Trailers-only (gRPC over HTTP/2, "Responses").

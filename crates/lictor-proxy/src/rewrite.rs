@@ -8,33 +8,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use lictor_core::mesh::ListenerKind;
 use lictor_core::trace::{TraceContext, TraceSettings};
 use lictor_core::{Failure, Reason};
+use lictor_http::WriteHead;
+use lictor_http::fields::{Fields, join_cookies, strip_named, takes_trailers};
 
-use crate::headers::{self, Fields, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_LICTOR_FROM, X_REQUEST_ID};
+use crate::head::names::{self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_LICTOR_FROM, X_REQUEST_ID};
 use crate::record::{Record, RequestId};
 use crate::serve::Connection;
 use crate::worker::{UpstreamState, View};
 
-#[cfg(any(fuzzing, test))]
-pub(crate) mod fuzzing;
-
-/// Where a head is written.
-pub(crate) trait WriteHead {
-    /// A field of the other side's.
-    fn pass(&mut self, name: &HeaderName, value: &HeaderValue);
-
-    /// A field of lictor's.
-    fn own(&mut self, name: &HeaderName, value: &[u8]);
-}
-
-impl WriteHead for HeaderMap {
-    fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.append(name, value.clone());
-    }
-
-    fn own(&mut self, name: &HeaderName, value: &[u8]) {
-        self.append(name, HeaderValue::from_bytes(value).expect("made of valid values"));
-    }
-}
+#[cfg(any(feature = "laws", test))]
+pub(crate) mod laws;
 
 /// Decided once for a request.
 #[derive(Debug)]
@@ -79,12 +62,12 @@ impl Rewrite {
         let headers = &mut head.headers;
         let fields = record.fields;
         if fields.has(Fields::CONNECTION) {
-            headers::strip_named(headers);
+            strip_named(headers, names::is_lictors);
         }
         if head.version == Version::HTTP_2 && !is_http2 {
-            headers::join_cookies(headers);
+            join_cookies(headers);
         }
-        if fields.has(Fields::VIA) && headers::is_loop(headers, &worker.hop) {
+        if fields.has(Fields::VIA) && names::is_loop(headers, &worker.hop) {
             let sentence = "the request has been here before (Via names this sidecar)";
             return Err(Failure::new(Reason::LoopDetected, sentence));
         }
@@ -96,17 +79,18 @@ impl Rewrite {
         Ok(Self {
             host: (!is_http2).then(|| host.clone()),
             via: worker.hop.clone(),
-            forwarded_host: told.filter(|_| !fields.has(Fields::FORWARDED) || !headers.contains_key(X_FORWARDED_HOST)),
-            forwarded_proto: (!fields.has(Fields::FORWARDED) || !headers.contains_key(X_FORWARDED_PROTO))
+            forwarded_host: told
+                .filter(|_| !fields.has(names::FORWARDED_BY) || !headers.contains_key(X_FORWARDED_HOST)),
+            forwarded_proto: (!fields.has(names::FORWARDED_BY) || !headers.contains_key(X_FORWARDED_PROTO))
                 .then_some(scheme),
-            forwarded_for: peer.map(|peer| headers::forwarded_for(headers, peer)),
+            forwarded_for: peer.map(|peer| names::forwarded_for(headers, peer)),
             from: if is_inbound { None } else { worker.from.clone() },
             request_id: record.request_id.clone(),
             trace: record.trace,
             has_attempt_spans: record.has_attempt_spans(),
             is_inbound,
             keeps_upgrade,
-            takes_trailers: fields.has(Fields::TE) && headers::takes_trailers(headers),
+            takes_trailers: fields.has(Fields::TE) && takes_trailers(headers),
             is_timed,
         })
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use lictor_core::tls::{ClientTls, KeyPair, ServerTls};
 use lictor_core::{Address, Failure, Reason};
+use lictor_http::stream::{Socket, Stream};
 use parking_lot::{Mutex, RwLock};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
@@ -25,7 +26,6 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tracing::{info, warn};
 
 use crate::certificate::first_end;
-use crate::stream::{Socket, Stream};
 
 /// A client must have finished its handshake within this.
 const HANDSHAKE: Duration = Duration::from_secs(10);

@@ -10,13 +10,14 @@ use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE}
 use http::response;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use lictor_core::{Failure, Reason};
+use lictor_http::RequestBody;
+use lictor_http::fields::{Fields, tokens};
+use lictor_http::http2::Protocol;
+use lictor_http::stream::Stream;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::sync::oneshot;
 
-use crate::headers::{Fields, tokens};
-use crate::http2::Protocol;
-use crate::incoming::{AnswerBody, RequestBody};
-use crate::stream::Stream;
+use crate::replay::AnswerBody;
 
 /// RFC 6455, section 1.3.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -42,20 +43,13 @@ pub(crate) enum Switched {
 impl Switched {
     /// Of a request's connection. Must be asked for before the request is answered.
     pub(crate) fn client(request: &mut Request<RequestBody>) -> Self {
-        Self::Later(match request.body_mut() {
-            RequestBody::Http1(body) => body.handover(),
-            RequestBody::Http2(body) => body.handover(),
-        })
+        Self::Later(request.body_mut().handover())
     }
 
     /// Of an answer's connection.
     pub(crate) fn upstream(response: Response<AnswerBody>) -> (response::Parts, Self) {
         let (head, body) = response.into_parts();
-        let stream = match body {
-            AnswerBody::Http1(body) => body.into_stream(),
-            AnswerBody::Http2(body) => body.into_stream(),
-        };
-        (head, Self::Now(Box::new(stream)))
+        (head, Self::Now(Box::new(body.into_stream())))
     }
 
     /// The bytes; `None` when the other side has gone instead.

@@ -17,8 +17,8 @@ use super::{Command, Report, Which};
 use crate::explain::explain;
 use crate::listen::{ACCEPT_PAUSE, ACCEPT_TOLD, Listening, Unattached};
 use crate::serve::{Service, serve};
-use crate::stream::Socket;
 use crate::worker::{Shared, Worker};
+use lictor_http::stream::Socket;
 
 /// A worker, from its start to the end of the process.
 pub(super) async fn run(

@@ -1,0 +1,3 @@
+//! Heads on their way: which fields have a meaning, and what a request's head becomes.
+
+pub(crate) mod names;
