@@ -86,7 +86,9 @@ def look_at_constants(root):
                 yield f"{page} says that `{called}` is {shown}, and {file.relative_to(root)} says {text}"
     for path, name, _, file in all_of_them:
         is_http = not {"http1", "http2"}.isdisjoint(path) and file.name not in NUMBERS
-        if is_http and name not in NO_BOUNDS and (file, name, path[-1]) not in told:
+        # What a type has for itself is a weight or a word, unless it is a limit.
+        is_bound = not path[-1][0].isupper() or name.endswith("MAX")
+        if is_http and is_bound and name not in NO_BOUNDS and (file, name, path[-1]) not in told:
             yield f"{file.relative_to(root)}: {name} bounds something: docs/why/http2-bounds.md is to say what, how much, and which attack it answers"
 
 

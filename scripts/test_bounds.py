@@ -20,6 +20,8 @@ impl Calm {
     const MAX: u32 = super::KEPT as u32;
 }
 
+"""
+TESTS = """
 #[cfg(test)]
 mod tests {
     const OF_A_TEST: usize = 1;
@@ -43,7 +45,7 @@ class Bounds(unittest.TestCase):
     def look(self, wire=WIRE, page=PAGE, configuration=CONFIGURATION, crate="lictor-proxy", more=None):
         """What it says of a tree with one file, one page and one default."""
         with tempfile.TemporaryDirectory() as folder:
-            files = {f"crates/{crate}/src/http2/wire.rs": wire, "docs/why/bounds.md": page, "docs/configuration.md": configuration} | (more or {})
+            files = {f"crates/{crate}/src/http2/wire.rs": wire + TESTS, "docs/why/bounds.md": page, "docs/configuration.md": configuration} | (more or {})
             for path, text in files.items():
                 file = pathlib.Path(folder) / path
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,7 @@ class Bounds(unittest.TestCase):
 
     def test_a_constant_of_the_http_code_that_no_table_has_fails(self):
         self.fails("NEW_MAX bounds something", wire="const NEW_MAX: usize = 3;\n" + WIRE)
+        self.fails("LEAVES_MAX bounds something", wire=WIRE + "impl Calm {\n    const LEAVES_MAX: u32 = 1;\n    const WEIGHT: u32 = 1;\n}\n")
         self.assertEqual(self.look(more={"crates/lictor-proxy/src/cache.rs": "const OTHER: usize = 1;"})[0], 0)
 
     def test_two_of_one_name_are_told_apart_by_their_file_or_are_alike(self):
