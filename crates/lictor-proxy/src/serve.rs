@@ -18,14 +18,14 @@ use lictor_http::{Answerer, Refused, RequestBody, http1, http2};
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::body::ResponseBody;
-use crate::forward::forward;
-use crate::head::names::Looked;
-use crate::refused;
-use crate::respond;
+use crate::books::refused;
+use crate::calls::ending::ResponseBody;
+use crate::calls::forward::forward;
+use crate::calls::{respond, tunnel};
+use crate::names::Looked;
 use crate::tls;
-use crate::tunnel;
-use crate::worker::Worker;
+use crate::world::client::Connection;
+use crate::world::worker::Worker;
 
 /// `protocol: auto` waits no longer for bytes that tell: a server that speaks first must be let.
 const DETECTION: Duration = Duration::from_millis(100);
@@ -35,24 +35,6 @@ pub(crate) struct Service {
     pub(crate) kind: ListenerKind,
     pub(crate) tls: Option<Arc<tls::Server>>,
     pub(crate) max_age: Option<Duration>,
-}
-
-/// What the requests of one connection share.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    pub(crate) worker: Rc<Worker>,
-    pub(crate) kind: ListenerKind,
-    /// `None` for a Unix socket: a process of this machine.
-    pub(crate) peer: Option<SocketAddr>,
-    /// TLS was spoken to us.
-    pub(crate) is_encrypted: bool,
-}
-
-impl Connection {
-    /// As the access log and stories have it.
-    pub(crate) fn direction(&self) -> &'static str {
-        if self.kind == ListenerKind::Inbound { "inbound" } else { "outbound" }
-    }
 }
 
 impl Answerer for Connection {

@@ -107,9 +107,18 @@ impl Client {
         }
     }
 
+    /// Leaves the agent alone for this long after an error, or until the token that it refused may be accepted.
+    pub(crate) async fn pause_after(&self, error: &ConsulError, token: Option<&Secret>, pause: Duration) {
+        if error.is_denied() {
+            self.renewed_token(token, pause).await;
+        } else {
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// Waits until it may be worth asking again: the token file has another token than the one that was refused, somebody
     /// else is refused no more, it is our turn to find that out, or `at_most` is over.
-    pub(crate) async fn renewed_token(&self, refused: Option<&Secret>, at_most: Duration) {
+    async fn renewed_token(&self, refused: Option<&Secret>, at_most: Duration) {
         let until = Instant::now() + at_most;
         loop {
             self.reload_token();

@@ -1,6 +1,4 @@
-//! What the tasks of one connection share: its [streams](stream), the windows, what is to be written ([`output`]). Here are
-//! its state, how streams begin and end, and what readers take from them. Frames come in through [`Wire::receive`]
-//! ([`receive`], [`block`]) and are written by [`send`]. Nothing here waits.
+//! A connection's state, how its streams begin and end, and what readers take from them.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
