@@ -17,6 +17,7 @@ use lictor_core::breaker::Transition;
 use lictor_core::mesh::{Listener, ListenerKind};
 use lictor_core::story::{Filter, Story};
 use lictor_core::{Address, Mesh};
+use lictor_tls::{Credentials, Shown};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::runtime::{Builder, LocalOptions};
@@ -32,7 +33,6 @@ use crate::serve::Service;
 use crate::span::Span;
 use crate::stream::Detached;
 use crate::tap::Tapping;
-use crate::tls::Shown;
 use crate::worker::{Live, Shared};
 
 /// What the data plane is given.
@@ -134,7 +134,7 @@ impl DataPlane {
             demand: settings.demand,
             is_draining: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
-            tls: crate::tls::Settings::default(),
+            tls: Credentials::default(),
             cache: crate::cache::Cache::default(),
             spent: crate::spent::Spent::default(),
             recorder: crate::recorder::Recorder::default(),
@@ -180,7 +180,7 @@ impl DataPlane {
         self.close(&replaced).await;
         let mut fresh = Vec::new();
         for listener in listeners.iter().filter(|listener| !is_open(listener)) {
-            let service = self.service(listener)?;
+            let service = self.service(listener).await?;
             let (address, sockets) = bind(listener, self.workers.len())?;
             fresh.push((listener.clone(), service, address, sockets));
         }
@@ -199,13 +199,15 @@ impl DataPlane {
         Ok(listeners.iter().filter_map(bound).collect())
     }
 
-    fn service(&self, listener: &Listener) -> Result<Service, BindError> {
-        let tls = listener.tls.as_ref().map(|tls| self.shared.tls.server(tls)).transpose();
-        let tls = tls.map_err(|error| BindError {
-            kind: listener.kind.clone(),
-            address: listener.address.clone(),
-            source: io::Error::other(error),
-        })?;
+    async fn service(&self, listener: &Listener) -> Result<Service, BindError> {
+        let tls = match &listener.tls {
+            Some(tls) => Some(self.shared.tls.server(tls).await.map_err(|error| BindError {
+                kind: listener.kind.clone(),
+                address: listener.address.clone(),
+                source: io::Error::other(error),
+            })?),
+            None => None,
+        };
         Ok(Service { kind: listener.kind.clone(), tls, max_age: listener.max_connection_age })
     }
 
@@ -218,9 +220,9 @@ impl DataPlane {
         }
     }
 
-    /// Reads the files of certificates again that have changed.
-    pub fn refresh_certificates(&self) {
-        self.shared.tls.refresh();
+    /// Reads the files of certificates again when they change, for ever.
+    pub async fn follow_certificates(&self) {
+        self.shared.tls.follow().await;
     }
 
     /// The certificates that are shown, to clients and to endpoints.

@@ -15,7 +15,6 @@ use tracing::debug;
 use crate::http1::{self, buffers::ReadAhead};
 use crate::http2::{self, PREFACE};
 use crate::stream::{Socket, Stream};
-use crate::tls;
 use crate::tunnel;
 use crate::worker::Worker;
 
@@ -32,7 +31,7 @@ const LINE_MAX: usize = 8 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(crate) kind: ListenerKind,
-    pub(crate) tls: Option<Arc<tls::Server>>,
+    pub(crate) tls: Option<Arc<lictor_tls::Server>>,
     pub(crate) max_age: Option<Duration>,
 }
 
@@ -97,10 +96,10 @@ async fn listen(
     let mut stream = match &service.tls {
         None => Stream::Plain(socket),
         Some(tls) => match tls.accept(socket).await {
-            Ok(stream) => stream,
+            Ok(stream) => Stream::Accepted(Box::new(stream)),
             Err(error) => {
                 worker.shared.metrics.handshake_failed();
-                debug!(?peer, error, "a client's TLS handshake failed");
+                debug!(?peer, %error, "a client's TLS handshake failed");
                 return Ok(None);
             }
         },

@@ -14,6 +14,7 @@ use lictor_core::mesh::ListenerKind;
 use lictor_core::policy::{Algorithm, HashOn};
 use lictor_core::retry::{self, Next, Tried};
 use lictor_core::{Failure, Reason};
+use lictor_tls::Alpn;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::task::spawn_local;
 use tracing::debug;
@@ -30,7 +31,6 @@ use crate::respond;
 use crate::serve::Connection;
 use crate::stream::Stream;
 use crate::target::{self, Target};
-use crate::tls::Alpn;
 use crate::upgrade::Switched;
 use crate::worker::{EndpointState, UpstreamState, Worker};
 

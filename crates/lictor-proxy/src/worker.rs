@@ -14,6 +14,7 @@ use lictor_core::budget::RetryBudget;
 use lictor_core::latency::Latencies;
 use lictor_core::mesh::Inbound;
 use lictor_core::{Endpoint, Mesh, Upstream};
+use lictor_tls::{Client, Credentials};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::cache::Cache;
@@ -24,7 +25,6 @@ use crate::recorder::Recorder;
 use crate::span::Span;
 use crate::spent::Spent;
 use crate::tap::Tap;
-use crate::tls;
 
 /// What all workers of the process share.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) is_cut: AtomicBool,
     /// Requests to our own application that came with a trace and are being served.
     pub(crate) traced_inbound: AtomicUsize,
-    pub(crate) tls: tls::Settings,
+    pub(crate) tls: Credentials,
     pub(crate) cache: Cache,
     pub(crate) spent: Spent,
     pub(crate) recorder: Recorder,
@@ -259,7 +259,7 @@ impl UpstreamState {
         }
         let mut known = earlier.map_or(&[][..], |earlier| &earlier.endpoints).iter().peekable();
         let keeps_tls = earlier.is_some_and(|earlier| earlier.upstream.tls == upstream.tls);
-        let tls = upstream.tls.as_ref().map(|tls| worker.shared.tls.client(tls).map_err(|error| error.to_string()));
+        let tls = upstream.tls.as_ref().map(|tls| worker.shared.tls.client(tls));
         let endpoints: Vec<_> = upstream
             .endpoints
             .iter()
@@ -295,7 +295,7 @@ impl UpstreamState {
 }
 
 impl EndpointState {
-    fn new(upstream: &Upstream, endpoint: &Arc<Endpoint>, tls: Option<Result<Arc<tls::Client>, String>>) -> Self {
+    fn new(upstream: &Upstream, endpoint: &Arc<Endpoint>, tls: Option<Arc<Client>>) -> Self {
         let key = &endpoint.key;
         let to = format!("{}/{}", upstream.service, key.id);
         let destination = Destination { address: endpoint.address.clone(), host: Arc::clone(&endpoint.host), tls };
