@@ -307,6 +307,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_forgets_sessions_with_the_ca_that_they_were_based_on() {
+        let (ours, theirs) = (Authority::new(), Authority::new());
+        let credentials = Credentials::default();
+        let ca = ours.ca().with_file_name("believed.pem");
+        std::fs::copy(ours.ca(), &ca).unwrap();
+        let tls = ServerTls { client_ca: Some(ca.clone()), ..listener(&ours) };
+        let server = credentials.server(&tls).await.unwrap();
+        let identity = Some(shows(&ours.issue("client", &["orders"])));
+        let spec = ClientSpec { identity, ..(&believes(&ours.ca())).into() };
+        let client = Client::read(spec).unwrap();
+        assert_eq!(meet(&server, &client).await.unwrap(), HandshakeKind::Full);
+        assert_eq!(meet(&server, &client).await.unwrap(), HandshakeKind::Resumed);
+        replace(&ca, &theirs.ca());
+        refreshed(&credentials, || server.generation() == 1).await;
+        assert!(meet(&server, &client).await.is_err());
+        replace(&ca, &ours.ca());
+        refreshed(&credentials, || server.generation() == 2).await;
+        assert_eq!(meet(&server, &client).await.unwrap(), HandshakeKind::Full, "not by a ticket from before");
+    }
+
+    #[tokio::test]
     async fn what_could_not_be_read_is_read_once_it_can() {
         let authority = Authority::new();
         let (credentials, server) = (Credentials::default(), Server::read(listener(&authority)).unwrap());

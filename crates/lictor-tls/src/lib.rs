@@ -30,8 +30,8 @@
 //!   another certificate of ours, the next handshake is a full one.
 //! - A server's sessions and tickets outlive a new certificate, except where clients must show theirs: there a session
 //!   says who was believed.
-//! - When a root is gone, [`Client::generation`] counts: connections that were made before are not to be used for new
-//!   requests. A root that is added puts nobody out.
+//! - When a root is gone, [`Client::generation`] and [`Server::generation`] count: connections that were made before are
+//!   not to be used for new requests. A root that is added puts nobody out.
 //!
 //! # Limits
 //!

@@ -33,6 +33,12 @@ impl Server {
         Latest::read(tls).map(Self)
     }
 
+    /// Grows when a CA of clients that was believed is not any more. Ask before accepting: whoever shows a certificate was
+    /// believed rightly while this is still what it was then.
+    pub fn generation(&self) -> u64 {
+        self.0.generation()
+    }
+
     /// The server's side of the handshake, with what was read last; HTTP/2 and HTTP/1.1 are offered (RFC 7301). It takes
     /// at most 10 s. Why it failed is for the log: the client has its alert (RFC 8446, section 6).
     pub async fn accept<S>(&self, socket: S) -> Result<TlsStream<S>, HandshakeError>
