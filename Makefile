@@ -1,12 +1,15 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test fuzz chaos conformance bench instructions demo deny rules figures presubmit profile release reproduce sbom grafana soak image stacks systemd manifests
+.PHONY: help check structure fmt test fuzz chaos conformance bench instructions demo deny rules figures presubmit profile release reproduce sbom grafana soak image stacks systemd manifests
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 check: ## Formatting, lints, documentation, the configuration reference
 	scripts/config-reference.sh --check && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
+
+structure: ## No circle of files, no lictor crate below lictor-http, no function over 80 lines but tables
+	python3 -B scripts/test_structure.py && python3 -B scripts/structure.py
 
 fmt: ## Format the code
 	cargo fmt --all

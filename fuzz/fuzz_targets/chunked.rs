@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lictor_proxy::fuzzing::chunked(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lictor_http::laws::chunked(bytes));

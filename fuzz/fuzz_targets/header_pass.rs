@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lictor_proxy::fuzzing::header_pass(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lictor_proxy::header_pass(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lictor_proxy::fuzzing::http2_client(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lictor_http::laws::http2_client(bytes));

@@ -37,6 +37,18 @@ upstreams:
 ";
 
 #[test]
+fn every_balancer_has_its_words_and_all_of_them_are_documented() {
+    let schema = json_schema().to_string();
+    for algorithm in Algorithm::ALL {
+        for word in algorithm.words().iter().filter(|_| !matches!(algorithm, Algorithm::RingHash(_))) {
+            let config = good(&format!("registration: off\nupstreams: {{users: {{listen: 3001, balance: {word}}}}}\n"));
+            assert_eq!(config.upstreams[0].policy.balance.algorithm, algorithm, "{word}");
+            assert!(schema.contains(&format!("\"{word}\"")), "{word}");
+        }
+    }
+}
+
+#[test]
 fn seven_lines_are_enough() {
     let config = good(MINIMAL);
     let registration = config.registration.unwrap();

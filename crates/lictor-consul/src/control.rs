@@ -11,16 +11,11 @@ use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::assemble::{Changed, Inputs, assemble, is_news, names, names_in};
-use crate::blocking::Cursor;
-use crate::client::Client;
-use crate::disk::{Contents, Remembered, Scope};
-use crate::guard::{Guard, Observed};
-use crate::health::Instance;
-use crate::random::Random;
-use crate::resolve::{Names, Resolved};
+use crate::agent::{Client, Cursor, Instance, Random};
+use crate::memory::{Contents, Remembered, Scope};
+use crate::mesh::{Changed, Inputs, assemble, is_news, names, names_in};
 use crate::status::Status;
-use crate::watch::{News, Watch};
+use crate::watch::{Guard, LOOK_UP_EVERY, Names, News, Observed, Resolved, ServiceWatch};
 
 /// Services that the forward proxy may add: each costs a connection, and an agent has 200 for all of a machine.
 const MAX_DEMANDED: usize = 100;
@@ -93,7 +88,7 @@ impl Control {
         mut demands: mpsc::UnboundedReceiver<Arc<str>>,
         mut resolved: mpsc::UnboundedReceiver<Resolved>,
     ) {
-        let mut look_up = tokio::time::interval(crate::resolve::EVERY);
+        let mut look_up = tokio::time::interval(LOOK_UP_EVERY);
         loop {
             tokio::select! {
                 biased;
@@ -203,7 +198,7 @@ impl Control {
             let consul = &self.config.consul;
             let mut random = Random::new();
             let delay = if is_crowd { CROWD_STARTS_WITHIN.mul_f64(random.share()) } else { Duration::ZERO };
-            let watch = Watch {
+            let watch = ServiceWatch {
                 query: Query {
                     datacenter: query.datacenter.clone().or_else(|| consul.datacenter.clone()),
                     ..query.clone()

@@ -9,10 +9,10 @@ use lictor_config::{Config, Environment, Query, Text, load};
 use lictor_core::Mesh;
 use ring::digest::{SHA256, digest};
 
-use crate::assemble::{Changed, Inputs, assemble, is_news};
-use crate::disk::{self, Contents};
-use crate::guard::{Guard, Observed};
-use crate::{health, kv};
+use crate::agent::{health, kv};
+use crate::memory::{Contents, disk};
+use crate::mesh::{Changed, Inputs, assemble, is_news};
+use crate::watch::{Guard, Observed};
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     let text = Text { name: "test".to_owned(), text: "registration: off\nupstreams: {users: 3001}\n".to_owned() };

@@ -10,15 +10,14 @@ use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 use tracing::warn;
 
-use crate::app::{self, AppHealth};
-use crate::client::{Client, Connection};
+use crate::agent::{Client, Connection, KvKnown};
 use crate::control::{Control, Order};
-use crate::definition::{Definition, called};
-use crate::disk::{self, Contents, Keeper, RememberedKv, Scope};
-use crate::kv::{self, KvKnown};
-use crate::register::{Registrar, Wish};
+use crate::keeper::Keeper;
+use crate::memory::{Contents, RememberedKv, Scope, disk};
+use crate::registration::{AppHealth, Definition, Registrar, Wish, ask_app, called};
 use crate::status::Status;
 use crate::tls::TlsError;
+use crate::watch::{KvWatch, report_to_kv};
 
 /// The control plane cannot work as configured.
 #[derive(Debug, Error)]
@@ -60,7 +59,7 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     let (orders, commands) = mpsc::unbounded_channel();
     let (demand, demands) = mpsc::unbounded_channel();
     let wish = channel::Sender::new(Wish::Wait);
-    let app = app::ask(&config.app, config.registration.as_ref().map_or(&[], |registration| &registration.checks));
+    let app = ask_app(&config.app, config.registration.as_ref().map_or(&[], |registration| &registration.checks));
     let registrar = client.as_ref().and_then(|client| {
         let definition = Definition::of(&config)?;
         Some(Arc::new(Registrar::new(definition, Arc::clone(client), Arc::clone(&status), app.clone())))
@@ -99,7 +98,7 @@ fn watch_kv(
     status.watches_kv(&keys.config, known);
     let (sender, known) = channel::channel(known.map(|kv| kv.known.clone()));
     let consul = &config.consul;
-    let watch = kv::Watch {
+    let watch = KvWatch {
         key: keys.config.clone(),
         datacenter: consul.datacenter.clone(),
         client: Arc::clone(&client),
@@ -110,7 +109,7 @@ fn watch_kv(
     };
     tokio::spawn(watch.run());
     let (reports, latest) = channel::channel(None);
-    tokio::spawn(kv::tell(client, Arc::clone(status), consul.datacenter.clone(), latest));
+    tokio::spawn(report_to_kv(client, Arc::clone(status), consul.datacenter.clone(), latest));
     KvHandle { keys, known, reports }
 }
 

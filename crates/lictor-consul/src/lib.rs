@@ -5,34 +5,22 @@
 //! as long as Consul is away.
 
 mod agent;
-mod app;
-mod assemble;
-mod blocking;
-mod client;
+mod commands;
 mod control;
-mod definition;
-mod disk;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
-mod guard;
 mod handle;
-mod health;
-mod heartbeat;
-mod kv;
-mod probe;
-mod random;
-mod register;
-mod resolve;
+mod keeper;
+mod memory;
+mod mesh;
+mod registration;
 mod status;
 mod tls;
 mod watch;
 
-pub use agent::{Agent, Reply};
-pub use app::AppHealth;
-pub use client::{ConsulError, encode};
-pub use definition::{UPSTREAMS, named_upstreams};
+pub use agent::{ConsulError, KvEntry, KvKnown, encode};
+pub use commands::{Agent, Kv, Reply};
 pub use handle::{Handle, StartError, start};
-pub use kv::{Kv, KvEntry, KvKnown};
-pub use probe::probe;
+pub use registration::{AppHealth, UPSTREAMS, named_upstreams, probe};
 pub use status::{DiskSnapshot, KvSnapshot, RegistrationState, Snapshot, Status, WatchSnapshot};
 pub use tls::TlsError;

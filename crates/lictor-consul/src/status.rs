@@ -1,5 +1,7 @@
 //! What the control plane knows of itself, for pages, health and metrics.
 
+mod snapshot;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -7,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use lictor_config::Query;
 use parking_lot::Mutex;
-use serde::Serialize;
 use tracing::{info, warn};
 
-use crate::client::ConsulError;
-use crate::disk::{Remembered, RememberedKv, now_ms};
+pub use self::snapshot::{DiskSnapshot, KvSnapshot, RegistrationState, Snapshot, WatchSnapshot};
+use crate::agent::ConsulError;
+use crate::memory::{Remembered, RememberedKv, now_ms};
 
 /// The live state.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ struct State {
     is_up: Option<bool>,
     watches: BTreeMap<Query, WatchState>,
     registration: RegistrationState,
-    registering: Source,
+    registering: Line,
     reregistrations: BTreeMap<&'static str, u64>,
     errors: BTreeMap<&'static str, u64>,
     snapshot: Option<SnapshotState>,
@@ -38,7 +40,7 @@ struct State {
 #[derive(Debug, Default)]
 struct KvState {
     key: String,
-    source: Source,
+    source: Line,
     index: u64,
     modify_index: Option<u64>,
     /// Until Consul says something itself: how old the word of an earlier process was, and when it was looked up.
@@ -60,7 +62,7 @@ struct SnapshotState {
 struct WatchState {
     /// Until Consul says something itself: how old the answer of an earlier process was, and when it was looked up.
     remembered: Option<(Duration, Instant)>,
-    source: Source,
+    source: Line,
     index: u64,
     answered: Option<Instant>,
     /// The same by the clock on the wall.
@@ -75,7 +77,7 @@ const FAILING: u32 = 3;
 
 /// How one line to Consul does: a watch, or the registration.
 #[derive(Debug, Default)]
-struct Source {
+struct Line {
     is_used: bool,
     last_error: Option<ConsulError>,
     failures: u32,
@@ -83,7 +85,7 @@ struct Source {
     is_told: bool,
 }
 
-impl Source {
+impl Line {
     /// True when it is well again.
     fn succeed(&mut self) -> bool {
         (self.is_used, self.failures) = (true, 0);
@@ -101,133 +103,6 @@ impl Source {
     fn is_out(&self) -> bool {
         self.last_error.as_ref().is_some_and(ConsulError::is_outage)
     }
-}
-
-/// How our own registration stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RegistrationState {
-    /// None is wanted.
-    #[default]
-    Off,
-    /// Not there yet.
-    Registering,
-    /// There.
-    Registered,
-    /// There, but some check fails.
-    Critical,
-    /// There, but taken out.
-    Maintenance,
-    /// Gone, as we wanted.
-    Deregistered,
-}
-
-impl RegistrationState {
-    /// All of them, for labels.
-    pub const ALL: [Self; 6] =
-        [Self::Off, Self::Registering, Self::Registered, Self::Critical, Self::Maintenance, Self::Deregistered];
-
-    fn is_there(self) -> bool {
-        matches!(self, Self::Registered | Self::Critical | Self::Maintenance)
-    }
-
-    /// The word for labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Registering => "registering",
-            Self::Registered => "registered",
-            Self::Critical => "critical",
-            Self::Maintenance => "maintenance",
-            Self::Deregistered => "deregistered",
-        }
-    }
-}
-
-/// A copy of the state.
-#[derive(Clone, Debug, Serialize)]
-pub struct Snapshot {
-    /// The agent's address; `None` without Consul.
-    pub address: Option<String>,
-    /// Consul's version, where the token may read it.
-    pub version: Option<String>,
-    /// False when nothing that we ask of it works; `None` before the first answer.
-    pub up: Option<bool>,
-    /// Connections to the agent.
-    pub connections: usize,
-    /// Ours.
-    pub registration: RegistrationState,
-    /// Why it is not registered.
-    pub registration_error: Option<String>,
-    /// By cause.
-    pub reregistrations: BTreeMap<&'static str, u64>,
-    /// By kind.
-    pub errors: BTreeMap<&'static str, u64>,
-    /// One each distinct query.
-    pub watches: Vec<WatchSnapshot>,
-    /// The last good answers on disk; `None` where none are kept.
-    pub snapshot: Option<DiskSnapshot>,
-    /// The watch of the configuration in KV; `None` where none is read.
-    pub kv: Option<KvSnapshot>,
-}
-
-/// A copy of the KV watch's state.
-#[derive(Clone, Debug, Serialize)]
-pub struct KvSnapshot {
-    /// The key.
-    pub key: String,
-    /// Whose word it is: `consul`, `snapshot`, or `none` before the first.
-    pub source: &'static str,
-    /// Consul's index.
-    pub index: u64,
-    /// Of the value; `None`: there is no such key.
-    pub modify_index: Option<u64>,
-    /// Since Consul's last good answer, to whatever process.
-    pub age_ms: Option<u64>,
-    /// So far.
-    pub errors: u64,
-    /// The last one, while it lasts.
-    pub last_error: Option<String>,
-}
-
-/// How the last good answers on disk are.
-#[derive(Clone, Debug, Serialize)]
-pub struct DiskSnapshot {
-    /// The file.
-    pub path: String,
-    /// Watches whose endpoints are from it, because Consul has not answered yet.
-    pub in_use: usize,
-    /// The oldest of those.
-    pub age_ms: Option<u64>,
-    /// Since it was written, or found to be up to date.
-    pub saved_ms: Option<u64>,
-    /// Why the one that was there at the start was not used.
-    pub refused: Option<String>,
-    /// Why it is not written.
-    pub last_error: Option<String>,
-}
-
-/// A copy of a watch's state.
-#[derive(Clone, Debug, Serialize)]
-pub struct WatchSnapshot {
-    /// The service.
-    pub service: String,
-    /// Tags, filter, near and datacenter, as asked.
-    pub query: String,
-    /// Consul's index.
-    pub index: u64,
-    /// Whose answer it is: `consul`, or `snapshot` for one to an earlier process; `none` before the first.
-    pub source: &'static str,
-    /// Since the last good answer.
-    pub age_ms: Option<u64>,
-    /// How far the server that gave it was behind its leader, where it says so.
-    pub behind_ms: Option<u64>,
-    /// In that answer.
-    pub instances: usize,
-    /// So far.
-    pub errors: u64,
-    /// The last one, while it lasts.
-    pub last_error: Option<String>,
 }
 
 impl Status {

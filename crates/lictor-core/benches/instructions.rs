@@ -12,7 +12,7 @@ use lictor_core::balance::{Balancer, Load, Slot, hash_bytes};
 use lictor_core::breaker::{Breaker, Verdict};
 use lictor_core::budget::RetryBudget;
 use lictor_core::outcome::{Failure, Reason};
-use lictor_core::policy::{Algorithm, Balance, BreakerPolicy, BudgetPolicy, HashOn, RetryPolicy};
+use lictor_core::policy::{Algorithm, Balance, BreakerPolicy, BudgetPolicy, RetryPolicy};
 use lictor_core::retry::{Tried, next};
 use lictor_core::route::{Route, Routes};
 use lictor_core::trace::{TraceContext, TraceSettings, request_id};
@@ -53,19 +53,11 @@ fn main() -> ExitCode {
 
 fn operations(start: Instant) -> Vec<(String, Box<dyn Fn() -> Operation>)> {
     let mut operations: Vec<(String, Box<dyn Fn() -> Operation>)> = Vec::new();
-    let algorithms = [
-        ("p2c_ewma", Algorithm::P2cEwma),
-        ("least_request", Algorithm::LeastRequest),
-        ("least_connections", Algorithm::LeastConnections),
-        ("round_robin", Algorithm::RoundRobin),
-        ("random", Algorithm::Random),
-        ("ring_hash", Algorithm::RingHash(HashOn::SourceIp)),
-    ];
-    for (name, algorithm) in algorithms {
+    for algorithm in Algorithm::ALL {
         for endpoints in [3, 1000] {
+            let name = format!("pick_{algorithm}_{endpoints}");
             let algorithm = algorithm.clone();
-            let make = move || pick(algorithm.clone(), endpoints, start);
-            operations.push((format!("pick_{name}_{endpoints}"), Box::new(make)));
+            operations.push((name, Box::new(move || pick(algorithm.clone(), endpoints, start))));
         }
     }
     operations.push(("route_match_10".to_owned(), Box::new(route_match)));

@@ -2,17 +2,12 @@
 //! learnt of an endpoint is in the endpoint's [`Load`], which lives on.
 
 use std::cell::Cell;
+use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::policy::{Algorithm, Balance};
+pub use crate::load::Load;
 
-/// What an endpoint is assumed to take until it has answered once (as in Finagle and Linkerd).
-const DEFAULT_RTT: Duration = Duration::from_millis(30);
-/// How fast an old latency is forgotten.
-const DECAY: Duration = Duration::from_secs(10);
-/// What a failed attempt counts as: refusing fast must not look like answering fast.
-const PENALTY: Duration = Duration::from_secs(1);
 /// One pick in this many is random, so that an endpoint that looked bad once is looked at again.
 const EXPLORE: u64 = 100;
 /// The least share of its weight that a new endpoint has (as in Envoy's slow start).
@@ -25,60 +20,80 @@ const LOOKED_AT: usize = 64;
 const POINTS: usize = 100;
 const MAX_POINTS: usize = 100_000;
 
-/// One endpoint's load as one worker sees it.
-#[derive(Debug, Default)]
-pub struct Load {
-    in_flight: Cell<u32>,
-    /// Seconds; 0: none measured yet.
-    ewma: Cell<f64>,
-    measured: Cell<Option<Instant>>,
-    /// Smooth weighted round robin's running weight.
-    current: Cell<f64>,
+/// How an endpoint is chosen for an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Balance {
+    /// The algorithm. Default peak EWMA, power of two choices.
+    pub algorithm: Algorithm,
+    /// New endpoints get a growing share for this long. Default 10 s; zero is off.
+    pub slow_start: Duration,
+    /// Below this share (0 to 1) of endpoints that are not ejected, ejection is ignored. Default 0.5; 0 is off.
+    pub panic: f64,
 }
 
-impl Load {
-    /// A request goes out.
-    pub fn started(&self) {
-        self.in_flight.set(self.in_flight.get() + 1);
+impl Default for Balance {
+    fn default() -> Self {
+        Self { algorithm: Algorithm::P2cEwma, slow_start: Duration::from_secs(10), panic: 0.5 }
     }
+}
 
-    /// It is over; `latency` is the time to its response head, `None` when there was none.
-    pub fn finished(&self, now: Instant, latency: Option<Duration>) {
-        self.in_flight.set(self.in_flight.get().saturating_sub(1));
-        let sample = latency.unwrap_or(PENALTY).as_secs_f64();
-        // Peak: a slower answer counts at once, a faster one by and by.
-        let weight = self.fade(now);
-        let earlier = self.ewma.get() * weight;
-        let next = if sample > earlier { sample } else { earlier * weight + sample * (1.0 - weight) };
-        self.ewma.set(next);
-        self.measured.set(Some(now));
-    }
+/// The balancing algorithms. A new one is a variant, a line in [`Algorithm::ALL`] and one in [`Algorithm::words`];
+/// configuration, documentation, models and benches follow, and what else it needs the compiler asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Two random endpoints, the one with the lower peak-EWMA latency times load.
+    P2cEwma,
+    /// Smooth weighted round robin (nginx's).
+    RoundRobin,
+    /// A weighted random endpoint.
+    Random,
+    /// Two random endpoints, the one with fewer requests in flight.
+    LeastRequest,
+    /// The endpoint with the fewest requests in flight for its weight, of all.
+    LeastConnections,
+    /// Consistent hashing of something of the request.
+    RingHash(HashOn),
+}
 
-    /// Requests now.
-    pub fn in_flight(&self) -> u32 {
-        self.in_flight.get()
-    }
+impl Algorithm {
+    /// All of them, in the documentation's order; of the hash ring one that needs nothing else.
+    pub const ALL: [Self; 6] = [
+        Self::P2cEwma,
+        Self::RoundRobin,
+        Self::Random,
+        Self::LeastRequest,
+        Self::LeastConnections,
+        Self::RingHash(HashOn::SourceIp),
+    ];
 
-    /// The peak EWMA of its latency, if it was ever measured.
-    pub fn ewma(&self, now: Instant) -> Option<Duration> {
-        self.measured.get().map(|_| Duration::from_secs_f64(self.decayed(now)))
+    /// Its words in the configuration; the first is its name.
+    pub fn words(&self) -> &'static [&'static str] {
+        match self {
+            Self::P2cEwma => &["p2c_ewma", "ewma", "peak_ewma"],
+            Self::RoundRobin => &["round_robin", "weighted", "weighted_round_robin"],
+            Self::Random => &["random"],
+            Self::LeastRequest => &["least_request", "p2c"],
+            Self::LeastConnections => &["least_connections", "least_conn"],
+            Self::RingHash(_) => &["ring_hash"],
+        }
     }
+}
 
-    /// What the next request would have to wait for.
-    fn cost(&self, now: Instant) -> f64 {
-        let latency = if self.measured.get().is_some() { self.decayed(now) } else { DEFAULT_RTT.as_secs_f64() };
-        latency * f64::from(self.in_flight.get() + 1)
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words()[0])
     }
+}
 
-    /// The average, forgotten with time also when nothing is measured: bad news grow old, and nobody starves.
-    fn decayed(&self, now: Instant) -> f64 {
-        self.ewma.get() * self.fade(now)
-    }
-
-    fn fade(&self, now: Instant) -> f64 {
-        let age = self.measured.get().map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        (-(age.as_secs_f64() / DECAY.as_secs_f64())).exp()
-    }
+/// What of a request is hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashOn {
+    /// A header's value.
+    Header(http::HeaderName),
+    /// A cookie's value.
+    Cookie(String),
+    /// The client's IP address.
+    SourceIp,
 }
 
 /// An endpoint, as the balancer knows it.
@@ -354,7 +369,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::HashOn;
 
     fn balancer(algorithm: Algorithm, weights: &[u32]) -> Balancer {
         let slots = weights
@@ -509,10 +523,7 @@ mod tests {
         #[test]
         fn whoever_is_eligible_is_found(
             weights in prop::collection::vec(1_u32..50, 1..40),
-            algorithm in prop::sample::select(vec![
-                Algorithm::P2cEwma, Algorithm::RoundRobin, Algorithm::Random, Algorithm::LeastRequest,
-                Algorithm::LeastConnections, Algorithm::RingHash(HashOn::SourceIp),
-            ]),
+            algorithm in prop::sample::select(Algorithm::ALL.to_vec()),
             only in any::<prop::sample::Index>(),
             hash in any::<u64>(),
         ) {

@@ -2,11 +2,9 @@
 //!
 //! Shared by all workers, carried over from mesh to mesh. A success costs one relaxed load.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::mesh::Endpoint;
 use crate::policy::EjectionPolicy;
 
 /// An endpoint's state.
@@ -52,7 +50,7 @@ impl EndpointHealth {
         }
     }
 
-    /// An attempt failed. True when that is one too many: the caller asks [`may_eject`] and then ejects.
+    /// An attempt failed. True when that is one too many: the caller asks [`crate::ejection::may_eject`] and then ejects.
     pub fn failed(&self, policy: &EjectionPolicy, now: Instant) -> bool {
         let failures = self.consecutive.fetch_add(1, Relaxed) + 1;
         policy.consecutive != 0 && failures >= policy.consecutive && !self.is_ejected(now)
@@ -104,46 +102,9 @@ impl EndpointHealth {
     }
 }
 
-/// Whether the group can spare one more: never the last one, and at most `max_share` of them, though of two or more
-/// one may always go (as in Envoy).
-pub fn may_eject(endpoints: &[Arc<Endpoint>], policy: &EjectionPolicy, now: Instant) -> bool {
-    let ejected = endpoints.iter().filter(|endpoint| endpoint.health.is_ejected(now)).count();
-    let allowed = ((endpoints.len() as f64 * policy.max_share) as usize).max(1);
-    ejected < allowed && ejected + 1 < endpoints.len()
-}
-
-/// Whether so few are left that ejection does more harm than good.
-pub fn is_panic(endpoints: &[Arc<Endpoint>], threshold: f64, now: Instant) -> bool {
-    let healthy = endpoints.iter().filter(|endpoint| !endpoint.health.is_ejected(now)).count();
-    !endpoints.is_empty() && (healthy as f64) < endpoints.len() as f64 * threshold
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::mesh::{EndpointKey, Status};
-
-    fn endpoints(count: u16, now: Instant) -> Vec<Arc<Endpoint>> {
-        (0..count)
-            .map(|port| {
-                let address = crate::Address::Tcp(([127, 0, 0, 1], port + 1).into());
-                let key = EndpointKey { node: "n".into(), id: format!("id-{port}").into(), address: address.clone() };
-                Arc::new(Endpoint {
-                    key,
-                    address,
-                    host: "127.0.0.1".into(),
-                    weight: 1,
-                    status: Status::Passing,
-                    tags: vec![],
-                    meta: BTreeMap::new(),
-                    warms_from: None,
-                    health: Arc::new(EndpointHealth::new(now)),
-                })
-            })
-            .collect()
-    }
 
     #[test]
     fn five_failures_in_a_row_eject_and_a_success_between_starts_over() {
@@ -166,33 +127,5 @@ mod tests {
             now += rest;
         }
         assert_eq!(health.eject(&policy, now + Duration::from_secs(3600)), policy.base);
-    }
-
-    #[test]
-    fn the_last_endpoint_is_never_ejected() {
-        let (policy, now) = (EjectionPolicy::default(), Instant::now());
-        assert!(!may_eject(&endpoints(1, now), &policy, now));
-        let two = endpoints(2, now);
-        assert!(may_eject(&two, &policy, now));
-        two[0].health.eject(&policy, now);
-        assert!(!may_eject(&two, &policy, now));
-    }
-
-    #[test]
-    fn at_most_half_are_ejected() {
-        let (policy, now) = (EjectionPolicy::default(), Instant::now());
-        let ten = endpoints(10, now);
-        let ejected = ten
-            .iter()
-            .filter(|endpoint| {
-                let may = may_eject(&ten, &policy, now);
-                if may {
-                    endpoint.health.eject(&policy, now);
-                }
-                may
-            })
-            .count();
-        assert_eq!(ejected, 5);
-        assert!(!is_panic(&ten, 0.5, now) && is_panic(&ten, 0.6, now));
     }
 }

@@ -14,11 +14,13 @@ pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod deadline;
+pub mod ejection;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod health;
 pub mod latency;
 pub mod limits;
+mod load;
 pub mod mesh;
 pub mod outcome;
 pub mod policy;

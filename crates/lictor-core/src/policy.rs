@@ -2,10 +2,11 @@
 //!
 //! The `Default` of each struct *is* the product's default; nothing else in the workspace repeats these numbers.
 
-use std::fmt;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+
+pub use crate::balance::{Algorithm, Balance, HashOn};
 
 /// Everything that decides how one upstream is called.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,65 +58,6 @@ impl Default for Timeouts {
             idle: Duration::from_secs(3600),
         }
     }
-}
-
-/// How an endpoint is chosen for an attempt.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Balance {
-    /// The algorithm. Default peak EWMA, power of two choices.
-    pub algorithm: Algorithm,
-    /// New endpoints get a growing share for this long. Default 10 s; zero is off.
-    pub slow_start: Duration,
-    /// Below this share (0 to 1) of endpoints that are not ejected, ejection is ignored. Default 0.5; 0 is off.
-    pub panic: f64,
-}
-
-impl Default for Balance {
-    fn default() -> Self {
-        Self { algorithm: Algorithm::P2cEwma, slow_start: Duration::from_secs(10), panic: 0.5 }
-    }
-}
-
-/// The balancing algorithms.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    /// Two random endpoints, the one with the lower peak-EWMA latency times load.
-    P2cEwma,
-    /// Smooth weighted round robin (nginx's).
-    RoundRobin,
-    /// A weighted random endpoint.
-    Random,
-    /// Two random endpoints, the one with fewer requests in flight.
-    LeastRequest,
-    /// The endpoint with the fewest requests in flight for its weight, of all.
-    LeastConnections,
-    /// Consistent hashing of something of the request.
-    RingHash(HashOn),
-}
-
-impl fmt::Display for Algorithm {
-    /// The word of the configuration.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::P2cEwma => "p2c_ewma",
-            Self::RoundRobin => "round_robin",
-            Self::Random => "random",
-            Self::LeastRequest => "least_request",
-            Self::LeastConnections => "least_connections",
-            Self::RingHash(_) => "ring_hash",
-        })
-    }
-}
-
-/// What of a request is hashed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HashOn {
-    /// A header's value.
-    Header(http::HeaderName),
-    /// A cookie's value.
-    Cookie(String),
-    /// The client's IP address.
-    SourceIp,
 }
 
 /// When and how a request is sent again.

@@ -17,6 +17,7 @@ use lictor_core::breaker::Transition;
 use lictor_core::mesh::{Listener, ListenerKind};
 use lictor_core::story::{Filter, Story};
 use lictor_core::{Address, Mesh};
+use lictor_http::stream::Detached;
 use lictor_tls::{Credentials, Shown};
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -24,16 +25,16 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::office::run;
-pub use self::report::{EndpointReport, Report, UpstreamReport};
-use crate::exemplar::Exemplar;
-use crate::explain::{Explanation, Question, Refusal};
-use crate::listen::{BindError, Bound, Unattached, bind, unbind};
-use crate::metrics::Metrics;
+use crate::calls::explain::{Explanation, Question, Refusal};
+use crate::net::listen::{BindError, Bound, Unattached, bind, unbind};
 use crate::serve::Service;
-use crate::span::Span;
-use crate::stream::Detached;
-use crate::tap::Tapping;
-use crate::worker::{Live, Shared};
+use crate::stores::exemplar::Exemplar;
+use crate::stores::metrics::Metrics;
+use crate::stores::span::Span;
+use crate::stores::tap::Tapping;
+use crate::world::shared::{Live, Shared};
+
+pub use self::report::{EndpointReport, Report, UpstreamReport};
 
 /// What the data plane is given.
 #[derive(Debug)]
@@ -135,10 +136,10 @@ impl DataPlane {
             is_draining: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             tls: Credentials::default(),
-            cache: crate::cache::Cache::default(),
-            spent: crate::spent::Spent::default(),
-            recorder: crate::recorder::Recorder::default(),
-            tap: crate::tap::Tap::default(),
+            cache: crate::stores::kept::Cache::default(),
+            spent: crate::stores::spent::Spent::default(),
+            recorder: crate::stores::recorder::Recorder::default(),
+            tap: crate::stores::tap::Tap::default(),
             live,
         });
         let (senders, receivers): (Vec<_>, Vec<_>) = shared.live.iter().map(|_| mpsc::unbounded_channel()).unzip();
@@ -268,7 +269,7 @@ impl DataPlane {
 
     /// Tells a change of an upstream's breaker that was not a request's doing.
     pub fn breaker_changed(&self, upstream: &str, change: &Transition) {
-        crate::permit::tell(&self.shared.metrics, upstream, change);
+        crate::admission::permit::tell(&self.shared.metrics, upstream, change);
     }
 
     /// The stories that are kept, the newest first.

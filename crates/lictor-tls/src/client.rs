@@ -14,9 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::credentials::LOOK_EVERY;
 use crate::file::{Look, TlsError, key_pair};
-use crate::made::{Latest, Made, Source};
+use crate::made::{LOOK_EVERY, Latest, Made, Source};
 use crate::suites::provider;
 use crate::trust::{Trust, Unverified};
 

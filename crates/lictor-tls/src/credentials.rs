@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lictor_core::tls::{ClientTls, ServerTls};
 use parking_lot::Mutex;
@@ -12,11 +11,8 @@ use tokio::task::spawn_blocking;
 
 use crate::client::{Client, ClientSpec};
 use crate::file::TlsError;
-use crate::made::{Latest, Source};
+use crate::made::{LOOK_EVERY, Latest, Source};
 use crate::server::Server;
-
-/// Files are looked at this often; a handshake uses what was read last.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A certificate that is shown to others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,6 +111,7 @@ mod tests {
     use std::os::unix::fs::OpenOptionsExt;
     use std::path::Path;
     use std::process::Command;
+    use std::time::Duration;
 
     use lictor_core::tls::KeyPair;
     use lictor_testkit::{Authority, Pair, eventually, eventually_is};

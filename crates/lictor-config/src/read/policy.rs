@@ -160,19 +160,6 @@ fn algorithm(node: &Node<'_>, base: &Algorithm) -> Algorithm {
     if node.is_map() {
         return ring_hash(node).unwrap_or_else(|| base.clone());
     }
-    let choices = [
-        ("p2c_ewma", Algorithm::P2cEwma),
-        ("ewma", Algorithm::P2cEwma),
-        ("peak_ewma", Algorithm::P2cEwma),
-        ("round_robin", Algorithm::RoundRobin),
-        ("weighted", Algorithm::RoundRobin),
-        ("weighted_round_robin", Algorithm::RoundRobin),
-        ("random", Algorithm::Random),
-        ("least_request", Algorithm::LeastRequest),
-        ("p2c", Algorithm::LeastRequest),
-        ("least_connections", Algorithm::LeastConnections),
-        ("least_conn", Algorithm::LeastConnections),
-    ];
     if matches!(node.scalar(), Some("ring_hash" | "ring-hash" | "RingHash")) {
         node.error(
             "ring_hash needs something to hash on",
@@ -180,11 +167,14 @@ fn algorithm(node: &Node<'_>, base: &Algorithm) -> Algorithm {
         );
         return base.clone();
     }
-    let shown = choices.iter().find(|(_, algorithm)| algorithm == base).map_or("ring_hash", |(word, _)| word);
-    if !node.is_set() && shown == "ring_hash" {
+    let is_of_one_word = |algorithm: &Algorithm| !matches!(algorithm, Algorithm::RingHash(_));
+    if !node.is_set() && !is_of_one_word(base) {
         return base.clone();
     }
-    node.choice(&choices, Some(shown)).unwrap_or_else(|| base.clone())
+    let of_one_word = Algorithm::ALL.into_iter().filter(is_of_one_word);
+    let with_words = |algorithm: Algorithm| algorithm.words().iter().map(move |word| (*word, algorithm.clone()));
+    let choices: Vec<(&str, Algorithm)> = of_one_word.flat_map(with_words).collect();
+    node.choice(&choices, Some(base.words()[0])).unwrap_or_else(|| base.clone())
 }
 
 fn ring_hash(node: &Node<'_>) -> Option<Algorithm> {

@@ -24,14 +24,7 @@ fn balancer(algorithm: Algorithm, slots: Vec<Slot>, seed: u64) -> Balancer {
 }
 
 fn any_algorithm() -> impl Strategy<Value = Algorithm> {
-    prop::sample::select(vec![
-        Algorithm::P2cEwma,
-        Algorithm::RoundRobin,
-        Algorithm::Random,
-        Algorithm::LeastRequest,
-        Algorithm::LeastConnections,
-        RING,
-    ])
+    prop::sample::select(Algorithm::ALL.to_vec())
 }
 
 /// Smooth weighted round robin as nginx describes it, on lists.

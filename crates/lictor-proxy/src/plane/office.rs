@@ -13,12 +13,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_local};
 use tracing::{error, warn};
 
+use lictor_http::stream::Socket;
+
 use super::{Command, Report, Which};
-use crate::explain::explain;
-use crate::listen::{ACCEPT_PAUSE, ACCEPT_TOLD, Listening, Unattached};
+use crate::calls::explain::explain;
+use crate::net::listen::{ACCEPT_PAUSE, ACCEPT_TOLD, Listening, Unattached};
 use crate::serve::{Service, serve};
-use crate::stream::Socket;
-use crate::worker::{Shared, Worker};
+use crate::world::shared::Shared;
+use crate::world::worker::Worker;
 
 /// A worker, from its start to the end of the process.
 pub(super) async fn run(

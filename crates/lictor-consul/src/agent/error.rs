@@ -1,0 +1,58 @@
+//! Why a call to the agent gave nothing to work with.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Why a call gave nothing to work with.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ConsulError {
+    /// No connection.
+    #[error("the agent cannot be reached: {0}")]
+    Unreachable(String),
+    /// The connection ended before a whole answer.
+    #[error("the connection to the agent broke: {0}")]
+    Broken(String),
+    /// No answer in time.
+    #[error("the agent has not answered within {0:?}")]
+    Timeout(Duration),
+    /// An answer that says no.
+    #[error("the agent answered {code}: {text}")]
+    Status {
+        /// The HTTP status.
+        code: u16,
+        /// The body, shortened.
+        text: String,
+    },
+    /// An answer that is not what it should be.
+    #[error("the agent's answer makes no sense: {0}")]
+    Decode(String),
+}
+
+impl ConsulError {
+    /// The kind, for labels.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Broken(_) => "broken",
+            Self::Timeout(_) => "timeout",
+            Self::Status { code: 403 | 401, .. } => "denied",
+            Self::Status { code: 429, .. } => "rate_limited",
+            Self::Status { .. } => "status",
+            Self::Decode(_) => "decode",
+        }
+    }
+
+    /// Whether the token was refused.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Status { code: 401 | 403, .. })
+    }
+
+    /// Whether Consul as a whole is in trouble, rather than this one call wrong.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Broken(_) | Self::Timeout(_) | Self::Decode(_) => true,
+            Self::Status { code, .. } => *code == 429 || *code >= 500,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What Consul said last, as it outlives the process: answers and the KV value, each with its time, and whose they are.
+
+use std::time::{Duration, SystemTime};
+
+use lictor_config::{Config, Query};
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{Instance, KvKnown};
+
+/// All that is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Contents {
+    pub(crate) scope: Scope,
+    pub(crate) answers: Vec<Remembered>,
+    /// The value of the KV key that was in force.
+    pub(crate) kv: Option<RememberedKv>,
+}
+
+/// Whose answers they are: with another of these the same query means something else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Scope {
+    pub(super) service: Option<String>,
+    pub(super) datacenter: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) partition: Option<String>,
+}
+
+/// The last good answer to a query.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    pub(crate) query: Query,
+    pub(crate) index: u64,
+    /// When Consul said so, in milliseconds since the epoch.
+    pub(crate) at_ms: u64,
+    pub(crate) instances: Vec<Instance>,
+}
+
+/// The last good value of the KV key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RememberedKv {
+    pub(crate) key: String,
+    pub(crate) at_ms: u64,
+    pub(crate) known: KvKnown,
+}
+
+impl Scope {
+    pub(crate) fn of(config: &Config) -> Self {
+        let consul = &config.consul;
+        Self {
+            service: config.service.clone(),
+            datacenter: consul.datacenter.clone(),
+            namespace: consul.namespace.clone(),
+            partition: consul.partition.clone(),
+        }
+    }
+}
+
+impl Remembered {
+    /// How long ago Consul said so.
+    pub(crate) fn age(&self) -> Duration {
+        age(self.at_ms)
+    }
+}
+
+impl RememberedKv {
+    /// The same.
+    pub(crate) fn age(&self) -> Duration {
+        age(self.at_ms)
+    }
+}
+
+/// A clock that was set back makes nothing older.
+fn age(at_ms: u64) -> Duration {
+    Duration::from_millis(now_ms().saturating_sub(at_ms))
+}
+
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}

@@ -1,0 +1,10 @@
+//! From the configuration and observations to the next mesh: pure, and what did not change is the same `Arc`.
+
+mod addresses;
+mod assemble;
+mod inputs;
+mod upstream;
+
+pub(crate) use addresses::{names, names_in};
+pub(crate) use assemble::{assemble, is_news};
+pub(crate) use inputs::{Changed, Inputs};

@@ -1,0 +1,41 @@
+//! What a mesh is made of, and what of it is news.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use lictor_config::{Config, Query, Source};
+
+use crate::memory::Remembered;
+use crate::watch::Observed;
+
+/// Everything that a mesh is made of.
+#[derive(Debug)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) config: &'a Config,
+    /// By query; absent until the first answer.
+    pub(crate) observed: &'a HashMap<Query, Observed>,
+    /// Of those, what Consul has not said to this process yet.
+    pub(crate) remembered: &'a HashMap<Query, Remembered>,
+    /// Host names and literal addresses, resolved.
+    pub(crate) addresses: &'a HashMap<String, Vec<SocketAddr>>,
+    /// Services that the forward proxy was asked for.
+    pub(crate) demanded: &'a [Arc<str>],
+    pub(crate) changed: Changed<'a>,
+}
+
+/// What is not as it was when the mesh before was made: the rest need not be looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Changed<'a> {
+    Answer(&'a Query),
+    Anything,
+}
+
+impl Changed<'_> {
+    pub(super) fn touches(self, source: &Source) -> bool {
+        match self {
+            Self::Answer(query) => matches!(source, Source::Consul(of) if of == query),
+            Self::Anything => true,
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! What we say of ourselves to Consul, and whether what the agent holds is that. Pure.
+//!
+//! Only fields that Consul 1.8 knows: an unknown one is refused with a 400.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use lictor_config::{App, Check, Config, Registration, Source};
+use lictor_core::Address;
+use parking_lot::RwLock;
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+use crate::agent::authority;
+
+/// Maintenance that lictor itself began says so; whatever a person began is left alone.
+pub(super) const OWN_MAINTENANCE: &str = "lictor: ";
+
+/// The Meta key with the services that we call, for whoever draws the map: `user-service,product-service`. What does
+/// not fit into one value goes on in `lictor-upstreams-2`, and so on.
+pub const UPSTREAMS: &str = "lictor-upstreams";
+/// Consul refuses longer values, and more keys (CONSUL: structs/catalog.go, metaValueMaxLength and metaMaxKeyPairs).
+const META_VALUE: usize = 512;
+const META_KEYS: usize = 64;
+/// More than so many values are not written; the last one ends in `...` then.
+const UPSTREAM_VALUES: usize = 8;
+
+/// Who we are.
+#[derive(Debug)]
+pub(crate) struct Definition {
+    pub(super) service: String,
+    pub(super) registration: Registration,
+    pub(super) app: App,
+    /// The services that we call, in order. A reload changes them.
+    pub(super) upstreams: RwLock<Vec<String>>,
+}
+
+/// From where the agent and others see us.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The agent is on this machine: it reaches the application on loopback.
+    pub(crate) is_agent_local: bool,
+    /// Our address on the way to the agent.
+    pub(crate) seen_as: Option<IpAddr>,
+}
+
+impl Definition {
+    /// `None` for a caller that is not registered.
+    pub(crate) fn of(config: &Config) -> Option<Self> {
+        let upstreams = RwLock::new(called(config));
+        let (service, registration) = (config.service.clone()?, config.registration.clone()?);
+        Some(Self { service, registration, app: config.app.clone(), upstreams })
+    }
+
+    /// The body of the registration. New checks start as `status`; those that exist keep theirs.
+    pub(crate) fn body(&self, place: Place, status: &str) -> Json {
+        let ours = &self.registration;
+        let mut body = json!({
+            "ID": ours.id,
+            "Name": self.service,
+            "Port": ours.port,
+            "Tags": ours.tags,
+            "Meta": self.meta(),
+            "Weights": { "Passing": ours.weight_passing, "Warning": ours.weight_warning },
+            "EnableTagOverride": false,
+        });
+        let address = self.address(place);
+        if let Some(address) = &address {
+            body["Address"] = json!(address);
+        }
+        let target = match self.app.address.as_ref().and_then(Address::tcp) {
+            Some(app) if place.is_agent_local => SocketAddr::new(reachable(app.ip()), app.port()).to_string(),
+            _ => authority(address.as_deref().unwrap_or("127.0.0.1"), ours.port),
+        };
+        let checks = ours.checks.iter().enumerate().map(|(index, check)| self.check(index, check, &target, status));
+        body["Checks"] = Json::Array(checks.collect());
+        body
+    }
+
+    /// The id of the check at this place in the configuration.
+    pub(super) fn check_id(&self, index: usize) -> String {
+        format!("{}:{}", self.registration.id, index + 1)
+    }
+
+    /// Whether what the agent holds is not what we said. Addresses that Consul adds by itself do not count.
+    pub(super) fn has_drifted(&self, held: &[u8], place: Place) -> Result<bool, serde_json::Error> {
+        let held: Held = serde_json::from_slice(held)?;
+        let ours = &self.registration;
+        let weights = held.weights.unwrap_or(HeldWeights { passing: 1, warning: 1 });
+        Ok(held.service != self.service
+            || held.port != i64::from(ours.port)
+            || held.tags.unwrap_or_default() != ours.tags
+            || held.meta.unwrap_or_default() != self.meta()
+            || (weights.passing, weights.warning) != (ours.weight_passing, ours.weight_warning)
+            || self.address(place).is_some_and(|address| address != held.address))
+    }
+
+    /// Compares the agent's checks for our id with ours.
+    pub(super) fn compare(&self, held: &[HeldCheck]) -> Comparison {
+        let ours: BTreeSet<String> = (0..self.registration.checks.len()).map(|index| self.check_id(index)).collect();
+        let (maintenance, checks): (Vec<_>, Vec<_>) =
+            held.iter().partition(|check| check.check_id.starts_with("_service_maintenance:"));
+        let theirs: BTreeSet<String> = checks.iter().map(|check| check.check_id.clone()).collect();
+        Comparison {
+            has_foreign: !theirs.is_subset(&ours),
+            lacks_ours: !ours.is_subset(&theirs),
+            maintenance: maintenance.first().map(|check| check.notes.clone()),
+        }
+    }
+
+    /// The configuration's, and what we call.
+    fn meta(&self) -> BTreeMap<String, String> {
+        let mut meta = self.registration.meta.clone();
+        let room = META_KEYS.saturating_sub(meta.len()).min(UPSTREAM_VALUES);
+        for (index, value) in written_upstreams(&self.upstreams.read(), room).into_iter().enumerate() {
+            meta.entry(numbered(index)).or_insert(value);
+        }
+        meta
+    }
+
+    fn address(&self, place: Place) -> Option<String> {
+        let outside = place.seen_as.filter(|ip| !place.is_agent_local && !ip.is_loopback());
+        self.registration.address.clone().or_else(|| outside.map(|ip| ip.to_string()))
+    }
+
+    fn check(&self, index: usize, check: &Check, target: &str, status: &str) -> Json {
+        let (mut body, kind) = match check {
+            Check::Http { target: path, interval, timeout } => {
+                let url = if path.starts_with('/') { format!("http://{target}{path}") } else { path.clone() };
+                (json!({ "HTTP": url, "Method": "GET", "Interval": go(*interval), "Timeout": go(*timeout) }), "http")
+            }
+            Check::Tcp { interval, timeout } => {
+                (json!({ "TCP": target, "Interval": go(*interval), "Timeout": go(*timeout) }), "tcp")
+            }
+            Check::Grpc { service, interval, timeout } => {
+                let target = if service.is_empty() { target.to_owned() } else { format!("{target}/{service}") };
+                (json!({ "GRPC": target, "Interval": go(*interval), "Timeout": go(*timeout) }), "grpc")
+            }
+            Check::Ttl { ttl, .. } => (json!({ "TTL": go(*ttl) }), "ttl"),
+        };
+        body["CheckID"] = json!(self.check_id(index));
+        body["Name"] = json!(format!("{} {kind}", self.service));
+        body["Status"] = json!(status);
+        body["DeregisterCriticalServiceAfter"] = json!(go(self.registration.deregister_after));
+        body
+    }
+}
+
+/// A check as the agent holds it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct HeldCheck {
+    #[serde(rename = "CheckID", default)]
+    pub(super) check_id: String,
+    #[serde(default)]
+    pub(super) notes: String,
+}
+
+/// The agent's checks for our id against ours.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Comparison {
+    /// One is there that we do not have (any more): left by an earlier version of us.
+    pub(super) has_foreign: bool,
+    pub(super) lacks_ours: bool,
+    /// Why the instance is in maintenance, if it is.
+    pub(super) maintenance: Option<String>,
+}
+
+impl Comparison {
+    /// Whether the maintenance was begun by lictor: by this process, or by one before it that did not end it.
+    pub(super) fn is_own_maintenance(&self) -> bool {
+        self.maintenance.as_ref().is_some_and(|reason| reason.starts_with(OWN_MAINTENANCE))
+    }
+}
+
+/// The services that an instance's Meta says it calls, and whether that is all of them.
+pub fn named_upstreams<'a>(value: impl Fn(&str) -> Option<&'a str>) -> (Vec<String>, bool) {
+    let values: Vec<&str> = (0..UPSTREAM_VALUES).map_while(|index| value(&numbered(index))).collect();
+    let names = values.iter().flat_map(|value| value.split(',')).filter(|name| !name.is_empty());
+    let (cut, names): (Vec<&str>, Vec<&str>) = names.partition(|name| *name == "...");
+    (names.into_iter().map(str::to_owned).collect(), cut.is_empty())
+}
+
+/// The services that a configuration calls through Consul.
+pub(crate) fn called(config: &Config) -> Vec<String> {
+    let services = config.upstreams.iter().filter_map(|upstream| match &upstream.source {
+        Source::Consul(query) => Some(query.service.clone()),
+        Source::Static(_) => None,
+    });
+    services.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn numbered(index: usize) -> String {
+    if index == 0 { UPSTREAMS.to_owned() } else { format!("{UPSTREAMS}-{}", index + 1) }
+}
+
+/// The names in at most so many values.
+fn written_upstreams(names: &[String], room: usize) -> Vec<String> {
+    const CUT: &str = ",...";
+    let mut values: Vec<String> = Vec::new();
+    for name in names {
+        let count = values.len();
+        let last_place = if count == room { META_VALUE - CUT.len() } else { META_VALUE };
+        match values.last_mut() {
+            Some(value) if value.len() + 1 + name.len() <= last_place => {
+                value.push(',');
+                value.push_str(name);
+            }
+            _ if count < room => values.push(name.clone()),
+            None => return values,
+            Some(value) => {
+                value.push_str(CUT);
+                return values;
+            }
+        }
+    }
+    values
+}
+
+fn reachable(ip: IpAddr) -> IpAddr {
+    if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
+}
+
+/// A duration as Go writes it.
+fn go(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Held {
+    service: String,
+    #[serde(default)]
+    address: String,
+    #[serde(default)]
+    port: i64,
+    tags: Option<Vec<String>>,
+    meta: Option<BTreeMap<String, String>>,
+    weights: Option<HeldWeights>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HeldWeights {
+    passing: u32,
+    warning: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use lictor_config::{Environment, Text, load};
+
+    use super::*;
+
+    const LOCAL: Place = Place { is_agent_local: true, seen_as: None };
+
+    fn definition(yaml: &str) -> Definition {
+        let text = Text { name: "test".to_owned(), text: yaml.to_owned() };
+        let loaded = load(Some(&text), &Environment::default(), &[]).unwrap_or_else(|report| panic!("{report}"));
+        Definition::of(&loaded.config).unwrap()
+    }
+
+    fn web() -> Definition {
+        definition("service: web\nport: 8080\nregistration: {id: web-1, checks: [{http: /health}, {ttl: 15s}]}\n")
+    }
+
+    fn remote(ip: &str) -> Place {
+        Place { is_agent_local: false, seen_as: Some(ip.parse().unwrap()) }
+    }
+
+    #[test]
+    fn a_local_agent_checks_the_application_on_loopback_and_gives_its_own_address() {
+        let body = web().body(LOCAL, "critical");
+        assert_eq!(body.get("Address"), None);
+        assert_eq!(body["Checks"][0]["HTTP"], "http://127.0.0.1:8080/health");
+        assert_eq!(body["Checks"][0]["CheckID"], "web-1:1");
+        assert_eq!(body["Checks"][1]["TTL"], "15000ms");
+        assert_eq!(body["Checks"][1]["Status"], "critical");
+        assert_eq!(body["Checks"][1]["DeregisterCriticalServiceAfter"], "60000ms");
+    }
+
+    #[test]
+    fn a_remote_agent_is_told_where_we_are() {
+        let body = web().body(remote("10.1.2.3"), "passing");
+        assert_eq!(body["Address"], "10.1.2.3");
+        assert_eq!(body["Checks"][0]["HTTP"], "http://10.1.2.3:8080/health");
+        let body = web().body(remote("fd00::1"), "passing");
+        assert_eq!(body["Checks"][0]["HTTP"], "http://[fd00::1]:8080/health");
+    }
+
+    #[test]
+    fn what_consul_adds_is_no_drift_and_everything_else_is() {
+        let web = web();
+        let mut held = web.body(LOCAL, "passing");
+        held["Service"] = held["Name"].clone();
+        held["TaggedAddresses"] = json!({ "lan_ipv4": { "Address": "127.0.0.1", "Port": 8080 } });
+        held["Address"] = json!("");
+        let drifted = |held: &Json| web.has_drifted(held.to_string().as_bytes(), LOCAL).unwrap();
+        assert!(!drifted(&held));
+        for (field, value) in [
+            ("Port", json!(1)),
+            ("Port", json!(70_000)),
+            ("Tags", json!(["x"])),
+            ("Meta", Json::Null),
+            ("Weights", json!({ "Passing": 7, "Warning": 1 })),
+            ("Service", json!("other")),
+        ] {
+            let mut changed = held.clone();
+            changed[field] = value;
+            assert!(drifted(&changed), "{field}");
+        }
+        assert!(web.has_drifted(b"{", LOCAL).is_err(), "an answer that cannot be read says nothing");
+        assert!(web.has_drifted(held.to_string().as_bytes(), remote("10.1.2.3")).unwrap());
+    }
+
+    #[test]
+    fn what_we_call_is_in_meta_within_consuls_limits() {
+        let few = definition("service: web\nport: 1\nupstreams: {users: 0, carts: 0, fixed: {static: ['a:1']}}\n");
+        assert_eq!(few.body(LOCAL, "passing")["Meta"][UPSTREAMS], "carts,users");
+        let none = definition("service: web\nport: 1\n").body(LOCAL, "passing");
+        assert_eq!(none["Meta"].get(UPSTREAMS), None);
+        let names =
+            |count: usize| (0..count).map(|number| format!("{number:04}-{}", "n".repeat(95))).collect::<Vec<_>>();
+        let read = |values: &[String]| {
+            named_upstreams(|key| (0..values.len()).find(|at| numbered(*at) == key).map(|at| values[at].as_str()))
+        };
+        for count in [1, 4, 5, 6, 39, 40, 41, 200] {
+            let names = names(count);
+            let values = written_upstreams(&names, UPSTREAM_VALUES);
+            assert!(values.len() <= UPSTREAM_VALUES && values.iter().all(|value| value.len() <= META_VALUE), "{count}");
+            let (seen, is_all) = read(&values);
+            assert_eq!(is_all, seen.len() == count, "{count}");
+            assert_eq!(seen[..], names[..seen.len()]);
+            assert!(seen.len() >= count.min(38), "{count}: {}", seen.len());
+        }
+        assert!(written_upstreams(&names(3), 0).is_empty());
+    }
+
+    #[test]
+    fn checks_of_an_earlier_version_and_whose_maintenance_it_is_are_seen() {
+        let check = |check_id: &str, notes: &str| HeldCheck { check_id: check_id.to_owned(), notes: notes.to_owned() };
+        let (one, two) = (check("web-1:1", ""), check("web-1:2", ""));
+        let web = web();
+        assert_eq!(web.compare(&[one.clone(), two.clone()]), Comparison::default());
+        assert!(web.compare(std::slice::from_ref(&one)).lacks_ours);
+        assert!(web.compare(&[one.clone(), two.clone(), check("web-1:3", "")]).has_foreign);
+        let person = web.compare(&[one, two, check("_service_maintenance:web-1", "by hand")]);
+        assert!(!person.has_foreign && !person.is_own_maintenance() && person.maintenance.is_some());
+        assert!(web.compare(&[check("_service_maintenance:web-1", "lictor: draining")]).is_own_maintenance());
+    }
+}

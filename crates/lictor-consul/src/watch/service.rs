@@ -1,0 +1,211 @@
+//! The watch of one query for a service: asks, believes or confirms, and tells the control loop. It ends when it is aborted.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use lictor_config::{Consistency, Query};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::guard::{Guard, Observed};
+use crate::agent::{Answer, Ask, Client, Connection, ConsulError, Cursor, Instance, Random, Throttle, Worth, health};
+use crate::status::Status;
+
+/// News for the control loop.
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) query: Query,
+    pub(crate) observed: Observed,
+}
+
+/// One watch.
+#[derive(Debug)]
+pub(crate) struct ServiceWatch {
+    /// What the configuration asks for: the name of the news.
+    pub(crate) key: Query,
+    /// The same with the default datacenter filled in.
+    pub(crate) query: Query,
+    pub(crate) client: Arc<Client>,
+    pub(crate) connections: Arc<AtomicUsize>,
+    pub(crate) consistency: Consistency,
+    pub(crate) wait: Duration,
+    pub(crate) max_stale: Duration,
+    pub(crate) guard: Guard,
+    pub(crate) cursor: Cursor,
+    pub(crate) status: Arc<Status>,
+    pub(crate) news: mpsc::UnboundedSender<News>,
+    pub(crate) random: Random,
+    /// Many watches do not start at the same instant.
+    pub(crate) delay: Duration,
+}
+
+impl ServiceWatch {
+    /// Watches until aborted.
+    pub(crate) async fn run(mut self) {
+        tokio::time::sleep(self.delay).await;
+        let mut connection = Connection::new(&self.client, &self.connections);
+        let mut throttle = Throttle::of_watch(Instant::now());
+        let mut age = Age { fresh: Instant::now(), is_told: false };
+        loop {
+            tokio::time::sleep(throttle.take(Instant::now())).await;
+            let token = self.client.token();
+            let Err(error) = self.turn(&mut connection, &mut throttle, &mut age).await else { continue };
+            if matches!(error, ConsulError::Unreachable(_)) {
+                throttle.give_back();
+            }
+            self.status.failed(&self.key, &error);
+            self.warn_of(&mut age);
+            let pause = self.cursor.failed(&error, self.random.share());
+            self.client.pause_after(&error, token.as_ref(), pause).await;
+        }
+    }
+
+    /// One query and what follows from its answer.
+    async fn turn(
+        &mut self,
+        connection: &mut Connection,
+        throttle: &mut Throttle,
+        age: &mut Age,
+    ) -> Result<(), ConsulError> {
+        let ask = self.cursor.ask(self.wait);
+        let asked = Instant::now();
+        let is_away = self.cursor.is_failing();
+        let (answer, mut instances) = self.fetch_in_grace(connection, ask, is_away).await?;
+        let worth = self.cursor.answered(ask, answer.index(), asked.elapsed());
+        let behind = behind(&answer);
+        age.answered(behind);
+        self.warn_of(age);
+        if worth == Worth::AskAgain {
+            self.status.answered(&self.key, self.cursor.index(), instances.len(), behind);
+            return Ok(());
+        }
+        self.guard.carry_over(&mut instances);
+        if self.guard.doubts(&instances, worth == Worth::Doubt, Instant::now()) {
+            throttle.take(Instant::now()); // confirming is a query too, but it does not wait
+            let now = Ask { index: None, wait: self.wait };
+            instances = match self.fetch(connection, now, Consistency::Consistent).await {
+                Ok((_, mut instances)) => {
+                    self.guard.carry_over(&mut instances);
+                    instances
+                }
+                // Rather what Consul says in doubt than what it said to an earlier process.
+                Err(_) if self.guard.is_remembered() && instances.iter().any(Instance::is_usable) => instances,
+                Err(error) => {
+                    self.cursor.unconfirmed();
+                    return Err(error);
+                }
+            };
+        }
+        // Not before it is believed: an answer that nobody confirms does not make good the error of asking.
+        self.status.answered(&self.key, self.cursor.index(), instances.len(), behind);
+        if !self.guard.is_known() && instances.is_empty() {
+            self.hint(&answer);
+        }
+        let was_suspecting = self.guard.suspected_until().is_some();
+        if let Some(observed) = self.guard.take(instances, Instant::now()) {
+            throttle.was_news();
+            self.tell(observed, was_suspecting);
+        }
+        Ok(())
+    }
+
+    /// A query, during which the grace of suspects may end. It does not end while Consul is away.
+    async fn fetch_in_grace(
+        &mut self,
+        connection: &mut Connection,
+        ask: Ask,
+        is_away: bool,
+    ) -> Result<(Answer, Vec<Instance>), ConsulError> {
+        let Some(until) = self.guard.suspected_until().filter(|_| !is_away) else {
+            return self.fetch(connection, ask, self.consistency).await;
+        };
+        let early = {
+            let fetch = self.fetch(connection, ask, self.consistency);
+            let mut fetch = std::pin::pin!(fetch);
+            tokio::select! {
+                biased;
+                answer = &mut fetch => return answer,
+                () = tokio::time::sleep_until(until.into()) => (),
+            }
+            // The news goes out while the query goes on.
+            let observed = self.guard.without_suspects();
+            let _ = self.news.send(News { query: self.key.clone(), observed });
+            fetch.await
+        };
+        self.guard.drop_suspects();
+        early
+    }
+
+    async fn fetch(
+        &self,
+        connection: &mut Connection,
+        ask: Ask,
+        consistency: Consistency,
+    ) -> Result<(Answer, Vec<Instance>), ConsulError> {
+        health::get(connection, &self.query, ask, consistency).await
+    }
+
+    fn tell(&self, observed: Observed, was_suspecting: bool) {
+        if !observed.suspects.is_empty() && !was_suspecting {
+            warn!(
+                target: "lictor::event",
+                kind = "empty_kept",
+                service = %self.query.service,
+                kept = observed.suspects.len(),
+                for_ms = self.guard.grace().as_millis() as u64,
+                "no healthy instance is left; the last ones are kept for a while"
+            );
+        }
+        let _ = self.news.send(News { query: self.key.clone(), observed });
+    }
+
+    /// Old data is used, and said to be old, once.
+    fn warn_of(&self, age: &mut Age) {
+        let is_old = age.fresh.elapsed() > self.max_stale;
+        if is_old && !age.is_told {
+            warn!(
+                target: "lictor::event",
+                kind = "stale",
+                service = %self.query.service,
+                age_ms = age.fresh.elapsed().as_millis() as u64,
+                "Consul's answers are older than consul.max_stale; the endpoints stay in use"
+            );
+        }
+        age.is_told = is_old;
+    }
+
+    /// An empty first answer is what a token without rights gets too.
+    fn hint(&self, answer: &Answer) {
+        let says = |name: &str, what: &str| answer.headers.get(name).is_some_and(|value| value == what);
+        let is_filtered = says("x-consul-results-filtered-by-acls", "true");
+        let is_default_deny = says("x-consul-default-acl-policy", "deny");
+        let service = &self.query.service;
+        if is_filtered || (is_default_deny && !self.client.has_token()) {
+            warn!(%service, "Consul's ACLs hide instances: the token needs service:read and node:read");
+        } else if !self.client.has_token() {
+            info!(%service, "no instance is registered (or ACLs hide them: there is no Consul token)");
+        } else {
+            info!(%service, "no instance is registered, or the token lacks service:read and node:read");
+        }
+    }
+}
+
+/// How old the data is.
+#[derive(Debug)]
+struct Age {
+    fresh: Instant,
+    is_told: bool,
+}
+
+impl Age {
+    fn answered(&mut self, behind: Option<Duration>) {
+        let now = Instant::now();
+        self.fresh = now.checked_sub(behind.unwrap_or_default()).unwrap_or(now);
+    }
+}
+
+/// How long ago the server that answered heard from its leader. Not every version and way of reading says it.
+fn behind(answer: &Answer) -> Option<Duration> {
+    answer.headers.get("x-consul-lastcontact")?.to_str().ok()?.parse().ok().map(Duration::from_millis)
+}

@@ -1,0 +1,390 @@
+//! What RFC 9110 and 9112 ask of an intermediary about a head's fields, beyond framing: one host, one length, nothing of
+//! one connection on another (RFC 9110, section 7.6.1). All of it is pure.
+
+use std::net::Ipv6Addr;
+
+use http::header::{
+    AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    COOKIE, EXPECT, FORWARDED, HOST, LOCATION, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
+
+use crate::digits::length;
+
+/// `Keep-Alive` (RFC 9112, appendix C.2.2).
+pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// `Proxy-Connection` (the same).
+pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// Refuses a head that names its host in no way, or in two (RFC 9112, section 3.2), or `*` for more than OPTIONS
+/// (section 3.2.4).
+pub fn check<B>(request: &Request<B>, fields: Fields) -> Result<(), &'static str> {
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    if target == "*" && *request.method() != Method::OPTIONS {
+        return Err("only OPTIONS may be about `*`");
+    }
+    if !target.is_ascii() {
+        return Err("the request's target has bytes that must be percent-encoded (RFC 3986, section 2.1)");
+    }
+    if fields.has(Fields::TRANSFER_ENCODING) && !is_chunked_at_most(request.headers()) {
+        return Err("no transfer coding but chunked is understood");
+    }
+    let mut hosts = request.headers().get_all(HOST).into_iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err("the request has more than one Host");
+    }
+    match first {
+        Some(host) if host.is_empty() => Ok(()),
+        Some(host) if is_host(host.as_bytes()) => Ok(()),
+        Some(_) => Err("the request's Host is not a host and port"),
+        None if request.version() == Version::HTTP_11 => Err("an HTTP/1.1 request needs a Host"),
+        None => Ok(()),
+    }
+}
+
+/// A registered name or IP literal, and perhaps a port (RFC 9110, section 7.2), without the oddities that RFC 3986
+/// would allow.
+fn is_host(value: &[u8]) -> bool {
+    let is_name = |byte: &u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~');
+    let length = match value.strip_prefix(b"[") {
+        Some(literal) => {
+            let length = literal.iter().position(|byte| *byte == b']').unwrap_or(literal.len());
+            let is_literal = str::from_utf8(&literal[..length]).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
+            if is_literal { length + 2 } else { 0 }
+        }
+        None => value.iter().position(|byte| !is_name(byte)).unwrap_or(value.len()),
+    };
+    match value.get(length..) {
+        _ if length == 0 => false,
+        Some([]) => true,
+        Some([b':', port @ ..]) => is_port(port),
+        _ => false,
+    }
+}
+
+/// Decimal digits, or none at all (RFC 3986, section 3.2.3), of a number that ports have.
+fn is_port(port: &[u8]) -> bool {
+    let add = |number: u16, byte: &u8| {
+        let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    port.iter().try_fold(0, add).is_some()
+}
+
+/// Whether nothing but `chunked` was applied on the way: what else it was would be lost (RFC 9112, section 6.1).
+fn is_chunked_at_most(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(TRANSFER_ENCODING);
+    codings.iter().all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        && codings.iter().count() <= 1
+}
+
+/// Makes an answer's head say one thing about its body's length, or refuses it (RFC 9112, section 6.3).
+pub(crate) fn check_answer(headers: &mut HeaderMap, fields: Fields) -> Result<Option<u64>, &'static str> {
+    if fields.has(Fields::TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+        return if is_chunked_at_most(headers) { Ok(None) } else { Err("a transfer coding that nobody asked for") };
+    }
+    if !fields.has(Fields::CONTENT_LENGTH) {
+        return Ok(None);
+    }
+    let mut lengths =
+        headers.get_all(CONTENT_LENGTH).into_iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    let length = lengths.next().and_then(length).ok_or("an invalid Content-Length")?;
+    let mut is_single = true;
+    for other in lengths {
+        is_single = false;
+        if self::length(other) != Some(length) {
+            return Err("two lengths");
+        }
+    }
+    if !is_single {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Ok(Some(length))
+}
+
+/// Takes off what may not come after a body: what frames, routes, authenticates, says what the content is, or belongs to
+/// the connection (RFC 9110, section 6.5.1).
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    const FORBIDDEN: [HeaderName; 24] = [
+        AGE,
+        AUTHORIZATION,
+        CACHE_CONTROL,
+        CONNECTION,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        COOKIE,
+        EXPECT,
+        FORWARDED,
+        HOST,
+        KEEP_ALIVE,
+        LOCATION,
+        MAX_FORWARDS,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        PROXY_CONNECTION,
+        SET_COOKIE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        VIA,
+    ];
+    for name in FORBIDDEN {
+        trailers.remove(name);
+    }
+}
+
+/// HTTP/2 clients may send a Cookie in crumbs; elsewhere it is one field (RFC 9113, section 8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).into_iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).into_iter().map(HeaderValue::as_bytes).collect();
+    let whole = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("made of values and `; `");
+    headers.insert(COOKIE, whole);
+}
+
+/// Which of the fields that somebody looks for a head has: one pass over its names, instead of a search for each. The
+/// lower half are those that the wire itself needs; the upper half is for the [`Marks`] of whoever answers or asks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fields(u32);
+
+/// Fields that a user of this crate looks for in a head.
+pub trait Marks: 'static {
+    /// The bits for a field with this name, in lower case: any from [`Fields::MARKS`] up, none for what nobody looks for.
+    /// Asked for each name that the wire itself does not look for.
+    fn of(name: &str) -> u32;
+}
+
+/// An answer whose head has come, and what that has.
+#[derive(Debug)]
+pub struct Answered<B> {
+    /// The head; the body is on its way.
+    pub response: Response<B>,
+    /// Which fields the head has.
+    pub fields: Fields,
+}
+
+impl Marks for () {
+    fn of(_: &str) -> u32 {
+        0
+    }
+}
+
+impl Fields {
+    /// `Connection`, where it says more than `close` and `keep-alive`.
+    pub const CONNECTION: u32 = 1;
+    /// `Upgrade`.
+    pub const UPGRADE: u32 = 1 << 1;
+    /// `TE`.
+    pub const TE: u32 = 1 << 2;
+    /// `Via`.
+    pub const VIA: u32 = 1 << 3;
+    /// `Content-Length`.
+    pub const CONTENT_LENGTH: u32 = 1 << 4;
+    /// `Content-Type`.
+    pub const CONTENT_TYPE: u32 = 1 << 5;
+    /// `Transfer-Encoding`.
+    pub const TRANSFER_ENCODING: u32 = 1 << 6;
+    /// `Expect`.
+    pub const EXPECT: u32 = 1 << 7;
+    /// Those of the connection that are none of the above.
+    const OTHER_HOPS: u32 = 1 << 8;
+    /// The lowest of sixteen bits that [`Marks`] may use.
+    pub const MARKS: u32 = 1 << 16;
+
+    /// What these have.
+    pub fn of<M: Marks>(headers: &HeaderMap) -> Self {
+        let mut fields = Self::default();
+        headers.keys().for_each(|name| fields.add::<M>(name));
+        fields
+    }
+
+    pub(crate) fn add<M: Marks>(&mut self, name: &HeaderName) {
+        self.0 |= Self::bit::<M>(name.as_str());
+    }
+
+    /// Whether any of these is there.
+    pub fn has(self, any: u32) -> bool {
+        self.0 & any != 0
+    }
+
+    fn bit<M: Marks>(name: &str) -> u32 {
+        match name {
+            "content-length" => Self::CONTENT_LENGTH,
+            "content-type" => Self::CONTENT_TYPE,
+            "transfer-encoding" => Self::TRANSFER_ENCODING,
+            "expect" => Self::EXPECT,
+            "connection" => Self::CONNECTION,
+            "upgrade" => Self::UPGRADE,
+            "te" => Self::TE,
+            "via" => Self::VIA,
+            "keep-alive" | "proxy-authenticate" | "proxy-authorization" | "proxy-connection" => Self::OTHER_HOPS,
+            name => M::of(name),
+        }
+    }
+}
+
+/// Takes off an answer what belongs to the connection it came on. With `keeps_upgrade` the `Upgrade` stays.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields, keeps_upgrade: bool) {
+    if fields.has(Fields::CONNECTION) {
+        strip_named(headers, |_| false);
+        headers.remove(CONNECTION);
+    }
+    if fields.has(Fields::UPGRADE) && !keeps_upgrade {
+        headers.remove(UPGRADE);
+    }
+    if fields.has(Fields::TE) {
+        headers.remove(TE);
+    }
+    if fields.has(Fields::OTHER_HOPS) {
+        for name in [KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION] {
+            headers.remove(name);
+        }
+    }
+    if fields.has(Fields::TRANSFER_ENCODING) {
+        headers.remove(TRANSFER_ENCODING);
+    }
+}
+
+/// Takes off what `Connection` names (RFC 9110, section 7.6.1), but for what has a meaning of its own here: what decides
+/// where a message goes and how long it is, and what `is_kept`.
+pub fn strip_named(headers: &mut HeaderMap, is_kept: impl Fn(&HeaderName) -> bool) {
+    const USUAL: [&str; 4] = ["close", "keep-alive", "te", "upgrade"];
+    let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+        .filter(|token| !USUAL.iter().any(|usual| token.eq_ignore_ascii_case(usual)))
+        .filter_map(|token| HeaderName::try_from(token).ok())
+        .filter(|name| !is_end_to_end(name) && !is_kept(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Whether the client wants trailers. Nothing else of its `TE` goes further.
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"))
+}
+
+/// `Connection` may not be used to take these off: they decide where a message goes and how long it is.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    [HOST, CONTENT_LENGTH, CONTENT_TYPE, TE, TRAILER, FORWARDED, VIA].contains(name)
+        || name.as_str().starts_with("x-forwarded-")
+}
+
+/// The comma-separated members of all fields of this name.
+pub fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+        }
+        headers
+    }
+
+    fn strip(map: &mut HeaderMap, keeps_upgrade: bool) {
+        strip_hop_by_hop(map, Fields::of::<()>(map), keeps_upgrade);
+    }
+
+    #[test]
+    fn fields_of_the_connection_are_taken_off() {
+        let mut map = headers(&[
+            ("connection", "keep-alive, X-Mine"),
+            ("x-mine", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("accept", "*/*"),
+        ]);
+        strip(&mut map, false);
+        assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    #[test]
+    fn connection_cannot_name_fields_that_route_or_frame() {
+        let mut map = headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "3")]);
+        strip(&mut map, false);
+        assert_eq!(map.len(), 2);
+    }
+
+    #[test]
+    fn an_upgrade_is_kept_where_it_is_one() {
+        let mut map = headers(&[("connection", "Upgrade, X-Mine"), ("upgrade", "websocket"), ("x-mine", "1")]);
+        strip(&mut map, true);
+        assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["upgrade"]);
+    }
+
+    #[test]
+    fn one_pass_finds_what_is_there() {
+        struct Colours;
+        impl Marks for Colours {
+            fn of(name: &str) -> u32 {
+                if name == "x-red" { Fields::MARKS } else { 0 }
+            }
+        }
+        let fields = Fields::of::<Colours>(&headers(&[("x-red", "1"), ("via", "a"), ("x-green", "1s")]));
+        assert!(fields.has(Fields::MARKS) && fields.has(Fields::VIA));
+        assert!(!fields.has(Fields::CONNECTION | Fields::TE | Fields::MARKS << 1));
+    }
+
+    #[test]
+    fn an_answer_says_one_thing_about_its_length() {
+        let checked = |pairs: &[(&str, &str)]| {
+            let mut map = headers(pairs);
+            let fields = Fields::of::<()>(&map);
+            check_answer(&mut map, fields)
+                .map(|_| map.get(CONTENT_LENGTH).map(|length| length.to_str().unwrap().to_owned()))
+        };
+        assert_eq!(checked(&[("content-length", "5, 5")]), Ok(Some("5".to_owned())));
+        assert_eq!(checked(&[("content-length", "2"), ("transfer-encoding", "Chunked")]), Ok(None));
+        for wrong in [
+            [("content-length", "5"), ("content-length", "6")],
+            [("content-length", "+5"), ("x", "y")],
+            [("content-length", ""), ("x", "y")],
+            [("transfer-encoding", "gzip, chunked"), ("x", "y")],
+            [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+        ] {
+            assert!(checked(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn cookie_crumbs_are_put_together() {
+        let mut map = headers(&[("cookie", "a=1"), ("cookie", "c=2")]);
+        join_cookies(&mut map);
+        assert_eq!(map.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; c=2"]);
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        let with = |hosts: &[&'static str]| {
+            let mut request = Request::get("/").body(()).unwrap();
+            for host in hosts {
+                request.headers_mut().append(HOST, HeaderValue::from_static(host));
+            }
+            check(&request, Fields::of::<()>(request.headers())).is_ok()
+        };
+        assert!(with(&["a"]) && with(&["a:80"]) && with(&["[::1]:80"]) && with(&[""]));
+        assert!(!with(&[]) && !with(&["a", "a"]) && !with(&["a b"]) && !with(&["u@a"]) && !with(&["a/b"]));
+        assert!(!with(&["a:http"]) && !with(&["a:99999"]) && !with(&["a, b"]) && !with(&["[::1"]) && !with(&["a:1:2"]));
+    }
+}

@@ -1,0 +1,373 @@
+//! Heads of requests and answers: parsed, and what they say about the body after them.
+
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+use std::str;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use httparse::{Header, ParserConfig, Status};
+
+use crate::buffers;
+use crate::digits::length;
+use crate::error::Refused;
+use crate::fields::{Fields, Marks, check_answer, takes_trailers};
+use crate::spelling::{Range, Spelling};
+
+/// A longer head is refused.
+const HEAD_MAX: usize = 128 << 10;
+/// More fields are refused.
+const FIELDS_MAX: usize = 100;
+
+/// What follows a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    Exactly(u64),
+    Chunked,
+    /// Until the server closes the connection; answers only.
+    UntilClose,
+}
+
+/// A request's head.
+#[derive(Debug)]
+pub struct RequestHead {
+    pub request: Request<()>,
+    pub fields: Fields,
+    pub spelling: Spelling,
+    pub length: Length,
+    pub keeps_alive: bool,
+    /// The client waits for a 100 before it sends the body.
+    pub expects_continue: bool,
+    pub takes_trailers: bool,
+}
+
+/// An answer's head, not of an interim one.
+#[derive(Debug)]
+pub struct ResponseHead {
+    pub response: Response<()>,
+    pub fields: Fields,
+    pub spelling: Spelling,
+    pub length: Length,
+    pub keeps_alive: bool,
+}
+
+/// Takes a request's head from the buffer; `None` while it is not whole.
+pub fn request<M: Marks>(buffer: &mut BytesMut) -> Result<Option<RequestHead>, Refused> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    let status = ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, buffer, &mut fields);
+    let (Some(length), Some(method), Some(target), Some(version)) =
+        (whole(status, buffer)?, parsed.method, parsed.path, parsed.version)
+    else {
+        return Ok(None);
+    };
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refused::bad("the method is not a token"))?;
+    let target = Range::of(target.as_bytes(), buffer);
+    let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    let ranges = Ranges::of(parsed.headers, buffer);
+    let head = buffer.split_to(length).freeze();
+    let (headers, spelling, says) = fields_of::<M>(&head, ranges)?;
+    let target = target.slice(&head);
+    let is_long = target.len() > usize::from(u16::MAX) - 2;
+    let uri = Uri::from_maybe_shared(target).map_err(|_| {
+        if is_long {
+            Refused { status: StatusCode::URI_TOO_LONG, why: "the request's target is longer than 64 KiB" }
+        } else {
+            Refused::bad("the request's target is not a URI")
+        }
+    })?;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(Refused::bad("the request's target names a user")); // RFC 9110, section 4.2.4: nobody may see it
+    }
+    let fields = says.fields;
+    let length = request_length(&headers, fields, version)?;
+    let is_http11 = version == Version::HTTP_11;
+    let keeps_alive = says.keeps_alive(is_http11);
+    let expects_continue = is_http11
+        && fields.has(Fields::EXPECT)
+        && headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let takes_trailers = fields.has(Fields::TE) && takes_trailers(&headers);
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.version_mut() = version;
+    *request.headers_mut() = headers;
+    Ok(Some(RequestHead { request, fields, spelling, length, keeps_alive, expects_continue, takes_trailers }))
+}
+
+/// Takes the head of a final answer to a request from the buffer; `None` while it is not whole. Interim ones before it
+/// (1xx) are told, but for 100, which is between each two of a chain. 101 is final.
+pub fn response<M: Marks>(
+    buffer: &mut BytesMut,
+    is_head: bool,
+    mut interim: impl FnMut(StatusCode, &HeaderMap, &Spelling),
+) -> Result<Option<ResponseHead>, &'static str> {
+    loop {
+        let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut parsed = httparse::Response::new(&mut []);
+        let status = ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, buffer, &mut fields);
+        let (Some(length), Some(code), Some(version)) =
+            (whole(status, buffer).map_err(|refused| refused.why)?, parsed.code, parsed.version)
+        else {
+            return Ok(None);
+        };
+        let status = StatusCode::from_u16(code).map_err(|_| "the status is not one")?;
+        let reason = parsed.reason.unwrap_or_default();
+        let is_usual = status.canonical_reason() == Some(reason);
+        let reason =
+            if is_usual || reason.is_empty() { Range::default() } else { Range::of(reason.as_bytes(), buffer) };
+        let ranges = Ranges::of(parsed.headers, buffer);
+        let head = buffer.split_to(length).freeze();
+        let (mut headers, spelling, says) = fields_of::<M>(&head, ranges).map_err(|refused| refused.why)?;
+        let spelling = spelling.with_reason(reason);
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            if status != StatusCode::CONTINUE {
+                interim(status, &headers, &spelling);
+            }
+            continue;
+        }
+        let is_chunked = says.fields.has(Fields::TRANSFER_ENCODING);
+        if version == 0 && is_chunked {
+            return Err("a transfer coding in HTTP/1.0");
+        }
+        let keeps_alive = says.keeps_alive(version == 1);
+        let length = check_answer(&mut headers, says.fields)?;
+        let is_bodiless =
+            is_head || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = match length {
+            _ if is_bodiless => Length::Exactly(0),
+            _ if is_chunked => Length::Chunked,
+            Some(length) => Length::Exactly(length),
+            None => Length::UntilClose,
+        };
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.version_mut() = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+        *response.headers_mut() = headers;
+        return Ok(Some(ResponseHead { response, fields: says.fields, spelling, length, keeps_alive }));
+    }
+}
+
+/// The fields after a chunked body, up to their empty line; `None` while they are not whole.
+pub fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, &'static str> {
+    match buffer[..] {
+        [] | [b'\r'] => return Ok(None),
+        [b'\r', b'\n', ..] => {
+            let _ = buffer.split_to(2);
+            return Ok(Some(HeaderMap::new()));
+        }
+        _ => (),
+    }
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    match httparse::parse_headers(buffer, &mut fields) {
+        Ok(Status::Complete((length, _))) if !buffer[..length].ends_with(b"\r\n\r\n") => {
+            Err("the trailers do not end with an empty line")
+        }
+        Ok(Status::Complete((length, parsed))) => {
+            let ranges = Ranges::of(parsed, buffer);
+            let head = buffer.split_to(length).freeze();
+            fields_of::<()>(&head, ranges).map(|(headers, ..)| Some(headers)).map_err(|refused| refused.why)
+        }
+        Ok(Status::Partial) if buffer.len() > HEAD_MAX / 4 => Err("the trailers are too long"),
+        Ok(Status::Partial) => Ok(None),
+        Err(error) => Err(refused(error).why),
+    }
+}
+
+/// The head's length, once it is whole.
+fn whole(status: httparse::Result<usize>, buffer: &[u8]) -> Result<Option<usize>, Refused> {
+    match status {
+        Ok(Status::Complete(length)) if length <= HEAD_MAX => Ok(Some(length)),
+        Ok(Status::Partial) if buffer.len() < HEAD_MAX => Ok(None),
+        Ok(_) if !buffer.contains(&b'\n') => {
+            Err(Refused { status: StatusCode::URI_TOO_LONG, why: "the first line is longer than 128 KiB" })
+        }
+        Ok(_) => {
+            Err(Refused { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why: "the head is longer than 128 KiB" })
+        }
+        Err(error) => Err(refused(error)),
+    }
+}
+
+fn refused(error: httparse::Error) -> Refused {
+    match error {
+        httparse::Error::HeaderName => Refused::bad("a field's name is not a token, or there is space around it"),
+        httparse::Error::HeaderValue => Refused::bad("a field's value has a control character"),
+        httparse::Error::NewLine => Refused::bad("a line does not end as lines do"),
+        httparse::Error::Status => Refused::bad("the status line is not one"),
+        httparse::Error::Token => Refused::bad("the first line has a character that may not be there"),
+        httparse::Error::TooManyHeaders => {
+            Refused { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why: "there are more than 100 fields" }
+        }
+        httparse::Error::Version => Refused {
+            status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            why: "the version is neither HTTP/1.0 nor HTTP/1.1",
+        },
+    }
+}
+
+/// Where each field's name and value are: a list that the thread uses again and again.
+#[derive(Debug, Default)]
+struct Ranges(Vec<(Range, Range)>);
+
+thread_local! {
+    static RANGES: RefCell<Ranges> = const { RefCell::new(Ranges(Vec::new())) };
+}
+
+impl Ranges {
+    fn of(fields: &[Header<'_>], buffer: &[u8]) -> Self {
+        let mut ranges = RANGES.take().0;
+        ranges.clear();
+        ranges.extend(
+            fields.iter().map(|field| (Range::of(field.name.as_bytes(), buffer), Range::of(field.value, buffer))),
+        );
+        Self(ranges)
+    }
+
+    fn give_back(self) {
+        RANGES.set(self);
+    }
+}
+
+/// What the fields of a head say, that is needed at once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Says {
+    fields: Fields,
+    closes: bool,
+    keeps: bool,
+}
+
+impl Says {
+    /// Whether another message may follow (RFC 9112, section 9.3).
+    fn keeps_alive(self, is_http11: bool) -> bool {
+        if is_http11 { !self.closes } else { self.keeps }
+    }
+
+    /// Notes what a `Connection` says. True when that was all: nobody else needs to know.
+    fn connection(&mut self, value: &[u8]) -> bool {
+        let mut is_all = true;
+        for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            match token {
+                token if token.eq_ignore_ascii_case(b"keep-alive") => self.keeps = true,
+                token if token.eq_ignore_ascii_case(b"close") => self.closes = true,
+                _ => is_all = false,
+            }
+        }
+        is_all
+    }
+}
+
+fn fields_of<M: Marks>(head: &Bytes, ranges: Ranges) -> Result<(HeaderMap, Spelling, Says), Refused> {
+    let mut says = Says::default();
+    let mut headers = buffers::take_fields();
+    let spelling = Spelling::of_head(head.clone());
+    for (name, value) in &ranges.0 {
+        let name = HeaderName::from_bytes(name.get(head)).map_err(|_| Refused::bad("a field's name is not a token"))?;
+        let value = HeaderValue::from_maybe_shared(value.slice(head))
+            .map_err(|_| Refused::bad("a field's value has a control character"))?;
+        if name == CONNECTION && says.connection(value.as_bytes()) {
+            continue;
+        }
+        says.fields.add::<M>(&name);
+        headers.append(name, value);
+    }
+    ranges.give_back();
+    Ok((headers, spelling, says))
+}
+
+/// RFC 9112, section 6.3: one length, or chunked, never both.
+fn request_length(headers: &HeaderMap, fields: Fields, version: Version) -> Result<Length, Refused> {
+    if fields.has(Fields::TRANSFER_ENCODING) {
+        if version == Version::HTTP_10 {
+            return Err(Refused::bad("HTTP/1.0 has no transfer codings"));
+        }
+        if fields.has(Fields::CONTENT_LENGTH) {
+            return Err(Refused::bad("the request has both Content-Length and Transfer-Encoding"));
+        }
+        let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
+        let is_chunked = codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        return if is_chunked && codings.next().is_none() {
+            Ok(Length::Chunked)
+        } else {
+            Err(Refused::bad("no transfer coding but chunked is understood"))
+        };
+    }
+    if !fields.has(Fields::CONTENT_LENGTH) {
+        return Ok(Length::Exactly(0));
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).into_iter();
+    let Some(first) = lengths.next() else { return Ok(Length::Exactly(0)) };
+    if lengths.next().is_some() {
+        return Err(Refused::bad("the request has more than one Content-Length"));
+    }
+    length(first.as_bytes()).map(Length::Exactly).ok_or(Refused::bad("the request's Content-Length is not a length"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Option<RequestHead>, Refused> {
+        request::<()>(&mut BytesMut::from(text))
+    }
+
+    #[test]
+    fn a_head_is_taken_and_what_follows_stays() {
+        let mut buffer =
+            BytesMut::from("POST /a HTTP/1.1\r\nHost: x\r\nX-CamelCase: y\r\nContent-Length: 3\r\n\r\nabcGET");
+        let head = request::<()>(&mut buffer).unwrap().unwrap();
+        assert_eq!((&buffer[..], head.length, head.keeps_alive), (&b"abcGET"[..], Length::Exactly(3), true));
+        assert_eq!(head.spelling.of(&HeaderName::from_static("x-camelcase")), b"X-CamelCase");
+        assert_eq!(head.spelling.of(&HeaderName::from_static("via")), b"via");
+        assert!(parsed("GET / HTTP/1.1\r\nHost:").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_line_is_what_its_field_was_written_as() {
+        let head = parsed("GET / HTTP/1.1\r\nX-One: 1\r\nx-two:2\r\nX-Three: 3 \r\nX-ONE: 1\r\nEmpty: \r\n\r\n");
+        let RequestHead { request, spelling, .. } = head.unwrap().unwrap();
+        let lines: Vec<_> = request.headers().iter().map(|(name, value)| spelling.line(name, value)).collect();
+        assert_eq!(lines, [Some(&b"X-One: 1\r\n"[..]), Some(b"X-ONE: 1\r\n"), None, None, Some(b"Empty: \r\n")]);
+        let (name, elsewhere) = (HeaderName::from_static("x-one"), HeaderValue::from_static("1"));
+        assert_eq!(spelling.line(&name, &elsewhere), None, "it is not what came");
+        let other = HeaderName::from_static("x-six");
+        assert_eq!(spelling.line(&other, &request.headers()["x-one"]), None);
+        assert_eq!(Spelling::default().line(&name, &elsewhere), None);
+    }
+
+    #[test]
+    fn a_target_that_names_a_user_is_refused() {
+        for line in ["GET http://a:b@users/ HTTP/1.1", "GET http://a@users HTTP/1.1", "CONNECT a:b@users:80 HTTP/1.1"] {
+            let mut buffer = BytesMut::from(format!("{line}\r\nHost: users\r\n\r\n").as_str());
+            assert_eq!(request::<()>(&mut buffer).unwrap_err().status, StatusCode::BAD_REQUEST, "{line}");
+        }
+        for line in ["GET http://users/@me HTTP/1.1", "GET /a@b HTTP/1.1", "GET http://users?a@b HTTP/1.1"] {
+            let mut buffer = BytesMut::from(format!("{line}\r\nHost: users\r\n\r\n").as_str());
+            assert!(request::<()>(&mut buffer).unwrap().is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_split_of_a_head_is_the_same_head() {
+        let text = "GET /a?b HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n";
+        for end in 0..text.len() {
+            assert!(parsed(&text[..end]).unwrap().is_none(), "{end}");
+        }
+        let head = parsed(text).unwrap().unwrap();
+        assert!(!head.keeps_alive && head.takes_trailers);
+    }
+
+    #[test]
+    fn interim_answers_are_passed_over() {
+        let mut buffer = BytesMut::from(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 Fine\r\nContent-Length: 2\r\n\r\nok",
+        );
+        let mut told = Vec::new();
+        let head = response::<()>(&mut buffer, false, |status, headers, _| told.push((status, headers.clone())));
+        let head = head.unwrap().unwrap();
+        assert_eq!((told[0].0.as_u16(), &told[0].1["link"]), (103, &HeaderValue::from_static("</a>")));
+        assert_eq!((head.response.status(), head.length), (StatusCode::OK, Length::Exactly(2)));
+        assert_eq!((head.spelling.reason(), &buffer[..]), (Some(&b"Fine"[..]), &b"ok"[..]));
+    }
+}

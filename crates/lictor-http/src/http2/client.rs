@@ -1,0 +1,181 @@
+//! A connection to an HTTP/2 server: many requests at a time, each sent by the task that wants its answer.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use tokio::task::spawn_local;
+
+use super::body::Body;
+use super::channel::Channel;
+use super::driver::Driver;
+use super::hpack::Encoder;
+use super::outgoing::{Outgoing, Unsent};
+use super::wire::{Broken, Unstarted, Wire, store};
+use crate::buffers::ReadAhead;
+use crate::fields::{Answered, Fields, Marks};
+use crate::stream::Stream;
+
+pub use super::frame::Code;
+pub use super::wire::Kind;
+
+/// A server that is silent for so long while we wait for it is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// The connection. Its end lets its requests finish, and then closes it.
+pub struct Connection {
+    wire: Rc<RefCell<Wire>>,
+    /// Requests that have no stream yet.
+    starting: Cell<u32>,
+}
+
+/// One of those.
+struct Starting<'a>(&'a Cell<u32>);
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The connection ended before the request was sent.
+    Unsent,
+    /// The server says that it has not looked at it.
+    Refused(Code),
+    Reset(Code),
+    /// The connection ended before the answer's head was whole.
+    Closed,
+    /// What the server said before the request was sent is not HTTP/2.
+    Unfit(&'static str),
+    /// The answer is not HTTP/2, or the server does not understand such requests.
+    Malformed(&'static str),
+    /// The request's body has no end.
+    Body,
+}
+
+impl Connection {
+    /// `guard` lives as long as the connection is open.
+    pub fn new(socket: Stream, guard: impl Sized + 'static) -> Self {
+        let driver = Driver::new(Wire::new(true), socket, ReadAhead::default(), SILENCE, true);
+        let wire = Rc::clone(driver.wire());
+        spawn_local(async move {
+            let _guard = guard;
+            driver.run().await;
+        });
+        Self { wire, starting: Cell::new(0) }
+    }
+
+    /// No request can be sent any more.
+    pub fn is_closed(&self) -> bool {
+        let wire = self.wire.borrow();
+        wire.is_over || wire.is_closing
+    }
+
+    /// Requests on their way.
+    pub fn open(&self) -> u32 {
+        self.wire.borrow().open() as u32 + self.starting.get()
+    }
+
+    /// How many the server lets us have at a time, once it has said.
+    pub fn max(&self) -> Option<u32> {
+        self.wire.borrow().peer.streams_max()
+    }
+
+    /// Ready when it has said what it takes, or is gone.
+    pub async fn settled(&self) {
+        poll_fn(|context| self.wire.borrow_mut().poll_start(true, context)).await;
+    }
+
+    /// Sends a request, whose head `write` writes, and waits for the head of its answer, and what that has. Interim answers
+    /// before it are told. Dropped before that, it resets the stream. One that `is_once` is not sent before the server has said anything: a connection may end that the
+    /// kernel took and no server accepted, and the request was not looked at.
+    pub async fn send<M: Marks, B: http_body::Body<Data = Bytes> + Unpin + 'static>(
+        &self,
+        kind: Kind,
+        is_once: bool,
+        write: impl FnOnce(&mut Encoder<'_>),
+        body: B,
+        mut interim: impl FnMut(StatusCode, &HeaderMap),
+    ) -> Result<Answered<Body>, SendError> {
+        let is_connect = kind == Kind::Connect;
+        let starting = Starting::new(&self.starting);
+        poll_fn(|context| self.wire.borrow_mut().poll_start(is_connect || is_once, context)).await;
+        drop(starting);
+        let is_end = !is_connect && body.is_end_stream();
+        let answer = {
+            let wire = &mut *self.wire.borrow_mut();
+            if is_connect && wire.peer.is_known && !wire.peer.allows_connect {
+                return Err(SendError::Malformed("it takes no WebSocket over HTTP/2 (RFC 8441)"));
+            }
+            let stream = wire.start(kind).map_err(|unstarted| match unstarted {
+                Unstarted::Closed => SendError::Unsent,
+                Unstarted::Malformed(why) => SendError::Unfit(why),
+                Unstarted::Full => SendError::Refused(Code::REFUSED_STREAM),
+            })?;
+            wire.write_fields(&mut stream.borrow_mut(), is_end, write);
+            Body::answer(Channel { wire: Rc::clone(&self.wire), stream })
+        };
+        let channel = answer.channel();
+        let mut sending = (!is_end && !is_connect).then(|| Outgoing::new(body));
+        let head = poll_fn(|context| {
+            if let Some(active) = &mut sending {
+                match active.poll(channel, context) {
+                    Poll::Pending => (),
+                    Poll::Ready(Err(Unsent::Body)) => return Poll::Ready(Err(SendError::Body)),
+                    Poll::Ready(Ok(()) | Err(Unsent::Stream(_))) => sending = None,
+                }
+            }
+            let stream = &mut *channel.stream.borrow_mut();
+            for (status, headers) in stream.interim.drain(..) {
+                interim(status, &headers);
+            }
+            if let Some(head) = stream.head.take() {
+                return Poll::Ready(Ok(head));
+            }
+            if let Some(broken) = stream.broken {
+                return Poll::Ready(Err(match broken {
+                    Broken::Reset(code) => SendError::Reset(code),
+                    Broken::Refused(code) => SendError::Refused(code),
+                    Broken::Cut | Broken::Cancelled => SendError::Closed,
+                    Broken::Malformed(why) => SendError::Malformed(why),
+                }));
+            }
+            store(&mut stream.reader, context);
+            Poll::Pending
+        })
+        .await?;
+        if let Some(sending) = sending {
+            // The server answers while it is being asked: neither waits for the other.
+            spawn_local(sending.finish(channel.clone()));
+        }
+        let fields = Fields::of::<M>(head.headers());
+        Ok(Answered { response: head.map(|()| answer), fields })
+    }
+}
+
+impl<'a> Starting<'a> {
+    fn new(count: &'a Cell<u32>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.wire.borrow_mut().shut_down();
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("open", &self.open()).finish_non_exhaustive()
+    }
+}

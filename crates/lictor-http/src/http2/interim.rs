@@ -1,0 +1,41 @@
+//! Interim answers (RFC 9110, section 15.2) to a request that came on a stream.
+
+use http::{HeaderMap, StatusCode};
+
+use super::channel::Channel;
+use crate::fields::{Fields, strip_hop_by_hop};
+
+/// Where interim answers (RFC 9110, section 15.2) to a request go.
+#[derive(Clone, Debug)]
+pub struct Interim(Channel);
+
+impl Interim {
+    pub(super) fn new(channel: Channel) -> Self {
+        Self(channel)
+    }
+
+    /// The client gets it before the final answer.
+    pub fn tell(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut headers = headers.clone();
+        let fields = Fields::of::<()>(&headers);
+        strip_hop_by_hop(&mut headers, fields, false);
+        self.write(status, &headers);
+    }
+
+    pub(super) fn status(&self, status: StatusCode) {
+        self.write(status, &HeaderMap::new());
+    }
+
+    fn write(&self, status: StatusCode, headers: &HeaderMap) {
+        let (wire, stream) = (&mut *self.0.wire.borrow_mut(), &mut *self.0.stream.borrow_mut());
+        if stream.broken.is_some() || stream.is_sent() || !wire.has_room() {
+            return;
+        }
+        wire.write_fields(stream, false, |fields| {
+            fields.status(status);
+            for (name, value) in headers {
+                fields.field(name.as_str().as_bytes(), value.as_bytes(), value.is_sensitive());
+            }
+        });
+    }
+}

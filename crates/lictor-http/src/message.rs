@@ -1,0 +1,118 @@
+//! Bodies that come, whichever HTTP the other side speaks, and the way back for what is said before an answer.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::oneshot;
+
+use crate::error::BodyError;
+use crate::http1::{client, incoming};
+use crate::http2::{body, interim};
+use crate::spelling::Spelling;
+use crate::stream::Stream;
+
+/// A body, whatever the other side speaks.
+#[derive(Debug)]
+pub enum Either<B> {
+    /// It came over HTTP/1.1.
+    Http1(B),
+    /// It came over HTTP/2.
+    Http2(body::Body),
+}
+
+/// A client's.
+pub type RequestBody = Either<incoming::Body>;
+/// A server's; `B` is the body of the request that it answers, which may still be on its way over HTTP/1.1.
+pub type AnswerBody<B> = Either<Box<client::Body<B>>>;
+
+/// Where interim answers (RFC 9110, section 15.2) to a request go.
+#[derive(Clone, Debug)]
+pub enum Interim {
+    /// To a client that speaks HTTP/1.1.
+    Http1(incoming::Interim),
+    /// To a client that speaks HTTP/2.
+    Http2(interim::Interim),
+}
+
+impl Interim {
+    /// The client gets it before the final answer, unless it has not read the ones before.
+    pub fn tell(&self, status: StatusCode, headers: &HeaderMap, spelling: &Spelling) {
+        match self {
+            Self::Http1(interim) => interim.tell(status, headers, spelling),
+            Self::Http2(interim) => interim.tell(status, headers),
+        }
+    }
+}
+
+impl RequestBody {
+    /// How the head was written; what is left is the usual way.
+    pub fn take_spelling(&mut self) -> Spelling {
+        match self {
+            Self::Http1(body) => body.take_spelling(),
+            Self::Http2(_) => Spelling::default(),
+        }
+    }
+
+    /// Where interim answers go; clients of HTTP/1.0 take none.
+    pub fn interim(&mut self) -> Option<Interim> {
+        match self {
+            Self::Http1(body) => body.interim().map(Interim::Http1),
+            Self::Http2(body) => Some(Interim::Http2(body.interim())),
+        }
+    }
+
+    /// The client's bytes, once an upgrade or CONNECT was granted. To be asked for before the request is answered.
+    pub fn handover(&mut self) -> Option<oneshot::Receiver<Stream>> {
+        match self {
+            Self::Http1(body) => body.handover(),
+            Self::Http2(body) => body.handover(),
+        }
+    }
+}
+
+impl<B> AnswerBody<B> {
+    /// How the head was written; what is left is the usual way.
+    pub fn take_spelling(&mut self) -> Spelling {
+        match self {
+            Self::Http1(body) => body.take_spelling(),
+            Self::Http2(_) => Spelling::default(),
+        }
+    }
+
+    /// The server's bytes, after an upgrade.
+    pub fn into_stream(self) -> Stream {
+        match self {
+            Self::Http1(body) => body.into_stream(),
+            Self::Http2(body) => body.into_stream(),
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Either<B> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(context),
+            Self::Http2(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}

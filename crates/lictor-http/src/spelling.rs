@@ -1,0 +1,97 @@
+//! How a head was written: peers should not care about the case of names, but some do, so that what is passed on is
+//! written as it came.
+
+use std::cell::Cell;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use memchr::memchr;
+
+/// How the names of fields were written, and the reason phrase, where it is unusual.
+#[derive(Clone, Debug, Default)]
+pub struct Spelling {
+    head: Bytes,
+    /// In the line of the field that was asked for last: names are asked for in the order they came in.
+    last: Cell<u32>,
+    reason: Range,
+}
+
+/// A part of a head.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Range {
+    from: u32,
+    to: u32,
+}
+
+impl Range {
+    pub(crate) fn of(part: &[u8], whole: &[u8]) -> Self {
+        let from = part.as_ptr().addr() - whole.as_ptr().addr();
+        Self { from: from as u32, to: (from + part.len()) as u32 }
+    }
+
+    pub(crate) fn slice(self, whole: &Bytes) -> Bytes {
+        whole.slice(self.from as usize..self.to as usize)
+    }
+
+    pub(crate) fn get(self, whole: &[u8]) -> &[u8] {
+        &whole[self.from as usize..self.to as usize]
+    }
+}
+
+impl Spelling {
+    /// Of this head.
+    pub(crate) fn of_head(head: Bytes) -> Self {
+        Self { head, ..Self::default() }
+    }
+
+    /// With the reason phrase, which is an unusual one.
+    pub(crate) fn with_reason(mut self, reason: Range) -> Self {
+        self.reason = reason;
+        self
+    }
+
+    /// The whole line, its end too, of a field that is as it came, if it was written in the usual way.
+    pub(crate) fn line(&self, name: &HeaderName, value: &HeaderValue) -> Option<&[u8]> {
+        // Values are parts of the head: where this one is, tells where its line is.
+        let from = value.as_bytes().as_ptr().addr().checked_sub(self.head.as_ptr().addr())?;
+        let at = from.checked_sub(name.as_str().len() + 2)?;
+        let line = self.head.get(at..from + value.len() + 2)?;
+        let (before, rest) = line.split_at(name.as_str().len());
+        let is_usual = rest.starts_with(b": ") && rest.ends_with(b"\r\n");
+        if !is_usual || !is_alike(before, name.as_str().as_bytes()) {
+            return None;
+        }
+        self.last.set(at as u32);
+        Some(line)
+    }
+
+    /// The name as it was written.
+    pub(crate) fn of<'a>(&'a self, name: &'a HeaderName) -> &'a [u8] {
+        let name = name.as_str().as_bytes();
+        let Some(at) = self.after(self.last.get() as usize, name).or_else(|| self.after(0, name)) else { return name };
+        self.last.set(at as u32);
+        &self.head[at..at + name.len()]
+    }
+
+    /// Where, in one of the lines after this place, the field is.
+    fn after(&self, mut at: usize, name: &[u8]) -> Option<usize> {
+        loop {
+            at += memchr(b'\n', &self.head[at..])? + 1;
+            let line = &self.head[at..];
+            if line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name) {
+                return Some(at);
+            }
+        }
+    }
+
+    /// The reason phrase, if it is not the usual one.
+    pub(crate) fn reason(&self) -> Option<&[u8]> {
+        (self.reason.to > 0).then(|| self.reason.get(&self.head))
+    }
+}
+
+/// Whether these names of one length differ in nothing but the case of letters; without a branch for each byte. (`^` and `~`
+/// are alike too, which the place of the value rules out.)
+fn is_alike(one: &[u8], other: &[u8]) -> bool {
+    one.iter().zip(other).fold(0, |differ, (one, other)| differ | ((one ^ other) & !0x20)) == 0
+}

@@ -1,0 +1,227 @@
+//! Request bodies that can be sent twice.
+//!
+//! A body streams from the client straight to the upstream; what has passed is kept until it exceeds the policy's
+//! `max_body`, and while it is kept another attempt can send it again from the start and go on with the rest. Nothing
+//! is read ahead: the upstream's backpressure is the client's.
+
+use std::cell::RefCell;
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use lictor_http::fields::strip_trailers;
+use lictor_http::{BodyError, RequestBody as Incoming};
+use smallvec::SmallVec;
+
+/// A smaller piece is kept together with its neighbours.
+const SMALL: usize = 1 << 10;
+
+/// The client's body, as the attempts of one request share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Replay(Option<Rc<RefCell<Source>>>);
+
+/// An upstream's body.
+pub(crate) type AnswerBody = lictor_http::AnswerBody<RequestBody>;
+
+/// The body of one attempt.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    source: Option<Rc<RefCell<Source>>>,
+    attempt: u32,
+    position: usize,
+    size: SizeHint,
+}
+
+#[derive(Debug)]
+struct Source {
+    incoming: Incoming,
+    kept: SmallVec<[Bytes; 1]>,
+    /// Small pieces that belong after them.
+    gathered: BytesMut,
+    kept_bytes: usize,
+    max_bytes: usize,
+    /// False once something passed that is not kept.
+    is_whole: bool,
+    trailers: Option<HeaderMap>,
+    is_ended: bool,
+    fault: Option<BodyError>,
+    /// Only the newest attempt may read; an abandoned one that is still polled gets an error.
+    attempt: u32,
+    size: SizeHint,
+    progress: Instant,
+    /// The upstream could take more than the client has sent.
+    is_awaited: bool,
+}
+
+impl Replay {
+    /// `max_bytes` is 0 for requests that are not sent again once a byte has passed.
+    pub(crate) fn new(incoming: Incoming, max_bytes: usize, now: Instant) -> Self {
+        if incoming.is_end_stream() {
+            return Self(None);
+        }
+        let size = incoming.size_hint();
+        Self(Some(Rc::new(RefCell::new(Source {
+            incoming,
+            kept: SmallVec::new(),
+            gathered: BytesMut::new(),
+            kept_bytes: 0,
+            max_bytes,
+            is_whole: true,
+            trailers: None,
+            is_ended: false,
+            fault: None,
+            attempt: 0,
+            size,
+            progress: now,
+            is_awaited: false,
+        }))))
+    }
+
+    /// The body for the next attempt; earlier attempts' bodies end with an error.
+    pub(crate) fn body(&self) -> RequestBody {
+        let Some(source) = &self.0 else {
+            return RequestBody { source: None, attempt: 0, position: 0, size: SizeHint::with_exact(0) };
+        };
+        let mut shared = source.borrow_mut();
+        shared.attempt += 1;
+        shared.settle();
+        RequestBody { source: Some(Rc::clone(source)), attempt: shared.attempt, position: 0, size: shared.size }
+    }
+
+    /// Whether there is no body.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether [`Replay::body`] can still give the whole body.
+    pub(crate) fn is_replayable(&self) -> bool {
+        self.0.as_ref().is_none_or(|source| {
+            let source = source.borrow();
+            source.is_whole && source.fault.is_none()
+        })
+    }
+
+    /// When the client last gave a byte: until the body is whole, the upstream is not late.
+    pub(crate) fn last_progress(&self) -> Option<Instant> {
+        self.0.as_ref().map(|source| source.borrow().progress)
+    }
+
+    /// Whether it is the client that everybody waits for.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.0.as_ref().is_some_and(|source| source.borrow().is_awaited)
+    }
+
+    /// Why the client's body has no end, if that is so.
+    pub(crate) fn fault(&self) -> Option<BodyError> {
+        self.0.as_ref()?.borrow().fault
+    }
+}
+
+impl Source {
+    /// Small pieces are put together: each alone would take more than it holds, and keep alive the buffer it came in.
+    fn keep(&mut self, data: &Bytes) {
+        self.kept_bytes += data.len();
+        if self.kept_bytes > self.max_bytes {
+            self.is_whole = false;
+            self.kept = SmallVec::new();
+            self.gathered = BytesMut::new();
+        } else if data.len() < SMALL && !self.kept.is_empty() {
+            self.gathered.extend_from_slice(data);
+        } else {
+            self.settle();
+            self.kept.push(data.clone());
+        }
+    }
+
+    fn settle(&mut self) {
+        if !self.gathered.is_empty() {
+            self.kept.push(self.gathered.split().freeze());
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFailed;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFailed>>> {
+        let Some(source) = self.source.clone() else { return Poll::Ready(None) };
+        let mut source = source.borrow_mut();
+        if source.attempt != self.attempt {
+            return Poll::Ready(Some(Err(BodyFailed("superseded by another attempt"))));
+        }
+        if let Some(data) = source.kept.get(self.position) {
+            let data = data.clone();
+            self.position += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if source.is_ended {
+            self.source = None;
+            return Poll::Ready(source.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let frame = Pin::new(&mut source.incoming).poll_frame(context);
+        let came_with_the_head = source.kept_bytes == 0 && !source.is_awaited;
+        source.is_awaited = frame.is_pending();
+        let frame = ready!(frame);
+        if !came_with_the_head {
+            source.progress = Instant::now();
+        }
+        Poll::Ready(match frame {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    strip_trailers(trailers);
+                }
+                if let Some(data) = frame.data_ref() {
+                    source.keep(data);
+                    self.position = source.kept.len(); // what is gathered, this attempt has had
+                    source.is_ended = source.incoming.is_end_stream();
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    source.trailers = Some(trailers.clone());
+                    source.is_ended = true;
+                    self.source = None;
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                source.fault = Some(error);
+                Some(Err(BodyFailed("the client's request body has no end")))
+            }
+            None => {
+                source.is_ended = true;
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.as_ref().is_none_or(|source| {
+            let source = source.borrow();
+            source.is_ended && source.trailers.is_none() && self.position >= source.kept.len()
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.size
+    }
+}
+
+/// Why a request body ended early.
+#[derive(Debug)]
+pub(crate) struct BodyFailed(&'static str);
+
+impl fmt::Display for BodyFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for BodyFailed {}

@@ -1,0 +1,3 @@
+//! What a request's head becomes on its way.
+
+pub(crate) mod rewrite;
