@@ -12,6 +12,7 @@ mod sockets;
 mod streams;
 mod tcp;
 mod tls;
+mod trust;
 mod tunnels;
 mod upgrades;
 

@@ -26,7 +26,6 @@
 mod admission;
 mod books;
 mod calls;
-mod certificate;
 mod choose;
 mod head;
 mod names;
@@ -34,7 +33,6 @@ mod net;
 mod plane;
 mod serve;
 mod stores;
-mod tls;
 mod world;
 
 pub use calls::explain::{Candidate, Explanation, OnFailure, Question, Refusal, RouteView};
@@ -46,4 +44,3 @@ pub use stores::exemplar::Exemplar;
 pub use stores::span::{Span, SpanEvent, SpanKind, Value};
 pub use stores::spread::quantile;
 pub use stores::tap::{Fields, Tapped, Tapping};
-pub use tls::{Shown, TlsError, check as check_tls, client as client_tls};

@@ -18,6 +18,7 @@ use lictor_core::mesh::{Listener, ListenerKind};
 use lictor_core::story::{Filter, Story};
 use lictor_core::{Address, Mesh};
 use lictor_http::stream::Detached;
+use lictor_tls::{Credentials, Server, Shown};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::runtime::{Builder, LocalOptions};
@@ -30,7 +31,6 @@ use crate::stores::exemplar::Exemplar;
 use crate::stores::metrics::Metrics;
 use crate::stores::span::Span;
 use crate::stores::tap::Tapping;
-use crate::tls::{self, Shown};
 use crate::world::generation::{Service, Standing, Terms};
 use crate::world::shared::{Live, Shared};
 
@@ -88,7 +88,7 @@ pub struct Prepared(Vec<Wanted>);
 #[derive(Debug)]
 struct Wanted {
     listener: Listener,
-    tls: Option<Arc<tls::Server>>,
+    tls: Option<Arc<Server>>,
     place: Place,
 }
 
@@ -197,7 +197,7 @@ impl DataPlane {
             demand: settings.demand,
             is_draining: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
-            tls: tls::Settings::default(),
+            tls: Credentials::default(),
             cache: crate::stores::kept::Cache::default(),
             spent: crate::stores::spent::Spent::default(),
             recorder: crate::stores::recorder::Recorder::default(),
@@ -231,12 +231,15 @@ impl DataPlane {
 
     /// Opens what these need that is not open yet. A listener at an address that is open, whatever it leads to, keeps
     /// its socket; one at a port of the kernel's choice keeps it while it leads to the same.
-    pub fn prepare(&self, listeners: &[Listener]) -> Result<Prepared, BindError> {
+    pub async fn prepare(&self, listeners: &[Listener]) -> Result<Prepared, BindError> {
+        let mut secured = Vec::with_capacity(listeners.len());
+        for listener in listeners {
+            secured.push(self.tls(listener).await?);
+        }
         let open = self.open.lock();
         let mut free: Vec<&Open> = open.iter().collect();
         let mut wanted = Vec::with_capacity(listeners.len());
-        for listener in listeners {
-            let tls = self.tls(listener)?;
+        for (listener, tls) in listeners.iter().zip(secured) {
             let place = match free.iter().position(|open| open.serves(listener)) {
                 Some(at) => Place::Kept(free.swap_remove(at).service.socket),
                 None => {
@@ -309,22 +312,33 @@ impl DataPlane {
     }
 
     /// A generation.
-    fn service(&self, socket: u64, listener: &Listener, tls: Option<Arc<tls::Server>>) -> Arc<Service> {
+    fn service(&self, socket: u64, listener: &Listener, tls: Option<Arc<Server>>) -> Arc<Service> {
         let (kind, max_age) = (listener.kind.clone(), listener.max_connection_age);
-        Arc::new(Service { number: self.number(), socket, kind, tls, max_age, is_closed: AtomicBool::new(false) })
+        let trust = tls.as_ref().map_or(0, |tls| tls.generation());
+        Arc::new(Service {
+            number: self.number(),
+            socket,
+            kind,
+            tls,
+            trust,
+            max_age,
+            is_closed: AtomicBool::new(false),
+        })
     }
 
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Relaxed)
     }
 
-    fn tls(&self, listener: &Listener) -> Result<Option<Arc<tls::Server>>, BindError> {
-        let tls = listener.tls.as_ref().map(|tls| self.shared.tls.server(tls)).transpose();
-        tls.map_err(|error| BindError {
+    async fn tls(&self, listener: &Listener) -> Result<Option<Arc<Server>>, BindError> {
+        let Some(tls) = &listener.tls else { return Ok(None) };
+        let read = self.shared.tls.server(tls).await;
+        let read = read.map_err(|error| BindError {
             kind: listener.kind.clone(),
             address: listener.address.clone(),
             source: io::Error::other(error),
-        })
+        })?;
+        Ok(Some(read))
     }
 
     /// Tells each worker its own; returns when all have done it.
@@ -333,14 +347,14 @@ impl DataPlane {
         self.ask(|done| Command::Change { changes: changes.next().unwrap_or_default(), grace, done }).await;
     }
 
-    /// Reads the files of certificates again that have changed. Connections to listeners whose CA for clients is not
-    /// what it was end as in [`DataPlane::adopt`].
+    /// Begins to read again the files of certificates that have changed. Connections to listeners that have learnt since
+    /// the call before that a CA of clients is believed no more end as in [`DataPlane::adopt`].
     pub async fn refresh_certificates(&self, grace: Duration) {
-        let narrowed = self.shared.tls.refresh();
+        self.shared.tls.refresh();
         let mut changes: Vec<Vec<Change>> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut is_narrowed = false;
         for open in self.open.lock().iter_mut() {
-            if open.listener.tls.as_ref().is_some_and(|tls| narrowed.contains(tls)) {
+            if open.service.tls.as_ref().is_some_and(|tls| tls.generation() != open.service.trust) {
                 is_narrowed = true;
                 open.service = self.service(open.service.socket, &open.listener, open.service.tls.clone());
                 replace(&open.service, Standing::Over, &mut changes);

@@ -77,10 +77,10 @@ async fn listen(
     let mut stream = match &generation.service.tls {
         None => Stream::Plain(socket),
         Some(tls) => match tls.accept(socket).await {
-            Ok(stream) => stream,
+            Ok(stream) => Stream::Accepted(Box::new(stream)),
             Err(error) => {
                 worker.shared.metrics.handshake_failed();
-                debug!(?peer, error, "a client's TLS handshake failed");
+                debug!(?peer, %error, "a client's TLS handshake failed");
                 return Ok(None);
             }
         },

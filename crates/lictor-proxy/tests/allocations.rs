@@ -107,7 +107,8 @@ fn plane(backend: SocketAddr) -> (DataPlane, watch::Sender<Arc<Mesh>>, SocketAdd
     };
     let plane = DataPlane::start(settings).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let bound = runtime.block_on(plane.adopt(plane.prepare(&[listener]).unwrap(), Duration::ZERO));
+    let bound =
+        runtime.block_on(async { plane.adopt(plane.prepare(&[listener]).await.unwrap(), Duration::ZERO).await });
     let address = bound[0].address.tcp().unwrap();
     (plane, published, address)
 }

@@ -10,7 +10,7 @@ use anyhow::Context;
 use lictor_config::{Config, Environment, Loaded, Sources};
 use lictor_consul::{Handle, KvKnown};
 use lictor_core::Mesh;
-use lictor_proxy::{DataPlane, Settings, Which, check_tls};
+use lictor_proxy::{DataPlane, Settings, Which};
 use prometheus::Registry;
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
@@ -27,15 +27,15 @@ use crate::log::Logs;
 use crate::metrics::Scrape;
 use crate::otlp;
 use crate::process_limits::ProcessLimits;
-use crate::reload::{Cause, InForce, Refusal, announce, reload};
+use crate::reload::{Cause, InForce, Refusal, announce, check_tls, reload};
 use crate::signal::{Asked, Signals};
 use crate::supervisor::Supervisor;
 
 /// What leaving may take when nobody waits for it any more.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
-/// Certificate files are looked at this often; a handshake uses what was read last.
-const CERTIFICATES_EVERY: Duration = Duration::from_secs(2);
+/// Certificate files are looked at this often, and what the look before found has its consequences.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the sidecar, with an application within it where there is a command. The number is the exit code.
 pub(crate) fn run(configured: Configured, sources: Sources, loaded: Loaded, command: &[String]) -> anyhow::Result<u8> {
@@ -117,7 +117,7 @@ impl Bound {
         let limits = ProcessLimits::set();
         tell(&loaded);
         let config = Arc::new(loaded.config.clone());
-        check_tls(config.server_tls(), config.client_tls())?;
+        check_tls(&config).await?;
         let handle = lictor_consul::start(Arc::clone(&config)).context("consul")?;
         let registry = Registry::new();
         let export = config.trace.otlp.as_ref().and_then(|otlp| otlp::start_or_tell(otlp, &registry));
@@ -137,7 +137,7 @@ impl Bound {
             demand: handle.demand(),
         })?;
         let wanted = handle.mesh().borrow().listeners.clone();
-        let listeners = plane.adopt(plane.prepare(&wanted)?, config.lifecycle.drain_timeout).await;
+        let listeners = plane.adopt(plane.prepare(&wanted).await?, config.lifecycle.drain_timeout).await;
         let (order, orders) = mpsc::channel(8);
         let admin = Arc::new(Admin::new(handle, plane, loaded, scrape, events, logs, order));
         let admin_address = admin::listen(&admin, config.admin.listen, Access::Full).await?;

@@ -7,7 +7,8 @@ use lictor_config::Effective;
 use lictor_consul::{AppHealth, RegistrationState, Snapshot};
 use lictor_core::Mesh;
 use lictor_core::breaker::Forced;
-use lictor_proxy::{DataPlane, Shown};
+use lictor_proxy::DataPlane;
+use lictor_tls::Shown;
 use prometheus::proto::LabelPair;
 use prometheus::{
     Counter, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -328,7 +329,7 @@ impl Scrape {
             let path = certificate.path.to_string_lossy();
             self.certificate_rejected.with_label_values(&[path.as_ref()]).set(i64::from(certificate.is_rejected));
             if let Some(end) = certificate.not_after {
-                self.certificate_end.with_label_values(&[path.as_ref()]).set(end);
+                self.certificate_end.with_label_values(&[path.as_ref()]).set(end.cast_signed());
             }
         }
     }

@@ -8,8 +8,10 @@ use std::time::SystemTime;
 use lictor_config::{Change, Config, Diagnostic, Loaded, Report, Sources, Text, changes};
 use lictor_consul::{KvKnown, listeners};
 use lictor_core::mesh::ListenerKind;
-use lictor_proxy::{Bound, check_tls};
+use lictor_proxy::Bound;
+use lictor_tls::TlsError;
 use serde_json::{Value as Json, json};
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::admin::Admin;
@@ -164,9 +166,9 @@ fn error(diagnostic: &Diagnostic) -> Json {
 async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<(), String> {
     let before = Arc::clone(&admin.loaded.read());
     let config = Arc::new(loaded.config.clone());
-    check_tls(config.server_tls(), config.client_tls()).map_err(|error| error.to_string())?;
+    check_tls(&config).await.map_err(|error| error.to_string())?;
     // Whatever can fail comes before anything changes.
-    let prepared = admin.plane.prepare(&listeners(&config)).map_err(|error| error.to_string())?;
+    let prepared = admin.plane.prepare(&listeners(&config)).await.map_err(|error| error.to_string())?;
     // The new mesh comes first, so that a new listener never sees a request for an upstream that nobody knows.
     admin.handle.reload(Arc::clone(&config)).await;
     let now_bound = admin.plane.adopt(prepared, config.lifecycle.drain_timeout).await;
@@ -185,6 +187,13 @@ async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<
     }
     *admin.loaded.write() = Arc::new(loaded);
     Ok(())
+}
+
+/// Whether all files of TLS can be used. The disk is waited for on another thread: this one has watches and health checks.
+pub(crate) async fn check_tls(config: &Arc<Config>) -> Result<(), TlsError> {
+    let config = Arc::clone(config);
+    let checked = spawn_blocking(move || lictor_tls::check(config.server_tls(), config.client_tls()));
+    checked.await.expect("reading does not panic")
 }
 
 /// One line a listener: what it leads to, and where it really is.

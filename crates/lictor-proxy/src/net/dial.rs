@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use lictor_core::{Address, Failure, Reason};
 use lictor_http::stream::{Socket, Stream, unpace_loopback};
+use lictor_tls::{Alpn, HandshakeError};
 use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::stores::millis::Millis;
-use crate::tls::{self, Alpn};
 
 /// Where and how an endpoint is dialled.
 #[derive(Clone, Debug)]
@@ -19,8 +19,7 @@ pub(crate) struct Destination {
     pub(crate) address: Address,
     /// The host as registered: a certificate must name it.
     pub(crate) host: Arc<str>,
-    /// TLS, or why there is none although there should be.
-    pub(crate) tls: Option<Result<Arc<tls::Client>, String>>,
+    pub(crate) tls: Option<Arc<lictor_tls::Client>>,
 }
 
 impl Destination {
@@ -31,14 +30,26 @@ impl Destination {
             let socket = self.dial().await?;
             match (&self.tls, alpn) {
                 (None, _) | (_, None) => Ok(Stream::Plain(socket)),
-                (Some(Ok(tls)), Some(alpn)) => tls.connect(socket, &self.address, &self.host, alpn).await,
-                (Some(Err(error)), _) => Err(Failure::new(Reason::TlsFailed, error.clone())),
+                (Some(tls), Some(alpn)) => tls
+                    .connect(socket, &self.host, alpn)
+                    .await
+                    .map(|stream| Stream::Dialled(Box::new(stream)))
+                    .map_err(|error| self.no_tls(&error)),
             }
         };
         tokio::time::timeout(at_most, dial).await.unwrap_or_else(|_| {
             let sentence = format!("no connection to {} within {}", self.address, Millis(at_most));
             Err(Failure::new(Reason::ConnectTimeout, sentence))
         })
+    }
+
+    fn no_tls(&self, error: &HandshakeError) -> Failure {
+        Failure::new(Reason::TlsFailed, format!("TLS with {} failed: {error}", self.address))
+    }
+
+    /// Changes when somebody who was believed is not any more: connections from before are for no new request.
+    pub(crate) fn generation(&self) -> u64 {
+        self.tls.as_ref().map_or(0, |tls| tls.generation())
     }
 
     async fn dial(&self) -> Result<Socket, Failure> {

@@ -15,10 +15,9 @@ use lictor_core::Mesh;
 use lictor_core::mesh::{Forward, Listener, ListenerKind, Protocol};
 use lictor_core::policy::Limits;
 use lictor_core::{Failure, Reason, Secret};
+use lictor_tls::Server;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-
-use crate::tls;
 
 /// What connections are admitted by.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,7 +104,9 @@ pub(crate) struct Service {
     /// The listening socket, which outlives generations.
     pub(crate) socket: u64,
     pub(crate) kind: ListenerKind,
-    pub(crate) tls: Option<Arc<tls::Server>>,
+    pub(crate) tls: Option<Arc<Server>>,
+    /// [`Server::generation`] as it began.
+    pub(crate) trust: u64,
     pub(crate) max_age: Option<Duration>,
     /// The socket is closed; what was accepted on it and is on its way to another worker comes too late.
     pub(crate) is_closed: AtomicBool,
@@ -300,6 +301,7 @@ mod tests {
             socket: 1,
             kind: ListenerKind::Inbound,
             tls: None,
+            trust: 0,
             max_age: None,
             is_closed: AtomicBool::new(false),
         };

@@ -18,10 +18,10 @@ use lictor_core::policy::{Policy, PoolPolicy};
 use lictor_core::{Failure, Reason};
 use lictor_http::stream::Stream;
 use lictor_http::{http1, http2};
+use lictor_tls::Alpn;
 use tokio::sync::Semaphore;
 
 use crate::net::dial::Destination;
-use crate::tls::Alpn;
 
 /// A server has said how many streams it takes within this, or is taken for one of the most.
 const SETTLING: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 pub(crate) struct Exclusive {
     connection: http1::client::Connection,
-    born: Instant,
+    birth: Birth,
     used: Instant,
     open: Open,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Exclusive {
 #[derive(Debug)]
 pub(crate) struct Shared {
     connection: http2::client::Connection,
-    born: Instant,
+    birth: Birth,
     /// When somebody used it last, to a second.
     used: Cell<Instant>,
 }
@@ -60,8 +60,16 @@ pub(crate) struct Shared {
 /// What is known of a connection while it is lent out.
 #[derive(Debug)]
 pub(crate) struct Term {
-    born: Instant,
+    birth: Birth,
     open: Open,
+}
+
+/// What a connection is judged by as it grows old.
+#[derive(Clone, Copy, Debug)]
+struct Birth {
+    at: Instant,
+    /// Of those who are believed, before its handshake.
+    generation: u64,
 }
 
 /// A connection for one request.
@@ -108,9 +116,11 @@ impl Pool {
     /// A new HTTP/1.1 connection.
     pub(crate) async fn http1(&self, policy: &Policy, limits: &Arc<InFlight>) -> Result<Lease, Failure> {
         let open = self.room(policy, limits)?;
+        let generation = self.destination.generation();
         let stream = self.destination.connect(Some(Alpn::Http1), policy.timeouts.connect).await?;
         let now = Instant::now();
-        let connection = Exclusive { connection: http1::client::Connection::new(stream), born: now, used: now, open };
+        let (connection, birth) = (http1::client::Connection::new(stream), Birth { at: now, generation });
+        let connection = Exclusive { connection, birth, used: now, open };
         Ok(Lease::Http1 { connection, is_reused: false })
     }
 
@@ -124,10 +134,11 @@ impl Pool {
             }
         }
         let open = self.room(policy, limits)?;
+        let generation = self.destination.generation();
         let stream = self.destination.connect(Some(Alpn::Http2), policy.timeouts.connect).await?;
         let connection = http2::client::Connection::new(stream, open);
         let now = Instant::now();
-        let shared = Rc::new(Shared { connection, born: now, used: Cell::new(now) });
+        let shared = Rc::new(Shared { connection, birth: Birth { at: now, generation }, used: Cell::new(now) });
         self.shared.borrow_mut().push(Rc::clone(&shared));
         Ok(Lease::Http2 { connection: shared, is_reused: false })
     }
@@ -145,14 +156,15 @@ impl Pool {
 
     /// Takes a connection back whose response was read to its end.
     pub(crate) fn give_back(&self, connection: http1::client::Connection, term: Term, now: Instant) {
-        let Term { born, open } = term;
-        self.idle.borrow_mut().push(Exclusive { connection, born, used: now, open });
+        let Term { birth, open } = term;
+        self.idle.borrow_mut().push(Exclusive { connection, birth, used: now, open });
     }
 
     /// Closes what has been idle, or is old, for too long.
     pub(crate) fn sweep(&self, policy: &PoolPolicy, now: Instant) {
-        self.idle.borrow_mut().retain_mut(|idle| idle.is_usable(policy, now));
-        self.shared.borrow_mut().retain(|shared| shared.is_wanted(policy, now));
+        let generation = self.destination.generation();
+        self.idle.borrow_mut().retain_mut(|idle| idle.is_usable(policy, now, generation));
+        self.shared.borrow_mut().retain(|shared| shared.is_wanted(policy, now, generation));
     }
 
     /// Connections now open, and of those, how many wait for a request.
@@ -163,7 +175,7 @@ impl Pool {
     fn take_idle(&self, policy: &PoolPolicy, now: Instant) -> Option<Exclusive> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut connection) = idle.pop() {
-            if connection.is_usable(policy, now) {
+            if connection.is_usable(policy, now, self.destination.generation()) {
                 return Some(connection);
             }
         }
@@ -171,10 +183,11 @@ impl Pool {
     }
 
     fn share(&self, policy: &PoolPolicy, now: Instant) -> Option<Lease> {
-        let shared = self.shared.borrow();
+        let (shared, generation) = (self.shared.borrow(), self.destination.generation());
         let least = shared
             .iter()
-            .filter(|shared| shared.is_usable(policy, now) && shared.open() < policy.max_streams.min(shared.max(now)))
+            .filter(|shared| shared.is_usable(policy, now, generation))
+            .filter(|shared| shared.open() < policy.max_streams.min(shared.max(now)))
             .min_by_key(|shared| shared.open())?;
         least.used.set(now);
         Some(Lease::Http2 { connection: Rc::clone(least), is_reused: true })
@@ -184,7 +197,7 @@ impl Pool {
     async fn settle(&self) {
         let newest = self.shared.borrow().last().map(Rc::clone);
         if let Some(newest) = newest {
-            let _ = tokio::time::timeout_at((newest.born + SETTLING).into(), newest.settled()).await; // then it takes what most do
+            let _ = tokio::time::timeout_at((newest.birth.at + SETTLING).into(), newest.settled()).await; // then it takes what most do
         }
     }
 
@@ -200,15 +213,21 @@ impl Pool {
     }
 }
 
+impl Birth {
+    fn is_good(self, policy: &PoolPolicy, now: Instant, generation: u64) -> bool {
+        now.saturating_duration_since(self.at) < policy.max_age && self.generation == generation
+    }
+}
+
 impl Exclusive {
     /// The connection, for one exchange, and what it is given back with.
     pub(crate) fn lend(self) -> (http1::client::Connection, Term) {
-        (self.connection, Term { born: self.born, open: self.open })
+        (self.connection, Term { birth: self.birth, open: self.open })
     }
 
-    fn is_usable(&mut self, policy: &PoolPolicy, now: Instant) -> bool {
+    fn is_usable(&mut self, policy: &PoolPolicy, now: Instant, generation: u64) -> bool {
         now.saturating_duration_since(self.used) < policy.idle
-            && now.saturating_duration_since(self.born) < policy.max_age
+            && self.birth.is_good(policy, now, generation)
             && !self.connection.is_stale()
     }
 }
@@ -216,21 +235,21 @@ impl Exclusive {
 impl Shared {
     /// Streams that may be open on it now.
     fn max(&self, now: Instant) -> u32 {
-        let is_settling = now.saturating_duration_since(self.born) < SETTLING;
+        let is_settling = now.saturating_duration_since(self.birth.at) < SETTLING;
         self.connection.max().unwrap_or(if is_settling { 1 } else { STREAMS_USUAL })
     }
 
-    fn is_usable(&self, policy: &PoolPolicy, now: Instant) -> bool {
-        !self.is_closed() && now.saturating_duration_since(self.born) < policy.max_age
+    fn is_usable(&self, policy: &PoolPolicy, now: Instant, generation: u64) -> bool {
+        !self.is_closed() && self.birth.is_good(policy, now, generation)
     }
 
     /// Asked once a second: it carries something, or may soon.
-    fn is_wanted(&self, policy: &PoolPolicy, now: Instant) -> bool {
+    fn is_wanted(&self, policy: &PoolPolicy, now: Instant, generation: u64) -> bool {
         if self.open() > 0 {
             self.used.set(now);
             return true;
         }
-        self.is_usable(policy, now) && now.saturating_duration_since(self.used.get()) < policy.idle
+        self.is_usable(policy, now, generation) && now.saturating_duration_since(self.used.get()) < policy.idle
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 
+use lictor_tls::Credentials;
 use tokio::sync::mpsc;
 
 use crate::stores::kept::Cache;
@@ -12,7 +13,6 @@ use crate::stores::recorder::Recorder;
 use crate::stores::span::Span;
 use crate::stores::spent::Spent;
 use crate::stores::tap::Tap;
-use crate::tls;
 
 /// What all workers of the process share.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Shared {
     pub(crate) is_cut: AtomicBool,
     /// Requests to our own application that came with a trace and are being served.
     pub(crate) traced_inbound: AtomicUsize,
-    pub(crate) tls: tls::Settings,
+    pub(crate) tls: Credentials,
     pub(crate) cache: Cache,
     pub(crate) spent: Spent,
     pub(crate) recorder: Recorder,

@@ -13,13 +13,13 @@ use lictor_core::latency::Latencies;
 use lictor_core::mesh::Inbound;
 use lictor_core::policy::Policy;
 use lictor_core::{Endpoint, Mesh, Upstream};
+use lictor_tls::Client;
 use tokio::sync::Notify;
 
 use super::pool::Pool;
 use super::shared::Shared;
 use crate::net::dial::Destination;
 use crate::stores::metrics::UpstreamMeters;
-use crate::tls;
 
 /// A mesh, as this worker uses it. Immutable: a new mesh makes a new view, which takes over pools and loads by key.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl UpstreamState {
         }
         let mut known = earlier.map_or(&[][..], |earlier| &earlier.endpoints).iter().peekable();
         let keeps_tls = earlier.is_some_and(|earlier| earlier.upstream.tls == upstream.tls);
-        let tls = upstream.tls.as_ref().map(|tls| shared.tls.client(tls).map_err(|error| error.to_string()));
+        let tls = upstream.tls.as_ref().map(|tls| shared.tls.client(tls));
         let endpoints: Vec<_> = upstream
             .endpoints
             .iter()
@@ -148,7 +148,7 @@ impl UpstreamState {
 }
 
 impl EndpointState {
-    fn new(upstream: &Upstream, endpoint: &Arc<Endpoint>, tls: Option<Result<Arc<tls::Client>, String>>) -> Self {
+    fn new(upstream: &Upstream, endpoint: &Arc<Endpoint>, tls: Option<Arc<Client>>) -> Self {
         let key = &endpoint.key;
         let to = format!("{}/{}", upstream.service, key.id);
         let destination = Destination { address: endpoint.address.clone(), host: Arc::clone(&endpoint.host), tls };

@@ -13,7 +13,7 @@ pub(super) fn check(configured: &Configured) -> anyhow::Result<u8> {
         tell(&format!("warning: {complaint}"));
     }
     let config = loaded.config;
-    lictor_proxy::check_tls(config.server_tls(), config.client_tls())?;
+    lictor_tls::check(config.server_tls(), config.client_tls())?;
     let who = config.service.as_deref().unwrap_or("a caller without a service");
     let (count, plural) = (config.upstreams.len(), if config.upstreams.len() == 1 { "" } else { "s" });
     print(&format!("ok: {who}, {count} upstream{plural}, from {}\n", configured.source()));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lictor_config::{Config, Environment};
 use lictor_consul::probe;
 use lictor_core::Address;
-use lictor_proxy::check_tls;
+use lictor_tls::check as check_tls;
 use rustix::process::{Resource, getrlimit};
 
 use super::{Code, Findings, certificates};
