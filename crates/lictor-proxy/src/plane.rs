@@ -348,13 +348,14 @@ impl DataPlane {
     }
 
     /// Begins to read again the files of certificates that have changed. Connections to listeners that have learnt since
-    /// the call before that a CA of clients is believed no more end as in [`DataPlane::adopt`].
+    /// the call before that a CA of clients is believed no more end as in [`DataPlane::adopt`]; what they ask until then
+    /// is refused already.
     pub async fn refresh_certificates(&self, grace: Duration) {
         self.shared.tls.refresh();
         let mut changes: Vec<Vec<Change>> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut is_narrowed = false;
         for open in self.open.lock().iter_mut() {
-            if open.service.tls.as_ref().is_some_and(|tls| tls.generation() != open.service.trust) {
+            if open.service.is_outdated() {
                 is_narrowed = true;
                 open.service = self.service(open.service.socket, &open.listener, open.service.tls.clone());
                 replace(&open.service, Standing::Over, &mut changes);

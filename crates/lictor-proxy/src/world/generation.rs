@@ -112,6 +112,13 @@ pub(crate) struct Service {
     pub(crate) is_closed: AtomicBool,
 }
 
+impl Service {
+    /// Whether a CA of clients that was believed when it began is not any more.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.generation() != self.trust)
+    }
+}
+
 /// One worker's connections of a generation. They end together: `drain` tells them, `open` counts them, `tasks` ends
 /// them.
 #[derive(Debug)]
@@ -143,6 +150,7 @@ impl Generation {
     /// Refuses what comes by a connection that would not be admitted any more.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         match self.standing.get() {
+            _ if self.service.is_outdated() => Err(gone()),
             Standing::InForce | Standing::Ending => Ok(()),
             Standing::Over => Err(gone()),
         }
