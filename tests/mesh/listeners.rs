@@ -206,7 +206,7 @@ fn unix_sockets_are_no_exception() {
         (at("users", &listen), at("carts", &listen), true),
         (at("users", &listen), proxy.clone(), true),
         (proxy.clone(), at("users", ""), false),
-        (proxy.clone(), at("users", &listen), true),
+        (proxy, at("users", &listen), true),
     ] {
         let with = |yaml: &str| format!("registration: off\n{yaml}");
         let lictor = Sidecar::serve(LICTOR, &with(&before)).up();
