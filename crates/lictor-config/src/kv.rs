@@ -2,6 +2,8 @@
 //! services are called, and may add listeners for applications of this machine. It may not say who we are, read this
 //! machine's files and environment, nor open what others can reach.
 
+use std::collections::HashSet;
+
 use indexmap::IndexMap;
 use lictor_core::Address;
 
@@ -137,9 +139,10 @@ pub(crate) fn check(tree: &Tree, config: &Config) {
         }
     };
     listens(&["outbound", "proxy", "address"], config.outbound.proxy.as_ref());
+    let known = Known::of(tree, config);
     for upstream in &config.upstreams {
         listens(&["upstreams", &upstream.name, "listen", "address"], upstream.listen.as_ref());
-        leads(tree, &upstream.name);
+        leads(tree, &known, &upstream.name);
     }
     if tree.is_only_in_kv("inbound") {
         tree.refuse(&steps(&["inbound"]), "there is no inbound listener that KV could tune".to_owned(), None);
@@ -149,8 +152,8 @@ pub(crate) fn check(tree: &Tree, config: &Config) {
 /// An upstream that this machine's sources name carries what they give it (headers, the service token), and what the
 /// application says to whom it takes it for: so they alone say whom it leads to. One of KV's own carries none of that
 /// (`read` gives it no token), and leads to whomever KV says.
-fn leads(tree: &Tree, name: &str) {
-    if tree.is_kvs_own(&steps(&["upstreams", name])) {
+fn leads(tree: &Tree, known: &Known<'_>, name: &str) {
+    if !known.has(name) {
         return;
     }
     for key in LEADS {
@@ -160,6 +163,32 @@ fn leads(tree: &Tree, name: &str) {
                 format!("`{key}` belongs where `{name}` is declared; an upstream of another name may have its own");
             tree.refuse(&path, format!("KV may not change whom this machine's `{name}` leads to"), Some(help));
         }
+    }
+}
+
+/// Names that mean something to this machine without KV.
+struct Known<'a> {
+    /// In small letters: what a client writes as a host has no case (RFC 9110, section 4.2.3).
+    upstreams: HashSet<String>,
+    /// What the forward proxy reaches by its name in Consul.
+    allowed: &'a [String],
+}
+
+impl<'a> Known<'a> {
+    fn of(tree: &Tree, config: &'a Config) -> Self {
+        let names = config.upstreams.iter().map(|upstream| upstream.name.as_str());
+        let own = names.filter(|name| !tree.is_kvs_own(&steps(&["upstreams", name])));
+        let allowed = config.outbound.proxy.as_ref().map_or(&[][..], |_| &config.outbound.allow);
+        Self { upstreams: own.map(str::to_ascii_lowercase).collect(), allowed }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        let is_allowed = |entry: &String| match entry.to_ascii_lowercase().strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => entry.eq_ignore_ascii_case(&name),
+        };
+        self.upstreams.contains(&name) || self.allowed.iter().any(is_allowed)
     }
 }
 

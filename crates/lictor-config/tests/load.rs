@@ -448,6 +448,7 @@ fn with_secrets() -> Sources {
 registration: off
 consul: {kv: true}
 service_token: s3cret
+outbound: {proxy: 3000, allow: [allowed, team-*]}
 upstreams:
   short: 3001
   named:
@@ -462,7 +463,7 @@ upstreams:
 
 #[test]
 fn kv_never_chooses_who_gets_what_this_machine_sends() {
-    let names = ["short", "named", "payments", "legacy", "variable", "flag"];
+    let names = ["short", "named", "payments", "legacy", "variable", "flag", "PAYMENTS", "allowed", "team-a"];
     for key in [
         "service: evil",
         "datacenter: evil",
@@ -498,7 +499,7 @@ fn what_kv_may_say_of_an_upstream_leaves_whom_it_leads_to_and_what_is_sent() {
         "upstreams: {payments: {listen: 3009}}\n",
         "upstreams: {payments: ~, short: {timeout: 3s}, named: 3007}\n",
         "upstreams: {legacy: {listen: 3009, retry: off}, variable: {timeout: 1s}, flag: 3008}\n",
-        "upstreams: {PAYMENTS: {service: evil}, own: {listen: 3008, service: evil}, other: {static: ['evil:80']}}\n",
+        "upstreams: {own: {listen: 3008, service: evil}, other: {static: ['evil:80']}}\n",
     ] {
         let mut sources = with_secrets();
         sources.kv.as_mut().unwrap().text = kv.to_owned();

@@ -127,13 +127,27 @@ impl fmt::Display for Refusal {
 async fn renew(admin: &Admin, in_force: &mut InForce, cause: &Cause) -> Result<Vec<Change>, Refusal> {
     let before = Arc::clone(&admin.loaded.read());
     let sources = in_force.next(cause, admin.handle.kv_key().unwrap_or_default())?;
-    let loaded = sources.load().map_err(Refusal::Report)?;
+    let (sources, loaded, changes) = put_together(sources, before).await?;
     adopt(admin, loaded, &mut in_force.bound).await.map_err(Refusal::Other)?;
     let name = sources.kv.as_ref().map(|text| format!(", {}", text.name)).unwrap_or_default();
     in_force.sources = sources;
     let after = Arc::clone(&admin.loaded.read());
     admin.scrape.reloaded(Some(&after.values), &format!("{}{name}", in_force.configured.source()));
-    Ok(changes(&before.values, &after.values))
+    Ok(changes)
+}
+
+/// On a thread of its own, because admin, watches and TTL beats share this one, and a large text takes its time. Never
+/// two at once: whoever asks holds what is in force.
+async fn put_together(sources: Sources, before: Arc<Loaded>) -> Result<(Sources, Loaded, Vec<Change>), Refusal> {
+    let work = move || {
+        let loaded = sources.load()?;
+        let changes = changes(&before.values, &loaded.values);
+        Ok((sources, loaded, changes))
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Refusal::Report),
+        Err(error) => Err(Refusal::Other(format!("it cannot be put together: {error}"))),
+    }
 }
 
 /// Tells whoever wrote the key what became of it.
