@@ -35,6 +35,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// What a client still sends when its answer says why not is read up to this, so that it reads the answer.
 const LINGER_MAX: usize = 1 << 20;
 const LINGER: Duration = Duration::from_secs(1);
+/// Requests in a row, after which the worker's other tasks have their turn: what was sent ahead, and is answered at once, waits
+/// for nothing.
+const TURN: u32 = 32;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What is known of a request when its answer is written.
@@ -60,6 +63,7 @@ pub async fn serve<A: Answerer>(
     let wire = Rc::new(RefCell::new(Wire::new(stream, read)));
     let born = Instant::now();
     let mut waiting = Waiting { draining, sleep: None, limit: born };
+    let mut answered = 0_u32;
     loop {
         let RequestHead { request, fields, spelling, length, keeps_alive, expects_continue, takes_trailers } =
             match waiting.head::<A::Marks>(&wire).await {
@@ -91,7 +95,12 @@ pub async fn serve<A: Answerer>(
         let Some(response) = response else { return };
         let is_last = *is_draining.borrow() || max_age.is_some_and(|age| born.elapsed() >= age) || !asked.keeps_alive;
         match answer(&wire, response, &asked, is_last).await {
-            Ok(After::Next) => (),
+            Ok(After::Next) => {
+                answered = answered.wrapping_add(1);
+                if answered.is_multiple_of(TURN) {
+                    tokio::task::yield_now().await;
+                }
+            }
             Ok(After::Close) => return linger(&wire).await,
             Ok(After::Over) => return over(&wire).await,
             Ok(After::Switch) => {
@@ -120,14 +129,16 @@ impl<D: Future> Waiting<'_, D> {
     async fn head<M: Marks>(&mut self, wire: &RefCell<Wire>) -> Result<Option<RequestHead>, Refused> {
         let mut has_begun = false;
         let mut is_timed = false;
+        let mut seen = 0;
         poll_fn(|context| {
             let wire = &mut *wire.borrow_mut();
             loop {
-                if !wire.read.bytes.is_empty()
+                if head::may_be_whole(&wire.read.bytes, seen)
                     && let Some(head) = head::request::<M>(&mut wire.read.bytes)?
                 {
                     return Poll::Ready(Ok(Some(head)));
                 }
+                seen = wire.read.bytes.len();
                 let is_idle = wire.read.bytes.is_empty();
                 match wire.read.poll_fill(&mut wire.stream, context) {
                     Poll::Ready(Ok(1..)) => continue,
