@@ -367,3 +367,58 @@ async fn linger(wire: &RefCell<Wire>) {
     };
     let _ = tokio::time::timeout(LINGER, lingering).await; // it had its time
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use http::Request;
+    use tokio::net::UnixStream;
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    use super::*;
+    use crate::service::Whole;
+    use crate::stream::Socket;
+
+    /// Answers at once, and counts.
+    #[derive(Default)]
+    struct Counting(Cell<u32>);
+
+    impl Answerer for Counting {
+        type Marks = ();
+        type Body = Whole;
+
+        async fn answer(self: Rc<Self>, _: Request<RequestBody>, _: Fields) -> Response<Whole> {
+            self.0.set(self.0.get() + 1);
+            Response::default()
+        }
+
+        fn refuse(&self, _: &'static str, refused: &Refused) -> Response<Bytes> {
+            panic!("{refused:?}")
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_were_sent_ahead_leave_others_their_turn() {
+        const COUNT: u32 = 1000;
+        let (ours, peer) = UnixStream::pair().unwrap();
+        let mut read = ReadAhead::default();
+        read.bytes.extend_from_slice(&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(COUNT as usize));
+        let answerer = Rc::new(Counting::default());
+        let (_draining, drain) = watch::channel(false);
+        let serving = LocalSet::new();
+        let most = serving.run_until(async {
+            spawn_local(serve(Rc::clone(&answerer), Stream::Plain(Socket::Unix(ours)), read, None, drain));
+            let (mut most, mut before) = (0, 0);
+            while before < COUNT {
+                yield_now().await;
+                let _ = peer.try_read(&mut [0; 8 << 10]); // there may be nothing
+                let answered = answerer.0.get();
+                most = most.max(answered - before);
+                before = answered;
+            }
+            most
+        });
+        assert!((1..=TURN).contains(&most.await));
+    }
+}

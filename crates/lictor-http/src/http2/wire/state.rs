@@ -1,6 +1,6 @@
-//! What the tasks of one connection share: its [streams](stream), the windows, what is to be written ([`output`]). Here are
+//! What the tasks of one connection share: its [streams](super::stream), the windows, what is to be written (`output`). Here are
 //! its state, how streams begin and end, and what readers take from them. Frames come in through [`Wire::receive`]
-//! ([`receive`], [`block`]) and are written by [`send`]. Nothing here waits.
+//! (`receive`, `block`) and are written by `send`. Nothing here waits.
 
 use std::cell::RefCell;
 use std::rc::Rc;
