@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
 mod caching;
+mod floods;
 mod hedging;
 mod http1_requests;
 mod http1_responses;

@@ -36,6 +36,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// What a client still sends when its answer says why not is read up to this, so that it reads the answer.
 const LINGER_MAX: usize = 1 << 20;
 const LINGER: Duration = Duration::from_secs(1);
+/// Requests in a row, after which the worker's other tasks have their turn: what was sent ahead, and is answered at once, waits
+/// for nothing.
+const TURN: u32 = 32;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What is known of a request when its answer is written.
@@ -61,6 +64,7 @@ pub async fn serve<A: Answerer>(
     let wire = Rc::new(RefCell::new(Wire::new(stream, read)));
     let born = Instant::now();
     let mut waiting = Waiting { draining, sleep: None, limit: born };
+    let mut answered = 0_u32;
     loop {
         let RequestHead { request, fields, spelling, length, keeps_alive, expects_continue, takes_trailers } =
             match waiting.head::<A::Marks>(&wire).await {
@@ -92,7 +96,12 @@ pub async fn serve<A: Answerer>(
         let Some(response) = response else { return };
         let is_last = *is_draining.borrow() || max_age.is_some_and(|age| born.elapsed() >= age) || !asked.keeps_alive;
         match answer(&wire, response, &asked, is_last).await {
-            Ok(After::Next) => (),
+            Ok(After::Next) => {
+                answered = answered.wrapping_add(1);
+                if answered.is_multiple_of(TURN) {
+                    tokio::task::yield_now().await;
+                }
+            }
             Ok(After::Close) => return linger(&wire).await,
             Ok(After::Over) => return over(&wire).await,
             Ok(After::Switch) => {
@@ -121,14 +130,16 @@ impl<D: Future> Waiting<'_, D> {
     async fn head<M: Marks>(&mut self, wire: &RefCell<Wire>) -> Result<Option<RequestHead>, Refused> {
         let mut has_begun = false;
         let mut is_timed = false;
+        let mut seen = 0;
         poll_fn(|context| {
             let wire = &mut *wire.borrow_mut();
             loop {
-                if !wire.read.bytes.is_empty()
+                if head::may_be_whole(&wire.read.bytes, seen)
                     && let Some(head) = head::request::<M>(&mut wire.read.bytes)?
                 {
                     return Poll::Ready(Ok(Some(head)));
                 }
+                seen = wire.read.bytes.len();
                 let is_idle = wire.read.bytes.is_empty();
                 match wire.read.poll_fill(&mut wire.stream, context) {
                     Poll::Ready(Ok(1..)) => continue,
@@ -401,4 +412,59 @@ async fn linger(wire: &RefCell<Wire>) {
         .await;
     };
     let _ = tokio::time::timeout(LINGER, lingering).await; // it had its time
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use http::Request;
+    use tokio::net::UnixStream;
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    use super::*;
+    use crate::service::Whole;
+    use crate::stream::Socket;
+
+    /// Answers at once, and counts.
+    #[derive(Default)]
+    struct Counting(Cell<u32>);
+
+    impl Answerer for Counting {
+        type Marks = ();
+        type Body = Whole;
+
+        async fn answer(self: Rc<Self>, _: Request<RequestBody>, _: Fields) -> Response<Whole> {
+            self.0.set(self.0.get() + 1);
+            Response::default()
+        }
+
+        fn refuse(&self, _: &'static str, refused: &Refused) -> Response<Bytes> {
+            panic!("{refused:?}")
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_were_sent_ahead_leave_others_their_turn() {
+        const COUNT: u32 = 1000;
+        let (ours, peer) = UnixStream::pair().unwrap();
+        let mut read = ReadAhead::default();
+        read.bytes.extend_from_slice(&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(COUNT as usize));
+        let answerer = Rc::new(Counting::default());
+        let (_draining, drain) = watch::channel(false);
+        let serving = LocalSet::new();
+        let most = serving.run_until(async {
+            spawn_local(serve(Rc::clone(&answerer), Stream::Plain(Socket::Unix(ours)), read, None, drain));
+            let (mut most, mut before) = (0, 0);
+            while before < COUNT {
+                yield_now().await;
+                let _ = peer.try_read(&mut [0; 8 << 10]); // there may be nothing
+                let answered = answerer.0.get();
+                most = most.max(answered - before);
+                before = answered;
+            }
+            most
+        });
+        assert!((1..=TURN).contains(&most.await));
+    }
 }
