@@ -140,10 +140,10 @@ impl Bound {
         let listeners = plane.bind(&wanted).await?;
         let (order, orders) = mpsc::channel(8);
         let admin = Arc::new(Admin::new(handle, plane, loaded, scrape, events, logs, order));
-        let admin_address = admin::listen(&admin, config.admin.listen, Access::Full).await?;
+        let admin_address = admin::listen(&admin, config.admin.listen, Access::Full)?;
         info!(kind = "admin", address = %admin_address, "listening");
         if let Some(public) = config.admin.public {
-            let address = admin::listen(&admin, public, Access::Public).await?;
+            let address = admin::listen(&admin, public, Access::Public)?;
             info!(kind = "public", %address, "listening");
         }
         listeners.iter().for_each(announce);
