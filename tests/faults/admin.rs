@@ -69,7 +69,7 @@ fn habits() -> Vec<Habit> {
         Habit { reads: Reads::All, ..Habit::new("readers that ask again and again", "") }
             .again("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .lasting(),
-        Habit::new("readers of small pages that do not read", asked("GET", "/live").repeat(4000)),
+        Habit::new("readers of small pages that do not read", asked("GET", "/health").repeat(400)),
         Habit::new("connections that say nothing", ""),
         Habit::new("heads that stop", "GET /live HTTP/1.1\r\nHost: local"),
         Habit::new("heads that trickle", "GET /live HTTP/1.1\r\nX-Slow: ").again("x"),

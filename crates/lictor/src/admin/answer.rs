@@ -18,9 +18,9 @@ use super::query::{self, Query};
 use super::reply::{self, Body, health_code, refuse, reply, text_reply};
 use super::state::{Admin, Order};
 use super::{frame, pages, requests, steer, stream, ui};
-use crate::cli;
 use crate::metrics::Seen;
 use crate::openmetrics::Form;
+use crate::words::in_words;
 
 /// For an order that Consul has to hear.
 const CONSUL_WITHIN: Duration = Duration::from_secs(10);
@@ -153,7 +153,7 @@ fn request_of(admin: &Admin, id: &str, query: &Query) -> Response<Body> {
     }
     let page = requests::whole(&stories);
     match query.get("as") {
-        Some("text") => text_reply("text/plain; charset=utf-8", cli::in_words(&page)),
+        Some("text") => text_reply("text/plain; charset=utf-8", in_words(&page)),
         _ => reply(StatusCode::OK, &page),
     }
 }
