@@ -11,6 +11,7 @@ mod cli;
 mod configured;
 mod doctor;
 mod events;
+mod family;
 mod lifecycle;
 mod log;
 mod metrics;
