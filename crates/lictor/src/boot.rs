@@ -21,8 +21,9 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Access, Admin, Order};
 use crate::app_metrics::AppMetrics;
 use crate::child::{self, Child};
-use crate::cli::Configured;
+use crate::configured::Configured;
 use crate::events::Events;
+use crate::lifecycle::grace;
 use crate::log::Logs;
 use crate::metrics::Scrape;
 use crate::otlp;
@@ -140,10 +141,10 @@ impl Bound {
         let listeners = plane.adopt(plane.prepare(&wanted).await?, config.lifecycle.drain_timeout).await;
         let (order, orders) = mpsc::channel(8);
         let admin = Arc::new(Admin::new(handle, plane, loaded, scrape, events, logs, order));
-        let admin_address = admin::listen(&admin, config.admin.listen, Access::Full).await?;
+        let admin_address = admin::listen(&admin, config.admin.listen, Access::Full)?;
         info!(kind = "admin", address = %admin_address, "listening");
         if let Some(public) = config.admin.public {
-            let address = admin::listen(&admin, public, Access::Public).await?;
+            let address = admin::listen(&admin, public, Access::Public)?;
             info!(kind = "public", %address, "listening");
         }
         listeners.iter().for_each(announce);
@@ -449,23 +450,5 @@ fn tell(loaded: &Loaded) {
             ?total,
             "drain_delay, drain_timeout and kill_after may take longer than TERMINATION_GRACE; lictor may be killed"
         );
-    }
-}
-
-/// A duration, or seconds as orchestrators have them.
-pub(crate) fn grace(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    text.parse().map(Duration::from_secs).ok().or_else(|| humantime::parse_duration(text).ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_orchestrators_grace_is_seconds_or_a_duration() {
-        assert_eq!(grace("30"), Some(Duration::from_secs(30)));
-        assert_eq!(grace(" 1m "), Some(Duration::from_secs(60)));
-        assert_eq!(grace("soon"), None);
     }
 }

@@ -16,6 +16,7 @@ use prometheus::{
 use serde::Serialize;
 
 use crate::app_metrics::{self, AppMetrics};
+use crate::family::register;
 use crate::log::Logs;
 use crate::openmetrics::{self, Form};
 use crate::version;
@@ -341,12 +342,6 @@ impl Scrape {
         self.open_fds.set(process.open_fds.cast_signed());
         self.threads.set(process.threads.cast_signed());
     }
-}
-
-/// Adds a family.
-pub(crate) fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, family: C) -> C {
-    registry.register(Box::new(family.clone())).expect("each family is registered once");
-    family
 }
 
 fn set(counter: &IntCounter, count: u64) {

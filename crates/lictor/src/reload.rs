@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::admin::Admin;
 use crate::changes::told;
-use crate::cli::Configured;
+use crate::configured::Configured;
 
 /// What is in force, and how it came to be.
 #[derive(Debug)]

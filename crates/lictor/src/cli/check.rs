@@ -1,6 +1,7 @@
 //! `lictor check`: is this configuration good?
 
-use crate::cli::{Configured, print, render_report};
+use crate::cli::{print, render_report};
+use crate::configured::Configured;
 use crate::otlp;
 
 /// Mistakes are the error; warnings are told, and it is good all the same.

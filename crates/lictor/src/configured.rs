@@ -14,7 +14,7 @@ const USUAL_PLACES: [&str; 4] = ["lictor.yaml", "lictor.yml", "/etc/lictor/licto
 pub(crate) struct Configured {
     /// The file; default: LICTOR_CONFIG, ./lictor.yaml, /etc/lictor/lictor.yaml, or the environment alone.
     #[arg(short, long)]
-    pub(super) config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Over everything else: `--set defaults.timeout=5s`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -33,7 +33,7 @@ impl Configured {
     }
 
     /// Where Consul is, for commands that look at no service of ours: a file need not be there, nor good.
-    pub(super) fn consul(&self) -> anyhow::Result<Consul> {
+    pub(crate) fn consul(&self) -> anyhow::Result<Consul> {
         let mut sources = self.sources()?;
         if let Ok(loaded) = sources.load()
             && loaded.config.consul.address.is_some()
@@ -48,7 +48,7 @@ impl Configured {
     }
 
     /// The same with another file.
-    pub(super) fn with(&self, file: &Path) -> Self {
+    pub(crate) fn with(&self, file: &Path) -> Self {
         Self { config: Some(file.to_owned()), ..self.clone() }
     }
 

@@ -4,32 +4,32 @@ use std::io::IsTerminal;
 
 /// Colours, or none.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Paint {
+pub(crate) struct Paint {
     is_on: bool,
 }
 
 impl Paint {
     /// For standard output: none in a pipe, nor with `NO_COLOR` (no-color.org).
-    pub(super) fn stdout() -> Self {
+    pub(crate) fn stdout() -> Self {
         let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { is_on: std::io::stdout().is_terminal() && is_wanted }
     }
 
     /// For what is no terminal.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { is_on: false }
     }
 
-    pub(super) fn bold(self, text: &str) -> String {
+    pub(crate) fn bold(self, text: &str) -> String {
         self.with("1", text)
     }
 
-    pub(super) fn dim(self, text: &str) -> String {
+    pub(crate) fn dim(self, text: &str) -> String {
         self.with("2", text)
     }
 
     /// By whether it went well.
-    pub(super) fn verdict(self, text: &str, is_good: bool) -> String {
+    pub(crate) fn verdict(self, text: &str, is_good: bool) -> String {
         self.with(if is_good { "32" } else { "31" }, text)
     }
 
@@ -39,7 +39,7 @@ impl Paint {
 }
 
 /// Columns as wide as they need to be; the first row is the heads. The last column is not padded.
-pub(super) fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| visible(cell)).max().unwrap_or(0);
@@ -59,7 +59,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// `1.2 ms`, `120 ms`, `12.3 s`, `5m`
-pub(super) fn millis(ms: f64) -> String {
+pub(crate) fn millis(ms: f64) -> String {
     match ms {
         ms if ms < 10.0 => format!("{ms:.1} ms"),
         ms if ms < 10_000.0 => format!("{ms:.0} ms"),
