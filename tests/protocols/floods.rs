@@ -165,6 +165,7 @@ impl Flood {
             sent += bytes.len();
             // Faster, it would measure who gets the processor.
             let due = began + Duration::from_secs_f64(sent as f64 / PACE as f64);
+            #[expect(clippy::disallowed_methods, reason = "the pace of the attack")]
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
     }
