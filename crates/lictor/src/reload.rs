@@ -144,7 +144,7 @@ async fn put_together(sources: Sources, before: Arc<Loaded>) -> Result<(Sources,
         let changes = changes(&before.values, &loaded.values);
         Ok((sources, loaded, changes))
     };
-    match tokio::task::spawn_blocking(work).await {
+    match spawn_blocking(work).await {
         Ok(done) => done.map_err(Refusal::Report),
         Err(error) => Err(Refusal::Other(format!("it cannot be put together: {error}"))),
     }
