@@ -52,6 +52,18 @@ pub fn unpace_loopback(socket: SockRef<'_>, address: &SocketAddr) {
     }
 }
 
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(Socket::Tcp(stream))
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self::Plain(Socket::Unix(stream))
+    }
+}
+
 impl Socket {
     pub fn detach(self) -> io::Result<Detached> {
         Ok(match self {

@@ -6,14 +6,14 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Method, Response, StatusCode, Version};
 use http_body::Frame;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::body::Decoder;
 use super::head::{self, RequestHead};
@@ -141,7 +141,7 @@ impl<D: Future> Waiting<'_, D> {
                     (is_timed, has_begun) = (true, !is_idle);
                     self.limit = Instant::now() + if is_idle { IDLE_TIMEOUT } else { HEAD_TIMEOUT };
                     if !is_idle && let Some(sleep) = &mut self.sleep {
-                        sleep.as_mut().reset(self.limit.into());
+                        sleep.as_mut().reset(self.limit);
                     }
                 }
                 if is_idle {

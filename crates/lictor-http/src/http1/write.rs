@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body::SizeHint;
 use tokio::io::AsyncWrite;
 
 use crate::buffers;
@@ -33,6 +34,18 @@ pub enum Framing {
     Chunked,
     /// The end of the connection ends it.
     UntilClose,
+}
+
+impl Framing {
+    /// How a request's body of this size is written. A request without one says so where its method makes one likely (RFC
+    /// 9110, section 8.6).
+    pub fn of_request(method: &Method, size: &SizeHint) -> Self {
+        match size.exact() {
+            Some(0) if !matches!(*method, Method::POST | Method::PUT | Method::PATCH) => Self::None,
+            Some(length) => Self::Length(length),
+            None => Self::Chunked,
+        }
+    }
 }
 
 /// A head that is being written, and how the other side spelled its own.

@@ -1,6 +1,7 @@
 //! A connection to an HTTP/2 server: many requests at a time, each sent by the task that wants its answer.
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -8,7 +9,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::header::HOST;
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::task::spawn_local;
 
 use super::body::Body;
@@ -20,6 +23,7 @@ use super::wire::{Broken, Unstarted, Wire, store};
 use crate::buffers::ReadAhead;
 use crate::fields::{Answered, Fields, Marks};
 use crate::stream::Stream;
+use crate::writer::WriteHead;
 
 pub use super::frame::Code;
 pub use super::wire::Kind;
@@ -55,6 +59,22 @@ pub enum SendError {
     Body,
 }
 
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsent => f.write_str("the connection ended before the request was sent"),
+            Self::Refused(code) => write!(f, "the server has not looked at the request ({code})"),
+            Self::Reset(code) => write!(f, "the server reset the request ({code})"),
+            Self::Closed => f.write_str("the connection ended before the answer"),
+            Self::Unfit(why) => write!(f, "the server does not speak HTTP/2: {why}"),
+            Self::Malformed(why) => write!(f, "the answer is not HTTP/2: {why}"),
+            Self::Body => f.write_str("the request's body has no end"),
+        }
+    }
+}
+
+impl Error for SendError {}
+
 impl Connection {
     /// `guard` lives as long as the connection is open.
     pub fn new(socket: Stream, guard: impl Sized + 'static) -> Self {
@@ -86,6 +106,28 @@ impl Connection {
     /// Ready when it has said what it takes, or is gone.
     pub async fn settled(&self) {
         poll_fn(|context| self.wire.borrow_mut().poll_start(true, context)).await;
+    }
+
+    /// Sends a request as it is, for who is no proxy: its authority is the target's, or its `Host`. Interim answers are
+    /// passed over.
+    pub async fn ask<B: http_body::Body<Data = Bytes> + Unpin + 'static>(
+        &self,
+        request: Request<B>,
+    ) -> Result<Response<Body>, SendError> {
+        let (head, body) = request.into_parts();
+        let kind = if head.method == Method::HEAD { Kind::Head } else { Kind::Other };
+        let write = |fields: &mut Encoder<'_>| {
+            fields.method(&head.method);
+            fields.scheme(head.uri.scheme() == Some(&Scheme::HTTPS));
+            let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+            if let Some(authority) = head.uri.authority().map(|authority| authority.as_str().as_bytes()).or(host) {
+                fields.authority(authority);
+            }
+            fields.path(head.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes());
+            head.headers.iter().filter(|(name, _)| *name != HOST).for_each(|(name, value)| fields.pass(name, value));
+        };
+        let answered = self.send::<(), _>(kind, !head.method.is_idempotent(), write, body, |_, _| ()).await?;
+        Ok(answered.response)
     }
 
     /// Sends a request, whose head `write` writes, and waits for the head of its answer, and what that has. Interim answers
