@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{Between, Speaks, chosen, eventually_is};
+use super::{Between, Speaks, Tables, chosen, eventually_is};
 use Expect::{Cut, Harmless, Last, Passed, Pipelined, Refused};
 
 /// By what they are about.
-const TABLES: &[(&str, fn() -> Vec<Case>)] = &[
+const TABLES: Tables<Case> = &[
     ("a length beside a coding hides nothing", lengths_and_codings),
     ("obfuscated codings hide nothing", obfuscated_codings),
     ("lengths are digits and agree", content_lengths),

@@ -6,11 +6,11 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Between, Speaks, Told, chosen};
+use super::{Between, Speaks, Tables, Told, chosen};
 use Expect::{Broken, Harmless, Passed, Refused, Safe};
 
 /// By what they are about.
-const TABLES: &[(&str, fn() -> Vec<Case>)] = &[
+const TABLES: Tables<Case> = &[
     ("status lines are strict", status_lines),
     ("answers field lines are strict", field_lines),
     ("answers have one length", lengths),

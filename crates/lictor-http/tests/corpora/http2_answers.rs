@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use self::Expect::{Broken, Passed, Refused};
 use super::frames::*;
-use super::{Between, Fault, Speaks, Told, chosen, dechunked, eventually_is};
+use super::{Between, Fault, Speaks, Tables, Told, chosen, dechunked, eventually_is};
 
 pub(crate) const ENDS: u8 = END_STREAM | END_HEADERS;
 const PROTOCOL: Fault = Fault::Malformed;
@@ -20,7 +20,7 @@ const RESET: Fault = Fault::Ended;
 const OK: &[u8] = b"\x88";
 
 /// By what they are about.
-const TABLES: &[(&str, fn() -> Vec<Case>)] = &[
+const TABLES: Tables<Case> = &[
     ("heads are strict", heads_are_strict),
     ("content is as long as it says", content_is_as_long_as_it_says),
     ("frames have rules", frames_have_rules),

@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 
 use self::Expect::{Alive, Answer, Closed, Connection, Stream};
 use super::frames::*;
-use super::{Between, Speaks, chosen, dechunked, eventually_is};
+use super::{Between, Speaks, Tables, chosen, dechunked, eventually_is};
 
 /// By what they are about.
-const TABLES: &[(&str, fn() -> Vec<Case>)] = &[
+const TABLES: Tables<Case> = &[
     ("the preface comes first", the_preface_comes_first),
     ("frames have a format and a size", frames_have_a_format_and_a_size),
     ("streams have a life", streams_have_a_life),

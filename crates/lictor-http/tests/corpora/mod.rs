@@ -15,6 +15,9 @@ pub(crate) mod http1_responses;
 pub(crate) mod http2_answers;
 pub(crate) mod http2_frames;
 
+/// Cases by what they are about.
+type Tables<C> = &'static [(&'static str, fn() -> Vec<C>)];
+
 /// What stands between a client and a backend.
 pub(crate) trait Between: Sized + Sync {
     /// Of so many cases one is run, and the first of each kind.

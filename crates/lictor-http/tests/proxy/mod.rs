@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TE, VIA};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use lictor_http::buffers::ReadAhead;
@@ -181,7 +182,7 @@ impl Forward {
                 fields::join_cookies(&mut head.headers);
                 let tell = |status, headers: &HeaderMap, spelling: &Spelling| {
                     if let Some(interim) = &interim {
-                        interim.tell(status, headers, spelling)
+                        interim.tell(status, headers, spelling);
                     }
                 };
                 self.http1(&head, Stripped(Some(body)), &spelling, takes_trailers, tell).await?
@@ -189,7 +190,7 @@ impl Forward {
             Speaks::Http2 => {
                 let tell = |status, headers: &HeaderMap| {
                     if let Some(interim) = &interim {
-                        interim.tell(status, headers, &Spelling::default())
+                        interim.tell(status, headers, &Spelling::default());
                     }
                 };
                 self.http2(&head, Stripped(Some(body)), takes_trailers, tell).await?
@@ -313,12 +314,7 @@ fn target(head: &Parts) -> String {
 /// Whom the request is for: where the target says so, it counts (RFC 9112, section 3.2.2).
 fn host(head: &Parts) -> &str {
     let told = head.headers.get(HOST).and_then(|host| host.to_str().ok());
-    head.uri
-        .authority()
-        .map(|authority| authority.as_str())
-        .or(told)
-        .filter(|host| !host.is_empty())
-        .unwrap_or("backend")
+    head.uri.authority().map(Authority::as_str).or(told).filter(|host| !host.is_empty()).unwrap_or("backend")
 }
 
 /// The fields that go on, but for the host.
@@ -421,7 +417,7 @@ impl Body for Reply {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.size.clone().unwrap_or_else(|| SizeHint::with_exact(self.text.len() as u64))
+        self.size.unwrap_or_else(|| SizeHint::with_exact(self.text.len() as u64))
     }
 }
 
