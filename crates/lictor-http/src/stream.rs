@@ -18,20 +18,25 @@ pub trait Carried: AsyncRead + AsyncWrite + fmt::Debug + Unpin {}
 /// A socket.
 #[derive(Debug)]
 pub enum Socket {
+    /// TCP.
     Tcp(TcpStream),
+    /// A Unix socket.
     Unix(UnixStream),
 }
 
 /// A socket on its way from one worker to another.
 #[derive(Debug)]
 pub enum Detached {
+    /// TCP.
     Tcp(std::net::TcpStream),
+    /// A Unix socket.
     Unix(std::os::unix::net::UnixStream),
 }
 
 /// A socket, or TLS on it.
 #[derive(Debug)]
 pub enum Stream {
+    /// A socket as it is.
     Plain(Socket),
     /// We are the server.
     Accepted(Box<server::TlsStream<Socket>>),
@@ -65,6 +70,7 @@ impl From<UnixStream> for Stream {
 }
 
 impl Socket {
+    /// Takes it off this thread's runtime.
     pub fn detach(self) -> io::Result<Detached> {
         Ok(match self {
             Self::Tcp(stream) => Detached::Tcp(stream.into_std()?),
@@ -72,6 +78,7 @@ impl Socket {
         })
     }
 
+    /// Puts it on this thread's runtime.
     pub fn attach(detached: Detached) -> io::Result<Self> {
         Ok(match detached {
             Detached::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
@@ -114,6 +121,7 @@ impl Stream {
         }
     }
 
+    /// Whether there is TLS on it.
     pub fn is_encrypted(&self) -> bool {
         match self {
             Self::Plain(_) | Self::Carried(_) => false,

@@ -74,6 +74,7 @@ pub struct Body<B> {
 }
 
 impl Connection {
+    /// On a stream that nothing was read from or written to yet, but what TLS does.
     pub fn new(stream: Stream) -> Self {
         Self { stream, read: ReadAhead::default() }
     }

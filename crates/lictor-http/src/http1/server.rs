@@ -46,8 +46,10 @@ struct Asked {
     takes_trailers: bool,
 }
 
-/// Serves requests until one side has enough: the client, or, once `drain` says so or the connection is older than
-/// `max_age`, we, with the answer to the request that runs then. `read` is what was read from it before.
+/// Serves requests until one side has enough: the client, or, once `drain` says so (or has no sender any more) or the
+/// connection is older than `max_age` (`None`: never), we, with the answer to the request that runs then. `read` is what was
+/// read from it before. A head has 30 s, a connection may be idle for an hour, and a client that takes nothing of its answer
+/// is left after [`Answer::silence`].
 pub async fn serve<A: Answerer>(
     answerer: Rc<A>,
     stream: Stream,

@@ -48,6 +48,7 @@ pub enum SendError {
     Unsent,
     /// The server says that it has not looked at it.
     Refused(Code),
+    /// It ended the stream before the answer's head was whole (RFC 9113, section 5.4.2).
     Reset(Code),
     /// The connection ended before the answer's head was whole.
     Closed,
@@ -76,7 +77,9 @@ impl fmt::Display for SendError {
 impl Error for SendError {}
 
 impl Connection {
-    /// `guard` lives as long as the connection is open.
+    /// On a stream that nothing was read from or written to yet, but what TLS does. Its task is spawned on the thread's
+    /// `LocalSet`. `guard` lives as long as the connection is open. A server that is silent for 20 s while something is
+    /// asked of it, and for 10 s more after a PING, is given up.
     pub fn new(socket: Stream, guard: impl Sized + 'static) -> Self {
         let driver = Driver::new(Wire::new(true), socket, ReadAhead::default(), SILENCE, true);
         let wire = Rc::clone(driver.wire());
@@ -131,8 +134,9 @@ impl Connection {
     }
 
     /// Sends a request, whose head `write` writes, and waits for the head of its answer, and what that has. Interim answers
-    /// before it are told. Dropped before that, it resets the stream. One that `is_once` is not sent before the server has said anything: a connection may end that the
-    /// kernel took and no server accepted, and the request was not looked at.
+    /// before it are told, up to 16 that came while nobody looked. Dropped before that, it resets the stream. One that
+    /// `is_once` is not sent before the server has said anything: a connection may end that the kernel took and no server
+    /// accepted, and the request was not looked at. While the server takes no more streams it waits.
     pub async fn send<M: Marks, B: http_body::Body<Data = Bytes> + Unpin + 'static>(
         &self,
         kind: Kind,
