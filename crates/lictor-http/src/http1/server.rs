@@ -6,7 +6,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -14,7 +14,7 @@ use http::response::Parts;
 use http::{Method, Response, StatusCode, Version};
 use http_body::Frame;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::body::Decoder;
 use super::head::{self, RequestHead};
@@ -50,8 +50,10 @@ struct Asked {
     takes_trailers: bool,
 }
 
-/// Serves requests until one side has enough: the client, or, once `drain` says so or the connection is older than
-/// `max_age`, we, with the answer to the request that runs then. `read` is what was read from it before.
+/// Serves requests until one side has enough: the client, or, once `drain` says so (or has no sender any more) or the
+/// connection is older than `max_age` (`None`: never), we, with the answer to the request that runs then. `read` is what was
+/// read from it before. A head has 30 s, a connection may be idle for an hour, and a client that takes nothing of its answer
+/// is left after [`Answer::silence`].
 pub async fn serve<A: Answerer>(
     answerer: Rc<A>,
     stream: Stream,
@@ -153,7 +155,7 @@ impl<D: Future> Waiting<'_, D> {
                     (is_timed, has_begun) = (true, !is_idle);
                     self.limit = Instant::now() + if is_idle { IDLE_TIMEOUT } else { HEAD_TIMEOUT };
                     if !is_idle && let Some(sleep) = &mut self.sleep {
-                        sleep.as_mut().reset(self.limit.into());
+                        sleep.as_mut().reset(self.limit);
                     }
                 }
                 if is_idle {
