@@ -1,21 +1,21 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check structure fmt test coverage fuzz chaos conformance bench instructions demo deny rules figures presubmit profile release reproduce sbom grafana soak image stacks systemd manifests
+.PHONY: help check structure fmt test coverage fuzz chaos conformance bench instructions demo deny rules figures verify presubmit profile release reproduce sbom grafana soak image stacks systemd manifests
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-check: ## Formatting, lints, documentation, the configuration reference
-	scripts/config-reference.sh --check && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
+check: ## Formatting, lints, documentation, the configuration reference, the structure, the bounds that docs/why quotes, the scripts' own tests
+	python3 -B -m unittest discover -q -s scripts && python3 -B scripts/bounds.py && python3 -B scripts/structure.py && scripts/config-reference.sh --check && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
 
 structure: ## No circle of files, no lictor crate below lictor-http, no function over 80 lines but tables
-	python3 -B scripts/test_structure.py && python3 -B scripts/structure.py
+	python3 -B scripts/structure.py
 
 fmt: ## Format the code
 	cargo fmt --all
 
 test: ## All tests: unit, property, and integration against a real Consul
-	scripts/deps.sh && scripts/consul.sh && cargo test --workspace
+	scripts/deps.sh && scripts/consul.sh && cargo test --workspace $(if $(KEEP_GOING),--no-fail-fast)
 
 coverage: ## The lines of lictor-http that its own tests run; LINES=1 prints the others
 	scripts/coverage.sh
@@ -24,7 +24,7 @@ fuzz: ## Hostile input against what reads it; TARGET=hpack MINUTES=10 (of proces
 	TARGET=$(TARGET) MINUTES=$(MINUTES) scripts/fuzz.sh
 
 chaos: ## Faults that take minutes, need root (network namespaces, iptables) or libfaketime; ONLY=word picks by name
-	scripts/consul.sh && cargo test -p chaos -p faults -p outages -- --ignored --nocapture --skip nothing_grows $(ONLY)
+	scripts/consul.sh && cargo test -p chaos -p faults -p outages $(if $(KEEP_GOING),--no-fail-fast) -- --ignored --nocapture --skip nothing_grows $(ONLY)
 
 soak: ## Mixed traffic, churn and reloads; nothing may grow; MINUTES=30
 	scripts/consul.sh && SOAK_MINUTES=$(or $(MINUTES),30) cargo test -p chaos -- --ignored --nocapture nothing_grows
@@ -76,5 +76,8 @@ reproduce: ## Two release builds of HEAD in two folders, which must be the same 
 
 sbom: ## The software bill of materials, validated, and the licence texts of what is linked
 	scripts/sbom.sh
+
+verify: ## All suites in order of cost, each to its end, and one table; ONLY="test rules", SKIP=image
+	@ONLY="$(ONLY)" SKIP="$(SKIP)" MINUTES="$(MINUTES)" python3 -B scripts/verify.py
 
 presubmit: check deny demo test ## What CI runs

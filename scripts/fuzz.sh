@@ -45,6 +45,8 @@ run() { # Until its processor time is over: others may use the machine as well.
     "$1" "$used" "$executions" "$edges" "$(find "$out/corpus/$1" "fuzz/corpus/$1" -type f | wc -l)"
 }
 
+findings=0
 for target in $targets; do
-  if [ "${1:-}" = --keep ]; then keep "$target"; else run "$target"; fi
+  if [ "${1:-}" = --keep ]; then keep "$target"; else run "$target" || findings=$((findings + 1)); fi
 done
+[ "$findings" -eq 0 ] # one target's finding hides no other's

@@ -111,7 +111,7 @@ echo "$(grep -c '^# TYPE' "$work/metrics") families, $(grep -vc '^#' "$work/metr
 promtool check metrics < "$work/metrics"
 
 step the rules ask for what exists
-python3 - deploy/prometheus/rules.yml crates/lictor/src/metrics.rs crates/lictor-proxy/src/metrics.rs <<'PYTHON'
+python3 - deploy/prometheus/rules.yml $(find crates/lictor/src crates/lictor-proxy/src -name metrics.rs) <<'PYTHON'
 import re, sys
 rules, *sources = (open(path).read() for path in sys.argv[1:])
 known = set(re.findall(r'"((?:lictor|http|grpc|circuit|active|process)_[a-z_]+)"', "".join(sources)))

@@ -145,6 +145,30 @@ fn a_value_that_is_wrong_or_forbidden_changes_nothing_and_says_why_in_kv() {
 }
 
 #[test]
+fn a_value_of_brackets_or_of_very_much_holds_nothing_up() {
+    let consul = Consul::dev();
+    let _a = users(&consul);
+    let lictor = Sidecar::serve(LICTOR, &yaml(&consul, "")).up();
+    lictor.await_endpoints("users", 1);
+    let load = Load::start(&lictor.address("users"), &[Method::GET], 200);
+    let many = |entry: &str| entry.repeat(340 * 1024 / entry.len());
+    for (value, message) in [
+        (format!("upstreams: {}", many("[")), "too deep"),
+        (format!("upstreams: {{users: {{routes: [{}]}}}}", many("{match: /},")), "too much"),
+        (many("a: 1\n"), "duplicate"),
+    ] {
+        put(&consul, &value);
+        let wanted = |page: &Json| page["errors"].to_string().contains(message);
+        let told = eventually_is("the status key says why", || status(&consul), wanted);
+        assert_eq!(told["status"], "rejected", "{told}");
+        assert_eq!(lictor.get("users", "/").status, 200);
+    }
+    put(&consul, "upstreams: {users: {timeout: 4s}}\n");
+    await_timeout(&lictor, 4000);
+    load.finish().assert_flawless();
+}
+
+#[test]
 fn no_secret_of_a_value_is_shown_anywhere() {
     let consul = Consul::dev();
     let _a = users(&consul);

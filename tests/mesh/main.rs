@@ -17,6 +17,7 @@ mod inbound;
 mod init;
 mod kv;
 mod lifecycle;
+mod listeners;
 mod metrics;
 mod reasons;
 mod requests;

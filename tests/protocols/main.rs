@@ -5,6 +5,7 @@
 mod caching;
 #[path = "../../crates/lictor-http/tests/corpora/mod.rs"]
 mod corpora;
+mod floods;
 mod hedging;
 mod http2_answers;
 mod hygiene;
@@ -12,6 +13,7 @@ mod sockets;
 mod streams;
 mod tcp;
 mod tls;
+mod trust;
 mod tunnels;
 mod upgrades;
 

@@ -242,3 +242,34 @@ fn what_cannot_be_read_is_told_before_anything_starts() {
     assert!(!lictor.wait().success());
     assert!(lictor.log().contains("cannot read a certificate from /no/cert.pem"), "{}", lictor.log());
 }
+
+#[test]
+fn connections_of_who_is_not_believed_any_more_are_ended() {
+    let (ours, theirs, backend) = (Authority::new(), Authority::new(), Backend::start("a"));
+    let (pair, identity) = (ours.issue("server", &["localhost"]), ours.issue("client", &["orders"]));
+    let believed = pair.cert.with_file_name("believed.pem");
+    std::fs::copy(ours.ca(), &believed).unwrap();
+    let lictor = secured(&pair, &backend, &format!(", client_ca: {}", believed.display()));
+    let mut kept = ours.client(&lictor.address("users"), "localhost", &[], &BOTH, Some(&identity));
+    let mut asks = || {
+        let is_sent = kept.write_all(b"GET / HTTP/1.1\r\nHost: users\r\n\r\n").is_ok();
+        let head = if is_sent { read_head(&mut kept).to_lowercase() } else { String::new() };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        kept.read_exact(&mut vec![0; length.unwrap_or(0)]).unwrap();
+        head.starts_with("http/1.1 200")
+    };
+    assert!(asks());
+    let told = || lictor.log().matches("certificate_reloaded").count();
+    // One more authority, and another certificate of ours, take nothing from who is believed.
+    let both = [ours.ca(), theirs.ca()].map(|path| std::fs::read_to_string(path).unwrap()).concat();
+    std::fs::write(&believed, both).unwrap();
+    eventually_is("both are believed", told, |count| *count == 1);
+    ours.issue("server", &["localhost"]);
+    eventually_is("the new certificate is read", told, |count| *count == 2);
+    assert!(asks());
+    std::fs::copy(theirs.ca(), &believed).unwrap();
+    eventually_is("it is not believed any more", told, |count| *count == 3);
+    let hits = backend.hits();
+    assert!(!asks());
+    assert_eq!(backend.hits(), hits);
+}

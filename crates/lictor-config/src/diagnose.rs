@@ -123,6 +123,53 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
+/// Mistakes as they are found. Of each kind so many are kept, and the others counted: each holds a line, and a text may
+/// have as many mistakes as it has letters.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    kept: Vec<Diagnostic>,
+    errors: usize,
+    warnings: usize,
+}
+
+/// Of errors, and of warnings.
+const KEPT_MAX: usize = 100;
+
+impl Notes {
+    /// Counts one, and says whether it is kept.
+    pub(crate) fn takes(&mut self, severity: Severity) -> bool {
+        let count = match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        *count += 1;
+        *count <= KEPT_MAX
+    }
+
+    /// One that is kept.
+    pub(crate) fn keep(&mut self, diagnostic: Diagnostic) {
+        self.kept.push(diagnostic);
+    }
+
+    /// In the order of their lines.
+    pub(crate) fn into_report(self) -> Report {
+        let Self { mut kept, errors, warnings } = self;
+        kept.sort_by_key(|diagnostic| match diagnostic.place {
+            Place::File { line, column, .. } => (line, column),
+            _ => (0, 0),
+        });
+        for (severity, count, what) in
+            [(Severity::Error, errors, "mistakes"), (Severity::Warning, warnings, "warnings")]
+        {
+            if let more @ 1.. = count.saturating_sub(KEPT_MAX) {
+                let message = format!("{more} more {what} like these are not shown");
+                kept.push(Diagnostic { severity, message, path: String::new(), place: Place::Missing, help: None });
+            }
+        }
+        Report(kept)
+    }
+}
+
 impl Diagnostic {
     /// In one line, without what was written.
     pub fn sentence(&self) -> String {
@@ -146,6 +193,9 @@ impl Diagnostic {
                 let gutter = line.to_string().len().max(3);
                 let carets = paint(&"^".repeat((*width).max(1)), shade);
                 writeln!(out, "{:gutter$}--> {place}   {}", "", self.path)?;
+                if source.is_empty() {
+                    return if help.is_empty() { Ok(()) } else { writeln!(out, "{:gutter$} = {help}", "") };
+                }
                 writeln!(out, "{line:>gutter$} | {source}")?;
                 let line = format!("{:gutter$} | {:indent$}{carets} {help}", "", "", indent = column - 1);
                 writeln!(out, "{}", line.trim_end())?;
@@ -164,8 +214,12 @@ impl Diagnostic {
 /// What was probably meant.
 pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
+    // The distance is at least the difference in length, and costs the product of both.
+    let may_be =
+        |candidate: &&str| candidate.len().abs_diff(word.len()) <= (candidate.len().max(word.len()) / 3).max(1);
     candidates
         .into_iter()
+        .filter(may_be)
         .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= (candidate.len().max(word.len()) / 3).max(1))
         .min_by_key(|(distance, _)| *distance)

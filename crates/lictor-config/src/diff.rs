@@ -21,26 +21,27 @@ pub struct Change {
 /// What changed, by key. What only follows from another key's change (a default of the built-in ones, an inherited value)
 /// is left out.
 pub fn changes(before: &[Effective], after: &[Effective]) -> Vec<Change> {
-    let by_path = |values: &'_ [Effective]| -> BTreeMap<String, Effective> {
-        values.iter().map(|value| (value.path.clone(), value.clone())).collect()
-    };
     let (old, new) = (by_path(before), by_path(after));
-    let mut paths: Vec<&String> = old.keys().chain(new.keys()).collect();
-    paths.sort();
+    let mut paths: Vec<&str> = old.keys().chain(new.keys()).copied().collect();
+    paths.sort_unstable();
     paths.dedup();
-    let change = |path: &String| {
-        let (old, new) = (old.get(path), new.get(path));
+    let change = |path: &str| {
+        let (old, new) = (old.get(path).copied(), new.get(path).copied());
         let is_said = [old, new].into_iter().flatten().any(|value| value.origin != Origin::Default);
         let is_same = matches!((old, new), (Some(old), Some(new)) if is_same(old, new));
         let shown = |value: Option<&Effective>| value.map(|value| value.value.clone());
         (is_said && !is_same).then(|| Change {
-            path: path.clone(),
+            path: path.to_owned(),
             before: shown(old),
             after: shown(new),
             origin: new.or(old).map_or(Origin::Default, |value| value.origin.clone()),
         })
     };
     paths.into_iter().filter_map(change).collect()
+}
+
+fn by_path(values: &[Effective]) -> BTreeMap<&str, &Effective> {
+    values.iter().map(|value| (value.path.as_str(), value)).collect()
 }
 
 /// Secrets that cannot be compared (another process's) count as the same.

@@ -1,41 +1,12 @@
-//! The environment: `${VAR}` in the file, standard variables over it, older services' variables under it.
+//! The environment: standard variables over the texts, older services' variables under them.
 
 use std::collections::BTreeMap;
 
-use crate::diagnose::{Diagnostic, Place, Report, Severity, suggest};
-use crate::source::{Step, Value, find, parse, show};
+use crate::diagnose::{Diagnostic, Place, Severity, suggest};
+use crate::environment::Environment;
+use crate::read;
 use crate::tree::{Origin, Tree};
-use crate::{Sources, Text, kv, read};
-
-/// What a configuration may see of its surroundings, captured once.
-#[derive(Clone, Debug, Default)]
-pub struct Environment {
-    /// Variables.
-    pub vars: BTreeMap<String, String>,
-    /// This machine's name.
-    pub hostname: String,
-}
-
-impl Environment {
-    /// This process's. Variables that are not Unicode are left out.
-    pub fn process() -> Self {
-        let vars: BTreeMap<_, _> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        let from_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-        let hostname = vars.get("HOSTNAME").cloned().or_else(from_kernel).unwrap_or_else(|| "localhost".to_owned());
-        Self { vars, hostname: hostname.trim().to_owned() }
-    }
-
-    /// A variable that is set and not empty.
-    pub fn var(&self, name: &str) -> Option<&str> {
-        self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
-    }
-
-    fn is_true(&self, name: &str) -> bool {
-        matches!(self.var(name), Some("1" | "true" | "TRUE" | "True" | "yes"))
-    }
-}
+use crate::value::Value;
 
 /// Names, the key, and how the value is written there.
 type Compat = (&'static [&'static str], &'static [&'static str], fn(&str) -> String);
@@ -102,99 +73,14 @@ fn seconds(text: &str) -> String {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { format!("{text}s") } else { text.to_owned() }
 }
 
-/// The file with everything else over and under it, and the older services' variables that had an effect.
-pub(crate) fn overlay(sources: &Sources) -> Result<(Tree, Vec<String>), Report> {
-    let Sources { file, kv, env, flags } = sources;
-    let mut tree = Tree::default();
-    let mut diagnostics = Vec::new();
-    if let Some(file) = file {
-        let mut value = parse(file).map_err(|diagnostic| Report(vec![diagnostic]))?;
-        interpolate(&mut value, &mut Vec::new(), file, env, &mut diagnostics);
-        tree.lay(file, value, false);
-    }
-    if let Some(text) = kv {
-        let mut value = parse(text).map_err(|diagnostic| Report(vec![diagnostic]))?;
-        diagnostics.extend(kv::vet(text, &mut value));
-        tree.lay(text, value, true);
-    }
-    for diagnostic in diagnostics {
-        tree.note(diagnostic);
-    }
-    let used = compat(&mut tree, env);
-    standard(&mut tree, env);
-    telemetry(&mut tree, env);
-    upstreams(&mut tree, env);
-    own(&mut tree, env);
-    for (path, value) in flags {
-        let path: Vec<String> = path.split('.').map(str::to_owned).collect();
-        tree.set(&path, Value::text(value), Origin::Flag);
-    }
-    Ok((tree, used))
-}
-
-/// Fills `${VAR}` and `${VAR:-default}` in; `$${` is a plain `${`. Names in lower case are left for their key.
-fn interpolate(
-    value: &mut Value,
-    path: &mut Vec<Step>,
-    file: &Text,
-    env: &Environment,
-    diagnostics: &mut Vec<Diagnostic>,
-) {
-    match value {
-        Value::Null => (),
-        Value::Scalar(text, _) => match fill(text, env) {
-            Ok(filled) => *text = filled,
-            Err(message) => diagnostics.push(Diagnostic {
-                severity: Severity::Error,
-                message,
-                path: show(path),
-                place: find(file, path, false),
-                help: Some("set it, or give a default: `${NAME:-value}`".to_owned()),
-            }),
-        },
-        Value::List(values) => {
-            for (index, value) in values.iter_mut().enumerate() {
-                path.push(Step::Index(index));
-                interpolate(value, path, file, env, diagnostics);
-                path.pop();
-            }
-        }
-        Value::Map(entries) => {
-            for (key, value) in entries {
-                path.push(Step::Key(key.clone()));
-                interpolate(value, path, file, env, diagnostics);
-                path.pop();
-            }
-        }
-    }
-}
-
-fn fill(text: &str, env: &Environment) -> Result<String, String> {
-    let mut filled = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find("${") {
-        let (before, after) = (&rest[..at], &rest[at + 2..]);
-        let end = after.find('}').ok_or_else(|| "`${` without `}`".to_owned())?;
-        let (expression, tail) = (&after[..end], &after[end + 1..]);
-        let (name, default) = match expression.split_once(":-") {
-            Some((name, default)) => (name, Some(default)),
-            None => (expression, None),
-        };
-        if let Some(before) = before.strip_suffix('$') {
-            filled.push_str(before);
-            filled.push_str(&format!("${{{expression}}}"));
-        } else if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
-            filled.push_str(before);
-            filled.push_str(&format!("${{{expression}}}"));
-        } else {
-            filled.push_str(before);
-            let value = env.var(name).or(default);
-            filled.push_str(value.ok_or_else(|| format!("the environment has no {name}"))?);
-        }
-        rest = tail;
-    }
-    filled.push_str(rest);
-    Ok(filled)
+/// Lays the variables under and over what the texts said. Those of older services that had an effect.
+pub(crate) fn lay(tree: &mut Tree, env: &Environment) -> Vec<String> {
+    let used = compat(tree, env);
+    standard(tree, env);
+    telemetry(tree, env);
+    upstreams(tree, env);
+    own(tree, env);
+    used
 }
 
 fn set(tree: &mut Tree, path: &[&str], value: impl Into<String>, variable: &str) {
@@ -379,8 +265,7 @@ fn upstreams(tree: &mut Tree, env: &Environment) {
 
 /// `LICTOR_<SECTION>_<KEY>`: any single value of the file.
 fn own(tree: &mut Tree, env: &Environment) {
-    let described = Tree::describing();
-    read::config(&described, &Environment::default());
+    let described = read::described();
     let name_of = |path: &Vec<String>| format!("LICTOR_{}", path.join("_").to_uppercase());
     let paths: BTreeMap<String, Vec<String>> =
         described.scalar_paths().into_iter().map(|path| (name_of(&path), path)).collect();
@@ -405,7 +290,7 @@ mod tests {
     use lictor_core::trace::B3;
 
     use super::*;
-    use crate::values;
+    use crate::{Sources, Text, values};
 
     fn env(pairs: &[(&str, &str)]) -> Environment {
         let vars = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -461,16 +346,6 @@ mod tests {
         assert_eq!(otlp.resource["deployment.environment.name"], "a,b");
         let disabled = trace(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318"), ("OTEL_SDK_DISABLED", "TRUE")]);
         assert!(disabled.0.otlp.is_none());
-    }
-
-    #[test]
-    fn variables_are_filled_in() {
-        let env = env(&[("PORT", "3001")]);
-        assert_eq!(fill("a ${PORT} b", &env).unwrap(), "a 3001 b");
-        assert_eq!(fill("${NONE:-x}${PORT:-y}", &env).unwrap(), "x3001");
-        assert_eq!(fill("$${PORT} ${service}", &env).unwrap(), "${PORT} ${service}");
-        assert!(fill("${NONE}", &env).unwrap_err().contains("NONE"));
-        assert!(fill("${PORT", &env).is_err());
     }
 
     #[test]

@@ -2,16 +2,17 @@
 //! services are called, and may add listeners for applications of this machine. It may not say who we are, read this
 //! machine's files and environment, nor open what others can reach.
 
-use http::HeaderName;
+use std::collections::HashSet;
+
+use indexmap::IndexMap;
 use lictor_core::Address;
 
-use crate::Text;
-use crate::config::{Config, Listen, Source};
-use crate::diagnose::{Diagnostic, Severity};
-use crate::env::Environment;
+use crate::config::{Config, Listen};
+use crate::diagnose::Severity;
+use crate::places::Places;
 use crate::read;
-use crate::source::{Step, Value, find, show};
 use crate::tree::{Origin, Tree, steps};
+use crate::value::{Step, Value, show};
 
 /// The keys that it may change. All of them work on a running sidecar.
 const MAY: [&[&str]; 13] = [
@@ -31,8 +32,8 @@ const MAY: [&[&str]; 13] = [
 ];
 
 /// Finds what can be seen in the value alone, and leaves nothing of it in the value: then each mistake is told once.
-pub(crate) fn vet(text: &Text, value: &mut Value) -> Vec<Diagnostic> {
-    let mut vetting = Vetting { text, found: Vec::new() };
+pub(crate) fn vet(value: &mut Value, places: &Places, tree: &Tree) {
+    let vetting = Vetting { places, tree };
     match value {
         Value::Null => (),
         Value::Map(entries) => {
@@ -44,18 +45,16 @@ pub(crate) fn vet(text: &Text, value: &mut Value) -> Vec<Diagnostic> {
             *value = Value::Null;
         }
     }
-    vetting.found
 }
 
 struct Vetting<'a> {
-    text: &'a Text,
-    found: Vec<Diagnostic>,
+    places: &'a Places,
+    tree: &'a Tree,
 }
 
 impl Vetting<'_> {
-    fn keys(&mut self, entries: &mut [(String, Value)]) {
-        let described = Tree::describing();
-        read::config(&described, &Environment::default());
+    fn keys(&self, entries: &mut IndexMap<String, Value>) {
+        let described = read::described();
         // An unknown key is a mistake of another kind.
         let may_not = |path: &[&str]| !MAY.contains(&path) && described.describes(&steps(path));
         for (key, value) in entries.iter_mut().filter(|(key, _)| may_not(&[key.as_str()])) {
@@ -65,7 +64,7 @@ impl Vetting<'_> {
                         self.not_from_kv(&[key.as_str(), sub.as_str()]);
                         *value = Value::Null;
                     }
-                    below.retain(|(_, value)| *value != Value::Null);
+                    below.retain(|_, value| *value != Value::Null);
                     if below.is_empty() {
                         *value = Value::Null;
                     }
@@ -78,17 +77,17 @@ impl Vetting<'_> {
         }
     }
 
-    fn not_from_kv(&mut self, path: &[&str]) {
+    fn not_from_kv(&self, path: &[&str]) {
         let path = steps(path);
         let may: Vec<String> = MAY.iter().map(|keys| keys.join(".")).collect();
         let help = format!("it belongs in the file; KV may change {}", may.join(", "));
         self.refuse(&path, true, format!("KV may not change `{}`", show(&path)), Some(help));
     }
 
-    fn values(&mut self, value: &mut Value, path: &mut Vec<Step>) {
+    fn values(&self, value: &mut Value, path: &mut Vec<Step>) {
         match value {
             Value::Null => (),
-            Value::Scalar(text, _) => {
+            Value::Scalar(text) => {
                 if text.starts_with("file:") {
                     self.refuse(path, false, "KV may not read this machine's files".to_owned(), None);
                 } else if text.contains("${") {
@@ -108,7 +107,7 @@ impl Vetting<'_> {
             }
             Value::Map(entries) => {
                 for (key, value) in entries {
-                    path.push(Step::Key(key.clone()));
+                    path.push(Step::Key(key.clone().into()));
                     if key == "tls" {
                         let help = Some("keys, and who is believed, belong in the file".to_owned());
                         self.refuse(path, true, "KV may not change TLS".to_owned(), help);
@@ -121,36 +120,75 @@ impl Vetting<'_> {
         }
     }
 
-    fn refuse(&mut self, path: &[Step], at_key: bool, message: String, help: Option<String>) {
-        let place = find(self.text, path, at_key);
-        self.found.push(Diagnostic { severity: Severity::Error, message, path: show(path), place, help });
+    fn refuse(&self, path: &[Step], at_key: bool, message: String, help: Option<String>) {
+        self.tree.say(Severity::Error, path, message, help, || self.places.find(path, at_key));
     }
 }
 
-/// Finds what shows when all is put together: where it listens, whom it would send the file's secrets to, and a server
-/// side that nobody else asked for.
+/// The keys that say whom an upstream leads to.
+const LEADS: [&str; 7] = ["service", "static", "tag", "filter", "version", "near", "datacenter"];
+
+/// Finds what shows when all is put together: where it listens, whom it would send what this machine says to somebody
+/// else, and a server side that nobody else asked for.
 pub(crate) fn check(tree: &Tree, config: &Config) {
     let is_kv = |path: &[&str]| matches!(tree.origin_of(path), Origin::Kv { .. });
     let listens = |path: &[&str], listen: Option<&Listen>| {
         if let Some(listen) = listen.filter(|listen| is_kv(path) && !is_harmless(listen)) {
             let help = Some("a port of at least 1024 on 127.0.0.1".to_owned());
-            tree.refuse(path, format!("KV may not listen on {}", listen.address), help);
+            tree.refuse(&steps(path), format!("KV may not listen on {}", listen.address), help);
         }
     };
     listens(&["outbound", "proxy", "address"], config.outbound.proxy.as_ref());
+    let known = Known::of(tree, config);
     for upstream in &config.upstreams {
         listens(&["upstreams", &upstream.name, "listen", "address"], upstream.listen.as_ref());
-        let path = ["upstreams", &upstream.name, "static"];
-        let own = tree.keys_in_kv(&["upstreams", &upstream.name, "headers", "set"]);
-        let is_own = |name: &HeaderName| own.iter().any(|own| own.eq_ignore_ascii_case(name.as_str()));
-        let secret = upstream.set_headers.iter().map(|(name, _)| name).find(|name| !is_own(name));
-        if let (Source::Static(_), true, Some(header)) = (&upstream.source, is_kv(&path), secret) {
-            let help = Some("register them in Consul, or name them in the file".to_owned());
-            tree.refuse(&path, format!("KV may not choose who gets this machine's `{header}`"), help);
-        }
+        leads(tree, &known, &upstream.name);
     }
     if tree.is_only_in_kv("inbound") {
-        tree.refuse(&["inbound"], "there is no inbound listener that KV could tune".to_owned(), None);
+        tree.refuse(&steps(&["inbound"]), "there is no inbound listener that KV could tune".to_owned(), None);
+    }
+}
+
+/// An upstream that this machine's sources name carries what they give it (headers, the service token), and what the
+/// application says to whom it takes it for: so they alone say whom it leads to. One of KV's own carries none of that
+/// (`read` gives it no token), and leads to whomever KV says.
+fn leads(tree: &Tree, known: &Known<'_>, name: &str) {
+    if !known.has(name) {
+        return;
+    }
+    for key in LEADS {
+        let path = steps(&["upstreams", name, key]);
+        if tree.is_changed_by_kv(&path) {
+            let help =
+                format!("`{key}` belongs where `{name}` is declared; an upstream of another name may have its own");
+            tree.refuse(&path, format!("KV may not change whom this machine's `{name}` leads to"), Some(help));
+        }
+    }
+}
+
+/// Names that mean something to this machine without KV.
+struct Known<'a> {
+    /// In small letters: what a client writes as a host has no case (RFC 9110, section 4.2.3).
+    upstreams: HashSet<String>,
+    /// What the forward proxy reaches by its name in Consul.
+    allowed: &'a [String],
+}
+
+impl<'a> Known<'a> {
+    fn of(tree: &Tree, config: &'a Config) -> Self {
+        let names = config.upstreams.iter().map(|upstream| upstream.name.as_str());
+        let own = names.filter(|name| !tree.is_kvs_own(&steps(&["upstreams", name])));
+        let allowed = config.outbound.proxy.as_ref().map_or(&[][..], |_| &config.outbound.allow);
+        Self { upstreams: own.map(str::to_ascii_lowercase).collect(), allowed }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        let is_allowed = |entry: &String| match entry.to_ascii_lowercase().strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => entry.eq_ignore_ascii_case(&name),
+        };
+        self.upstreams.contains(&name) || self.allowed.iter().any(is_allowed)
     }
 }
 

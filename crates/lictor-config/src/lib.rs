@@ -7,16 +7,21 @@
 //! Precedence, lowest first: built-in defaults; the variables of older services (`SERVICE_NAME`, `RETRY_MAX_ATTEMPTS`,
 //! ..); the file; the KV key, within the bounds of [`kv`]; the standard variables (`CONSUL_*`, `OTEL_*`) and lictor's own (`LICTOR_*`); `--set` flags.
 
+mod bounds;
 mod config;
 mod diagnose;
 mod diff;
 mod env;
+mod environment;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod kv;
+mod places;
 mod read;
 mod source;
+mod sources;
 mod tree;
+mod value;
 mod values;
 
 use std::fmt::Write;
@@ -26,30 +31,11 @@ use serde_json::Value as Json;
 pub use config::*;
 pub use diagnose::{Diagnostic, Place, Report, Severity, suggest};
 pub use diff::{Change, changes};
-pub use env::{Environment, variables};
+pub use env::variables;
+pub use environment::Environment;
+pub use places::Text;
+pub use sources::Sources;
 pub use tree::{Effective, Origin};
-
-/// A file's name and text.
-#[derive(Clone, Debug)]
-pub struct Text {
-    /// For messages.
-    pub name: String,
-    /// The YAML.
-    pub text: String,
-}
-
-/// All that a configuration is made of.
-#[derive(Clone, Debug, Default)]
-pub struct Sources {
-    /// The file; without one the environment has to say it all.
-    pub file: Option<Text>,
-    /// The value of the KV key, named `kv:KEY`: over the file, under the environment.
-    pub kv: Option<Text>,
-    /// Variables.
-    pub env: Environment,
-    /// `--set`: keys and values.
-    pub flags: Vec<(String, String)>,
-}
 
 /// A configuration that is valid, and how it came to be.
 #[derive(Clone, Debug)]
@@ -70,9 +56,28 @@ pub fn load(file: Option<&Text>, env: &Environment, flags: &[(String, String)]) 
 }
 
 impl Sources {
+    /// Why the file looks as if it were still being written, or were lost: it is gone, says nothing, or has a key with
+    /// nothing after it, where the one before had something. The words are for whoever asked for it to be read.
+    pub fn emptied(&self, before: &Self) -> Option<String> {
+        let (said, _) = source::parse(before.file.as_ref()?).ok().filter(|(said, _)| !said.is_nothing())?;
+        let Some(file) = &self.file else {
+            return Some("there is no configuration file any more; what it said stays in force".to_owned());
+        };
+        let (says, _) = source::parse(file).ok()?; // what is wrong with it is told with its place
+        if says.is_nothing() {
+            return Some(format!(
+                "{} says nothing: is it still being written? What it said before stays in force",
+                file.name
+            ));
+        }
+        let key = says.empty_keys().find(|key| said.entry(key).is_some_and(|value| !value.is_nothing()))?;
+        let help = "to take it back leave the key out, or write `{}`";
+        Some(format!("{}: `{key}` has nothing after it: is the file still being written? Else, {help}", file.name))
+    }
+
     /// Reads it all.
     pub fn load(&self) -> Result<Loaded, Report> {
-        let (tree, compat_env_used) = env::overlay(self)?;
+        let (tree, compat_env_used) = sources::overlay(self)?;
         let config = read::config(&tree, &self.env);
         kv::check(&tree, &config);
         let (values, report) = tree.into_results();
@@ -87,14 +92,12 @@ impl Sources {
 
 /// Somebody else's YAML, such as a compose file, with its anchors and merges resolved.
 pub fn yaml(text: &Text) -> Result<Json, Report> {
-    source::parse(text).map(source::Value::into_json).map_err(|diagnostic| Report(vec![diagnostic]))
+    source::parse(text).map(|(value, _)| value.into_json()).map_err(|diagnostic| Report(vec![diagnostic]))
 }
 
 /// The JSON Schema (draft 2020-12) of the file, for editors.
 pub fn json_schema() -> Json {
-    let tree = tree::Tree::describing();
-    read::config(&tree, &Environment::default());
-    tree.into_schema()
+    read::described().into_schema()
 }
 
 /// The effective configuration as people read it, one value a line.

@@ -1,31 +1,28 @@
 //! One walk over the tree: every key, its type, its default, its rules. One function a section.
 
 mod consul;
+mod listen;
 mod policy;
+mod ports;
 mod service;
+mod upstream;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
-use lictor_core::mesh::{AccessLog, Protocol};
+use lictor_core::Secret;
+use lictor_core::mesh::AccessLog;
 use lictor_core::policy::Policy;
-use lictor_core::tls::{ClientTls, KeyPair, ServerTls};
 use lictor_core::trace::{B3, TraceSettings};
-use lictor_core::{Address, Secret};
 use serde_json::json;
 
-use crate::config::{
-    Admin, Config, Lifecycle, Listen, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, Query, Source, Trace,
-    Upstream,
-};
-use crate::env::Environment;
-use crate::tree::{Node, Section, Tree, texts};
+use self::listen::{ANY, LOCAL, listener};
+use crate::config::{Admin, Config, Lifecycle, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, Source, Trace};
+use crate::environment::Environment;
+use crate::tree::{Node, Tree, texts};
 use crate::values;
 
-const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Of the admin token.
 const TOKEN_MIN: usize = 16;
 
@@ -47,8 +44,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
     defaults_section.finish();
     let outbound = outbound(&top.field("outbound", "The forward proxy, and what `lictor run` exports."));
     let upstreams_node = top.field("upstreams", "Services that are called, by name.");
-    let upstreams: Vec<Upstream> =
-        upstreams_node.entries().iter().map(|node| upstream(node, &defaults, &tokens)).collect();
+    let upstreams = upstream::upstreams(&upstreams_node, &defaults, &tokens);
     let needs_consul = registration.is_some()
         || !outbound.allow.is_empty()
         || upstreams.iter().any(|upstream| matches!(upstream.source, Source::Consul(_)));
@@ -69,208 +65,16 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
         defaults,
         upstreams,
     };
-    ports(&top, &config);
+    ports::check(&top, &config);
     top.finish();
     config
 }
 
-fn upstream(node: &Node<'_>, defaults: &Policy, tokens: &[Secret]) -> Upstream {
-    let name = node.name();
-    if name != "*" && !service::is_service_name(&name) {
-        node.key_error(format!("`{name}` is not a service name: letters, digits, `-`, `_` and `.`"), None);
-    }
-    // `user-service: 3001` is the listener alone.
-    let is_short = node.scalar().is_some();
-    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "integer" })]);
-    let listen = section.field("listen", "Its listener: port, address, unix:/path, or a map with more.");
-    let listen = listener(&if is_short { node.short_for("listen") } else { listen });
-    let source = source(&section, &name);
-    let protocol = section.field("protocol", "What its instances speak; default: their Meta `protocol`, else http1.");
-    let protocol = protocol_of(&protocol, None);
-    let tls = client_tls(&section.field("tls", "TLS towards its instances: true, or a map."));
-    let is_required = section.field("required", "Counts in /ready.").boolean(false);
-    let policy = policy::policy(&section, defaults);
-    let routes =
-        policy::routes(&section.field("routes", "Routes with a policy of their own; the first match wins."), &policy);
-    let mut set_headers = headers(&section.field("headers", "Headers of every request to it."));
-    for (name, value) in token_header(tokens) {
-        if !set_headers.iter().any(|(known, _)| *known == name) {
-            set_headers.push((name, value));
-        }
-    }
-    if protocol == Some(Protocol::Tcp) {
-        for http in ["routes", "headers", "hedge", "cache", "fallback"] {
-            let node = section.field(http, "");
-            if node.is_set() {
-                node.key_error(format!("`{http}` is about HTTP, but `protocol: tcp` carries bytes"), None);
-            }
-        }
-    }
-    section.finish();
-    Upstream { name, listen, source, protocol, tls, is_required, policy, routes, set_headers }
-}
-
-fn token_header(tokens: &[Secret]) -> Vec<(HeaderName, HeaderValue)> {
-    let value = tokens.first().and_then(|token| HeaderValue::try_from(token.reveal()).ok());
-    value
-        .map(|mut value| {
-            value.set_sensitive(true);
-            (HeaderName::from_static("x-service-auth"), value)
-        })
-        .into_iter()
-        .collect()
-}
-
-/// A listener for applications of this machine.
-fn listener(node: &Node<'_>) -> Option<Listen> {
-    let listen = listen(node, None, LOCAL)?;
-    if !listen.address.is_local() {
-        node.warn(
-            format!(
-                "{} can be reached from other machines: anyone there may call through this sidecar",
-                listen.address
-            ),
-            Some("a port alone listens on 127.0.0.1".to_owned()),
-        );
-    }
-    Some(listen)
-}
-
-/// `3001`, `127.0.0.1:3001`, `unix:/run/users.sock`, or a map with that as its `address`.
-pub(super) fn listen(node: &Node<'_>, default: Option<Address>, host: IpAddr) -> Option<Listen> {
-    let plain = |address| Listen { address, tls: None, max_connection_age: None };
-    if node.scalar().is_some() {
-        return node.address(default, host).map(plain);
-    }
-    let section = node.section(&[json!({ "type": ["integer", "string"] })]);
-    let address = section.field("address", "Port, address, or unix:/path.").address(default, host);
-    let tls = server_tls(&section.field("tls", "TLS is spoken there: certificate and key."));
-    let max_connection_age =
-        section.field("max_connection_age", "A connection is ended gracefully when it is this old.").limit(None);
-    section.finish();
-    if node.is_map() && address.is_none() {
-        node.error("a listener needs an `address`", Some("write `{address: 3001}`".to_owned()));
-    }
-    address.map(|address| Listen { address, tls, max_connection_age })
-}
-
-fn server_tls(node: &Node<'_>) -> Option<ServerTls> {
-    let section = node.section(&[]);
-    let identity = key_pair(node, &section, "What we show, PEM; intermediate certificates follow it.");
-    let client_ca =
-        section.field("client_ca", "Clients must show a certificate of one of these CAs (PEM); default: none.").file();
-    section.finish();
-    if node.is_map() && identity.is_none() {
-        node.error("TLS on a listener needs `cert` and `key`", None);
-    }
-    identity.map(|identity| ServerTls { identity, client_ca })
-}
-
-fn client_tls(node: &Node<'_>) -> Option<ClientTls> {
-    if node.is_off() {
-        return None;
-    }
-    if matches!(node.scalar(), Some("true" | "on" | "yes")) {
-        return Some(ClientTls::default());
-    }
-    let section = node.section(&[json!({ "type": "boolean" })]);
-    let tls = ClientTls {
-        ca: section.field("ca", "CAs that are believed (PEM); default: the system's.").file(),
-        identity: key_pair(node, &section, "What we show when asked, PEM."),
-        server_name: section
-            .field("server_name", "For SNI, and what the certificate must name; default: the instance's address.")
-            .text(None),
-    };
-    section.finish();
-    node.is_set().then_some(tls)
-}
-
-fn key_pair(node: &Node<'_>, section: &Section<'_>, help: &'static str) -> Option<KeyPair> {
-    let (cert, key) = (section.field("cert", help).file(), section.field("key", "Its private key, PEM.").file());
-    if cert.is_some() != key.is_some() {
-        node.error("`cert` and `key` belong together", None);
-    }
-    Some(KeyPair { cert: cert?, key: key? })
-}
-
-fn source(section: &Section<'_>, name: &str) -> Source {
-    let fixed = section.field("static", "Fixed endpoints, `host:port`, instead of Consul's.");
-    let endpoints: Vec<String> = fixed
-        .elements()
-        .iter()
-        .filter_map(|entry| entry.parsed(json!({ "type": "string" }), None, values::host_port))
-        .collect();
-    let service = section.field("service", "Its name in Consul, when that is not the key's.");
-    let tag = section.field("tag", "Only instances with this tag, or all of these.");
-    let filter = section.field("filter", "Only instances for which this Consul filter expression holds.");
-    let version = section.field("version", "Only instances with this Meta `version`.");
-    let near = section.field("near", "Sorted by round-trip time from this node, or `_agent`.");
-    let datacenter = section.field("datacenter", "Another datacenter.");
-    let query = Query {
-        service: service.text(None).unwrap_or_else(|| name.to_owned()),
-        tags: tag.elements().iter().filter_map(|tag| tag.text(None)).collect(),
-        filter: filter_of(filter.text(None), version.text(None)),
-        near: near.text(None),
-        datacenter: datacenter.text(None),
-    };
-    if !fixed.is_set() {
-        return Source::Consul(query);
-    }
-    for other in [&service, &tag, &filter, &version, &near, &datacenter] {
-        if other.is_set() {
-            other.error(format!("`{}` asks Consul, but the endpoints are static", other.name()), None);
-        }
-    }
-    if endpoints.is_empty() {
-        fixed.error("static endpoints need at least one `host:port`", None);
-    }
-    Source::Static(endpoints)
-}
-
-fn filter_of(filter: Option<String>, version: Option<String>) -> Option<String> {
-    let version = version.map(|version| format!("Service.Meta.version == \"{}\"", version.replace('"', "")));
-    match (filter, version) {
-        (Some(filter), Some(version)) => Some(format!("({filter}) and {version}")),
-        (filter, version) => filter.or(version),
-    }
-}
-
-pub(super) fn protocol_of(node: &Node<'_>, default: Option<&str>) -> Option<Protocol> {
-    let choices = [
-        ("auto", Protocol::Auto),
-        ("tcp", Protocol::Tcp),
-        ("http1", Protocol::Http1),
-        ("http", Protocol::Http1),
-        ("h2c", Protocol::H2c),
-        ("http2", Protocol::H2c),
-        ("grpc", Protocol::Grpc),
-    ];
-    node.choice(&choices, default)
-}
-
-fn headers(node: &Node<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    let section = node.section(&[]);
-    let set = section.field("set", "Set, whatever the application sent.");
-    let headers = set.entries().into_iter().filter_map(|entry| {
-        let name = HeaderName::try_from(entry.name().as_str());
-        let value = entry.secret()?;
-        let Ok(mut value) = HeaderValue::try_from(value.reveal()) else {
-            entry.error("not a header value: no line breaks or control characters", None);
-            return None;
-        };
-        value.set_sensitive(true);
-        match name {
-            Ok(name) => Some((name, value)),
-            Err(_) if entry.name() == "*" => None,
-            Err(_) => {
-                entry.key_error(format!("`{}` is not a header name", entry.name()), None);
-                None
-            }
-        }
-    });
-    let headers = headers.collect();
-    section.finish();
-    headers
+/// Every key once, with its page.
+pub(crate) fn described() -> Tree {
+    let tree = Tree::describing();
+    config(&tree, &Environment::default());
+    tree
 }
 
 fn outbound(node: &Node<'_>) -> Outbound {
@@ -486,54 +290,4 @@ fn lifecycle(node: &Node<'_>) -> Lifecycle {
     };
     section.finish();
     lifecycle
-}
-
-/// No two of our own listeners, nor the application, may be on one port of one address.
-fn ports(top: &Section<'_>, config: &Config) {
-    let mut taken: Vec<(Address, String)> = Vec::new();
-    if let Some(app) = &config.app.address {
-        taken.push((app.clone(), "the application".to_owned()));
-    }
-    let mut claim = |address: Address, owner: String, node: &Node<'_>| {
-        if let Some((_, first)) = taken.iter().find(|(other, _)| overlaps(other, &address)) {
-            node.error(
-                match &address {
-                    Address::Tcp(address) => format!("port {} is taken already by {first}", address.port()),
-                    Address::Unix(_) => format!("{address} is taken already by {first}"),
-                },
-                Some("each listener needs its own".to_owned()),
-            );
-        }
-        taken.push((address, owner));
-    };
-    let node = |section: &'static str, key: &'static str| {
-        let field = top.field(section, "");
-        if field.is_map() { field.section(&[]).field(key, "") } else { field }
-    };
-    claim(config.admin.listen.into(), "the admin listener".to_owned(), &node("admin", "listen"));
-    if let Some(address) = config.admin.public {
-        claim(address.into(), "the public admin listener".to_owned(), &node("admin", "public"));
-    }
-    if let Some(inbound) = &config.inbound {
-        claim(inbound.listen.address.clone(), "inbound".to_owned(), &node("inbound", "listen"));
-    }
-    if let Some(proxy) = &config.outbound.proxy {
-        claim(proxy.address.clone(), "the forward proxy".to_owned(), &node("outbound", "proxy"));
-    }
-    let entries = top.field("upstreams", "").entries();
-    for (upstream, entry) in config.upstreams.iter().zip(&entries) {
-        let Some(listen) = &upstream.listen else { continue };
-        let node = if entry.is_map() { entry.section(&[]).field("listen", "") } else { entry.clone() };
-        claim(listen.address.clone(), format!("upstream {}", upstream.name), &node);
-    }
-}
-
-fn overlaps(one: &Address, other: &Address) -> bool {
-    match (one, other) {
-        (Address::Tcp(one), Address::Tcp(other)) => {
-            let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
-            one.port() != 0 && one.port() == other.port() && same_ip
-        }
-        (one, other) => one == other,
-    }
 }

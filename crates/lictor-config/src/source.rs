@@ -1,316 +1,300 @@
-//! The file: the one module that knows the YAML crate. It parses, and finds the place of a path again.
+//! YAML: the one module that knows its crate. One walk over what the parser reports makes the value and notes its places,
+//! within the bounds; what is beyond them ends the walk, and nothing behind it is read.
 
-use std::cell::Cell;
-use std::fmt;
+use std::collections::HashMap;
+use std::rc::Rc;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Value as Json;
-use serde_yaml::Value as Yaml;
+use indexmap::IndexMap;
+use indexmap::map::Entry;
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
-use crate::Text;
-use crate::diagnose::{Diagnostic, Place, Severity};
+use crate::bounds::{self, At, Spent};
+use crate::diagnose::{Diagnostic, Severity};
+use crate::places::{Places, Spot, Text, place};
+use crate::value::{Step, Value};
 
-/// A value of the file.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
-    /// Nothing, or `null`.
-    Null,
-    /// Text, number or boolean, as it reads; the flag says that it was written as text.
-    Scalar(String, bool),
-    /// In order.
-    List(Vec<Self>),
-    /// In order; keys are unique.
-    Map(Vec<(String, Self)>),
+/// The key whose maps are laid under the one it stands in (YAML 1.1, "Merge Key").
+const MERGE: &str = "<<";
+
+/// Parses a text; what is wrong with it is one diagnostic with its place.
+pub(crate) fn parse(text: &Text) -> Result<(Value, Places), Diagnostic> {
+    let broken = |(at, message): (At, String)| Diagnostic {
+        severity: Severity::Error,
+        message: format!("not valid YAML: {message}"),
+        path: String::new(),
+        place: place(text, at, false),
+        help: None,
+    };
+    let refused = |(at, message): (At, String)| Diagnostic { message, ..broken((at, String::new())) };
+    bounds::look(&text.text).map_err(refused)?;
+    let mut reader = Reader::default();
+    for event in Parser::new_from_str(&text.text) {
+        let (event, span) = event.map_err(|error| {
+            let message = error.info();
+            // Its own bound is met first where one line has it all.
+            let message = if message.starts_with("recursion limit") { bounds::too_deep() } else { message.to_owned() };
+            broken((position(*error.marker()), message))
+        })?;
+        let at = position(span.start);
+        reader.take(event, at).map_err(|message| broken((reader.fault.unwrap_or(at), message)))?;
+    }
+    let Node { value, spot, .. } = reader.root.unwrap_or_default();
+    Ok((value, Places { text: text.clone(), root: spot }))
 }
 
-impl Value {
-    pub(crate) fn text(text: impl Into<String>) -> Self {
-        Self::Scalar(text.into(), true)
-    }
+fn position(marker: Marker) -> At {
+    (marker.line().max(1), marker.col() + 1)
+}
 
-    /// Scalars become strings, whatever they were.
-    pub(crate) fn into_json(self) -> Json {
-        match self {
-            Self::Null => Json::Null,
-            Self::Scalar(text, _) => Json::String(text),
-            Self::List(values) => Json::Array(values.into_iter().map(Self::into_json).collect()),
-            Self::Map(entries) => Json::Object(entries.into_iter().map(|(key, it)| (key, it.into_json())).collect()),
-        }
-    }
+/// A value with its place, and how many values it is.
+#[derive(Clone, Debug)]
+struct Node {
+    value: Value,
+    spot: Spot,
+    size: usize,
+}
 
-    /// What it is, for messages.
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Self::Null => "nothing",
-            Self::Scalar(..) => "a value",
-            Self::List(_) => "a list",
-            Self::Map(_) => "a map",
-        }
-    }
-
-    /// How much it says about a path: whether it decides it, and how many steps it knows of.
-    pub(crate) fn reach(&self, path: &[Step]) -> (bool, usize) {
-        let mut at = self;
-        for (steps, step) in path.iter().enumerate() {
-            let next = match (at, step) {
-                (Self::Map(_), Step::Key(key)) => at.entry(key),
-                (Self::List(values), Step::Index(index)) => values.get(*index),
-                (Self::Null, _) => return (false, steps.saturating_sub(1)),
-                _ => return (true, steps), // a shorthand
-            };
-            let Some(next) = next else { return (false, steps) };
-            at = next;
-        }
-        (*at != Self::Null, path.len())
-    }
-
-    pub(crate) fn entry(&self, key: &str) -> Option<&Self> {
-        match self {
-            Self::Map(entries) => entries.iter().find(|(known, _)| known == key).map(|(_, value)| value),
-            _ => None,
-        }
+impl Default for Node {
+    fn default() -> Self {
+        Self { value: Value::Null, spot: Spot { at: (1, 1), ..Spot::default() }, size: 0 }
     }
 }
 
-/// A step of a path.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Step {
-    Key(String),
-    Index(usize),
+/// A list or map that has not ended.
+#[derive(Debug)]
+struct Open {
+    anchor: usize,
+    spot: Spot,
+    size: usize,
+    held: Held,
 }
 
-/// `upstreams.user-service.routes[1].match`
-pub(crate) fn show(path: &[Step]) -> String {
-    let mut text = String::new();
-    for step in path {
-        match step {
-            Step::Key(key) => {
-                if !text.is_empty() {
-                    text.push('.');
+#[derive(Debug)]
+enum Held {
+    List(Vec<Value>),
+    Map { entries: IndexMap<String, Value>, key: Option<(String, At)>, merges: Vec<Node> },
+}
+
+#[derive(Debug, Default)]
+struct Reader {
+    open: Vec<Open>,
+    /// Whole values with an anchor, by the parser's number.
+    anchors: HashMap<usize, Rc<Node>>,
+    root: Option<Node>,
+    documents: usize,
+    spent: Spent,
+    /// Where it is wrong, when that is not where the parser is.
+    fault: Option<At>,
+}
+
+impl Reader {
+    fn take(&mut self, event: Event<'_>, at: At) -> Result<(), String> {
+        match event {
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+            Event::DocumentStart(_) => {
+                self.documents += 1;
+                if self.documents > 1 { Err("a second document: one is read".to_owned()) } else { Ok(()) }
+            }
+            Event::Alias(anchor) => {
+                let node = self.anchors.get(&anchor).ok_or("the anchor of this alias has not ended")?;
+                let node = Rc::clone(node);
+                self.spent.on(node.size)?;
+                self.whole(Node::clone(&node), 0)
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                self.spent.on(1)?;
+                let value = scalar(&text, style, tag.as_deref());
+                self.whole(Node { value, spot: Spot { at, ..Spot::default() }, size: 1 }, anchor)
+            }
+            Event::SequenceStart(anchor, _) => self.begin(anchor, at, Held::List(Vec::new())),
+            Event::MappingStart(anchor, _) => {
+                self.begin(anchor, at, Held::Map { entries: IndexMap::new(), key: None, merges: Vec::new() })
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end(),
+        }
+    }
+
+    fn begin(&mut self, anchor: usize, at: At, held: Held) -> Result<(), String> {
+        bounds::depth(self.open.len() + 1)?;
+        self.spent.on(1)?;
+        self.open.push(Open { anchor, spot: Spot { at, ..Spot::default() }, size: 1, held });
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        let Some(Open { anchor, mut spot, size, held }) = self.open.pop() else { return Ok(()) };
+        let value = match held {
+            Held::List(values) => Value::List(values),
+            Held::Map { mut entries, merges, .. } => {
+                for merged in merges {
+                    merge(&mut entries, &mut spot, merged)?;
                 }
-                text.push_str(key);
+                Value::Map(entries)
             }
-            Step::Index(index) => text.push_str(&format!("[{index}]")),
-        }
+        };
+        self.whole(Node { value, spot, size }, anchor)
     }
-    text
+
+    /// A value is whole, and goes to where it belongs.
+    fn whole(&mut self, node: Node, anchor: usize) -> Result<(), String> {
+        if anchor != 0 {
+            // Anchors in one another are kept apart, so what they hold counts for each.
+            self.spent.on(node.size)?;
+            self.anchors.insert(anchor, Rc::new(node.clone()));
+        }
+        let Some(open) = self.open.last_mut() else {
+            self.root = Some(node);
+            return Ok(());
+        };
+        open.size += node.size;
+        match &mut open.held {
+            Held::List(values) => {
+                open.spot.below.insert(Step::Index(values.len()), node.spot);
+                values.push(node.value);
+            }
+            Held::Map { entries, key, merges } => match key.take() {
+                None => {
+                    let (text, at) = (key_text(node.value), node.spot.at);
+                    bounds::key(&text)?;
+                    if entries.contains_key(&text) || (text == MERGE && !merges.is_empty()) {
+                        self.fault = Some(at);
+                        return Err(format!("duplicate entry with key {text:?}"));
+                    }
+                    *key = Some((text, at));
+                }
+                Some((name, _)) if name == MERGE => merges.push(node),
+                Some((name, at)) => {
+                    open.spot.below.insert(Step::Key(name.clone().into()), Spot { key: Some(at), ..node.spot });
+                    entries.insert(name, node.value);
+                }
+            },
+        }
+        Ok(())
+    }
 }
 
-/// Parses the file; a syntax error is one diagnostic with its place.
-pub(crate) fn parse(file: &Text) -> Result<Value, Diagnostic> {
-    let broken = |error: &serde_yaml::Error| {
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-        let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
-        Diagnostic {
-            severity: Severity::Error,
-            message: format!("not valid YAML: {message}"),
-            path: String::new(),
-            place: place(file, line, column, false),
-            help: None,
+/// Lays a map, or a list of maps, under what is there.
+fn merge(entries: &mut IndexMap<String, Value>, spot: &mut Spot, merged: Node) -> Result<(), String> {
+    let Node { value, spot: mut from, size } = merged;
+    match value {
+        Value::Map(more) => {
+            for (key, value) in more {
+                let step = Step::Key(key.clone().into());
+                if let Entry::Vacant(entry) = entries.entry(key) {
+                    entry.insert(value);
+                    spot.below.extend(from.below.remove(&step).map(|below| (step, below)));
+                }
+            }
+            Ok(())
         }
+        Value::List(values) => values.into_iter().enumerate().try_for_each(|(index, value)| match value {
+            Value::Map(_) => {
+                let spot_of = from.below.remove(&Step::Index(index)).unwrap_or_default();
+                merge(entries, spot, Node { value, spot: spot_of, size })
+            }
+            other => Err(format!("expected a map for merging, found {}", other.kind())),
+        }),
+        other => Err(format!("expected a map or a list of maps for merging, found {}", other.kind())),
+    }
+}
+
+fn key_text(value: Value) -> String {
+    match value {
+        Value::Scalar(text) => text,
+        other => other.kind().to_owned(),
+    }
+}
+
+/// By the core schema (YAML 1.2.2, section 10.3.2), of which whoever reads the value needs this much: what is nothing, and
+/// one spelling for what has several.
+fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
+    let is_text = tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
+    if style != ScalarStyle::Plain || is_text {
+        return Value::text(text);
+    }
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "true" | "True" | "TRUE" => Value::text("true"),
+        "false" | "False" | "FALSE" => Value::text("false"),
+        text => whole_number(text).map_or_else(|| Value::text(text), |number| Value::text(number.to_string())),
+    }
+}
+
+/// Of another base than ten.
+fn whole_number(text: &str) -> Option<i128> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
     };
-    let yaml: Yaml = serde_yaml::from_str(&file.text).map_err(|error| broken(&error))?;
-    let mut yaml = yaml;
-    yaml.apply_merge().map_err(|error| broken(&error))?;
-    Ok(convert(yaml))
+    let bases = [("0x", 16), ("0o", 8), ("0b", 2)];
+    let (digits, base) = bases.into_iter().find_map(|(mark, base)| Some((digits.strip_prefix(mark)?, base)))?;
+    let number = u64::from_str_radix(digits, base).ok().filter(|_| !digits.starts_with('+'))?;
+    Some(sign * i128::from(number))
 }
 
-fn convert(yaml: Yaml) -> Value {
-    match yaml {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(value) => Value::Scalar(value.to_string(), false),
-        Yaml::Number(value) => Value::Scalar(value.to_string(), false),
-        Yaml::String(value) => Value::Scalar(value, true),
-        Yaml::Sequence(values) => Value::List(values.into_iter().map(convert).collect()),
-        Yaml::Mapping(entries) => Value::Map(
-            entries
-                .into_iter()
-                .map(|(key, value)| {
-                    let key = match convert(key) {
-                        Value::Scalar(text, _) => text,
-                        other => other.kind().to_owned(),
-                    };
-                    (key, convert(value))
-                })
-                .collect(),
-        ),
-        Yaml::Tagged(tagged) => convert(tagged.value),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(yaml: &str) -> Result<String, String> {
+        let text = Text { name: "test.yaml".to_owned(), text: yaml.to_owned() };
+        parse(&text).map(|(value, _)| value.into_json().to_string()).map_err(|mistake| mistake.sentence())
     }
-}
 
-/// The place of a path's value, or of its key, or of the nearest thing above it that is in the file.
-pub(crate) fn find(file: &Text, path: &[Step], wants_key: bool) -> Place {
-    let is_veiled = path.iter().any(|step| matches!(step, Step::Key(key) if SECRET.contains(&key.as_str())));
-    let mut path = path;
-    loop {
-        let found = Cell::new(false);
-        let seed = Locate { path, wants_key, found: &found };
-        if let Err(error) = seed.deserialize(serde_yaml::Deserializer::from_str(&file.text))
-            && found.get()
-            && let Some(at) = error.location()
-        {
-            return place(file, at.line(), at.column(), is_veiled);
+    #[test]
+    fn scalars_read_as_they_are_written() {
+        for (yaml, value) in [
+            ("a: 1.10", "1.10"),
+            ("a: 007", "007"),
+            ("a: 0x10", "16"),
+            ("a: -0o17", "-15"),
+            ("a: 0x+1", "0x+1"),
+            ("a: 12345678901234567890123", "12345678901234567890123"),
+            ("a: True", "true"),
+            ("a: yes", "yes"),
+            ("a: 'null'", "null"),
+            ("a: !!str null", "null"),
+            ("a: !mine x", "x"),
+            ("a: |\n  x\n", "x\\n"),
+        ] {
+            assert_eq!(json(yaml), Ok(format!("{{\"a\":\"{value}\"}}")), "{yaml}");
         }
-        match path.split_last() {
-            Some((_, above)) => path = above,
-            None => return place(file, 1, 1, is_veiled),
+        for nothing in ["a:", "a: ~", "a: NULL", "a: # b", "\u{feff}a:\r\n"] {
+            assert_eq!(json(nothing), Ok("{\"a\":null}".to_owned()), "{nothing:?}");
+        }
+        for empty in ["", "# a", "---", "--- \n..."] {
+            assert_eq!(json(empty), Ok("null".to_owned()), "{empty:?}");
         }
     }
-}
 
-/// Keys whose values, or what is in them, are secrets.
-const SECRET: [&str; 5] = ["headers", "http_auth", "service_token", "set", "token"];
-
-/// A line as it may be shown: what is printed when a start fails is in a container's log. Where a secret may be in it,
-/// values become stars, one for each letter, so that the rest stays in its column.
-fn veil(line: &str, is_veiled: bool) -> String {
-    let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
-    let may_name_user = line.contains('@'); // `user:password@`, with a scheme or without
-    if !is_veiled && !may_name_user && !words.any(|word| SECRET.contains(&word)) {
-        return line.to_owned();
+    #[test]
+    fn merges_lie_under_the_map_that_they_stand_in_and_over_their_own() {
+        let yaml = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: [*b, {z: 3, x: 3}], w: 4}\n";
+        let merged = r#"{"a":{"x":"1","y":"1"},"b":{"x":"1","y":"2"},"c":{"w":"4","x":"1","y":"2","z":"3"}}"#;
+        assert_eq!(json(yaml), Ok(merged.to_owned()));
+        let text = Text { name: "test.yaml".to_owned(), text: yaml.to_owned() };
+        let path = ["c", "x"].map(|key| Step::Key(key.into()));
+        assert_eq!(parse(&text).unwrap().1.at(&path), (1, 11), "where it is written");
     }
-    let chars: Vec<char> = line.chars().collect();
-    let is_mark = |at: usize| matches!(chars[at], '{' | '}' | '[' | ']' | ',' | ' ' | '#' | '\'' | '"');
-    let ends_key = |at: usize| chars[at] == ':' && chars.get(at + 1).is_none_or(|next| next.is_whitespace());
-    let is_key = |at: usize| (at..chars.len()).find(|at| is_mark(*at) || ends_key(*at)).is_some_and(ends_key);
-    let is_dash = |at: usize| chars[at] == '-' && chars.get(at + 1) == Some(&' ');
-    (0..chars.len()).map(|at| if is_mark(at) || is_key(at) || is_dash(at) { chars[at] } else { '*' }).collect()
-}
 
-fn place(file: &Text, line: usize, column: usize, is_veiled: bool) -> Place {
-    let source = file.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().to_owned();
-    let rest: Vec<char> = source.chars().skip(column.saturating_sub(1)).collect();
-    let width = match rest.first() {
-        Some(quote @ ('"' | '\'')) => rest.iter().skip(1).position(|c| c == quote).map_or(rest.len(), |end| end + 2),
-        Some('[' | '{') => 1,
-        _ => {
-            let is_end = |at: usize| {
-                let next_is_space = rest.get(at + 1).is_none_or(|c| c.is_whitespace());
-                matches!(rest[at], ',' | ']' | '}')
-                    || (rest[at] == ':' && next_is_space)
-                    || (rest[at] == ' ' && rest.get(at + 1) == Some(&'#'))
-            };
-            (0..rest.len()).find(|at| is_end(*at)).unwrap_or(rest.len())
+    #[test]
+    fn what_is_not_read_is_refused_where_it_is() {
+        for (yaml, at) in [
+            ("a: 1\nb: 2\na: 3\n", "3:1: not valid YAML: duplicate entry with key \"a\""),
+            ("a: 1\n'a': 3\n", "2:1: not valid YAML: duplicate"),
+            ("1: 1\n'1': 3\n", "2:1: not valid YAML: duplicate"),
+            ("{<<: {}, <<: {}}\n", "1:10: not valid YAML: duplicate"),
+            ("a: {<<: 5}\n", "1:"),
+            ("a: {<<: [[]]}\n", "1:"),
+            ("a: &a [*a]\n", "1:8: not valid YAML: the anchor of this alias"),
+            ("a: *b\n", "1:4: not valid YAML"),
+            ("a: 1\n---\nb: 2\n", "2:1: not valid YAML: a second document"),
+            ("a: 1\n]\n", "2:1: not valid YAML"),
+            ("{a: 1} @\n", "1:8: not valid YAML"),
+            ("a\0: b", "1:2: the character U+0000"),
+        ] {
+            let mistake = json(yaml).unwrap_err();
+            assert!(mistake.starts_with(&format!("test.yaml:{at}")), "{yaml}: {mistake}");
         }
-    };
-    let source = veil(&source, is_veiled);
-    Place::File { name: file.name.clone(), line, column: column.max(1), source, width }
-}
-
-/// Walks to a path and fails there on purpose: the parser stamps its place on the error.
-#[derive(Clone, Copy)]
-struct Locate<'a> {
-    path: &'a [Step],
-    wants_key: bool,
-    found: &'a Cell<bool>,
-}
-
-impl<'de> DeserializeSeed<'de> for Locate<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl Locate<'_> {
-    fn here<E: Error>(&self) -> Result<(), E> {
-        if self.path.is_empty() {
-            self.found.set(true);
-            return Err(E::custom("here"));
-        }
-        Ok(())
-    }
-}
-
-impl<'de> Visitor<'de> for Locate<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        self.here()
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        self.here()
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        self.here()
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        self.here()
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
-        self.here()
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.here()
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        self.here()?;
-        let Some((Step::Index(wanted), rest)) = self.path.split_first() else { return Ok(()) };
-        for _ in 0..*wanted {
-            if list.next_element::<IgnoredAny>()?.is_none() {
-                return Ok(());
-            }
-        }
-        let next = Locate { path: rest, ..self };
-        list.next_element_seed(next)?;
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        self.here()?;
-        let Some((Step::Key(wanted), rest)) = self.path.split_first() else { return Ok(()) };
-        let fails = self.wants_key && rest.is_empty();
-        while let Some(is_wanted) = map.next_key_seed(Key { wanted, fails: fails.then_some(self.found) })? {
-            if is_wanted {
-                map.next_value_seed(Locate { path: rest, ..self })?;
-                break;
-            }
-            map.next_value::<IgnoredAny>()?;
-        }
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-}
-
-/// A map's key: is it the one? With `fails`, says so by failing.
-struct Key<'a> {
-    wanted: &'a str,
-    fails: Option<&'a Cell<bool>>,
-}
-
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Key<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: Error>(self, key: &str) -> Result<bool, E> {
-        if let (true, Some(found)) = (key == self.wanted, self.fails) {
-            found.set(true);
-            return Err(E::custom("here"));
-        }
-        Ok(key == self.wanted)
     }
 }

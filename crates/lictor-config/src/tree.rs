@@ -3,15 +3,15 @@
 mod node;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde_json::{Value as Json, json};
 
 pub(crate) use self::node::{Node, Section, texts};
-use crate::Text;
-use crate::diagnose::{Diagnostic, Place, Report, Severity};
-use crate::source::{Step, Value, find, show};
+use crate::diagnose::{Diagnostic, Notes, Place, Report, Severity};
+use crate::places::Places;
+use crate::value::{Step, Value, show};
 
 /// A value in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +85,10 @@ pub(crate) struct Tree {
     layers: Vec<Layer>,
     /// What did not come from a layer, by path.
     origins: HashMap<Vec<Step>, Origin>,
+    /// The paths of those, and what is above them.
+    set: HashSet<Vec<Step>>,
     is_describing: bool,
-    diagnostics: RefCell<Vec<Diagnostic>>,
+    notes: RefCell<Notes>,
     effective: RefCell<Vec<Effective>>,
     fields: RefCell<Vec<Field>>,
 }
@@ -94,19 +96,13 @@ pub(crate) struct Tree {
 /// A text that was laid into the tree.
 #[derive(Debug)]
 struct Layer {
-    text: Text,
+    places: Places,
     value: Value,
     is_kv: bool,
 }
 
 /// What names of KV keys begin with in messages.
 const KV: &str = "kv:";
-
-impl Default for Value {
-    fn default() -> Self {
-        Self::Map(Vec::new())
-    }
-}
 
 /// A key's page in the schema.
 #[derive(Clone, Debug)]
@@ -130,9 +126,9 @@ impl Tree {
     }
 
     /// Lays a text over what is there.
-    pub(crate) fn lay(&mut self, text: &Text, value: Value, is_kv: bool) {
-        merge(&mut self.root, &value, &mut Vec::new());
-        self.layers.push(Layer { text: text.clone(), value, is_kv });
+    pub(crate) fn lay(&mut self, mut value: Value, places: Places, is_kv: bool) {
+        merge(&mut self.root, &mut value, &mut Vec::new());
+        self.layers.push(Layer { places, value, is_kv });
     }
 
     /// Where the value at these keys came from, if there is one.
@@ -143,30 +139,49 @@ impl Tree {
     /// Whether KV would switch something on that nobody else did.
     pub(crate) fn is_only_in_kv(&self, key: &str) -> bool {
         let is_on = |value: &Value| match value {
-            Value::Scalar(text, _) => !is_off(text),
+            Value::Scalar(text) => !is_off(text),
             Value::Map(_) | Value::List(_) => true,
             Value::Null => false,
         };
         let says = |layer: &&Layer| layer.value.entry(key).is_some_and(is_on);
         let (in_kv, in_file): (Vec<_>, Vec<_>) = self.layers.iter().filter(says).partition(|layer| layer.is_kv);
-        let is_in_env = self.origins.keys().any(|path| path[0] == Step::Key(key.to_owned()));
-        !in_kv.is_empty() && in_file.is_empty() && !is_in_env
+        !in_kv.is_empty() && in_file.is_empty() && !self.set.contains(&steps(&[key]))
     }
 
-    /// The keys that KV has there.
-    pub(crate) fn keys_in_kv(&self, path: &[&str]) -> Vec<&str> {
-        let mut layers = self.layers.iter().filter(|layer| layer.is_kv);
-        let found = layers.find_map(|layer| path.iter().try_fold(&layer.value, |value, key| value.entry(key)));
-        match found {
-            Some(Value::Map(entries)) => entries.iter().map(|(key, _)| key.as_str()).collect(),
-            _ => Vec::new(),
+    /// Whether KV alone names it: no file, variable or flag of this machine does.
+    pub(crate) fn is_kvs_own(&self, path: &[Step]) -> bool {
+        self.layers.iter().any(|layer| layer.is_kv && layer.value.at(path).is_some())
+            && !self.layers.iter().any(|layer| !layer.is_kv && layer.value.at(path).is_some())
+            && !self.set.contains(path)
+    }
+
+    /// Whether KV says there what is in force, and what this machine's file does not say.
+    pub(crate) fn is_changed_by_kv(&self, path: &[Step]) -> bool {
+        let said = |is_kv: bool| {
+            let mut layers = self.layers.iter().filter(|layer| layer.is_kv == is_kv);
+            layers.find_map(|layer| layer.value.at(path)).filter(|value| **value != Value::Null)
+        };
+        let is_over_it = |end: usize| self.origins.contains_key(&path[..end]);
+        said(true).is_some_and(|value| said(false) != Some(value)) && !(1..=path.len()).any(is_over_it)
+    }
+
+    pub(crate) fn refuse(&self, path: &[Step], message: String, help: Option<String>) {
+        self.say(Severity::Error, path, message, help, || self.place(path, false));
+    }
+
+    /// A mistake at a place, which is looked for only if the mistake is kept.
+    pub(crate) fn say(
+        &self,
+        severity: Severity,
+        path: &[Step],
+        message: String,
+        help: Option<String>,
+        place: impl FnOnce() -> Place,
+    ) {
+        if self.notes.borrow_mut().takes(severity) {
+            let place = place();
+            self.notes.borrow_mut().keep(Diagnostic { severity, message, path: show(path), place, help });
         }
-    }
-
-    pub(crate) fn refuse(&self, path: &[&str], message: String, help: Option<String>) {
-        let path = steps(path);
-        let place = self.place(&path, false);
-        self.note(Diagnostic { severity: Severity::Error, message, path: show(&path), place, help });
     }
 
     /// Whether there is such a key at all.
@@ -176,22 +191,21 @@ impl Tree {
 
     /// Writes a value over whatever is there.
     pub(crate) fn set(&mut self, path: &[String], value: Value, origin: Origin) {
-        let steps = path.iter().cloned().map(Step::Key).collect();
+        let steps: Vec<Step> = path.iter().map(|key| Step::Key(key.clone().into())).collect();
         insert(&mut self.root, "", path, value);
+        self.set.extend((1..=steps.len()).map(|end| steps[..end].to_vec()));
         self.origins.insert(steps, origin);
     }
 
     pub(crate) fn note(&self, diagnostic: Diagnostic) {
-        self.diagnostics.borrow_mut().push(diagnostic);
+        let mut notes = self.notes.borrow_mut();
+        if notes.takes(diagnostic.severity) {
+            notes.keep(diagnostic);
+        }
     }
 
     pub(crate) fn into_results(self) -> (Vec<Effective>, Report) {
-        let mut diagnostics = self.diagnostics.into_inner();
-        diagnostics.sort_by_key(|diagnostic| match diagnostic.place {
-            Place::File { line, column, .. } => (line, column),
-            _ => (0, 0),
-        });
-        (self.effective.into_inner(), Report(diagnostics))
+        (self.effective.into_inner(), self.notes.into_inner().into_report())
     }
 
     /// Keys of single values outside of maps and lists, for `LICTOR_<SECTION>_<KEY>`.
@@ -201,7 +215,7 @@ impl Tree {
                 .path
                 .iter()
                 .map(|step| match step {
-                    Step::Key(key) if key != "*" => Some(key.clone()),
+                    Step::Key(key) if key != "*" => Some(key.to_string()),
                     _ => None,
                 })
                 .collect();
@@ -226,19 +240,16 @@ impl Tree {
     }
 
     fn origin(&self, path: &[Step], is_set: bool) -> Origin {
-        for end in (1..=path.len()).rev() {
-            if let Some(origin) = self.origins.get(&path[..end]) {
-                return origin.clone();
-            }
+        if !self.origins.is_empty()
+            && let Some(origin) = (1..=path.len()).rev().find_map(|end| self.origins.get(&path[..end]))
+        {
+            return origin.clone();
         }
-        let layer = self.layer(path).filter(|_| is_set);
-        match layer.map(|layer| (layer.is_kv, find(&layer.text, path, false))) {
-            Some((true, Place::File { name, line, column, .. })) => {
-                let key = name.strip_prefix(KV).unwrap_or(&name).to_owned();
-                Origin::Kv { key, line, column }
-            }
-            Some((false, Place::File { name, line, column, .. })) => Origin::File { name, line, column },
-            _ => Origin::Default,
+        let Some(layer) = self.layer(path).filter(|_| is_set) else { return Origin::Default };
+        let ((line, column), name) = (layer.places.at(path), layer.places.text.name.clone());
+        match name.strip_prefix(KV) {
+            key if layer.is_kv => Origin::Kv { key: key.unwrap_or(&name).to_owned(), line, column },
+            _ => Origin::File { name, line, column },
         }
     }
 
@@ -255,7 +266,7 @@ impl Tree {
                 _ => (),
             }
         }
-        self.layer(path).map_or(Place::Missing, |layer| find(&layer.text, path, wants_key))
+        self.layer(path).map_or(Place::Missing, |layer| layer.places.find(path, wants_key))
     }
 }
 
@@ -273,53 +284,51 @@ fn insert(at: &mut Value, name: &str, path: &[String], value: Value) {
                 (_, "version") => "name",
                 _ => "listen",
             };
-            *at = Value::Map(vec![(meant.to_owned(), earlier)]);
+            *at = Value::of(meant, earlier);
         }
     }
     let Value::Map(entries) = at else { return };
-    match entries.iter_mut().find(|(known, _)| known == key) {
-        Some((_, next)) => insert(next, key, rest, value),
-        None => {
-            let mut next = Value::default();
-            insert(&mut next, key, rest, value);
-            entries.push((key.clone(), next));
-        }
-    }
+    insert(entries.entry(key.clone()).or_default(), key, rest, value);
 }
 
-/// Lays a value over another: maps are merged, anything else replaces what was there, nothing says nothing.
-fn merge(below: &mut Value, over: &Value, path: &mut Vec<String>) {
-    let Value::Map(entries) = over else {
-        if *over != Value::Null {
-            *below = over.clone();
-        }
-        return;
+/// Lays a value over another: maps are merged, anything else replaces what was there, nothing says nothing. A listener's
+/// shorthand over a map, and under one, is the key that it is short for: what else the map says stays.
+fn merge(below: &mut Value, over: &mut Value, path: &mut Vec<String>) {
+    let short_for = |value: &Value| match path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["upstreams", _] if matches!(value, Value::Scalar(_)) => Some("listen"),
+        [.., "listen" | "proxy"] if matches!(value, Value::Scalar(_)) => Some("address"),
+        _ => None,
     };
-    if !matches!(below, Value::Map(_)) {
-        // A listener's shorthand keeps its meaning when something is added to it.
-        let meant = match path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            ["upstreams", _] => Some("listen"),
-            [.., "listen" | "proxy"] => Some("address"),
-            _ => None,
-        };
-        let earlier = std::mem::take(below);
-        if let (Some(meant), Value::Scalar(..)) = (meant, &earlier) {
-            *below = Value::Map(vec![(meant.to_owned(), earlier)]);
+    match (&below, &over) {
+        (_, Value::Null) => return,
+        (Value::Map(_), Value::Map(_)) => (),
+        (Value::Map(_), shorthand) => match short_for(shorthand) {
+            Some(meant) => *over = Value::of(meant, std::mem::take(over)),
+            None => return *below = over.clone(),
+        },
+        (shorthand, Value::Map(_)) => {
+            let meant = short_for(shorthand);
+            let earlier = std::mem::take(below);
+            if let Some(meant) = meant {
+                *below = Value::of(meant, earlier);
+            }
         }
+        _ => return *below = over.clone(),
     }
-    let Value::Map(known) = below else { return };
+    let (Value::Map(known), Value::Map(entries)) = (below, over) else { return };
     for (key, value) in entries {
-        path.push(key.clone());
-        match known.iter_mut().find(|(name, _)| name == key) {
-            Some((_, next)) => merge(next, value, path),
-            None => known.push((key.clone(), value.clone())),
+        if let Some(next) = known.get_mut(key) {
+            path.push(key.clone());
+            merge(next, value, path);
+            path.pop();
+        } else {
+            known.insert(key.clone(), value.clone());
         }
-        path.pop();
     }
 }
 
 pub(crate) fn steps(path: &[&str]) -> Vec<Step> {
-    path.iter().map(|key| Step::Key((*key).to_owned())).collect()
+    path.iter().map(|key| Step::Key((*key).to_owned().into())).collect()
 }
 
 fn is_off(text: &str) -> bool {
@@ -337,7 +346,7 @@ fn place_field(at: &mut Json, path: &[Step], schema: Json) {
     };
     let next = match step {
         Step::Key(key) if key == "*" => &mut at["additionalProperties"],
-        Step::Key(key) => &mut at["properties"][key.as_str()],
+        Step::Key(key) => &mut at["properties"][&**key],
         Step::Index(_) => &mut at["items"],
     };
     if !next.is_object() {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lictor_config::{
-    Check, Config, ConsulAddress, Environment, Origin, Query, Report, Source, Sources, Text, changes, json_schema, load,
+    Check, Config, ConsulAddress, Environment, Origin, Query, Report, Source, Sources, Text, Upstream, changes,
+    json_schema, load,
 };
 use lictor_core::mesh::Protocol;
 use lictor_core::policy::{Algorithm, CachePolicy, Hedge, HedgeDelay};
@@ -35,6 +36,18 @@ upstreams:
   user-service: 3001
   product-service: 3002
 ";
+
+#[test]
+fn every_balancer_has_its_words_and_all_of_them_are_documented() {
+    let schema = json_schema().to_string();
+    for algorithm in Algorithm::ALL {
+        for word in algorithm.words().iter().filter(|_| !matches!(algorithm, Algorithm::RingHash(_))) {
+            let config = good(&format!("registration: off\nupstreams: {{users: {{listen: 3001, balance: {word}}}}}\n"));
+            assert_eq!(config.upstreams[0].policy.balance.algorithm, algorithm, "{word}");
+            assert!(schema.contains(&format!("\"{word}\"")), "{word}");
+        }
+    }
+}
 
 #[test]
 fn seven_lines_are_enough() {
@@ -306,7 +319,7 @@ fn each_mistake_is_found_where_it_is() {
         ("registration: off\nlifecycle: {drain_delay: soon}\n", 2, "not a duration"),
         ("version: 2\nregistration: off\n", 1, "only version 1"),
         ("registration: off\nservice: [\n", 3, "not valid YAML"),
-        ("registration: off\nregistration: off\n", 1, "duplicate"),
+        ("registration: off\nregistration: off\n", 2, "duplicate"),
     ] {
         let report = bad(yaml);
         let rendered = report.to_string();
@@ -421,22 +434,95 @@ fn kv_may_not_say_who_we_are_nor_reach_out() {
         assert!(said.iter().any(|line| line.starts_with(&expected) && line.contains(message)), "{kv}: {said:#?}");
         assert_eq!(said.len(), 1, "{kv}: {said:#?}");
     }
-    let token = format!("{ORDERS}service_token: canary\n");
-    let elsewhere = "upstreams: {users: {static: ['10.0.0.1:80']}}\n";
-    assert!(over(ORDERS, elsewhere).load().is_ok());
-    let said = over(&token, elsewhere).load().unwrap_err().sentences();
-    assert!(
-        said[0].contains(":1:29: upstreams.users.static: KV may not choose who gets this machine's `x-service-auth`"),
-        "{said:?}"
-    );
-    let own = "upstreams: {users: {static: ['10.0.0.1:80'], headers: {set: {X-Service-Auth: mine}}}}\n";
-    assert!(over(&token, own).load().is_ok());
     let inbound = "service: orders\nport: 8080\nregistration: off\ninbound: true\n";
     let loaded = over(inbound, "inbound: {max_in_flight: 5}\n").load().unwrap_or_else(|report| panic!("{report}"));
     let inbound = loaded.config.inbound.unwrap();
     assert_eq!((inbound.max_in_flight, inbound.listen.address.to_string().as_str()), (5, "0.0.0.0:18080"));
     let off = "service: orders\nport: 8080\nregistration: off\ninbound: off\n";
     assert!(over(off, "inbound: {max_in_flight: 5}\n").load().is_err());
+}
+
+/// Whom this machine's sources name, each in another way.
+fn with_secrets() -> Sources {
+    let file = "service: orders
+registration: off
+consul: {kv: true}
+service_token: s3cret
+outbound: {proxy: 3000, allow: [allowed, team-*]}
+upstreams:
+  short: 3001
+  named:
+  payments: {listen: {address: 3002, tls: {cert: /c, key: /k}}, service: pay, tag: [blue], headers: {set: {X-Partner-Key: s3cret}}}
+  legacy: {listen: 3003, static: ['a:1']}
+";
+    let mut sources = over(file, "");
+    sources.env = env(&[("LICTOR_UPSTREAMS", "variable:3004")]);
+    sources.flags = vec![("upstreams.flag.listen".to_owned(), "3005".to_owned())];
+    sources
+}
+
+#[test]
+fn kv_never_chooses_who_gets_what_this_machine_sends() {
+    let names = ["short", "named", "payments", "legacy", "variable", "flag", "PAYMENTS", "allowed", "team-a"];
+    for key in [
+        "service: evil",
+        "datacenter: evil",
+        "tag: evil",
+        "tag: []",
+        "filter: 'Node == evil'",
+        "version: evil",
+        "near: evil",
+        "static: ['evil:80']",
+        "service: evil, headers: {set: {X-Partner-Key: mine, X-Service-Auth: mine}}",
+    ] {
+        for name in names {
+            for kv in [
+                format!("upstreams: {{{name}: {{{key}}}}}\n"),
+                format!("x: &x {{{key}}}\nupstreams: {{{name}: {{<<: *x}}}}\n"),
+            ] {
+                let mut sources = with_secrets();
+                sources.kv.as_mut().unwrap().text.clone_from(&kv);
+                let said = sources.load().expect_err(&kv).sentences();
+                let expected = format!("KV may not change whom this machine's `{name}` leads to");
+                assert!(said.iter().any(|line| line.contains(&expected)), "{kv}: {said:#?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_kv_may_say_of_an_upstream_leaves_whom_it_leads_to_and_what_is_sent() {
+    let before = with_secrets().load().unwrap_or_else(|report| panic!("{report}")).config;
+    for kv in [
+        "upstreams: {payments: {timeout: 3s, service: pay, tag: [blue]}}\n",
+        "upstreams: {payments: 3009}\n",
+        "upstreams: {payments: {listen: 3009}}\n",
+        "upstreams: {payments: ~, short: {timeout: 3s}, named: 3007}\n",
+        "upstreams: {legacy: {listen: 3009, retry: off}, variable: {timeout: 1s}, flag: 3008}\n",
+        "upstreams: {own: {listen: 3008, service: evil}, other: {static: ['evil:80']}}\n",
+    ] {
+        let mut sources = with_secrets();
+        sources.kv.as_mut().unwrap().text = kv.to_owned();
+        let after = sources.load().unwrap_or_else(|report| panic!("{kv}: {report}")).config;
+        let secrets = |upstream: &Upstream| {
+            let is_secret = |(_, value): &&(_, http::HeaderValue)| value == "s3cret";
+            upstream.set_headers.iter().filter(is_secret).count()
+        };
+        for upstream in &after.upstreams {
+            match before.upstreams.iter().find(|known| known.name == upstream.name) {
+                Some(known) => {
+                    assert_eq!((&upstream.source, secrets(upstream)), (&known.source, secrets(known)), "{kv}");
+                    let tls = |upstream: &Upstream| upstream.listen.as_ref().and_then(|listen| listen.tls.clone());
+                    assert_eq!(tls(upstream), tls(known), "{kv}");
+                }
+                None => assert_eq!(secrets(upstream), 0, "{}: KV's own gets nothing of this machine's", upstream.name),
+            }
+        }
+    }
+    let wide = "upstreams: {payments: '0.0.0.0:3009'}\n";
+    let mut sources = with_secrets();
+    sources.kv.as_mut().unwrap().text = wide.to_owned();
+    assert!(sources.load().unwrap_err().to_string().contains("KV may not listen on 0.0.0.0:3009"));
 }
 
 #[test]
@@ -480,5 +566,28 @@ proptest! {
         let quoted = value.replace('\'', "''");
         let yaml = format!("registration: off\nupstreams:\n  a:\n    {key}: '{quoted}'\n");
         let _ = load(Some(&text(&yaml)), &env(&[]), &[]);
+    }
+}
+
+#[test]
+fn a_file_that_is_lost_or_half_written_is_told_from_one_that_says_less() {
+    let sources = |text: Option<&str>| {
+        let file = text.map(|text| Text { name: "lictor.yaml".to_owned(), text: text.to_owned() });
+        Sources { file, ..Sources::default() }
+    };
+    let full = sources(Some("service: a\nupstreams: {users: 3001}\n"));
+    for lost in ["", " \n", "# nothing\n", "---\n", "{}", "null", "~", "service:", "service: a\nupstreams:\n"] {
+        let told = sources(Some(lost)).emptied(&full).unwrap_or_else(|| panic!("{lost:?}"));
+        assert!(told.starts_with("lictor.yaml"), "{told}");
+    }
+    assert!(sources(None).emptied(&full).is_some());
+    for said in ["service: a\n", "service: a\nupstreams: {}\n", "defaults:\nservice: a\n", "upstreams: [", "- a\n"] {
+        assert_eq!(sources(Some(said)).emptied(&full), None, "{said:?}");
+    }
+    // Nothing is lost where nothing was said.
+    for before in [None, Some(""), Some("service:\n"), Some("# nothing")] {
+        for after in [None, Some(""), Some("upstreams:\n"), Some("service: a\n")] {
+            assert_eq!(sources(after).emptied(&sources(before)), None, "{before:?} {after:?}");
+        }
     }
 }

@@ -68,6 +68,7 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
         tokio::spawn(Arc::clone(registrar).run(wish.subscribe()));
     }
     if let Some(client) = &client {
+        client.follow_files();
         tokio::spawn(identify(Arc::clone(client), Arc::clone(&status)));
     }
     let snapshot = config.consul.snapshot.clone().filter(|_| client.is_some());

@@ -6,5 +6,6 @@ mod inputs;
 mod upstream;
 
 pub(crate) use addresses::{names, names_in};
+pub use assemble::listeners;
 pub(crate) use assemble::{assemble, is_news};
 pub(crate) use inputs::{Changed, Inputs};

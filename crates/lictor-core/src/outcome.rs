@@ -25,7 +25,7 @@ pub enum Reason {
     ConnectTimeout,
     /// The caller's own deadline passed.
     DeadlineExceeded,
-    /// Cut off: it still ran when this sidecar's drain timeout was over.
+    /// Cut off: it still ran when the drain timeout was over, of this sidecar or of a listener that a reload took away.
     Draining,
     /// The caller may not do this.
     Forbidden,
@@ -33,7 +33,8 @@ pub enum Reason {
     HeadersTooLarge,
     /// Our own hop is in `Via` already.
     LoopDetected,
-    /// The callee's sidecar said that it is not the service we wanted (421).
+    /// The callee's sidecar said that it is not the service we wanted, or that the connection is older than its listener
+    /// (421).
     Misdirected,
     /// No healthy instance is known.
     NoEndpoints,

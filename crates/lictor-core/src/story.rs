@@ -264,12 +264,14 @@ pub fn advice(reason: Reason) -> &'static str {
             "the caller's own time was over: the first caller gives too little, or the chain is slow"
         }
         Reason::Draining => {
-            "it was cut off when this sidecar stopped: give `lifecycle.drain_timeout` what the longest request takes"
+            "it was cut off when this sidecar stopped, or a reload closed its listener: give `lifecycle.drain_timeout` what the longest request takes"
         }
         Reason::Forbidden => "the forward proxy takes names of services, not other addresses",
         Reason::HeadersTooLarge => "the client sends a head that is longer than is read here: cookies, mostly",
         Reason::LoopDetected => "an endpoint of the upstream is this sidecar itself: see its registration, or `static`",
-        Reason::Misdirected => "that address belongs to another service by now; Consul's list is old",
+        Reason::Misdirected => {
+            "that address belongs to another service by now, and Consul's list is old; or its listener has changed: connect again"
+        }
         Reason::NoEndpoints => {
             "no instance can be used: `lictor endpoints` counts what was left out and why; then look at Consul's checks"
         }

@@ -1,4 +1,4 @@
-//! TLS as the configuration names it: files and names. The data plane reads the files, and again when they change.
+//! TLS as the configuration names it: files and names. `lictor-tls` reads the files, and again when they change.
 
 use std::path::PathBuf;
 

@@ -18,7 +18,7 @@
 //!   is locked, and nothing is `Send`.
 //! - **Few allocations.** Buffers and maps of fields belong to the thread ([`buffers`]); an idle connection has none.
 //!
-//! `laws` (feature `laws`) is what it is held to, whatever bytes come: fuzzers and tests call it.
+//! `laws` (a feature) is what it is held to, whatever bytes come: fuzzers and tests call it.
 //!
 //! `examples/hello.rs` is a server, `examples/get.rs` a client.
 

@@ -1,3 +1,3 @@
-//! Heads on their way: which fields have a meaning, and what a request's head becomes.
+//! What a request's head becomes on its way.
 
-pub(crate) mod names;
+pub(crate) mod rewrite;

@@ -1,11 +1,20 @@
 //! The data plane: one request in, one answer out.
 //!
-//! A request's life, in the order of the modules: [`listen`] accepts a connection and gives it to the [`worker`] with
-//! the fewest, [`serve`] reads HTTP from it ([`tunnel`] carries what is not HTTP), [`forward`] finds its [`target`] and
-//! takes it through admission and its attempts, [`attempt`] picks an endpoint, takes a connection from the [`pool`] (or has [`connect`] dial one) and sends; the
-//! answer goes back through [`body`], and [`record`] closes the books when its last byte is out, and the [`recorder`] keeps
-//! the stories that may be asked for ([`refused`] those of heads that cannot be read). [`headers`] is what a
-//! proxy does to a head; [`respond`] is what lictor says when there is no answer to pass on.
+//! The folders are floors: each imports only from those below it. From the top:
+//!
+//! | floor | what |
+//! |---|---|
+//! | [`plane`] | the workers as the program sees them: start, bind, drain, report |
+//! | [`serve`] | one accepted connection; the wire (`lictor-http`) asks it for answers |
+//! | [`calls`] | one request, from its head to the last byte of its answer; read [`calls::forward`] first |
+//! | [`admission`] | what may refuse a request before anything is sent |
+//! | [`head`] | what a request's head becomes |
+//! | [`books`] | what happened |
+//! | [`choose`] | which endpoint, and what its outcome means |
+//! | [`world`] | a worker, its view of the mesh, its connections |
+//! | [`net`] | sockets |
+//! | [`stores`] | what the process keeps: metrics, stories, spans, answers |
+//! | [`names`] | the fields that mean something to lictor |
 //!
 //! N threads, each with its own single-threaded runtime, its own pools and balancers: a connection, once given to a
 //! worker, never leaves it, so the path has no lock and no shared reference count. What must be true for the process
@@ -14,49 +23,24 @@
 //!
 //! [`Mesh`]: lictor_core::Mesh
 
-mod access;
-mod attempt;
-mod body;
-mod cache;
-mod certificate;
-mod connect;
-mod exemplar;
-mod explain;
-mod forward;
+mod admission;
+mod books;
+mod calls;
+mod choose;
 mod head;
-mod hedge;
-mod inbound;
-mod listen;
-mod metrics;
-mod passage;
-mod permit;
+mod names;
+mod net;
 mod plane;
-mod pool;
-mod record;
-mod recorder;
-mod refused;
-mod replay;
-mod respond;
-mod rewrite;
 mod serve;
-mod span;
-mod spent;
-mod spread;
-mod steer;
-mod tap;
-mod target;
-mod tls;
-mod tunnel;
-mod upgrade;
-mod worker;
+mod stores;
+mod world;
 
-pub use exemplar::Exemplar;
-pub use explain::{Candidate, Explanation, OnFailure, Question, Refusal, RouteView};
-pub use listen::{BindError, Bound};
-pub use plane::{DataPlane, EndpointReport, Report, Settings, UpstreamReport, Which};
+pub use calls::explain::{Candidate, Explanation, OnFailure, Question, Refusal, RouteView};
 #[cfg(any(feature = "laws", test))]
-pub use rewrite::laws::header_pass;
-pub use span::{Span, SpanEvent, SpanKind, Value};
-pub use spread::quantile;
-pub use tap::{Fields, Tapped, Tapping};
-pub use tls::{Shown, TlsError, check as check_tls, client as client_tls};
+pub use head::rewrite::laws::header_pass;
+pub use net::listen::{BindError, Bound};
+pub use plane::{DataPlane, EndpointReport, Prepared, Report, Settings, UpstreamReport, Which};
+pub use stores::exemplar::Exemplar;
+pub use stores::span::{Span, SpanEvent, SpanKind, Value};
+pub use stores::spread::quantile;
+pub use stores::tap::{Fields, Tapped, Tapping};

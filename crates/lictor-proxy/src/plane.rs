@@ -1,4 +1,4 @@
-//! The workers as the rest of the program sees them: start, bind, drain, report. What each of them does with its
+//! The workers as the rest of the program sees them: start, open listeners, drain, report. What each of them does with its
 //! connections is its `office`'s.
 
 mod office;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
@@ -18,22 +18,23 @@ use lictor_core::mesh::{Listener, ListenerKind};
 use lictor_core::story::{Filter, Story};
 use lictor_core::{Address, Mesh};
 use lictor_http::stream::Detached;
+use lictor_tls::{Credentials, Server, Shown};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::office::run;
+use crate::calls::explain::{Explanation, Question, Refusal};
+use crate::net::listen::{BindError, Bound, Unattached, bind, unbind};
+use crate::stores::exemplar::Exemplar;
+use crate::stores::metrics::Metrics;
+use crate::stores::span::Span;
+use crate::stores::tap::Tapping;
+use crate::world::generation::{Service, Standing, Terms};
+use crate::world::shared::{Live, Shared};
+
 pub use self::report::{EndpointReport, Report, UpstreamReport};
-use crate::exemplar::Exemplar;
-use crate::explain::{Explanation, Question, Refusal};
-use crate::listen::{BindError, Bound, Unattached, bind, unbind};
-use crate::metrics::Metrics;
-use crate::serve::Service;
-use crate::span::Span;
-use crate::tap::Tapping;
-use crate::tls::Shown;
-use crate::worker::{Live, Shared};
 
 /// What the data plane is given.
 #[derive(Debug)]
@@ -63,7 +64,70 @@ pub struct Settings {
 pub struct DataPlane {
     shared: Arc<Shared>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
-    open: Mutex<Vec<(Listener, Address)>>,
+    mesh: watch::Receiver<Arc<Mesh>>,
+    open: Mutex<Vec<Open>>,
+    /// Generations and sockets so far.
+    numbers: AtomicU64,
+}
+
+/// A listener that is open.
+#[derive(Debug)]
+struct Open {
+    listener: Listener,
+    /// Where it really is.
+    address: Address,
+    terms: Terms,
+    service: Arc<Service>,
+}
+
+/// Listeners that could be opened: [`DataPlane::adopt`] makes them those that are open. Until then nothing has changed;
+/// dropped, nothing has.
+#[derive(Debug)]
+pub struct Prepared(Vec<Wanted>);
+
+#[derive(Debug)]
+struct Wanted {
+    listener: Listener,
+    tls: Option<Arc<Server>>,
+    place: Place,
+}
+
+/// Where a wanted listener is to listen.
+#[derive(Debug)]
+enum Place {
+    /// At this socket, which is open.
+    Kept(u64),
+    Fresh(Fresh),
+}
+
+/// Sockets that are bound, one for each worker, and of which no worker knows yet.
+#[derive(Debug)]
+struct Fresh {
+    address: Address,
+    sockets: Vec<Unattached>,
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if !self.sockets.is_empty() {
+            unbind(&self.address); // nobody took them
+        }
+    }
+}
+
+/// What a worker does to a listener.
+#[derive(Debug)]
+enum Change {
+    Open {
+        service: Arc<Service>,
+        socket: Unattached,
+    },
+    /// Another generation begins at an open socket; this becomes of the one before.
+    Replace {
+        service: Arc<Service>,
+        standing: Standing,
+    },
+    Close(u64),
 }
 
 /// Which connections.
@@ -77,24 +141,23 @@ pub enum Which {
 
 impl Which {
     fn covers(self, kind: &ListenerKind) -> bool {
-        self == Self::All || *kind == ListenerKind::Inbound
+        match (self, kind) {
+            (Self::All, _) | (Self::Inbound, ListenerKind::Inbound) => true,
+            (Self::Inbound, ListenerKind::Upstream(_) | ListenerKind::Forward) => false,
+        }
     }
 }
 
 #[derive(Debug)]
 enum Command {
-    Open {
-        listener: Listener,
-        service: Service,
-        socket: Unattached,
-    },
-    /// Answers when the socket is closed.
-    Close {
-        listener: Listener,
+    /// Changes listeners; what that ends may go on for the grace. Answers when it is done and closed sockets are closed.
+    Change {
+        changes: Vec<Change>,
+        grace: Duration,
         done: oneshot::Sender<()>,
     },
     Serve {
-        service: Service,
+        service: Arc<Service>,
         socket: Detached,
         peer: Option<SocketAddr>,
     },
@@ -134,11 +197,11 @@ impl DataPlane {
             demand: settings.demand,
             is_draining: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
-            tls: crate::tls::Settings::default(),
-            cache: crate::cache::Cache::default(),
-            spent: crate::spent::Spent::default(),
-            recorder: crate::recorder::Recorder::default(),
-            tap: crate::tap::Tap::default(),
+            tls: Credentials::default(),
+            cache: crate::stores::kept::Cache::default(),
+            spent: crate::stores::spent::Spent::default(),
+            recorder: crate::stores::recorder::Recorder::default(),
+            tap: crate::stores::tap::Tap::default(),
             live,
         });
         let (senders, receivers): (Vec<_>, Vec<_>) = shared.live.iter().map(|_| mpsc::unbounded_channel()).unzip();
@@ -162,65 +225,145 @@ impl DataPlane {
         }
         drop(started);
         starts.into_iter().collect::<io::Result<()>>()?;
-        Ok(Self { shared, workers: senders, open: Mutex::default() })
+        let (open, numbers) = Default::default();
+        Ok(Self { shared, workers: senders, mesh: settings.mesh, open, numbers })
     }
 
-    /// Makes the open listeners equal to this list: new ones are opened first, removed ones closed then, the others
-    /// stay as they are. Only an address that leads elsewhere now is closed before it is opened again. When one cannot
-    /// be opened the others stay.
-    pub async fn bind(&self, listeners: &[Listener]) -> Result<Vec<Bound>, BindError> {
-        let before = self.open.lock().clone();
-        let is_open = |listener: &Listener| before.iter().any(|(known, _)| known == listener);
-        let (mut replaced, mut removed) = (Vec::new(), Vec::new());
-        for (known, _) in before.iter().filter(|(known, _)| !listeners.contains(known)) {
-            let is_chosen = known.address.tcp().is_none_or(|address| address.port() != 0);
-            let is_replaced = is_chosen && listeners.iter().any(|listener| listener.address == known.address);
-            if is_replaced { replaced.push(known.clone()) } else { removed.push(known.clone()) }
+    /// Opens what these need that is not open yet. A listener at an address that is open, whatever it leads to, keeps
+    /// its socket; one at a port of the kernel's choice keeps it while it leads to the same.
+    pub async fn prepare(&self, listeners: &[Listener]) -> Result<Prepared, BindError> {
+        let mut secured = Vec::with_capacity(listeners.len());
+        for listener in listeners {
+            secured.push(self.tls(listener).await?);
         }
-        self.close(&replaced).await;
-        let mut fresh = Vec::new();
-        for listener in listeners.iter().filter(|listener| !is_open(listener)) {
-            let service = self.service(listener)?;
-            let (address, sockets) = bind(listener, self.workers.len())?;
-            fresh.push((listener.clone(), service, address, sockets));
+        let open = self.open.lock();
+        let mut free: Vec<&Open> = open.iter().collect();
+        let mut wanted = Vec::with_capacity(listeners.len());
+        for (listener, tls) in listeners.iter().zip(secured) {
+            let place = match free.iter().position(|open| open.serves(listener)) {
+                Some(at) => Place::Kept(free.swap_remove(at).service.socket),
+                None => {
+                    let (address, sockets) =
+                        bind(listener, self.workers.len()).map_err(|error| in_the_way(&open, listener, error))?;
+                    Place::Fresh(Fresh { address, sockets })
+                }
+            };
+            wanted.push(Wanted { listener: listener.clone(), tls, place });
         }
-        self.close(&removed).await;
-        let mut open = self.open.lock();
-        for (listener, service, address, sockets) in fresh {
-            for (worker, socket) in self.workers.iter().zip(sockets) {
-                let _ = worker.send(Command::Open { listener: listener.clone(), service: service.clone(), socket });
+        Ok(Prepared(wanted))
+    }
+
+    /// Makes these the open listeners, under the mesh that is published. Connections that were admitted by something
+    /// else than what is in force now end in order, and after `grace` at once.
+    pub async fn adopt(&self, prepared: Prepared, grace: Duration) -> Vec<Bound> {
+        let mesh = Arc::clone(&self.mesh.borrow());
+        let mut changes: Vec<Vec<Change>> = self.workers.iter().map(|_| Vec::new()).collect();
+        let (mut bound, mut closed) = (Vec::with_capacity(prepared.0.len()), Vec::new());
+        {
+            let mut open = self.open.lock();
+            let mut before = std::mem::take(&mut *open);
+            for wanted in prepared.0 {
+                let now = self.take(wanted, &mesh, &mut before, &mut changes);
+                let (kind, is_tls) = (now.listener.kind.clone(), now.listener.tls.is_some());
+                bound.push(Bound { kind, address: now.address.clone(), is_tls });
+                open.push(now);
             }
-            open.push((listener, address));
+            for gone in before {
+                gone.service.is_closed.store(true, Relaxed);
+                for changes in &mut changes {
+                    changes.push(Change::Close(gone.service.socket));
+                }
+                closed.push(gone.address);
+            }
         }
-        let bound = |listener: &Listener| {
-            let (_, address) = open.iter().find(|(known, _)| known == listener)?;
-            Some(Bound { kind: listener.kind.clone(), address: address.clone(), is_tls: listener.tls.is_some() })
-        };
-        Ok(listeners.iter().filter_map(bound).collect())
+        self.change(changes, grace).await;
+        closed.iter().for_each(unbind);
+        bound
     }
 
-    fn service(&self, listener: &Listener) -> Result<Service, BindError> {
-        let tls = listener.tls.as_ref().map(|tls| self.shared.tls.server(tls)).transpose();
-        let tls = tls.map_err(|error| BindError {
+    /// A wanted listener as it is open from now on, and what workers have to do for that.
+    fn take(&self, wanted: Wanted, mesh: &Mesh, before: &mut Vec<Open>, changes: &mut [Vec<Change>]) -> Open {
+        let Wanted { listener, tls, place } = wanted;
+        let terms = Terms::of(&listener, mesh);
+        match place {
+            Place::Kept(socket) => {
+                let at = before.iter().position(|open| open.service.socket == socket);
+                let Open { address, terms: old, service, .. } =
+                    before.swap_remove(at.expect("only `adopt` closes, and it is not called twice at a time"));
+                let standing = old.under(&terms);
+                let service = match standing {
+                    Standing::InForce => service,
+                    Standing::Ending | Standing::Over => {
+                        let service = self.service(socket, &listener, tls);
+                        replace(&service, standing, changes);
+                        service
+                    }
+                };
+                Open { listener, address, terms, service }
+            }
+            Place::Fresh(mut fresh) => {
+                let service = self.service(self.number(), &listener, tls);
+                for (changes, socket) in changes.iter_mut().zip(std::mem::take(&mut fresh.sockets)) {
+                    changes.push(Change::Open { service: Arc::clone(&service), socket });
+                }
+                Open { listener, address: fresh.address.clone(), terms, service }
+            }
+        }
+    }
+
+    /// A generation.
+    fn service(&self, socket: u64, listener: &Listener, tls: Option<Arc<Server>>) -> Arc<Service> {
+        let (kind, max_age) = (listener.kind.clone(), listener.max_connection_age);
+        let trust = tls.as_ref().map_or(0, |tls| tls.generation());
+        Arc::new(Service {
+            number: self.number(),
+            socket,
+            kind,
+            tls,
+            trust,
+            max_age,
+            is_closed: AtomicBool::new(false),
+        })
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Relaxed)
+    }
+
+    async fn tls(&self, listener: &Listener) -> Result<Option<Arc<Server>>, BindError> {
+        let Some(tls) = &listener.tls else { return Ok(None) };
+        let read = self.shared.tls.server(tls).await;
+        let read = read.map_err(|error| BindError {
             kind: listener.kind.clone(),
             address: listener.address.clone(),
             source: io::Error::other(error),
         })?;
-        Ok(Service { kind: listener.kind.clone(), tls, max_age: listener.max_connection_age })
+        Ok(Some(read))
     }
 
-    /// Closes listeners; returns when their sockets are.
-    async fn close(&self, listeners: &[Listener]) {
-        for listener in listeners {
-            self.open.lock().retain(|(known, _)| known != listener);
-            self.ask(|done| Command::Close { listener: listener.clone(), done }).await;
-            unbind(&listener.address);
-        }
+    /// Tells each worker its own; returns when all have done it.
+    async fn change(&self, changes: Vec<Vec<Change>>, grace: Duration) {
+        let mut changes = changes.into_iter();
+        self.ask(|done| Command::Change { changes: changes.next().unwrap_or_default(), grace, done }).await;
     }
 
-    /// Reads the files of certificates again that have changed.
-    pub fn refresh_certificates(&self) {
+    /// Begins to read again the files of certificates that have changed. Connections to listeners that have learnt since
+    /// the call before that a CA of clients is believed no more end as in [`DataPlane::adopt`]; what they ask until then
+    /// is refused already.
+    pub async fn refresh_certificates(&self, grace: Duration) {
         self.shared.tls.refresh();
+        let mut changes: Vec<Vec<Change>> = self.workers.iter().map(|_| Vec::new()).collect();
+        let mut is_narrowed = false;
+        for open in self.open.lock().iter_mut() {
+            if open.service.is_outdated() {
+                is_narrowed = true;
+                open.service = self.service(open.service.socket, &open.listener, open.service.tls.clone());
+                replace(&open.service, Standing::Over, &mut changes);
+            }
+        }
+        if is_narrowed {
+            self.change(changes, grace).await;
+        }
     }
 
     /// The certificates that are shown, to clients and to endpoints.
@@ -251,11 +394,12 @@ impl DataPlane {
 
     /// Stops accepting and lets requests end, at most this long; returns how many connections are still open then.
     pub async fn finish(&self, which: Which, at_most: Duration) -> usize {
-        self.open.lock().retain(|(listener, address)| {
-            if which.covers(&listener.kind) {
-                unbind(address);
+        self.open.lock().retain(|open| {
+            let is_covered = which.covers(&open.listener.kind);
+            if is_covered {
+                unbind(&open.address);
             }
-            !which.covers(&listener.kind)
+            !is_covered
         });
         let drained = self.ask(|done| Command::Drain { which, done });
         if tokio::time::timeout(at_most, drained).await.is_ok() {
@@ -266,7 +410,7 @@ impl DataPlane {
 
     /// Tells a change of an upstream's breaker that was not a request's doing.
     pub fn breaker_changed(&self, upstream: &str, change: &Transition) {
-        crate::permit::tell(&self.shared.metrics, upstream, change);
+        crate::admission::permit::tell(&self.shared.metrics, upstream, change);
     }
 
     /// The stories that are kept, the newest first.
@@ -306,7 +450,7 @@ impl DataPlane {
         report
     }
 
-    async fn ask<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<T> {
+    async fn ask<T>(&self, mut command: impl FnMut(oneshot::Sender<T>) -> Command) -> Vec<T> {
         let mut answers = Vec::with_capacity(self.workers.len());
         let asked: Vec<_> = self
             .workers
@@ -323,5 +467,35 @@ impl DataPlane {
             }
         }
         answers
+    }
+}
+
+impl Open {
+    /// Whether this socket is where that listener is to be.
+    fn serves(&self, wanted: &Listener) -> bool {
+        let is_same = self.listener.address == wanted.address && self.listener.kind == wanted.kind;
+        is_same || self.address == wanted.address
+    }
+}
+
+/// Says so when it is this process itself that listens there, on more or fewer of the machine's addresses.
+fn in_the_way(open: &[Open], wanted: &Listener, error: BindError) -> BindError {
+    let Some(wanted) = wanted.address.tcp().filter(|_| error.source.kind() == io::ErrorKind::AddrInUse) else {
+        return error;
+    };
+    let is_there =
+        |own: &SocketAddr| own.port() == wanted.port() && (own.ip().is_unspecified() || wanted.ip().is_unspecified());
+    match open.iter().filter_map(|open| open.address.tcp()).find(is_there) {
+        Some(own) => {
+            let sentence = format!("this sidecar itself listens on {own}; take another port, or restart it");
+            BindError { source: io::Error::other(sentence), ..error }
+        }
+        None => error,
+    }
+}
+
+fn replace(service: &Arc<Service>, standing: Standing, changes: &mut [Vec<Change>]) {
+    for changes in changes {
+        changes.push(Change::Replace { service: Arc::clone(service), standing });
     }
 }

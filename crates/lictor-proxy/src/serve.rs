@@ -4,7 +4,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,43 +17,17 @@ use lictor_http::{Answerer, Refused, RequestBody, http1, http2};
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::body::ResponseBody;
-use crate::forward::forward;
-use crate::head::names::Looked;
-use crate::refused;
-use crate::respond;
-use crate::tls;
-use crate::tunnel;
-use crate::worker::Worker;
+use crate::books::refused;
+use crate::calls::ending::ResponseBody;
+use crate::calls::forward::forward;
+use crate::calls::{respond, tunnel};
+use crate::names::Looked;
+use crate::world::client::Connection;
+use crate::world::generation::Generation;
+use crate::world::worker::Worker;
 
 /// `protocol: auto` waits no longer for bytes that tell: a server that speaks first must be let.
 const DETECTION: Duration = Duration::from_millis(100);
-/// How a listener's connections are served.
-#[derive(Clone, Debug)]
-pub(crate) struct Service {
-    pub(crate) kind: ListenerKind,
-    pub(crate) tls: Option<Arc<tls::Server>>,
-    pub(crate) max_age: Option<Duration>,
-}
-
-/// What the requests of one connection share.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    pub(crate) worker: Rc<Worker>,
-    pub(crate) kind: ListenerKind,
-    /// `None` for a Unix socket: a process of this machine.
-    pub(crate) peer: Option<SocketAddr>,
-    /// TLS was spoken to us.
-    pub(crate) is_encrypted: bool,
-}
-
-impl Connection {
-    /// As the access log and stories have it.
-    pub(crate) fn direction(&self) -> &'static str {
-        if self.kind == ListenerKind::Inbound { "inbound" } else { "outbound" }
-    }
-}
-
 impl Answerer for Connection {
     type Body = ResponseBody;
     type Marks = Looked;
@@ -73,17 +46,12 @@ impl Answerer for Connection {
     }
 }
 
-/// Serves the connection until either side ends it, or, once `drain` is set, until its requests are done.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
-    service: Service,
-    socket: Socket,
-    peer: Option<SocketAddr>,
-    mut drain: watch::Receiver<bool>,
-) {
-    let max_age = service.max_age;
+/// Serves the connection until either side ends it, or, once its generation drains, until its requests are done.
+pub(crate) async fn serve(worker: Rc<Worker>, generation: Rc<Generation>, socket: Socket, peer: Option<SocketAddr>) {
+    let max_age = generation.service.max_age;
+    let mut drain = generation.draining();
     let mut read = ReadAhead::default();
-    let (connection, stream, spoken) = match listen(worker, service, socket, peer, &mut read, &mut drain).await {
+    let (connection, stream, spoken) = match listen(worker, generation, socket, peer, &mut read, &mut drain).await {
         Ok(Some(listened)) => listened,
         Ok(None) => return,
         Err(error) => return debug!(?peer, %error, "a client left before it said anything"),
@@ -100,30 +68,30 @@ pub(crate) async fn serve(
 /// Finds out what a client speaks, with `None` for what is not HTTP; nothing at all if it does not come to that.
 async fn listen(
     worker: Rc<Worker>,
-    service: Service,
+    generation: Rc<Generation>,
     socket: Socket,
     peer: Option<SocketAddr>,
     read: &mut ReadAhead,
     drain: &mut watch::Receiver<bool>,
 ) -> io::Result<Option<(Connection, Stream, Option<Spoken>)>> {
-    let mut stream = match &service.tls {
+    let mut stream = match &generation.service.tls {
         None => Stream::Plain(socket),
         Some(tls) => match tls.accept(socket).await {
-            Ok(stream) => stream,
+            Ok(stream) => Stream::Accepted(Box::new(stream)),
             Err(error) => {
                 worker.shared.metrics.handshake_failed();
-                debug!(?peer, error, "a client's TLS handshake failed");
+                debug!(?peer, %error, "a client's TLS handshake failed");
                 return Ok(None);
             }
         },
     };
-    let is_http = match protocol(&worker, &service.kind) {
+    let is_http = match protocol(&worker, &generation.service.kind) {
         Protocol::Tcp => false,
         Protocol::Auto => sniff::is_http(&mut stream, read, DETECTION).await?,
         Protocol::Grpc | Protocol::H2c | Protocol::Http1 => true,
     };
     let is_encrypted = stream.is_encrypted();
-    let connection = Connection { worker, kind: service.kind, peer, is_encrypted };
+    let connection = Connection { worker, kind: generation.service.kind.clone(), generation, peer, is_encrypted };
     if !is_http {
         return Ok(Some((connection, stream, None)));
     }
@@ -154,7 +122,7 @@ async fn version(
     }
 }
 
-/// What ends a connection in order: the process, or its age.
+/// What ends a connection in order: its generation, or its age.
 async fn stop(max_age: Option<Duration>, mut drain: watch::Receiver<bool>) {
     tokio::select! {
         biased;

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lictor_core::breaker::Breaker;
 use lictor_core::health::EndpointHealth;
@@ -107,7 +107,8 @@ fn plane(backend: SocketAddr) -> (DataPlane, watch::Sender<Arc<Mesh>>, SocketAdd
     };
     let plane = DataPlane::start(settings).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let bound = runtime.block_on(plane.bind(&[listener])).unwrap();
+    let bound =
+        runtime.block_on(async { plane.adopt(plane.prepare(&[listener]).await.unwrap(), Duration::ZERO).await });
     let address = bound[0].address.tcp().unwrap();
     (plane, published, address)
 }

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioExecutor;
 use prometheus::{IntGauge, Registry};
 use tracing::{info, warn};
 
-use crate::metrics::register;
+use crate::family::register;
 use crate::openmetrics::Form;
 
 const WITHIN: Duration = Duration::from_secs(1);

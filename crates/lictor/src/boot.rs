@@ -10,7 +10,7 @@ use anyhow::Context;
 use lictor_config::{Config, Environment, Loaded, Sources};
 use lictor_consul::{Handle, KvKnown};
 use lictor_core::Mesh;
-use lictor_proxy::{DataPlane, Settings, Which, check_tls};
+use lictor_proxy::{DataPlane, Settings, Which};
 use prometheus::Registry;
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
@@ -21,21 +21,22 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Access, Admin, Order};
 use crate::app_metrics::AppMetrics;
 use crate::child::{self, Child};
-use crate::cli::Configured;
+use crate::configured::Configured;
 use crate::events::Events;
+use crate::lifecycle::grace;
 use crate::log::Logs;
 use crate::metrics::Scrape;
 use crate::otlp;
 use crate::process_limits::ProcessLimits;
-use crate::reload::{Cause, InForce, Refusal, announce, reload};
+use crate::reload::{Cause, InForce, Refusal, announce, check_tls, reload};
 use crate::signal::{Asked, Signals};
 use crate::supervisor::Supervisor;
 
 /// What leaving may take when nobody waits for it any more.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
-/// Certificate files are looked at this often; a handshake uses what was read last.
-const CERTIFICATES_EVERY: Duration = Duration::from_secs(2);
+/// Certificate files are looked at this often, and what the look before found has its consequences.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the sidecar, with an application within it where there is a command. The number is the exit code.
 pub(crate) fn run(configured: Configured, sources: Sources, loaded: Loaded, command: &[String]) -> anyhow::Result<u8> {
@@ -117,7 +118,7 @@ impl Bound {
         let limits = ProcessLimits::set();
         tell(&loaded);
         let config = Arc::new(loaded.config.clone());
-        check_tls(config.server_tls(), config.client_tls())?;
+        check_tls(&config).await?;
         let handle = lictor_consul::start(Arc::clone(&config)).context("consul")?;
         let registry = Registry::new();
         let export = config.trace.otlp.as_ref().and_then(|otlp| otlp::start_or_tell(otlp, &registry));
@@ -137,13 +138,13 @@ impl Bound {
             demand: handle.demand(),
         })?;
         let wanted = handle.mesh().borrow().listeners.clone();
-        let listeners = plane.bind(&wanted).await?;
+        let listeners = plane.adopt(plane.prepare(&wanted).await?, config.lifecycle.drain_timeout).await;
         let (order, orders) = mpsc::channel(8);
         let admin = Arc::new(Admin::new(handle, plane, loaded, scrape, events, logs, order));
-        let admin_address = admin::listen(&admin, config.admin.listen, Access::Full).await?;
+        let admin_address = admin::listen(&admin, config.admin.listen, Access::Full)?;
         info!(kind = "admin", address = %admin_address, "listening");
         if let Some(public) = config.admin.public {
-            let address = admin::listen(&admin, public, Access::Public).await?;
+            let address = admin::listen(&admin, public, Access::Public)?;
             info!(kind = "public", %address, "listening");
         }
         listeners.iter().for_each(announce);
@@ -300,7 +301,8 @@ async fn refresh_certificates(admin: Arc<Admin>) {
     let mut tick = tokio::time::interval(CERTIFICATES_EVERY);
     loop {
         tick.tick().await;
-        admin.plane.refresh_certificates();
+        let grace = admin.loaded.read().config.lifecycle.drain_timeout;
+        admin.plane.refresh_certificates(grace).await;
     }
 }
 
@@ -448,23 +450,5 @@ fn tell(loaded: &Loaded) {
             ?total,
             "drain_delay, drain_timeout and kill_after may take longer than TERMINATION_GRACE; lictor may be killed"
         );
-    }
-}
-
-/// A duration, or seconds as orchestrators have them.
-pub(crate) fn grace(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    text.parse().map(Duration::from_secs).ok().or_else(|| humantime::parse_duration(text).ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_orchestrators_grace_is_seconds_or_a_duration() {
-        assert_eq!(grace("30"), Some(Duration::from_secs(30)));
-        assert_eq!(grace(" 1m "), Some(Duration::from_secs(60)));
-        assert_eq!(grace("soon"), None);
     }
 }

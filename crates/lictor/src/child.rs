@@ -141,7 +141,8 @@ pub(crate) fn variables(
                 let direct = without_proxy(env);
                 variables.extend(["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), direct.clone())));
             }
-            _ => (),
+            // The application is told of those alone that it is to use.
+            ListenerKind::Upstream(_) | ListenerKind::Forward | ListenerKind::Inbound => (),
         }
     }
     variables

@@ -8,8 +8,11 @@ mod boot;
 mod changes;
 mod child;
 mod cli;
+mod configured;
 mod doctor;
 mod events;
+mod family;
+mod lifecycle;
 mod log;
 mod metrics;
 mod openmetrics;
@@ -18,7 +21,9 @@ mod process_limits;
 mod reload;
 mod signal;
 mod supervisor;
+mod term;
 mod version;
+mod words;
 
 use std::process::ExitCode;
 

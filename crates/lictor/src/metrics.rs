@@ -7,7 +7,8 @@ use lictor_config::Effective;
 use lictor_consul::{AppHealth, RegistrationState, Snapshot};
 use lictor_core::Mesh;
 use lictor_core::breaker::Forced;
-use lictor_proxy::{DataPlane, Shown};
+use lictor_proxy::DataPlane;
+use lictor_tls::Shown;
 use prometheus::proto::LabelPair;
 use prometheus::{
     Counter, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -15,6 +16,7 @@ use prometheus::{
 use serde::Serialize;
 
 use crate::app_metrics::{self, AppMetrics};
+use crate::family::register;
 use crate::log::Logs;
 use crate::openmetrics::{self, Form};
 use crate::version;
@@ -328,7 +330,7 @@ impl Scrape {
             let path = certificate.path.to_string_lossy();
             self.certificate_rejected.with_label_values(&[path.as_ref()]).set(i64::from(certificate.is_rejected));
             if let Some(end) = certificate.not_after {
-                self.certificate_end.with_label_values(&[path.as_ref()]).set(end);
+                self.certificate_end.with_label_values(&[path.as_ref()]).set(end.cast_signed());
             }
         }
     }
@@ -340,12 +342,6 @@ impl Scrape {
         self.open_fds.set(process.open_fds.cast_signed());
         self.threads.set(process.threads.cast_signed());
     }
-}
-
-/// Adds a family.
-pub(crate) fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, family: C) -> C {
-    registry.register(Box::new(family.clone())).expect("each family is registered once");
-    family
 }
 
 fn set(counter: &IntCounter, count: u64) {

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use lictor_config::{Change, Config, Diagnostic, Loaded, Report, Sources, Text, changes};
-use lictor_consul::KvKnown;
+use lictor_consul::{KvKnown, listeners};
 use lictor_core::mesh::ListenerKind;
-use lictor_proxy::{Bound, check_tls};
+use lictor_proxy::Bound;
+use lictor_tls::TlsError;
 use serde_json::{Value as Json, json};
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::admin::Admin;
 use crate::changes::told;
-use crate::cli::Configured;
+use crate::configured::Configured;
 
 /// What is in force, and how it came to be.
 #[derive(Debug)]
@@ -90,6 +92,9 @@ impl InForce {
         let kv = match cause {
             Cause::Reload => {
                 let fresh = self.configured.sources().map_err(|error| Refusal::Other(format!("{error:#}")))?;
+                if let Some(emptied) = fresh.emptied(&self.sources) {
+                    return Err(Refusal::Other(emptied));
+                }
                 return Ok(Sources { kv: self.sources.kv.clone(), ..fresh });
             }
             Cause::Kv(known) => known.as_ref().map(|entry| String::from_utf8(entry.value.clone())).transpose(),
@@ -122,13 +127,27 @@ impl fmt::Display for Refusal {
 async fn renew(admin: &Admin, in_force: &mut InForce, cause: &Cause) -> Result<Vec<Change>, Refusal> {
     let before = Arc::clone(&admin.loaded.read());
     let sources = in_force.next(cause, admin.handle.kv_key().unwrap_or_default())?;
-    let loaded = sources.load().map_err(Refusal::Report)?;
+    let (sources, loaded, changes) = put_together(sources, before).await?;
     adopt(admin, loaded, &mut in_force.bound).await.map_err(Refusal::Other)?;
     let name = sources.kv.as_ref().map(|text| format!(", {}", text.name)).unwrap_or_default();
     in_force.sources = sources;
     let after = Arc::clone(&admin.loaded.read());
     admin.scrape.reloaded(Some(&after.values), &format!("{}{name}", in_force.configured.source()));
-    Ok(changes(&before.values, &after.values))
+    Ok(changes)
+}
+
+/// On a thread of its own, because admin, watches and TTL beats share this one, and a large text takes its time. Never
+/// two at once: whoever asks holds what is in force.
+async fn put_together(sources: Sources, before: Arc<Loaded>) -> Result<(Sources, Loaded, Vec<Change>), Refusal> {
+    let work = move || {
+        let loaded = sources.load()?;
+        let changes = changes(&before.values, &loaded.values);
+        Ok((sources, loaded, changes))
+    };
+    match spawn_blocking(work).await {
+        Ok(done) => done.map_err(Refusal::Report),
+        Err(error) => Err(Refusal::Other(format!("it cannot be put together: {error}"))),
+    }
 }
 
 /// Tells whoever wrote the key what became of it.
@@ -161,17 +180,12 @@ fn error(diagnostic: &Diagnostic) -> Json {
 async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<(), String> {
     let before = Arc::clone(&admin.loaded.read());
     let config = Arc::new(loaded.config.clone());
-    check_tls(config.server_tls(), config.client_tls()).map_err(|error| error.to_string())?;
+    check_tls(&config).await.map_err(|error| error.to_string())?;
+    // Whatever can fail comes before anything changes.
+    let prepared = admin.plane.prepare(&listeners(&config)).await.map_err(|error| error.to_string())?;
     // The new mesh comes first, so that a new listener never sees a request for an upstream that nobody knows.
     admin.handle.reload(Arc::clone(&config)).await;
-    let listeners = admin.handle.mesh().borrow().listeners.clone();
-    let now_bound = match admin.plane.bind(&listeners).await {
-        Ok(now_bound) => now_bound,
-        Err(error) => {
-            admin.handle.reload(Arc::new(before.config.clone())).await;
-            return Err(error.to_string());
-        }
-    };
+    let now_bound = admin.plane.adopt(prepared, config.lifecycle.drain_timeout).await;
     now_bound.iter().filter(|listener| !bound.contains(listener)).for_each(announce);
     *bound = now_bound;
     if config.log.level != before.config.log.level
@@ -187,6 +201,13 @@ async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<
     }
     *admin.loaded.write() = Arc::new(loaded);
     Ok(())
+}
+
+/// Whether all files of TLS can be used. The disk is waited for on another thread: this one has watches and health checks.
+pub(crate) async fn check_tls(config: &Arc<Config>) -> Result<(), TlsError> {
+    let config = Arc::clone(config);
+    let checked = spawn_blocking(move || lictor_tls::check(config.server_tls(), config.client_tls()));
+    checked.await.expect("reading does not panic")
 }
 
 /// One line a listener: what it leads to, and where it really is.

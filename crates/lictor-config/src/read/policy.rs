@@ -12,6 +12,7 @@ use lictor_core::policy::{
 use lictor_core::route::{Route, Routes};
 use serde_json::json;
 
+use crate::bounds::CALLED_MAX;
 use crate::tree::{Node, Section};
 
 /// Reads the policy's keys of a section; what is not said is `base`'s.
@@ -115,8 +116,13 @@ fn fallback(node: &Node<'_>, base: Option<Duration>) -> Option<Duration> {
 }
 
 /// A list of patterns, each with its own policy over the upstream's.
-pub(super) fn routes(node: &Node<'_>, base: &Policy) -> Routes {
-    Routes::new(node.elements().iter().filter_map(|entry| route(entry, base)).collect())
+pub(super) fn routes(node: &Node<'_>, most: usize, base: &Policy) -> Routes {
+    let entries = node.elements();
+    if let Some(entry) = entries.get(most) {
+        entry.error(format!("too much: {CALLED_MAX} upstreams and routes are read"), None);
+        return Routes::default();
+    }
+    Routes::new(entries.iter().filter_map(|entry| route(entry, base)).collect())
 }
 
 fn route(node: &Node<'_>, base: &Policy) -> Option<Route> {

@@ -7,9 +7,9 @@ use lictor_core::mesh::Protocol;
 use lictor_core::{Address, Secret};
 use serde_json::json;
 
-use super::{ANY, LOCAL, listen, protocol_of};
+use super::listen::{ANY, LOCAL, listen, protocol_of};
 use crate::config::{App, AppProbe, Check, Inbound, Listen, Registration};
-use crate::env::Environment;
+use crate::environment::Environment;
 use crate::tree::{Node, Section, texts};
 
 /// Secrets that stand in tutorials: whoever has read one has them.

@@ -12,8 +12,8 @@ use lictor_core::{Address, Secret};
 use serde_json::{Value as Json, json};
 
 use super::{Effective, Field, MASKED, Tree, is_off};
-use crate::diagnose::{Diagnostic, Severity, suggest};
-use crate::source::{Step, Value, show};
+use crate::diagnose::{Severity, suggest};
+use crate::value::{Step, Value, show};
 use crate::values;
 
 /// Keys that the product will have: said so, rather than "unknown".
@@ -47,7 +47,7 @@ impl<'t> Node<'t> {
     /// The text of a single value.
     pub(crate) fn scalar(&self) -> Option<&'t str> {
         match self.value {
-            Some(Value::Scalar(text, _)) => Some(text),
+            Some(Value::Scalar(text)) => Some(text),
             _ => None,
         }
     }
@@ -58,8 +58,8 @@ impl<'t> Node<'t> {
     }
 
     /// The value as that of a key within it, which it is short for.
-    pub(crate) fn short_for(&self, key: &str) -> Self {
-        self.step(Step::Key(key.to_owned()), self.value)
+    pub(crate) fn short_for(&self, key: &'static str) -> Self {
+        self.step(Step::Key(key.into()), self.value)
     }
 
     /// The key as if nothing had been written.
@@ -70,9 +70,14 @@ impl<'t> Node<'t> {
     /// The last key of the path.
     pub(crate) fn name(&self) -> String {
         match self.path.last() {
-            Some(Step::Key(key)) => key.clone(),
+            Some(Step::Key(key)) => key.to_string(),
             _ => String::new(),
         }
+    }
+
+    /// Whether KV alone names it.
+    pub(crate) fn is_kvs_own(&self) -> bool {
+        self.tree.is_kvs_own(&self.path)
     }
 
     pub(crate) fn path(&self) -> String {
@@ -110,9 +115,9 @@ impl<'t> Node<'t> {
     pub(crate) fn entries(&self) -> Vec<Self> {
         self.describe(json!({ "type": "object" }), None);
         match self.value {
-            _ if self.tree.is_describing => vec![self.step(Step::Key("*".to_owned()), None)],
+            _ if self.tree.is_describing => vec![self.step(Step::Key("*".into()), None)],
             Some(Value::Map(entries)) => {
-                entries.iter().map(|(key, value)| self.step(Step::Key(key.clone()), Some(value))).collect()
+                entries.iter().map(|(key, value)| self.step(Step::Key(key.clone().into()), Some(value))).collect()
             }
             None | Some(Value::Null) => Vec::new(),
             Some(other) => {
@@ -154,7 +159,7 @@ impl<'t> Node<'t> {
                 }
                 None
             }
-            Some(Value::Scalar(text, _)) => match parse(text) {
+            Some(Value::Scalar(text)) => match parse(text) {
                 Ok(value) => {
                     self.effective(text.clone());
                     Some(value)
@@ -237,7 +242,7 @@ impl<'t> Node<'t> {
         self.describe(json!({ "type": "string", "examples": ["${TOKEN}", "file:/run/secrets/token"] }), None);
         let text = match self.value {
             None | Some(Value::Null) => return None,
-            Some(Value::Scalar(text, _)) => text,
+            Some(Value::Scalar(text)) => text,
             Some(other) => {
                 self.error(format!("expected one value, found {}", other.kind()), None);
                 return None;
@@ -303,7 +308,8 @@ impl<'t> Node<'t> {
     }
 
     fn step(&self, step: Step, value: Option<&'t Value>) -> Self {
-        let mut path = self.path.clone();
+        let mut path = Vec::with_capacity(self.path.len() + 1);
+        path.extend_from_slice(&self.path);
         path.push(step);
         Self { tree: self.tree, path, value, help: "" }
     }
@@ -334,8 +340,7 @@ impl<'t> Node<'t> {
     }
 
     fn say(&self, severity: Severity, message: String, help: Option<String>, at_key: bool) {
-        let place = self.tree.place(&self.path, at_key);
-        self.tree.note(Diagnostic { severity, message, path: self.path(), place, help });
+        self.tree.say(severity, &self.path, message, help, || self.tree.place(&self.path, at_key));
     }
 }
 
@@ -355,7 +360,7 @@ impl<'t> Section<'t> {
     pub(crate) fn field(&self, name: &'static str, help: &'static str) -> Node<'t> {
         self.asked.borrow_mut().push(name);
         let value = self.node.value.and_then(|value| value.entry(name));
-        Node { help, ..self.node.step(Step::Key(name.to_owned()), value) }
+        Node { help, ..self.node.step(Step::Key(name.into()), value) }
     }
 
     pub(crate) fn node(&self) -> &Node<'t> {
@@ -367,7 +372,7 @@ impl<'t> Section<'t> {
         let Some(Value::Map(entries)) = self.node.value else { return };
         let asked = self.asked.borrow();
         for (key, value) in entries.iter().filter(|(key, _)| !asked.contains(&key.as_str())) {
-            let node = self.node.step(Step::Key(key.clone()), Some(value));
+            let node = self.node.step(Step::Key(key.clone().into()), Some(value));
             if PLANNED.contains(&key.as_str()) {
                 node.key_error(format!("`{key}` is not in this version yet"), None);
                 continue;

@@ -18,11 +18,10 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use lictor_config::{Consistency, Consul, ConsulAddress};
 use lictor_core::Secret;
+use lictor_tls::Alpn;
 use parking_lot::{Mutex, RwLock};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::blocking::Ask;
 use super::error::ConsulError;
@@ -66,7 +65,7 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) struct Client {
     address: ConsulAddress,
-    tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    tls: Option<Arc<lictor_tls::Client>>,
     token: RwLock<Option<Secret>>,
     /// When one of those who were refused asked again last.
     scouted: Mutex<Instant>,
@@ -78,7 +77,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(settings: &Consul, address: &ConsulAddress) -> Result<Self, tls::TlsError> {
         let tls = match address {
-            ConsulAddress::Https(host, _) => Some(tls::config(&settings.tls, host)?),
+            ConsulAddress::Https(host, _) => Some(tls::client(&settings.tls, host)?),
             ConsulAddress::Http(..) | ConsulAddress::Unix(_) => None,
         };
         let client = Self {
@@ -107,9 +106,18 @@ impl Client {
         }
     }
 
+    /// Leaves the agent alone for this long after an error, or until the token that it refused may be accepted.
+    pub(crate) async fn pause_after(&self, error: &ConsulError, token: Option<&Secret>, pause: Duration) {
+        if error.is_denied() {
+            self.renewed_token(token, pause).await;
+        } else {
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// Waits until it may be worth asking again: the token file has another token than the one that was refused, somebody
     /// else is refused no more, it is our turn to find that out, or `at_most` is over.
-    pub(crate) async fn renewed_token(&self, refused: Option<&Secret>, at_most: Duration) {
+    async fn renewed_token(&self, refused: Option<&Secret>, at_most: Duration) {
         let until = Instant::now() + at_most;
         loop {
             self.reload_token();
@@ -139,6 +147,18 @@ impl Client {
 
     pub(crate) fn has_token(&self) -> bool {
         self.token.read().is_some()
+    }
+
+    /// Reads the files of TLS again when they change, for as long as there is this client.
+    pub(crate) fn follow_files(&self) {
+        if let Some(tls) = &self.tls {
+            tokio::spawn(lictor_tls::follow(Arc::downgrade(tls)));
+        }
+    }
+
+    /// Changes when an agent that was believed is not any more: a connection from before is for no new call.
+    fn generation(&self) -> u64 {
+        self.tls.as_ref().map_or(0, |tls| tls.generation())
     }
 
     /// For pages.
@@ -181,6 +201,8 @@ impl Client {
 pub(crate) struct Connection {
     client: Arc<Client>,
     sender: Option<SendRequest<Full<Bytes>>>,
+    /// Of those who were believed when it was opened.
+    generation: u64,
     /// Our own address as the agent's network sees it.
     local: Option<std::net::IpAddr>,
     open: Arc<std::sync::atomic::AtomicUsize>,
@@ -190,7 +212,14 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn new(client: &Arc<Client>, open: &Arc<std::sync::atomic::AtomicUsize>) -> Self {
-        Self { client: Arc::clone(client), sender: None, local: None, open: Arc::clone(open), was_denied: false }
+        Self {
+            client: Arc::clone(client),
+            sender: None,
+            generation: 0,
+            local: None,
+            open: Arc::clone(open),
+            was_denied: false,
+        }
     }
 
     pub(crate) fn local(&self) -> Option<std::net::IpAddr> {
@@ -311,8 +340,11 @@ impl Connection {
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, ConsulError> {
         let mut request = request;
         let response = loop {
-            let is_kept = self.sender.as_ref().is_some_and(|sender| !sender.is_closed());
+            let generation = self.client.generation();
+            let is_kept =
+                self.generation == generation && self.sender.as_ref().is_some_and(|sender| !sender.is_closed());
             if !is_kept {
+                self.generation = generation;
                 self.sender = Some(self.open().await.map_err(|error| ConsulError::Unreachable(error.to_string()))?);
             }
             let sender = self.sender.as_mut().expect("just opened");
@@ -351,8 +383,8 @@ impl Connection {
                 }
                 ConsulAddress::Https(host, port) => {
                     let stream = self.dial(host, *port).await?;
-                    let (config, name) = client.tls.as_ref().expect("made for https");
-                    let stream = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream).await?;
+                    let tls = client.tls.as_ref().expect("made for https");
+                    let stream = tls.connect(stream, host, Alpn::None).await.map_err(io::Error::other)?;
                     self.speak(stream).await
                 }
             }

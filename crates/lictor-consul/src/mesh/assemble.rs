@@ -99,7 +99,8 @@ fn local(config: &Config) -> Arc<Local> {
     })
 }
 
-fn listeners(config: &Config) -> Vec<Listener> {
+/// What a configuration listens on: the mesh's listeners, known before there is a mesh of it.
+pub fn listeners(config: &Config) -> Vec<Listener> {
     let listener = |kind, listen: &Listen| Listener {
         kind,
         address: listen.address.clone(),

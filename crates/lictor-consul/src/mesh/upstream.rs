@@ -14,6 +14,7 @@ use super::inputs::Inputs;
 use crate::agent::Instance;
 use crate::agent::health::Condition;
 
+/// The upstream as it is now; what goes on from the one before is shared with it.
 pub(super) fn build(
     config: &lictor_config::Upstream,
     name: &Arc<str>,
@@ -43,13 +44,7 @@ pub(super) fn build(
         if is_suspect {
             census.suspect += 1;
         } else {
-            census.total += 1;
-            match instance.condition {
-                Condition::Critical | Condition::Unchecked => census.critical += 1,
-                Condition::Maintenance => census.maintenance += 1,
-                Condition::Passing | Condition::Warning if !instance.is_usable() => census.unusable += 1,
-                Condition::Passing | Condition::Warning => (),
-            }
+            count(instance, &mut census);
         }
         if !instance.is_usable() {
             continue;
@@ -86,6 +81,16 @@ pub(super) fn build(
     }
 }
 
+fn count(instance: &Instance, census: &mut Census) {
+    census.total += 1;
+    match instance.condition {
+        Condition::Critical | Condition::Unchecked => census.critical += 1,
+        Condition::Maintenance => census.maintenance += 1,
+        Condition::Passing | Condition::Warning if !instance.is_usable() => census.unusable += 1,
+        Condition::Passing | Condition::Warning => (),
+    }
+}
+
 /// The endpoint that it was, if it was one: they are in the order of their keys.
 fn find<'a>(known: &'a [Arc<Endpoint>], instance: &Instance, address: &Address) -> Option<&'a Arc<Endpoint>> {
     let wanted = (instance.node.as_str(), instance.id.as_str(), address);
@@ -96,6 +101,7 @@ fn find<'a>(known: &'a [Arc<Endpoint>], instance: &Instance, address: &Address) 
     Some(&known[at.ok()?])
 }
 
+/// The same one as before, unless something about it changed.
 pub(super) fn endpoint(
     address: Address,
     instance: &Instance,
@@ -152,6 +158,7 @@ pub(super) fn has_newcomer(built: &Upstream, earlier: Option<&Arc<Upstream>>) ->
     built.endpoints.iter().any(|endpoint| endpoint.status != Status::Suspect && !was_known(&endpoint.key))
 }
 
+/// Whether nobody could tell the two apart.
 pub(super) fn is_same(earlier: &Upstream, built: &Upstream) -> bool {
     let same_endpoints = earlier.endpoints.len() == built.endpoints.len()
         && earlier.endpoints.iter().zip(&built.endpoints).all(|(old, new)| Arc::ptr_eq(old, new));

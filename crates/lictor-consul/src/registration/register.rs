@@ -250,11 +250,7 @@ impl Registrar {
         let is_wrong = matches!(error, ConsulError::Status { code: 400, .. });
         let refused = REFUSED_PAUSE.mul_f64(0.75 + random.share() / 2.0);
         let pause = if is_wrong || error.is_denied() { refused } else { backoff.failed(error, random.share()) };
-        if error.is_denied() {
-            self.client.renewed_token(token, pause).await;
-        } else {
-            tokio::time::sleep(pause).await;
-        }
+        self.client.pause_after(error, token, pause).await;
     }
 
     /// Whether the application answers; at the start it is waited for, for a while.

@@ -45,10 +45,8 @@ impl KvWatch {
             let pause = cursor.failed(&error, random.share());
             if error.is_denied() {
                 self.known.send_if_modified(|known| known.is_none() && known.replace(None).is_none());
-                self.client.renewed_token(token.as_ref(), pause).await;
-            } else {
-                tokio::time::sleep(pause).await;
             }
+            self.client.pause_after(&error, token.as_ref(), pause).await;
         }
     }
 

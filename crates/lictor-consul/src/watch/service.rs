@@ -57,11 +57,7 @@ impl ServiceWatch {
             self.status.failed(&self.key, &error);
             self.warn_of(&mut age);
             let pause = self.cursor.failed(&error, self.random.share());
-            if error.is_denied() {
-                self.client.renewed_token(token.as_ref(), pause).await;
-            } else {
-                tokio::time::sleep(pause).await;
-            }
+            self.client.pause_after(&error, token.as_ref(), pause).await;
         }
     }
 

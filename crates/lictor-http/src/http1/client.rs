@@ -116,7 +116,7 @@ impl Connection {
         mut interim: impl FnMut(StatusCode, &HeaderMap, &Spelling),
     ) -> impl Future<Output = Result<Answered<Box<Body<B>>>, SendError>> {
         let mut sending = Some(Sending { body, framing, out, is_read: framing == Framing::None });
-        let mut written = 0;
+        let (mut written, mut seen) = (0, 0);
         // A block instead of an `async fn`, which would hold its arguments twice.
         async move {
             let head = poll_fn(|context| {
@@ -132,12 +132,13 @@ impl Connection {
                     }
                 }
                 loop {
-                    if !read.bytes.is_empty()
+                    if head::may_be_whole(&read.bytes, seen)
                         && let Some(head) =
                             head::response::<M>(&mut read.bytes, is_head, &mut interim).map_err(SendError::Malformed)?
                     {
                         return Poll::Ready(Ok(head));
                     }
+                    seen = read.bytes.len();
                     match ready!(read.poll_fill(stream, context)) {
                         Ok(1..) => (),
                         Ok(0) | Err(_) if written == 0 => return Poll::Ready(Err(SendError::Unsent)),

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use httparse::{Header, ParserConfig, Status};
+use memchr::memchr;
 
 use crate::buffers;
 use crate::digits::length;
@@ -63,6 +64,17 @@ pub struct ResponseHead {
     pub length: Length,
     /// Another request may follow on the connection (RFC 9112, section 9.3).
     pub keeps_alive: bool,
+}
+
+/// A head longer than this is parsed again when a line of it has ended, not for each byte that comes.
+const LONG: usize = 4 << 10;
+
+/// Whether a head may be whole that was not when there were `seen` bytes of it. Who sends a long one byte by byte would have
+/// all of it parsed for each.
+pub fn may_be_whole(buffer: &[u8], seen: usize) -> bool {
+    let is_short = buffer.len() <= LONG || seen == 0;
+    !buffer.is_empty()
+        && (is_short || buffer.len() >= HEAD_MAX || memchr(b'\n', &buffer[seen.min(buffer.len())..]).is_some())
 }
 
 /// Takes a request's head from the buffer; `None` while it is not whole. It may have 100 fields and 128 KiB, and its target
@@ -370,6 +382,16 @@ mod tests {
         }
         let head = parsed(text).unwrap().unwrap();
         assert!(!head.keeps_alive && head.takes_trailers);
+    }
+
+    #[test]
+    fn a_long_head_is_not_parsed_again_for_each_byte() {
+        let head = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(3 * LONG));
+        let parses = (1..=head.len()).filter(|end| may_be_whole(&head.as_bytes()[..*end], end - 1)).count();
+        assert_eq!(parses, LONG + 3);
+        for (seen, length) in [(0, 3 * LONG), (HEAD_MAX - 1, HEAD_MAX)] {
+            assert!(may_be_whole(&vec![b'a'; length], seen), "what came at once, and what is too long");
+        }
     }
 
     #[test]

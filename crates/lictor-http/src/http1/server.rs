@@ -5,11 +5,12 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
+use http::response::Parts;
 use http::{Method, Response, StatusCode, Version};
 use http_body::Frame;
 use tokio::sync::{oneshot, watch};
@@ -35,6 +36,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// What a client still sends when its answer says why not is read up to this, so that it reads the answer.
 const LINGER_MAX: usize = 1 << 20;
 const LINGER: Duration = Duration::from_secs(1);
+/// Requests in a row, after which the worker's other tasks have their turn: what was sent ahead, and is answered at once, waits
+/// for nothing.
+const TURN: u32 = 32;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What is known of a request when its answer is written.
@@ -62,6 +66,7 @@ pub async fn serve<A: Answerer>(
     let wire = Rc::new(RefCell::new(Wire::new(stream, read)));
     let born = Instant::now();
     let mut waiting = Waiting { draining, sleep: None, limit: born };
+    let mut answered = 0_u32;
     loop {
         let RequestHead { request, fields, spelling, length, keeps_alive, expects_continue, takes_trailers } =
             match waiting.head::<A::Marks>(&wire).await {
@@ -93,7 +98,12 @@ pub async fn serve<A: Answerer>(
         let Some(response) = response else { return };
         let is_last = *is_draining.borrow() || max_age.is_some_and(|age| born.elapsed() >= age) || !asked.keeps_alive;
         match answer(&wire, response, &asked, is_last).await {
-            Ok(After::Next) => (),
+            Ok(After::Next) => {
+                answered = answered.wrapping_add(1);
+                if answered.is_multiple_of(TURN) {
+                    tokio::task::yield_now().await;
+                }
+            }
             Ok(After::Close) => return linger(&wire).await,
             Ok(After::Over) => return over(&wire).await,
             Ok(After::Switch) => {
@@ -122,14 +132,16 @@ impl<D: Future> Waiting<'_, D> {
     async fn head<M: Marks>(&mut self, wire: &RefCell<Wire>) -> Result<Option<RequestHead>, Refused> {
         let mut has_begun = false;
         let mut is_timed = false;
+        let mut seen = 0;
         poll_fn(|context| {
             let wire = &mut *wire.borrow_mut();
             loop {
-                if !wire.read.bytes.is_empty()
+                if head::may_be_whole(&wire.read.bytes, seen)
                     && let Some(head) = head::request::<M>(&mut wire.read.bytes)?
                 {
                     return Poll::Ready(Ok(Some(head)));
                 }
+                seen = wire.read.bytes.len();
                 let is_idle = wire.read.bytes.is_empty();
                 match wire.read.poll_fill(&mut wire.stream, context) {
                     Poll::Ready(Ok(1..)) => continue,
@@ -184,6 +196,44 @@ enum After {
     Switch,
 }
 
+/// What an answer's status and the request say about its body.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// The connection is not HTTP's after it.
+    is_switch: bool,
+    /// Nobody expects a body.
+    is_bodiless: bool,
+    /// The length that a head without a body tells of another's.
+    told: Option<u64>,
+}
+
+impl Shape {
+    fn of(head: &Parts, asked: &Asked) -> Self {
+        let is_switch =
+            head.status == StatusCode::SWITCHING_PROTOCOLS || (asked.is_connect && head.status.is_success());
+        let is_bodiless = asked.is_head
+            || head.status.is_informational()
+            || is_switch
+            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        // What comes is as long as it says, but where nothing comes it is not what comes that says so.
+        let told = if is_bodiless {
+            head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
+        } else {
+            None
+        };
+        Self { is_switch, is_bodiless, told }
+    }
+
+    /// How a body is written that is so long, if that is known.
+    fn framing(self, length: Option<u64>, asked: &Asked) -> Framing {
+        match self.told.or(length) {
+            Some(length) => Framing::Length(length),
+            None if asked.is_http10 => Framing::UntilClose,
+            None => Framing::Chunked,
+        }
+    }
+}
+
 /// Writes an answer.
 async fn answer(
     wire: &Rc<RefCell<Wire>>,
@@ -192,27 +242,41 @@ async fn answer(
     is_last: bool,
 ) -> io::Result<After> {
     let (head, mut body) = response.into_parts();
-    let is_switch = head.status == StatusCode::SWITCHING_PROTOCOLS || (asked.is_connect && head.status.is_success());
-    let is_bodiless = asked.is_head
-        || head.status.is_informational()
-        || is_switch
-        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    // What comes is as long as it says, but where nothing comes it is not what comes that says so.
-    let told = if is_bodiless {
-        head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
-    } else {
-        None
-    };
-    let mut framing = match told.or(body.size_hint().exact()) {
-        Some(length) => Framing::Length(length),
-        None if asked.is_http10 => Framing::UntilClose,
-        None => Framing::Chunked,
-    };
-    let mut is_last = is_last || framing == Framing::UntilClose && !is_bodiless;
+    let shape = Shape::of(&head, asked);
+    let length = body.size_hint().exact();
+    let mut framing = shape.framing(length, asked);
+    let mut is_last = is_last || framing == Framing::UntilClose && !shape.is_bodiless;
     // A body that nobody wanted to read stays in the way of what follows it.
     is_last |= !is_read(wire);
     poll_fn(|context| wire.borrow_mut().poll_interim(context)).await?;
     let mut out = Outgoing::default();
+    write_head(&mut out, &head, &mut body, asked, is_last, shape.is_switch);
+    // An answer without a body may still say how long the body of another would be.
+    let is_known = shape.told.is_some() || (asked.is_head && length.is_some_and(|length| length > 0));
+    let shows_length = is_known && !shape.is_switch && head.status != StatusCode::NO_CONTENT;
+    out.end_head(if !shape.is_bodiless || shows_length { framing } else { Framing::None });
+    buffers::give_fields(head.headers);
+    if shape.is_bodiless {
+        framing = Framing::None;
+    }
+    let is_whole = shape.is_bodiless && body.is_end_stream();
+    let mut stall = Stall::new(body.silence());
+    let mut sending = Sending { out, framing, body, takes_trailers: asked.takes_trailers, is_whole, is_broken: false };
+    poll_fn(|context| sending.poll(wire, &mut stall, context)).await?;
+    let is_broken = sending.is_broken;
+    drop(sending);
+    Ok(match () {
+        () if is_broken => return Err(io::ErrorKind::UnexpectedEof.into()),
+        () if shape.is_switch => After::Switch,
+        () if !is_read(wire) => After::Close,
+        () if !asked.keeps_alive => After::Over,
+        () if is_last => After::Close,
+        () => After::Next,
+    })
+}
+
+/// Writes an answer's head, but for what says how long its body is.
+fn write_head(out: &mut Outgoing, head: &Parts, body: &mut impl Answer, asked: &Asked, is_last: bool, is_switch: bool) {
     let usual = Spelling::default();
     let spelling = body.spelling().unwrap_or(&usual);
     out.status_line(head.status, spelling);
@@ -223,48 +287,37 @@ async fn answer(
     } else if asked.is_http10 && !is_switch {
         out.keep_alive(true);
     }
-    // An answer without a body may still say how long the body of another would be.
-    let is_known = told.is_some() || (asked.is_head && body.size_hint().exact().is_some_and(|length| length > 0));
-    let shows_length = is_known && !is_switch && head.status != StatusCode::NO_CONTENT;
-    out.end_head(if !is_bodiless || shows_length { framing } else { Framing::None });
-    buffers::give_fields(head.headers);
-    if is_bodiless {
-        framing = Framing::None;
-    }
-    let mut is_whole = is_bodiless && body.is_end_stream();
-    let mut is_broken = false;
-    let mut stall = Stall::new(body.silence());
-    poll_fn(|context| {
-        let turn = out.written() + TURN_MAX;
+}
+
+/// An answer on its way.
+struct Sending<B> {
+    out: Outgoing,
+    framing: Framing,
+    body: B,
+    takes_trailers: bool,
+    /// All of the body is in `out`.
+    is_whole: bool,
+    /// It has no end, or not the one that its head says.
+    is_broken: bool,
+}
+
+impl<B: Answer> Sending<B> {
+    /// Writes as much as there is and as the client takes; ready when that was all. The body may read the request's, and so
+    /// borrow the connection.
+    fn poll(&mut self, wire: &RefCell<Wire>, stall: &mut Stall, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let turn = self.out.written() + TURN_MAX;
         loop {
-            let mut is_waiting = false;
-            while !is_whole && !is_broken && !out.is_full() {
-                match Pin::new(&mut body).poll_frame(context) {
-                    Poll::Pending => {
-                        is_waiting = true;
-                        break;
-                    }
-                    Poll::Ready(Some(Ok(frame))) => match add(&mut out, &mut framing, frame, asked.takes_trailers) {
-                        Ok(is_end) => is_whole |= is_end,
-                        Err(_) => is_broken = true,
-                    },
-                    Poll::Ready(Some(Err(_))) => is_broken = true,
-                    Poll::Ready(None) => {
-                        is_broken = out.end(framing, None).is_err();
-                        is_whole = true;
-                    }
-                }
-            }
+            let is_waiting = self.gather(context);
             let wire = &mut *wire.borrow_mut();
-            let Poll::Ready(written) = out.poll_write(&mut wire.stream, context) else {
-                ready!(stall.poll(out.written(), context));
+            let Poll::Ready(written) = self.out.poll_write(&mut wire.stream, context) else {
+                ready!(stall.poll(self.out.written(), context));
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             };
             written?;
-            if is_whole || is_broken {
-                return Poll::Ready(io::Result::Ok(()));
+            if self.is_whole || self.is_broken {
+                return Poll::Ready(Ok(()));
             }
-            if out.written() > turn {
+            if self.out.written() > turn {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -273,17 +326,37 @@ async fn answer(
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
         }
-    })
-    .await?;
-    drop(body);
-    Ok(match () {
-        () if is_broken => return Err(io::ErrorKind::UnexpectedEof.into()),
-        () if is_switch => After::Switch,
-        () if !is_read(wire) => After::Close,
-        () if !asked.keeps_alive => After::Over,
-        () if is_last => After::Close,
-        () => After::Next,
-    })
+    }
+
+    /// Takes parts of the body until there is enough to write; true when the next one has to be waited for.
+    fn gather(&mut self, context: &mut Context<'_>) -> bool {
+        while !self.is_whole && !self.is_broken && !self.out.is_full() {
+            match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Pending => return true,
+                Poll::Ready(Some(Ok(frame))) => match self.add(frame) {
+                    Ok(is_end) => self.is_whole |= is_end,
+                    Err(WrongLength) => self.is_broken = true,
+                },
+                Poll::Ready(Some(Err(_))) => self.is_broken = true,
+                Poll::Ready(None) => {
+                    self.is_broken = self.out.end(self.framing, None).is_err();
+                    self.is_whole = true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Adds a part of the body; true when it was the last.
+    fn add(&mut self, frame: Frame<Bytes>) -> Result<bool, WrongLength> {
+        match frame.into_data() {
+            Ok(data) => self.out.data(&mut self.framing, data).map(|()| false),
+            Err(frame) => {
+                let trailers = frame.into_trailers().ok().filter(|_| self.takes_trailers);
+                self.out.end(self.framing, trailers.as_ref()).map(|()| true)
+            }
+        }
+    }
 }
 
 /// The whole of an answer to a head that could not be read; the connection ends after it.
@@ -305,22 +378,6 @@ fn is_read(wire: &Rc<RefCell<Wire>>) -> bool {
     let wire = &mut *wire.borrow_mut();
     while is_unwanted && matches!(wire.decoder.decode(&mut wire.read.bytes), Ok(Some(_))) {}
     wire.decoder.is_done()
-}
-
-/// Adds a part of the body; true when it was the last.
-fn add(
-    out: &mut Outgoing,
-    framing: &mut Framing,
-    frame: Frame<Bytes>,
-    takes_trailers: bool,
-) -> Result<bool, WrongLength> {
-    match frame.into_data() {
-        Ok(data) => out.data(framing, data).map(|()| false),
-        Err(frame) => {
-            let trailers = frame.into_trailers().ok().filter(|_| takes_trailers);
-            out.end(*framing, trailers.as_ref()).map(|()| true)
-        }
-    }
 }
 
 /// Closing is all that is left, where TLS need not say so first (RFC 8446, section 6.1).
@@ -357,4 +414,59 @@ async fn linger(wire: &RefCell<Wire>) {
         .await;
     };
     let _ = tokio::time::timeout(LINGER, lingering).await; // it had its time
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use http::Request;
+    use tokio::net::UnixStream;
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    use super::*;
+    use crate::service::Whole;
+    use crate::stream::Socket;
+
+    /// Answers at once, and counts.
+    #[derive(Default)]
+    struct Counting(Cell<u32>);
+
+    impl Answerer for Counting {
+        type Marks = ();
+        type Body = Whole;
+
+        async fn answer(self: Rc<Self>, _: Request<RequestBody>, _: Fields) -> Response<Whole> {
+            self.0.set(self.0.get() + 1);
+            Response::default()
+        }
+
+        fn refuse(&self, _: &'static str, refused: &Refused) -> Response<Bytes> {
+            panic!("{refused:?}")
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_were_sent_ahead_leave_others_their_turn() {
+        const COUNT: u32 = 1000;
+        let (ours, peer) = UnixStream::pair().unwrap();
+        let mut read = ReadAhead::default();
+        read.bytes.extend_from_slice(&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(COUNT as usize));
+        let answerer = Rc::new(Counting::default());
+        let (_draining, drain) = watch::channel(false);
+        let serving = LocalSet::new();
+        let most = serving.run_until(async {
+            spawn_local(serve(Rc::clone(&answerer), Stream::Plain(Socket::Unix(ours)), read, None, drain));
+            let (mut most, mut before) = (0, 0);
+            while before < COUNT {
+                yield_now().await;
+                let _ = peer.try_read(&mut [0; 8 << 10]); // there may be nothing
+                let answered = answerer.0.get();
+                most = most.max(answered - before);
+                before = answered;
+            }
+            most
+        });
+        assert!((1..=TURN).contains(&most.await));
+    }
 }

@@ -108,7 +108,8 @@ impl Connection {
 
     /// Ready when it has said what it takes, or is gone.
     pub async fn settled(&self) {
-        poll_fn(|context| self.wire.borrow_mut().poll_start(true, context)).await;
+        let mut ticket = None;
+        poll_fn(|context| self.wire.borrow_mut().poll_start(&mut ticket, true, context)).await;
     }
 
     /// Sends a request as it is, for who is no proxy: its authority is the target's, or its `Host`. Interim answers are
@@ -147,7 +148,8 @@ impl Connection {
     ) -> Result<Answered<Body>, SendError> {
         let is_connect = kind == Kind::Connect;
         let starting = Starting::new(&self.starting);
-        poll_fn(|context| self.wire.borrow_mut().poll_start(is_connect || is_once, context)).await;
+        let (needs_settings, mut ticket) = (is_connect || is_once, None);
+        poll_fn(|context| self.wire.borrow_mut().poll_start(&mut ticket, needs_settings, context)).await;
         drop(starting);
         let is_end = !is_connect && body.is_end_stream();
         let answer = {

@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
 
 use super::frame::{self, Code};
-use super::wire::{Broken, Event, Fatal, Output, Wire, store};
+use super::wire::{Broken, Event, Fatal, Output, Turn, Wire, store};
 use crate::buffers::ReadAhead;
 use crate::stream::Stream;
 
@@ -21,8 +21,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const DOUBT: Duration = Duration::from_secs(1);
 /// A field block is whole within this.
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(30);
-/// Reads and requests in a row, after which the worker's other tasks have their turn.
-const TURN: u32 = 32;
 /// A peer that is told why it is left has this long to read it.
 const LINGER: Duration = Duration::from_secs(1);
 /// And not for more than this that it still sends.
@@ -35,8 +33,7 @@ pub(super) struct Driver {
     wire: Rc<RefCell<Wire>>,
     socket: Stream,
     read: ReadAhead,
-    /// Reads and requests of this turn.
-    done: u32,
+    turn: Turn,
     presence: Presence,
 }
 
@@ -60,7 +57,7 @@ impl Driver {
             wire: Rc::new(RefCell::new(wire)),
             socket,
             read,
-            done: 0,
+            turn: Turn::default(),
             presence: Presence { silence, is_lazy, heard, asked: None, sleep },
         }
     }
@@ -74,12 +71,7 @@ impl Driver {
         let wire = &mut *self.wire.borrow_mut();
         wire.driver = None;
         while !wire.is_over {
-            self.done += 1;
-            if self.done > TURN {
-                context.waker().wake_by_ref();
-                break;
-            }
-            match wire.receive(&mut self.read.bytes) {
+            match wire.receive(&mut self.read.bytes, &mut self.turn) {
                 Ok(Some(event)) => return Poll::Ready(Some(event)),
                 Ok(None) => (),
                 Err(fatal) => {
@@ -87,6 +79,11 @@ impl Driver {
                     break;
                 }
             }
+            if self.turn.is_over() {
+                context.waker().wake_by_ref(); // what is left goes on when the worker's other tasks have had their turn
+                break;
+            }
+            self.turn.read();
             match self.read.poll_fill(&mut self.socket, context) {
                 Poll::Ready(Ok(1..)) => self.presence.heard(),
                 Poll::Ready(ended) => {
@@ -98,7 +95,7 @@ impl Driver {
                 Poll::Pending => break,
             }
         }
-        self.done = 0;
+        self.turn = Turn::default();
         self.read.rest();
         let is_written = match wire.poll_write(&mut self.socket, context) {
             Poll::Ready(Ok(())) => true,
@@ -114,6 +111,9 @@ impl Driver {
         }
         if is_written {
             wire.out.rest();
+        }
+        if wire.let_on() {
+            context.waker().wake_by_ref();
         }
         store(&mut wire.driver, context);
         if self.presence.poll(wire, context).is_ready() {

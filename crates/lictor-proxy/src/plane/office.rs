@@ -5,20 +5,24 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime};
 
 use lictor_core::Mesh;
-use lictor_core::mesh::{Listener, ListenerKind};
+use lictor_core::mesh::ListenerKind;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinHandle, spawn_local};
+use tokio::task::{JoinHandle, spawn_local};
 use tracing::{error, warn};
 
-use super::{Command, Report, Which};
-use crate::explain::explain;
-use crate::listen::{ACCEPT_PAUSE, ACCEPT_TOLD, Listening, Unattached};
-use crate::serve::{Service, serve};
-use crate::worker::{Shared, Worker};
 use lictor_http::stream::Socket;
+
+use super::{Change, Command, Report, Which};
+use crate::calls::explain::explain;
+use crate::net::listen::{ACCEPT_PAUSE, ACCEPT_TOLD, Listening, Unattached};
+use crate::serve::serve;
+use crate::world::generation::{Generation, Service, Standing};
+use crate::world::shared::Shared;
+use crate::world::worker::Worker;
 
 /// A worker, from its start to the end of the process.
 pub(super) async fn run(
@@ -32,50 +36,29 @@ pub(super) async fn run(
     let first = Arc::clone(&mesh.borrow_and_update());
     let worker = Worker::new(index, shared, &first, seed);
     drop(first);
-    spawn_local(Rc::clone(&worker).follow(mesh));
+    spawn_local(Rc::clone(&worker).follow(mesh.clone()));
     spawn_local(Rc::clone(&worker).sweep());
-    Office { worker, peers, listeners: RefCell::default(), groups: Groups::default() }.work(commands).await;
+    let (listeners, generations, draining) = Default::default();
+    Office { worker, mesh, peers, listeners, generations, draining }.work(commands).await;
 }
 
 /// Where a worker takes commands.
 struct Office {
     worker: Rc<Worker>,
+    mesh: watch::Receiver<Arc<Mesh>>,
     peers: Vec<mpsc::UnboundedSender<Command>>,
-    listeners: RefCell<HashMap<Listener, JoinHandle<()>>>,
-    groups: Groups,
+    /// By socket.
+    listeners: RefCell<HashMap<u64, Accepting>>,
+    /// By number: those in force, and those that are ending.
+    generations: RefCell<HashMap<u64, Rc<Generation>>>,
+    /// What of the process is leaving.
+    draining: Cell<Option<Which>>,
 }
 
-/// Connections by what ends them.
-#[derive(Default)]
-struct Groups {
-    inbound: Group,
-    egress: Group,
-}
-
-/// Connections that end together: `drain` tells them, `open` counts them, `tasks` ends them.
-struct Group {
-    drain: watch::Sender<bool>,
-    open: watch::Sender<usize>,
-    /// By number; one that is over is not here any more.
-    tasks: RefCell<HashMap<u64, AbortHandle>>,
-    accepted: Cell<u64>,
-}
-
-impl Default for Group {
-    fn default() -> Self {
-        let (tasks, accepted) = Default::default();
-        Self { drain: watch::Sender::new(false), open: watch::Sender::new(0), tasks, accepted }
-    }
-}
-
-impl Groups {
-    fn of(&self, kind: &ListenerKind) -> &Group {
-        if *kind == ListenerKind::Inbound { &self.inbound } else { &self.egress }
-    }
-
-    fn covered(&self, which: Which) -> impl Iterator<Item = &Group> {
-        [Some(&self.inbound), (which == Which::All).then_some(&self.egress)].into_iter().flatten()
-    }
+/// A listening socket, and what is done with its connections now.
+struct Accepting {
+    service: Rc<RefCell<Arc<Service>>>,
+    task: JoinHandle<()>,
 }
 
 impl Office {
@@ -88,19 +71,9 @@ impl Office {
 
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
-            Command::Open { listener, service, socket } => self.open(listener, service, socket),
-            Command::Close { listener, done } => {
-                let accepting = self.listeners.borrow_mut().remove(&listener);
-                spawn_local(async move {
-                    if let Some(accepting) = accepting {
-                        accepting.abort();
-                        let _ = accepting.await; // aborted, as asked
-                    }
-                    let _ = done.send(());
-                });
-            }
+            Command::Change { changes, grace, done } => self.change(changes, grace, done),
             Command::Serve { service, socket, peer } => match Socket::attach(socket) {
-                Ok(socket) => self.serve(service, socket, peer),
+                Ok(socket) => self.serve(&service, socket, peer),
                 Err(error) => {
                     self.worker.shared.live[self.worker.index].remove();
                     warn!(%error, "a connection was lost between two workers");
@@ -109,7 +82,7 @@ impl Office {
             Command::Drain { which, done } => self.drain(which, done),
             Command::Cut(done) => self.cut(done),
             Command::Count { which, answer } => {
-                let _ = answer.send(self.groups.covered(which).map(|group| *group.open.borrow()).sum());
+                let _ = answer.send(self.covered(which).iter().map(|generation| generation.open()).sum());
             }
             Command::Explain { question, answer } => {
                 let _ = answer.send(explain(&self.worker, &question));
@@ -120,16 +93,50 @@ impl Office {
         }
     }
 
-    fn open(self: &Rc<Self>, listener: Listener, service: Service, socket: Unattached) {
+    /// Changes listeners, all in one turn.
+    fn change(self: &Rc<Self>, changes: Vec<Change>, grace: Duration, done: oneshot::Sender<()>) {
+        // What is admitted from now on is judged by the mesh that these changes come with.
+        let mesh = Arc::clone(&self.mesh.borrow());
+        self.worker.catch_up(&mesh);
+        let mut closing = Vec::new();
+        for change in changes {
+            match change {
+                Change::Open { service, socket } => self.open(service, socket),
+                Change::Replace { service, standing } => {
+                    self.end(service.socket, service.number, standing, grace);
+                    if let Some(accepting) = self.listeners.borrow().get(&service.socket) {
+                        *accepting.service.borrow_mut() = service;
+                    }
+                }
+                Change::Close(socket) => {
+                    self.end(socket, u64::MAX, Standing::Over, grace);
+                    closing.extend(self.listeners.borrow_mut().remove(&socket));
+                }
+            }
+        }
+        spawn_local(async move {
+            for Accepting { task, .. } in closing {
+                task.abort();
+                let _ = task.await; // aborted, as asked
+            }
+            let _ = done.send(());
+        });
+    }
+
+    fn open(self: &Rc<Self>, service: Arc<Service>, socket: Unattached) {
+        let number = service.socket;
         let listening = match Listening::attach(socket) {
             Ok(listening) => listening,
-            Err(error) => return error!(%error, address = %listener.address, "cannot listen"),
+            Err(error) => return error!(%error, kind = ?service.kind, "cannot listen"),
         };
-        let office = Rc::clone(self);
-        let accepting = spawn_local(async move {
+        let service = Rc::new(RefCell::new(service));
+        let (office, current) = (Rc::clone(self), Rc::clone(&service));
+        let task = spawn_local(async move {
             let mut told: Option<Instant> = None;
             loop {
-                match listening.accept().await {
+                let accepted = listening.accept().await;
+                let service = Arc::clone(&current.borrow());
+                match accepted {
                     Ok((socket, peer)) => office.place(&service, socket, peer),
                     Err(error) => {
                         office.worker.shared.metrics.accept_failed();
@@ -142,21 +149,37 @@ impl Office {
                 }
             }
         });
-        self.listeners.borrow_mut().insert(listener, accepting);
+        self.listeners.borrow_mut().insert(number, Accepting { service, task });
+    }
+
+    /// Ends a socket's generations before this one: in order, and after a grace at once.
+    fn end(self: &Rc<Self>, socket: u64, before: u64, standing: Standing, grace: Duration) {
+        let generations = self.generations.borrow();
+        let ending = generations.values().filter(|known| known.service.socket == socket);
+        for generation in ending.filter(|known| known.service.number < before) {
+            generation.end(standing);
+            let (office, generation) = (Rc::clone(self), Rc::clone(generation));
+            spawn_local(async move {
+                tokio::time::sleep(grace).await;
+                generation.cut();
+                generation.until_empty().await;
+                office.generations.borrow_mut().remove(&generation.service.number);
+            });
+        }
     }
 
     /// Keeps the connection or hands it to the worker with the fewest.
-    fn place(self: &Rc<Self>, service: &Service, socket: Socket, peer: Option<SocketAddr>) {
+    fn place(self: &Rc<Self>, service: &Arc<Service>, socket: Socket, peer: Option<SocketAddr>) {
         let live = &self.worker.shared.live;
         let own = self.worker.index;
         let fewest = (0..live.len()).min_by_key(|index| (live[*index].count(), *index != own)).unwrap_or(own);
         live[fewest].add(); // now, so that the next accept sees it
         if fewest == own {
-            return self.serve(service.clone(), socket, peer);
+            return self.serve(service, socket, peer);
         }
         match socket.detach() {
             Ok(socket) => {
-                let _ = self.peers[fewest].send(Command::Serve { service: service.clone(), socket, peer });
+                let _ = self.peers[fewest].send(Command::Serve { service: Arc::clone(service), socket, peer });
             }
             Err(error) => {
                 live[fewest].remove();
@@ -165,33 +188,53 @@ impl Office {
         }
     }
 
-    fn serve(self: &Rc<Self>, service: Service, socket: Socket, peer: Option<SocketAddr>) {
-        let office = Rc::clone(self);
-        let kind = service.kind.clone();
-        let group = self.groups.of(&kind);
-        group.open.send_modify(|open| *open += 1);
-        let drain = group.drain.subscribe();
-        let own = (kind == ListenerKind::Inbound).then(|| self.worker.view().mesh.local.service.clone());
+    /// Serves a connection by what is in force now: it may have been accepted by another worker, before a change that
+    /// this one knows of, or after one that it does not.
+    fn serve(self: &Rc<Self>, service: &Arc<Service>, socket: Socket, peer: Option<SocketAddr>) {
+        if service.is_closed.load(Relaxed) {
+            return self.worker.shared.live[self.worker.index].remove();
+        }
+        let known = self.listeners.borrow().get(&service.socket).map(|known| Arc::clone(&known.service.borrow()));
+        let newer = known.filter(|known| known.number > service.number);
+        let generation = self.generation(newer.as_ref().unwrap_or(service));
+        let own = match generation.service.kind {
+            ListenerKind::Inbound => Some(self.worker.view().mesh.local.service.clone()),
+            ListenerKind::Upstream(_) | ListenerKind::Forward => None,
+        };
         if let Some(own) = &own {
             self.worker.shared.metrics.connections(own, 1);
         }
-        let number = group.accepted.get();
-        group.accepted.set(number + 1);
-        let served = Served { office, kind, own, number };
+        let number = generation.enter();
+        let (served, worker) = (Rc::clone(&generation), Rc::clone(&self.worker));
+        let guard = Served { worker: Rc::clone(&worker), generation: Rc::clone(&generation), own, number };
         let task = spawn_local(async move {
-            serve(Rc::clone(&served.office.worker), service, socket, peer, drain).await;
+            let _guard = guard;
+            serve(worker, served, socket, peer).await;
         });
-        group.tasks.borrow_mut().insert(number, task.abort_handle());
+        generation.keep(number, task.abort_handle());
+    }
+
+    /// This worker's share of one; the first connection begins it.
+    fn generation(&self, service: &Arc<Service>) -> Rc<Generation> {
+        let mut generations = self.generations.borrow_mut();
+        let is_draining = || self.draining.get().is_some_and(|which| which.covers(&service.kind));
+        let begun = || Rc::new(Generation::new(Arc::clone(service), is_draining()));
+        Rc::clone(generations.entry(service.number).or_insert_with(begun))
+    }
+
+    fn covered(&self, which: Which) -> Vec<Rc<Generation>> {
+        let generations = self.generations.borrow();
+        generations.values().filter(|known| which.covers(&known.service.kind)).cloned().collect()
     }
 
     fn cut(self: &Rc<Self>, done: oneshot::Sender<()>) {
-        let office = Rc::clone(self);
+        let ending = self.covered(Which::All);
         spawn_local(async move {
-            for group in office.groups.covered(Which::All) {
-                let tasks = std::mem::take(&mut *group.tasks.borrow_mut());
-                tasks.values().for_each(AbortHandle::abort);
-                let mut open = group.open.subscribe();
-                let _ = open.wait_for(|open| *open == 0).await;
+            for generation in &ending {
+                generation.cut();
+            }
+            for generation in ending {
+                generation.until_empty().await;
             }
             tokio::task::yield_now().await; // HTTP/2's requests are tasks of their own, which have been told now
             let _ = done.send(());
@@ -199,18 +242,21 @@ impl Office {
     }
 
     fn drain(self: &Rc<Self>, which: Which, done: oneshot::Sender<()>) {
-        self.listeners.borrow_mut().retain(|listener, accepting| {
-            if which.covers(&listener.kind) {
-                accepting.abort();
+        self.draining.set(Some(which));
+        self.listeners.borrow_mut().retain(|_, accepting| {
+            let is_covered = which.covers(&accepting.service.borrow().kind);
+            if is_covered {
+                accepting.task.abort();
             }
-            !which.covers(&listener.kind)
+            !is_covered
         });
-        let office = Rc::clone(self);
+        let ending = self.covered(which);
+        for generation in &ending {
+            generation.drain();
+        }
         spawn_local(async move {
-            for group in office.groups.covered(which) {
-                group.drain.send_replace(true);
-                let mut open = group.open.subscribe();
-                let _ = open.wait_for(|open| *open == 0).await;
+            for generation in ending {
+                generation.until_empty().await;
             }
             let _ = done.send(());
         });
@@ -219,8 +265,8 @@ impl Office {
 
 /// A connection that is served: counted until it is over, also when it is cut.
 struct Served {
-    office: Rc<Office>,
-    kind: ListenerKind,
+    worker: Rc<Worker>,
+    generation: Rc<Generation>,
     /// Our service's name when it came to our application.
     own: Option<String>,
     number: u64,
@@ -228,13 +274,11 @@ struct Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        let Self { office, kind, own, number } = self;
-        let (worker, group) = (&office.worker, office.groups.of(kind));
+        let Self { worker, generation, own, number } = self;
         if let Some(own) = own {
             worker.shared.metrics.connections(own, -1);
         }
         worker.shared.live[worker.index].remove();
-        group.tasks.borrow_mut().remove(number);
-        group.open.send_modify(|open| *open -= 1);
+        generation.leave(*number);
     }
 }

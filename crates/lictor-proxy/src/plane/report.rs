@@ -6,7 +6,8 @@ use std::time::Instant;
 use lictor_core::Address;
 use serde::Serialize;
 
-use crate::worker::{UpstreamState, Worker};
+use crate::world::view::UpstreamState;
+use crate::world::worker::Worker;
 
 /// What the workers know.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -4,18 +4,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lictor_core::breaker::BreakerState;
 use lictor_core::story::Story;
 use lictor_core::{Mesh, Upstream};
 use lictor_proxy::quantile;
 use serde_json::{Value as Json, json};
+use tokio::time::{MissedTickBehavior, interval};
 
-use crate::admin::{Admin, pages, requests};
+use super::live::{Frame, Looking};
+use super::state::Admin;
+use super::{pages, requests};
 use crate::metrics::{Counted, Process};
 use crate::version;
 
+const EVERY: Duration = Duration::from_secs(1);
 /// Kinds of failures in a frame; `/requests` has more.
 const FAILURES: usize = 30;
 /// An upstream with a larger share of errors is failing.
@@ -23,15 +27,36 @@ const FAILING: f64 = 0.05;
 
 /// The counters at one moment.
 #[derive(Debug)]
-pub(super) struct Sample {
+struct Sample {
     at: Instant,
     cpu_seconds: f64,
     counted: BTreeMap<String, Counted>,
     latencies: BTreeMap<String, Vec<u64>>,
 }
 
+/// Frames for one more; `None` when too many look already.
+pub(super) fn look(admin: &Arc<Admin>) -> Option<Looking> {
+    admin.live.look(|| drop(tokio::spawn(run(Arc::clone(admin)))))
+}
+
+/// Until nobody looks any more.
+async fn run(admin: Arc<Admin>) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before: Option<Sample> = None;
+    loop {
+        ticks.tick().await;
+        let now = Sample::take(&admin);
+        let json = frame(&admin, before.as_ref(), &now).await;
+        let has_rates = before.replace(now).is_some();
+        if !admin.live.show(Frame { json: json.to_string().into(), has_rates }) {
+            return;
+        }
+    }
+}
+
 impl Sample {
-    pub(super) fn take(admin: &Admin) -> Self {
+    fn take(admin: &Admin) -> Self {
         Self {
             at: Instant::now(),
             cpu_seconds: Process::read().cpu_seconds,
@@ -42,7 +67,7 @@ impl Sample {
 }
 
 /// Everything, now.
-pub(super) async fn frame(admin: &Admin, before: Option<&Sample>, now: &Sample) -> Json {
+async fn frame(admin: &Admin, before: Option<&Sample>, now: &Sample) -> Json {
     let mesh = admin.mesh();
     let report = admin.plane.report().await;
     let consul = admin.handle.status().snapshot();

@@ -1,19 +1,11 @@
 //! `/ui/live` and `/ui/data`: one frame a second for whoever looks, the dashboard or `lictor top`. It is made once for
 //! all of them, from counters that are there anyway, and not at all while nobody looks.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{MissedTickBehavior, interval};
 
-use crate::admin::Admin;
-use crate::admin::frame::{Sample, frame};
-
-const EVERY: Duration = Duration::from_secs(1);
 const LISTENERS: usize = 16;
 /// A listener that is slower than this misses frames; the next one has everything again.
 const AHEAD: usize = 2;
@@ -43,6 +35,26 @@ impl Default for Live {
     }
 }
 
+impl Live {
+    /// Frames for one more, by whom `start` sets to work if nobody makes them yet; `None` when too many look already.
+    pub(super) fn look(&self, start: impl FnOnce()) -> Option<Looking> {
+        let mut is_running = self.is_running.lock();
+        let is_free = self.frames.receiver_count() < LISTENERS;
+        let looking = is_free.then(|| Looking(self.frames.subscribe()))?;
+        if !std::mem::replace(&mut *is_running, true) {
+            start();
+        }
+        Some(looking)
+    }
+
+    /// The next one; whether anybody looks. Else whoever made it ends.
+    pub(super) fn show(&self, frame: Frame) -> bool {
+        let mut is_running = self.is_running.lock();
+        *is_running = self.frames.send(frame).is_ok();
+        *is_running
+    }
+}
+
 impl Looking {
     /// The next one; `None` when there will be none.
     pub(super) async fn next(&mut self) -> Option<Frame> {
@@ -52,36 +64,6 @@ impl Looking {
                 Err(RecvError::Lagged(_)) => (),
                 Err(RecvError::Closed) => return None,
             }
-        }
-    }
-}
-
-/// Frames for one more; `None` when too many look already.
-pub(super) fn look(admin: &Arc<Admin>) -> Option<Looking> {
-    let mut is_running = admin.live.is_running.lock();
-    let is_free = admin.live.frames.receiver_count() < LISTENERS;
-    let looking = is_free.then(|| Looking(admin.live.frames.subscribe()))?;
-    if !*is_running {
-        *is_running = true;
-        tokio::spawn(run(Arc::clone(admin)));
-    }
-    Some(looking)
-}
-
-/// Until nobody looks any more.
-async fn run(admin: Arc<Admin>) {
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before: Option<Sample> = None;
-    loop {
-        ticks.tick().await;
-        let now = Sample::take(&admin);
-        let json = frame(&admin, before.as_ref(), &now).await;
-        let has_rates = before.replace(now).is_some();
-        let mut is_running = admin.live.is_running.lock();
-        if admin.live.frames.send(Frame { json: json.to_string().into(), has_rates }).is_err() {
-            *is_running = false;
-            return;
         }
     }
 }

@@ -1,13 +1,18 @@
 //! Answers of the admin listeners: JSON or text, never cached.
 
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
+use hyper::body::{Frame, SizeHint};
 use serde_json::{Value as Json, json};
+
+use super::places::Answering;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -41,9 +46,39 @@ pub(super) fn text_reply(kind: &'static str, text: String) -> Response<Body> {
     of(kind, Full::new(Bytes::from(text)).boxed_unsync())
 }
 
+/// The same body; the request counts as one that is being answered until it is sent.
+pub(super) fn until_sent(body: Body, answering: Answering) -> Body {
+    Sending { body, _answering: answering }.boxed_unsync()
+}
+
 pub(super) fn of(kind: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+struct Sending {
+    body: Body,
+    _answering: Answering,
+}
+
+impl hyper::body::Body for Sending {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

@@ -10,9 +10,9 @@ use lictor_core::steering::{Order, Ordered};
 use serde_json::json;
 use tracing::{info, warn};
 
-use crate::admin::Admin;
-use crate::admin::query::{Query, decode};
-use crate::admin::reply::{Body, refuse, reply};
+use super::query::{Query, decode};
+use super::reply::{Body, refuse, reply};
+use super::state::Admin;
 
 /// Nobody says for how long.
 const USUALLY: Duration = Duration::from_secs(300);

@@ -1,6 +1,7 @@
 //! `lictor check`: is this configuration good?
 
-use crate::cli::{Configured, print, render_report};
+use crate::cli::{print, render_report};
+use crate::configured::Configured;
 use crate::otlp;
 
 /// Mistakes are the error; warnings are told, and it is good all the same.
@@ -13,7 +14,7 @@ pub(super) fn check(configured: &Configured) -> anyhow::Result<u8> {
         tell(&format!("warning: {complaint}"));
     }
     let config = loaded.config;
-    lictor_proxy::check_tls(config.server_tls(), config.client_tls())?;
+    lictor_tls::check(config.server_tls(), config.client_tls())?;
     let who = config.service.as_deref().unwrap_or("a caller without a service");
     let (count, plural) = (config.upstreams.len(), if config.upstreams.len() == 1 { "" } else { "s" });
     print(&format!("ok: {who}, {count} upstream{plural}, from {}\n", configured.source()));

@@ -3,7 +3,8 @@
 use lictor_config::{Environment, Report};
 use serde_json::{Value as Json, json};
 
-use crate::cli::{Configured, print};
+use crate::cli::print;
+use crate::configured::Configured;
 use crate::doctor::{Findings, Severity, examine, refused};
 
 /// 0: nothing but notes; 1: warnings; 2: errors.

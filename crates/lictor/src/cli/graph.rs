@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::cli::kv::block_on;
-use crate::cli::{Configured, print};
+use crate::cli::print;
+use crate::configured::Configured;
 
 /// The servers register themselves.
 const CONSUL: &str = "consul";

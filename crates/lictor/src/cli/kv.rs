@@ -6,7 +6,8 @@ use anyhow::{Context, bail};
 use lictor_config::{Consul, Effective, Sources, Text, changes};
 use lictor_consul::{Kv, KvEntry, KvKnown};
 
-use crate::cli::{Configured, print};
+use crate::cli::print;
+use crate::configured::Configured;
 
 /// A file becomes the value, if it may be that and if nobody else was there first.
 pub(super) fn push(file: &Path, index: Option<u64>, force: bool, configured: &Configured) -> anyhow::Result<u8> {

@@ -2,7 +2,6 @@
 
 mod check;
 mod completions;
-mod configured;
 mod diff;
 mod doctor;
 mod explain;
@@ -13,7 +12,6 @@ mod man;
 mod probe;
 mod steer;
 mod tap;
-mod term;
 mod top;
 
 use std::io::{IsTerminal, Write};
@@ -25,10 +23,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use lictor_config::{Report, json_schema, render};
 
+use crate::configured::Configured;
 use crate::{boot, version};
-
-pub(crate) use configured::Configured;
-pub(crate) use explain::in_words;
 
 /// A sidecar proxy for services on Consul.
 #[derive(Debug, Parser)]

@@ -12,7 +12,7 @@ use lictor_config::Environment;
 use lictor_core::Secret;
 use serde_json::Value as Json;
 
-use crate::cli::Configured;
+use crate::configured::Configured;
 
 const DEFAULT_ADMIN: &str = "127.0.0.1:9901";
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);

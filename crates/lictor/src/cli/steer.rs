@@ -4,8 +4,8 @@ use clap::{Args, ValueEnum};
 use serde_json::Value as Json;
 
 use crate::cli::probe::{Running, encode};
-use crate::cli::term::{Paint, millis, table};
 use crate::cli::{print, probe};
+use crate::term::{Paint, millis, table};
 
 /// An order about an endpoint.
 #[derive(Args, Debug)]

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use crate::cli::print;
 use crate::cli::probe::{self, Running, encode};
-use crate::cli::term::{Paint, millis};
+use crate::term::{Paint, millis};
 
 /// The server says something at least every 15 s.
 const SILENCE: Duration = Duration::from_secs(60);

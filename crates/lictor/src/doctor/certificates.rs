@@ -1,31 +1,18 @@
 //! When certificates end.
-//!
-//! rustls checks a certificate's time before everything else, and says in the error when it ended: asked about the far
-//! future it tells the end of every certificate. So no second X.509 parser is needed.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lictor_config::Config;
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, Error, RootCertStore};
 
 use super::{Code, Findings};
 
 const SOON: Duration = Duration::from_secs(14 * 86_400);
-/// Later than any certificate lasts: the year 9999 (RFC 5280, section 4.1.2.5).
-const FAR: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(253_402_300_799));
 
 pub(super) fn examine(found: &mut Findings, config: &Config) {
-    let now = UnixTime::now().as_secs();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     for path in files(config) {
-        let Ok(certificates) = CertificateDer::pem_file_iter(&path) else { continue }; // told by whoever uses it
-        let ends = certificates.filter_map(Result::ok).filter_map(|certificate| end(&certificate)).min();
-        let Some(end) = ends else { continue };
+        let Some(end) = lictor_tls::first_end(&path) else { continue }; // told by whoever uses it
         let (file, fix) = (path.display().to_string(), "renew it; lictor reads the file again by itself");
         let days = |seconds: u64| seconds / 86_400;
         if end < now {
@@ -46,15 +33,4 @@ fn files(config: &Config) -> Vec<PathBuf> {
     files.sort_unstable();
     files.dedup();
     files
-}
-
-/// The end of its validity, in seconds since 1970.
-fn end(certificate: &CertificateDer<'_>) -> Option<u64> {
-    let parsed = ParsedCertificate::try_from(certificate).ok()?;
-    let algorithms = ring::default_provider().signature_verification_algorithms.all;
-    let verified = verify_server_cert_signed_by_trust_anchor(&parsed, &RootCertStore::empty(), &[], FAR, algorithms);
-    match verified {
-        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => Some(not_after.as_secs()),
-        _ => None,
-    }
 }

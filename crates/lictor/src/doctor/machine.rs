@@ -7,11 +7,11 @@ use std::time::Duration;
 use lictor_config::{Config, Environment};
 use lictor_consul::probe;
 use lictor_core::Address;
-use lictor_proxy::check_tls;
+use lictor_tls::check as check_tls;
 use rustix::process::{Resource, getrlimit};
 
 use super::{Code, Findings, certificates};
-use crate::boot::grace;
+use crate::lifecycle::grace;
 
 /// Secrets of tutorials, by the variable that older services read.
 const TUTORIAL_SECRETS: [&str; 2] = ["internal-service-secret", "your-secret-key"];

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use crate::metrics::register;
+use crate::family::register;
 use crate::otlp::send::{Note, Receiver};
 
 const QUEUE: usize = 2048;

@@ -6,27 +6,30 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use lictor_config::{Otlp, OtlpProtocol};
-use lictor_core::tls::ClientTls;
-use lictor_proxy::client_tls;
+use lictor_tls::{Alpn, ClientSpec, Trust};
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
-use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
+use tower_service::Service;
 use tracing::field::{Field, Visit};
 use tracing::instrument::WithSubscriber;
 use tracing::level_filters::LevelFilter;
@@ -73,7 +76,12 @@ impl Receiver {
         let (sender, notes) = mpsc::unbounded_channel();
         let only = FilterFn::new(|metadata| metadata.name().ends_with(".PartialSuccess"));
         let said = Said(sender.clone()).with_filter(only.with_max_level_hint(LevelFilter::WARN));
-        let mut exporter = exporter(settings, sender).with_context(|| format!("trace.otlp: {}", settings.endpoint))?;
+        let connector = Connector::new(settings).with_context(|| format!("trace.otlp: {}", settings.endpoint))?;
+        if let Some(tls) = &connector.tls {
+            tokio::spawn(lictor_tls::follow(Arc::downgrade(tls)));
+        }
+        let mut exporter =
+            exporter(settings, connector, sender).with_context(|| format!("trace.otlp: {}", settings.endpoint))?;
         exporter.set_resource(&convert::resource(settings));
         Ok(Self { exporter, log: Dispatch::new(tracing_subscriber::registry().with(said)), notes })
     }
@@ -98,16 +106,16 @@ impl Receiver {
 /// What is known to be wrong before anything is sent.
 pub(super) fn check(settings: &Otlp) -> anyhow::Result<()> {
     headers(settings)?;
-    connector(settings).map(|_| ()).with_context(|| format!("trace.otlp: {}", settings.endpoint))
+    Connector::new(settings).map(|_| ()).with_context(|| format!("trace.otlp: {}", settings.endpoint))
 }
 
-fn exporter(settings: &Otlp, notes: mpsc::UnboundedSender<Note>) -> anyhow::Result<SpanExporter> {
+fn exporter(settings: &Otlp, connector: Connector, notes: mpsc::UnboundedSender<Note>) -> anyhow::Result<SpanExporter> {
     let retries = RetryPolicy::default()
         .with_max_retries(RETRIES)
         .with_initial_delay(BACKOFF)
         .with_max_delay(LONGEST_BACKOFF)
         .with_max_jitter(JITTER);
-    let (headers, connector) = (headers(settings)?, connector(settings)?);
+    let headers = headers(settings)?;
     Ok(match settings.protocol {
         OtlpProtocol::Grpc => SpanExporter::builder()
             .with_tonic()
@@ -129,28 +137,53 @@ fn exporter(settings: &Otlp, notes: mpsc::UnboundedSender<Note>) -> anyhow::Resu
 }
 
 /// The one connection of gRPC, made when it is needed.
-fn channel(settings: &Otlp, connector: HttpsConnector<HttpConnector>) -> anyhow::Result<Channel> {
+fn channel(settings: &Otlp, connector: Connector) -> anyhow::Result<Channel> {
     Ok(Endpoint::from_shared(settings.endpoint.clone())?.timeout(ATTEMPT_WITHIN).connect_with_connector_lazy(connector))
 }
 
-fn connector(settings: &Otlp) -> anyhow::Result<HttpsConnector<HttpConnector>> {
-    let uri: Uri = settings.endpoint.parse()?;
-    let trust = ClientTls { ca: settings.ca.clone(), ..ClientTls::default() };
-    let tls = match uri.scheme_str() {
-        Some("https") => client_tls(&trust, settings.protocol == OtlpProtocol::Grpc)?,
-        _ => no_tls()?,
-    };
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    Ok(HttpsConnector::from((tcp, tls)))
+/// Makes connections, each with the certificates that were read last.
+#[derive(Clone, Debug)]
+struct Connector {
+    tcp: HttpConnector,
+    /// `None` for a receiver in the clear, where there need not be any CA on the machine.
+    tls: Option<Arc<lictor_tls::Client>>,
+    alpn: Alpn,
 }
 
-/// For a receiver in the clear, where there need not be any CA on the machine.
-fn no_tls() -> anyhow::Result<Arc<ClientConfig>> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions()?.with_root_certificates(RootCertStore::empty());
-    Ok(Arc::new(builder.with_no_client_auth()))
+impl Connector {
+    fn new(settings: &Otlp) -> anyhow::Result<Self> {
+        let uri: Uri = settings.endpoint.parse()?;
+        let trust = settings.ca.clone().map_or(Trust::System, Trust::File);
+        let tls = match uri.scheme_str() {
+            Some("https") => Some(Arc::new(lictor_tls::Client::read(ClientSpec { trust, ..ClientSpec::default() })?)),
+            _ => None,
+        };
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        let alpn = if settings.protocol == OtlpProtocol::Grpc { Alpn::Http2 } else { Alpn::Http1 };
+        Ok(Self { tcp, tls, alpn })
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
+        self.tcp.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        match self.tls.as_ref().and_then(|tls| tls.config(self.alpn)) {
+            Some(config) => HttpsConnector::from((self.tcp.clone(), config)).call(uri),
+            None => {
+                let connecting = self.tcp.call(uri);
+                Box::pin(async { Ok(MaybeHttpsStream::Http(connecting.await?)) })
+            }
+        }
+    }
 }
 
 /// A base URL gets the path of the specification; one with a path is taken as it is.
@@ -178,7 +211,7 @@ fn texts(headers: &HeaderMap) -> anyhow::Result<HashMap<String, String>> {
 /// The library's HTTP client, which says why an attempt failed.
 #[derive(Debug)]
 struct Client {
-    client: HyperClient<HttpsConnector<HttpConnector>>,
+    client: HyperClient<Connector>,
     notes: mpsc::UnboundedSender<Note>,
 }
 

@@ -85,7 +85,7 @@ impl Wire {
             return Ok(None); // of a stream that we gave up
         }
         if id.is_multiple_of(2) || id <= self.newest {
-            let is_late = self.reset.contains(&id);
+            let is_late = self.reset.contains(id);
             return if is_late { Ok(None) } else { Err(protocol("HEADERS on a stream that is not new")) };
         }
         self.newest = id;
@@ -121,7 +121,7 @@ impl Wire {
                 return Ok(Some(Event::Refused(StatusCode::BAD_REQUEST, why, None)));
             }
         };
-        let mut stream = Stream::new(id, self.peer.stream_window);
+        let mut stream = Stream::new(id);
         stream.left = length;
         stream.is_ended = is_end;
         let stream = Rc::new(RefCell::new(stream));

@@ -11,7 +11,7 @@ use super::super::message::Message;
 use super::send::OUT_MAX;
 use super::state::{CLIENT_WINDOW, RESET_KEPT, SERVER_WINDOW, STREAMS_MAX};
 use super::stream::STREAM_WINDOW;
-use super::{Event, Fatal, Kind, Part, Shared, Wire};
+use super::{Event, Fatal, Kind, Part, Shared, Turn, Wire};
 
 /// What became of a connection.
 #[derive(Debug, PartialEq)]
@@ -69,11 +69,11 @@ fn outcome(input: &[u8], step: usize, choice: u8, is_client: bool) -> Outcome {
     'pieces: for piece in input.chunks(step.max(1)) {
         buffer.extend_from_slice(piece);
         loop {
-            match wire.receive(&mut buffer) {
+            match receive(&mut wire, &mut buffer) {
                 Ok(None) => break,
                 Ok(Some(Event::Request(request, stream))) => {
                     events.push(format!("{request:?}"));
-                    assert_eq!(stream.borrow().send_window, wire.peer.stream_window);
+                    assert_eq!(wire.window_of(&stream.borrow()), wire.peer.stream_window);
                     streams.push(stream);
                 }
                 Ok(Some(Event::Refused(status, why, unanswered))) => {
@@ -106,6 +106,17 @@ fn outcome(input: &[u8], step: usize, choice: u8, is_client: bool) -> Outcome {
     Outcome { written: wire.out.written(), events, fatal }
 }
 
+/// Takes frames in as many turns as that needs.
+pub(super) fn receive(wire: &mut Wire, bytes: &mut BytesMut) -> Result<Option<Event>, Fatal> {
+    loop {
+        let mut turn = Turn::default();
+        let event = wire.receive(bytes, &mut turn)?;
+        if event.is_some() || !turn.is_over() {
+            return Ok(event);
+        }
+    }
+}
+
 /// Reads a stream, answers on it, or gives it up.
 fn used(wire: &mut Wire, shared: &Shared, choice: u8) -> String {
     let mut context = Context::from_waker(Waker::noop());
@@ -133,7 +144,7 @@ fn used(wire: &mut Wire, shared: &Shared, choice: u8) -> String {
     wire.write_fields(stream, false, |fields| fields.status(StatusCode::OK));
     for _ in 0..8 {
         let Poll::Ready(Ok(room)) = wire.poll_window(stream, &mut context) else { return seen };
-        assert!(room > 0 && room as i64 <= stream.send_window.min(wire.send_window), "more than the window");
+        assert!(room > 0 && room as i64 <= wire.window_of(stream).min(wire.send_window), "more than the window");
         wire.write_data(stream, Bytes::from(vec![b'x'; room]), false);
     }
     seen
@@ -154,7 +165,8 @@ fn assert_bounded(wire: &Wire) {
         let Ok(stream) = stream.try_borrow() else { continue };
         assert_eq!(*id, stream.id);
         assert!((0..=i64::from(STREAM_WINDOW)).contains(&stream.recv_window) && stream.unreturned < STREAM_WINDOW);
-        assert!(stream.send_window <= frame::WINDOW_MAX && stream.broken.is_none());
+        assert!(wire.window_of(&stream) <= frame::WINDOW_MAX && stream.broken.is_none());
+        assert!(stream.credit <= wire.widest.max(0));
         assert!(stream.data.length <= STREAM_WINDOW as usize, "more than its window is kept");
         kept += stream.data.length;
     }

@@ -8,6 +8,7 @@ use http::{Request, StatusCode};
 use super::super::frame::{self, Code, Head};
 use super::state::{Fatal, SHUTDOWN, SIZE, Wire, protocol};
 use super::stream::{Broken, Shared, wake};
+use super::turns::Turn;
 
 /// What the driver has to see to.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub(in crate::http2) struct Unanswered {
 }
 
 impl Wire {
-    /// Takes frames from what was read, until one is not whole or one is an event.
-    pub(in crate::http2) fn receive(&mut self, bytes: &mut BytesMut) -> Result<Option<Event>, Fatal> {
+    /// Takes frames from what was read, until one is not whole, one is an event or the turn is over.
+    pub(in crate::http2) fn receive(&mut self, bytes: &mut BytesMut, turn: &mut Turn) -> Result<Option<Event>, Fatal> {
         if !self.is_client && !self.has_greeted {
             if bytes.len() < frame::PREFACE.len() {
                 return Ok(None);
@@ -43,7 +44,9 @@ impl Wire {
         if self.is_client && !self.has_begun && bytes.starts_with(b"HTTP/1") {
             return Err(protocol("it speaks HTTP/1.1"));
         }
-        while let Some(head) = Head::of(bytes) {
+        while !turn.is_over()
+            && let Some(head) = Head::of(bytes)
+        {
             if head.length > frame::PAYLOAD_MAX {
                 return Err(Fatal(Code::FRAME_SIZE_ERROR, "a frame that is larger than allowed"));
             }
@@ -52,7 +55,9 @@ impl Wire {
             }
             bytes.advance(frame::HEAD);
             let payload = bytes.split_to(head.length);
+            turn.frame(head.length, matches!(head.kind, frame::HEADERS | frame::CONTINUATION));
             if let Some(event) = self.frame(head, payload)? {
+                turn.event();
                 return Ok(Some(event));
             }
         }
@@ -184,11 +189,19 @@ impl Wire {
             return if payload.is_empty() { Ok(()) } else { Err(SIZE) };
         }
         let (settings, []) = payload.as_chunks::<6>() else { return Err(SIZE) };
+        let before = self.peer.stream_window;
+        let mut widest = before;
         for [n1, n0, value @ ..] in settings {
             self.setting(u16::from_be_bytes([*n1, *n0]), u32::from_be_bytes(*value))?;
+            widest = widest.max(self.peer.stream_window);
         }
-        self.peer.is_known = true;
-        self.admit();
+        self.widened(widest)?;
+        if self.peer.stream_window > before {
+            self.rise.left = self.streams.len();
+        }
+        if !std::mem::replace(&mut self.peer.is_known, true) {
+            self.starters.admit();
+        }
         frame::head(self.out.buffer(), 0, frame::SETTINGS, frame::ACK, 0);
         self.calm.replied()
     }
@@ -205,21 +218,27 @@ impl Wire {
                 if window > frame::WINDOW_MAX {
                     return Err(Fatal(Code::FLOW_CONTROL_ERROR, "a window above 2^31 - 1"));
                 }
-                let more = window - std::mem::replace(&mut self.peer.stream_window, window);
-                for (_, stream) in &self.streams {
-                    let mut stream = stream.borrow_mut();
-                    stream.send_window += more;
-                    if stream.send_window > frame::WINDOW_MAX {
-                        return Err(Fatal(Code::FLOW_CONTROL_ERROR, "a stream's window above 2^31 - 1"));
-                    }
-                    wake(&mut stream.writer);
-                }
+                self.peer.stream_window = window; // each stream's is this and its own
             }
             frame::MAX_FRAME_SIZE if !(16_384..1 << 24).contains(&value) => {
                 return Err(protocol("SETTINGS_MAX_FRAME_SIZE is from 2^14 to 2^24 - 1"));
             }
             frame::ENABLE_CONNECT_PROTOCOL => self.peer.allows_connect = value == 1,
             _ => (),
+        }
+        Ok(())
+    }
+
+    /// No stream's window may become larger than the largest (section 6.9.2). They are looked at only when one might: the
+    /// peer has let us send gigabytes then.
+    fn widened(&mut self, window: i64) -> Result<(), Fatal> {
+        if self.widest + window <= frame::WINDOW_MAX {
+            return Ok(());
+        }
+        self.calm.wasted()?;
+        self.widest = self.streams.iter().map(|(_, stream)| stream.borrow().credit).max().unwrap_or(0).max(0);
+        if self.widest + window > frame::WINDOW_MAX {
+            return Err(Fatal(Code::FLOW_CONTROL_ERROR, "a stream's window above 2^31 - 1"));
         }
         Ok(())
     }
@@ -252,7 +271,7 @@ impl Wire {
             return Ok(()); // what it has asked for is still answered
         }
         self.is_closing = true;
-        self.admit();
+        self.starters.release();
         let kept = self.streams.partition_point(|(id, _)| *id <= last);
         for (_, stream) in self.streams.split_off(kept) {
             stream.borrow_mut().end(Broken::Refused(code));
@@ -270,10 +289,7 @@ impl Wire {
                 _ if self.send_window > frame::WINDOW_MAX => {
                     Err(Fatal(Code::FLOW_CONTROL_ERROR, "the connection's window above 2^31 - 1"))
                 }
-                _ => {
-                    self.unblock();
-                    Ok(())
-                }
+                _ => Ok(()),
             };
         }
         let Some(stream) = self.find(head.stream) else { return self.not_open(head.stream) };
@@ -281,17 +297,18 @@ impl Wire {
         if by == 0 {
             return self.refuse(&mut stream, Code::PROTOCOL_ERROR, Broken::Malformed("WINDOW_UPDATE of 0"));
         }
-        stream.send_window += by;
-        if stream.send_window > frame::WINDOW_MAX {
+        stream.credit += by;
+        if self.window_of(&stream) > frame::WINDOW_MAX {
             return self.refuse(&mut stream, Code::FLOW_CONTROL_ERROR, Broken::Malformed("a window above 2^31 - 1"));
         }
-        wake(&mut stream.writer);
+        self.widest = self.widest.max(stream.credit);
+        self.feed(&mut stream);
         Ok(())
     }
 
     /// DATA for a stream that is closed.
     fn late(&mut self, id: u32) -> Result<(), Fatal> {
-        if self.is_client || self.reset.contains(&id) {
+        if self.is_client || self.reset.contains(id) {
             return Ok(());
         }
         self.calm.wasted()?;

@@ -2,7 +2,7 @@
 //! must wait is let on in its turn. What a stream carries is decided by its task.
 
 use std::io;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
@@ -13,19 +13,26 @@ use super::super::hpack::Encoder;
 use super::receive::Unanswered;
 use super::state::Wire;
 use super::stream::{Broken, Stream, store, wake};
+use super::turns::{LET_ON_MAX, shares};
 use crate::stream::Stream as Socket;
 
 /// No more is gathered before it is written.
 pub(super) const OUT_MAX: usize = 64 << 10;
 
 impl Wire {
-    /// Ready when a stream of ours may begin, or never will. For some it must be known what the peer understands.
-    pub(in crate::http2) fn poll_start(&mut self, needs_settings: bool, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready when a stream of ours may begin, or never will. For some it must be known what the peer understands. Who asks
+    /// again has the same `ticket`.
+    pub(in crate::http2) fn poll_start(
+        &mut self,
+        ticket: &mut Option<u64>,
+        needs_settings: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
         let is_known = self.peer.is_known || !needs_settings;
         if self.is_over || self.is_closing || (is_known && self.has_room()) {
             return Poll::Ready(());
         }
-        self.waiting.push(context.waker().clone());
+        self.starters.wait(ticket, context);
         Poll::Pending
     }
 
@@ -44,7 +51,9 @@ impl Wire {
             return Poll::Ready(Err(broken));
         }
         if !self.has_room() {
-            self.block(stream);
+            if let Some(had) = block(stream) {
+                self.for_room.push(stream.id, had);
+            }
             store(&mut stream.writer, context);
             return Poll::Pending;
         }
@@ -58,22 +67,32 @@ impl Wire {
         context: &mut Context<'_>,
     ) -> Poll<Result<usize, Broken>> {
         ready!(self.poll_room(stream, context))?;
-        let window = stream.send_window.min(self.send_window);
+        let own = self.window_of(stream);
+        let window = own.min(self.send_window);
         if window > 0 {
             return Poll::Ready(Ok(window.min(frame::PAYLOAD_MAX as i64) as usize));
         }
-        if self.send_window <= 0 {
-            self.block(stream);
+        stream.is_starved = own <= 0;
+        if self.send_window <= 0
+            && let Some(had) = block(stream)
+        {
+            self.for_window.push(stream.id, had);
         }
         store(&mut stream.writer, context);
         Poll::Pending
     }
 
-    fn block(&mut self, stream: &mut Stream) {
-        if !stream.is_blocked {
-            stream.is_blocked = true;
-            let has_written = std::mem::take(&mut stream.has_written);
-            (if has_written { &mut self.behind } else { &mut self.blocked }).push(stream.id);
+    /// What the peer lets us send on a stream, whatever the connection's window. It may be less than nothing (RFC 9113,
+    /// section 6.9.2).
+    pub(super) fn window_of(&self, stream: &Stream) -> i64 {
+        self.peer.stream_window + stream.credit
+    }
+
+    /// Lets a stream on that waited for its own window, if it has one now.
+    pub(super) fn feed(&self, stream: &mut Stream) {
+        if stream.is_starved && self.window_of(stream) > 0 {
+            stream.is_starved = false;
+            wake(&mut stream.writer);
         }
     }
 
@@ -128,7 +147,7 @@ impl Wire {
     /// Writes DATA, for which there is a window.
     pub(in crate::http2) fn write_data(&mut self, stream: &mut Stream, data: Bytes, is_end: bool) {
         let count = data.len() as i64;
-        stream.send_window -= count;
+        stream.credit -= count;
         stream.has_written = true;
         self.send_window -= count;
         let flags = if is_end { frame::END_STREAM } else { 0 };
@@ -145,7 +164,7 @@ impl Wire {
         self.settle(stream);
     }
 
-    /// Writes what there is. Who waited for room has it.
+    /// Writes what there is.
     pub(in crate::http2) fn poll_write(
         &mut self,
         socket: &mut Socket,
@@ -154,7 +173,7 @@ impl Wire {
         let was_full = !self.has_room();
         let written = self.out.poll_write(socket, context);
         if was_full && self.has_room() {
-            self.unblock();
+            self.starters.admit();
         }
         if written.is_ready() {
             self.calm.replies = 0;
@@ -162,23 +181,55 @@ impl Wire {
         written
     }
 
-    /// Who waits for the connection's window, or for room, may look again.
-    pub(super) fn unblock(&mut self) {
-        self.admit();
-        let blocked = std::mem::take(&mut self.blocked);
-        for id in blocked.into_iter().chain(std::mem::take(&mut self.behind)) {
-            if let Some(stream) = self.find(id) {
-                let mut stream = stream.borrow_mut();
-                stream.is_blocked = false;
-                wake(&mut stream.writer);
+    /// Lets some of those on who waited for what there is now; true when others are to be let on in the next turn. Who finds
+    /// nothing left waits again.
+    pub(in crate::http2) fn let_on(&mut self) -> bool {
+        if !self.has_room() {
+            return false;
+        }
+        let room = shares(OUT_MAX - self.out.len());
+        self.starters.let_on(room);
+        for _ in 0..room {
+            let Some(id) = self.for_room.pop() else { break };
+            self.unblock(id);
+        }
+        let has_window = self.send_window > 0;
+        if has_window {
+            for _ in 0..room.min(shares(self.send_window as usize)) {
+                let Some(id) = self.for_window.pop() else { break };
+                self.unblock(id);
             }
+        }
+        self.feed_some();
+        let waits = has_window && !self.for_window.is_empty();
+        waits || !self.for_room.is_empty() || self.starters.is_due() || self.rise.left > 0
+    }
+
+    fn unblock(&mut self, id: u32) {
+        if let Some(stream) = self.find(id) {
+            let mut stream = stream.borrow_mut();
+            stream.is_blocked = false;
+            wake(&mut stream.writer);
         }
     }
 
-    /// Who waits to begin a stream may look again.
-    pub(super) fn admit(&mut self) {
-        self.waiting.drain(..).for_each(Waker::wake);
+    /// Feeds the next streams, after the last come the first.
+    fn feed_some(&mut self) {
+        let count = self.rise.left.min(LET_ON_MAX).min(self.streams.len());
+        self.rise.left = if count == 0 { 0 } else { self.rise.left - count };
+        let first = self.streams.partition_point(|(id, _)| *id <= self.rise.after);
+        let (before, after) = self.streams.split_at(first);
+        for (id, stream) in after.iter().chain(before).take(count) {
+            self.feed(&mut stream.borrow_mut());
+            self.rise.after = *id;
+        }
     }
+}
+
+/// Whether it has had some since it was blocked last; `None` when it is blocked already.
+fn block(stream: &mut Stream) -> Option<bool> {
+    let is_new = !std::mem::replace(&mut stream.is_blocked, true);
+    is_new.then(|| std::mem::take(&mut stream.has_written))
 }
 
 /// Splits a block that is too long for one frame (RFC 9113, section 6.10).

@@ -1,9 +1,6 @@
-//! What the tasks of one connection share: its [streams](stream), the windows, what is to be written ([`output`]). Here are
-//! its state, how streams begin and end, and what readers take from them. Frames come in through [`Wire::receive`]
-//! ([`receive`], [`block`]) and are written by [`send`]. Nothing here waits.
+//! A connection's state, how its streams begin and end, and what readers take from them.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -15,6 +12,7 @@ use super::super::hpack::Decoder;
 use super::super::message::LIST_MAX;
 use super::output::Output;
 use super::stream::{Broken, Kind, Part, Received, STREAM_WINDOW, Shared, Stream, Unstarted, store, wake};
+use super::turns::{Forgotten, Queue, Rise, Starters};
 
 /// What a client may send on all streams together: it does not make us keep more.
 pub(super) const CLIENT_WINDOW: u32 = 4 << 20;
@@ -37,18 +35,22 @@ pub(in crate::http2) struct Wire {
     pub(super) is_client: bool,
     /// What the peer may send before we have read it.
     pub(super) window: u32,
-    /// By number.
+    /// By number. To take one out moves those after it, which for the most that there may be is less than decoding its head.
     pub(super) streams: Vec<(u32, Shared)>,
     /// The newest stream of the client.
     pub(super) newest: u32,
-    pub(super) reset: VecDeque<u32>,
+    pub(super) reset: Forgotten,
     pub(in crate::http2) out: Output,
-    /// Streams that wait for room in `out` or in the connection's window; those that have had some wait behind.
-    pub(super) blocked: Vec<u32>,
-    pub(super) behind: Vec<u32>,
+    /// Streams that wait for room in `out`, or for the connection's window.
+    pub(super) for_room: Queue,
+    pub(super) for_window: Queue,
     /// Who waits for room to begin one, or for the peer's settings.
-    pub(super) waiting: Vec<Waker>,
+    pub(super) starters: Starters,
     pub(super) send_window: i64,
+    /// No stream has more `credit`.
+    pub(super) widest: i64,
+    /// The peer lets us send more on all streams.
+    pub(super) rise: Rise,
     pub(super) recv_window: i64,
     /// Read, but not given back to the peer's window.
     pub(super) unreturned: u32,
@@ -173,12 +175,14 @@ impl Wire {
             window,
             streams: Vec::new(),
             newest: 0,
-            reset: VecDeque::new(),
+            reset: Forgotten::default(),
             out,
-            blocked: Vec::new(),
-            behind: Vec::new(),
-            waiting: Vec::new(),
+            for_room: Queue::default(),
+            for_window: Queue::default(),
+            starters: Starters::default(),
             send_window: frame::WINDOW_DEFAULT,
+            widest: 0,
+            rise: Rise::default(),
             recv_window: i64::from(window),
             unreturned: 0,
             peer: Peer {
@@ -218,7 +222,7 @@ impl Wire {
         }
         self.newest = if self.newest == 0 { 1 } else { self.newest + 2 };
         self.is_closing |= self.newest == STREAM_LAST;
-        let mut stream = Stream::new(self.newest, self.peer.stream_window);
+        let mut stream = Stream::new(self.newest);
         stream.kind = kind;
         let stream = Rc::new(RefCell::new(stream));
         self.streams.push((self.newest, Rc::clone(&stream)));
@@ -329,10 +333,7 @@ impl Wire {
 
     /// Resets a stream that is not, or no more, among ours.
     pub(super) fn forget(&mut self, id: u32, code: Code) {
-        if self.reset.len() >= RESET_KEPT {
-            self.reset.pop_front();
-        }
-        self.reset.push_back(id);
+        self.reset.insert(id, RESET_KEPT);
         frame::reset(self.out.buffer(), id, code);
     }
 
@@ -380,7 +381,7 @@ impl Wire {
         for (_, stream) in std::mem::take(&mut self.streams) {
             stream.borrow_mut().end(broken);
         }
-        self.unblock();
+        self.starters.release();
     }
 
     /// The driver has something to do.

@@ -51,7 +51,10 @@ pub(in crate::http2) struct Stream {
     pub(super) recv_window: i64,
     pub(super) unreturned: u32,
     pub(in crate::http2) reader: Option<Waker>,
-    pub(super) send_window: i64,
+    /// What may be sent beyond the window that the peer's settings give to each stream: those count for all at once.
+    pub(super) credit: i64,
+    /// Both together do not let it send more.
+    pub(super) is_starved: bool,
     /// We have said all.
     pub(super) is_sent: bool,
     pub(super) is_blocked: bool,
@@ -93,7 +96,7 @@ pub(in crate::http2) enum Broken {
 }
 
 impl Stream {
-    pub(super) fn new(id: u32, send_window: i64) -> Self {
+    pub(super) fn new(id: u32) -> Self {
         Self {
             id,
             head: None,
@@ -108,7 +111,8 @@ impl Stream {
             recv_window: i64::from(STREAM_WINDOW),
             unreturned: 0,
             reader: None,
-            send_window,
+            credit: 0,
+            is_starved: false,
             is_sent: false,
             is_blocked: false,
             has_written: false,

@@ -19,9 +19,11 @@ use super::super::channel::Channel;
 use super::super::frame::{self, Code};
 use super::super::outgoing::Outgoing;
 use super::block::BLOCK_MAX;
+use super::laws::receive;
 use super::send::OUT_MAX;
 use super::state::{RESET_KEPT, STREAM_LAST, STREAMS_MAX};
 use super::stream::STREAM_WINDOW;
+use super::turns::LET_ON_MAX;
 use super::*;
 
 const ENDS: u8 = frame::END_STREAM | frame::END_HEADERS;
@@ -66,7 +68,7 @@ fn server(pairs: &[(u16, u32)], streams: u32) -> Wire {
 
 #[track_caller]
 fn take(wire: &mut Wire, frames: &[u8]) -> Option<Event> {
-    wire.receive(&mut BytesMut::from(frames)).unwrap()
+    receive(wire, &mut BytesMut::from(frames)).unwrap()
 }
 
 /// A task that writes its number down when it is woken.
@@ -150,7 +152,7 @@ fn a_stream_that_has_had_room_waits_behind_the_others() {
         }
         wrote.dedup();
         wire.out = Output::default();
-        wire.unblock();
+        assert!(!wire.let_on());
         order = std::mem::take(&mut *woken.lock());
     }
     assert_eq!(wrote, [1, 3, 5, 7, 1, 3, 5, 7]);
@@ -208,9 +210,189 @@ fn goaway_wakes_who_waits_to_begin() {
     let woken = Arc::new(Mutex::new(Vec::new()));
     let waker = Waker::from(Arc::new(Task(7, Arc::clone(&woken))));
     wire.out.buffer().resize(OUT_MAX, 0);
-    assert!(wire.poll_start(false, &mut Context::from_waker(&waker)).is_pending());
+    assert!(wire.poll_start(&mut None, false, &mut Context::from_waker(&waker)).is_pending());
     take(&mut wire, &bytes(frame::GOAWAY, 0, 0, &[0; 8]));
     assert_eq!(*woken.lock(), [7]);
+}
+
+/// A server whose streams all wait to write, with the numbers of those that were woken since.
+fn waiting(mut wire: Wire) -> (Wire, Vec<Shared>, Arc<Mutex<Vec<u32>>>) {
+    let woken = Arc::new(Mutex::new(Vec::new()));
+    let streams: Vec<Shared> = wire.streams.iter().map(|(_, stream)| Rc::clone(stream)).collect();
+    for stream in &streams {
+        wait(&mut wire, stream, &woken);
+    }
+    (wire, streams, woken)
+}
+
+fn wait(wire: &mut Wire, stream: &Shared, woken: &Arc<Mutex<Vec<u32>>>) {
+    let stream = &mut *stream.borrow_mut();
+    let waker = Waker::from(Arc::new(Task(stream.id, Arc::clone(woken))));
+    assert!(wire.poll_window(stream, &mut Context::from_waker(&waker)).is_pending());
+}
+
+#[test]
+fn a_frame_touches_no_stream_but_its_own_however_many_are_open() {
+    let windows: Vec<_> = (0..2730).map(|index| (frame::INITIAL_WINDOW_SIZE, 1 + index % 2)).collect();
+    let floods: [(&str, Vec<u8>); 13] = [
+        ("SETTINGS full of windows", settings(&windows)),
+        ("SETTINGS of one window", settings(&[(frame::INITIAL_WINDOW_SIZE, 9)])),
+        ("SETTINGS of less", settings(&[(frame::INITIAL_WINDOW_SIZE, 0)])),
+        ("empty SETTINGS", settings(&[])),
+        ("SETTINGS of everything else", settings(&[(1, 0), (2, 0), (3, 9), (5, 16_384), (6, 9), (8, 1), (99, 9)])),
+        ("the connection's window", window(0, 1)),
+        ("the stream's window", window(1, 1)),
+        ("PING", bytes(frame::PING, 0, 0, &[0; 8])),
+        ("PRIORITY", bytes(frame::PRIORITY, 0, 1, &[0; 5])),
+        ("GOAWAY", bytes(frame::GOAWAY, 0, 0, &[0; 8])),
+        ("empty DATA for a stream that is reset", bytes(frame::DATA, frame::END_STREAM, 3, b"")),
+        ("HEADERS for a stream that is reset", bytes(frame::HEADERS, ENDS, 3, GET)),
+        ("a frame nobody knows", bytes(0xfa, 0, 1, b"")),
+    ];
+    for (what, piece) in floods {
+        let (mut wire, streams, woken) = waiting(server(&[(frame::INITIAL_WINDOW_SIZE, 0)], STREAMS_MAX));
+        wire.cancel(&mut streams[1].borrow_mut(), Code::CANCEL);
+        woken.lock().clear();
+        let others: Vec<_> = streams[2..].iter().map(|stream| stream.borrow_mut()).collect();
+        for _ in 0..100 {
+            take(&mut wire, &piece);
+        }
+        assert!(woken.lock().len() <= 1, "{what}");
+        drop(others);
+        wire.let_on();
+        assert!(woken.lock().len() <= 1 + LET_ON_MAX, "{what}");
+    }
+}
+
+#[test]
+fn a_turn_ends_by_what_was_done_in_it() {
+    let kinds: [(&str, Vec<u8>, usize); 5] = [
+        ("PRIORITY", bytes(frame::PRIORITY, 0, 1, &[0; 5]), 1024),
+        ("a frame nobody knows", bytes(0xfa, 0, 1, b""), 1024),
+        ("a window", window(1, 1), 1024),
+        ("SETTINGS full of windows", settings(&vec![(frame::INITIAL_WINDOW_SIZE, 9); 2730]), 17),
+        ("DATA", bytes(frame::DATA, 0, 5, &[0; 15_000]), 18),
+    ];
+    for (what, piece, most) in kinds {
+        let mut wire = server(&[], 2);
+        take(&mut wire, &bytes(frame::HEADERS, frame::END_HEADERS, 5, b"\x83\x86\x84"));
+        let (mut read, mut turn) = (BytesMut::from(&piece.repeat(2000)[..]), Turn::default());
+        let whole = read.len();
+        let result = wire.receive(&mut read, &mut turn);
+        let count = (whole - read.len()) / piece.len();
+        assert!(turn.is_over() && count <= most && result.is_ok_and(|event| event.is_none()), "{what}: {count}");
+    }
+}
+
+#[test]
+fn a_request_is_more_of_a_turn_than_a_frame() {
+    let mut wire = server(&[], 0);
+    let requests: Vec<u8> = (0..100).flat_map(|index| bytes(frame::HEADERS, ENDS, index * 2 + 1, GET)).collect();
+    let (mut read, mut turn, mut count) = (BytesMut::from(&requests[..]), Turn::default(), 0);
+    while wire.receive(&mut read, &mut turn).unwrap().is_some() {
+        count += 1;
+    }
+    assert!((30..=40).contains(&count) && turn.is_over(), "{count}");
+}
+
+#[test]
+fn a_window_lets_as_many_on_as_it_is_for() {
+    for (by, first) in [(1, 1), (10 << 10, 10), (1 << 30, LET_ON_MAX)] {
+        let mut wire = server(&[(frame::INITIAL_WINDOW_SIZE, 1 << 20)], STREAMS_MAX);
+        wire.send_window = 0;
+        let (mut wire, streams, woken) = waiting(wire);
+        assert!(!wire.let_on() && woken.lock().is_empty());
+        take(&mut wire, &window(0, by));
+        assert!(wire.let_on());
+        assert_eq!(woken.lock().len(), first, "{by}");
+        // Who was woken does not want it any more: then it is for the others, each once and in their order.
+        while wire.let_on() {}
+        let ids: Vec<u32> = streams.iter().map(|stream| stream.borrow().id).collect();
+        assert_eq!(*woken.lock(), ids, "{by}");
+    }
+    // And once it is used, for nobody.
+    let mut wire = server(&[(frame::INITIAL_WINDOW_SIZE, 1 << 20)], STREAMS_MAX);
+    wire.send_window = 0;
+    let (mut wire, streams, woken) = waiting(wire);
+    take(&mut wire, &window(0, 1));
+    assert!(wire.let_on());
+    wire.write_data(&mut streams[0].borrow_mut(), Bytes::from_static(b"x"), false);
+    assert!(!wire.let_on());
+    assert_eq!(*woken.lock(), [1]);
+}
+
+#[test]
+fn settings_let_all_streams_on_a_few_in_a_turn() {
+    let (mut wire, streams, woken) = waiting(server(&[(frame::INITIAL_WINDOW_SIZE, 0)], STREAMS_MAX));
+    take(&mut wire, &settings(&[(frame::INITIAL_WINDOW_SIZE, 9)]));
+    let mut turns = 1;
+    while wire.let_on() {
+        turns += 1;
+        assert!(woken.lock().len() <= turns * LET_ON_MAX);
+    }
+    assert_eq!((turns, woken.lock().len()), (STREAMS_MAX as usize / LET_ON_MAX + 1, streams.len()));
+    woken.lock().clear();
+    // Nobody waits for its window now; those whom it was taken from wait on.
+    take(&mut wire, &settings(&[(frame::INITIAL_WINDOW_SIZE, 10)]));
+    take(&mut wire, &settings(&[(frame::INITIAL_WINDOW_SIZE, 0)]));
+    while wire.let_on() {}
+    assert!(woken.lock().is_empty());
+    for stream in &streams {
+        wait(&mut wire, stream, &woken);
+    }
+    take(&mut wire, &window(2 * STREAMS_MAX - 1, 1));
+    assert_eq!(*woken.lock(), [2 * STREAMS_MAX - 1]);
+}
+
+#[test]
+fn a_window_that_settings_make_too_large_ends_the_connection() {
+    const MOST: u32 = (1 << 31) - 1;
+    let flow = Err(Code::FLOW_CONTROL_ERROR);
+    let cases: [(&str, Vec<u8>, Result<(), Code>); 5] = [
+        ("as large as may be", settings(&[(4, 9)]), Ok(())),
+        ("larger", settings(&[(4, 10)]), flow),
+        ("larger for a moment", settings(&[(4, 10), (4, 0)]), flow),
+        ("above all", settings(&[(4, 0), (4, MOST + 1)]), flow),
+        ("another mistake after it", settings(&[(4, 0), (2, 2)]), Err(Code::PROTOCOL_ERROR)),
+    ];
+    for (what, frames, outcome) in cases {
+        let mut wire = server(&[(frame::INITIAL_WINDOW_SIZE, 0)], 2);
+        take(&mut wire, &window(3, MOST - 9));
+        let seen = receive(&mut wire, &mut BytesMut::from(&frames[..]));
+        assert_eq!(seen.map(|_| ()).map_err(|Fatal(code, _)| code), outcome, "{what}");
+    }
+    // The stream that had the most is gone: the others are looked at, but not for ever.
+    let mut wire = server(&[(frame::INITIAL_WINDOW_SIZE, 0)], STREAMS_MAX);
+    let mut looks = 0;
+    let fatal = loop {
+        wire.widest = i64::from(MOST);
+        match receive(&mut wire, &mut BytesMut::from(&settings(&[(4, 1)])[..])) {
+            Ok(_) => looks += 1,
+            Err(Fatal(code, _)) => break code,
+        }
+        wire.calm.replies = 0;
+    };
+    assert_eq!((fatal, looks), (Code::ENHANCE_YOUR_CALM, 1000));
+}
+
+#[test]
+fn who_asks_again_whether_a_stream_may_begin_waits_once() {
+    let mut wire = client(&[]);
+    let woken = Arc::new(Mutex::new(Vec::new()));
+    wire.out.buffer().resize(OUT_MAX, 0);
+    for id in 0..200 {
+        let (waker, mut ticket) = (Waker::from(Arc::new(Task(id, Arc::clone(&woken)))), None);
+        for _ in 0..10 {
+            assert!(wire.poll_start(&mut ticket, false, &mut Context::from_waker(&waker)).is_pending());
+        }
+    }
+    // Settings let nobody on who waits for room.
+    take(&mut wire, &settings(&[]));
+    assert!(!wire.let_on() && woken.lock().is_empty());
+    wire.out = Output::default();
+    wire.starters.admit();
+    let turns = 1 + std::iter::repeat_with(|| wire.let_on()).take_while(|more| *more).count();
+    assert_eq!((turns, woken.lock().len()), (4, 200));
 }
 
 /// What is kept for a peer that reads nothing: windows, a field block, a table, and answers to frames for which
@@ -239,7 +421,7 @@ fn feed(mut wire: Wire, input: &[u8], pieces: &[usize], acts: &[u8]) -> Result<(
         rest = after;
         read.extend_from_slice(piece);
         loop {
-            match wire.receive(&mut read) {
+            match receive(&mut wire, &mut read) {
                 Ok(Some(Event::Request(_, stream))) => seen.push(stream),
                 Ok(Some(Event::Refused(..))) => (),
                 Ok(None) => break,
@@ -255,7 +437,7 @@ fn feed(mut wire: Wire, input: &[u8], pieces: &[usize], acts: &[u8]) -> Result<(
         let Some(stream) = seen.get(usize::from(*acts.next().unwrap_or(&0)) % seen.len().max(1)) else { continue };
         let act = acts.next().unwrap_or(&0) % 6;
         if act == 5 {
-            wire.unblock();
+            wire.let_on();
             continue;
         }
         let stream = &mut *stream.borrow_mut();

@@ -14,7 +14,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use lictor_config::{Environment, Text, load};
 
-use crate::cli::{Configured, print};
+use crate::cli::print;
+use crate::configured::Configured;
 use compose::Surroundings;
 
 /// Upstreams whose port nobody says start here.

@@ -14,8 +14,9 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::Rect;
 
+use crate::cli::print;
 use crate::cli::probe::{self, Admin, Running, encode};
-use crate::cli::{in_words, print};
+use crate::words::in_words;
 use model::{Focus, Frame, Model, Screen};
 use view::Look;
 

@@ -8,8 +8,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Sparkline, Widget, Wrap};
 
-use crate::cli::term::millis;
 use crate::cli::top::model::{Endpoint, Failure, Focus, Frame, Level, Model, Screen, Traffic, Upstream};
+use crate::term::millis;
 
 /// What the terminal can do.
 #[derive(Clone, Copy, Debug)]

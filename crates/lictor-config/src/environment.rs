@@ -1,0 +1,77 @@
+//! What a configuration may see of its surroundings, captured once. What the variables mean is for others to say.
+
+use std::collections::BTreeMap;
+
+/// What a configuration may see of its surroundings, captured once.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// Variables.
+    pub vars: BTreeMap<String, String>,
+    /// This machine's name.
+    pub hostname: String,
+}
+
+impl Environment {
+    /// This process's. Variables that are not Unicode are left out.
+    pub fn process() -> Self {
+        let vars: BTreeMap<_, _> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let from_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        let hostname = vars.get("HOSTNAME").cloned().or_else(from_kernel).unwrap_or_else(|| "localhost".to_owned());
+        Self { vars, hostname: hostname.trim().to_owned() }
+    }
+
+    /// A variable that is set and not empty.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    pub(crate) fn is_true(&self, name: &str) -> bool {
+        matches!(self.var(name), Some("1" | "true" | "TRUE" | "True" | "yes"))
+    }
+
+    /// Fills `${VAR}` and `${VAR:-default}` in; `$${` is a plain `${`. Names in lower case are left for their key.
+    pub(crate) fn fill(&self, text: &str) -> Result<String, String> {
+        let mut filled = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find("${") {
+            let (before, after) = (&rest[..at], &rest[at + 2..]);
+            let end = after.find('}').ok_or_else(|| "`${` without `}`".to_owned())?;
+            let (expression, tail) = (&after[..end], &after[end + 1..]);
+            let (name, default) = match expression.split_once(":-") {
+                Some((name, default)) => (name, Some(default)),
+                None => (expression, None),
+            };
+            if let Some(before) = before.strip_suffix('$') {
+                filled.push_str(before);
+                filled.push_str(&format!("${{{expression}}}"));
+            } else if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+                filled.push_str(before);
+                filled.push_str(&format!("${{{expression}}}"));
+            } else {
+                filled.push_str(before);
+                let value = self.var(name).or(default);
+                filled.push_str(value.ok_or_else(|| format!("the environment has no {name}"))?);
+            }
+            rest = tail;
+        }
+        filled.push_str(rest);
+        Ok(filled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_filled_in() {
+        let env = Environment { vars: [("PORT".to_owned(), "3001".to_owned())].into(), hostname: "host".to_owned() };
+        assert_eq!(env.fill("a ${PORT} b").unwrap(), "a 3001 b");
+        assert_eq!(env.fill("${NONE:-x}${PORT:-y}").unwrap(), "x3001");
+        assert_eq!(env.fill("$${PORT} ${service}").unwrap(), "${PORT} ${service}");
+        assert!(env.fill("${NONE}").unwrap_err().contains("NONE"));
+        assert!(env.fill("${PORT").is_err());
+    }
+}

@@ -1,0 +1,155 @@
+//! `upstreams:`, whom we call.
+
+use http::{HeaderName, HeaderValue};
+use lictor_core::Secret;
+use lictor_core::mesh::Protocol;
+use lictor_core::policy::Policy;
+use serde_json::json;
+
+use super::listen::{client_tls, listener, protocol_of};
+use super::policy;
+use super::service::is_service_name;
+use crate::bounds::CALLED_MAX;
+use crate::config::{Query, Source, Upstream};
+use crate::tree::{Node, Section};
+use crate::values;
+
+/// All that are within the bound, each with its routes.
+pub(super) fn upstreams(node: &Node<'_>, defaults: &Policy, tokens: &[Secret]) -> Vec<Upstream> {
+    let mut room = CALLED_MAX;
+    let mut upstreams = Vec::new();
+    let entries = node.entries();
+    if let Some(entry) = entries.get(room) {
+        entry.key_error(format!("too much: {CALLED_MAX} upstreams and routes are read"), None);
+        return upstreams;
+    }
+    for entry in entries {
+        let Some(rest) = room.checked_sub(1) else {
+            entry.key_error(format!("too much: {CALLED_MAX} upstreams and routes are read"), None);
+            break;
+        };
+        let upstream = upstream(&entry, rest, defaults, tokens);
+        room = rest.saturating_sub(upstream.routes.iter().count());
+        upstreams.push(upstream);
+    }
+    upstreams
+}
+
+fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, tokens: &[Secret]) -> Upstream {
+    let name = node.name();
+    if name != "*" && !is_service_name(&name) {
+        node.key_error(format!("`{name}` is not a service name: letters, digits, `-`, `_` and `.`"), None);
+    }
+    // `user-service: 3001` is the listener alone.
+    let is_short = node.scalar().is_some();
+    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "integer" })]);
+    let listen = section.field("listen", "Its listener: port, address, unix:/path, or a map with more.");
+    let listen = listener(&if is_short { node.short_for("listen") } else { listen });
+    let source = source(&section, &name);
+    let protocol = section.field("protocol", "What its instances speak; default: their Meta `protocol`, else http1.");
+    let protocol = protocol_of(&protocol, None);
+    let tls = client_tls(&section.field("tls", "TLS towards its instances: true, or a map."));
+    let is_required = section.field("required", "Counts in /ready.").boolean(false);
+    let policy = policy::policy(&section, defaults);
+    let routes = policy::routes(
+        &section.field("routes", "Routes with a policy of their own; the first match wins."),
+        most_routes,
+        &policy,
+    );
+    let mut set_headers = headers(&section.field("headers", "Headers of every request to it."));
+    // Whoever writes the KV key chooses whom an upstream of his leads to: this machine's token is not his to send.
+    let tokens = if node.is_kvs_own() { &[] } else { tokens };
+    for (name, value) in token_header(tokens) {
+        if !set_headers.iter().any(|(known, _)| *known == name) {
+            set_headers.push((name, value));
+        }
+    }
+    if protocol == Some(Protocol::Tcp) {
+        for http in ["routes", "headers", "hedge", "cache", "fallback"] {
+            let node = section.field(http, "");
+            if node.is_set() {
+                node.key_error(format!("`{http}` is about HTTP, but `protocol: tcp` carries bytes"), None);
+            }
+        }
+    }
+    section.finish();
+    Upstream { name, listen, source, protocol, tls, is_required, policy, routes, set_headers }
+}
+
+fn token_header(tokens: &[Secret]) -> Vec<(HeaderName, HeaderValue)> {
+    let value = tokens.first().and_then(|token| HeaderValue::try_from(token.reveal()).ok());
+    value
+        .map(|mut value| {
+            value.set_sensitive(true);
+            (HeaderName::from_static("x-service-auth"), value)
+        })
+        .into_iter()
+        .collect()
+}
+
+fn source(section: &Section<'_>, name: &str) -> Source {
+    let fixed = section.field("static", "Fixed endpoints, `host:port`, instead of Consul's.");
+    let endpoints: Vec<String> = fixed
+        .elements()
+        .iter()
+        .filter_map(|entry| entry.parsed(json!({ "type": "string" }), None, values::host_port))
+        .collect();
+    let service = section.field("service", "Its name in Consul, when that is not the key's.");
+    let tag = section.field("tag", "Only instances with this tag, or all of these.");
+    let filter = section.field("filter", "Only instances for which this Consul filter expression holds.");
+    let version = section.field("version", "Only instances with this Meta `version`.");
+    let near = section.field("near", "Sorted by round-trip time from this node, or `_agent`.");
+    let datacenter = section.field("datacenter", "Another datacenter.");
+    let query = Query {
+        service: service.text(None).unwrap_or_else(|| name.to_owned()),
+        tags: tag.elements().iter().filter_map(|tag| tag.text(None)).collect(),
+        filter: filter_of(filter.text(None), version.text(None)),
+        near: near.text(None),
+        datacenter: datacenter.text(None),
+    };
+    if !fixed.is_set() {
+        return Source::Consul(query);
+    }
+    for other in [&service, &tag, &filter, &version, &near, &datacenter] {
+        if other.is_set() {
+            other.error(format!("`{}` asks Consul, but the endpoints are static", other.name()), None);
+        }
+    }
+    if endpoints.is_empty() {
+        fixed.error("static endpoints need at least one `host:port`", None);
+    }
+    Source::Static(endpoints)
+}
+
+fn filter_of(filter: Option<String>, version: Option<String>) -> Option<String> {
+    let version = version.map(|version| format!("Service.Meta.version == \"{}\"", version.replace('"', "")));
+    match (filter, version) {
+        (Some(filter), Some(version)) => Some(format!("({filter}) and {version}")),
+        (filter, version) => filter.or(version),
+    }
+}
+
+fn headers(node: &Node<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let section = node.section(&[]);
+    let set = section.field("set", "Set, whatever the application sent.");
+    let headers = set.entries().into_iter().filter_map(|entry| {
+        let name = HeaderName::try_from(entry.name().as_str());
+        let value = entry.secret()?;
+        let Ok(mut value) = HeaderValue::try_from(value.reveal()) else {
+            entry.error("not a header value: no line breaks or control characters", None);
+            return None;
+        };
+        value.set_sensitive(true);
+        match name {
+            Ok(name) => Some((name, value)),
+            Err(_) if entry.name() == "*" => None,
+            Err(_) => {
+                entry.key_error(format!("`{}` is not a header name", entry.name()), None);
+                None
+            }
+        }
+    });
+    let headers = headers.collect();
+    section.finish();
+    headers
+}

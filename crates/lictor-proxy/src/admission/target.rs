@@ -1,0 +1,162 @@
+//! Which upstream is meant. Nothing that a client sends chooses an address: a name must be an upstream's or on the
+//! allow-list, an address must be one of their endpoints'.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HOST;
+use http::{Request, Uri};
+use lictor_core::{Address, Failure, Reason};
+
+use crate::stores::millis::Millis;
+use crate::world::generation;
+use crate::world::view::{UpstreamState, View};
+use crate::world::worker::Worker;
+
+/// A request that comes before its endpoints are known waits for them, at most this long.
+const HOLD: Duration = Duration::from_secs(30);
+
+/// An upstream, and its one endpoint that will do, if an address was named.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) upstream: Rc<UpstreamState>,
+    pub(crate) only: Option<Address>,
+}
+
+/// The upstream that a request to the forward proxy names, as soon as its endpoints are known.
+pub(crate) async fn named<B>(worker: &Rc<Worker>, view: &View, request: &Request<B>) -> Result<Target, Failure> {
+    if view.mesh.forward.is_none() {
+        return Err(generation::gone());
+    }
+    match name(request)? {
+        Named::Service(name) => whole(worker, &name).await,
+        Named::Address(address) => endpoint(view, address),
+    }
+}
+
+/// The upstream of this name, with all its endpoints.
+pub(crate) async fn whole(worker: &Rc<Worker>, name: &Arc<str>) -> Result<Target, Failure> {
+    Ok(Target { upstream: find(worker, name).await?, only: None })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Named {
+    Service(Arc<str>),
+    Address(SocketAddr),
+}
+
+/// What the URL names, or else `Host`.
+fn name<B>(request: &Request<B>) -> Result<Named, Failure> {
+    let uri = request.uri();
+    let host = || request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<http::uri::Authority>().ok());
+    let authority = uri.authority().cloned().or_else(host);
+    let Some(authority) = authority.filter(|authority| !authority.host().is_empty()) else {
+        return Err(Failure::new(Reason::BadRequest, "no service is named: neither the URL nor Host has one"));
+    };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        let port = authority.port_u16().unwrap_or_else(|| default_port(uri));
+        return Ok(Named::Address(SocketAddr::new(ip, port)));
+    }
+    // `user-service.service.consul` and `user-service.service.dc1.consul`, as Consul's DNS has them.
+    let name = host.split_once(".service.").filter(|(_, rest)| rest.ends_with("consul")).map_or(host, |(name, _)| name);
+    Ok(Named::Service(Arc::from(name)))
+}
+
+fn default_port(uri: &Uri) -> u16 {
+    if uri.scheme_str() == Some("https") { 443 } else { 80 }
+}
+
+/// The upstream that has an endpoint at this address: otherwise this would be an open proxy.
+fn endpoint(view: &View, address: SocketAddr) -> Result<Target, Failure> {
+    let address = Address::Tcp(address);
+    let has_it =
+        |state: &&Rc<UpstreamState>| state.upstream.endpoints.iter().any(|endpoint| endpoint.address == address);
+    match view.upstreams.values().find(has_it) {
+        Some(upstream) => Ok(Target { upstream: Rc::clone(upstream), only: Some(address) }),
+        None => {
+            let sentence = format!("{address} is not an endpoint of a known service; name the service instead");
+            Err(Failure::new(Reason::Forbidden, sentence))
+        }
+    }
+}
+
+async fn find(worker: &Rc<Worker>, name: &Arc<str>) -> Result<Rc<UpstreamState>, Failure> {
+    match worker.view().upstreams.get(name) {
+        Some(upstream) if upstream.is_known() => Ok(Rc::clone(upstream)),
+        _ => Box::pin(await_endpoints(worker, name)).await,
+    }
+}
+
+async fn await_endpoints(worker: &Rc<Worker>, name: &Arc<str>) -> Result<Rc<UpstreamState>, Failure> {
+    let until = tokio::time::Instant::now() + HOLD;
+    let mut has_asked = false;
+    loop {
+        let changed = worker.changed.notified();
+        let view = worker.view();
+        match view.upstreams.get(name) {
+            Some(upstream) if upstream.is_known() => return Ok(Rc::clone(upstream)),
+            Some(_) => (),
+            None if view.mesh.forward.as_ref().is_some_and(|forward| forward.allows(name)) => {
+                if !has_asked {
+                    has_asked = true;
+                    let _ = worker.shared.demand.send(Arc::clone(name));
+                }
+            }
+            None => return Err(unknown(&view, name)),
+        }
+        if tokio::time::timeout_at(until, changed).await.is_err() {
+            let sentence = format!("{name}: its endpoints are still unknown after {}", Millis(HOLD));
+            return Err(Failure::new(Reason::NoEndpoints, sentence).retry_after(Duration::from_secs(1)));
+        }
+    }
+}
+
+impl UpstreamState {
+    fn is_known(&self) -> bool {
+        self.upstream.census.is_known || !self.endpoints.is_empty()
+    }
+}
+
+pub(crate) fn unknown(view: &View, name: &str) -> Failure {
+    let known: Vec<&str> = view.upstreams.keys().map(AsRef::as_ref).collect();
+    let sentence = format!(
+        "{name} is neither an upstream of this sidecar ({}) nor in outbound.allow",
+        if known.is_empty() { "none are configured".to_owned() } else { known.join(", ") }
+    );
+    Failure::new(Reason::UnknownUpstream, sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(uri: &str, host: Option<&str>) -> Result<Named, Reason> {
+        let mut request = Request::builder().uri(uri);
+        if let Some(host) = host {
+            request = request.header(HOST, host);
+        }
+        name(&request.body(()).unwrap()).map_err(|failure| failure.reason)
+    }
+
+    #[test]
+    fn names_come_from_the_url_and_then_from_host() {
+        let service = |name: &str| Ok(Named::Service(Arc::from(name)));
+        assert_eq!(of("http://users/1", Some("carts")), service("users"));
+        assert_eq!(of("/1", Some("users:8080")), service("users"));
+        assert_eq!(of("http://users.service.dc1.consul:80/", None), service("users"));
+        assert_eq!(of("users:443", None), service("users"));
+        assert_eq!(of("/1", None), Err(Reason::BadRequest));
+        assert_eq!(of("/1", Some("a b")), Err(Reason::BadRequest));
+    }
+
+    #[test]
+    fn addresses_are_told_from_names() {
+        let address = |text: &str| Ok(Named::Address(text.parse().unwrap()));
+        assert_eq!(of("http://127.0.0.1:81/", None), address("127.0.0.1:81"));
+        assert_eq!(of("http://127.0.0.1/", None), address("127.0.0.1:80"));
+        assert_eq!(of("[::1]:443", None), address("[::1]:443"));
+    }
+}

@@ -1,0 +1,222 @@
+//! One request's books: opened with its head, closed exactly once, with the last byte of its answer or when the client
+//! goes away. Closing writes the metrics, the log line and the span; nothing else does.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use http::header::USER_AGENT;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use lictor_core::breaker::BreakerState;
+use lictor_core::mesh::AccessLog;
+use lictor_core::retry::Next;
+use lictor_core::story;
+use lictor_core::trace::TraceContext;
+use lictor_core::{Failure, Mesh, Reason};
+use lictor_http::fields::Fields;
+use smallvec::SmallVec;
+
+use super::attempts::Attempt;
+use crate::names::{self, X_REQUEST_ID};
+use crate::stores::request_id::RequestId;
+use crate::stores::tap::Heads;
+use crate::world::client::Connection;
+use crate::world::view::UpstreamState;
+use crate::world::worker::Worker;
+
+/// The books.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) upstream: Option<Rc<UpstreamState>>,
+    pub(crate) route: Option<usize>,
+    /// What the request's head has.
+    pub(crate) fields: Fields,
+    pub(crate) trace: TraceContext,
+    /// The caller's `tracestate`, where spans have to say it.
+    pub(crate) trace_state: Option<Box<str>>,
+    pub(crate) request_id: RequestId,
+    pub(crate) reason: Option<Reason>,
+    /// The sentence that goes with the reason.
+    pub(crate) detail: Option<String>,
+    /// The time that the caller gave it.
+    pub(crate) deadline: Cell<Option<Duration>>,
+    /// Hedged attempts write it at the same time.
+    pub(crate) attempts: RefCell<SmallVec<[Attempt; 2]>>,
+    /// `hit`, `coalesced` or `stale`, when it was not the upstream that answered.
+    pub(crate) cache: Option<&'static str>,
+    pub(crate) is_grpc: bool,
+    /// The answer tells how it came about.
+    pub(crate) is_debug: bool,
+    /// From the trailers or the head of a gRPC answer.
+    pub(crate) grpc_status: Option<u16>,
+    pub(crate) bytes: u64,
+    /// Why no further attempt followed.
+    pub(crate) retry_denied: Cell<Option<&'static str>>,
+    /// What became of the breaker with this request's end.
+    pub(crate) breaker: Cell<Option<BreakerState>>,
+    /// The trace and span of whoever had asked for the answer that was given again.
+    pub(crate) link: Option<(u128, u64)>,
+    pub(crate) connection: Rc<Connection>,
+    pub(crate) is_inbound: bool,
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    is_http2: bool,
+    pub(super) user_agent: Option<HeaderValue>,
+    pub(super) arrival: Instant,
+    /// From its arrival to its answer's head.
+    pub(super) head: Option<Duration>,
+    pub(super) status: Option<StatusCode>,
+    pub(super) access_log: AccessLog,
+    /// Our application called without a trace while it served a request with one.
+    pub(super) is_orphan: bool,
+    /// Somebody listens.
+    pub(super) tapped: Option<Box<Heads>>,
+    pub(super) is_closed: bool,
+}
+
+impl Record {
+    pub(crate) fn open<B>(
+        connection: &Rc<Connection>,
+        mesh: &Mesh,
+        request: &Request<B>,
+        fields: Fields,
+        is_inbound: bool,
+        arrival: Instant,
+    ) -> Box<Self> {
+        let worker = Rc::clone(&connection.worker);
+        let headers = request.headers();
+        let random = &mut || worker.random();
+        let trace = if fields.has(names::TRACE) {
+            TraceContext::extract(headers, &mesh.trace, random)
+        } else {
+            TraceContext::start(&mesh.trace, random)
+        };
+        // Kept for sampled requests alone: it is copied.
+        let has_spans = trace.is_sampled && worker.shared.spans.is_some();
+        let trace_state = if has_spans { trace.state(headers) } else { None };
+        let told = if fields.has(names::IDS) { headers.get(X_REQUEST_ID).cloned() } else { None };
+        let request_id = told.map_or_else(|| RequestId::new(|| worker.random()), RequestId::Told);
+        let (is_traced, traced_inbound) = (fields.has(names::TRACE), &worker.shared.traced_inbound);
+        if is_inbound && is_traced {
+            traced_inbound.fetch_add(1, Relaxed);
+        }
+        let is_plain = !is_inbound && !is_traced && *request.method() != Method::CONNECT;
+        let is_orphan = is_plain && traced_inbound.load(Relaxed) > 0;
+        let logs = worker.shared.access_log.is_some() && mesh.access_log != AccessLog::Off;
+        Box::new(Self {
+            upstream: None,
+            route: None,
+            fields,
+            trace,
+            trace_state,
+            request_id,
+            reason: None,
+            detail: None,
+            deadline: Cell::new(None),
+            attempts: RefCell::default(),
+            cache: None,
+            is_grpc: false,
+            is_debug: fields.has(names::LICTOR) && names::asks_for_debug(headers, connection.peer),
+            grpc_status: None,
+            bytes: 0,
+            retry_denied: Cell::default(),
+            breaker: Cell::default(),
+            link: None,
+            connection: Rc::clone(connection),
+            is_inbound,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            is_http2: request.version() == Version::HTTP_2,
+            user_agent: if logs { headers.get(USER_AGENT).cloned() } else { None },
+            arrival,
+            head: None,
+            status: None,
+            access_log: mesh.access_log,
+            is_orphan,
+            tapped: worker.shared.tap.is_on().then(|| Box::new(Heads::of(headers))),
+            is_closed: false,
+            worker,
+        })
+    }
+
+    /// When the request came.
+    pub(crate) fn arrival(&self) -> Instant {
+        self.arrival
+    }
+
+    /// Whether each attempt is a span of its own. To our own application there is hardly ever a second one.
+    pub(crate) fn has_attempt_spans(&self) -> bool {
+        self.trace.is_sampled && !self.is_inbound && self.worker.shared.spans.is_some()
+    }
+
+    /// As `network.protocol.version` has it.
+    pub(crate) fn version(&self) -> &'static str {
+        if self.is_http2 { "2" } else { "1.1" }
+    }
+
+    /// An attempt is over.
+    pub(crate) fn attempted(&self, attempt: Attempt) {
+        let mut attempts = self.attempts.borrow_mut();
+        let outcome = attempt.outcome;
+        attempts.push(attempt);
+        if let Some(upstream) = &self.upstream {
+            upstream.meters.attempt(&self.worker.shared.metrics, outcome, attempts.len() as u32);
+        }
+    }
+
+    /// What follows the failure of the last attempt. One that never came to an endpoint is the request's own.
+    pub(crate) fn followed(&self, failure: &Failure, next: Next) {
+        if let Some(last) = self.attempts.borrow_mut().last_mut()
+            && last.failure.is_none()
+        {
+            last.failure = Some(Box::new((failure.clone(), next)));
+        }
+    }
+
+    /// The status that the client sees is known.
+    pub(crate) fn answered(&mut self, status: StatusCode, now: Instant) {
+        self.status = Some(status);
+        let head = now.saturating_duration_since(self.arrival);
+        self.head = Some(head);
+        if let Some(upstream) = &self.upstream {
+            let attempts: Duration = self.attempts.borrow().iter().map(|attempt| attempt.took).sum();
+            upstream.meters.overhead(head.saturating_sub(attempts));
+        }
+    }
+
+    /// The head that the client gets.
+    pub(crate) fn shows(&mut self, head: &HeaderMap) {
+        if let Some(heads) = &mut self.tapped {
+            heads.answered(head);
+        }
+    }
+
+    pub(crate) fn route_label(&self) -> Option<(usize, &str)> {
+        let index = self.route?;
+        let route = self.upstream.as_ref()?.upstream.routes.iter().nth(index)?;
+        Some((index, route.label.as_ref()))
+    }
+
+    /// `lictor;dur=0.4, upstream;dur=14.2` (Server Timing, section 2): attempts, and everything else.
+    pub(crate) fn server_timing(&self) -> String {
+        let upstream: Duration = self.attempts.borrow().iter().map(|attempt| attempt.took).sum();
+        let own = self.head.unwrap_or_default().saturating_sub(upstream);
+        format!("lictor;dur={}, upstream;dur={}", story::millis(own), story::millis(upstream))
+    }
+
+    /// `10.0.3.7:8001=503(12ms), 10.0.3.8:8001=reset_before_response(3ms)`
+    pub(crate) fn attempts_summary(&self) -> String {
+        let mut summary = String::new();
+        for attempt in &*self.attempts.borrow() {
+            use std::fmt::Write;
+            let separator = if summary.is_empty() { "" } else { ", " };
+            let address = &attempt.endpoint.endpoint.address;
+            let millis = attempt.took.as_millis();
+            write!(summary, "{separator}{address}={}({millis}ms)", attempt.outcome)
+                .expect("writing to a string cannot fail");
+        }
+        summary
+    }
+}

@@ -1,0 +1,17 @@
+//! A request from its head to the last byte of its answer: [`forward`] is where to begin to read.
+
+mod answer;
+mod attempt;
+mod call;
+pub(crate) mod ending;
+pub(crate) mod explain;
+pub(crate) mod forward;
+mod hedge;
+mod replay;
+pub(crate) mod respond;
+mod run;
+mod send;
+mod sent;
+pub(crate) mod tunnel;
+mod unanswered;
+mod upgrade;

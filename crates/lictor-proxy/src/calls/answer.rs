@@ -1,0 +1,109 @@
+//! Passing an answer on: what its head becomes, and who judges it.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use lictor_core::Reason;
+use lictor_core::breaker::Verdict;
+use lictor_http::buffers;
+use lictor_http::fields::{self, Fields};
+
+use super::call::Call;
+use super::ending::{Ids, Patience, ResponseBody};
+use super::sent::Sent;
+use super::upgrade::Switched;
+use super::{respond, tunnel};
+use crate::admission::cache::{Keeping, Ticket};
+use crate::admission::permit::Probe;
+use crate::books::record::Record;
+use crate::choose::verdict::counts_against;
+use crate::names::{self, X_LICTOR_DRAINING, X_LICTOR_NO_RETRY, grpc_status};
+use crate::stores::outcome::Outcome;
+
+impl Call {
+    /// Passes the answer on; the books close with its body. A good one is kept where there is a ticket for it.
+    pub(super) fn answer(
+        mut self: Box<Self>,
+        sent: Sent,
+        mut record: Box<Record>,
+        ticket: Option<Ticket>,
+    ) -> Response<ResponseBody> {
+        let Sent { response, fields, at, exchange } = sent;
+        let status = response.status();
+        let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_granted(status, self.is_http2) == Ok(true));
+        if let Some(upgrade) = upgrade {
+            let (mut head, upstream) = Switched::upstream(response);
+            head.version = Version::HTTP_11;
+            self.dress(&mut head.headers, fields, true, false);
+            head.status = upgrade.grant(&mut head.headers, self.is_http2);
+            record.answered(head.status, at);
+            respond::debug(&record, &mut head.headers);
+            record.shows(&head.headers);
+            let (idle, ids) = (self.policy().timeouts.idle, self.ids(&record, fields));
+            if let Some(probe) = self.probe.take() {
+                record.breaker.set(probe.finish(Verdict::Success, at));
+            }
+            tunnel::join(upgrade.client, upstream, idle, record, (exchange, self.running));
+            return Response::from_parts(head, ResponseBody::empty().telling(ids));
+        }
+        let (mut head, body) = response.into_parts();
+        head.version = Version::HTTP_11;
+        let is_retried =
+            status.is_server_error() && self.is_inbound && self.worker.shared.spent.has(&record.request_id);
+        self.dress(&mut head.headers, fields, false, is_retried);
+        record.answered(status, at);
+        if self.is_grpc {
+            record.grpc_status = grpc_status(&head.headers);
+        } else if self.is_judged_by_its_head(status, &head.headers) {
+            self.judge_status(status, &record, at);
+        }
+        let timeouts = &self.policy().timeouts;
+        let silence =
+            if names::is_stream(&head.headers) { Some(timeouts.idle) } else { timeouts.total.or(Some(timeouts.idle)) };
+        let patience = Patience::new(silence, self.deadline, at);
+        let keeping = Keeping::begin(ticket, status, &head.headers, &record.trace);
+        record.shows(&head.headers);
+        respond::debug(&record, &mut head.headers); // after that: what one asked for is not kept for others
+        let ids = self.ids(&record, fields);
+        buffers::give_fields(self.head.headers);
+        let body = ResponseBody::stream(body, exchange, self.running, record, self.probe, patience, keeping);
+        Response::from_parts(head, body.telling(ids))
+    }
+
+    /// A good head is a success once its body is whole. Not where that would keep others waiting: a stream may last for
+    /// hours, and a probe is alone.
+    fn is_judged_by_its_head(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        let is_failure = counts_against(self.policy(), Outcome::Status(status.as_u16()));
+        is_failure || names::is_stream(headers) || self.probe.as_ref().is_some_and(Probe::is_of_half_open)
+    }
+
+    /// The breaker's verdict on an answer with this status.
+    pub(super) fn judge_status(&mut self, status: StatusCode, record: &Record, now: Instant) {
+        if let Some(probe) = self.probe.take() {
+            let is_failure = counts_against(self.policy(), Outcome::Status(status.as_u16()));
+            let verdict = if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success };
+            record.breaker.set(probe.finish(verdict, now));
+        }
+    }
+
+    /// The answer's head, as the client gets it but for its [`Ids`].
+    fn dress(&self, headers: &mut HeaderMap, fields: Fields, is_upgraded: bool, is_retried: bool) {
+        fields::strip_hop_by_hop(headers, fields, is_upgraded);
+        if let Some(why) = self.spent.or(is_retried.then_some("request-id")) {
+            headers.insert(X_LICTOR_NO_RETRY, HeaderValue::from_static(why));
+        }
+        if self.is_inbound && self.worker.shared.is_draining.load(Relaxed) {
+            headers.insert(X_LICTOR_DRAINING, HeaderValue::from_static("1"));
+        }
+    }
+
+    fn ids(&self, record: &Record, fields: Fields) -> Ids {
+        let is_legacy = self.worker.view().mesh.trace.legacy;
+        Ids {
+            request: record.request_id.clone(),
+            may_be_set: fields.has(names::IDS),
+            trace: is_legacy.then_some(record.trace),
+        }
+    }
+}

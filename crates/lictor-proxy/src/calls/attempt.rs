@@ -1,0 +1,104 @@
+//! One try: pick an endpoint, take a connection, send, wait for the head, and tell the endpoint's health how it went.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use lictor_core::{Failure, Reason};
+
+use super::call::Call;
+use super::send::{Exchanged, exchange};
+use super::sent::Sent;
+use crate::books::attempts::Attempt;
+use crate::books::record::Record;
+use crate::choose::exchange::{Busy, Exchange};
+use crate::choose::pick::pick;
+use crate::choose::verdict::{counts_against, report};
+use crate::names::{self, X_LICTOR_DRAINING, X_LICTOR_REASON};
+use crate::stores::outcome::Outcome;
+use crate::world::view::EndpointState;
+
+/// A callee that said it is stopping is left alone for this long; by then Consul has told us too.
+const DRAIN_REST: Duration = Duration::from_secs(30);
+/// Tries once.
+pub(super) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failure> {
+    let started = call.starts();
+    let index = pick(&call.upstream, call.policy(), &call.tried.borrow(), call.hash, call.only.as_ref(), started)?;
+    let number = {
+        let mut tried = call.tried.borrow_mut();
+        tried.push(index);
+        tried.len()
+    };
+    let state = Rc::clone(&call.upstream.endpoints[index]);
+    let mut trial = Trial { record, state: &state, number, is_http2: call.is_http2, began: started, ended: None };
+    let mut busy = Busy::new(&state, started);
+    let result = exchange(call, &state, number, started).await;
+    let outcome = match &result {
+        Ok(Exchanged { response, .. }) => Outcome::Status(response.status().as_u16()),
+        Err(failure) => Outcome::Failed(failure.reason),
+    };
+    let now = Instant::now();
+    let took = now.saturating_duration_since(started);
+    trial.ended = Some((outcome, took));
+    drop(trial);
+    let is_bad = counts_against(call.policy(), outcome);
+    // A good head is a success once its body is whole: `Exchange::complete`.
+    if is_bad || call.upgrade.is_some() {
+        report(&call.upstream, call.policy(), &state, outcome);
+    }
+    if is_bad || result.is_err() {
+        busy.failed();
+    } else {
+        busy.took(took, now);
+        call.took(took, now);
+    }
+    let Exchanged { response, fields, hold } = result?;
+    let sent = Sent { response, fields, at: now, exchange: Exchange::new(hold, busy) };
+    obey(call, &state, sent)
+}
+
+/// What a callee's sidecar tells about itself.
+fn obey(call: &Call, state: &EndpointState, sent: Sent) -> Result<Sent, Failure> {
+    let headers = sent.response.headers();
+    if sent.fields.has(names::LICTOR) && headers.contains_key(X_LICTOR_DRAINING) {
+        state.endpoint.health.drain(Instant::now() + DRAIN_REST);
+    }
+    let status = sent.response.status();
+    match &call.upgrade {
+        Some(upgrade) => {
+            upgrade.is_granted(status, call.is_http2)?;
+        }
+        None if status == StatusCode::SWITCHING_PROTOCOLS => {
+            let sentence = format!("{} switched protocols without being asked", state.endpoint.address);
+            return Err(Failure::new(Reason::ProtocolError, sentence));
+        }
+        None => (),
+    }
+    let is_misdirected = sent.response.status() == StatusCode::MISDIRECTED_REQUEST
+        && headers.get(X_LICTOR_REASON).is_some_and(|reason| reason == Reason::Misdirected.as_str());
+    if is_misdirected && !call.is_inbound {
+        state.endpoint.health.drain(Instant::now() + DRAIN_REST);
+        let sentence = format!("{} is not {} any more", state.endpoint.address, call.upstream.upstream.service);
+        return Err(Failure::new(Reason::Misdirected, sentence).unprocessed());
+    }
+    Ok(sent)
+}
+
+/// An attempt in the books, also when it is abandoned.
+struct Trial<'a> {
+    record: &'a Record,
+    state: &'a Rc<EndpointState>,
+    number: usize,
+    is_http2: bool,
+    began: Instant,
+    ended: Option<(Outcome, Duration)>,
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        let (outcome, took) = self.ended.unwrap_or_else(|| (Outcome::Abandoned, self.began.elapsed()));
+        let endpoint = Rc::clone(self.state);
+        let (number, began, is_http2) = (self.number, self.began, self.is_http2);
+        self.record.attempted(Attempt { endpoint, number, outcome, began, took, is_http2, failure: None });
+    }
+}

@@ -1,0 +1,219 @@
+//! A request that may be sent: everything that its attempts need, decided once.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::header::COOKIE;
+use http::request::Parts;
+use http::{HeaderMap, Request, Version};
+use lictor_core::balance::hash_bytes;
+use lictor_core::policy::{Algorithm, HashOn, Hedge, HedgeDelay, Policy};
+use lictor_core::{Address, Failure, Reason, retry};
+use lictor_http::fields::Fields;
+use lictor_http::{Interim, RequestBody, Spelling};
+use smallvec::SmallVec;
+
+use super::replay::Replay;
+use super::sent::Sent;
+use super::upgrade::Upgrade;
+use crate::admission::leave::Leave;
+use crate::admission::permit::{Probe, Running};
+use crate::admission::target::Target;
+use crate::books::record::Record;
+use crate::head::rewrite::Rewrite;
+use crate::names::{self, X_LICTOR_ATTEMPT, X_LICTOR_RETRY, grpc_status};
+use crate::world::client::Connection;
+use crate::world::view::UpstreamState;
+use crate::world::worker::Worker;
+
+/// A request that may be sent: everything its attempts need.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(super) worker: Rc<Worker>,
+    pub(super) upstream: Rc<UpstreamState>,
+    /// The one endpoint that will do, if the client named it.
+    pub(super) only: Option<Address>,
+    pub(super) head: Parts,
+    pub(super) rewrite: Rewrite,
+    /// How the client wrote it.
+    pub(super) spelling: Spelling,
+    pub(super) interim: Option<Interim>,
+    pub(super) body: Replay,
+    pub(super) upgrade: Option<Upgrade>,
+    pub(super) is_inbound: bool,
+    pub(super) is_grpc: bool,
+    /// Endpoints are spoken to in HTTP/2.
+    pub(super) is_http2: bool,
+    pub(super) is_idempotent: bool,
+    pub(super) max_attempts: u32,
+    /// Of what the balancer hashes on.
+    pub(super) hash: Option<u64>,
+    /// Endpoints by index, one entry an attempt. Hedged attempts write it at the same time.
+    pub(super) tried: RefCell<SmallVec<[usize; 4]>>,
+    /// What the client's head has.
+    pub(super) fields: Fields,
+    pub(super) route: Option<usize>,
+    pub(super) arrival: Instant,
+    /// When the first attempt may begin; none after it.
+    admitted: Cell<Option<Instant>>,
+    /// The caller's own deadline.
+    pub(super) deadline: Option<Instant>,
+    pub(super) probe: Option<Probe>,
+    pub(super) running: Running,
+    /// Its retries are used up, and by what: callers are told not to add their own.
+    pub(super) spent: Option<&'static str>,
+}
+
+impl Call {
+    /// What all its attempts have in common.
+    pub(super) fn new(
+        connection: &Rc<Connection>,
+        target: &Target,
+        request: Request<RequestBody>,
+        upgrade: Option<Upgrade>,
+        record: &Record,
+        leave: Leave,
+    ) -> Result<Box<Self>, Failure> {
+        let (worker, upstream, arrival) = (&connection.worker, &target.upstream, record.arrival());
+        let policy = upstream.policy(record.route);
+        let route_says = record.route.and_then(|index| upstream.upstream.routes.iter().nth(index)?.is_idempotent);
+        let is_idempotent = retry::is_idempotent(&policy.retry, request.method(), request.headers(), route_says);
+        let max_attempts = attempts_allowed(policy, request.headers(), record.fields);
+        // Also for methods that are not sent twice: a callee that says 421 has not processed them.
+        let kept = if max_attempts > 1 { policy.retry.max_body } else { 0 };
+        let hash = hash_of(policy, request.headers(), connection.peer);
+        let is_http2 = upstream.upstream.protocol.is_http2(request.version() == Version::HTTP_2);
+        let (mut head, mut body) = request.into_parts();
+        let (spelling, interim) = (body.take_spelling(), body.interim());
+        let is_timed = leave.callers.is_some() || record.is_grpc || policy.timeouts.total.is_some();
+        let rewrite = Rewrite::new(connection, upstream, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
+        Ok(Box::new(Self {
+            worker: Rc::clone(worker),
+            upstream: Rc::clone(upstream),
+            only: target.only.clone(),
+            head,
+            rewrite,
+            spelling,
+            interim,
+            body: Replay::new(body, kept, arrival),
+            upgrade,
+            is_inbound: connection.is_inbound(),
+            is_grpc: record.is_grpc,
+            is_http2,
+            is_idempotent,
+            max_attempts,
+            hash,
+            tried: RefCell::default(),
+            fields: record.fields,
+            route: record.route,
+            arrival,
+            admitted: Cell::new(Some(leave.since)),
+            deadline: leave.callers.and_then(|callers| arrival.checked_add(callers)),
+            probe: Some(leave.probe),
+            running: leave.running,
+            spent: None,
+        }))
+    }
+
+    /// When an attempt that begins now begins: the first one right after admission.
+    pub(super) fn starts(&self) -> Instant {
+        self.admitted.take().unwrap_or_else(Instant::now)
+    }
+
+    /// How this request is called.
+    pub(super) fn policy(&self) -> &Policy {
+        self.upstream.policy(self.route)
+    }
+
+    /// The time left for everything, and which limit that is.
+    pub(super) fn remaining(&self, now: Instant) -> Option<(Duration, Reason)> {
+        let (ends, reason) = self.ends()?;
+        Some((ends.saturating_duration_since(now), reason))
+    }
+
+    /// When an attempt that began at `started` must have its response head.
+    pub(super) fn head_limit(&self, started: Instant) -> Option<(Instant, Reason)> {
+        let per_try = self.policy().timeouts.per_try.map(|per_try| {
+            let since = match self.body.last_progress() {
+                _ if self.body.is_awaited() => Instant::now(),
+                progress => progress.map_or(started, |progress| progress.max(started)),
+            };
+            (since + per_try, Reason::PerTryTimeout)
+        });
+        match (self.ends(), per_try) {
+            (Some(total), Some(per_try)) => Some(if per_try.0 < total.0 { per_try } else { total }),
+            (total, per_try) => total.or(per_try),
+        }
+    }
+
+    /// Our own limit counts from the last byte that the client sent, and does not hold for gRPC, whose streams look
+    /// like any call: there the caller's deadline is the limit.
+    fn ends(&self) -> Option<(Instant, Reason)> {
+        let timeouts = &self.policy().timeouts;
+        let total = if self.is_grpc { Some(timeouts.idle) } else { timeouts.total };
+        let since = self.body.last_progress().map_or(self.arrival, |progress| progress.max(self.arrival));
+        let ours = total.map(|total| (since + total, Reason::Timeout));
+        let callers = self.deadline.map(|callers| (callers, Reason::DeadlineExceeded));
+        match (ours, callers) {
+            (Some(ours), Some(callers)) => Some(if callers.0 < ours.0 { callers } else { ours }),
+            (ours, callers) => ours.or(callers),
+        }
+    }
+
+    /// Why an answer may not be the last word: its status is one to retry.
+    pub(super) fn objection(&self, sent: &Sent) -> Option<Failure> {
+        let status = sent.response.status();
+        let headers = sent.response.headers();
+        let is_grpc_unavailable = self.is_grpc && grpc_status(headers) == Some(14);
+        if !is_grpc_unavailable && !self.policy().retry.statuses.contains(&status) {
+            return None;
+        }
+        let shown = if is_grpc_unavailable { "grpc-status 14".to_owned() } else { status.as_u16().to_string() };
+        Some(Failure::new(Reason::Status, format!("answered {shown}")))
+    }
+
+    /// An endpoint that was not tried yet exists.
+    pub(super) fn has_other(&self, now: Instant) -> bool {
+        self.only.is_none() && self.upstream.has_other(&self.tried.borrow(), now)
+    }
+
+    /// An attempt was answered after this long.
+    pub(super) fn took(&self, latency: Duration, now: Instant) {
+        if matches!(self.policy().hedge, Some(Hedge { after: HedgeDelay::Quantile(_), .. })) {
+            self.upstream.latencies.borrow_mut().record(latency, now);
+        }
+    }
+}
+
+pub(crate) fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fields) -> u32 {
+    if !fields.has(names::LICTOR) {
+        return policy.retry.attempts;
+    }
+    if headers.get(X_LICTOR_RETRY).is_some_and(|value| value == "off") {
+        return 1;
+    }
+    // A caller further up is retrying already: one retry here at most, or attempts multiply from tier to tier.
+    let is_nested = headers.contains_key(X_LICTOR_ATTEMPT);
+    if is_nested { policy.retry.attempts.min(2) } else { policy.retry.attempts }
+}
+
+pub(crate) fn hash_of(policy: &Policy, headers: &HeaderMap, peer: Option<SocketAddr>) -> Option<u64> {
+    let Algorithm::RingHash(on) = &policy.balance.algorithm else { return None };
+    match on {
+        HashOn::Header(name) => headers.get(name).map(|value| hash_bytes(value.as_bytes())),
+        HashOn::Cookie(name) => cookie(headers, name).map(|value| hash_bytes(value.as_bytes())),
+        HashOn::SourceIp => peer.map(|peer| hash_bytes(peer.ip().to_string().as_bytes())),
+    }
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(COOKIE)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find_map(|(key, value)| (key == name).then_some(value))
+}

@@ -1,0 +1,318 @@
+//! The answer's body on its way to the client: upstream's bytes as they come, or lictor's own sentence.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+use http_body::{Body, Frame, SizeHint};
+use lictor_core::Reason;
+use lictor_core::trace::TraceContext;
+use lictor_http::fields::strip_trailers;
+use lictor_http::{Answer, Spelling};
+use tokio::time::Sleep;
+
+use super::replay::AnswerBody;
+use crate::admission::cache::Keeping;
+use crate::admission::permit::{Probe, Running};
+use crate::books::record::Record;
+use crate::choose::exchange::Exchange;
+use crate::names::{X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, grpc_status};
+use crate::stores::millis::Millis;
+use crate::stores::request_id::RequestId;
+
+/// A body for the client.
+#[derive(Debug)]
+pub(crate) struct ResponseBody {
+    kind: Kind,
+    /// How the upstream wrote the head.
+    spelling: Spelling,
+    /// Fields of ours that the head gets as it is written.
+    ids: Option<Ids>,
+}
+
+/// What an answer tells of its request.
+#[derive(Debug)]
+pub(crate) struct Ids {
+    pub(crate) request: RequestId,
+    /// The upstream may have set one of them.
+    pub(crate) may_be_set: bool,
+    /// For those that ask for it by the older names.
+    pub(crate) trace: Option<TraceContext>,
+}
+
+impl Ids {
+    /// The fields, but for those that the upstream has set.
+    pub(crate) fn write(&self, headers: &HeaderMap, mut write: impl FnMut(&HeaderName, &[u8])) {
+        let is_set = |name| self.may_be_set && headers.contains_key(name);
+        if !is_set(X_REQUEST_ID) {
+            write(&X_REQUEST_ID, self.request.as_bytes());
+        }
+        let Some(trace) = &self.trace else { return };
+        if !is_set(X_TRACE_ID) {
+            write(&X_TRACE_ID, &trace.trace_id_digits());
+        }
+        if !is_set(X_SPAN_ID) {
+            write(&X_SPAN_ID, &trace.span_id_digits());
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Kind {
+    Whole(Bytes),
+    Stream(Box<Stream>),
+    Over,
+}
+
+/// An upstream's body, and everything that ends with it.
+#[derive(Debug)]
+struct Stream {
+    incoming: Option<AnswerBody>,
+    /// The connection and the endpoint's load; given back at the end, dropped (and closed) otherwise.
+    exchange: Option<Exchange>,
+    /// The request's place among the running ones.
+    running: Option<Running>,
+    record: Option<Box<Record>>,
+    /// Where the verdict is not given yet.
+    probe: Option<Probe>,
+    patience: Patience,
+    keeping: Option<Keeping>,
+}
+
+/// How long a body may take.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    /// The longest silence.
+    pub(crate) silence: Option<Duration>,
+    /// The caller's own deadline.
+    pub(crate) until: Option<Instant>,
+    last: Instant,
+    /// Something has come since, and nobody has looked at the clock.
+    has_moved: bool,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    pub(crate) fn new(silence: Option<Duration>, until: Option<Instant>, now: Instant) -> Self {
+        Self { silence, until, last: now, has_moved: false, sleep: None }
+    }
+
+    fn ends(&self) -> Option<(Instant, Reason)> {
+        let silence = self.silence.map(|silence| (self.last + silence, Reason::Timeout));
+        let until = self.until.map(|until| (until, Reason::DeadlineExceeded));
+        match (silence, until) {
+            (Some(silence), Some(until)) => Some(if until.0 < silence.0 { until } else { silence }),
+            (silence, until) => silence.or(until),
+        }
+    }
+
+    /// Ready when patience has ended. The timer is armed only when there is something to wait for, and set again only
+    /// when it fires: progress just moves `last`.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Reason> {
+        if std::mem::take(&mut self.has_moved) {
+            self.last = Instant::now();
+        }
+        let Some((ends, reason)) = self.ends() else { return Poll::Pending };
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(ends.into())));
+        loop {
+            ready!(sleep.as_mut().poll(context));
+            if ends <= Instant::now() {
+                return Poll::Ready(reason);
+            }
+            sleep.as_mut().reset(ends.into());
+        }
+    }
+}
+
+impl ResponseBody {
+    /// lictor's own.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self { kind: Kind::Whole(bytes), spelling: Spelling::default(), ids: None }
+    }
+
+    /// None.
+    pub(crate) fn empty() -> Self {
+        Self { kind: Kind::Over, spelling: Spelling::default(), ids: None }
+    }
+
+    /// The same, with these.
+    pub(crate) fn telling(mut self, ids: Ids) -> Self {
+        self.ids = Some(ids);
+        self
+    }
+
+    /// The upstream's.
+    pub(crate) fn stream(
+        mut incoming: AnswerBody,
+        exchange: Exchange,
+        running: Running,
+        record: Box<Record>,
+        probe: Option<Probe>,
+        patience: Patience,
+        keeping: Option<Keeping>,
+    ) -> Self {
+        let spelling = incoming.take_spelling();
+        let is_over = incoming.is_end_stream();
+        let mut stream = Stream {
+            incoming: Some(incoming),
+            exchange: Some(exchange),
+            running: Some(running),
+            record: Some(record),
+            probe,
+            patience,
+            keeping,
+        };
+        if is_over {
+            stream.close();
+            return Self { kind: Kind::Over, spelling, ids: None };
+        }
+        Self { kind: Kind::Stream(Box::new(stream)), spelling, ids: None }
+    }
+}
+
+impl Stream {
+    fn close(&mut self) {
+        let now = Instant::now();
+        if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
+            record.breaker.set(probe.whole(record.grpc_status, now));
+        }
+        if let (Some(exchange), Some(incoming)) = (self.exchange.take(), self.incoming.take()) {
+            exchange.complete(incoming, now);
+        }
+        self.running = None;
+        if let Some(keeping) = self.keeping.take() {
+            keeping.finish();
+        }
+        if let Some(record) = self.record.take() {
+            record.close(now);
+        }
+    }
+
+    fn fail(&mut self, reason: Reason, sentence: &str) {
+        if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
+            record.breaker.set(probe.failed(reason));
+        }
+        self.incoming = None;
+        if let (Some(exchange), Some(record)) = (self.exchange.take(), &self.record)
+            && let Some(upstream) = &record.upstream
+        {
+            exchange.broke_off(upstream, upstream.policy(record.route), reason);
+        }
+        self.running = None;
+        self.keeping = None;
+        if let Some(mut record) = self.record.take() {
+            if matches!(reason, Reason::Timeout | Reason::DeadlineExceeded) {
+                record.worker.shared.metrics.deadline_exceeded("upstream");
+            }
+            record.reason = Some(reason);
+            record.detail = Some(sentence.to_owned());
+            record.close(Instant::now());
+        }
+    }
+
+    fn saw(&mut self, frame: &Frame<Bytes>) {
+        let Some(record) = &mut self.record else { return };
+        if let Some(data) = frame.data_ref() {
+            record.bytes += data.len() as u64;
+            self.keeping = self.keeping.take().and_then(|keeping| keeping.add(data));
+        } else if let Some(trailers) = frame.trailers_ref() {
+            record.grpc_status = grpc_status(trailers);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        let stream = match &mut this.kind {
+            Kind::Over => return Poll::Ready(None),
+            Kind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.kind = Kind::Over;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Kind::Stream(stream) => stream,
+        };
+        let Some(incoming) = &mut stream.incoming else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) else {
+            let reason = ready!(stream.patience.poll(context));
+            let waited = stream.patience.silence.unwrap_or_default();
+            let sentence = match reason {
+                Reason::Timeout => format!("the response body was silent for {}", Millis(waited)),
+                _ => "the caller's deadline passed within the response body".to_owned(),
+            };
+            stream.fail(reason, &sentence);
+            this.kind = Kind::Over;
+            return Poll::Ready(Some(Err(sentence.into())));
+        };
+        match frame {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    strip_trailers(trailers);
+                }
+                stream.patience.has_moved = true;
+                stream.saw(&frame);
+                if stream.incoming.as_ref().is_some_and(AnswerBody::is_end_stream) {
+                    stream.close();
+                    this.kind = Kind::Over;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                stream.fail(Reason::ResetMidResponse, &format!("the answer broke off: {error}"));
+                this.kind = Kind::Over;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            None => {
+                stream.close();
+                this.kind = Kind::Over;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Over => true,
+            Kind::Whole(bytes) => bytes.is_empty(),
+            Kind::Stream(stream) => stream.incoming.as_ref().is_none_or(AnswerBody::is_end_stream),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Over => SizeHint::with_exact(0),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Stream(stream) => stream.incoming.as_ref().map_or(SizeHint::with_exact(0), AnswerBody::size_hint),
+        }
+    }
+}
+
+impl Answer for ResponseBody {
+    fn spelling(&self) -> Option<&Spelling> {
+        Some(&self.spelling)
+    }
+
+    fn write_own(&mut self, head: &HeaderMap, write: impl FnMut(&HeaderName, &[u8])) {
+        if let Some(ids) = self.ids.take() {
+            ids.write(head, write);
+        }
+    }
+
+    /// The longest silence of an upstream's.
+    fn silence(&self) -> Option<Duration> {
+        match &self.kind {
+            Kind::Stream(stream) => stream.patience.silence,
+            Kind::Whole(_) | Kind::Over => None,
+        }
+    }
+}

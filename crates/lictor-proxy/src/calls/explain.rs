@@ -1,0 +1,298 @@
+//! What a worker would do with a request: the same matching, picking and deciding as for a real one, without sending
+//! anything and without a trace in balancers, budgets or breakers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Method};
+use lictor_core::breaker::{BreakerState, BreakerView};
+use lictor_core::deadline::callers_deadline;
+use lictor_core::ejection::is_panic;
+use lictor_core::policy::{DeadlineMode, Policy};
+use lictor_core::retry::{self, Denied, Next, Tried};
+use lictor_core::story::{PolicyView, Then, millis};
+use lictor_core::{Address, Failure, Reason};
+use serde::Serialize;
+
+use super::call::{attempts_allowed, hash_of};
+use crate::admission::permit::is_open;
+use crate::admission::target;
+use crate::choose::pick::{no_endpoints, pick};
+use crate::names::fields_of;
+use crate::world::view::UpstreamState;
+use crate::world::worker::Worker;
+
+/// A request that is not sent.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Its method.
+    pub method: Method,
+    /// The upstream's name.
+    pub upstream: String,
+    /// Its path, perhaps with a query.
+    pub path: String,
+    /// Those that matter for it.
+    pub headers: HeaderMap,
+}
+
+/// What would become of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// Whose answer this is; others have loads of their own.
+    pub worker: usize,
+    /// The upstream.
+    pub upstream: Arc<str>,
+    /// The service's name in Consul.
+    pub service: Arc<str>,
+    /// What its endpoints speak.
+    pub protocol: String,
+    /// The first that matches.
+    pub route: Option<RouteView>,
+    /// In force for it.
+    pub policy: PolicyView,
+    /// A second processing is harmless.
+    pub is_idempotent: bool,
+    /// In all, less than the policy's when a caller retries already.
+    pub attempts_allowed: u32,
+    /// The time that its caller gives.
+    pub deadline_ms: Option<u64>,
+    /// Now.
+    pub breaker: BreakerView,
+    /// Requests to the upstream now.
+    pub in_flight: u32,
+    /// The share that is left.
+    pub retry_budget_remaining: f64,
+    /// So many endpoints are ejected that ejection is ignored.
+    pub is_panic: bool,
+    /// Where it could go.
+    pub endpoints: Vec<Candidate>,
+    /// The id of the one that the next request gets; `None`: see `refused`.
+    pub picked: Option<Arc<str>>,
+    /// Why it would not be sent at all.
+    pub refused: Option<Refusal>,
+    /// What would follow the first attempt's failure.
+    pub on_failure: Vec<OnFailure>,
+}
+
+/// A route that matches.
+#[derive(Clone, Debug, Serialize)]
+pub struct RouteView {
+    /// From 0, in the configuration's order.
+    pub index: usize,
+    /// `None` is any.
+    pub method: Option<String>,
+    /// The pattern.
+    pub path: Arc<str>,
+}
+
+/// An endpoint, as the picker sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Candidate {
+    /// Consul's service id.
+    pub id: Arc<str>,
+    /// What is dialled.
+    pub address: Address,
+    /// `healthy`, `warning`, `suspect`, `ejected` or `draining`.
+    pub state: &'static str,
+    /// Until it is not ejected any more.
+    pub ejected_for_ms: Option<u64>,
+    /// An operator's, if one is in force: `eject` or `pin`.
+    pub order: Option<&'static str>,
+    /// For weighted draws.
+    pub weight: u32,
+    /// This worker's requests to it now.
+    pub in_flight: u32,
+    /// Peak EWMA of its latency.
+    pub ewma_ms: Option<f64>,
+    /// What the algorithm compares; the lower the better.
+    pub score: Option<f64>,
+    /// Of requests like this one, if nothing changed.
+    pub share: f64,
+}
+
+/// An answer of lictor's own.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refusal {
+    /// The status.
+    pub status: u16,
+    /// The word.
+    pub reason: Reason,
+    /// The sentence.
+    pub detail: String,
+}
+
+/// What would follow.
+#[derive(Clone, Debug, Serialize)]
+pub struct OnFailure {
+    /// How the attempt failed.
+    pub reason: Reason,
+    /// And then.
+    #[serde(flatten)]
+    pub then: Then,
+}
+
+/// Decides as for a real request.
+pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanation, Refusal> {
+    let view = worker.view();
+    let upstream = view.upstreams.get(question.upstream.as_str());
+    let upstream = upstream.ok_or_else(|| Refusal::from(target::unknown(&view, &question.upstream)))?;
+    let path = question.path.split('?').next().unwrap_or_default();
+    let now = Instant::now();
+    let index = upstream.route(&question.method, path);
+    let route = index.and_then(|index| upstream.upstream.routes.iter().nth(index));
+    let policy = upstream.policy(index);
+    let headers = &question.headers;
+    let deadline = match policy.deadline {
+        DeadlineMode::Propagate => callers_deadline(headers),
+        DeadlineMode::Ignore => None,
+    };
+    let route_says = route.and_then(|route| route.is_idempotent);
+    let asked = Asked {
+        question,
+        is_idempotent: retry::is_idempotent(&policy.retry, &question.method, headers, route_says),
+        attempts: attempts_allowed(policy, headers, fields_of(headers)),
+        remaining: policy.timeouts.total.into_iter().chain(deadline).min(),
+    };
+    let hash = hash_of(policy, headers, None);
+    let picked = upstream.balancer.preview(|| pick(upstream, policy, &[], hash, None, now));
+    let refused = would_refuse(upstream, policy, deadline.is_some_and(|left| left.is_zero()), now);
+    let refused = refused.or(picked.as_ref().err().cloned()).map(Refusal::from);
+    Ok(Explanation {
+        worker: worker.index,
+        upstream: Arc::clone(&upstream.upstream.name),
+        service: Arc::clone(&upstream.upstream.service),
+        protocol: format!("{:?}", upstream.upstream.protocol).to_lowercase(),
+        route: index.zip(route).map(|(index, route)| RouteView {
+            index,
+            method: route.method().map(ToString::to_string),
+            path: Arc::clone(&route.label),
+        }),
+        policy: PolicyView::from(policy),
+        is_idempotent: asked.is_idempotent,
+        attempts_allowed: asked.attempts,
+        deadline_ms: deadline.map(|deadline| deadline.as_millis() as u64),
+        breaker: upstream.upstream.breaker.view(now),
+        in_flight: upstream.upstream.in_flight.running(),
+        retry_budget_remaining: upstream.budget.remaining_ratio(now),
+        is_panic: is_panic(&upstream.upstream.endpoints, policy.balance.panic, now),
+        endpoints: candidates(upstream, policy, hash, now),
+        picked: picked.ok().map(|index| Arc::clone(&upstream.endpoints[index].endpoint.key.id)),
+        refused,
+        on_failure: asked.failures(upstream, policy, now),
+    })
+}
+
+/// What admission would say.
+fn would_refuse(upstream: &UpstreamState, policy: &Policy, is_late: bool, now: Instant) -> Option<Failure> {
+    let breaker = upstream.upstream.breaker.view(now);
+    let limits = &policy.limits;
+    if is_late {
+        return Some(Failure::new(Reason::DeadlineExceeded, "the caller's deadline had passed on arrival"));
+    }
+    if upstream.upstream.endpoints.is_empty() {
+        return Some(no_endpoints(upstream));
+    }
+    let is_judged = policy.breaker.enabled || breaker.forced.is_some();
+    let wait = breaker.next_probe_ms.filter(|ms| *ms > 0 && is_judged && breaker.state == BreakerState::Open);
+    if let Some(wait) = wait {
+        let sentence = is_open(&breaker, Duration::from_millis(wait));
+        return Some(Failure::new(Reason::BreakerOpen, sentence));
+    }
+    let is_full = upstream.upstream.in_flight.running() >= limits.max_in_flight
+        && upstream.upstream.in_flight.pending() >= limits.max_pending;
+    is_full.then(|| Failure::new(Reason::Overloaded, format!("{} requests are in flight", limits.max_in_flight)))
+}
+
+/// The endpoints, each with its share of a number of picks.
+fn candidates(upstream: &UpstreamState, policy: &Policy, hash: Option<u64>, now: Instant) -> Vec<Candidate> {
+    let mut picks = vec![0_u32; upstream.endpoints.len()];
+    // Enough to see shares; fewer where one pick looks at many endpoints, because requests wait meanwhile.
+    let draws = (20_000 / picks.len().max(1)).clamp(20, 1000) as u32;
+    upstream.balancer.preview(|| {
+        for _ in 0..draws {
+            let Ok(index) = pick(upstream, policy, &[], hash, None, now) else { return };
+            picks[index] += 1;
+        }
+    });
+    let orders = upstream.upstream.steering.in_force(now);
+    let candidate = |(index, picks): (usize, u32)| {
+        let state = &upstream.endpoints[index];
+        Candidate {
+            id: Arc::clone(&state.endpoint.key.id),
+            address: state.endpoint.address.clone(),
+            state: state.endpoint.state(now),
+            ejected_for_ms: state.endpoint.health.ejected_for(now).map(|left| left.as_millis() as u64),
+            order: orders.about(&state.endpoint.key.id).map(|ordered| ordered.order.as_str()),
+            weight: state.endpoint.weight,
+            in_flight: state.load.in_flight(),
+            ewma_ms: state.load.ewma(now).map(millis),
+            score: upstream.balancer.score(index, now),
+            share: f64::from(picks) / f64::from(draws),
+        }
+    };
+    picks.into_iter().enumerate().map(candidate).collect()
+}
+
+/// What decides on retries.
+struct Asked<'a> {
+    question: &'a Question,
+    is_idempotent: bool,
+    attempts: u32,
+    remaining: Option<Duration>,
+}
+
+impl Asked<'_> {
+    /// The ways in which an attempt can end badly, each with what would follow if it were the first.
+    fn failures(&self, upstream: &UpstreamState, policy: &Policy, now: Instant) -> Vec<OnFailure> {
+        const ENDINGS: [Reason; 11] = [
+            Reason::ConnectRefused,
+            Reason::ConnectTimeout,
+            Reason::TlsFailed,
+            Reason::Misdirected,
+            Reason::ResetBeforeResponse,
+            Reason::ProtocolError,
+            Reason::Status,
+            Reason::PerTryTimeout,
+            Reason::Timeout,
+            Reason::DeadlineExceeded,
+            Reason::ResetMidResponse,
+        ];
+        let has_other = upstream.endpoints.len() > 1;
+        ENDINGS.map(|reason| self.after(reason, upstream, policy, has_other, now)).into()
+    }
+
+    fn after(
+        &self,
+        reason: Reason,
+        upstream: &UpstreamState,
+        policy: &Policy,
+        has_other: bool,
+        now: Instant,
+    ) -> OnFailure {
+        let failure = Failure { is_unprocessed: reason == Reason::Misdirected, ..Failure::new(reason, "") };
+        let tried = Tried {
+            failure: &failure,
+            attempts: 1,
+            is_idempotent: self.is_idempotent,
+            is_replayable: true,
+            retry_after: None,
+            remaining: self.remaining,
+            has_other,
+        };
+        let next = if self.attempts <= 1 {
+            Next::Stop(Denied::Attempts)
+        } else {
+            match retry::wish(&policy.retry, &tried, 0.5) {
+                Next::Retry(_) if !upstream.budget.may_withdraw(now) => Next::Stop(Denied::Budget),
+                next => next,
+            }
+        };
+        OnFailure { reason, then: Then::of(next, &failure, &self.question.method) }
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self { status: failure.reason.status().as_u16(), reason: failure.reason, detail: failure.detail }
+    }
+}

@@ -1,0 +1,200 @@
+//! What lictor says when there is no answer to pass on: a status, one readable reason, and the attempts.
+
+use std::fmt::Write;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{AGE, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use lictor_core::{Failure, Reason};
+use lictor_http::Refused;
+use serde::Serialize;
+
+use super::ending::ResponseBody;
+use crate::books::record::Record;
+use crate::books::refused;
+use crate::names::{
+    GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, SERVER_TIMING, X_LICTOR_ATTEMPTS, X_LICTOR_FALLBACK, X_LICTOR_NO_RETRY,
+    X_LICTOR_REASON, X_LICTOR_UPSTREAM, X_REQUEST_ID,
+};
+use crate::stores::kept::Kept;
+use crate::stores::outcome::Outcome;
+use crate::stores::request_id::RequestId;
+
+/// Answers with a failure, and closes the books.
+pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spent: bool) -> Response<ResponseBody> {
+    let sentence = sentence(&record, failure);
+    record.reason = Some(failure.reason);
+    let status = if record.is_grpc { StatusCode::OK } else { failure.reason.status() };
+    let mut response = if record.is_grpc {
+        record.grpc_status = Some(u16::from(failure.reason.grpc_status()));
+        grpc(failure.reason, &sentence)
+    } else {
+        json(&record, failure.reason, &sentence)
+    };
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(PROXY_STATUS, proxy_status(&record, failure.reason));
+    headers.insert(X_LICTOR_REASON, HeaderValue::from_static(failure.reason.as_str()));
+    headers.insert(X_REQUEST_ID, record.request_id.to_value());
+    insert(headers, &X_LICTOR_ATTEMPTS, record.attempts_summary());
+    if is_budget_spent {
+        headers.insert(X_LICTOR_NO_RETRY, HeaderValue::from_static("retry-budget"));
+    }
+    if let Some(wait) = failure.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
+    }
+    let now = Instant::now();
+    record.detail = Some(sentence);
+    record.answered(status, now);
+    debug(&record, response.headers_mut());
+    record.shows(response.headers());
+    record.close(now);
+    response
+}
+
+/// What is said to a request whose head could not be read.
+pub(crate) fn refuse(refused: &Refused, request_id: &RequestId) -> Response<Bytes> {
+    let reason = refused::reason(refused.status);
+    let mut response = Response::new(problem(refused.why, reason, request_id));
+    *response.status_mut() = refused.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    insert(headers, &PROXY_STATUS, format!("lictor; error={}", reason.proxy_status()));
+    headers.insert(X_LICTOR_REASON, HeaderValue::from_static(reason.as_str()));
+    headers.insert(X_REQUEST_ID, request_id.to_value());
+    response
+}
+
+/// Answers with what was kept, and closes the books.
+pub(crate) fn kept(mut record: Box<Record>, kept: &Kept, how: &'static str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(kept.body.clone()));
+    let headers = response.headers_mut();
+    headers.clone_from(&kept.headers);
+    headers.insert(AGE, HeaderValue::from(kept.age_seconds()));
+    headers.insert(X_REQUEST_ID, record.request_id.to_value());
+    if how == "stale" {
+        insert(headers, &X_LICTOR_FALLBACK, format!("stale;age={}", kept.age_seconds()));
+        if let Some(upstream) = &record.upstream {
+            record.worker.shared.metrics.fell_back(&upstream.upstream.name, how);
+        }
+    }
+    record.cache = Some(how);
+    record.link = kept.asked_by;
+    record.bytes = kept.body.len() as u64;
+    let now = Instant::now();
+    record.answered(StatusCode::OK, now);
+    debug(&record, response.headers_mut());
+    record.shows(response.headers());
+    record.close(now);
+    response
+}
+
+/// Tells how an answer came about, to those who may ask (`X-Lictor-Debug`).
+pub(crate) fn debug(record: &Record, headers: &mut HeaderMap) {
+    if !record.is_debug {
+        return;
+    }
+    let attempts = record.attempts.borrow();
+    let id = attempts.last().map_or("-", |attempt| attempt.endpoint.endpoint.key.id.as_ref());
+    let name = record.upstream.as_ref().map_or("-", |upstream| upstream.upstream.name.as_ref());
+    insert(headers, &X_LICTOR_UPSTREAM, format!("{name}/{id}"));
+    insert(headers, &X_LICTOR_ATTEMPTS, record.attempts_summary());
+    insert(headers, &X_REQUEST_ID, record.request_id.as_str().to_owned());
+    if let Ok(timing) = HeaderValue::try_from(record.server_timing()) {
+        headers.append(SERVER_TIMING, timing);
+    }
+}
+
+/// `user-service: 3 attempts failed; last: connection refused by 10.0.3.9:8001`
+fn sentence(record: &Record, failure: &Failure) -> String {
+    let Some(upstream) = &record.upstream else { return failure.detail.clone() };
+    let name = &upstream.upstream.name;
+    match record.attempts.borrow().len() {
+        0 | 1 => format!("{name}: {}", failure.detail),
+        attempts => format!("{name}: {attempts} attempts failed; last: {}", failure.detail),
+    }
+}
+
+fn json(record: &Record, reason: Reason, sentence: &str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(problem(sentence, reason, &record.request_id)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn problem(message: &str, reason: Reason, request_id: &RequestId) -> Bytes {
+    let text = serde_json::to_vec(&Problem {
+        status: "error",
+        message,
+        reason: reason.as_str(),
+        request_id: request_id.as_str(),
+        timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+    });
+    Bytes::from(text.expect("strings serialise"))
+}
+
+/// Trailers-only (gRPC over HTTP/2, "Responses").
+fn grpc(reason: Reason, sentence: &str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(reason.grpc_status())));
+    insert(headers, &GRPC_MESSAGE, percent_encode(sentence));
+    response
+}
+
+/// RFC 9209: `lictor; error=connection_refused; next-hop="10.0.3.9:8001"; details="3 attempts"`
+fn proxy_status(record: &Record, reason: Reason) -> HeaderValue {
+    let mut value = format!("lictor; error={}", reason.proxy_status());
+    let attempts = record.attempts.borrow();
+    if let Some(last) = attempts.last() {
+        let attempts = attempts.len();
+        let plural = if attempts == 1 { "" } else { "s" };
+        let _ =
+            write!(value, "; next-hop=\"{}\"; details=\"{attempts} attempt{plural}\"", last.endpoint.endpoint.address);
+        if let Outcome::Status(status) = last.outcome {
+            let _ = write!(value, "; received-status={status}");
+        }
+    }
+    HeaderValue::try_from(value).expect("tokens, numbers and addresses")
+}
+
+fn insert(headers: &mut HeaderMap, name: &http::HeaderName, value: String) {
+    if !value.is_empty()
+        && let Ok(value) = HeaderValue::try_from(value)
+    {
+        headers.insert(name.clone(), value);
+    }
+}
+
+/// `grpc-message` is percent-encoded: everything but printable ASCII, and `%` itself.
+fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if matches!(byte, 0x20..=0x7e) && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    status: &'static str,
+    message: &'a str,
+    reason: &'static str,
+    request_id: &'a str,
+    timestamp: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_messages_are_percent_encoded() {
+        assert_eq!(percent_encode("50 % of é"), "50 %25 of %C3%A9");
+    }
+}

@@ -1,0 +1,120 @@
+//! The attempts of a request, one after the other, or side by side: until there is an answer to pass on, or there will be none.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Method};
+use lictor_core::Failure;
+use lictor_core::policy::Hedge;
+use lictor_core::retry::{self, Denied, Next, Tried};
+
+use super::attempt::attempt;
+use super::call::Call;
+use super::hedge::hedged;
+use super::sent::Sent;
+use crate::books::record::Record;
+use crate::names::X_LICTOR_NO_RETRY;
+
+impl Call {
+    /// Sends until there is an answer to pass on, a final failure, or no budget, attempts or time remain. The flag
+    /// says that it was the retry budget that ended it.
+    pub(super) async fn run(&mut self, record: &Record) -> Result<Sent, (Failure, bool)> {
+        let upstream = Rc::clone(&self.upstream);
+        upstream.budget.deposit(self.arrival);
+        loop {
+            let tried = match self.hedge() {
+                None => attempt(self, record).await,
+                Some(hedge) => Box::pin(hedged(self, hedge, record)).await,
+            };
+            let (failure, held) = match tried {
+                Ok(sent) => match self.objection(&sent) {
+                    None => return Ok(sent),
+                    Some(failure) => (failure, Some(sent)),
+                },
+                Err(failure) => (failure, None),
+            };
+            let next = self.next(&failure, held.as_ref());
+            record.followed(&failure, next);
+            let wait = match next {
+                Next::Retry(wait) => wait,
+                Next::Stop(denied) => {
+                    if self.max_attempts > 1 && denied != Denied::Attempts {
+                        upstream.meters.retry_denied(&self.worker.shared.metrics, denied.as_str());
+                        record.retry_denied.set(Some(denied.as_str()));
+                    }
+                    self.judge(&failure, held.as_ref(), record);
+                    self.spend(denied, held.as_ref(), record);
+                    return held.ok_or((failure, denied == Denied::Budget));
+                }
+            };
+            upstream.meters.retried();
+            if let Some(sent) = held {
+                sent.discard();
+            }
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+
+    /// How its slow attempts are hedged, if they may be: only what is safe to send twice, and small.
+    fn hedge(&self) -> Option<Hedge> {
+        let hedge = self.policy().hedge?;
+        let is_safe = matches!(self.head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        (is_safe && self.body.is_empty() && self.upgrade.is_none()).then_some(hedge)
+    }
+
+    fn next(&self, failure: &Failure, held: Option<&Sent>) -> Next {
+        let now = Instant::now();
+        let headers = held.map(|sent| sent.response.headers());
+        if headers.is_some_and(|headers| headers.contains_key(X_LICTOR_NO_RETRY)) {
+            return Next::Stop(Denied::Class);
+        }
+        let attempts = self.tried.borrow().len() as u32;
+        if attempts >= self.max_attempts {
+            return Next::Stop(Denied::Attempts);
+        }
+        let tried = Tried {
+            failure,
+            attempts,
+            is_idempotent: self.is_idempotent,
+            is_replayable: self.body.is_replayable() && self.upgrade.is_none(),
+            retry_after: headers.and_then(retry_after),
+            remaining: self.remaining(now).map(|(left, _)| left),
+            has_other: self.has_other(now),
+        };
+        retry::next(&self.policy().retry, &tried, &self.upstream.budget, now, self.worker.chance())
+    }
+
+    /// The breaker's verdict on a request that ended without an answer; with one, [`Call::answer`] gives it.
+    fn judge(&mut self, failure: &Failure, held: Option<&Sent>, record: &Record) {
+        if held.is_some() {
+            return;
+        }
+        if let Some(probe) = self.probe.take() {
+            record.breaker.set(probe.failed(failure.reason));
+        }
+    }
+
+    /// Tells the tiers above, which would multiply them, that this request's retries are used up, ours or our callee's.
+    fn spend(&mut self, denied: Denied, held: Option<&Sent>, record: &Record) {
+        if self.is_inbound || self.max_attempts < 2 {
+            return;
+        }
+        self.spent = match denied {
+            Denied::Attempts => Some("attempts"),
+            Denied::Budget => Some("retry-budget"),
+            Denied::Body | Denied::Class | Denied::Deadline | Denied::Method => None,
+        };
+        let is_told = held.is_some_and(|sent| sent.response.headers().contains_key(X_LICTOR_NO_RETRY));
+        if self.spent.is_some() || is_told {
+            self.worker.shared.spent.note(&record.request_id);
+        }
+    }
+}
+
+/// `Retry-After` in seconds (RFC 9110, section 10.2.3); the date form is left to clients.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}

@@ -1,0 +1,228 @@
+//! One exchange with an endpoint: a connection that is kept or a new one, the request's head in the version that the endpoint
+//! speaks, its body, and the wait for the answer's head.
+
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body::Body as _;
+use lictor_core::deadline::format_grpc_timeout;
+use lictor_core::{Failure, Reason};
+use lictor_http::fields::{Answered, Fields};
+use lictor_http::http1::{Framing, HeadFields, Outgoing};
+use lictor_http::http2::Encoder;
+use lictor_http::http2::client::Kind;
+use lictor_http::{Spelling, WriteHead, decimal};
+
+use super::call::Call;
+use super::replay::{AnswerBody, RequestBody};
+use super::unanswered::{http1_failed, http2_failed, late};
+use crate::choose::exchange::Hold;
+use crate::names::{GRPC_TIMEOUT, Looked, X_LICTOR_ATTEMPT, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS};
+use crate::world::pool::Lease;
+use crate::world::view::EndpointState;
+
+/// A response head as it came.
+pub(super) struct Exchanged {
+    pub(super) response: Response<AnswerBody>,
+    pub(super) fields: Fields,
+    pub(super) hold: Hold,
+}
+
+/// Sends on a pooled connection; when that one turns out to have been closed meanwhile, once more on a new one.
+pub(super) async fn exchange(
+    call: &Call,
+    state: &Rc<EndpointState>,
+    number: usize,
+    started: Instant,
+) -> Result<Exchanged, Failure> {
+    let mut fresh = false;
+    loop {
+        let lease = connection(call, state, fresh, started).await?;
+        let is_reused = match &lease {
+            Lease::Http1 { is_reused, .. } | Lease::Http2 { is_reused, .. } => *is_reused,
+        };
+        let failure = match send(call, state, number, lease, started).await {
+            Ok(exchanged) => return Ok(exchanged),
+            Err(failure) => failure,
+        };
+        // The keep-alive race (RFC 9112, section 9.6): the server closed an idle connection as we used it.
+        let is_stale = failure.is_unprocessed || (failure.reason == Reason::ResetBeforeResponse && call.is_idempotent);
+        if !is_reused || fresh || !is_stale || !call.body.is_replayable() {
+            return Err(failure);
+        }
+        fresh = true;
+    }
+}
+
+/// A connection that is there, or a new one.
+async fn connection(call: &Call, state: &EndpointState, fresh: bool, now: Instant) -> Result<Lease, Failure> {
+    let kept = if fresh { None } else { state.pool.kept(&call.policy().pool, call.is_http2, now) };
+    match kept {
+        Some(lease) => Ok(lease),
+        None => Box::pin(dial(call, state, fresh)).await, // seldom, and large: it may speak TLS
+    }
+}
+
+async fn dial(call: &Call, state: &EndpointState, fresh: bool) -> Result<Lease, Failure> {
+    let policy = call.policy();
+    let limits = &call.upstream.upstream.in_flight;
+    let dial = async {
+        if call.is_http2 {
+            state.pool.http2(policy, limits, fresh).await
+        } else {
+            state.pool.http1(policy, limits).await
+        }
+    };
+    match call.remaining(Instant::now()) {
+        // Only worth a timer when it may be what ends the connect.
+        Some((left, reason)) if left < policy.timeouts.connect => match tokio::time::timeout(left, dial).await {
+            Ok(lease) => lease,
+            Err(_) => {
+                call.worker.shared.metrics.deadline_exceeded("connect");
+                let sentence = format!("no connection to {} before the time was over", state.endpoint.address);
+                Err(Failure::new(reason, sentence))
+            }
+        },
+        _ => dial.await,
+    }
+}
+
+async fn send(
+    call: &Call,
+    state: &EndpointState,
+    number: usize,
+    lease: Lease,
+    started: Instant,
+) -> Result<Exchanged, Failure> {
+    let sent = match lease {
+        Lease::Http1 { connection, .. } => {
+            let (connection, term) = connection.lend();
+            let body = call.body.body();
+            let framing = framing(call, &body);
+            let out = head(call, state, number, framing, started);
+            let is_head = call.head.method == Method::HEAD;
+            let sending =
+                pin!(connection.send::<Looked, _>(out, framing, body, is_head, |status, headers, spelling| {
+                    tell(call, status, headers, spelling);
+                }));
+            let sent = until_head(call, sending, started).await;
+            sent.map(|sent| match sent {
+                Ok(Answered { response, fields }) => {
+                    Ok(Exchanged { response: response.map(AnswerBody::Http1), fields, hold: Hold::Http1(term) })
+                }
+                Err(error) => Err(http1_failed(call, state, error)),
+            })
+        }
+        Lease::Http2 { connection, .. } => {
+            let kind = match &call.upgrade {
+                Some(_) => Kind::Connect,
+                None if call.head.method == Method::HEAD => Kind::Head,
+                None => Kind::Other,
+            };
+            let write = |fields: &mut Encoder<'_>| http2_head(call, state, number, fields, started);
+            let (is_once, body) = (!call.is_idempotent, call.body.body());
+            let sending = pin!(connection.send::<Looked, _>(kind, is_once, write, body, |status, headers| {
+                tell(call, status, headers, &Spelling::default());
+            }));
+            let sent = until_head(call, sending, started).await;
+            sent.map(|sent| match sent {
+                Ok(Answered { response, fields }) => {
+                    Ok(Exchanged { response: response.map(AnswerBody::Http2), fields, hold: Hold::Http2 })
+                }
+                Err(error) => Err(http2_failed(call, state, error)),
+            })
+        }
+    };
+    sent.unwrap_or_else(|(reason, waited)| Err(late(call, state, reason, waited)))
+}
+
+/// Passes an interim answer on, if the client takes such.
+fn tell(call: &Call, status: StatusCode, headers: &HeaderMap, spelling: &Spelling) {
+    if let Some(interim) = &call.interim {
+        interim.tell(status, headers, spelling);
+    }
+}
+
+/// Waits for the head as long as policy and caller allow. While the client still sends its body the clock of the
+/// upstream has not started.
+async fn until_head<F: Future>(
+    call: &Call,
+    mut sending: Pin<&mut F>,
+    started: Instant,
+) -> Result<F::Output, (Reason, Duration)> {
+    loop {
+        let Some((ends, reason)) = call.head_limit(started) else { return Ok(sending.await) };
+        if let Ok(output) = tokio::time::timeout_at(ends.into(), sending.as_mut()).await {
+            return Ok(output);
+        }
+        if call.head_limit(started).is_none_or(|(later, _)| later <= Instant::now()) {
+            return Err((reason, started.elapsed()));
+        }
+    }
+}
+
+/// How the request's body is written in HTTP/1.1.
+fn framing(call: &Call, body: &RequestBody) -> Framing {
+    let told = || {
+        if !call.fields.has(Fields::CONTENT_LENGTH) {
+            return None;
+        }
+        call.head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    };
+    match body.size_hint().exact() {
+        Some(length @ 1..) => Framing::Length(length),
+        Some(0) if told().is_none() && !matches!(call.head.method, Method::POST | Method::PUT | Method::PATCH) => {
+            Framing::None
+        }
+        Some(0) => Framing::Length(0),
+        None => told().map_or(Framing::Chunked, Framing::Length),
+    }
+}
+
+/// The head as this endpoint gets it in HTTP/1.1.
+fn head(call: &Call, state: &EndpointState, number: usize, framing: Framing, now: Instant) -> Outgoing {
+    let mut out = Outgoing::default();
+    let target = call.head.uri.path_and_query().map_or("/", |target| target.as_str());
+    out.request_line(&call.head.method, target);
+    let mut fields = HeadFields { out: &mut out, spelling: &call.spelling };
+    call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), number, &mut fields);
+    attempt_fields(call, state, number, now, &mut fields);
+    out.end_head(framing);
+    out
+}
+
+/// What each attempt tells its endpoint.
+fn attempt_fields(call: &Call, state: &EndpointState, number: usize, now: Instant, to: &mut impl WriteHead) {
+    if !call.is_inbound {
+        to.own(&X_LICTOR_TO, state.to.as_bytes());
+        if number > 1 {
+            to.own(&X_LICTOR_ATTEMPT, attempt_of(call, number).as_bytes());
+        }
+    }
+    match call.remaining(now) {
+        Some((left, _)) if call.is_grpc => to.own(&GRPC_TIMEOUT, format_grpc_timeout(left).as_bytes()),
+        Some((left, _)) => to.own(&X_REQUEST_TIMEOUT_MS, decimal(left.as_millis() as u64, &mut [0; 20])),
+        None => (),
+    }
+}
+
+/// `2/3`
+fn attempt_of(call: &Call, number: usize) -> String {
+    format!("{number}/{}", call.max_attempts.max(number as u32))
+}
+
+/// The head as this endpoint gets it in HTTP/2.
+fn http2_head(call: &Call, state: &EndpointState, number: usize, fields: &mut Encoder<'_>, now: Instant) {
+    fields.method(if call.upgrade.is_some() { &Method::CONNECT } else { &call.head.method });
+    fields.scheme(call.upstream.upstream.tls.is_some());
+    fields.authority(call.upstream.host.as_bytes());
+    fields.path(call.head.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
+    if let Some(upgrade) = &call.upgrade {
+        fields.protocol(upgrade.protocol());
+    }
+    call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), number, fields);
+    attempt_fields(call, state, number, now, fields);
+}

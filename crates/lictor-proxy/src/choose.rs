@@ -1,0 +1,6 @@
+//! Which endpoint, and what its outcome means.
+
+pub(crate) mod exchange;
+pub(crate) mod pick;
+mod steer;
+pub(crate) mod verdict;

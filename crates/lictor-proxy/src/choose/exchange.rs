@@ -1,0 +1,97 @@
+//! What one exchange holds of its endpoint, from the pick to the last byte of the answer.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use lictor_core::Reason;
+use lictor_core::policy::Policy;
+use lictor_http::AnswerBody;
+
+use super::verdict::report;
+use crate::stores::outcome::Outcome;
+use crate::world::pool::Term;
+use crate::world::view::{EndpointState, UpstreamState};
+
+/// What one exchange holds of an endpoint.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    hold: Hold,
+    endpoint: Busy,
+}
+
+/// What a connection is given back with.
+#[derive(Debug)]
+pub(crate) enum Hold {
+    Http1(Term),
+    Http2,
+}
+
+impl Exchange {
+    pub(crate) fn new(hold: Hold, endpoint: Busy) -> Self {
+        Self { hold, endpoint }
+    }
+
+    /// The answer was read to its end.
+    pub(crate) fn complete<B>(self, body: AnswerBody<B>, now: Instant) {
+        if matches!(self.endpoint.ended, Ended::Well(..)) {
+            self.endpoint.state.endpoint.health.succeeded();
+        }
+        if let (Hold::Http1(term), AnswerBody::Http1(body)) = (self.hold, body)
+            && let Some(connection) = body.into_connection()
+        {
+            self.endpoint.state.pool.give_back(connection, term, now);
+        }
+    }
+
+    /// The answer broke off, or stalled, within its body: as bad as none.
+    pub(crate) fn broke_off(self, upstream: &UpstreamState, policy: &Policy, reason: Reason) {
+        report(upstream, policy, &self.endpoint.state, Outcome::Failed(reason));
+    }
+}
+
+/// An endpoint with one request more in flight, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Busy {
+    state: Rc<EndpointState>,
+    began: Instant,
+    ended: Ended,
+}
+
+#[derive(Debug)]
+enum Ended {
+    /// Nobody waited: it took at least this long.
+    Not,
+    /// To its response head, and when that came.
+    Well(Duration, Instant),
+    /// Failing fast must not attract.
+    Badly,
+}
+
+impl Busy {
+    pub(crate) fn new(state: &Rc<EndpointState>, now: Instant) -> Self {
+        state.load.started();
+        Self { state: Rc::clone(state), began: now, ended: Ended::Not }
+    }
+
+    pub(crate) fn took(&mut self, latency: Duration, now: Instant) {
+        self.ended = Ended::Well(latency, now);
+    }
+
+    pub(crate) fn failed(&mut self) {
+        self.ended = Ended::Badly;
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let (now, latency) = match self.ended {
+            Ended::Not => {
+                let now = Instant::now();
+                (now, Some(now.saturating_duration_since(self.began)))
+            }
+            Ended::Well(latency, at) => (at, Some(latency)),
+            Ended::Badly => (Instant::now(), None),
+        };
+        self.state.load.finished(now, latency);
+    }
+}

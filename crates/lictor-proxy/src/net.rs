@@ -1,0 +1,4 @@
+//! Sockets: listening and dialling.
+
+pub(crate) mod dial;
+pub(crate) mod listen;

@@ -1,0 +1,13 @@
+//! What the process keeps of what happened. None of them knows who writes.
+
+pub(crate) mod exemplar;
+pub(crate) mod kept;
+pub(crate) mod metrics;
+pub(crate) mod millis;
+pub(crate) mod outcome;
+pub(crate) mod recorder;
+pub(crate) mod request_id;
+pub(crate) mod span;
+pub(crate) mod spent;
+pub(crate) mod spread;
+pub(crate) mod tap;

@@ -1,0 +1,210 @@
+//! One worker's handles for one upstream, and what they count.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_core::Reason;
+use prometheus::{Gauge, Histogram, IntCounter};
+use tracing::warn;
+
+use super::{MethodCap, Metrics, Otel};
+use crate::stores::exemplar::Exemplars;
+use crate::stores::outcome::Outcome;
+use crate::stores::spread::Spread;
+
+/// A request that is over.
+#[derive(Debug)]
+pub(crate) struct Over<'a> {
+    pub(crate) is_inbound: bool,
+    /// One of a closed set.
+    pub(crate) method: &'static str,
+    pub(crate) route: Option<(usize, &'a str)>,
+    /// As the client saw it.
+    pub(crate) status: u16,
+    pub(crate) reason: Option<Reason>,
+}
+
+impl Over<'_> {
+    fn key(&self) -> RequestKey {
+        RequestKey { route: self.route.map(|(index, _)| index), status: self.status, reason: self.reason }
+    }
+
+    fn route_label(&self) -> &str {
+        self.route.map_or("", |(_, label)| label)
+    }
+}
+
+/// One worker's handles for one upstream.
+#[derive(Debug)]
+pub(crate) struct UpstreamMeters {
+    name: Arc<str>,
+    duration: Histogram,
+    overhead: Histogram,
+    retries: IntCounter,
+    ejections: IntCounter,
+    budget: Gauge,
+    panic: prometheus::IntGauge,
+    requests: RefCell<Vec<(RequestKey, IntCounter)>>,
+    attempts: RefCell<Vec<(AttemptKey, IntCounter)>>,
+    orphans: RefCell<Vec<(Option<usize>, IntCounter)>>,
+    otel: RefCell<Vec<(OtelKey, Histogram)>>,
+    exemplars: Arc<Exemplars>,
+    spread: Arc<Spread>,
+    pub(crate) methods: RefCell<MethodCap>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct RequestKey {
+    route: Option<usize>,
+    status: u16,
+    reason: Option<Reason>,
+}
+
+/// Of one request in OpenTelemetry's terms; what `error_type` is follows from it.
+#[derive(Debug, PartialEq)]
+struct OtelKey {
+    is_inbound: bool,
+    method: &'static str,
+    request: RequestKey,
+}
+
+#[derive(Debug, PartialEq)]
+struct AttemptKey {
+    outcome: Outcome,
+    number: u8,
+}
+
+impl UpstreamMeters {
+    pub(crate) fn new(metrics: &Metrics, name: &Arc<str>) -> Self {
+        let label = [name.as_ref()];
+        Self {
+            name: Arc::clone(name),
+            duration: metrics.duration.with_label_values(&label),
+            overhead: metrics.overhead.with_label_values(&label),
+            retries: metrics.retries.with_label_values(&label),
+            ejections: metrics.ejections.with_label_values(&label),
+            budget: metrics.budget.with_label_values(&label),
+            panic: metrics.panic.with_label_values(&label),
+            requests: RefCell::default(),
+            attempts: RefCell::default(),
+            orphans: RefCell::default(),
+            otel: RefCell::default(),
+            exemplars: Arc::clone(metrics.exemplars.lock().entry(Arc::clone(name)).or_default()),
+            spread: Arc::clone(metrics.spreads.lock().entry(Arc::clone(name)).or_default()),
+            methods: RefCell::default(),
+        }
+    }
+
+    /// A request is over.
+    pub(crate) fn request(&self, metrics: &Metrics, over: &Over<'_>, took: Duration) {
+        self.duration.observe(took.as_secs_f64());
+        self.spread.count(took);
+        count(&self.requests, over.key(), || {
+            let code = over.status.to_string();
+            let reason = over.reason.map_or("", Reason::as_str);
+            metrics.requests.with_label_values(&[self.name.as_ref(), over.route_label(), &code, reason])
+        });
+        if let Some(otel) = &metrics.otel {
+            self.measure(otel, over, took);
+        }
+    }
+
+    /// The same in OpenTelemetry's terms.
+    fn measure(&self, otel: &Otel, over: &Over<'_>, took: Duration) {
+        let key = OtelKey { is_inbound: over.is_inbound, method: over.method, request: over.key() };
+        if let Some((_, histogram)) = self.otel.borrow().iter().find(|(known, _)| *known == key) {
+            histogram.observe(took.as_secs_f64());
+            return;
+        }
+        let code = over.status.to_string();
+        let is_error = over.status >= if over.is_inbound { 500 } else { 400 };
+        let error = over.reason.map(Reason::as_str).or(is_error.then_some(code.as_str())).unwrap_or_default();
+        let family = if over.is_inbound { &otel.server } else { &otel.client };
+        let histogram = family.with_label_values(&[over.method, &code, over.route_label(), &self.name, error]);
+        histogram.observe(took.as_secs_f64());
+        self.otel.borrow_mut().push((key, histogram));
+    }
+
+    /// A request of a sampled trace is over.
+    pub(crate) fn example(&self, trace_id: u128, span_id: u64, took: Duration) {
+        self.exemplars.note(trace_id, span_id, took);
+    }
+
+    /// A request came without a trace although it could have had one.
+    pub(crate) fn orphan(&self, metrics: &Metrics, route: Option<(usize, &str)>) {
+        count(&self.orphans, route.map(|(index, _)| index), || {
+            let (upstream, route) = (self.name.as_ref(), route.map_or("", |(_, label)| label));
+            let counter = metrics.orphans.with_label_values(&[upstream, route]);
+            if counter.get() == 0 {
+                warn!(target: "lictor::event", kind = "trace_orphan", upstream, route,
+                    "requests come without the trace of those being served: the application does not forward traceparent");
+            }
+            counter
+        });
+    }
+
+    /// A response head is there.
+    pub(crate) fn overhead(&self, took: Duration) {
+        self.overhead.observe(took.as_secs_f64());
+    }
+
+    /// An attempt is over; `number` counts from 1.
+    pub(crate) fn attempt(&self, metrics: &Metrics, outcome: Outcome, number: u32) {
+        let number = number.min(3) as u8;
+        let outcome = match outcome {
+            Outcome::Status(status) => Outcome::Status(status / 100),
+            other => other,
+        };
+        count(&self.attempts, AttemptKey { outcome, number }, || {
+            let class;
+            let outcome = match outcome {
+                Outcome::Status(digit) => {
+                    class = format!("{digit}xx");
+                    class.as_str()
+                }
+                Outcome::Connected => "connected",
+                Outcome::Abandoned => "abandoned",
+                Outcome::Failed(reason) => reason.as_str(),
+            };
+            let number = ["1", "2", "3+"][usize::from(number.max(1) - 1)];
+            metrics.attempts.with_label_values(&[self.name.as_ref(), outcome, number])
+        });
+    }
+
+    /// Another attempt follows.
+    pub(crate) fn retried(&self) {
+        self.retries.inc();
+    }
+
+    /// No further attempt follows, although attempts are left.
+    pub(crate) fn retry_denied(&self, metrics: &Metrics, why: &str) {
+        metrics.retries_denied.with_label_values(&[self.name.as_ref(), why]).inc();
+    }
+
+    /// An endpoint was ejected.
+    pub(crate) fn ejected(&self) {
+        self.ejections.inc();
+    }
+
+    /// Whether ejection is being ignored.
+    pub(crate) fn panic(&self, is_active: bool) {
+        self.panic.set(i64::from(is_active));
+    }
+
+    /// What is left of this worker's retry budget; the others' are alike, so the last word stands.
+    pub(crate) fn budget(&self, ratio: f64) {
+        self.budget.set(ratio);
+    }
+}
+
+/// Adds one to the counter of `key`, making it at its first use. The list is short: a few statuses and reasons.
+fn count<K: PartialEq>(counters: &RefCell<Vec<(K, IntCounter)>>, key: K, make: impl FnOnce() -> IntCounter) {
+    if let Some((_, counter)) = counters.borrow().iter().find(|(known, _)| *known == key) {
+        counter.inc();
+        return;
+    }
+    let counter = make();
+    counter.inc();
+    counters.borrow_mut().push((key, counter));
+}

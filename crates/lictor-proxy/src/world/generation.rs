@@ -1,0 +1,324 @@
+//! What a listener's connections were admitted by, and whether they still would be. A change of it begins a new
+//! generation; the connections of the one before end in order, and are cut after a grace. Opening and closing listeners
+//! is `plane`'s.
+//!
+//! [`Terms`] and [`Service`] are the process's: a connection may be handed from one worker to another. A
+//! [`Generation`] is one worker's share of the connections, so that a request reads a cell.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use lictor_core::Mesh;
+use lictor_core::mesh::{Forward, Listener, ListenerKind, Protocol};
+use lictor_core::policy::Limits;
+use lictor_core::{Failure, Reason, Secret};
+use lictor_tls::Server;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// What connections are admitted by.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Terms {
+    listener: Listener,
+    rules: Rules,
+}
+
+/// What besides the listener itself decides who may come, and how far.
+#[derive(Clone, Debug, PartialEq)]
+enum Rules {
+    Upstream(Option<Protocol>),
+    Forward {
+        allow: Option<Forward>,
+        /// Upstreams that need no entry in `allow`.
+        declared: BTreeSet<Arc<str>>,
+    },
+    Inbound(Option<(Protocol, Vec<Secret>, Limits)>),
+}
+
+/// Whether what admitted a connection is still in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    InForce,
+    /// Its listener has other rules now: what it still asks is judged by those, and it ends.
+    Ending,
+    /// It would not be admitted any more: its listener is closed, leads elsewhere, or asks for other TLS.
+    Over,
+}
+
+impl Terms {
+    pub(crate) fn of(listener: &Listener, mesh: &Mesh) -> Self {
+        let rules = match &listener.kind {
+            ListenerKind::Upstream(name) => Rules::Upstream(mesh.upstreams.get(name).map(|upstream| upstream.protocol)),
+            ListenerKind::Forward => {
+                let allow = mesh.forward.clone();
+                let is_declared = |name: &&Arc<str>| allow.as_ref().is_none_or(|allow| !allow.allows(name));
+                let declared = mesh.upstreams.keys().filter(is_declared).cloned().collect();
+                Rules::Forward { allow, declared }
+            }
+            ListenerKind::Inbound => Rules::Inbound(
+                mesh.inbound
+                    .as_ref()
+                    .map(|inbound| (inbound.app.protocol, inbound.tokens.clone(), inbound.app.policy.limits.clone())),
+            ),
+        };
+        Self { listener: listener.clone(), rules }
+    }
+
+    /// What becomes of connections that these have admitted, at the same socket, when `next` are in force.
+    pub(crate) fn under(&self, next: &Self) -> Standing {
+        let (old, new) = (&self.listener, &next.listener);
+        let satisfies_tls = match (&old.tls, &new.tls) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(old), Some(new)) => new.client_ca.is_none() || new.client_ca == old.client_ca,
+        };
+        match () {
+            () if old.kind != new.kind || !satisfies_tls => Standing::Over,
+            () if old == new && !self.rules.takes_away(&next.rules) => Standing::InForce,
+            () => Standing::Ending,
+        }
+    }
+}
+
+impl Rules {
+    /// Whether something that these allow is not as it was under `next`.
+    fn takes_away(&self, next: &Self) -> bool {
+        match (self, next) {
+            // One upstream more is nothing that anybody loses.
+            (Self::Forward { allow, declared }, Self::Forward { allow: now, declared: then }) => {
+                allow != now || !declared.is_subset(then)
+            }
+            (Self::Upstream(_) | Self::Forward { .. } | Self::Inbound(_), _) => self != next,
+        }
+    }
+}
+
+/// How a generation's connections are served.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// Grows: of two for the same socket the one with more is in force.
+    pub(crate) number: u64,
+    /// The listening socket, which outlives generations.
+    pub(crate) socket: u64,
+    pub(crate) kind: ListenerKind,
+    pub(crate) tls: Option<Arc<Server>>,
+    /// [`Server::generation`] as it began.
+    pub(crate) trust: u64,
+    pub(crate) max_age: Option<Duration>,
+    /// The socket is closed; what was accepted on it and is on its way to another worker comes too late.
+    pub(crate) is_closed: AtomicBool,
+}
+
+impl Service {
+    /// Whether a CA of clients that was believed when it began is not any more.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.generation() != self.trust)
+    }
+}
+
+/// One worker's connections of a generation. They end together: `drain` tells them, `open` counts them, `tasks` ends
+/// them.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pub(crate) service: Arc<Service>,
+    standing: Cell<Standing>,
+    drain: watch::Sender<bool>,
+    open: watch::Sender<usize>,
+    /// By number; one that is over is not here any more.
+    tasks: RefCell<HashMap<u64, AbortHandle>>,
+    accepted: Cell<u64>,
+    /// Tunnels are tasks of their own, which this ends.
+    cut: watch::Sender<bool>,
+}
+
+impl Generation {
+    pub(crate) fn new(service: Arc<Service>, is_draining: bool) -> Self {
+        Self {
+            service,
+            standing: Cell::new(Standing::InForce),
+            drain: watch::Sender::new(is_draining),
+            open: watch::Sender::new(0),
+            tasks: RefCell::default(),
+            accepted: Cell::default(),
+            cut: watch::Sender::new(false),
+        }
+    }
+
+    /// Refuses what comes by a connection that would not be admitted any more.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match self.standing.get() {
+            _ if self.service.is_outdated() => Err(gone()),
+            Standing::InForce | Standing::Ending => Ok(()),
+            Standing::Over => Err(gone()),
+        }
+    }
+
+    /// Something else is in force from now on.
+    pub(crate) fn end(&self, standing: Standing) {
+        self.standing.set(self.standing.get().max(standing));
+        self.drain();
+    }
+
+    /// Lets requests end, and no more begin.
+    pub(crate) fn drain(&self) {
+        self.drain.send_replace(true);
+    }
+
+    /// Set once its connections shall end.
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
+        self.drain.subscribe()
+    }
+
+    /// Ends at once what is still open, whatever it does.
+    pub(crate) fn cut(&self) {
+        self.cut.send_replace(true);
+        let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
+        tasks.values().for_each(AbortHandle::abort);
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        *self.cut.borrow()
+    }
+
+    /// Ready when it is cut.
+    pub(crate) async fn until_cut(&self) {
+        let _ = self.cut.subscribe().wait_for(|is_cut| *is_cut).await; // we hold the sender
+    }
+
+    /// Ready when no connection is left.
+    pub(crate) async fn until_empty(&self) {
+        let _ = self.open.subscribe().wait_for(|open| *open == 0).await; // we hold the sender
+    }
+
+    /// Connections that are open.
+    pub(crate) fn open(&self) -> usize {
+        *self.open.borrow()
+    }
+
+    /// A connection comes; its number.
+    pub(crate) fn enter(&self) -> u64 {
+        let number = self.accepted.get();
+        self.accepted.set(number + 1);
+        self.open.send_modify(|open| *open += 1);
+        number
+    }
+
+    /// What ends it.
+    pub(crate) fn keep(&self, number: u64, task: AbortHandle) {
+        self.tasks.borrow_mut().insert(number, task);
+    }
+
+    /// A connection is over.
+    pub(crate) fn leave(&self, number: u64) {
+        self.tasks.borrow_mut().remove(&number);
+        self.open.send_modify(|open| *open -= 1);
+    }
+}
+
+/// The answer to a request that its listener does not take any more. 421 says that another connection may do (RFC 9110,
+/// section 15.5.20), and that nothing was done.
+pub(crate) fn gone() -> Failure {
+    let sentence = "this connection is older than what its listener is now: that is closed, leads elsewhere or asks for other TLS; connect again";
+    Failure::new(Reason::Misdirected, sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    use lictor_core::tls::{KeyPair, ServerTls};
+
+    use super::Standing::{Ending, InForce, Over};
+    use super::*;
+
+    fn with_tls(cert: &str, client_ca: Option<&str>) -> Terms {
+        let mut terms = upstream();
+        let identity = KeyPair { cert: cert.into(), key: cert.into() };
+        terms.listener.tls = Some(ServerTls { identity, client_ca: client_ca.map(Into::into) });
+        terms
+    }
+
+    fn upstream() -> Terms {
+        let kind = ListenerKind::Upstream("users".into());
+        let address = "127.0.0.1:3001".parse().unwrap();
+        let listener = Listener { kind, address, tls: None, max_connection_age: None };
+        Terms { listener, rules: Rules::Upstream(Some(Protocol::Http1)) }
+    }
+
+    fn forward(allow: &[&str], declared: &[&str]) -> Terms {
+        let mut terms = upstream();
+        terms.listener.kind = ListenerKind::Forward;
+        let allow = Some(Forward { allow: allow.iter().map(ToString::to_string).collect() });
+        terms.rules = Rules::Forward { allow, declared: declared.iter().map(|name| Arc::from(*name)).collect() };
+        terms
+    }
+
+    fn inbound(tokens: &[&str], most: u32) -> Terms {
+        let mut terms = upstream();
+        terms.listener.kind = ListenerKind::Inbound;
+        let limits = Limits { max_in_flight: most, ..Limits::default() };
+        let tokens = tokens.iter().map(|token| Secret::new(*token)).collect();
+        terms.rules = Rules::Inbound(Some((Protocol::Http1, tokens, limits)));
+        terms
+    }
+
+    #[test]
+    fn whoever_came_by_other_terms_ends_and_is_refused_where_they_lead_elsewhere() {
+        let with = |change: fn(&mut Terms)| {
+            let mut terms = upstream();
+            change(&mut terms);
+            terms
+        };
+        let plain = upstream;
+        let secure = || with_tls("a", None);
+        let mutual = || with_tls("a", Some("ca"));
+        let rows = [
+            ("nothing changed", plain(), plain(), InForce),
+            ("another upstream", plain(), with(|terms| terms.listener.kind = ListenerKind::Upstream("b".into())), Over),
+            ("inbound there", plain(), inbound(&[], 1), Over),
+            ("the forward proxy there", inbound(&[], 1), forward(&[], &[]), Over),
+            ("an upstream there", forward(&[], &[]), plain(), Over),
+            ("another protocol", plain(), with(|terms| terms.rules = Rules::Upstream(Some(Protocol::Tcp))), Ending),
+            ("no upstream", plain(), with(|terms| terms.rules = Rules::Upstream(None)), Ending),
+            ("an age", plain(), with(|terms| terms.listener.max_connection_age = Some(Duration::from_secs(1))), Ending),
+            ("TLS", plain(), secure(), Over),
+            ("no TLS", secure(), plain(), Ending),
+            ("another certificate", secure(), with_tls("b", None), Ending),
+            ("client certificates", secure(), mutual(), Over),
+            ("another CA", mutual(), with_tls("a", Some("other")), Over),
+            ("the same CA", mutual(), with_tls("b", Some("ca")), Ending),
+            ("no client certificates", mutual(), secure(), Ending),
+            ("a token", inbound(&[], 1), inbound(&["one"], 1), Ending),
+            ("another token", inbound(&["one"], 1), inbound(&["two"], 1), Ending),
+            ("the same token", inbound(&["one"], 1), inbound(&["one"], 1), InForce),
+            ("other limits", inbound(&[], 1), inbound(&[], 2), Ending),
+            ("a shorter list", forward(&["a", "b"], &[]), forward(&["a"], &[]), Ending),
+            ("one upstream more", forward(&["a"], &["users"]), forward(&["a"], &["carts", "users"]), InForce),
+            ("one upstream less", forward(&["a"], &["carts", "users"]), forward(&["a"], &["users"]), Ending),
+        ];
+        for (name, before, after, expected) in rows {
+            assert_eq!(before.under(&after), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_end_is_not_taken_back() {
+        let service = Service {
+            number: 1,
+            socket: 1,
+            kind: ListenerKind::Inbound,
+            tls: None,
+            trust: 0,
+            max_age: None,
+            is_closed: AtomicBool::new(false),
+        };
+        let generation = Generation::new(Arc::new(service), false);
+        assert!(generation.check().is_ok() && !*generation.draining().borrow());
+        generation.end(Ending);
+        assert!(generation.check().is_ok() && *generation.draining().borrow());
+        generation.end(Over);
+        generation.end(Ending);
+        assert_eq!(generation.check().unwrap_err().reason, Reason::Misdirected);
+    }
+}

@@ -1,0 +1,57 @@
+//! What all workers of the process share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::SyncSender;
+
+use lictor_tls::Credentials;
+use tokio::sync::mpsc;
+
+use crate::stores::kept::Cache;
+use crate::stores::metrics::Metrics;
+use crate::stores::recorder::Recorder;
+use crate::stores::span::Span;
+use crate::stores::spent::Spent;
+use crate::stores::tap::Tap;
+
+/// What all workers of the process share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) metrics: Metrics,
+    pub(crate) access_log: Option<SyncSender<Vec<u8>>>,
+    pub(crate) spans: Option<mpsc::Sender<Span>>,
+    /// Names that the forward proxy was asked for and that are not watched yet.
+    pub(crate) demand: mpsc::UnboundedSender<Arc<str>>,
+    /// Set while this sidecar's own service is leaving.
+    pub(crate) is_draining: AtomicBool,
+    /// Set when this sidecar waits no longer for requests to end.
+    pub(crate) is_cut: AtomicBool,
+    /// Requests to our own application that came with a trace and are being served.
+    pub(crate) traced_inbound: AtomicUsize,
+    pub(crate) tls: Credentials,
+    pub(crate) cache: Cache,
+    pub(crate) spent: Spent,
+    pub(crate) recorder: Recorder,
+    pub(crate) tap: Tap,
+    /// Connections of each worker.
+    pub(crate) live: Box<[Live]>,
+}
+
+/// One worker's connections; a cache line of its own, because only its worker writes it often.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Live(AtomicUsize);
+
+impl Live {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn remove(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}

@@ -1,0 +1,208 @@
+//! A mesh, as one worker uses it: each upstream and endpoint with what the worker keeps for it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderValue, Method};
+use lictor_core::balance::{Balancer, Load, Slot, hash_bytes};
+use lictor_core::budget::RetryBudget;
+use lictor_core::latency::Latencies;
+use lictor_core::mesh::Inbound;
+use lictor_core::policy::Policy;
+use lictor_core::{Endpoint, Mesh, Upstream};
+use lictor_tls::Client;
+use tokio::sync::Notify;
+
+use super::pool::Pool;
+use super::shared::Shared;
+use crate::net::dial::Destination;
+use crate::stores::metrics::UpstreamMeters;
+
+/// A mesh, as this worker uses it. Immutable: a new mesh makes a new view, which takes over pools and loads by key.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) mesh: Arc<Mesh>,
+    pub(crate) upstreams: HashMap<Arc<str>, Rc<UpstreamState>>,
+    pub(crate) inbound: Option<Rc<InboundState>>,
+}
+
+/// The server side.
+#[derive(Debug)]
+pub(crate) struct InboundState {
+    pub(crate) inbound: Arc<Inbound>,
+    pub(crate) app: Rc<UpstreamState>,
+}
+
+/// An upstream, with what this worker keeps for it.
+#[derive(Debug)]
+pub(crate) struct UpstreamState {
+    pub(crate) upstream: Arc<Upstream>,
+    /// In the order of `upstream.endpoints`.
+    pub(crate) endpoints: Vec<Rc<EndpointState>>,
+    pub(crate) balancer: Balancer,
+    pub(crate) budget: Rc<RetryBudget>,
+    pub(crate) meters: UpstreamMeters,
+    /// `Host` for its endpoints.
+    pub(crate) host: HeaderValue,
+    /// A place among the running requests became free.
+    pub(crate) freed: Notify,
+    /// Of good answers, for hedging.
+    pub(crate) latencies: RefCell<Latencies>,
+}
+
+/// An endpoint, with what this worker keeps for it.
+#[derive(Debug)]
+pub(crate) struct EndpointState {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) load: Rc<Load>,
+    pub(crate) pool: Rc<Pool>,
+    /// `<service>/<instance>`: whom we mean; a sidecar that is somebody else answers 421.
+    pub(crate) to: HeaderValue,
+    /// Where it is on a hash ring.
+    hash: u64,
+}
+
+impl View {
+    /// Before the first mesh: one like it, without its services.
+    pub(super) fn before(mesh: &Mesh) -> Self {
+        let mesh = Arc::new(Mesh { upstreams: BTreeMap::new(), ..mesh.clone() });
+        Self { mesh, upstreams: HashMap::new(), inbound: None }
+    }
+
+    pub(super) fn follow(shared: &Shared, random: &impl Fn() -> u64, mesh: Arc<Mesh>, previous: &Self) -> Self {
+        // Of a thousand services few change at a time: the others are passed by, without a look at the map.
+        let mut upstreams = previous.upstreams.clone();
+        let mut known = previous.mesh.upstreams.iter().peekable();
+        for (name, upstream) in &mesh.upstreams {
+            while let Some((gone, _)) = known.next_if(|(known, _)| *known < name) {
+                upstreams.remove(gone);
+            }
+            let before = known.next_if(|(known, _)| *known == name);
+            if before.is_none_or(|(_, before)| !Arc::ptr_eq(before, upstream)) {
+                let state = UpstreamState::follow(shared, random, upstream, previous.upstreams.get(name));
+                upstreams.insert(Arc::clone(name), state);
+            }
+        }
+        for (gone, _) in known {
+            upstreams.remove(gone);
+        }
+        let inbound = mesh.inbound.as_ref().map(|inbound| {
+            let earlier = previous.inbound.as_ref().map(|state| &state.app);
+            let app = UpstreamState::follow(shared, random, &inbound.app, earlier);
+            Rc::new(InboundState { inbound: Arc::clone(inbound), app })
+        });
+        Self { mesh, upstreams, inbound }
+    }
+}
+
+impl UpstreamState {
+    fn follow(
+        shared: &Shared,
+        random: &impl Fn() -> u64,
+        upstream: &Arc<Upstream>,
+        earlier: Option<&Rc<Self>>,
+    ) -> Rc<Self> {
+        if let Some(earlier) = earlier
+            && Arc::ptr_eq(&earlier.upstream, upstream)
+        {
+            return Rc::clone(earlier);
+        }
+        let mut known = earlier.map_or(&[][..], |earlier| &earlier.endpoints).iter().peekable();
+        let keeps_tls = earlier.is_some_and(|earlier| earlier.upstream.tls == upstream.tls);
+        let tls = upstream.tls.as_ref().map(|tls| shared.tls.client(tls));
+        let endpoints: Vec<_> = upstream
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                // Both are in the order of their keys.
+                while known.next_if(|state| state.endpoint.key < endpoint.key).is_some() {}
+                // Its connections are to the name that it had.
+                let is_same = |old: &Endpoint| old.key == endpoint.key && old.host == endpoint.host;
+                match known.next_if(|state| keeps_tls && is_same(&state.endpoint)) {
+                    Some(state) if Arc::ptr_eq(&state.endpoint, endpoint) => Rc::clone(state),
+                    Some(state) => Rc::new(state.renewed(endpoint)),
+                    None => Rc::new(EndpointState::new(upstream, endpoint, tls.clone())),
+                }
+            })
+            .collect();
+        let slots = endpoints.iter().map(|state| state.slot()).collect();
+        let budget =
+            earlier.filter(|earlier| earlier.upstream.policy.retry.budget == upstream.policy.retry.budget).map_or_else(
+                || Rc::new(RetryBudget::new(upstream.policy.retry.budget, shared.live.len(), Instant::now())),
+                |earlier| Rc::clone(&earlier.budget),
+            );
+        Rc::new(Self {
+            upstream: Arc::clone(upstream),
+            balancer: Balancer::new(&upstream.policy.balance, slots, random()),
+            endpoints,
+            budget,
+            meters: UpstreamMeters::new(&shared.metrics, &upstream.name),
+            host: HeaderValue::try_from(upstream.service.as_ref()).unwrap_or(HeaderValue::from_static("localhost")),
+            freed: Notify::new(),
+            latencies: RefCell::new(Latencies::new(Instant::now())),
+        })
+    }
+}
+
+impl EndpointState {
+    fn new(upstream: &Upstream, endpoint: &Arc<Endpoint>, tls: Option<Arc<Client>>) -> Self {
+        let key = &endpoint.key;
+        let to = format!("{}/{}", upstream.service, key.id);
+        let destination = Destination { address: endpoint.address.clone(), host: Arc::clone(&endpoint.host), tls };
+        Self {
+            endpoint: Arc::clone(endpoint),
+            load: Rc::new(Load::default()),
+            pool: Rc::new(Pool::new(destination)),
+            to: HeaderValue::try_from(to).unwrap_or(HeaderValue::from_static("")),
+            hash: hash_bytes(format!("{}/{}/{}", key.node, key.id, key.address).as_bytes()),
+        }
+    }
+
+    fn renewed(&self, endpoint: &Arc<Endpoint>) -> Self {
+        Self {
+            endpoint: Arc::clone(endpoint),
+            load: Rc::clone(&self.load),
+            pool: Rc::clone(&self.pool),
+            to: self.to.clone(),
+            hash: self.hash,
+        }
+    }
+
+    fn slot(&self) -> Slot {
+        Slot {
+            weight: self.endpoint.weight,
+            warms_from: self.endpoint.warms_from,
+            hash: self.hash,
+            load: Rc::clone(&self.load),
+        }
+    }
+}
+
+impl UpstreamState {
+    /// An endpoint that is not among these, and may be picked.
+    pub(crate) fn has_other(&self, tried: &[usize], now: Instant) -> bool {
+        let orders = self.upstream.steering.in_force(now);
+        self.upstream.endpoints.iter().enumerate().any(|(index, endpoint)| {
+            let is_well = !endpoint.health.is_ejected(now) && !endpoint.health.is_draining(now);
+            is_well && !tried.contains(&index) && !orders.ejects(&endpoint.key.id)
+        })
+    }
+
+    pub(crate) fn route(&self, method: &Method, path: &str) -> Option<usize> {
+        let routes = &self.upstream.routes;
+        if routes.is_empty() {
+            return None;
+        }
+        let found = routes.find(method, path)?;
+        routes.iter().position(|route| std::ptr::eq(route, found))
+    }
+
+    pub(crate) fn policy(&self, route: Option<usize>) -> &Policy {
+        route
+            .and_then(|index| self.upstream.routes.iter().nth(index))
+            .map_or(&*self.upstream.policy, |route| &*route.policy)
+    }
+}

@@ -1,0 +1,125 @@
+//! One data-plane thread: its view of the mesh, and what it has besides.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use lictor_core::Mesh;
+use tokio::sync::{Notify, watch};
+
+use super::shared::Shared;
+use super::view::View;
+
+/// One thread.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    view: RefCell<Rc<View>>,
+    /// Tells requests that wait for endpoints.
+    pub(crate) changed: Notify,
+    random: Cell<u64>,
+    /// Good requests so far.
+    requests: Cell<u32>,
+    /// `1.1 lictor-<instance>`: our hop in `Via`.
+    pub(crate) hop: HeaderValue,
+    /// `<service>/<instance>`: who calls.
+    pub(crate) from: Option<HeaderValue>,
+}
+
+impl Worker {
+    pub(crate) fn new(index: usize, shared: Arc<Shared>, mesh: &Arc<Mesh>, seed: u64) -> Rc<Self> {
+        let local = &mesh.local;
+        let hop = if local.instance.is_empty() {
+            format!("1.1 lictor-{seed:08x}")
+        } else {
+            format!("1.1 lictor-{}", local.instance)
+        };
+        let from = match (local.service.is_empty(), local.instance.is_empty()) {
+            (true, _) => None,
+            (false, true) => Some(local.service.clone()),
+            (false, false) => Some(format!("{}/{}", local.service, local.instance)),
+        };
+        let worker = Rc::new(Self {
+            index,
+            shared,
+            view: RefCell::new(Rc::new(View::before(mesh))),
+            changed: Notify::new(),
+            random: Cell::new(seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))),
+            requests: Cell::new(0),
+            hop: HeaderValue::try_from(hop).unwrap_or(HeaderValue::from_static("1.1 lictor")),
+            from: from.and_then(|from| HeaderValue::try_from(from).ok()),
+        });
+        worker.adopt(mesh);
+        worker
+    }
+
+    /// The mesh as it is now; a request holds it to its end.
+    pub(crate) fn view(&self) -> Rc<View> {
+        Rc::clone(&self.view.borrow())
+    }
+
+    /// Follows the mesh for as long as somebody publishes it.
+    pub(crate) async fn follow(self: Rc<Self>, mut mesh: watch::Receiver<Arc<Mesh>>) {
+        while mesh.changed().await.is_ok() {
+            let latest = Arc::clone(&mesh.borrow_and_update());
+            self.catch_up(&latest);
+        }
+    }
+
+    /// Works by this mesh from now on, if it does not yet.
+    pub(crate) fn catch_up(&self, mesh: &Arc<Mesh>) {
+        if !Arc::ptr_eq(&self.view.borrow().mesh, mesh) {
+            self.adopt(mesh);
+        }
+    }
+
+    /// Closes connections that were idle for too long, and sets gauges, once a second.
+    pub(crate) async fn sweep(self: Rc<Self>) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let now = tick.tick().await.into_std();
+            let view = self.view();
+            for upstream in view.upstreams.values().chain(view.inbound.as_ref().map(|inbound| &inbound.app)) {
+                for endpoint in &upstream.endpoints {
+                    endpoint.pool.sweep(&upstream.upstream.policy.pool, now);
+                }
+                upstream.meters.budget(upstream.budget.remaining_ratio(now));
+            }
+            let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+            self.shared.metrics.tasks(self.index, tasks);
+        }
+    }
+
+    /// A random number, good enough for jitter, sampling and ids (splitmix64, Steele et al. 2014).
+    pub(crate) fn random(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// The number of a good request, from 0.
+    pub(crate) fn number(&self) -> u32 {
+        let number = self.requests.get();
+        self.requests.set(number.wrapping_add(1));
+        number
+    }
+
+    /// A random share, 0 to 1.
+    pub(crate) fn chance(&self) -> f64 {
+        (self.random() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn adopt(&self, mesh: &Arc<Mesh>) {
+        let began = Instant::now();
+        let view = View::follow(&self.shared, &|| self.random(), Arc::clone(mesh), &self.view());
+        *self.view.borrow_mut() = Rc::new(view);
+        self.changed.notify_waiters();
+        self.shared.metrics.adopted(began.elapsed());
+    }
+}

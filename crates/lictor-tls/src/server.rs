@@ -1,0 +1,111 @@
+//! TLS on a listener.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_core::tls::{KeyPair, ServerTls};
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::server::{ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::client::HandshakeError;
+use crate::file::{Look, TlsError, key_pair};
+use crate::made::{Latest, Made, Source};
+use crate::suites::{has_aes, provider};
+use crate::trust::Trust;
+
+/// A client must have finished its handshake within this.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Sessions that are remembered, for clients without tickets.
+const SESSIONS: usize = 1024;
+
+/// The server's side: what we show, and whom we ask for what.
+#[derive(Debug)]
+pub struct Server(pub(crate) Latest<ServerTls>);
+
+impl Server {
+    /// Reads the files. It waits for the disk.
+    pub fn read(tls: ServerTls) -> Result<Self, TlsError> {
+        Latest::read(tls).map(Self)
+    }
+
+    /// Grows when a CA of clients that was believed is not any more. Ask before accepting: whoever shows a certificate was
+    /// believed rightly while this is still what it was then.
+    pub fn generation(&self) -> u64 {
+        self.0.generation()
+    }
+
+    /// The server's side of the handshake, with what was read last; HTTP/2 and HTTP/1.1 are offered (RFC 7301). It takes
+    /// at most 10 s. Why it failed is for the log: the client has its alert (RFC 8446, section 6).
+    pub async fn accept<S>(&self, socket: S) -> Result<TlsStream<S>, HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let made = self.0.ready().await.map_err(HandshakeError::Unusable)?;
+        let handshake = TlsAcceptor::from(Arc::clone(&made.config)).accept(socket);
+        match tokio::time::timeout(HANDSHAKE, handshake).await {
+            Ok(finished) => Ok(finished?),
+            Err(_) => Err(HandshakeError::Late(HANDSHAKE)),
+        }
+    }
+}
+
+pub(crate) fn read(tls: &ServerTls) -> Result<Made<Arc<ServerConfig>>, TlsError> {
+    tls.make(None)
+}
+
+impl Source for ServerTls {
+    type Config = Arc<ServerConfig>;
+
+    fn make(&self, earlier: Option<&Made<Self::Config>>) -> Result<Made<Self::Config>, TlsError> {
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites for TLS 1.2 and 1.3");
+        let (builder, roots) = match &self.client_ca {
+            Some(ca) => {
+                let roots = Trust::File(ca.clone()).roots()?.ok_or(TlsError::NoRoots)?;
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
+                    .build()
+                    .map_err(|error| TlsError::unusable(ca, &error))?;
+                (builder.with_client_cert_verifier(verifier), Some(roots))
+            }
+            None => (builder.with_no_client_auth(), None),
+        };
+        let (chain, key) = key_pair(&self.identity)?;
+        let mut config = builder
+            .with_single_cert(chain.clone(), key)
+            .map_err(|error| TlsError::unusable(&self.identity.cert, &error))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Tickets need no memory (RFC 8446, section 4.6.1; RFC 5077); the store is for clients that take none.
+        // Where clients must show certificates a session says who was believed: it ends with what it was based on.
+        let lasting = earlier.filter(|_| self.client_ca.is_none());
+        (config.session_storage, config.ticketer) = match lasting {
+            Some(made) => (Arc::clone(&made.config.session_storage), Arc::clone(&made.config.ticketer)),
+            None => {
+                let ticketer = ring::Ticketer::new().expect("the system has random numbers");
+                (ServerSessionMemoryCache::new(SESSIONS) as Arc<dyn StoresServerSessions>, ticketer)
+            }
+        };
+        config.send_tls13_tickets = 1; // as Go does: each connection gives the next one its ticket
+        config.ignore_client_order = has_aes();
+        Ok(Made { config: Arc::new(config), roots, chain })
+    }
+
+    fn look(&self, look: &mut Look) {
+        for file in self.files() {
+            look.at(&file);
+        }
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        [&self.identity.cert, &self.identity.key].into_iter().chain(&self.client_ca).cloned().collect()
+    }
+
+    fn identity(&self) -> Option<&KeyPair> {
+        Some(&self.identity)
+    }
+}

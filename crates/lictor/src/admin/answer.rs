@@ -1,0 +1,238 @@
+//! A request of the admin listeners, and its answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use lictor_core::Mesh;
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::guard::{Access, guard, route};
+use super::query::{self, Query};
+use super::reply::{self, Body, health_code, refuse, reply, text_reply};
+use super::state::{Admin, Order};
+use super::{frame, pages, requests, steer, stream, ui};
+use crate::metrics::Seen;
+use crate::openmetrics::Form;
+use crate::words::in_words;
+
+/// For an order that Consul has to hear.
+const CONSUL_WITHIN: Duration = Duration::from_secs(10);
+/// For the rest of an order.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+/// The page, what became of the order, or why not.
+pub(super) async fn answer(
+    admin: &Arc<Admin>,
+    request: Request<Incoming>,
+    peer: IpAddr,
+    access: Access,
+) -> Response<Body> {
+    let loaded = Arc::clone(&admin.loaded.read());
+    let token = loaded.config.admin.token.as_ref();
+    if let Err(refusal) = guard(&request, peer, access, token).and_then(|()| route(&request, access)) {
+        return refusal;
+    }
+    let path = request.uri().path().trim_end_matches('/').to_owned();
+    match *request.method() {
+        Method::POST => post(admin, &path, request).await,
+        _ => get(admin, &path, request.uri().query().unwrap_or_default(), Form::wanted(request.headers())).await,
+    }
+}
+
+async fn get(admin: &Arc<Admin>, path: &str, query: &str, form: Form) -> Response<Body> {
+    let mesh = admin.mesh();
+    let is_started = admin.is_started.load(Relaxed);
+    match path {
+        "/live" => reply(StatusCode::OK, &json!({ "status": "live" })),
+        "/startup" => {
+            let word = if is_started { "started" } else { "starting" };
+            reply(health_code(is_started), &json!({ "status": word }))
+        }
+        "/ready" => {
+            let app = admin.handle.app();
+            let (is_ready, page) = pages::ready(&mesh, app.as_ref(), is_started, admin.is_draining.load(Relaxed));
+            reply(health_code(is_ready), &page)
+        }
+        "/health" => {
+            let loaded = Arc::clone(&admin.loaded.read());
+            let consul = admin.handle.status().snapshot();
+            let (is_healthy, page) = pages::health(&mesh, &loaded.config, &consul, admin.handle.app().as_ref());
+            reply(health_code(is_healthy), &page)
+        }
+        "/metrics" => {
+            let consul = admin.handle.status().snapshot();
+            let app = admin.handle.app();
+            let seen = Seen { mesh: &mesh, consul: &consul, app: app.as_ref(), plane: &admin.plane, logs: &admin.logs };
+            let (form, text) = admin.scrape.text(form, &seen).await;
+            text_reply(form.content_type(), text)
+        }
+        "/upstreams" => reply(StatusCode::OK, &pages::upstreams(&mesh, &admin.plane.report().await)),
+        "/breakers" => reply(StatusCode::OK, &pages::breakers(&mesh)),
+        "/routes" => reply(StatusCode::OK, &pages::routes(&mesh)),
+        "/config" => {
+            let loaded = Arc::clone(&admin.loaded.read());
+            let with_origin = query.split('&').any(|pair| matches!(pair, "origin" | "origin=1" | "origin=true"));
+            reply(StatusCode::OK, &pages::config(&loaded.values, with_origin))
+        }
+        "/config/changes" => reply(StatusCode::OK, &admin.changes.page()),
+        "/stats" => reply(StatusCode::OK, &pages::stats(&mesh, &admin.scrape.requests())),
+        "/consul" => {
+            let snapshot = serde_json::to_value(admin.handle.status().snapshot());
+            reply(StatusCode::OK, &snapshot.unwrap_or_default())
+        }
+        "/events" => match admin.events.subscribe() {
+            Some(subscription) => stream::events(subscription),
+            None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /events already"),
+        },
+        "" => text_reply("text/plain; charset=utf-8", pages::INDEX.to_owned()),
+        "/requests" => match requests::list(&admin.plane.stories(), &Query::parse(query)) {
+            Ok(page) => reply(StatusCode::OK, &page),
+            Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+        },
+        "/tap" => match Query::parse(query).filter().map(|filter| admin.plane.tap(filter)) {
+            Ok(Some(tapping)) => stream::tap(tapping),
+            Ok(None) => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /tap already"),
+            Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+        },
+        "/ui" => ui::page(),
+        "/ui/live" => match frame::look(admin) {
+            Some(looking) => stream::live(looking),
+            None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many look at /ui already"),
+        },
+        "/ui/data" => data(admin).await,
+        "/explain" => explain(admin, &Query::parse(query)).await,
+        path if path.starts_with("/requests/") => {
+            request_of(admin, &query::decode(&path["/requests/".len()..]), &Query::parse(query))
+        }
+        _ => endpoints(admin, &mesh, path).await,
+    }
+}
+
+async fn explain(admin: &Admin, query: &Query) -> Response<Body> {
+    let question = match requests::question(query) {
+        Ok(question) => question,
+        Err(message) => return refuse(StatusCode::BAD_REQUEST, &message),
+    };
+    match admin.plane.explain(question).await {
+        Ok(answers) => {
+            let loaded = Arc::clone(&admin.loaded.read());
+            reply(StatusCode::OK, &requests::explained(&answers, &loaded.values))
+        }
+        Err(refusal) => reply(StatusCode::NOT_FOUND, &requests::nowhere(&refusal)),
+    }
+}
+
+/// `/ui/data`: one frame with rates, a second from now at the latest (two for the only one who looks).
+async fn data(admin: &Arc<Admin>) -> Response<Body> {
+    let Some(mut looking) = frame::look(admin) else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many look at /ui already");
+    };
+    while let Some(frame) = looking.next().await {
+        if frame.has_rates {
+            return reply::of("application/json", Full::new(frame.json).boxed_unsync());
+        }
+    }
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is stopping")
+}
+
+/// `/requests/ID`; with `?as=text` in the words of `lictor explain`.
+fn request_of(admin: &Admin, id: &str, query: &Query) -> Response<Body> {
+    let stories = admin.plane.stories_of(id);
+    if stories.is_empty() {
+        let message = format!(
+            "{id} is not kept: the last failures are, and some good requests; /requests lists them. The access log has it"
+        );
+        return refuse(StatusCode::NOT_FOUND, &message);
+    }
+    let page = requests::whole(&stories);
+    match query.get("as") {
+        Some("text") => text_reply("text/plain; charset=utf-8", in_words(&page)),
+        _ => reply(StatusCode::OK, &page),
+    }
+}
+
+/// `/endpoints`, or `/endpoints/NAME`.
+async fn endpoints(admin: &Admin, mesh: &Mesh, path: &str) -> Response<Body> {
+    let only = path.strip_prefix("/endpoints/");
+    match only {
+        Some(name) if !mesh.upstreams.contains_key(name) => {
+            refuse(StatusCode::NOT_FOUND, &format!("no upstream is named {name}; /upstreams lists them"))
+        }
+        _ => {
+            let consul = admin.handle.status().snapshot();
+            reply(StatusCode::OK, &pages::endpoints(mesh, &admin.plane.report().await, &consul, only))
+        }
+    }
+}
+
+async fn post(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Response<Body> {
+    let stopping = || refuse(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is stopping");
+    match path {
+        "/log-level" => log_level(admin, request).await,
+        _ if admin.is_stopping.load(Relaxed) => stopping(),
+        path if steer::is_order(path) => {
+            steer::steer(admin, path, &Query::parse(request.uri().query().unwrap_or_default()))
+        }
+        "/drain" => {
+            admin.mark_draining(true);
+            circulation(admin.handle.enter_maintenance("drained by an operator"), "draining").await
+        }
+        "/undrain" => {
+            admin.mark_draining(false);
+            circulation(admin.handle.leave_maintenance(), "serving").await
+        }
+        "/reload" => {
+            let (done, result) = oneshot::channel();
+            let _ = admin.orders.send(Order::Reload(done)).await;
+            match result.await {
+                Ok(Ok(())) => reply(StatusCode::OK, &json!({ "status": "reloaded" })),
+                Ok(Err(message)) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &message),
+                Err(_) => stopping(),
+            }
+        }
+        _ => {
+            let _ = admin.orders.send(Order::Quit).await;
+            reply(StatusCode::ACCEPTED, &json!({ "status": "stopping" }))
+        }
+    }
+}
+
+/// What Consul says to an order that it has to hear; here it is in force already.
+async fn circulation(told: impl Future<Output = Result<(), String>>, done: &str) -> Response<Body> {
+    let refused = |reason: &str| {
+        let message = format!("{done} here, but Consul does not know yet: {reason}");
+        refuse(StatusCode::BAD_GATEWAY, &message)
+    };
+    match timeout(CONSUL_WITHIN, told).await {
+        Ok(Ok(())) => reply(StatusCode::OK, &json!({ "status": done })),
+        Ok(Err(reason)) => refused(&reason),
+        Err(_) => refused("it does not answer"),
+    }
+}
+
+/// `?level=debug`, or the level as the body.
+async fn log_level(admin: &Admin, request: Request<Incoming>) -> Response<Body> {
+    let query = request.uri().query().unwrap_or_default();
+    let level = match query.split('&').find_map(|pair| pair.strip_prefix("level=")) {
+        Some(level) => level.replace("%3D", "=").replace("%2C", ","),
+        None => match timeout(BODY_WITHIN, Limited::new(request.into_body(), 1024).collect()).await {
+            Ok(Ok(body)) => String::from_utf8_lossy(&body.to_bytes()).trim().to_owned(),
+            Ok(Err(_)) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, "a level is a word"),
+            Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "a level is a word, and said at once"),
+        },
+    };
+    if level.is_empty() {
+        return refuse(StatusCode::BAD_REQUEST, "say which: POST /log-level?level=debug");
+    }
+    match admin.logs.set_level(&level) {
+        Ok(()) => reply(StatusCode::OK, &json!({ "level": level })),
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &format!("`{level}`: {error}")),
+    }
+}

@@ -1,0 +1,102 @@
+//! Text for people: colours where there is a terminal that has them, and tables.
+
+use std::io::IsTerminal;
+
+/// Colours, or none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paint {
+    is_on: bool,
+}
+
+impl Paint {
+    /// For standard output: none in a pipe, nor with `NO_COLOR` (no-color.org).
+    pub(crate) fn stdout() -> Self {
+        let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { is_on: std::io::stdout().is_terminal() && is_wanted }
+    }
+
+    /// For what is no terminal.
+    pub(crate) fn none() -> Self {
+        Self { is_on: false }
+    }
+
+    pub(crate) fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    pub(crate) fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    /// By whether it went well.
+    pub(crate) fn verdict(self, text: &str, is_good: bool) -> String {
+        self.with(if is_good { "32" } else { "31" }, text)
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.is_on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Columns as wide as they need to be; the first row is the heads. The last column is not padded.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| visible(cell)).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::from(" ");
+        for (cell, width) in row.iter().zip(&widths) {
+            line += " ";
+            line += cell;
+            line += &" ".repeat(width - visible(cell) + 1);
+        }
+        text += line.trim_end();
+        text += "\n";
+    }
+    text
+}
+
+/// `1.2 ms`, `120 ms`, `12.3 s`, `5m`
+pub(crate) fn millis(ms: f64) -> String {
+    match ms {
+        ms if ms < 10.0 => format!("{ms:.1} ms"),
+        ms if ms < 10_000.0 => format!("{ms:.0} ms"),
+        ms if ms < 100_000.0 => format!("{:.1} s", ms / 1e3),
+        ms => humantime::format_duration(std::time::Duration::from_secs((ms / 1e3).round() as u64)).to_string(),
+    }
+}
+
+/// Characters that are seen.
+fn visible(text: &str) -> usize {
+    let mut is_hidden = false;
+    let seen = text.chars().filter(|character| {
+        let was_hidden = is_hidden || *character == '\x1b';
+        is_hidden = was_hidden && *character != 'm';
+        !was_hidden
+    });
+    seen.count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_as_long_as_they_need_to_be() {
+        let times = [0.15, 12.4, 999.6, 12_345.0, 299_999.0].map(millis);
+        assert_eq!(times, ["0.1 ms", "12 ms", "1000 ms", "12.3 s", "5m"]);
+    }
+
+    #[test]
+    fn columns_line_up_with_colours_and_without() {
+        let rows = |paint: Paint| {
+            let row = |cells: [&str; 2]| vec![paint.verdict(cells[0], true), cells[1].to_owned()];
+            table(&[row(["a", "b"]), row(["long", "c"]), row(["é", "d"])])
+        };
+        assert_eq!(rows(Paint { is_on: false }), "  a     b\n  long  c\n  é     d\n");
+        let painted = rows(Paint { is_on: true });
+        assert!(painted.starts_with("  \x1b[32ma\x1b[0m     b\n"), "{painted:?}");
+    }
+}

@@ -1,0 +1,183 @@
+//! One connection that sends what costs it little and would cost us much, without an end: another client of the same
+//! worker does not notice.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use lictor_testkit::{Backend, Load, RawServer, Sidecar, connect, eventually_is};
+
+use super::LICTOR;
+use super::corpora::frames::{
+    CANCEL, DATA, END_STREAM, HEADERS, PREFACE, RST_STREAM, block, data, frame, literal, ping, settings, window,
+};
+
+/// What a flood sends in a second, and how slow the slowest of a hundred good requests may be. A program that is not
+/// optimised, beside other tests, cannot take so much.
+const PACE: usize = if cfg!(debug_assertions) { 512 << 10 } else { 4 << 20 };
+const SLOWEST: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 100 });
+const STREAMS: u32 = 1000;
+/// Requests of the good client in a second, and in all.
+const RATE: u32 = 100;
+const GOOD: u64 = 200;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// What is sent again and again.
+struct Flood {
+    what: &'static str,
+    /// The settings it begins with.
+    opening: &'static [(u16, u32)],
+    /// A thousand requests that nobody answers come before it.
+    has_streams: bool,
+    piece: fn(u32) -> Vec<u8>,
+}
+
+const FLOODS: &[Flood] = &[
+    Flood {
+        what: "SETTINGS full of windows",
+        opening: &[],
+        has_streams: true,
+        piece: |_| {
+            let windows: Vec<_> = (0..2730).map(|index| (INITIAL_WINDOW_SIZE, 65_535 + index % 2)).collect();
+            settings(&windows)
+        },
+    },
+    Flood {
+        what: "SETTINGS of one window",
+        opening: &[(INITIAL_WINDOW_SIZE, 0)],
+        has_streams: true,
+        piece: |turn| settings(&[(INITIAL_WINDOW_SIZE, turn % 2)]),
+    },
+    Flood { what: "empty SETTINGS", opening: &[], has_streams: true, piece: |_| settings(&[]) },
+    Flood { what: "the connection's window", opening: &[], has_streams: true, piece: |_| window(0, 1) },
+    Flood {
+        what: "a stream's window",
+        opening: &[],
+        has_streams: true,
+        piece: |turn| window(turn % STREAMS * 2 + 1, 1),
+    },
+    Flood { what: "PING", opening: &[], has_streams: true, piece: |_| ping(0, *b"flooding") },
+    Flood { what: "PRIORITY", opening: &[], has_streams: true, piece: |_| frame(2, 0, 1, &[0; 5]) },
+    Flood { what: "frames nobody knows", opening: &[], has_streams: true, piece: |_| frame(0xfa, 0, 1, b"") },
+    Flood {
+        what: "requests taken back",
+        opening: &[],
+        has_streams: false,
+        piece: |turn| [get(turn * 2 + 1), frame(RST_STREAM, 0, turn * 2 + 1, &CANCEL.to_be_bytes())].concat(),
+    },
+    Flood {
+        what: "DATA for a stream that is reset",
+        opening: &[],
+        has_streams: true,
+        piece: |turn| match turn {
+            0 => (0..500).flat_map(|id| frame(HEADERS, 0x4, id * 2 + 3001, &fields())).collect(),
+            _ => data(3001, END_STREAM, b""),
+        },
+    },
+    Flood {
+        what: "DATA of a byte",
+        opening: &[],
+        has_streams: false,
+        piece: |turn| match turn {
+            0 => frame(HEADERS, 0x4, 1, &fields()),
+            _ => frame(DATA, 0, 1, b"x"),
+        },
+    },
+];
+
+fn fields() -> Vec<u8> {
+    [b"\x83\x86\x84", &literal(b"host", b"a")[..]].concat()
+}
+
+fn get(id: u32) -> Vec<u8> {
+    block(id, &[b"\x82\x86\x84", &literal(b"host", b"a")[..]].concat())
+}
+
+#[test]
+fn no_flood_keeps_its_worker_from_others() {
+    let good = Backend::start("good");
+    // It takes requests and says nothing.
+    let silent = RawServer::start(|mut stream| {
+        let _ = stream.write_all(&settings(&[(3, 1 << 20)]));
+        let mut sink = vec![0; 64 << 10];
+        while stream.read(&mut sink).is_ok_and(|count| count > 0) {}
+    });
+    let yaml = format!(
+        "registration: off\nservice: orders\nworkers: 1\nupstreams:\n  good: {{listen: 0, static: ['127.0.0.1:{}']}}\n  \
+         silent: {{listen: 0, protocol: h2c, timeout: 60s, static: ['127.0.0.1:{}']}}\n",
+        good.port(),
+        silent.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let failures: Vec<String> = FLOODS.iter().filter_map(|flood| flood.failure(&lictor)).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+impl Flood {
+    /// What the good client noticed.
+    fn failure(&self, lictor: &Sidecar) -> Option<String> {
+        let is_over = AtomicBool::new(false);
+        let running = |count: u32| {
+            let seen = || lictor.metric("lictor_upstream_in_flight", &[("upstream", "silent")]) as u32;
+            eventually_is("so many requests run", seen, |seen| *seen == count);
+        };
+        let flooding = self.connect(lictor);
+        // They are requests like others: only then does the flood begin.
+        running(if self.has_streams { STREAMS } else { 0 });
+        let tally = std::thread::scope(|scope| {
+            scope.spawn(|| self.run(flooding, &is_over));
+            let load = Load::start(&lictor.address("good"), &[Method::GET], RATE);
+            load.await_more(GOOD);
+            is_over.store(true, Relaxed);
+            load.finish()
+        });
+        running(0);
+        let (slow, errors) = (tally.percentile(0.99), tally.errors());
+        (slow > SLOWEST || errors > 0).then(|| format!("{}: p99 {slow:?}, {errors} errors", self.what))
+    }
+
+    fn connect(&self, lictor: &Sidecar) -> TcpStream {
+        let mut stream = connect(&lictor.address("silent"));
+        let mut opening = [PREFACE, &settings(self.opening)].concat();
+        if self.has_streams {
+            opening.extend((0..STREAMS).flat_map(|index| get(index * 2 + 1)));
+        }
+        stream.write_all(&opening).unwrap();
+        stream
+    }
+
+    /// Sends at its pace until it is stopped or told to go, and reads what is said to it.
+    fn run(&self, mut stream: TcpStream, is_over: &AtomicBool) {
+        let (began, mut sent, mut turn) = (Instant::now(), 0, 0);
+        let mut sink = vec![0; 64 << 10];
+        while !is_over.load(Relaxed) && !is_closed(&mut stream, &mut sink) {
+            let mut bytes = Vec::new();
+            while bytes.len() < 16 << 10 {
+                bytes.extend((self.piece)(turn));
+                turn += 1;
+            }
+            stream.set_nonblocking(false).unwrap();
+            if stream.write_all(&bytes).is_err() {
+                return;
+            }
+            sent += bytes.len();
+            // Faster, it would measure who gets the processor.
+            let due = began + Duration::from_secs_f64(sent as f64 / PACE as f64);
+            #[expect(clippy::disallowed_methods, reason = "the pace of the attack")]
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+fn is_closed(stream: &mut TcpStream, sink: &mut [u8]) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    loop {
+        match stream.read(sink) {
+            Ok(1..) => (),
+            Ok(0) => return true,
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
