@@ -3,10 +3,10 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::super::frame::{self, Code, Head};
 use super::super::hpack::Malformed;

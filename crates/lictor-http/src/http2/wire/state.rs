@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use bytes::BytesMut;
+use tokio::time::Instant;
 
 use super::super::frame::{self, Code};
 use super::super::hpack::Decoder;
