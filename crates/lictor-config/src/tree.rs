@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 
 pub(crate) use self::node::{Node, Section, texts};
 use crate::diagnose::{Diagnostic, Notes, Place, Report, Severity};
+use crate::env::is_others;
 use crate::places::Places;
 use crate::value::{Step, Value, show};
 
@@ -121,8 +122,14 @@ impl Tree {
         Node::root(self, &self.root)
     }
 
-    pub(crate) fn has(&self, path: &[&str]) -> bool {
-        path.iter().try_fold(&self.root, |value, key| value.entry(key)).is_some()
+    /// Whether something is said at a path, or above it by a single value such as `off`.
+    pub(crate) fn decides(&self, path: &[&str]) -> bool {
+        self.root.reach(&steps(path)).0
+    }
+
+    /// Whether what is in force at a path is from a variable whose name is not lictor's alone.
+    pub(crate) fn is_others(&self, path: &[Step]) -> bool {
+        matches!(self.origin(path, true), Origin::Env(name) if is_others(&name))
     }
 
     /// Lays a text over what is there.
