@@ -16,6 +16,7 @@ use crate::digits::length;
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// `Proxy-Connection` (the same).
 pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
 /// Refuses a head that names its host in no way, or in two (RFC 9112, section 3.2), or `*` for more than OPTIONS
 /// (section 3.2.4).
 pub fn check<B>(request: &Request<B>, fields: Fields) -> Result<(), &'static str> {

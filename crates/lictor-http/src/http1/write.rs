@@ -127,7 +127,7 @@ impl Outgoing {
         }
     }
 
-    /// A field of lictor's own.
+    /// A field of our own.
     pub fn line(&mut self, name: &[u8], value: &[u8]) {
         self.buffer.reserve(name.len() + value.len() + 4);
         self.buffer.extend_from_slice(name);
