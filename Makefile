@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check structure fmt test fuzz chaos conformance bench instructions demo deny rules figures verify presubmit profile release reproduce sbom grafana soak image stacks systemd manifests
+.PHONY: help check structure fmt test coverage fuzz chaos conformance bench instructions demo deny rules figures verify presubmit profile release reproduce sbom grafana soak image stacks systemd manifests
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,6 +16,9 @@ fmt: ## Format the code
 
 test: ## All tests: unit, property, and integration against a real Consul
 	scripts/deps.sh && scripts/consul.sh && cargo test --workspace $(if $(KEEP_GOING),--no-fail-fast)
+
+coverage: ## The lines of lictor-http that its own tests run; LINES=1 prints the others
+	scripts/coverage.sh
 
 fuzz: ## Hostile input against what reads it; TARGET=hpack MINUTES=10 (of processor time, each)
 	TARGET=$(TARGET) MINUTES=$(MINUTES) scripts/fuzz.sh

@@ -10,7 +10,7 @@ use http::Method;
 use lictor_testkit::{Backend, Load, RawServer, Sidecar, connect, eventually_is};
 
 use super::LICTOR;
-use super::http2_frames::{
+use crate::corpora::frames::{
     CANCEL, DATA, END_STREAM, HEADERS, PREFACE, RST_STREAM, block, data, frame, literal, ping, settings, window,
 };
 

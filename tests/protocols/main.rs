@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
 mod caching;
+#[path = "../../crates/lictor-http/tests/corpora/mod.rs"]
+mod corpora;
 mod floods;
 mod hedging;
-mod http1_requests;
-mod http1_responses;
 mod http2_answers;
-mod http2_frames;
+mod hygiene;
 mod sockets;
 mod streams;
 mod tcp;

@@ -65,6 +65,7 @@ pub fn give_fields(mut fields: HeaderMap) {
 /// What was read from a connection and not yet used.
 #[derive(Debug)]
 pub struct ReadAhead {
+    /// The bytes, in the order they came in.
     pub bytes: BytesMut,
     /// For the next read.
     room: usize,

@@ -8,7 +8,9 @@ use http::StatusCode;
 /// Why a head is refused: the status for a client, and words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
+    /// 400, 408, 414, 431 or 505.
     pub status: StatusCode,
+    /// What is wrong, as a part of a sentence.
     pub why: &'static str,
 }
 

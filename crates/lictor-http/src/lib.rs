@@ -22,6 +22,8 @@
 //!
 //! `examples/hello.rs` is a server, `examples/get.rs` a client.
 
+#![warn(missing_docs)]
+
 pub mod buffers;
 mod digits;
 mod error;

@@ -2,9 +2,9 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 /// A client must take something of its answer within this, unless the upstream itself may be silent for longer or less.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,12 +36,12 @@ impl Stall {
 
 /// Ready when it is so late. The timer is made when it is first needed, and set again only when it fires.
 pub(crate) fn poll_until(sleep: &mut Option<Pin<Box<Sleep>>>, at: Instant, context: &mut Context<'_>) -> Poll<()> {
-    let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+    let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
     loop {
         ready!(sleep.as_mut().poll(context));
         if at <= Instant::now() {
             return Poll::Ready(());
         }
-        sleep.as_mut().reset(at.into());
+        sleep.as_mut().reset(at);
     }
 }

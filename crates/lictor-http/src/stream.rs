@@ -18,20 +18,25 @@ pub trait Carried: AsyncRead + AsyncWrite + fmt::Debug + Unpin {}
 /// A socket.
 #[derive(Debug)]
 pub enum Socket {
+    /// TCP.
     Tcp(TcpStream),
+    /// A Unix socket.
     Unix(UnixStream),
 }
 
 /// A socket on its way from one worker to another.
 #[derive(Debug)]
 pub enum Detached {
+    /// TCP.
     Tcp(std::net::TcpStream),
+    /// A Unix socket.
     Unix(std::os::unix::net::UnixStream),
 }
 
 /// A socket, or TLS on it.
 #[derive(Debug)]
 pub enum Stream {
+    /// A socket as it is.
     Plain(Socket),
     /// We are the server.
     Accepted(Box<server::TlsStream<Socket>>),
@@ -52,7 +57,20 @@ pub fn unpace_loopback(socket: SockRef<'_>, address: &SocketAddr) {
     }
 }
 
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(Socket::Tcp(stream))
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self::Plain(Socket::Unix(stream))
+    }
+}
+
 impl Socket {
+    /// Takes it off this thread's runtime.
     pub fn detach(self) -> io::Result<Detached> {
         Ok(match self {
             Self::Tcp(stream) => Detached::Tcp(stream.into_std()?),
@@ -60,6 +78,7 @@ impl Socket {
         })
     }
 
+    /// Puts it on this thread's runtime.
     pub fn attach(detached: Detached) -> io::Result<Self> {
         Ok(match detached {
             Detached::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
@@ -102,6 +121,7 @@ impl Stream {
         }
     }
 
+    /// Whether there is TLS on it.
     pub fn is_encrypted(&self) -> bool {
         match self {
             Self::Plain(_) | Self::Carried(_) => false,

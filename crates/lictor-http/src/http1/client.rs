@@ -1,12 +1,15 @@
 //! A connection to an HTTP/1.1 server: one exchange at a time, driven by whoever wants the answer.
 
+use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::body::Decoder;
@@ -38,6 +41,19 @@ pub enum SendError {
     Body,
 }
 
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsent => f.write_str("the connection ended before the request was sent"),
+            Self::Closed => f.write_str("the connection ended before the answer"),
+            Self::Malformed(why) => write!(f, "the answer is not HTTP/1.1: {why}"),
+            Self::Body => f.write_str("the request's body has no end"),
+        }
+    }
+}
+
+impl Error for SendError {}
+
 /// A request's body on its way.
 struct Sending<B> {
     body: B,
@@ -58,6 +74,7 @@ pub struct Body<B> {
 }
 
 impl Connection {
+    /// On a stream that nothing was read from or written to yet, but what TLS does.
     pub fn new(stream: Stream) -> Self {
         Self { stream, read: ReadAhead::default() }
     }
@@ -66,6 +83,26 @@ impl Connection {
     pub fn is_stale(&mut self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         !self.read.bytes.is_empty() || self.read.poll_fill(&mut self.stream, &mut context).is_ready()
+    }
+
+    /// Sends a request as it is, for who is no proxy: its `Host` is the target's where it has none of its own (RFC 9112,
+    /// section 3.2), and how long its body is, is said by the body. Interim answers are passed over.
+    pub async fn ask<B: http_body::Body<Data = Bytes> + Unpin>(
+        self,
+        request: Request<B>,
+    ) -> Result<Response<Box<Body<B>>>, SendError> {
+        let (head, body) = request.into_parts();
+        let framing = Framing::of_request(&head.method, &body.size_hint());
+        let usual = Spelling::default();
+        let mut out = Outgoing::default();
+        out.request_line(&head.method, head.uri.path_and_query().map_or("/", PathAndQuery::as_str));
+        if let Some(authority) = head.uri.authority().filter(|_| !head.headers.contains_key(HOST)) {
+            out.line(HOST.as_str().as_bytes(), authority.as_str().as_bytes());
+        }
+        out.fields(&head.headers, &usual);
+        out.end_head(framing);
+        let answered = self.send::<(), _>(out, framing, body, head.method == Method::HEAD, |_, _, _| ()).await?;
+        Ok(answered.response)
     }
 
     /// Sends a request, whose head is in `out` already, and waits for the head of its answer, and what that has. Interim

@@ -24,7 +24,9 @@ const FIELDS_MAX: usize = 100;
 /// What follows a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
+    /// So many bytes, perhaps none.
     Exactly(u64),
+    /// Chunks (RFC 9112, section 7.1).
     Chunked,
     /// Until the server closes the connection; answers only.
     UntilClose,
@@ -33,23 +35,34 @@ pub enum Length {
 /// A request's head.
 #[derive(Debug)]
 pub struct RequestHead {
+    /// Method, target, version and fields. A `Connection` that says nothing but `close` or `keep-alive` is not among them.
     pub request: Request<()>,
+    /// Which fields that somebody looks for it has.
     pub fields: Fields,
+    /// How it was written.
     pub spelling: Spelling,
+    /// What follows it.
     pub length: Length,
+    /// Another request may follow on the connection (RFC 9112, section 9.3).
     pub keeps_alive: bool,
     /// The client waits for a 100 before it sends the body.
     pub expects_continue: bool,
+    /// The client takes trailers (`TE: trailers`; RFC 9110, section 10.1.4).
     pub takes_trailers: bool,
 }
 
 /// An answer's head, not of an interim one.
 #[derive(Debug)]
 pub struct ResponseHead {
+    /// Status, version and fields.
     pub response: Response<()>,
+    /// Which fields that somebody looks for it has.
     pub fields: Fields,
+    /// How it was written, and its reason phrase.
     pub spelling: Spelling,
+    /// What follows it.
     pub length: Length,
+    /// Another request may follow on the connection (RFC 9112, section 9.3).
     pub keeps_alive: bool,
 }
 
@@ -64,7 +77,8 @@ pub fn may_be_whole(buffer: &[u8], seen: usize) -> bool {
         && (is_short || buffer.len() >= HEAD_MAX || memchr(b'\n', &buffer[seen.min(buffer.len())..]).is_some())
 }
 
-/// Takes a request's head from the buffer; `None` while it is not whole.
+/// Takes a request's head from the buffer; `None` while it is not whole. It may have 100 fields and 128 KiB, and its target
+/// 64 KiB; what has more, or could be understood in two ways, is refused.
 pub fn request<M: Marks>(buffer: &mut BytesMut) -> Result<Option<RequestHead>, Refused> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);

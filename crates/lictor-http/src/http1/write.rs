@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body::SizeHint;
 use tokio::io::AsyncWrite;
 
 use crate::buffers;
@@ -30,15 +31,30 @@ pub enum Framing {
     None,
     /// So many bytes are left.
     Length(u64),
+    /// In chunks (RFC 9112, section 7.1).
     Chunked,
     /// The end of the connection ends it.
     UntilClose,
 }
 
+impl Framing {
+    /// How a request's body of this size is written. A request without one says so where its method makes one likely (RFC
+    /// 9110, section 8.6).
+    pub fn of_request(method: &Method, size: &SizeHint) -> Self {
+        match size.exact() {
+            Some(0) if !matches!(*method, Method::POST | Method::PUT | Method::PATCH) => Self::None,
+            Some(length) => Self::Length(length),
+            None => Self::Chunked,
+        }
+    }
+}
+
 /// A head that is being written, and how the other side spelled its own.
 #[derive(Debug)]
 pub struct HeadFields<'a> {
+    /// Where it is written.
     pub out: &'a mut Outgoing,
+    /// How names of fields that pass are written.
     pub spelling: &'a Spelling,
 }
 
@@ -76,6 +92,7 @@ impl Default for Outgoing {
 }
 
 impl Outgoing {
+    /// All of it is written.
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty() && self.data.is_empty() && self.tail.is_empty()
     }
@@ -95,6 +112,7 @@ impl Outgoing {
         self.written
     }
 
+    /// The first line of a request, whose target is written as it is.
     pub fn request_line(&mut self, method: &Method, target: &str) {
         self.buffer.reserve(method.as_str().len() + target.len() + 512);
         for part in [method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"] {
@@ -102,12 +120,19 @@ impl Outgoing {
         }
     }
 
+    /// The first line of an answer, with the reason phrase of the spelling, else the usual one.
     pub fn status_line(&mut self, status: StatusCode, spelling: &Spelling) {
         self.buffer.reserve(1024);
         let reason = spelling.reason().unwrap_or_else(|| status.canonical_reason().unwrap_or("").as_bytes());
         for part in [b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason, b"\r\n"] {
             self.buffer.extend_from_slice(part);
         }
+    }
+
+    /// A status line, and all fields but those that say how long the body is.
+    pub(super) fn answer(&mut self, status: StatusCode, headers: &HeaderMap, spelling: &Spelling) {
+        self.status_line(status, spelling);
+        self.fields(headers, spelling);
     }
 
     /// All fields but those that say how long the body is.
@@ -127,7 +152,7 @@ impl Outgoing {
         }
     }
 
-    /// A field of our own.
+    /// A field of our own. Neither name nor value may have a line end.
     pub fn line(&mut self, name: &[u8], value: &[u8]) {
         self.buffer.reserve(name.len() + value.len() + 4);
         self.buffer.extend_from_slice(name);
@@ -136,6 +161,7 @@ impl Outgoing {
         self.buffer.extend_from_slice(b"\r\n");
     }
 
+    /// A field whose value is a number, in decimal digits.
     pub fn number(&mut self, name: &HeaderName, number: u64) {
         let mut digits = [0; 20];
         self.line(name.as_str().as_bytes(), decimal(number, &mut digits));
@@ -151,12 +177,14 @@ impl Outgoing {
         self.buffer.extend_from_slice(b"\r\n");
     }
 
+    /// `Connection: keep-alive` or `close` (RFC 9112, section 9.3).
     pub fn keep_alive(&mut self, is_kept: bool) {
         let value: &[u8] = if is_kept { b"keep-alive" } else { b"close" };
         self.line(CONNECTION.as_str().as_bytes(), value);
     }
 
-    /// A part of the body.
+    /// A part of the body, written as the framing says, which counts what is left. Nothing may be added while it
+    /// [is full](Self::is_full).
     pub fn data(&mut self, framing: &mut Framing, data: Bytes) -> Result<(), WrongLength> {
         if data.is_empty() {
             return Ok(());
@@ -182,7 +210,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// The end of the body.
+    /// The end of the body, with trailers where they can be written: in chunks.
     pub fn end(&mut self, framing: Framing, trailers: Option<&HeaderMap>) -> Result<(), WrongLength> {
         match framing {
             Framing::Length(1..) => Err(WrongLength),

@@ -1,6 +1,7 @@
 //! A connection to an HTTP/2 server: many requests at a time, each sent by the task that wants its answer.
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -8,7 +9,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::header::HOST;
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::task::spawn_local;
 
 use super::body::Body;
@@ -20,6 +23,7 @@ use super::wire::{Broken, Unstarted, Wire, store};
 use crate::buffers::ReadAhead;
 use crate::fields::{Answered, Fields, Marks};
 use crate::stream::Stream;
+use crate::writer::WriteHead;
 
 pub use super::frame::Code;
 pub use super::wire::Kind;
@@ -44,6 +48,7 @@ pub enum SendError {
     Unsent,
     /// The server says that it has not looked at it.
     Refused(Code),
+    /// It ended the stream before the answer's head was whole (RFC 9113, section 5.4.2).
     Reset(Code),
     /// The connection ended before the answer's head was whole.
     Closed,
@@ -55,8 +60,26 @@ pub enum SendError {
     Body,
 }
 
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsent => f.write_str("the connection ended before the request was sent"),
+            Self::Refused(code) => write!(f, "the server has not looked at the request ({code})"),
+            Self::Reset(code) => write!(f, "the server reset the request ({code})"),
+            Self::Closed => f.write_str("the connection ended before the answer"),
+            Self::Unfit(why) => write!(f, "the server does not speak HTTP/2: {why}"),
+            Self::Malformed(why) => write!(f, "the answer is not HTTP/2: {why}"),
+            Self::Body => f.write_str("the request's body has no end"),
+        }
+    }
+}
+
+impl Error for SendError {}
+
 impl Connection {
-    /// `guard` lives as long as the connection is open.
+    /// On a stream that nothing was read from or written to yet, but what TLS does. Its task is spawned on the thread's
+    /// `LocalSet`. `guard` lives as long as the connection is open. A server that is silent for 20 s while something is
+    /// asked of it, and for 10 s more after a PING, is given up.
     pub fn new(socket: Stream, guard: impl Sized + 'static) -> Self {
         let driver = Driver::new(Wire::new(true), socket, ReadAhead::default(), SILENCE, true);
         let wire = Rc::clone(driver.wire());
@@ -89,8 +112,31 @@ impl Connection {
         poll_fn(|context| self.wire.borrow_mut().poll_start(&mut ticket, true, context)).await;
     }
 
+    /// Sends a request as it is, for who is no proxy: its authority is the target's, or its `Host`. Interim answers are
+    /// passed over.
+    pub async fn ask<B: http_body::Body<Data = Bytes> + Unpin + 'static>(
+        &self,
+        request: Request<B>,
+    ) -> Result<Response<Body>, SendError> {
+        let (head, body) = request.into_parts();
+        let kind = if head.method == Method::HEAD { Kind::Head } else { Kind::Other };
+        let write = |fields: &mut Encoder<'_>| {
+            fields.method(&head.method);
+            fields.scheme(head.uri.scheme() == Some(&Scheme::HTTPS));
+            let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+            if let Some(authority) = head.uri.authority().map(|authority| authority.as_str().as_bytes()).or(host) {
+                fields.authority(authority);
+            }
+            fields.path(head.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes());
+            head.headers.iter().filter(|(name, _)| *name != HOST).for_each(|(name, value)| fields.pass(name, value));
+        };
+        let answered = self.send::<(), _>(kind, !head.method.is_idempotent(), write, body, |_, _| ()).await?;
+        Ok(answered.response)
+    }
+
     /// Sends a request, whose head `write` writes, and waits for the head of its answer, and what that has. Interim answers
-    /// before it are told. Dropped before that, it resets the stream.
+    /// before it are told, up to 16 that came while nobody looked. While the server takes no more streams it waits. Dropped
+    /// before there is an answer, it resets the stream.
     ///
     /// A request that `is_once` must not be sent twice, so it waits until the server has said something. Before that the
     /// connection may be one that only the kernel has accepted: when it ends, nobody knows whether the request was looked at.

@@ -45,15 +45,25 @@ pub(super) const ENABLE_CONNECT_PROTOCOL: u16 = 8;
 pub struct Code(pub u32);
 
 impl Code {
+    /// The end without an error.
     pub const NO_ERROR: Self = Self(0);
+    /// What came is not HTTP/2.
     pub const PROTOCOL_ERROR: Self = Self(1);
+    /// Who says it is at fault.
     pub const INTERNAL_ERROR: Self = Self(2);
+    /// More came than the window allows.
     pub const FLOW_CONTROL_ERROR: Self = Self(3);
+    /// Something came on a stream that had ended.
     pub const STREAM_CLOSED: Self = Self(5);
+    /// A frame has the wrong size.
     pub const FRAME_SIZE_ERROR: Self = Self(6);
+    /// The request was not looked at (section 8.7).
     pub const REFUSED_STREAM: Self = Self(7);
+    /// Nobody wants it any more.
     pub const CANCEL: Self = Self(8);
+    /// A field block cannot be decoded.
     pub const COMPRESSION_ERROR: Self = Self(9);
+    /// The peer makes too much work.
     pub const ENHANCE_YOUR_CALM: Self = Self(11);
 }
 

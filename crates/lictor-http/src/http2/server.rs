@@ -31,8 +31,11 @@ use crate::stream::Stream;
 /// A client that is silent for so long is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Serves requests until the client ends it, or, once `stop` is over, until those that it has sent are answered.
-/// `read` is what was read from it before.
+/// Serves requests until the client ends it, or, once `stop` is over, until those that it has sent are answered (GOAWAY; RFC
+/// 9113, section 6.8). `read` is what was read from it before. Each request is answered on a task of its own, on the thread's
+/// `LocalSet`; the connection may have 1000 at a time. A client that is silent for 30 s, and for 10 s more after a PING, is
+/// left. Fields of an answer go out as they are: what belongs to HTTP/1.1's connections must be off before
+/// ([`strip_hop_by_hop`](crate::fields::strip_hop_by_hop)).
 pub async fn serve<A: Answerer>(answerer: Rc<A>, socket: Stream, read: ReadAhead, stop: impl Future<Output = ()>) {
     let mut driver = Driver::new(Wire::new(false), socket, read, SILENCE, false);
     let wire = Rc::clone(driver.wire());

@@ -1,13 +1,24 @@
 //! The server side's own checks: is this request for us, and may its sender call us?
 
 use http::HeaderMap;
-use lictor_core::mesh::{Inbound, Local};
+use lictor_core::mesh::{Inbound, ListenerKind, Local};
 use lictor_core::{Failure, Reason, Secret};
 
+use super::Asked;
 use crate::names::{X_LICTOR_TO, X_SERVICE_AUTH};
 
 /// Refuses what was meant for another service (its address is ours now) or comes without the service token.
-pub(crate) fn check(inbound: &Inbound, local: &Local, headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn check(asked: &Asked<'_>) -> Result<(), Failure> {
+    match (&asked.client.kind, &asked.view.inbound) {
+        (ListenerKind::Inbound, Some(inbound)) => {
+            of_ours(&inbound.inbound, &asked.view.mesh.local, asked.request.headers())
+        }
+        // Without `inbound` there is no target, and nothing comes here.
+        (ListenerKind::Inbound, None) | (ListenerKind::Upstream(_) | ListenerKind::Forward, _) => Ok(()),
+    }
+}
+
+fn of_ours(inbound: &Inbound, local: &Local, headers: &HeaderMap) -> Result<(), Failure> {
     if let Some(wanted) = headers.get(X_LICTOR_TO).and_then(|to| to.to_str().ok()) {
         let service = wanted.split('/').next().unwrap_or_default();
         if service != local.service {

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use http::header::HOST;
 use http::{Request, Uri};
+use lictor_core::mesh::ListenerKind;
 use lictor_core::{Address, Failure, Reason};
 
 use crate::stores::millis::Millis;
+use crate::world::client::Connection;
 use crate::world::generation;
 use crate::world::view::{UpstreamState, View};
 use crate::world::worker::Worker;
@@ -23,6 +25,21 @@ const HOLD: Duration = Duration::from_secs(30);
 pub(crate) struct Target {
     pub(crate) upstream: Rc<UpstreamState>,
     pub(crate) only: Option<Address>,
+}
+
+/// The upstream that a request is for, as its listener has it.
+pub(crate) async fn target<B>(client: &Connection, view: &View, request: &Request<B>) -> Result<Target, Failure> {
+    match &client.kind {
+        ListenerKind::Upstream(name) => whole(&client.worker, name).await,
+        ListenerKind::Forward => named(&client.worker, view, request).await,
+        ListenerKind::Inbound => ours(view),
+    }
+}
+
+/// Our own application.
+pub(crate) fn ours(view: &View) -> Result<Target, Failure> {
+    let inbound = view.inbound.as_ref().ok_or_else(generation::gone)?;
+    Ok(Target { upstream: Rc::clone(&inbound.app), only: None })
 }
 
 /// The upstream that a request to the forward proxy names, as soon as its endpoints are known.

@@ -55,11 +55,12 @@ pub(super) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
     }
     let Exchanged { response, fields, hold } = result?;
     let sent = Sent { response, fields, at: now, exchange: Exchange::new(hold, busy) };
-    obey(call, &state, sent)
+    obey(call, &state, &sent)?;
+    Ok(sent)
 }
 
 /// What a callee's sidecar tells about itself.
-fn obey(call: &Call, state: &EndpointState, sent: Sent) -> Result<Sent, Failure> {
+fn obey(call: &Call, state: &EndpointState, sent: &Sent) -> Result<(), Failure> {
     let headers = sent.response.headers();
     if sent.fields.has(names::LICTOR) && headers.contains_key(X_LICTOR_DRAINING) {
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);
@@ -82,7 +83,7 @@ fn obey(call: &Call, state: &EndpointState, sent: Sent) -> Result<Sent, Failure>
         let sentence = format!("{} is not {} any more", state.endpoint.address, call.upstream.upstream.service);
         return Err(Failure::new(Reason::Misdirected, sentence).unprocessed());
     }
-    Ok(sent)
+    Ok(())
 }
 
 /// An attempt in the books, also when it is abandoned.

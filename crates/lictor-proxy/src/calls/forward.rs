@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use http::{Method, Request, Response};
-use lictor_core::mesh::ListenerKind;
 use lictor_core::{Failure, Reason};
 use lictor_http::RequestBody;
 use lictor_http::fields::{self, Fields};
@@ -15,13 +14,12 @@ use super::ending::ResponseBody;
 use super::upgrade::Upgrade;
 use super::{respond, tunnel};
 use crate::admission::cache::{self, Found};
-use crate::admission::inbound;
 use crate::admission::leave::admit;
 use crate::admission::target::{self, Target};
+use crate::admission::{self, Asked};
 use crate::books::record::Record;
 use crate::names;
 use crate::world::client::Connection;
-use crate::world::generation;
 use crate::world::view::View;
 
 /// Carries one request from the client to an upstream and back.
@@ -81,17 +79,11 @@ async fn find(
 ) -> Result<Target, Failure> {
     fields::check(request, record.fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
     connection.generation.check()?;
-    let target = match &connection.kind {
-        ListenerKind::Inbound => {
-            let inbound = view.inbound.as_ref().ok_or_else(generation::gone)?;
-            record.upstream = Some(Rc::clone(&inbound.app));
-            inbound::check(&inbound.inbound, &view.mesh.local, request.headers())?;
-            Target { upstream: Rc::clone(&inbound.app), only: None }
-        }
-        ListenerKind::Upstream(name) => target::whole(&connection.worker, name).await?,
-        ListenerKind::Forward => target::named(&connection.worker, view, request).await?,
-    };
-    record.route = target.upstream.route(request.method(), request.uri().path());
+    let target = target::target(connection, view, request).await?;
     record.upstream = Some(Rc::clone(&target.upstream));
+    let route = target.upstream.route(request.method(), request.uri().path());
+    let policy = target.upstream.policy(route);
+    admission::check(&Asked { client: connection, view, request, policy })?;
+    record.route = route;
     Ok(target)
 }

@@ -46,10 +46,7 @@ pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
         connection.generation.check()?;
         let target = match &connection.kind {
             ListenerKind::Upstream(name) => target::whole(worker, name).await?,
-            ListenerKind::Inbound => {
-                let app = worker.view().inbound.as_ref().map(|inbound| Rc::clone(&inbound.app));
-                Target { upstream: app.ok_or_else(generation::gone)?, only: None }
-            }
+            ListenerKind::Inbound => target::ours(&worker.view())?,
             // HTTP is spoken there.
             ListenerKind::Forward => return Err(generation::gone()),
         };

@@ -8,7 +8,7 @@ use super::table::static_name;
 use crate::digits::decimal;
 use crate::writer::WriteHead;
 
-/// A block that is being written.
+/// A block that is being written: pseudo-fields first (RFC 9113, section 8.3), then fields, by [`WriteHead`].
 #[derive(Debug)]
 pub struct Encoder<'a>(pub(in crate::http2) &'a mut BytesMut);
 
@@ -21,6 +21,7 @@ impl<'a> Encoder<'a> {
 }
 
 impl Encoder<'_> {
+    /// `:method`, which comes first.
     pub fn method(&mut self, method: &Method) {
         match *method {
             Method::GET => self.indexed(2),
@@ -29,18 +30,22 @@ impl Encoder<'_> {
         }
     }
 
+    /// `:scheme`: `https` or `http`.
     pub fn scheme(&mut self, is_encrypted: bool) {
         self.indexed(if is_encrypted { 7 } else { 6 });
     }
 
+    /// `:authority`: host, and perhaps port.
     pub fn authority(&mut self, authority: &[u8]) {
         self.literal(1, authority, false);
     }
 
+    /// `:path`, with the query; never empty.
     pub fn path(&mut self, path: &[u8]) {
         if path == b"/" { self.indexed(4) } else { self.literal(4, path, false) }
     }
 
+    /// `:protocol`, of an extended CONNECT (RFC 8441, section 4).
     pub fn protocol(&mut self, protocol: &[u8]) {
         self.field(b":protocol", protocol, false);
     }

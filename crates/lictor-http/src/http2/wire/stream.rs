@@ -22,8 +22,11 @@ const INTERIM_MAX: usize = 16;
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// HEAD: its answer has no content.
     Head,
+    /// CONNECT with a protocol (RFC 8441): after a 2xx the stream carries bytes.
     Connect,
+    /// Any other request.
     Other,
 }
 

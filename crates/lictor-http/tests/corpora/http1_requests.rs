@@ -2,88 +2,35 @@
 //! one well-formed message for each request that it answers, and nothing that was hidden in another.
 //!
 //! Every case goes out on a connection of its own. Once it is answered, a good request follows on the same connection:
-//! when lictor and the client disagree about where the first one ended, that one comes out mangled.
+//! when they disagree about where the first one ended, that one comes out mangled.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_testkit::{Sidecar, eventually_is};
 use parking_lot::Mutex;
 
-use crate::LICTOR;
+use super::{Between, Speaks, Tables, chosen, eventually_is};
 use Expect::{Cut, Harmless, Last, Passed, Pipelined, Refused};
 
-#[test]
-fn http1_a_length_beside_a_coding_hides_nothing() {
-    run(lengths_and_codings());
-}
-
-#[test]
-fn http1_obfuscated_codings_hide_nothing() {
-    run(obfuscated_codings());
-}
-
-#[test]
-fn http1_lengths_are_digits_and_agree() {
-    run(content_lengths());
-}
-
-#[test]
-fn http1_chunks_are_strict() {
-    run(chunks());
-}
-
-#[test]
-fn http1_trailers_neither_frame_nor_route() {
-    run(trailers());
-}
-
-#[test]
-fn http1_line_ends_and_controls_do_not_pass() {
-    run(line_ends_and_controls());
-}
-
-#[test]
-fn http1_field_lines_are_strict() {
-    run(field_lines());
-}
-
-#[test]
-fn http1_there_is_one_valid_host() {
-    run(hosts());
-}
-
-#[test]
-fn http1_request_lines_are_strict() {
-    run(request_lines());
-}
-
-#[test]
-fn http1_methods_are_tokens() {
-    run(methods());
-}
-
-#[test]
-fn http1_targets_are_normalised_or_refused() {
-    run(targets());
-}
-
-#[test]
-fn http1_heads_have_a_size() {
-    run(sizes());
-}
-
-#[test]
-fn http1_connection_options_and_upgrades_hide_nothing() {
-    run(connections_and_upgrades());
-}
-
-#[test]
-fn http1_requests_in_a_row_stay_apart() {
-    run(rows());
-}
+/// By what they are about.
+const TABLES: Tables<Case> = &[
+    ("a length beside a coding hides nothing", lengths_and_codings),
+    ("obfuscated codings hide nothing", obfuscated_codings),
+    ("lengths are digits and agree", content_lengths),
+    ("chunks are strict", chunks),
+    ("trailers neither frame nor route", trailers),
+    ("line ends and controls do not pass", line_ends_and_controls),
+    ("field lines are strict", field_lines),
+    ("there is one valid host", hosts),
+    ("request lines are strict", request_lines),
+    ("methods are tokens", methods),
+    ("targets are normalised or refused", targets),
+    ("heads have a size", sizes),
+    ("connection options and upgrades hide nothing", connections_and_upgrades),
+    ("requests in a row stay apart", rows),
+];
 
 /// One request, and what may come of it.
 struct Case {
@@ -130,21 +77,19 @@ const NO_TRAILERS: [&str; 8] = [
     "authorization",
 ];
 
-/// How long lictor may take. Nothing waits this long unless it hangs.
+/// How long an answer may take. Nothing waits this long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Sends all cases through one lictor, and panics with everything that was wrong.
-fn run(cases: Vec<Case>) {
+/// Sends the cases through what stands between, and panics with everything that was wrong; says how many there were.
+pub(crate) fn run<B: Between>() -> usize {
+    let cases: Vec<(&str, Case)> =
+        TABLES.iter().flat_map(|(table, cases)| cases().into_iter().map(|case| (*table, case))).collect();
+    let cases = chosen(cases, B::ONE_IN, |(_, case)| case.expect);
     let backend = Strict::start();
-    let yaml = format!(
-        "registration: off\nservice: orders\nupstreams:\n  users: {{listen: 0, \
-         static: ['127.0.0.1:{}'], retry: off, breaker: off, ejection: off}}\n",
-        backend.port
-    );
-    let lictor = Sidecar::serve(LICTOR, &yaml).up();
-    let address = lictor.address("users");
+    let between = B::before(backend.port, Speaks::Http1);
+    let address = between.address();
     let mut complaints = Vec::new();
-    for case in &cases {
+    for (table, case) in &cases {
         let outcome = send(&address, case);
         eventually_is("the backend is idle", || backend.seen.lock().busy, |busy| *busy == 0);
         let seen = std::mem::take(&mut *backend.seen.lock());
@@ -154,7 +99,7 @@ fn run(cases: Vec<Case>) {
             let bytes = String::from_utf8_lossy(&case.bytes[..case.bytes.len().min(400)]);
             let requests: Vec<String> = seen.requests.iter().map(Request::to_string).collect();
             complaints.push(format!(
-                "{} ({}, {:?}): {}\n    sent {bytes:?}\n    client {outcome:?}\n    backend {requests:?}",
+                "{table}: {} ({}, {:?}): {}\n    sent {bytes:?}\n    client {outcome:?}\n    backend {requests:?}",
                 case.name,
                 case.rule,
                 case.expect,
@@ -164,11 +109,10 @@ fn run(cases: Vec<Case>) {
     }
     let last = Case { name: "a good request", rule: "", expect: Passed, bytes: AFTER.to_vec() };
     let outcome = send(&address, &last);
-    assert_eq!(outcome.statuses, [200], "lictor still answers");
-    if lictor.log().contains("panicked") {
-        complaints.push("lictor panicked".to_owned());
-    }
+    assert_eq!(outcome.statuses, [200], "others are still answered");
+    complaints.extend(between.complaints());
     assert!(complaints.is_empty(), "{} of {} cases:\n{}", complaints.len(), cases.len(), complaints.join("\n"));
+    cases.len()
 }
 
 /// What the client saw.
@@ -184,7 +128,7 @@ fn send(address: &str, case: &Case) -> Outcome {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    let _ = stream.write_all(&case.bytes); // lictor may have closed already
+    let _ = stream.write_all(&case.bytes); // it may be closed already
     if case.expect == Cut {
         let _ = stream.shutdown(Shutdown::Write);
     }
@@ -391,7 +335,7 @@ impl Wire {
             ([], ["chunked"]) => self.chunked()?,
             _ => return violation(format!("the lengths {lengths:?} and the codings {codings:?}")),
         };
-        // lictor does not pipeline: what is there now is not the next request.
+        // Nobody pipelines here: what is there now is not the next request.
         if !self.buffer.is_empty() {
             return violation(format!("{:?} after a whole request", String::from_utf8_lossy(&self.buffer)));
         }

@@ -6,60 +6,22 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_testkit::Sidecar;
-
-use crate::LICTOR;
+use super::{Between, Speaks, Tables, Told, chosen};
 use Expect::{Broken, Harmless, Passed, Refused, Safe};
 
-#[test]
-fn http1_status_lines_are_strict() {
-    run(status_lines());
-}
-
-#[test]
-fn http1_answers_field_lines_are_strict() {
-    run(field_lines());
-}
-
-#[test]
-fn http1_answers_have_one_length() {
-    run(lengths());
-}
-
-#[test]
-fn http1_answers_codings_are_known_and_final() {
-    run(codings());
-}
-
-#[test]
-fn http1_answers_chunks_are_strict() {
-    run(chunks());
-}
-
-#[test]
-fn http1_a_cut_answer_is_seen_to_be_cut() {
-    run(cuts());
-}
-
-#[test]
-fn http1_interim_answers_come_before_the_final_one() {
-    run(interim());
-}
-
-#[test]
-fn http1_answers_without_content_have_none() {
-    run(without_content());
-}
-
-#[test]
-fn http1_bytes_behind_an_answer_are_nobodys() {
-    run(extra_bytes());
-}
-
-#[test]
-fn http1_answers_heads_have_a_size() {
-    run(sizes());
-}
+/// By what they are about.
+const TABLES: Tables<Case> = &[
+    ("status lines are strict", status_lines),
+    ("answers field lines are strict", field_lines),
+    ("answers have one length", lengths),
+    ("answers codings are known and final", codings),
+    ("answers chunks are strict", chunks),
+    ("a cut answer is seen to be cut", cuts),
+    ("interim answers come before the final one", interim),
+    ("answers without content have none", without_content),
+    ("bytes behind an answer are nobodys", extra_bytes),
+    ("answers heads have a size", sizes),
+];
 
 /// One answer, and what may become of it.
 struct Case {
@@ -95,25 +57,22 @@ const HIDDEN: &str = "HTTP/1.1 200 OK\r\nX-Smuggled: yes\r\nContent-Length: 8\r\
 const NO_TRAILERS: [&str; 6] =
     ["transfer-encoding", "content-length", "connection", "set-cookie", "trailer", "x-smuggled"];
 
-/// How long lictor may take. Nothing waits this long unless it hangs.
+/// How long an answer may take. Nothing waits this long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Lets a backend give all these answers through one lictor, and panics with everything that was wrong.
-fn run(cases: Vec<Case>) {
-    let cases = Arc::new(cases);
-    let port = backend(&cases);
-    // One worker: the next request gets the connection that the answer came on, if that is kept.
-    let yaml = format!(
-        "registration: off\nservice: orders\nworkers: 1\nupstreams:\n  users: {{listen: 0, \
-         static: ['127.0.0.1:{port}'], retry: off, breaker: off, ejection: off}}\n"
-    );
-    let lictor = Sidecar::serve(LICTOR, &yaml).up();
-    let address = lictor.address("users");
+/// Lets a backend give these answers through what stands between, and panics with everything that was wrong; says how
+/// many there were.
+pub(crate) fn run<B: Between>() -> usize {
+    let cases: Vec<(&str, Case)> =
+        TABLES.iter().flat_map(|(table, cases)| cases().into_iter().map(|case| (*table, case))).collect();
+    let cases = Arc::new(chosen(cases, B::ONE_IN, |(_, case)| std::mem::discriminant(&case.expect)));
+    let between = B::before(backend(&cases), Speaks::Http1);
+    let address = between.address();
     let mut complaints = Vec::new();
-    for (index, case) in cases.iter().enumerate() {
+    for (index, (table, case)) in cases.iter().enumerate() {
         let mut client = Client::connect(&address);
         let got = client.ask(case.method, &format!("/case/{index}"));
-        let mut wrong: Vec<String> = judge(case, &got).into_iter().collect();
+        let mut wrong: Vec<String> = judge::<B>(case, &got).into_iter().collect();
         if matches!(&got, Got::Answer(answer) if answer.is_whole && answer.field("connection") != Some("close")) {
             wrong.extend(good(&mut client, &format!("/good/{index}/same")));
         }
@@ -123,7 +82,7 @@ fn run(cases: Vec<Case>) {
         if !wrong.is_empty() {
             let bytes = String::from_utf8_lossy(&case.bytes[..case.bytes.len().min(400)]);
             complaints.push(format!(
-                "{} ({}, {:?}, {}, {}): {}\n    backend {bytes:?}\n    client {got:?}",
+                "{table}: {} ({}, {:?}, {}, {}): {}\n    backend {bytes:?}\n    client {got:?}",
                 case.name,
                 case.rule,
                 case.expect,
@@ -133,14 +92,13 @@ fn run(cases: Vec<Case>) {
             ));
         }
     }
-    if lictor.log().contains("panicked") {
-        complaints.push("lictor panicked".to_owned());
-    }
+    complaints.extend(between.complaints());
     assert!(complaints.is_empty(), "{} of {} cases:\n{}", complaints.len(), cases.len(), complaints.join("\n"));
+    cases.len()
 }
 
 /// What is wrong with what the client got.
-fn judge(case: &Case, got: &Got) -> Option<String> {
+fn judge<B: Between>(case: &Case, got: &Got) -> Option<String> {
     let answer = match got {
         Got::Answer(answer) => answer,
         Got::Malformed(what) => return Some(format!("the client got {what}")),
@@ -151,11 +109,13 @@ fn judge(case: &Case, got: &Got) -> Option<String> {
     if answer.field("x-smuggled").is_some() {
         return Some("the hidden answer was passed on".to_owned());
     }
+    let told = Told { status: answer.status, fields: &answer.fields, body: &answer.body };
+    let is_refusal = answer.status == 502 && answer.is_whole && B::is_refusal(&told, None);
     let is_fine = match case.expect {
-        Refused => answer.is_refusal(),
-        Broken => answer.is_refusal() || !answer.is_whole,
+        Refused => is_refusal,
+        Broken => is_refusal || !answer.is_whole,
         Harmless => true,
-        Safe(status, body) => answer.is_refusal() || !answer.is_whole || answer.is(status, body),
+        Safe(status, body) => is_refusal || !answer.is_whole || answer.is(status, body),
         Passed(status, body) => answer.is(status, body),
     };
     let whole = if answer.is_whole { "whole" } else { "cut" };
@@ -171,7 +131,7 @@ fn good(client: &mut Client, target: &str) -> Option<String> {
 }
 
 /// Gives the answer of `/case/INDEX` as it is, and an answer of its own to everything else.
-fn backend(cases: &Arc<Vec<Case>>) -> u16 {
+fn backend(cases: &Arc<Vec<(&'static str, Case)>>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let cases = Arc::clone(cases);
@@ -184,7 +144,7 @@ fn backend(cases: &Arc<Vec<Case>>) -> u16 {
     port
 }
 
-fn answer(mut stream: TcpStream, cases: &[Case]) {
+fn answer(mut stream: TcpStream, cases: &[(&str, Case)]) {
     let mut read = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -193,7 +153,7 @@ fn answer(mut stream: TcpStream, cases: &[Case]) {
             let head = String::from_utf8_lossy(&head);
             let target = head.split(' ').nth(1).unwrap_or_default();
             let index: Option<usize> = target.strip_prefix("/case/").and_then(|index| index.parse().ok());
-            let case = index.and_then(|index| cases.get(index));
+            let case = index.and_then(|index| cases.get(index)).map(|(_, case)| case);
             let own = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{target}", target.len());
             let bytes = case.map_or(own.as_bytes(), |case| &case.bytes);
             if stream.write_all(bytes).is_err() || case.is_some_and(|case| !case.is_kept) {
@@ -239,15 +199,6 @@ impl Answer {
 
     fn is(&self, status: u16, body: &str) -> bool {
         self.is_whole && self.status == status && self.body == body.as_bytes()
-    }
-
-    /// lictor's own word that the backend is to blame.
-    fn is_refusal(&self) -> bool {
-        let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        let told = self.all("x-lictor-reason");
-        let is_named = matches!(told[..], ["protocol_error" | "reset_before_response"]);
-        // The answer to HEAD has no body.
-        self.status == 502 && self.is_whole && is_named && (self.body.is_empty() || problem["reason"] == told[0])
     }
 }
 
