@@ -20,6 +20,7 @@ use crate::world::view::EndpointState;
 
 /// A callee that said it is stopping is left alone for this long; by then Consul has told us too.
 const DRAIN_REST: Duration = Duration::from_secs(30);
+
 /// Tries once.
 pub(super) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failure> {
     let started = call.starts();
@@ -75,7 +76,7 @@ fn obey(call: &Call, state: &EndpointState, sent: &Sent) -> Result<(), Failure> 
         }
         None => (),
     }
-    let is_misdirected = sent.response.status() == StatusCode::MISDIRECTED_REQUEST
+    let is_misdirected = status == StatusCode::MISDIRECTED_REQUEST
         && headers.get(X_LICTOR_REASON).is_some_and(|reason| reason == Reason::Misdirected.as_str());
     if is_misdirected && !call.is_inbound {
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);
