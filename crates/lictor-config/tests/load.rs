@@ -525,6 +525,66 @@ fn what_kv_may_say_of_an_upstream_leaves_whom_it_leads_to_and_what_is_sent() {
     assert!(sources.load().unwrap_err().to_string().contains("KV may not listen on 0.0.0.0:3009"));
 }
 
+/// What this machine's programs say goes to a port: whoever else listens there hears it, also where `localhost` is another
+/// address than the one that was meant.
+#[test]
+fn kv_listens_on_no_port_that_means_something_to_this_machine() {
+    let file = "service: orders
+port: 8080
+registration: off
+consul: {kv: true, address: 'http://127.0.0.1:8501'}
+admin: {listen: 9902, public: '127.0.0.1:9903'}
+inbound: {listen: '127.0.0.1:8081'}
+outbound: {proxy: 3000}
+upstreams:
+  short: 3001
+  long: {listen: {address: '127.0.0.1:3002'}}
+  middle: {listen: 3003}
+  legacy: {static: ['localhost:5432', '[::1]:5433', 'elsewhere:5434']}
+";
+    let load = |kv: &str| {
+        let mut sources = over(file, kv);
+        sources.env = env(&[("LICTOR_UPSTREAMS", "variable:3004")]);
+        sources.flags = vec![("upstreams.flag.listen".to_owned(), "3005".to_owned())];
+        sources.load()
+    };
+    let rows = [
+        ("upstreams: {evil: '[::1]:3001'}", "short"),
+        ("upstreams: {evil: '127.0.0.2:3002'}", "long"),
+        ("upstreams: {short: 3009, evil: 3001}", "short"),
+        ("upstreams: {long: 3009, evil: {listen: {address: 3002}}}", "long"),
+        ("upstreams: {middle: {listen: {address: 3009}}, evil: {listen: '[::1]:3003'}}", "middle"),
+        ("upstreams: {middle: {listen: off}, evil: 0xbbb}", "middle"),
+        ("upstreams: {short: 3002, long: 3001}", "short"),
+        ("upstreams: {evil: '[::1]:3004'}", "variable"),
+        ("upstreams: {evil: '[::1]:3005'}", "flag"),
+        ("outbound: {proxy: 3009}\nupstreams: {evil: 3000}", "the forward proxy"),
+        ("outbound: {proxy: '[::1]:3001'}", "short"),
+        ("upstreams: {evil: '[::1]:8080'}", "the application"),
+        ("upstreams: {evil: '[::1]:8081'}", "inbound"),
+        ("upstreams: {evil: '[::1]:9902'}", "the admin listener"),
+        ("upstreams: {evil: '[::1]:9903'}", "the public admin listener"),
+        ("upstreams: {evil: 8501}", "Consul's agent"),
+        ("upstreams: {evil: 5432}", "legacy"),
+        ("upstreams: {evil: '127.0.0.9:5433'}", "legacy"),
+    ];
+    for (kv, owner) in rows {
+        let said = load(kv).expect_err(kv).sentences();
+        assert!(
+            said.iter().any(|line| line.contains("KV may not listen on") && line.contains(owner)),
+            "{kv}: {said:#?}"
+        );
+    }
+    for kv in [
+        "upstreams: {short: '127.0.0.2:3001', own: 3010}",
+        "upstreams: {long: 3009, middle: 3011}",
+        "upstreams: {own: 5434, other: 0}",
+        "outbound: {proxy: 3009}",
+    ] {
+        load(kv).unwrap_or_else(|report| panic!("{kv}: {report}"));
+    }
+}
+
 #[test]
 fn what_kv_says_in_vain_shows_no_secret() {
     let kv = "upstreams: {users: {timeuot: 1s, headers: {set: {Authorization: canary}}}}\n";

@@ -47,7 +47,8 @@ pub trait Answer: Body<Data = Bytes> + Unpin + 'static {
         let _ = (head, write);
     }
 
-    /// How long it may be silent: a client that takes nothing for so long, or 30 s where it does not say, is left.
+    /// How long the body may be silent. A client that takes nothing of it for as long is cut off; where this says nothing,
+    /// after 30 s.
     fn silence(&self) -> Option<Duration> {
         None
     }

@@ -44,7 +44,7 @@ pub async fn version(stream: &mut Stream, read: &mut ReadAhead) -> io::Result<Op
 }
 
 /// Whether a client speaks HTTP at all: by what TLS agreed on, else by its first line, for which it has `at_most` this
-/// long: a server that speaks first must be let.
+/// long. It is short, because in other protocols the server may speak first, and such a client waits for that.
 pub async fn is_http(stream: &mut Stream, read: &mut ReadAhead, at_most: Duration) -> io::Result<bool> {
     if let Some(b"h2" | b"http/1.1") = stream.alpn() {
         return Ok(true);

@@ -26,8 +26,10 @@ use crate::world::client::Connection;
 use crate::world::generation::Generation;
 use crate::world::worker::Worker;
 
-/// `protocol: auto` waits no longer for bytes that tell: a server that speaks first must be let.
+/// How long `protocol: auto` waits for a client's first bytes, which tell whether it speaks HTTP. In other protocols the
+/// server may speak first: such a client says nothing until it is connected.
 const DETECTION: Duration = Duration::from_millis(100);
+
 impl Answerer for Connection {
     type Body = ResponseBody;
     type Marks = Looked;
@@ -56,7 +58,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, generation: Rc<Generation>, socket
         Ok(None) => return,
         Err(error) => return debug!(?peer, %error, "a client left before it said anything"),
     };
-    // Those that came together do not go together.
+    // A tenth more or less, so that connections that came at the same time do not all end at the same time.
     let max_age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * connection.worker.chance()));
     match spoken {
         Some(Spoken::Http1) => http1::server::serve(Rc::new(connection), stream, read, max_age, drain).await,

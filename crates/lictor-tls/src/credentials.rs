@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 
 use crate::client::{Client, ClientSpec};
 use crate::file::TlsError;
-use crate::made::{LOOK_EVERY, Latest, Source};
+use crate::made::{Latest, Source};
 use crate::server::Server;
 
 /// A certificate that is shown to others.
@@ -78,16 +78,6 @@ impl Credentials {
         }
         for client in used(&self.clients) {
             spawn_blocking(move || client.refresh());
-        }
-    }
-
-    /// The same every 2 s, for ever.
-    pub async fn follow(&self) {
-        let mut tick = tokio::time::interval(LOOK_EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            self.refresh();
         }
     }
 }

@@ -187,18 +187,7 @@ pub(super) fn registration(
     let address = address(&section.field("address", "What callers dial: auto, env:POD_IP, or an address."), env);
     let (weight_passing, weight_warning) =
         weights(&section.field("weights", "Shares of the load while passing and warning."));
-    let mut meta: BTreeMap<String, String> =
-        texts(&section.field("meta", "Meta; version and protocol are used by callers."));
-    let protocol = match app.protocol {
-        Protocol::Auto => None,
-        Protocol::Http1 => Some("http1"),
-        Protocol::H2c => Some("h2c"),
-        Protocol::Grpc => Some("grpc"),
-        Protocol::Tcp => Some("tcp"),
-    };
-    if let Some(protocol) = protocol {
-        meta.entry("protocol".to_owned()).or_insert_with(|| protocol.to_owned());
-    }
+    let meta = meta(&section.field("meta", "Meta; version and protocol are used by callers."), app.protocol);
     let registration = Registration {
         id,
         address,
@@ -239,6 +228,20 @@ pub(super) fn registration(
             None
         }
     }
+}
+
+/// The Meta, which says what the application speaks, unless it says so itself.
+fn meta(node: &Node<'_>, protocol: Protocol) -> BTreeMap<String, String> {
+    let mut meta: BTreeMap<String, String> = texts(node);
+    let protocol = match protocol {
+        Protocol::Auto => return meta,
+        Protocol::Http1 => "http1",
+        Protocol::H2c => "h2c",
+        Protocol::Grpc => "grpc",
+        Protocol::Tcp => "tcp",
+    };
+    meta.entry("protocol".to_owned()).or_insert_with(|| protocol.to_owned());
+    meta
 }
 
 #[derive(Clone, Copy)]

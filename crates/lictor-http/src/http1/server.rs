@@ -241,27 +241,30 @@ async fn answer(
     asked: &Asked,
     is_last: bool,
 ) -> io::Result<After> {
-    let (head, mut body) = response.into_parts();
+    let (head, body) = response.into_parts();
     let shape = Shape::of(&head, asked);
     let length = body.size_hint().exact();
-    let mut framing = shape.framing(length, asked);
+    let framing = shape.framing(length, asked);
     let mut is_last = is_last || framing == Framing::UntilClose && !shape.is_bodiless;
     // A body that nobody wanted to read stays in the way of what follows it.
     is_last |= !is_read(wire);
+    let mut stall = Stall::new(body.silence());
+    // Before the first wait: it is large, and is moved no more.
+    let mut sending = Sending {
+        out: Outgoing::default(),
+        framing: if shape.is_bodiless { Framing::None } else { framing },
+        is_whole: shape.is_bodiless && body.is_end_stream(),
+        body,
+        takes_trailers: asked.takes_trailers,
+        is_broken: false,
+    };
     poll_fn(|context| wire.borrow_mut().poll_interim(context)).await?;
-    let mut out = Outgoing::default();
-    write_head(&mut out, &head, &mut body, asked, is_last, shape.is_switch);
+    sending.write_head(&head, asked, is_last, shape.is_switch);
     // An answer without a body may still say how long the body of another would be.
     let is_known = shape.told.is_some() || (asked.is_head && length.is_some_and(|length| length > 0));
     let shows_length = is_known && !shape.is_switch && head.status != StatusCode::NO_CONTENT;
-    out.end_head(if !shape.is_bodiless || shows_length { framing } else { Framing::None });
+    sending.out.end_head(if !shape.is_bodiless || shows_length { framing } else { Framing::None });
     buffers::give_fields(head.headers);
-    if shape.is_bodiless {
-        framing = Framing::None;
-    }
-    let is_whole = shape.is_bodiless && body.is_end_stream();
-    let mut stall = Stall::new(body.silence());
-    let mut sending = Sending { out, framing, body, takes_trailers: asked.takes_trailers, is_whole, is_broken: false };
     poll_fn(|context| sending.poll(wire, &mut stall, context)).await?;
     let is_broken = sending.is_broken;
     drop(sending);
@@ -273,20 +276,6 @@ async fn answer(
         () if is_last => After::Close,
         () => After::Next,
     })
-}
-
-/// Writes an answer's head, but for what says how long its body is.
-fn write_head(out: &mut Outgoing, head: &Parts, body: &mut impl Answer, asked: &Asked, is_last: bool, is_switch: bool) {
-    let usual = Spelling::default();
-    let spelling = body.spelling().unwrap_or(&usual);
-    out.status_line(head.status, spelling);
-    out.fields(&head.headers, spelling);
-    body.write_own(&head.headers, |name, value| out.line(name.as_str().as_bytes(), value));
-    if is_last && !is_switch {
-        out.keep_alive(false);
-    } else if asked.is_http10 && !is_switch {
-        out.keep_alive(true);
-    }
 }
 
 /// An answer on its way.
@@ -302,6 +291,21 @@ struct Sending<B> {
 }
 
 impl<B: Answer> Sending<B> {
+    /// Writes the head, but for what says how long the body is.
+    fn write_head(&mut self, head: &Parts, asked: &Asked, is_last: bool, is_switch: bool) {
+        let Self { out, body, .. } = self;
+        match body.spelling() {
+            Some(spelling) => out.answer(head.status, &head.headers, spelling),
+            None => out.answer(head.status, &head.headers, &Spelling::default()),
+        }
+        body.write_own(&head.headers, |name, value| out.line(name.as_str().as_bytes(), value));
+        if is_last && !is_switch {
+            out.keep_alive(false);
+        } else if asked.is_http10 && !is_switch {
+            out.keep_alive(true);
+        }
+    }
+
     /// Writes as much as there is and as the client takes; ready when that was all. The body may read the request's, and so
     /// borrow the connection.
     fn poll(&mut self, wire: &RefCell<Wire>, stall: &mut Stall, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -363,8 +367,7 @@ impl<B: Answer> Sending<B> {
 fn refusal(response: Response<Bytes>) -> Outgoing {
     let (head, text) = response.into_parts();
     let mut out = Outgoing::default();
-    out.status_line(head.status, &Spelling::default());
-    out.fields(&head.headers, &Spelling::default());
+    out.answer(head.status, &head.headers, &Spelling::default());
     out.keep_alive(false);
     let mut framing = Framing::Length(text.len() as u64);
     out.end_head(framing);

@@ -129,6 +129,12 @@ impl Outgoing {
         }
     }
 
+    /// A status line, and all fields but those that say how long the body is.
+    pub(super) fn answer(&mut self, status: StatusCode, headers: &HeaderMap, spelling: &Spelling) {
+        self.status_line(status, spelling);
+        self.fields(headers, spelling);
+    }
+
     /// All fields but those that say how long the body is.
     pub fn fields(&mut self, headers: &HeaderMap, spelling: &Spelling) {
         for (name, value) in headers {

@@ -26,7 +26,7 @@ use crate::stream::Stream;
 use crate::writer::WriteHead;
 
 pub use super::frame::Code;
-pub use super::wire::Kind;
+pub use crate::framing::Kind;
 
 /// A server that is silent for so long while we wait for it is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -135,9 +135,11 @@ impl Connection {
     }
 
     /// Sends a request, whose head `write` writes, and waits for the head of its answer, and what that has. Interim answers
-    /// before it are told, up to 16 that came while nobody looked. Dropped before that, it resets the stream. One that
-    /// `is_once` is not sent before the server has said anything: a connection may end that the kernel took and no server
-    /// accepted, and the request was not looked at. While the server takes no more streams it waits.
+    /// before it are told, up to 16 that came while nobody looked. While the server takes no more streams it waits. Dropped
+    /// before there is an answer, it resets the stream.
+    ///
+    /// A request that `is_once` must not be sent twice, so it waits until the server has said something. Before that the
+    /// connection may be one that only the kernel has accepted: when it ends, nobody knows whether the request was looked at.
     pub async fn send<M: Marks, B: http_body::Body<Data = Bytes> + Unpin + 'static>(
         &self,
         kind: Kind,

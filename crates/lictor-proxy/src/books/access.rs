@@ -21,7 +21,7 @@ struct Line<T> {
 }
 
 /// Writes a line, if such are wanted. A full log drops it, which is counted: nobody waits for a disk.
-pub(crate) fn log<T: Serialize>(
+pub(super) fn log<T: Serialize>(
     connection: &Connection,
     wanted: AccessLog,
     is_error: bool,

@@ -27,7 +27,7 @@ pub(crate) struct Attempt {
 }
 
 /// The first of them, as a story has them.
-pub(crate) fn attempt_stories(attempts: &[Attempt], arrival: Instant, method: &Method) -> Vec<AttemptStory> {
+pub(super) fn attempt_stories(attempts: &[Attempt], arrival: Instant, method: &Method) -> Vec<AttemptStory> {
     let story_of = |attempt: &Attempt| {
         let failure = attempt.failure.as_deref();
         AttemptStory {

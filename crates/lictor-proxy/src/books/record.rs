@@ -35,7 +35,7 @@ pub(crate) struct Record {
     pub(crate) fields: Fields,
     pub(crate) trace: TraceContext,
     /// The caller's `tracestate`, where spans have to say it.
-    pub(crate) trace_state: Option<Box<str>>,
+    pub(super) trace_state: Option<Box<str>>,
     pub(crate) request_id: RequestId,
     pub(crate) reason: Option<Reason>,
     /// The sentence that goes with the reason.
@@ -59,9 +59,9 @@ pub(crate) struct Record {
     /// The trace and span of whoever had asked for the answer that was given again.
     pub(crate) link: Option<(u128, u64)>,
     pub(crate) connection: Rc<Connection>,
-    pub(crate) is_inbound: bool,
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
+    pub(super) is_inbound: bool,
+    pub(super) method: Method,
+    pub(super) uri: Uri,
     is_http2: bool,
     pub(super) user_agent: Option<HeaderValue>,
     pub(super) arrival: Instant,
@@ -152,7 +152,7 @@ impl Record {
     }
 
     /// As `network.protocol.version` has it.
-    pub(crate) fn version(&self) -> &'static str {
+    pub(super) fn version(&self) -> &'static str {
         if self.is_http2 { "2" } else { "1.1" }
     }
 
@@ -193,7 +193,7 @@ impl Record {
         }
     }
 
-    pub(crate) fn route_label(&self) -> Option<(usize, &str)> {
+    pub(super) fn route_label(&self) -> Option<(usize, &str)> {
         let index = self.route?;
         let route = self.upstream.as_ref()?.upstream.routes.iter().nth(index)?;
         Some((index, route.label.as_ref()))

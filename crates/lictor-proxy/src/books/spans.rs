@@ -1,5 +1,5 @@
-//! A request's spans: one for the request, and for calls of our application one
-//! for each attempt. Names and values follow OpenTelemetry's semantic conventions for HTTP and RPC spans.
+//! A request's spans: one for the request, and for calls of our application one for each attempt. Names and values follow
+//! OpenTelemetry's semantic conventions for HTTP and RPC spans.
 //!
 //! A request to our application is a SERVER span. One from our application is an INTERNAL span, because the calls are
 //! its attempts: CLIENT spans, each the parent of the callee's SERVER span. So whoever draws a graph of services from
@@ -19,7 +19,7 @@ use crate::stores::span::{Span, SpanEvent, SpanKind, Value};
 type Attributes = Vec<(&'static str, Value)>;
 
 /// The spans of a request that is over: its own first.
-pub(crate) fn of(record: &Record, status: u16, took: Duration) -> Vec<Span> {
+pub(super) fn of(record: &Record, status: u16, took: Duration) -> Vec<Span> {
     let now = SystemTime::now();
     let start = now.checked_sub(took).unwrap_or(now);
     let mut spans = vec![whole(record, status, start, now)];

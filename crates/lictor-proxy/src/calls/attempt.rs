@@ -20,6 +20,7 @@ use crate::world::view::EndpointState;
 
 /// A callee that said it is stopping is left alone for this long; by then Consul has told us too.
 const DRAIN_REST: Duration = Duration::from_secs(30);
+
 /// Tries once.
 pub(super) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failure> {
     let started = call.starts();
@@ -54,11 +55,12 @@ pub(super) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
     }
     let Exchanged { response, fields, hold } = result?;
     let sent = Sent { response, fields, at: now, exchange: Exchange::new(hold, busy) };
-    obey(call, &state, sent)
+    obey(call, &state, &sent)?;
+    Ok(sent)
 }
 
 /// What a callee's sidecar tells about itself.
-fn obey(call: &Call, state: &EndpointState, sent: Sent) -> Result<Sent, Failure> {
+fn obey(call: &Call, state: &EndpointState, sent: &Sent) -> Result<(), Failure> {
     let headers = sent.response.headers();
     if sent.fields.has(names::LICTOR) && headers.contains_key(X_LICTOR_DRAINING) {
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);
@@ -74,14 +76,14 @@ fn obey(call: &Call, state: &EndpointState, sent: Sent) -> Result<Sent, Failure>
         }
         None => (),
     }
-    let is_misdirected = sent.response.status() == StatusCode::MISDIRECTED_REQUEST
+    let is_misdirected = status == StatusCode::MISDIRECTED_REQUEST
         && headers.get(X_LICTOR_REASON).is_some_and(|reason| reason == Reason::Misdirected.as_str());
     if is_misdirected && !call.is_inbound {
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);
         let sentence = format!("{} is not {} any more", state.endpoint.address, call.upstream.upstream.service);
         return Err(Failure::new(Reason::Misdirected, sentence).unprocessed());
     }
-    Ok(sent)
+    Ok(())
 }
 
 /// An attempt in the books, also when it is abandoned.

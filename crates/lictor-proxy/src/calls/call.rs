@@ -30,7 +30,7 @@ use crate::world::worker::Worker;
 
 /// A request that may be sent: everything its attempts need.
 #[derive(Debug)]
-pub(crate) struct Call {
+pub(super) struct Call {
     pub(super) worker: Rc<Worker>,
     pub(super) upstream: Rc<UpstreamState>,
     /// The one endpoint that will do, if the client named it.
@@ -187,7 +187,7 @@ impl Call {
     }
 }
 
-pub(crate) fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fields) -> u32 {
+pub(super) fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fields) -> u32 {
     if !fields.has(names::LICTOR) {
         return policy.retry.attempts;
     }
@@ -199,7 +199,7 @@ pub(crate) fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fie
     if is_nested { policy.retry.attempts.min(2) } else { policy.retry.attempts }
 }
 
-pub(crate) fn hash_of(policy: &Policy, headers: &HeaderMap, peer: Option<SocketAddr>) -> Option<u64> {
+pub(super) fn hash_of(policy: &Policy, headers: &HeaderMap, peer: Option<SocketAddr>) -> Option<u64> {
     let Algorithm::RingHash(on) = &policy.balance.algorithm else { return None };
     match on {
         HashOn::Header(name) => headers.get(name).map(|value| hash_bytes(value.as_bytes())),

@@ -35,17 +35,17 @@ pub(crate) struct ResponseBody {
 
 /// What an answer tells of its request.
 #[derive(Debug)]
-pub(crate) struct Ids {
-    pub(crate) request: RequestId,
+pub(super) struct Ids {
+    pub(super) request: RequestId,
     /// The upstream may have set one of them.
-    pub(crate) may_be_set: bool,
+    pub(super) may_be_set: bool,
     /// For those that ask for it by the older names.
-    pub(crate) trace: Option<TraceContext>,
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl Ids {
     /// The fields, but for those that the upstream has set.
-    pub(crate) fn write(&self, headers: &HeaderMap, mut write: impl FnMut(&HeaderName, &[u8])) {
+    pub(super) fn write(&self, headers: &HeaderMap, mut write: impl FnMut(&HeaderName, &[u8])) {
         let is_set = |name| self.may_be_set && headers.contains_key(name);
         if !is_set(X_REQUEST_ID) {
             write(&X_REQUEST_ID, self.request.as_bytes());
@@ -84,11 +84,11 @@ struct Stream {
 
 /// How long a body may take.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(super) struct Patience {
     /// The longest silence.
-    pub(crate) silence: Option<Duration>,
+    pub(super) silence: Option<Duration>,
     /// The caller's own deadline.
-    pub(crate) until: Option<Instant>,
+    pub(super) until: Option<Instant>,
     last: Instant,
     /// Something has come since, and nobody has looked at the clock.
     has_moved: bool,
@@ -96,7 +96,7 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    pub(crate) fn new(silence: Option<Duration>, until: Option<Instant>, now: Instant) -> Self {
+    pub(super) fn new(silence: Option<Duration>, until: Option<Instant>, now: Instant) -> Self {
         Self { silence, until, last: now, has_moved: false, sleep: None }
     }
 
@@ -129,23 +129,23 @@ impl Patience {
 
 impl ResponseBody {
     /// lictor's own.
-    pub(crate) fn whole(bytes: Bytes) -> Self {
+    pub(super) fn whole(bytes: Bytes) -> Self {
         Self { kind: Kind::Whole(bytes), spelling: Spelling::default(), ids: None }
     }
 
     /// None.
-    pub(crate) fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self { kind: Kind::Over, spelling: Spelling::default(), ids: None }
     }
 
     /// The same, with these.
-    pub(crate) fn telling(mut self, ids: Ids) -> Self {
+    pub(super) fn telling(mut self, ids: Ids) -> Self {
         self.ids = Some(ids);
         self
     }
 
     /// The upstream's.
-    pub(crate) fn stream(
+    pub(super) fn stream(
         mut incoming: AnswerBody,
         exchange: Exchange,
         running: Running,

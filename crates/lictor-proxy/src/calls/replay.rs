@@ -24,14 +24,14 @@ const SMALL: usize = 1 << 10;
 
 /// The client's body, as the attempts of one request share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Replay(Option<Rc<RefCell<Source>>>);
+pub(super) struct Replay(Option<Rc<RefCell<Source>>>);
 
 /// An upstream's body.
-pub(crate) type AnswerBody = lictor_http::AnswerBody<RequestBody>;
+pub(super) type AnswerBody = lictor_http::AnswerBody<RequestBody>;
 
 /// The body of one attempt.
 #[derive(Debug)]
-pub(crate) struct RequestBody {
+pub(super) struct RequestBody {
     source: Option<Rc<RefCell<Source>>>,
     attempt: u32,
     position: usize,
@@ -61,7 +61,7 @@ struct Source {
 
 impl Replay {
     /// `max_bytes` is 0 for requests that are not sent again once a byte has passed.
-    pub(crate) fn new(incoming: Incoming, max_bytes: usize, now: Instant) -> Self {
+    pub(super) fn new(incoming: Incoming, max_bytes: usize, now: Instant) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }
@@ -84,7 +84,7 @@ impl Replay {
     }
 
     /// The body for the next attempt; earlier attempts' bodies end with an error.
-    pub(crate) fn body(&self) -> RequestBody {
+    pub(super) fn body(&self) -> RequestBody {
         let Some(source) = &self.0 else {
             return RequestBody { source: None, attempt: 0, position: 0, size: SizeHint::with_exact(0) };
         };
@@ -95,12 +95,12 @@ impl Replay {
     }
 
     /// Whether there is no body.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
     /// Whether [`Replay::body`] can still give the whole body.
-    pub(crate) fn is_replayable(&self) -> bool {
+    pub(super) fn is_replayable(&self) -> bool {
         self.0.as_ref().is_none_or(|source| {
             let source = source.borrow();
             source.is_whole && source.fault.is_none()
@@ -108,17 +108,17 @@ impl Replay {
     }
 
     /// When the client last gave a byte: until the body is whole, the upstream is not late.
-    pub(crate) fn last_progress(&self) -> Option<Instant> {
+    pub(super) fn last_progress(&self) -> Option<Instant> {
         self.0.as_ref().map(|source| source.borrow().progress)
     }
 
     /// Whether it is the client that everybody waits for.
-    pub(crate) fn is_awaited(&self) -> bool {
+    pub(super) fn is_awaited(&self) -> bool {
         self.0.as_ref().is_some_and(|source| source.borrow().is_awaited)
     }
 
     /// Why the client's body has no end, if that is so.
-    pub(crate) fn fault(&self) -> Option<BodyError> {
+    pub(super) fn fault(&self) -> Option<BodyError> {
         self.0.as_ref()?.borrow().fault
     }
 }
@@ -216,7 +216,7 @@ impl Body for RequestBody {
 
 /// Why a request body ended early.
 #[derive(Debug)]
-pub(crate) struct BodyFailed(&'static str);
+pub(super) struct BodyFailed(&'static str);
 
 impl fmt::Display for BodyFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

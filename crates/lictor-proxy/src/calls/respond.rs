@@ -22,7 +22,7 @@ use crate::stores::outcome::Outcome;
 use crate::stores::request_id::RequestId;
 
 /// Answers with a failure, and closes the books.
-pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spent: bool) -> Response<ResponseBody> {
+pub(super) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spent: bool) -> Response<ResponseBody> {
     let sentence = sentence(&record, failure);
     record.reason = Some(failure.reason);
     let status = if record.is_grpc { StatusCode::OK } else { failure.reason.status() };
@@ -67,7 +67,7 @@ pub(crate) fn refuse(refused: &Refused, request_id: &RequestId) -> Response<Byte
 }
 
 /// Answers with what was kept, and closes the books.
-pub(crate) fn kept(mut record: Box<Record>, kept: &Kept, how: &'static str) -> Response<ResponseBody> {
+pub(super) fn kept(mut record: Box<Record>, kept: &Kept, how: &'static str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::whole(kept.body.clone()));
     let headers = response.headers_mut();
     headers.clone_from(&kept.headers);
@@ -91,7 +91,7 @@ pub(crate) fn kept(mut record: Box<Record>, kept: &Kept, how: &'static str) -> R
 }
 
 /// Tells how an answer came about, to those who may ask (`X-Lictor-Debug`).
-pub(crate) fn debug(record: &Record, headers: &mut HeaderMap) {
+pub(super) fn debug(record: &Record, headers: &mut HeaderMap) {
     if !record.is_debug {
         return;
     }

@@ -15,18 +15,18 @@ const DISCARD_MAX: u64 = 64 * 1024;
 
 /// A response head, and what ends with its body.
 #[derive(Debug)]
-pub(crate) struct Sent {
-    pub(crate) response: Response<AnswerBody>,
+pub(super) struct Sent {
+    pub(super) response: Response<AnswerBody>,
     /// What its head has.
-    pub(crate) fields: Fields,
+    pub(super) fields: Fields,
     /// When the head came.
-    pub(crate) at: Instant,
-    pub(crate) exchange: Exchange,
+    pub(super) at: Instant,
+    pub(super) exchange: Exchange,
 }
 
 impl Sent {
     /// Throws the answer away, but keeps the connection if that is cheap.
-    pub(crate) fn discard(self) {
+    pub(super) fn discard(self) {
         let Self { response, exchange, .. } = self;
         let mut body = response.into_body();
         if body.is_end_stream() {

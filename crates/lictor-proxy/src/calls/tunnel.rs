@@ -7,11 +7,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response, StatusCode};
-use lictor_core::balance::hash_bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
 use lictor_core::breaker::Verdict;
 use lictor_core::mesh::ListenerKind;
-use lictor_core::policy::{Algorithm, HashOn};
 use lictor_core::retry::{self, Next, Tried};
 use lictor_core::{Failure, Reason};
 use lictor_http::RequestBody;
@@ -21,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::task::spawn_local;
 use tracing::debug;
 
+use super::call::hash_of;
 use super::ending::ResponseBody;
 use super::respond;
 use super::upgrade::Switched;
@@ -46,7 +45,7 @@ pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
     let dialled = async {
         connection.generation.check()?;
         let target = match &connection.kind {
-            ListenerKind::Upstream(name) => target::whole(worker, name).await?,
+            ListenerKind::Upstream(name) => target::whole(worker, &worker.view(), name).await?,
             ListenerKind::Inbound => target::ours(&worker.view())?,
             // HTTP is spoken there.
             ListenerKind::Forward => return Err(generation::gone()),
@@ -70,7 +69,7 @@ pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
 
 /// Answers a CONNECT (RFC 9110, section 9.3.6): to a known service, or an address of one, and nowhere else. What the
 /// client says through it, TLS for one, is between it and the endpoint.
-pub(crate) async fn connect(
+pub(super) async fn connect(
     connection: &Connection,
     mut request: Request<RequestBody>,
     mut record: Box<Record>,
@@ -108,7 +107,7 @@ pub(crate) async fn connect(
 }
 
 /// Joins the two sides of an upgraded exchange. `lease` is whatever has to live as long as the connection.
-pub(crate) fn join(
+pub(super) fn join(
     client: Switched,
     upstream: Switched,
     idle: Duration,
@@ -158,10 +157,7 @@ async fn dial(
     let policy = &upstream.upstream.policy;
     let probe = Probe::admit(worker, upstream, None, Instant::now())?;
     let running = Running::enter(upstream, None).await?;
-    let hash = match (&policy.balance.algorithm, connection.peer) {
-        (Algorithm::RingHash(HashOn::SourceIp), Some(peer)) => Some(hash_bytes(peer.ip().to_string().as_bytes())),
-        _ => None,
-    };
+    let hash = hash_of(policy, &HeaderMap::new(), connection.peer); // of bytes there is no head
     let arrival = Instant::now();
     upstream.budget.deposit(arrival);
     let mut tried = Vec::new();
@@ -183,7 +179,7 @@ async fn dial(
             Ok((stream, open)) => {
                 let now = Instant::now();
                 busy.took(now.saturating_duration_since(began), now);
-                probe.finish(Verdict::Success, Instant::now());
+                probe.finish(Verdict::Success, now);
                 let lease = Lease { upstream: Rc::clone(upstream), _busy: busy, _open: open, _running: running };
                 return Ok(Dialled { stream, endpoint, lease });
             }

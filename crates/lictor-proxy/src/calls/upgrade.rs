@@ -24,9 +24,9 @@ const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A client's wish to speak something else.
 #[derive(Debug)]
-pub(crate) struct Upgrade {
+pub(super) struct Upgrade {
     /// The client's bytes, once it has been told that the wish is granted.
-    pub(crate) client: Switched,
+    pub(super) client: Switched,
     protocol: HeaderValue,
     key: Option<HeaderValue>,
     is_by_connect: bool,
@@ -34,7 +34,7 @@ pub(crate) struct Upgrade {
 
 /// Bytes to come, when a connection or stream is not HTTP's any more.
 #[derive(Debug)]
-pub(crate) enum Switched {
+pub(super) enum Switched {
     Later(Option<oneshot::Receiver<Stream>>),
     /// They are here.
     Now(Box<Stream>),
@@ -42,18 +42,18 @@ pub(crate) enum Switched {
 
 impl Switched {
     /// Of a request's connection. Must be asked for before the request is answered.
-    pub(crate) fn client(request: &mut Request<RequestBody>) -> Self {
+    pub(super) fn client(request: &mut Request<RequestBody>) -> Self {
         Self::Later(request.body_mut().handover())
     }
 
     /// Of an answer's connection.
-    pub(crate) fn upstream(response: Response<AnswerBody>) -> (response::Parts, Self) {
+    pub(super) fn upstream(response: Response<AnswerBody>) -> (response::Parts, Self) {
         let (head, body) = response.into_parts();
         (head, Self::Now(Box::new(body.into_stream())))
     }
 
     /// The bytes; `None` when the other side has gone instead.
-    pub(crate) async fn stream(self) -> Option<Stream> {
+    pub(super) async fn stream(self) -> Option<Stream> {
         match self {
             Self::Later(handover) => handover?.await.ok(),
             Self::Now(stream) => Some(*stream),
@@ -63,7 +63,7 @@ impl Switched {
 
 impl Upgrade {
     /// The request's wish, if it has one; its head has HTTP/1.1's form then.
-    pub(crate) fn of(
+    pub(super) fn of(
         request: &mut Request<RequestBody>,
         fields: Fields,
         mut random: impl FnMut() -> u64,
@@ -93,12 +93,12 @@ impl Upgrade {
     }
 
     /// What an extended CONNECT to an HTTP/2 endpoint asks for.
-    pub(crate) fn protocol(&self) -> &[u8] {
+    pub(super) fn protocol(&self) -> &[u8] {
         self.protocol.as_bytes()
     }
 
     /// Whether the endpoint grants the wish; an answer that means neither is a failure.
-    pub(crate) fn is_granted(&self, status: StatusCode, is_http2: bool) -> Result<bool, Failure> {
+    pub(super) fn is_granted(&self, status: StatusCode, is_http2: bool) -> Result<bool, Failure> {
         let is_granted = if is_http2 { status.is_success() } else { status == StatusCode::SWITCHING_PROTOCOLS };
         // To a client that asked by CONNECT any 2xx means yes.
         if !is_granted && self.is_by_connect && status.is_success() {
@@ -109,7 +109,7 @@ impl Upgrade {
     }
 
     /// The status and head that tell the client so.
-    pub(crate) fn grant(&self, headers: &mut HeaderMap, is_http2: bool) -> StatusCode {
+    pub(super) fn grant(&self, headers: &mut HeaderMap, is_http2: bool) -> StatusCode {
         if self.is_by_connect {
             for field in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
                 headers.remove(field);

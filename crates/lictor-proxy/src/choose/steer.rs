@@ -8,8 +8,8 @@ use lictor_core::{Address, Failure, Reason};
 
 use crate::world::view::UpstreamState;
 
-/// Of a service that has instances: pinned endpoints alone, if there are such, else those that are not ejected by order. Among them not tried yet and in
-/// good health, as far as there are.
+/// Chooses among the endpoints that the operator allows: the pinned ones, if there are such, else those that are not ejected
+/// by order. Of these one that is not tried yet and in good health, as far as there is one. The service has instances.
 pub(super) fn pick_by_order(
     upstream: &UpstreamState,
     orders: &Orders,

@@ -14,7 +14,7 @@ const PLACES: usize = (DOUBLINGS << STEPS) as usize;
 
 /// The counts so far.
 #[derive(Debug)]
-pub(crate) struct Spread([AtomicU64; PLACES]);
+pub(super) struct Spread([AtomicU64; PLACES]);
 
 impl Default for Spread {
     fn default() -> Self {
@@ -24,12 +24,12 @@ impl Default for Spread {
 
 impl Spread {
     /// A request is over.
-    pub(crate) fn count(&self, took: Duration) {
+    pub(super) fn count(&self, took: Duration) {
         self.0[place(took)].fetch_add(1, Relaxed);
     }
 
     /// A copy, shortest first.
-    pub(crate) fn counts(&self) -> Vec<u64> {
+    pub(super) fn counts(&self) -> Vec<u64> {
         self.0.iter().map(|count| count.load(Relaxed)).collect()
     }
 }

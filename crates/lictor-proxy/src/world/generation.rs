@@ -179,7 +179,7 @@ impl Generation {
         tasks.values().for_each(AbortHandle::abort);
     }
 
-    pub(crate) fn is_cut(&self) -> bool {
+    pub(super) fn is_cut(&self) -> bool {
         *self.cut.borrow()
     }
 

@@ -23,9 +23,9 @@ use tokio::sync::Semaphore;
 
 use crate::net::dial::Destination;
 
-/// A server has said how many streams it takes within this, or is taken for one of the most.
+/// How long a server may take to say how many streams it takes. After that it is taken for a usual one.
 const SETTLING: Duration = Duration::from_secs(1);
-/// What most take.
+/// Streams that a usual server takes.
 const STREAMS_USUAL: u32 = 100;
 
 /// The connections.
@@ -95,7 +95,7 @@ impl Deref for Shared {
 }
 
 impl Pool {
-    pub(crate) fn new(destination: Destination) -> Self {
+    pub(super) fn new(destination: Destination) -> Self {
         Self {
             destination,
             idle: RefCell::default(),
@@ -161,7 +161,7 @@ impl Pool {
     }
 
     /// Closes what has been idle, or is old, for too long.
-    pub(crate) fn sweep(&self, policy: &PoolPolicy, now: Instant) {
+    pub(super) fn sweep(&self, policy: &PoolPolicy, now: Instant) {
         let generation = self.destination.generation();
         self.idle.borrow_mut().retain_mut(|idle| idle.is_usable(policy, now, generation));
         self.shared.borrow_mut().retain(|shared| shared.is_wanted(policy, now, generation));
@@ -197,7 +197,7 @@ impl Pool {
     async fn settle(&self) {
         let newest = self.shared.borrow().last().map(Rc::clone);
         if let Some(newest) = newest {
-            let _ = tokio::time::timeout_at((newest.birth.at + SETTLING).into(), newest.settled()).await; // then it takes what most do
+            let _ = tokio::time::timeout_at((newest.birth.at + SETTLING).into(), newest.settled()).await; // then it is taken for a usual one
         }
     }
 
