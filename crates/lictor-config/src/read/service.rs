@@ -188,15 +188,9 @@ pub(super) fn registration(
         weights(&section.field("weights", "Shares of the load while passing and warning."));
     let mut meta: BTreeMap<String, String> =
         texts(&section.field("meta", "Meta; version and protocol are used by callers."));
-    let protocol = match app.protocol {
-        Protocol::Auto => None,
-        Protocol::Http1 => Some("http1"),
-        Protocol::H2c => Some("h2c"),
-        Protocol::Grpc => Some("grpc"),
-        Protocol::Tcp => Some("tcp"),
-    };
-    if let Some(protocol) = protocol {
-        meta.entry("protocol".to_owned()).or_insert_with(|| protocol.to_owned());
+    // What an application of any protocol speaks is for each caller to say.
+    if app.protocol != Protocol::Auto {
+        meta.entry("protocol".to_owned()).or_insert_with(|| app.protocol.as_str().to_owned());
     }
     let registration = Registration {
         id,
@@ -279,10 +273,10 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn checks(list: &Node<'_>, short: &Node<'_>, protocol: Protocol) -> Vec<Check> {
-    let listed: Vec<Check> = list.elements().iter().filter_map(|entry| check(entry, protocol)).collect();
+    let listed: Vec<Check> = list.elements().iter().filter_map(check).collect();
     let shorthand = match short.scalar() {
         Some(path) => http(short, path).map(|target| Check::Http { target, interval: INTERVAL, timeout: TIMEOUT }),
-        None => check(short, protocol),
+        None => check(short),
     };
     if list.is_set() && short.is_set() {
         short.error("`check` and `registration.checks` are both given", Some("keep one".to_owned()));
@@ -319,7 +313,7 @@ fn http(node: &Node<'_>, target: &str) -> Option<String> {
     is_target.then(|| target.to_owned())
 }
 
-fn check(node: &Node<'_>, _protocol: Protocol) -> Option<Check> {
+fn check(node: &Node<'_>) -> Option<Check> {
     let section = node.section(&[json!({ "type": "string" })]);
     let http_node = section.field("http", "Consul asks for this path or URL.");
     let tcp = section.field("tcp", "Consul connects.");
