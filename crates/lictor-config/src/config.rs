@@ -307,6 +307,14 @@ pub struct Upstream {
     pub set_headers: Vec<(HeaderName, HeaderValue)>,
 }
 
+impl Upstream {
+    /// How its variables begin for the application: `user-service` is `USER_SERVICE`.
+    pub fn variable(&self) -> String {
+        let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        self.name.chars().map(letter).collect()
+    }
+}
+
 /// Where endpoints come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {

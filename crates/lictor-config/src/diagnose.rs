@@ -151,6 +151,10 @@ impl Notes {
         self.kept.push(diagnostic);
     }
 
+    pub(crate) fn has_error_at(&self, path: &str) -> bool {
+        self.kept.iter().any(|known| known.severity == Severity::Error && known.path == path)
+    }
+
     /// In the order of their lines.
     pub(crate) fn into_report(self) -> Report {
         let Self { mut kept, errors, warnings } = self;

@@ -1,50 +1,71 @@
 //! The environment: standard variables over the texts, older services' variables under them.
+//!
+//! Most of these names are not lictor's alone: a framework, a base image or Kubernetes sets them too, and means something
+//! else. One rule holds for all of them: what cannot be meant for lictor is told and not heeded, and never stops it
+//! ([`heeded`] for what is seen at once, [`Unheeded`] for what only reading the whole shows). A name that begins with
+//! `LICTOR_` is ours, and a mistake in it is a mistake.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 
-use crate::diagnose::{Diagnostic, Place, Severity, suggest};
-use crate::environment::Environment;
+use crate::diagnose::{Diagnostic, Place, Report, Severity, suggest};
+use crate::environment::{Environment, is_unicode};
 use crate::read;
 use crate::tree::{Origin, Tree};
 use crate::value::Value;
 
+/// How the variable is written.
+#[derive(Clone, Copy, Debug)]
+enum Written {
+    /// As its key's value.
+    Plain,
+    /// A number is one of seconds.
+    Seconds,
+    /// As Consul's own clients read it.
+    Boolean,
+    /// As any program has it.
+    Level,
+}
+
+use Written::{Boolean, Level, Plain, Seconds};
+
 /// Names, the key, and how the value is written there.
-type Compat = (&'static [&'static str], &'static [&'static str], fn(&str) -> String);
+type Compat = (&'static [&'static str], &'static [&'static str], Written);
 
 /// Variables of older services, first found wins, and the key that each stands for. They do not override the file.
 const COMPAT: [Compat; 8] = [
-    (&["SERVICE_NAME", "APP_NAME"], &["service"], plain),
-    (&["SERVICE_PORT", "PORT"], &["port"], plain),
-    (&["SERVICE_HOST"], &["registration", "address"], plain),
-    (&["SERVICE_VERSION"], &["registration", "meta", "version"], plain),
-    (&["LOG_LEVEL"], &["log", "level"], str::to_lowercase),
-    (&["CIRCUIT_BREAKER_FAILURE_THRESHOLD"], &["defaults", "breaker", "failure_threshold"], plain),
-    (&["CIRCUIT_BREAKER_RECOVERY_TIMEOUT"], &["defaults", "breaker", "recovery_timeout"], seconds),
-    (&["RETRY_MAX_ATTEMPTS"], &["defaults", "retry", "attempts"], plain),
+    (&["SERVICE_NAME", "APP_NAME"], &["service"], Plain),
+    (&["SERVICE_PORT", "PORT"], &["port"], Plain),
+    (&["SERVICE_HOST"], &["registration", "address"], Plain),
+    (&["SERVICE_VERSION"], &["registration", "meta", "version"], Plain),
+    (&["LOG_LEVEL"], &["log", "level"], Level),
+    (&["CIRCUIT_BREAKER_FAILURE_THRESHOLD"], &["defaults", "breaker", "failure_threshold"], Plain),
+    (&["CIRCUIT_BREAKER_RECOVERY_TIMEOUT"], &["defaults", "breaker", "recovery_timeout"], Seconds),
+    (&["RETRY_MAX_ATTEMPTS"], &["defaults", "retry", "attempts"], Plain),
 ];
 
 /// Likewise, of which one word is not enough to say how.
 const COMPAT_OTHER: [&str; 4] = ["CONSUL_HOST", "CONSUL_PORT", "INTERNAL_SERVICE_TOKEN", "SERVICE_DISCOVERY_CACHE_TTL"];
 
 /// Standard variables and the key that each stands for. They override the file.
-const STANDARD: [(&str, &[&str]); 17] = [
-    ("CONSUL_HTTP_ADDR", &["consul", "address"]),
-    ("CONSUL_HTTP_TOKEN", &["consul", "token"]),
-    ("CONSUL_HTTP_TOKEN_FILE", &["consul", "token_file"]),
-    ("CONSUL_HTTP_AUTH", &["consul", "http_auth"]),
-    ("CONSUL_HTTP_SSL", &["consul", "ssl"]),
-    ("CONSUL_HTTP_SSL_VERIFY", &["consul", "ssl_verify"]),
-    ("CONSUL_CACERT", &["consul", "ca_file"]),
-    ("CONSUL_CAPATH", &["consul", "ca_path"]),
-    ("CONSUL_CLIENT_CERT", &["consul", "client_cert"]),
-    ("CONSUL_CLIENT_KEY", &["consul", "client_key"]),
-    ("CONSUL_TLS_SERVER_NAME", &["consul", "server_name"]),
-    ("CONSUL_NAMESPACE", &["consul", "namespace"]),
-    ("CONSUL_PARTITION", &["consul", "partition"]),
-    ("OTEL_EXPORTER_OTLP_PROTOCOL", &["trace", "protocol"]),
-    ("OTEL_SERVICE_NAME", &["trace", "service_name"]),
-    ("LICTOR_LOG", &["log", "level"]),
-    ("LICTOR_ADMIN", &["admin", "listen"]),
+const STANDARD: [(&str, &[&str], Written); 17] = [
+    ("CONSUL_HTTP_ADDR", &["consul", "address"], Plain),
+    ("CONSUL_HTTP_TOKEN", &["consul", "token"], Plain),
+    ("CONSUL_HTTP_TOKEN_FILE", &["consul", "token_file"], Plain),
+    ("CONSUL_HTTP_AUTH", &["consul", "http_auth"], Plain),
+    ("CONSUL_HTTP_SSL", &["consul", "ssl"], Boolean),
+    ("CONSUL_HTTP_SSL_VERIFY", &["consul", "ssl_verify"], Boolean),
+    ("CONSUL_CACERT", &["consul", "ca_file"], Plain),
+    ("CONSUL_CAPATH", &["consul", "ca_path"], Plain),
+    ("CONSUL_CLIENT_CERT", &["consul", "client_cert"], Plain),
+    ("CONSUL_CLIENT_KEY", &["consul", "client_key"], Plain),
+    ("CONSUL_TLS_SERVER_NAME", &["consul", "server_name"], Plain),
+    ("CONSUL_NAMESPACE", &["consul", "namespace"], Plain),
+    ("CONSUL_PARTITION", &["consul", "partition"], Plain),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", &["trace", "protocol"], Plain),
+    ("OTEL_SERVICE_NAME", &["trace", "service_name"], Plain),
+    ("LICTOR_LOG", &["log", "level"], Plain),
+    ("LICTOR_ADMIN", &["admin", "listen"], Plain),
 ];
 
 /// Those for traces alone; they override their general ones.
@@ -54,27 +75,58 @@ const TRACES: [(&str, &[&str]); 3] = [
     ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &["trace", "protocol"]),
 ];
 
+/// OpenTelemetry's that need more than a copy.
+const TELEMETRY: [&str; 8] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    "OTEL_PROPAGATORS",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SDK_DISABLED",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+];
+
 /// `LICTOR_*` variables that are not keys.
 const OURS: [&str; 6] =
     ["LICTOR_CONFIG", "LICTOR_UPSTREAMS", "LICTOR_LOG", "LICTOR_ADMIN", "LICTOR_ADDR", "LICTOR_DEV"];
 
 /// Each variable that stands for a key, and the key: standard ones, then those of older services.
 pub fn variables() -> Vec<(&'static str, String)> {
-    let standard = STANDARD.iter().map(|(name, path)| (*name, path.join(".")));
+    let standard = STANDARD.iter().map(|(name, path, _)| (*name, path.join(".")));
     let compat = COMPAT.iter().flat_map(|(names, path, _)| names.iter().map(|name| (*name, path.join("."))));
     standard.chain(compat).collect()
 }
 
-fn plain(text: &str) -> String {
-    text.to_owned()
+/// Variables that reading the whole has shown not to be meant for lictor, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Unheeded(BTreeMap<String, Diagnostic>);
+
+impl Unheeded {
+    /// Takes what the mistakes say of others' variables; whether there was anything new.
+    pub(crate) fn learn(&mut self, mistakes: &Report) -> bool {
+        let known = self.0.len();
+        for mistake in mistakes.errors() {
+            if let Place::Env(name) = &mistake.place
+                && is_others(name)
+            {
+                let entry = self.0.entry(name.clone());
+                entry.or_insert_with(|| unheeded(name, &mistake.path, &mistake.message, mistake.help.clone()));
+            }
+        }
+        self.0.len() > known
+    }
 }
 
-fn seconds(text: &str) -> String {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { format!("{text}s") } else { text.to_owned() }
+/// Whether a variable's name is not lictor's alone.
+pub(crate) fn is_others(name: &str) -> bool {
+    // Not to heed a token would open what it keeps shut.
+    !name.starts_with("LICTOR_") && name != "INTERNAL_SERVICE_TOKEN"
 }
 
 /// Lays the variables under and over what the texts said. Those of older services that had an effect.
-pub(crate) fn lay(tree: &mut Tree, env: &Environment) -> Vec<String> {
+pub(crate) fn lay(tree: &mut Tree, env: &Environment, without: &Unheeded) -> Vec<String> {
+    let env = &heeded(tree, env, without);
     let used = compat(tree, env);
     standard(tree, env);
     telemetry(tree, env);
@@ -83,49 +135,171 @@ pub(crate) fn lay(tree: &mut Tree, env: &Environment) -> Vec<String> {
     used
 }
 
+/// The variables without those that cannot be meant for lictor, which are told.
+fn heeded(tree: &Tree, env: &Environment, without: &Unheeded) -> Environment {
+    for told in without.0.values() {
+        tree.note(told.clone());
+    }
+    let compat = COMPAT.iter().flat_map(|(names, ..)| names.iter().copied()).chain(COMPAT_OTHER);
+    let standard = STANDARD.iter().map(|(name, ..)| *name).chain(TRACES.iter().map(|(name, _)| *name));
+    let known: BTreeSet<&str> = compat.chain(standard).chain(TELEMETRY).collect();
+    let heeded = env.vars.iter().filter_map(|(name, value)| {
+        let is_ours = name.starts_with("LICTOR_");
+        let value = if is_ours { value } else { value.trim() };
+        let is_known = is_ours || (known.contains(name.as_str()) && !value.is_empty());
+        if !is_known || without.0.contains_key(name) || is_beside_link(name, env) {
+            return None;
+        }
+        if is_service_link(value) {
+            tree.note(unheeded(name, "", "Kubernetes sets it, for a Service of that name", Some(LINKS.to_owned())));
+            return None;
+        }
+        if !is_unicode(value) {
+            let mut told = unheeded(name, "", "it is not UTF-8", None);
+            if is_ours {
+                (told.severity, told.message) = (Severity::Error, format!("{name} is not UTF-8"));
+            }
+            tree.note(told);
+            return None;
+        }
+        Some((name.clone(), value.to_owned()))
+    });
+    Environment { vars: heeded.collect(), hostname: env.hostname.clone() }
+}
+
+const LINKS: &str = "`enableServiceLinks: false` in the pod's spec leaves such variables out";
+
+/// `tcp://10.96.12.3:9902`, as Kubernetes and Docker's links have it. No key takes one.
+fn is_service_link(value: &str) -> bool {
+    let scheme = value.trim().split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    scheme.is_some_and(|scheme| matches!(scheme.as_str(), "tcp" | "udp" | "sctp"))
+}
+
+/// Whether it is beside a link of Kubernetes', as `LICTOR_SERVICE_HOST` and `LICTOR_PORT_9902_TCP_ADDR` are beside `LICTOR_PORT`.
+fn is_beside_link(name: &str, env: &Environment) -> bool {
+    let is_link = |service: &str| env.var(&format!("{service}_PORT")).is_some_and(is_service_link);
+    name.starts_with("LICTOR")
+        && ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"]
+            .iter()
+            .filter_map(|mark| name.find(mark))
+            .any(|at| is_link(&name[..at]))
+}
+
+fn unheeded(name: &str, path: &str, why: &str, help: Option<String>) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Warning,
+        message: format!("{name} is ignored: {why}"),
+        path: path.to_owned(),
+        place: Place::Env(name.to_owned()),
+        help,
+    }
+}
+
+impl Written {
+    /// The same as its key has it, or why there is no such thing.
+    fn meant(self, text: &str) -> Result<String, String> {
+        let plain = match (self, text.to_ascii_lowercase().as_str()) {
+            (Self::Level, _) => return level(text),
+            (Self::Seconds, _) if text.bytes().all(|byte| byte.is_ascii_digit()) => format!("{text}s"),
+            // Go's strconv.ParseBool, and in any case.
+            (Self::Boolean, "t") => "true".to_owned(),
+            (Self::Boolean, "f") => "false".to_owned(),
+            (Self::Boolean, other) => other.to_owned(),
+            (Self::Plain | Self::Seconds, _) => text.to_owned(),
+        };
+        Ok(plain)
+    }
+}
+
+/// What other programs call their levels. Numbers are left: 30 is a warning to Python and information to Node.
+fn level(text: &str) -> Result<String, String> {
+    let level = match text.to_lowercase().as_str() {
+        "trace" | "verbose" | "silly" | "all" | "fine" | "finer" | "finest" => "trace",
+        "debug" | "dbg" => "debug",
+        "info" | "information" | "informational" | "notice" | "normal" | "default" | "log" => "info",
+        "warn" | "warning" => "warn",
+        "error" | "err" | "severe" | "critical" | "crit" | "fatal" | "panic" | "dpanic" | "alert" | "emerg"
+        | "emergency" => "error",
+        "off" | "none" | "silent" | "quiet" | "disabled" => "off",
+        _ => return Err(format!("`{text}` is not a level that lictor knows; LICTOR_LOG says its own, filters too")),
+    };
+    Ok(level.to_owned())
+}
+
+/// `consul`, and what else is found there: with a port, with a scheme, an address of IPv6.
+fn agent(host: &str, port: &str) -> String {
+    let is_ipv6 = host.parse::<Ipv6Addr>().is_ok();
+    match host.rsplit_once(':') {
+        _ if host.contains("://") => host.to_owned(),
+        _ if is_ipv6 => format!("http://[{host}]:{port}"),
+        Some((_, given)) if given.parse::<u16>().is_ok() => format!("http://{host}"),
+        _ => format!("http://{host}:{port}"),
+    }
+}
+
 fn set(tree: &mut Tree, path: &[&str], value: impl Into<String>, variable: &str) {
     let path: Vec<String> = path.iter().map(|key| (*key).to_owned()).collect();
     tree.set(&path, Value::text(value), Origin::Env(variable.to_owned()));
 }
 
+/// Sets what the variable says, or tells why not.
+fn convert(tree: &mut Tree, path: &[&str], converted: Result<String, String>, variable: &str) -> bool {
+    match converted {
+        Ok(value) => {
+            set(tree, path, value, variable);
+            true
+        }
+        Err(why) => {
+            tree.note(unheeded(variable, &path.join("."), &why, None));
+            false
+        }
+    }
+}
+
 fn compat(tree: &mut Tree, env: &Environment) -> Vec<String> {
     let mut used = Vec::new();
-    for (names, path, convert) in COMPAT {
-        let is_said = tree.has(path) || (path == ["port"] && tree.has(&["app", "port"]));
+    for (names, path, written) in COMPAT {
+        let is_said = tree.decides(path)
+            || (path == ["port"] && (tree.decides(&["app", "port"]) || tree.decides(&["app", "address"])));
         if let Some((name, value)) = names.iter().find_map(|name| Some((*name, env.var(name)?)))
             && !is_said
+            && convert(tree, path, written.meant(value), name)
         {
-            set(tree, path, convert(value), name);
             used.push(name.to_owned());
         }
     }
     let [host, port, token, ttl] = COMPAT_OTHER;
     if let Some(value) = env.var(host)
-        && !tree.has(&["consul", "address"])
+        && !tree.decides(&["consul", "address"])
         && env.var("CONSUL_HTTP_ADDR").is_none()
     {
-        set(tree, &["consul", "address"], format!("http://{value}:{}", env.var(port).unwrap_or("8500")), host);
+        let given = env.var(port).unwrap_or("8500");
+        let is_port = given.parse::<u16>().is_ok_and(|port| port != 0);
+        if !is_port {
+            tree.note(unheeded(port, "consul.address", &format!("`{given}` is not a port"), None));
+        }
+        set(tree, &["consul", "address"], agent(value, if is_port { given } else { "8500" }), host);
         used.push(host.to_owned());
     }
     if let Some(value) = env.var(token)
-        && !tree.has(&["service_token"])
+        && !tree.decides(&["service_token"])
     {
         set(tree, &["service_token"], value, token);
         used.push(token.to_owned());
     }
     if let Some(value) = env.var(ttl)
-        && !tree.has(&["consul", "max_stale"])
+        && !tree.decides(&["consul", "max_stale"])
+        && convert(tree, &["consul", "max_stale"], Seconds.meant(value), ttl)
     {
-        set(tree, &["consul", "max_stale"], seconds(value), ttl);
         used.push(ttl.to_owned());
     }
     used
 }
 
 fn standard(tree: &mut Tree, env: &Environment) {
-    for (name, path) in STANDARD {
+    for (name, path, written) in STANDARD {
         if let Some(value) = env.var(name) {
-            set(tree, path, value, name);
+            convert(tree, path, written.meant(value), name);
         }
     }
 }
@@ -265,6 +439,9 @@ fn upstreams(tree: &mut Tree, env: &Environment) {
 
 /// `LICTOR_<SECTION>_<KEY>`: any single value of the file.
 fn own(tree: &mut Tree, env: &Environment) {
+    if !env.vars.keys().any(|name| name.starts_with("LICTOR_")) {
+        return; // the keys' names are not for nothing
+    }
     let described = read::described();
     let name_of = |path: &Vec<String>| format!("LICTOR_{}", path.join("_").to_uppercase());
     let paths: BTreeMap<String, Vec<String>> =
@@ -350,7 +527,7 @@ mod tests {
 
     #[test]
     fn seconds_of_older_variables_become_durations() {
-        assert_eq!(values::duration(&seconds("60")).unwrap().as_secs(), 60);
-        assert_eq!(seconds("1m"), "1m");
+        assert_eq!(values::duration(&Seconds.meant("60").unwrap()).unwrap().as_secs(), 60);
+        assert_eq!(Seconds.meant("1m").unwrap(), "1m");
     }
 }

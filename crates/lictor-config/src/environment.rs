@@ -12,13 +12,15 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// This process's. Variables that are not Unicode are left out.
+    /// This process's. A value that is not UTF-8 has [U+FFFD](char::REPLACEMENT_CHARACTER) where it is not, so that
+    /// whoever reads it can tell; a name that is not is nobody's.
     pub fn process() -> Self {
         let vars: BTreeMap<_, _> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
             .collect();
         let from_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-        let hostname = vars.get("HOSTNAME").cloned().or_else(from_kernel).unwrap_or_else(|| "localhost".to_owned());
+        let hostname = vars.get("HOSTNAME").filter(|name| !name.trim().is_empty() && is_unicode(name)).cloned();
+        let hostname = hostname.or_else(from_kernel).unwrap_or_else(|| "localhost".to_owned());
         Self { vars, hostname: hostname.trim().to_owned() }
     }
 
@@ -28,7 +30,7 @@ impl Environment {
     }
 
     pub(crate) fn is_true(&self, name: &str) -> bool {
-        matches!(self.var(name), Some("1" | "true" | "TRUE" | "True" | "yes"))
+        self.var(name).is_some_and(|value| matches!(value.trim().to_ascii_lowercase().as_str(), "1" | "true" | "yes"))
     }
 
     /// Fills `${VAR}` and `${VAR:-default}` in; `$${` is a plain `${`. Names in lower case are left for their key.
@@ -51,7 +53,11 @@ impl Environment {
                 filled.push_str(&format!("${{{expression}}}"));
             } else {
                 filled.push_str(before);
-                let value = self.var(name).or(default);
+                let value = self.var(name);
+                if value.is_some_and(|value| !is_unicode(value)) {
+                    return Err(format!("{name} in the environment is not UTF-8"));
+                }
+                let value = value.or(default);
                 filled.push_str(value.ok_or_else(|| format!("the environment has no {name}"))?);
             }
             rest = tail;
@@ -59,6 +65,11 @@ impl Environment {
         filled.push_str(rest);
         Ok(filled)
     }
+}
+
+/// Whether it was UTF-8.
+pub(crate) fn is_unicode(value: &str) -> bool {
+    !value.contains(char::REPLACEMENT_CHARACTER)
 }
 
 #[cfg(test)]

@@ -2,17 +2,19 @@
 //! services are called, and may add listeners for applications of this machine. It may not say who we are, read this
 //! machine's files and environment, nor open what others can reach.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 use indexmap::IndexMap;
 use lictor_core::Address;
 
-use crate::config::{Config, Listen};
+use crate::config::{Config, ConsulAddress, Listen, Source};
 use crate::diagnose::Severity;
 use crate::places::Places;
 use crate::read;
 use crate::tree::{Origin, Tree, steps};
 use crate::value::{Step, Value, show};
+use crate::values;
 
 /// The keys that it may change. All of them work on a running sidecar.
 const MAY: [&[&str]; 13] = [
@@ -131,22 +133,100 @@ const LEADS: [&str; 7] = ["service", "static", "tag", "filter", "version", "near
 /// Finds what shows when all is put together: where it listens, whom it would send what this machine says to somebody
 /// else, and a server side that nobody else asked for.
 pub(crate) fn check(tree: &Tree, config: &Config) {
-    let is_kv = |path: &[&str]| matches!(tree.origin_of(path), Origin::Kv { .. });
-    let listens = |path: &[&str], listen: Option<&Listen>| {
-        if let Some(listen) = listen.filter(|listen| is_kv(path) && !is_harmless(listen)) {
-            let help = Some("a port of at least 1024 on 127.0.0.1".to_owned());
-            tree.refuse(&steps(path), format!("KV may not listen on {}", listen.address), help);
-        }
-    };
-    listens(&["outbound", "proxy", "address"], config.outbound.proxy.as_ref());
+    if !tree.has_kv() {
+        return;
+    }
+    let homes = homes(tree, config);
+    if let Some(listen) = &config.outbound.proxy {
+        listens(tree, &homes, PROXY, &PROXY_ADDRESS, listen);
+    }
     let known = Known::of(tree, config);
     for upstream in &config.upstreams {
-        listens(&["upstreams", &upstream.name, "listen", "address"], upstream.listen.as_ref());
-        leads(tree, &known, &upstream.name);
+        let name = upstream.name.as_str();
+        if let Some(listen) = &upstream.listen {
+            listens(tree, &homes, name, &["upstreams", name, "listen", "address"], listen);
+        }
+        leads(tree, &known, name);
     }
     if tree.is_only_in_kv("inbound") {
         tree.refuse(&steps(&["inbound"]), "there is no inbound listener that KV could tune".to_owned(), None);
     }
+}
+
+/// The forward proxy, among the names of upstreams: none of them has a space.
+const PROXY: &str = "the forward proxy";
+const PROXY_ADDRESS: [&str; 3] = ["outbound", "proxy", "address"];
+/// Where only the port counts.
+const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+fn listens(tree: &Tree, homes: &HashMap<u16, String>, owner: &str, path: &[&str], listen: &Listen) {
+    if !is_kv(tree, path) || tree.is_refused(&steps(path)) {
+        return;
+    }
+    let (path, address) = (steps(path), &listen.address);
+    if !is_harmless(listen) {
+        let help = Some("a port of at least 1024 on 127.0.0.1".to_owned());
+        return tree.refuse(&path, format!("KV may not listen on {address}"), help);
+    }
+    if let Some(home) = port(address).and_then(|port| homes.get(&port)).filter(|home| *home != owner) {
+        let help = Some("what is sent there is meant for that; take another port".to_owned());
+        tree.refuse(&path, format!("KV may not listen on {address}: on this machine that port means {home}"), help);
+    }
+}
+
+fn is_kv(tree: &Tree, path: &[&str]) -> bool {
+    matches!(tree.origin_of(path), Origin::Kv { .. })
+}
+
+/// The ports that mean something to this machine's programs, on whichever of its addresses, because `localhost` has more
+/// than one; and whom they mean, also while nobody listens there or KV has moved it.
+fn homes(tree: &Tree, config: &Config) -> HashMap<u16, String> {
+    let Config { app, admin, inbound, consul, outbound, upstreams, .. } = config;
+    let mut homes = HashMap::new();
+    let mut means = |port: Option<u16>, owner: &str| {
+        if let Some(port @ 1..) = port {
+            homes.entry(port).or_insert_with(|| owner.to_owned());
+        }
+    };
+    means(app.address.as_ref().and_then(port), "the application");
+    means(Some(admin.listen.port()), "the admin listener");
+    means(admin.public.map(|address| address.port()), "the public admin listener");
+    means(inbound.as_ref().and_then(|inbound| port(&inbound.listen.address)), "the inbound listener");
+    match &consul.address {
+        Some(ConsulAddress::Http(host, port) | ConsulAddress::Https(host, port)) if is_here(host) => {
+            means(Some(*port), "Consul's agent");
+        }
+        Some(ConsulAddress::Http(..) | ConsulAddress::Https(..) | ConsulAddress::Unix(_)) | None => (),
+    }
+    let mut listens = |path: &[&str], listen: Option<&Listen>, owner: &str| {
+        let own = listen.filter(|_| !is_kv(tree, path));
+        means(own.and_then(|listen| port(&listen.address)), owner);
+        // Whatever a listener is short for ends in its address.
+        let said = (2..=path.len()).find_map(|end| tree.said_in_file(&steps(&path[..end])));
+        means(said.and_then(|text| values::address(text, ANYWHERE).ok()).as_ref().and_then(port), owner);
+    };
+    listens(&PROXY_ADDRESS, outbound.proxy.as_ref(), PROXY);
+    for upstream in upstreams {
+        let name = upstream.name.as_str();
+        listens(&["upstreams", name, "listen", "address"], upstream.listen.as_ref(), name);
+    }
+    for upstream in upstreams.iter().filter(|upstream| !tree.is_kvs_own(&steps(&["upstreams", &upstream.name]))) {
+        let Source::Static(endpoints) = &upstream.source else { continue };
+        let here = endpoints.iter().filter_map(|endpoint| endpoint.rsplit_once(':')).filter(|(host, _)| is_here(host));
+        here.for_each(|(_, port)| means(port.parse().ok(), &upstream.name));
+    }
+    homes
+}
+
+fn port(address: &Address) -> Option<u16> {
+    address.tcp().map(|address| address.port())
+}
+
+/// Whether a host's name or address is this machine's own.
+fn is_here(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_own = |address: IpAddr| address.to_canonical().is_loopback() || address.is_unspecified();
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_own)
 }
 
 /// An upstream that this machine's sources name carries what they give it (headers, the service token), and what the

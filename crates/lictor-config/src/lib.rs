@@ -75,17 +75,21 @@ impl Sources {
         Some(format!("{}: `{key}` has nothing after it: is the file still being written? Else, {help}", file.name))
     }
 
-    /// Reads it all.
+    /// Reads it all; again without them, where others' variables turn out not to be meant for lictor.
     pub fn load(&self) -> Result<Loaded, Report> {
-        let (tree, compat_env_used) = sources::overlay(self)?;
-        let config = read::config(&tree, &self.env);
-        kv::check(&tree, &config);
-        let (values, report) = tree.into_results();
-        let (errors, warnings) = report.split();
-        if errors.is_empty() {
-            Ok(Loaded { config, values, warnings, compat_env_used })
-        } else {
-            Err(errors.with(warnings))
+        let mut unheeded = env::Unheeded::default();
+        loop {
+            let (tree, compat_env_used) = sources::overlay(self, &unheeded)?;
+            let config = read::config(&tree, &self.env);
+            kv::check(&tree, &config);
+            let (values, report) = tree.into_results();
+            let (errors, warnings) = report.split();
+            if errors.is_empty() {
+                return Ok(Loaded { config, values, warnings, compat_env_used });
+            }
+            if !unheeded.learn(&errors) {
+                return Err(errors.with(warnings));
+            }
         }
     }
 }

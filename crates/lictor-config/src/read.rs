@@ -1,6 +1,7 @@
 //! One walk over the tree: every key, its type, its default, its rules. One function a section.
 
 mod consul;
+mod exported;
 mod listen;
 mod policy;
 mod ports;
@@ -66,6 +67,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
         upstreams,
     };
     ports::check(&top, &config);
+    exported::check(&top, &config);
     top.finish();
     config
 }

@@ -1,6 +1,7 @@
 //! What a configuration is made of, and in which order it lies over one another.
 
 use crate::diagnose::{Diagnostic, Report, Severity};
+use crate::env::Unheeded;
 use crate::environment::Environment;
 use crate::places::{Places, Text};
 use crate::tree::{Origin, Tree};
@@ -21,7 +22,7 @@ pub struct Sources {
 }
 
 /// The file with everything else over and under it, and the older services' variables that had an effect.
-pub(crate) fn overlay(sources: &Sources) -> Result<(Tree, Vec<String>), Report> {
+pub(crate) fn overlay(sources: &Sources, without: &Unheeded) -> Result<(Tree, Vec<String>), Report> {
     let Sources { file, kv, env, flags } = sources;
     let parse = |text: &Text| source::parse(text).map_err(|diagnostic: Diagnostic| Report(vec![diagnostic]));
     let mut tree = Tree::default();
@@ -35,7 +36,7 @@ pub(crate) fn overlay(sources: &Sources) -> Result<(Tree, Vec<String>), Report> 
         kv::vet(&mut value, &places, &tree);
         tree.lay(value, places, true);
     }
-    let used = env::lay(&mut tree, env);
+    let used = env::lay(&mut tree, env, without);
     for (path, value) in flags {
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
         tree.set(&path, Value::text(value), Origin::Flag);

@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 
 pub(crate) use self::node::{Node, Section, texts};
 use crate::diagnose::{Diagnostic, Notes, Place, Report, Severity};
+use crate::env::is_others;
 use crate::places::Places;
 use crate::value::{Step, Value, show};
 
@@ -121,8 +122,14 @@ impl Tree {
         Node::root(self, &self.root)
     }
 
-    pub(crate) fn has(&self, path: &[&str]) -> bool {
-        path.iter().try_fold(&self.root, |value, key| value.entry(key)).is_some()
+    /// Whether something is said at a path, or above it by a single value such as `off`.
+    pub(crate) fn decides(&self, path: &[&str]) -> bool {
+        self.root.reach(&steps(path)).0
+    }
+
+    /// Whether what is in force at a path is from a variable whose name is not lictor's alone.
+    pub(crate) fn is_others(&self, path: &[Step]) -> bool {
+        matches!(self.origin(path, true), Origin::Env(name) if is_others(&name))
     }
 
     /// Lays a text over what is there.
@@ -134,6 +141,11 @@ impl Tree {
     /// Where the value at these keys came from, if there is one.
     pub(crate) fn origin_of(&self, path: &[&str]) -> Origin {
         self.origin(&steps(path), true)
+    }
+
+    /// Whether KV says anything.
+    pub(crate) fn has_kv(&self) -> bool {
+        self.layers.iter().any(|layer| layer.is_kv)
     }
 
     /// Whether KV would switch something on that nobody else did.
@@ -157,12 +169,28 @@ impl Tree {
 
     /// Whether KV says there what is in force, and what this machine's file does not say.
     pub(crate) fn is_changed_by_kv(&self, path: &[Step]) -> bool {
-        let said = |is_kv: bool| {
-            let mut layers = self.layers.iter().filter(|layer| layer.is_kv == is_kv);
-            layers.find_map(|layer| layer.value.at(path)).filter(|value| **value != Value::Null)
-        };
         let is_over_it = |end: usize| self.origins.contains_key(&path[..end]);
-        said(true).is_some_and(|value| said(false) != Some(value)) && !(1..=path.len()).any(is_over_it)
+        self.said(path, true).is_some_and(|value| self.said(path, false) != Some(value))
+            && !(1..=path.len()).any(is_over_it)
+    }
+
+    /// What this machine's file says there, whatever KV says.
+    pub(crate) fn said_in_file(&self, path: &[Step]) -> Option<&str> {
+        match self.said(path, false)? {
+            Value::Scalar(text) => Some(text),
+            Value::Null | Value::List(_) | Value::Map(_) => None,
+        }
+    }
+
+    fn said(&self, path: &[Step], in_kv: bool) -> Option<&Value> {
+        let mut layers = self.layers.iter().filter(|layer| layer.is_kv == in_kv);
+        layers.find_map(|layer| layer.value.at(path)).filter(|value| **value != Value::Null)
+    }
+
+    /// Whether something is wrong there, or above it, already.
+    pub(crate) fn is_refused(&self, path: &[Step]) -> bool {
+        let notes = self.notes.borrow();
+        (1..=path.len()).any(|end| notes.has_error_at(&show(&path[..end])))
     }
 
     pub(crate) fn refuse(&self, path: &[Step], message: String, help: Option<String>) {

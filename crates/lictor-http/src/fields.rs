@@ -10,7 +10,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 
-use crate::digits::length;
+use crate::framing::is_chunked_at_most;
 
 /// `Keep-Alive` (RFC 9112, appendix C.2.2).
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -71,38 +71,6 @@ fn is_port(port: &[u8]) -> bool {
         number.checked_mul(10)?.checked_add(digit)
     };
     port.iter().try_fold(0, add).is_some()
-}
-
-/// Whether nothing but `chunked` was applied on the way: what else it was would be lost (RFC 9112, section 6.1).
-fn is_chunked_at_most(headers: &HeaderMap) -> bool {
-    let codings = headers.get_all(TRANSFER_ENCODING);
-    codings.iter().all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
-        && codings.iter().count() <= 1
-}
-
-/// Makes an answer's head say one thing about its body's length, or refuses it (RFC 9112, section 6.3).
-pub(crate) fn check_answer(headers: &mut HeaderMap, fields: Fields) -> Result<Option<u64>, &'static str> {
-    if fields.has(Fields::TRANSFER_ENCODING) {
-        headers.remove(CONTENT_LENGTH);
-        return if is_chunked_at_most(headers) { Ok(None) } else { Err("a transfer coding that nobody asked for") };
-    }
-    if !fields.has(Fields::CONTENT_LENGTH) {
-        return Ok(None);
-    }
-    let mut lengths =
-        headers.get_all(CONTENT_LENGTH).into_iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
-    let length = lengths.next().and_then(length).ok_or("an invalid Content-Length")?;
-    let mut is_single = true;
-    for other in lengths {
-        is_single = false;
-        if self::length(other) != Some(length) {
-            return Err("two lengths");
-        }
-    }
-    if !is_single {
-        headers.insert(CONTENT_LENGTH, length.into());
-    }
-    Ok(Some(length))
 }
 
 /// Takes off what may not come after a body: what frames, routes, authenticates, says what the content is, or belongs to
@@ -345,27 +313,6 @@ mod tests {
         let fields = Fields::of::<Colours>(&headers(&[("x-red", "1"), ("via", "a"), ("x-green", "1s")]));
         assert!(fields.has(Fields::MARKS) && fields.has(Fields::VIA));
         assert!(!fields.has(Fields::CONNECTION | Fields::TE | Fields::MARKS << 1));
-    }
-
-    #[test]
-    fn an_answer_says_one_thing_about_its_length() {
-        let checked = |pairs: &[(&str, &str)]| {
-            let mut map = headers(pairs);
-            let fields = Fields::of::<()>(&map);
-            check_answer(&mut map, fields)
-                .map(|_| map.get(CONTENT_LENGTH).map(|length| length.to_str().unwrap().to_owned()))
-        };
-        assert_eq!(checked(&[("content-length", "5, 5")]), Ok(Some("5".to_owned())));
-        assert_eq!(checked(&[("content-length", "2"), ("transfer-encoding", "Chunked")]), Ok(None));
-        for wrong in [
-            [("content-length", "5"), ("content-length", "6")],
-            [("content-length", "+5"), ("x", "y")],
-            [("content-length", ""), ("x", "y")],
-            [("transfer-encoding", "gzip, chunked"), ("x", "y")],
-            [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
-        ] {
-            assert!(checked(&wrong).is_err(), "{wrong:?}");
-        }
     }
 
     #[test]

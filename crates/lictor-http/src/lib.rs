@@ -28,6 +28,7 @@ pub mod buffers;
 mod digits;
 mod error;
 pub mod fields;
+mod framing;
 pub mod http1;
 pub mod http2;
 #[cfg(any(feature = "laws", test))]

@@ -61,11 +61,6 @@ fn an_early_answer_ends_the_upload_and_reaches_the_client() {
 }
 
 #[test]
-fn a_client_that_goes_is_a_cancel_within_100_ms() {
-    http2_answers::a_client_that_goes_is_a_cancel_within_100_ms::<Proxy>();
-}
-
-#[test]
 fn both_sides_stream_at_the_same_time() {
     http2_answers::both_sides_stream_at_the_same_time::<Proxy>();
 }

@@ -25,7 +25,9 @@ pub(super) fn consul(node: &Node<'_>, is_needed: bool, service: Option<&str>) ->
     let token = section.field("token", "ACL token; better in a file.");
     let token_file = section.field("token_file", "File that holds the ACL token; read again when it changes.");
     if token.is_set() && token_file.is_set() {
-        token_file.error("`token` and `token_file` are both given", Some("keep one".to_owned()));
+        // Of a file's and a variable's the variable's goes, and of two variables the token, as with Consul's own clients.
+        let blamed = if token.is_others() { &token } else { &token_file };
+        blamed.error("`token` and `token_file` are both given", Some("keep one".to_owned()));
     }
     let consistencies =
         [("stale", Consistency::Stale), ("default", Consistency::Default), ("consistent", Consistency::Consistent)];
@@ -69,7 +71,9 @@ fn tls(section: &Section<'_>) -> ConsulTls {
         skip_verify: !section.field("ssl_verify", "Check the agent's certificate.").boolean(true),
     };
     if tls.client_cert.is_some() != tls.client_key.is_some() {
-        section.node().error("`client_cert` and `client_key` go together", None);
+        let given = ["client_cert", "client_key"].map(|key| section.field(key, ""));
+        let others = given.iter().find(|node| node.is_others());
+        others.unwrap_or(section.node()).error("`client_cert` and `client_key` go together", None);
     }
     tls
 }

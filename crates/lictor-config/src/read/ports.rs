@@ -12,7 +12,10 @@ use crate::tree::{Node, Section};
 
 pub(super) fn check(top: &Section<'_>, config: &Config) {
     let mut taken = Taken::default();
-    if let Some(app) = &config.app.address {
+    // Somebody else's PORT takes nothing from our own listeners: it comes last, and is told.
+    let port = top.field("port", "");
+    let is_first = !port.is_others();
+    if let Some(app) = config.app.address.as_ref().filter(|_| is_first) {
         taken.take(app, "the application".to_owned());
     }
     let mut claim = |address: Address, owner: String, node: &Node<'_>| {
@@ -45,6 +48,9 @@ pub(super) fn check(top: &Section<'_>, config: &Config) {
         let Some(listen) = &upstream.listen else { continue };
         let node = if entry.is_map() { entry.section(&[]).field("listen", "") } else { entry.clone() };
         claim(listen.address.clone(), format!("upstream {}", upstream.name), &node);
+    }
+    if let Some(app) = config.app.address.as_ref().filter(|_| !is_first) {
+        claim(app.clone(), "the application".to_owned(), &port);
     }
 }
 

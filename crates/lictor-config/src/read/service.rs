@@ -1,6 +1,7 @@
 //! Who we are: the service, its application, its registration, its server side.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use lictor_core::mesh::Protocol;
@@ -206,22 +207,28 @@ pub(super) fn registration(
             .collect(),
         deregister_after: deregister_after(&section),
     };
+    let details = section.field("meta", "").entries().into_iter().chain([section.field("address", "")]);
+    let others = details.into_iter().find(Node::is_others);
     section.finish();
+    // A name that others' variables say may be for them alone.
+    let named = top.field("service", "");
+    let blamed = if !node.is_set() && named.is_others() { &named } else { &node };
     match (service, port) {
         (Some(_), 1..) => Some(registration),
         (Some(_), 0) if advertised.is_some_and(|address| address.path().is_some()) => {
             let help = "add an `inbound` block with a port, or `registration: off`".to_owned();
-            node.error("callers cannot reach the application's Unix socket", Some(help));
+            blamed.error("callers cannot reach the application's Unix socket", Some(help));
             None
         }
         (Some(_), 0) => {
             let help = "set `port` to where the application listens, or `registration: off`".to_owned();
-            node.error("a registration needs the application's port", Some(help));
+            blamed.error("a registration needs the application's port", Some(help));
             None
         }
         (None, _) => {
             if node.is_set() && node.is_map() || check.is_set() {
-                node.error("a registration needs the service's name", Some("set `service`".to_owned()));
+                let blamed = others.as_ref().unwrap_or(&node);
+                blamed.error("a registration needs the service's name", Some("set `service`".to_owned()));
             }
             None
         }
@@ -243,13 +250,22 @@ fn address(node: &Node<'_>, env: &Environment) -> Option<String> {
         }
         match text {
             "auto" => Ok(None),
-            "0.0.0.0" | "::" => Err("callers cannot dial an unspecified address".to_owned()),
             text if text.starts_with("interface:") => Err("`interface:` is not in this version yet".to_owned()),
-            text if text.contains([' ', '/', ',']) => Err(format!("`{text}` is not an address")),
-            text => Ok(Some(text.to_owned())),
+            text => match text.parse::<IpAddr>() {
+                Ok(ip) if ip.is_unspecified() => Err("callers cannot dial an unspecified address".to_owned()),
+                Err(_) if !text.chars().all(is_of_name) => {
+                    Err(format!("`{text}` is not an address: a name, or an IP address without a port"))
+                }
+                Ok(_) | Err(_) => Ok(Some(text.to_owned())),
+            },
         }
     };
     node.parsed(json!({ "type": "string" }), Some("auto"), parse).flatten()
+}
+
+/// Underscores are in many a compose file's names.
+fn is_of_name(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.')
 }
 
 fn weights(node: &Node<'_>) -> (u32, u32) {

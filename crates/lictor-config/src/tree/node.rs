@@ -12,7 +12,7 @@ use lictor_core::{Address, Secret};
 use serde_json::{Value as Json, json};
 
 use super::{Effective, Field, MASKED, Tree, is_off};
-use crate::diagnose::{Severity, suggest};
+use crate::diagnose::{Place, Severity, suggest};
 use crate::value::{Step, Value, show};
 use crate::values;
 
@@ -80,6 +80,11 @@ impl<'t> Node<'t> {
         self.tree.is_kvs_own(&self.path)
     }
 
+    /// Whether a variable says it whose name is not lictor's alone.
+    pub(crate) fn is_others(&self) -> bool {
+        self.is_set() && self.tree.is_others(&self.path)
+    }
+
     pub(crate) fn path(&self) -> String {
         show(&self.path)
     }
@@ -90,6 +95,15 @@ impl<'t> Node<'t> {
 
     pub(crate) fn key_error(&self, message: impl Into<String>, help: Option<String>) {
         self.say(Severity::Error, message.into(), help, true);
+    }
+
+    pub(crate) fn key_warn(&self, message: impl Into<String>, help: Option<String>) {
+        self.say(Severity::Warning, message.into(), help, true);
+    }
+
+    /// Where the key is.
+    pub(crate) fn place(&self) -> Place {
+        self.tree.place(&self.path, true)
     }
 
     pub(crate) fn warn(&self, message: impl Into<String>, help: Option<String>) {

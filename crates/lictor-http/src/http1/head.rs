@@ -5,32 +5,23 @@ use std::mem::MaybeUninit;
 use std::str;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONNECTION, EXPECT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use httparse::{Header, ParserConfig, Status};
 use memchr::memchr;
 
 use crate::buffers;
-use crate::digits::length;
 use crate::error::Refused;
-use crate::fields::{Fields, Marks, check_answer, takes_trailers};
+use crate::fields::{Fields, Marks, takes_trailers};
+use crate::framing::{self, Kind};
 use crate::spelling::{Range, Spelling};
+
+pub use crate::framing::Length;
 
 /// A longer head is refused.
 const HEAD_MAX: usize = 128 << 10;
 /// More fields are refused.
 const FIELDS_MAX: usize = 100;
-
-/// What follows a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
-    /// So many bytes, perhaps none.
-    Exactly(u64),
-    /// Chunks (RFC 9112, section 7.1).
-    Chunked,
-    /// Until the server closes the connection; answers only.
-    UntilClose,
-}
 
 /// A request's head.
 #[derive(Debug)]
@@ -107,7 +98,7 @@ pub fn request<M: Marks>(buffer: &mut BytesMut) -> Result<Option<RequestHead>, R
         return Err(Refused::bad("the request's target names a user")); // RFC 9110, section 4.2.4: nobody may see it
     }
     let fields = says.fields;
-    let length = request_length(&headers, fields, version)?;
+    let length = framing::of_request(&headers, fields, version).map_err(Refused::bad)?;
     let is_http11 = version == Version::HTTP_11;
     let keeps_alive = says.keeps_alive(is_http11);
     let expects_continue = is_http11
@@ -153,23 +144,13 @@ pub fn response<M: Marks>(
             }
             continue;
         }
-        let is_chunked = says.fields.has(Fields::TRANSFER_ENCODING);
-        if version == 0 && is_chunked {
-            return Err("a transfer coding in HTTP/1.0");
-        }
-        let keeps_alive = says.keeps_alive(version == 1);
-        let length = check_answer(&mut headers, says.fields)?;
-        let is_bodiless =
-            is_head || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let length = match length {
-            _ if is_bodiless => Length::Exactly(0),
-            _ if is_chunked => Length::Chunked,
-            Some(length) => Length::Exactly(length),
-            None => Length::UntilClose,
-        };
+        let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+        let keeps_alive = says.keeps_alive(version == Version::HTTP_11);
+        let told = framing::told(&mut headers, says.fields, version)?;
+        let length = framing::of_answer(if is_head { Kind::Head } else { Kind::Other }, status, told);
         let mut response = Response::new(());
         *response.status_mut() = status;
-        *response.version_mut() = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+        *response.version_mut() = version;
         *response.headers_mut() = headers;
         return Ok(Some(ResponseHead { response, fields: says.fields, spelling, length, keeps_alive }));
     }
@@ -300,34 +281,6 @@ fn fields_of<M: Marks>(head: &Bytes, ranges: Ranges) -> Result<(HeaderMap, Spell
     }
     ranges.give_back();
     Ok((headers, spelling, says))
-}
-
-/// RFC 9112, section 6.3: one length, or chunked, never both.
-fn request_length(headers: &HeaderMap, fields: Fields, version: Version) -> Result<Length, Refused> {
-    if fields.has(Fields::TRANSFER_ENCODING) {
-        if version == Version::HTTP_10 {
-            return Err(Refused::bad("HTTP/1.0 has no transfer codings"));
-        }
-        if fields.has(Fields::CONTENT_LENGTH) {
-            return Err(Refused::bad("the request has both Content-Length and Transfer-Encoding"));
-        }
-        let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
-        let is_chunked = codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-        return if is_chunked && codings.next().is_none() {
-            Ok(Length::Chunked)
-        } else {
-            Err(Refused::bad("no transfer coding but chunked is understood"))
-        };
-    }
-    if !fields.has(Fields::CONTENT_LENGTH) {
-        return Ok(Length::Exactly(0));
-    }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).into_iter();
-    let Some(first) = lengths.next() else { return Ok(Length::Exactly(0)) };
-    if lengths.next().is_some() {
-        return Err(Refused::bad("the request has more than one Content-Length"));
-    }
-    length(first.as_bytes()).map(Length::Exactly).ok_or(Refused::bad("the request's Content-Length is not a length"))
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::stream::Stream;
 use crate::writer::WriteHead;
 
 pub use super::frame::Code;
-pub use super::wire::Kind;
+pub use crate::framing::Kind;
 
 /// A server that is silent for so long while we wait for it is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(20);

@@ -5,10 +5,10 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::AsyncWrite;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::frame::{self, Code};
 use super::wire::{Broken, Event, Fatal, Output, Turn, Wire, store};
@@ -52,7 +52,7 @@ struct Presence {
 impl Driver {
     pub(super) fn new(wire: Wire, socket: Stream, read: ReadAhead, silence: Duration, is_lazy: bool) -> Self {
         let heard = Instant::now();
-        let sleep = Box::pin(tokio::time::sleep_until((heard + silence).into()));
+        let sleep = Box::pin(tokio::time::sleep_until(heard + silence));
         Self {
             wire: Rc::new(RefCell::new(wire)),
             socket,
@@ -164,7 +164,7 @@ impl Presence {
         let is_in_doubt = std::mem::take(&mut wire.is_in_doubt);
         if is_in_doubt && self.asked.is_none() && self.heard.elapsed() >= DOUBT {
             let next = self.ask(wire);
-            self.sleep.as_mut().reset(next.into());
+            self.sleep.as_mut().reset(next);
         }
         loop {
             ready!(self.sleep.as_mut().poll(context));
@@ -180,7 +180,7 @@ impl Presence {
                 None if now < self.heard + self.silence => self.heard + self.silence,
                 None => self.ask(wire),
             };
-            self.sleep.as_mut().reset(next.into());
+            self.sleep.as_mut().reset(next);
         }
     }
 

@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use super::hpack::{Field, Malformed};
 use crate::buffers;
-use crate::fields::{Fields, KEEP_ALIVE, PROXY_CONNECTION, check_answer};
+use crate::fields::{Fields, KEEP_ALIVE, PROXY_CONNECTION};
+use crate::framing::told;
 
 /// SETTINGS_MAX_HEADER_LIST_SIZE: a list that counts for more is refused (RFC 9113, section 6.5.2).
 pub(super) const LIST_MAX: usize = 64 << 10;
@@ -119,7 +120,7 @@ impl Message {
             return Err(Malformed("a request's pseudo-field in an answer"));
         }
         let fields = Fields::of::<()>(&self.headers);
-        check_answer(&mut self.headers, fields).map_err(Malformed)?;
+        told(&mut self.headers, fields, Version::HTTP_2).map_err(Malformed)?;
         let mut response = Response::new(());
         *response.status_mut() = self.status.ok_or(Malformed("an answer without :status"))?;
         *response.version_mut() = Version::HTTP_2;

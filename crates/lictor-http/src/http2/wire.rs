@@ -17,6 +17,5 @@ mod turns;
 pub(super) use self::output::Output;
 pub(super) use self::receive::Event;
 pub(super) use self::state::{Fatal, Wire};
-pub use self::stream::Kind;
 pub(super) use self::stream::{Broken, Part, Shared, Unstarted, store};
 pub(super) use self::turns::Turn;

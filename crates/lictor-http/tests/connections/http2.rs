@@ -15,6 +15,7 @@ use lictor_http::http2::client::{Connection, Kind, SendError};
 use lictor_http::http2::{Encoder, PREFACE};
 use lictor_http::{BodyError, RequestBody, Spelling};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::Instant;
@@ -265,6 +266,92 @@ async fn why_there_is_no_answer_is_said() {
         assert_eq!(refused.to_string(), "the server has not looked at the request (REFUSED_STREAM)");
         let reset = ask(Method::GET, reset(2)).await;
         assert_eq!(reset.to_string(), "the server reset the request (INTERNAL_ERROR)");
+    })
+    .await;
+}
+
+/// A PING of ours (section 6.7).
+const ASKED: &[u8] = b"\0\0\x08\x06\0\0\0\0\0lictor?\n";
+
+/// Hears so much that it ends so, and says how long that took.
+async fn hear(peer: &mut UnixStream, end: &[u8]) -> u64 {
+    let began = Instant::now();
+    let mut heard = Vec::new();
+    while !heard.ends_with(end) {
+        assert_ne!(peer.read_buf(&mut heard).await.unwrap(), 0, "{}", heard.escape_ascii());
+    }
+    began.elapsed().as_secs()
+}
+
+/// How long it takes until the other side closes.
+async fn closes(peer: &mut UnixStream) -> u64 {
+    let began = Instant::now();
+    peer.read_to_end(&mut Vec::new()).await.unwrap();
+    began.elapsed().as_secs()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_not_there_is_found_out_and_one_that_is_stays() {
+    local(async {
+        let (server, mut client) = pair();
+        let serving = serve_http2(server, echo);
+        client.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(hear(&mut client, ASKED).await, 30);
+            client.write_all(b"\0\0\x08\x06\x01\0\0\0\0lictor?\n").await.unwrap();
+        }
+        assert_eq!(hear(&mut client, ASKED).await, 30);
+        assert_eq!(closes(&mut client).await, 10);
+        drop(client);
+        serving.await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_asked_for_only_while_something_is_asked_of_it() {
+    local(async {
+        let (mut server, client) = pair();
+        server.write_all(SETTINGS).await.unwrap();
+        let client = Connection::new(client.into(), ());
+        client.settled().await;
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(!client.is_closed());
+        let asking = spawn_local(async move { client.ask(request(Method::GET, whole(""))).await.unwrap_err() });
+        let began = Instant::now();
+        hear(&mut server, ASKED).await;
+        assert_eq!(asking.await.unwrap(), SendError::Closed);
+        assert!((10..52).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_given_up_asks_whether_its_server_is_there() {
+    local(async {
+        let (mut server, client) = pair();
+        server.write_all(SETTINGS).await.unwrap();
+        let client = Connection::new(client.into(), ());
+        client.settled().await;
+        let asked = client.ask(request(Method::GET, whole("")));
+        assert!(tokio::time::timeout(Duration::from_secs(2), asked).await.is_err());
+        assert_eq!(hear(&mut server, ASKED).await, 0);
+        assert_eq!(closes(&mut server).await, 10);
+        assert!(client.is_closed());
+    })
+    .await;
+}
+
+/// RFC 9113, section 10.5: a head without an end holds up everything behind it.
+#[tokio::test(start_paused = true)]
+async fn a_field_block_is_whole_in_time() {
+    local(async {
+        let (server, mut client) = pair();
+        serve_http2(server, echo);
+        let half = b"\0\0\x03\x01\x01\0\0\0\x01\x82\x86\x84";
+        client.write_all(&[PREFACE, SETTINGS, half].concat()).await.unwrap();
+        assert_eq!(hear(&mut client, b"a field block took too long").await, 30);
+        assert_eq!(closes(&mut client).await, 0);
     })
     .await;
 }

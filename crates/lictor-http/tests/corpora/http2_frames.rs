@@ -31,11 +31,14 @@ pub(crate) fn run<B: Between>() -> usize {
     let cases: Vec<(&str, Case)> =
         TABLES.iter().flat_map(|(table, cases)| cases().into_iter().map(|case| (*table, case))).collect();
     let cases = chosen(cases, B::ONE_IN, |(_, case)| std::mem::discriminant(&case.expect));
-    let recorder = Recorder::start();
-    let between = B::before(recorder.port, Speaks::Http1);
-    let failed =
-        cases.iter().filter_map(|(table, case)| Some(format!("{table}: {}", case.failure(&between, &recorder)?)));
-    settle(&between, failed.collect());
+    for table in cases.chunk_by(|(one, _), (other, _)| one == other) {
+        // With a backend of its own: what the table before it has sent, and given up, may come late and is not counted.
+        let recorder = Recorder::start();
+        let between = B::before(recorder.port, Speaks::Http1);
+        let failed =
+            table.iter().filter_map(|(table, case)| Some(format!("{table}: {}", case.failure(&between, &recorder)?)));
+        settle(&between, failed.collect());
+    }
     cases.len()
 }
 

@@ -257,6 +257,7 @@ impl Forward {
     ) -> Result<Answered<AnswerBody<Stripped>>, Failure> {
         use http2::client::{Connection, SendError};
         let kind = if head.method == Method::HEAD { Kind::Head } else { Kind::Other };
+        let is_once = !head.method.is_idempotent();
         loop {
             let mut shared = self.shared.lock().await;
             let kept = shared.take().filter(|kept| !kept.is_closed());
@@ -275,7 +276,7 @@ impl Forward {
                 write(head, takes_trailers, fields);
             };
             let is_empty = body.is_end_stream();
-            match connection.send::<(), _>(kind, false, write_head, body, &mut tell).await {
+            match connection.send::<(), _>(kind, is_once, write_head, body, &mut tell).await {
                 Ok(Answered { response, fields }) => {
                     return Ok(Answered { response: response.map(AnswerBody::Http2), fields });
                 }

@@ -30,7 +30,7 @@ pub(crate) struct Target {
 /// The upstream that a request is for, as its listener has it.
 pub(crate) async fn target<B>(client: &Connection, view: &View, request: &Request<B>) -> Result<Target, Failure> {
     match &client.kind {
-        ListenerKind::Upstream(name) => whole(&client.worker, name).await,
+        ListenerKind::Upstream(name) => whole(&client.worker, view, name).await,
         ListenerKind::Forward => named(&client.worker, view, request).await,
         ListenerKind::Inbound => ours(view),
     }
@@ -48,14 +48,18 @@ pub(crate) async fn named<B>(worker: &Rc<Worker>, view: &View, request: &Request
         return Err(generation::gone());
     }
     match name(request)? {
-        Named::Service(name) => whole(worker, &name).await,
+        Named::Service(name) => whole(worker, view, &name).await,
         Named::Address(address) => endpoint(view, address),
     }
 }
 
-/// The upstream of this name, with all its endpoints.
-pub(crate) async fn whole(worker: &Rc<Worker>, name: &Arc<str>) -> Result<Target, Failure> {
-    Ok(Target { upstream: find(worker, name).await?, only: None })
+/// The upstream of this name, with all its endpoints, as soon as they are known.
+pub(crate) async fn whole(worker: &Rc<Worker>, view: &View, name: &Arc<str>) -> Result<Target, Failure> {
+    let upstream = match view.upstreams.get(name) {
+        Some(upstream) if upstream.is_known() => Rc::clone(upstream),
+        _ => Box::pin(await_endpoints(worker, name)).await?,
+    };
+    Ok(Target { upstream, only: None })
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -97,13 +101,6 @@ fn endpoint(view: &View, address: SocketAddr) -> Result<Target, Failure> {
             let sentence = format!("{address} is not an endpoint of a known service; name the service instead");
             Err(Failure::new(Reason::Forbidden, sentence))
         }
-    }
-}
-
-async fn find(worker: &Rc<Worker>, name: &Arc<str>) -> Result<Rc<UpstreamState>, Failure> {
-    match worker.view().upstreams.get(name) {
-        Some(upstream) if upstream.is_known() => Ok(Rc::clone(upstream)),
-        _ => Box::pin(await_endpoints(worker, name)).await,
     }
 }
 

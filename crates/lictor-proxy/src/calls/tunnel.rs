@@ -45,7 +45,7 @@ pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
     let dialled = async {
         connection.generation.check()?;
         let target = match &connection.kind {
-            ListenerKind::Upstream(name) => target::whole(worker, name).await?,
+            ListenerKind::Upstream(name) => target::whole(worker, &worker.view(), name).await?,
             ListenerKind::Inbound => target::ours(&worker.view())?,
             // HTTP is spoken there.
             ListenerKind::Forward => return Err(generation::gone()),

@@ -3,17 +3,18 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::super::frame::{self, Code, Head};
 use super::super::hpack::Malformed;
 use super::super::message::{LIST_MAX, Message, content_length};
 use super::receive::{Event, Unanswered, unpad};
 use super::state::{Block, Fatal, SIZE, STREAMS_MAX, Wire, protocol};
-use super::stream::{Broken, Kind, Stream, wake};
+use super::stream::{Broken, Stream, wake};
+use crate::framing::{Length, of_answer};
 
 /// A compressed block is not longer, in all its frames.
 pub(super) const BLOCK_MAX: usize = 2 * LIST_MAX;
@@ -149,12 +150,10 @@ impl Wire {
             }
             return Ok(());
         }
-        let is_bodiless =
-            stream.kind == Kind::Head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        stream.left = match stream.kind {
-            _ if is_bodiless => Some(0),
-            Kind::Connect if status.is_success() => None, // RFC 9110, section 9.3.6
-            Kind::Head | Kind::Connect | Kind::Other => length,
+        let told = length.map_or(Length::UntilClose, Length::Exactly);
+        stream.left = match of_answer(stream.kind, status, told) {
+            Length::Exactly(length) => Some(length),
+            Length::UntilClose | Length::Chunked => None,
         };
         if is_end && matches!(stream.left, Some(1..)) {
             return self.refuse(stream, Code::PROTOCOL_ERROR, broken("content-length without content"));

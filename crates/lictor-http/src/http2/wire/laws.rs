@@ -11,7 +11,8 @@ use super::super::message::Message;
 use super::send::OUT_MAX;
 use super::state::{CLIENT_WINDOW, RESET_KEPT, SERVER_WINDOW, STREAMS_MAX};
 use super::stream::STREAM_WINDOW;
-use super::{Event, Fatal, Kind, Part, Shared, Turn, Wire};
+use super::{Event, Fatal, Part, Shared, Turn, Wire};
+use crate::framing::Kind;
 
 /// What became of a connection.
 #[derive(Debug, PartialEq)]

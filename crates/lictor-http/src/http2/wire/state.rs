@@ -3,16 +3,17 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use bytes::BytesMut;
+use tokio::time::Instant;
 
 use super::super::frame::{self, Code};
 use super::super::hpack::Decoder;
 use super::super::message::LIST_MAX;
 use super::output::Output;
-use super::stream::{Broken, Kind, Part, Received, STREAM_WINDOW, Shared, Stream, Unstarted, store, wake};
+use super::stream::{Broken, Part, Received, STREAM_WINDOW, Shared, Stream, Unstarted, store, wake};
 use super::turns::{Forgotten, Queue, Rise, Starters};
+use crate::framing::Kind;
 
 /// What a client may send on all streams together: it does not make us keep more.
 pub(super) const CLIENT_WINDOW: u32 = 4 << 20;

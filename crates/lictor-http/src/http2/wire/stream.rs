@@ -11,6 +11,7 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::super::frame::Code;
 use super::output::COPY_MAX;
+use crate::framing::Kind;
 
 pub(in crate::http2) type Shared = Rc<RefCell<Stream>>;
 
@@ -18,17 +19,6 @@ pub(in crate::http2) type Shared = Rc<RefCell<Stream>>;
 pub(super) const STREAM_WINDOW: u32 = 256 << 10;
 /// Interim answers that nobody has heard yet; more are not told.
 const INTERIM_MAX: usize = 16;
-
-/// What is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// HEAD: its answer has no content.
-    Head,
-    /// CONNECT with a protocol (RFC 8441): after a 2xx the stream carries bytes.
-    Connect,
-    /// Any other request.
-    Other,
-}
 
 /// A stream.
 #[derive(Debug)]

@@ -25,6 +25,7 @@ use super::state::{RESET_KEPT, STREAM_LAST, STREAMS_MAX};
 use super::stream::STREAM_WINDOW;
 use super::turns::LET_ON_MAX;
 use super::*;
+use crate::framing::Kind;
 
 const ENDS: u8 = frame::END_STREAM | frame::END_HEADERS;
 const ANSWER: u8 = frame::END_HEADERS;
