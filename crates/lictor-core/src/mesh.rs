@@ -133,6 +133,30 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them, in the order in which the configuration tells them.
+    pub const ALL: [Self; 5] = [Self::Auto, Self::Tcp, Self::Http1, Self::H2c, Self::Grpc];
+
+    /// Its words, in the configuration and in Consul's Meta; the first is its name.
+    pub fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Auto => &["auto"],
+            Self::Tcp => &["tcp"],
+            Self::Http1 => &["http1", "http"],
+            Self::H2c => &["h2c", "http2"],
+            Self::Grpc => &["grpc"],
+        }
+    }
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        self.words()[0]
+    }
+
+    /// The one that has this word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.words().contains(&word))
+    }
+
     /// Whether endpoints are spoken to in HTTP/2, when the client speaks it or does not.
     pub fn is_http2(self, client_does: bool) -> bool {
         match self {

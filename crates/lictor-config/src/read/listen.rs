@@ -86,14 +86,7 @@ fn key_pair(node: &Node<'_>, section: &Section<'_>, help: &'static str) -> Optio
 }
 
 pub(super) fn protocol_of(node: &Node<'_>, default: Option<&str>) -> Option<Protocol> {
-    let choices = [
-        ("auto", Protocol::Auto),
-        ("tcp", Protocol::Tcp),
-        ("http1", Protocol::Http1),
-        ("http", Protocol::Http1),
-        ("h2c", Protocol::H2c),
-        ("http2", Protocol::H2c),
-        ("grpc", Protocol::Grpc),
-    ];
+    let with_words = |protocol: Protocol| protocol.words().iter().map(move |word| (*word, protocol));
+    let choices: Vec<(&str, Protocol)> = Protocol::ALL.into_iter().flat_map(with_words).collect();
     node.choice(&choices, default)
 }

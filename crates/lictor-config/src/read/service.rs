@@ -233,14 +233,10 @@ pub(super) fn registration(
 /// The Meta, which says what the application speaks, unless it says so itself.
 fn meta(node: &Node<'_>, protocol: Protocol) -> BTreeMap<String, String> {
     let mut meta: BTreeMap<String, String> = texts(node);
-    let protocol = match protocol {
-        Protocol::Auto => return meta,
-        Protocol::Http1 => "http1",
-        Protocol::H2c => "h2c",
-        Protocol::Grpc => "grpc",
-        Protocol::Tcp => "tcp",
-    };
-    meta.entry("protocol".to_owned()).or_insert_with(|| protocol.to_owned());
+    // What an application of any protocol speaks is for each caller to say.
+    if protocol != Protocol::Auto {
+        meta.entry("protocol".to_owned()).or_insert_with(|| protocol.as_str().to_owned());
+    }
     meta
 }
 
@@ -298,10 +294,10 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn checks(list: &Node<'_>, short: &Node<'_>, protocol: Protocol) -> Vec<Check> {
-    let listed: Vec<Check> = list.elements().iter().filter_map(|entry| check(entry, protocol)).collect();
+    let listed: Vec<Check> = list.elements().iter().filter_map(check).collect();
     let shorthand = match short.scalar() {
         Some(path) => http(short, path).map(|target| Check::Http { target, interval: INTERVAL, timeout: TIMEOUT }),
-        None => check(short, protocol),
+        None => check(short),
     };
     if list.is_set() && short.is_set() {
         short.error("`check` and `registration.checks` are both given", Some("keep one".to_owned()));
@@ -338,7 +334,7 @@ fn http(node: &Node<'_>, target: &str) -> Option<String> {
     is_target.then(|| target.to_owned())
 }
 
-fn check(node: &Node<'_>, _protocol: Protocol) -> Option<Check> {
+fn check(node: &Node<'_>) -> Option<Check> {
     let section = node.section(&[json!({ "type": "string" })]);
     let http_node = section.field("http", "Consul asks for this path or URL.");
     let tcp = section.field("tcp", "Consul connects.");

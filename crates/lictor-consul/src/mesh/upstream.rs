@@ -141,12 +141,11 @@ pub(super) fn endpoint(
 
 /// What all endpoints' `Meta.protocol` says, if they agree.
 fn protocol_of(endpoints: &[Arc<Endpoint>]) -> Protocol {
-    let mut said = endpoints.iter().map(|endpoint| match endpoint.meta.get("protocol").map(String::as_str) {
-        Some("grpc") => Protocol::Grpc,
-        Some("h2c" | "http2") => Protocol::H2c,
-        Some("tcp") => Protocol::Tcp,
-        _ => Protocol::Http1,
-    });
+    let mut said =
+        endpoints.iter().map(|endpoint| match endpoint.meta.get("protocol").and_then(|it| Protocol::named(it)) {
+            Some(Protocol::Auto) | None => Protocol::Http1,
+            Some(protocol) => protocol,
+        });
     let first = said.next().unwrap_or_default();
     if said.all(|protocol| protocol == first) { first } else { Protocol::Http1 }
 }

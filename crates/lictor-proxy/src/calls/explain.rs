@@ -45,7 +45,7 @@ pub struct Explanation {
     /// The service's name in Consul.
     pub service: Arc<str>,
     /// What its endpoints speak.
-    pub protocol: String,
+    pub protocol: &'static str,
     /// The first that matches.
     pub route: Option<RouteView>,
     /// In force for it.
@@ -161,7 +161,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         worker: worker.index,
         upstream: Arc::clone(&upstream.upstream.name),
         service: Arc::clone(&upstream.upstream.service),
-        protocol: format!("{:?}", upstream.upstream.protocol).to_lowercase(),
+        protocol: upstream.upstream.protocol.as_str(),
         route: index.zip(route).map(|(index, route)| RouteView {
             index,
             method: route.method().map(ToString::to_string),

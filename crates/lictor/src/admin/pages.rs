@@ -216,7 +216,7 @@ pub(crate) fn upstreams(mesh: &Mesh, report: &Report) -> Json {
             let policy = &upstream.policy;
             let page = json!({
                 "service": upstream.service,
-                "protocol": format!("{:?}", upstream.protocol).to_lowercase(),
+                "protocol": upstream.protocol.as_str(),
                 "required": upstream.is_required,
                 "endpoints": upstream.endpoints.len(),
                 "in_flight": upstream.in_flight.running(),
@@ -227,7 +227,7 @@ pub(crate) fn upstreams(mesh: &Mesh, report: &Report) -> Json {
                 "policy": {
                     "timeout_ms": policy.timeouts.total.map(|limit| limit.as_millis() as u64),
                     "connect_timeout_ms": policy.timeouts.connect.as_millis() as u64,
-                    "balance": format!("{:?}", policy.balance.algorithm),
+                    "balance": policy.balance.algorithm.to_string(),
                     "retry_attempts": policy.retry.attempts,
                     "retry_statuses": policy.retry.statuses.iter().map(http::StatusCode::as_u16).collect::<Vec<_>>(),
                 },

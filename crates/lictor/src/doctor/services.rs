@@ -143,18 +143,31 @@ fn complaint(instance: &Json) -> String {
 }
 
 fn compare_protocols(found: &mut Findings, subject: &str, configured: Option<Protocol>, instances: &[Json]) {
-    let configured = match configured {
-        None | Some(Protocol::Auto) => return,
-        Some(Protocol::Http1) => "http1",
-        Some(Protocol::H2c) => "h2c",
-        Some(Protocol::Grpc) => "grpc",
-        Some(Protocol::Tcp) => "tcp",
-    };
+    let Some(configured) = configured.filter(|configured| *configured != Protocol::Auto) else { return };
     let said: BTreeSet<&str> =
         instances.iter().filter_map(|instance| instance["Service"]["Meta"]["protocol"].as_str()).collect();
-    let is_same = |said: &str| said == configured || (said == "http" && configured == "http1");
-    if let Some(other) = said.into_iter().find(|said| !is_same(said)) {
-        let what = format!("it is called as {configured}, and instances say {other}");
+    if let Some(other) = said.into_iter().find(|said| Protocol::named(said) != Some(configured)) {
+        let what = format!("it is called as {}, and instances say {other}", configured.as_str());
         found.add(Code::OtherProtocol, subject, what, "leave `protocol` out: what instances say is used then");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_protocol_is_the_same_by_each_of_its_words() {
+        for protocol in Protocol::ALL {
+            for said in Protocol::ALL.iter().flat_map(|said| said.words()).chain(&["spdy"]) {
+                let mut found = Findings::default();
+                let instances = [json!({ "Service": { "Meta": { "protocol": said } } })];
+                compare_protocols(&mut found, "upstreams.users", Some(protocol), &instances);
+                let is_fine = protocol == Protocol::Auto || protocol.words().contains(said);
+                assert_eq!(found.sorted().is_empty(), is_fine, "{protocol:?} {said}");
+            }
+        }
     }
 }
