@@ -151,7 +151,7 @@ impl<W: AsFd> Out<W> {
         if left.is_empty() {
             self.is_cut = false;
         } else {
-            let lines = left.iter().filter(|byte| **byte == b'\n').count();
+            let lines = left.split(|byte| *byte == b'\n').count() - 1;
             // The line break that ends an earlier, cut line ends none of these.
             let is_break = self.is_cut && done.is_empty();
             self.lost.fetch_add(lines.saturating_sub(usize::from(is_break)) as u64, Relaxed);
