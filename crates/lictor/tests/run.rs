@@ -76,11 +76,12 @@ fn an_application_that_was_stopped_before_it_ran_has_not_succeeded() {
     assert_eq!(lictor.wait().code(), Some(143), "as SIGTERM would");
 }
 
-/// The processes' words in /proc/PID/status.
+/// By the kernel's own account.
 fn ignores(pid: &str, signal: Signal) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
-    u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("Linux has it");
+    let mask = u64::from_str_radix(mask.trim(), 16).expect("it is a mask");
+    (mask >> (signal.as_raw() - 1)) & 1 == 1
 }
 
 /// lictor by way of a shell that does something first and then becomes it.
