@@ -229,4 +229,5 @@ http {{
     return [binary, "-p", shape.folder, "-c", path, "-e", os.path.join(shape.folder, f"{name}.log")]
 
 
-PROXIES = {"lictor": lictor, "haproxy": haproxy, "nginx": nginx, "envoy": envoy, "relay": relay}
+# `before` is another lictor, of an earlier commit for one.
+PROXIES = {"lictor": lictor, "before": lictor, "haproxy": haproxy, "nginx": nginx, "envoy": envoy, "relay": relay}

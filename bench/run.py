@@ -86,10 +86,11 @@ def arguments():
     parser = argparse.ArgumentParser()
     for name in ["lictor", "envoy", "consul", "rate-driver"]:
         parser.add_argument(f"--{name}", required=True, help="the binary")
+    parser.add_argument("--before", help="another lictor, which --proxies lictor,before measures beside this one")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--what", type=lambda text: text.split(","), default=list(WORKLOADS), help=",".join(WORKLOADS))
-    parser.add_argument("--proxies", type=lambda text: text.split(","), default=[name for name in peers.PROXIES if name != "relay"], help=",".join(peers.PROXIES))
+    parser.add_argument("--proxies", type=lambda text: text.split(","), default=[name for name in peers.PROXIES if name not in ("relay", "before")], help=",".join(peers.PROXIES))
     parser.add_argument("--rate", type=int, help="requests a second; default: 60 %% of what the slowest of the proxies carries")
     parser.add_argument("--patience", type=int, default=30, help="seconds that a round waits for a quiet machine")
     parser.add_argument("--json", help="every round's figures go there")
@@ -97,6 +98,8 @@ def arguments():
     for names, known in [(args.what, WORKLOADS), (args.proxies, peers.PROXIES)]:
         if unknown := [name for name in names if name not in known]:
             parser.error(f"{unknown} not among {list(known)}")
+    if "before" in args.proxies and not args.before:
+        parser.error("--proxies before needs --before, the path of that lictor")
     return args
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # CPU per request, latency and memory beside haproxy, nginx and Envoy: gets what is missing, builds, and runs bench/run.py with
-# the arguments given. LICTOR_BIN measures another binary.
+# the arguments given. LICTOR_BIN measures another binary, BEFORE one more beside it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 missing=()
@@ -38,4 +38,5 @@ target=${CARGO_TARGET_DIR:-target}
 cargo build --quiet --release -p lictor-testkit --example rate
 LICTOR_BIN=${LICTOR_BIN:-$(scripts/build.sh)}
 export PATH="$PATH:/usr/sbin:/sbin"
+[ -z "${BEFORE:-}" ] || set -- --before "$BEFORE" "$@"
 exec python3 -B bench/run.py --lictor "$LICTOR_BIN" --envoy "$envoy" --consul "$consul" --rate-driver "$target/release/examples/rate" "$@"
