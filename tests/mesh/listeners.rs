@@ -501,3 +501,34 @@ fn a_file_that_says_nothing_takes_nothing_away() {
     reload(&lictor, "registration: off\nupstreams: {}\n");
     assert!(is_ended(&mut kept) && TcpStream::connect(&address).is_err());
 }
+
+/// A file that hangs (a disk, in small: a pipe that nobody writes to) or has no end is refused, and holds nothing up.
+#[test]
+fn a_file_that_hangs_or_never_ends_takes_nothing_away() {
+    let backend = Backend::start("a");
+    let yaml = format!(
+        "registration: off\nlifecycle: {{drain_delay: 0s}}\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{}']}}\n",
+        backend.port()
+    );
+    let mut lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let address = lictor.address("users");
+    let mut kept = connect(&address);
+    std::fs::remove_file(lictor.file()).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", lictor.file()).unwrap();
+    let told = lictor.post("/reload");
+    assert!(told.status == 422 && told.text().contains("too long"), "{}", told.text());
+    std::fs::remove_file(lictor.file()).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(lictor.file()).status().unwrap().success());
+    lictor.signal(Signal::HUP);
+    for _ in 0..10 {
+        assert_eq!(get(&lictor.admin(), "/live").unwrap().status, 200, "nobody waits for it");
+        assert_eq!(ask(&mut kept, "/", ""), stays_as());
+    }
+    eventually_is("the log says why", || lictor.log(), |log| log.contains("a file hangs"));
+    let told = lictor.post("/reload");
+    assert!(told.status == 422 && told.text().contains("it hangs"), "no second one hangs: {}", told.text());
+    assert_eq!(ask(&mut kept, "/", ""), stays_as());
+    lictor.signal(Signal::HUP);
+    lictor.signal(Signal::TERM);
+    assert!(lictor.wait().success(), "and it ends");
+}

@@ -6,7 +6,7 @@
 //! eight deep, and ten thousand upstreams with ten keys each are 200,000 values.
 
 /// Bytes of a text. Consul's own bound of a value is 512 KiB.
-const TEXT_MAX: usize = 4 << 20;
+pub const TEXT_MAX: usize = 4 << 20;
 /// Lists and maps in one another.
 pub(crate) const DEPTH_MAX: usize = 64;
 /// Keys and values, with aliases written out.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use crate::diagnose::{Diagnostic, Place, Report, Severity, suggest};
-use crate::environment::{Environment, is_unicode};
+use crate::environment::{Environment, is_others, is_unicode};
 use crate::read;
 use crate::tree::{Origin, Tree};
 use crate::value::Value;
@@ -116,12 +116,6 @@ impl Unheeded {
         }
         self.0.len() > known
     }
-}
-
-/// Whether a variable's name is not lictor's alone.
-pub(crate) fn is_others(name: &str) -> bool {
-    // Not to heed a token would open what it keeps shut.
-    !name.starts_with("LICTOR_") && name != "INTERNAL_SERVICE_TOKEN"
 }
 
 /// Lays the variables under and over what the texts said. Those of older services that had an effect.

@@ -72,6 +72,12 @@ pub(crate) fn is_unicode(value: &str) -> bool {
     !value.contains(char::REPLACEMENT_CHARACTER)
 }
 
+/// Whether a variable's name is not lictor's alone.
+pub(crate) fn is_others(name: &str) -> bool {
+    // Not to heed a token would open what it keeps shut.
+    !name.starts_with("LICTOR_") && name != "INTERNAL_SERVICE_TOKEN"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,6 +28,9 @@ use std::fmt::Write;
 
 use serde_json::Value as Json;
 
+use self::value::{Step, show};
+
+pub use bounds::TEXT_MAX;
 pub use config::*;
 pub use diagnose::{Diagnostic, Place, Report, Severity, suggest};
 pub use diff::{Change, changes};
@@ -57,7 +60,8 @@ pub fn load(file: Option<&Text>, env: &Environment, flags: &[(String, String)]) 
 
 impl Sources {
     /// Why the file looks as if it were still being written, or were lost: it is gone, says nothing, or has a key with
-    /// nothing after it, where the one before had something. The words are for whoever asked for it to be read.
+    /// nothing after it, where the one before had something; below the first keys only the last of all, because that is
+    /// where a text that was cut off ends. The words are for whoever asked for it to be read.
     pub fn emptied(&self, before: &Self) -> Option<String> {
         let (said, _) = source::parse(before.file.as_ref()?).ok().filter(|(said, _)| !said.is_nothing())?;
         let Some(file) = &self.file else {
@@ -70,8 +74,9 @@ impl Sources {
                 file.name
             ));
         }
-        let key = says.empty_keys().find(|key| said.entry(key).is_some_and(|value| !value.is_nothing()))?;
-        let help = "to take it back leave the key out, or write `{}`";
+        let was_something = |path: &Vec<Step>| said.at(path).is_some_and(|value| !value.is_nothing());
+        let key = says.empty_keys().chain(says.end()).find(was_something)?;
+        let (key, help) = (show(&key), "to take it back leave the key out, or write `{}`");
         Some(format!("{}: `{key}` has nothing after it: is the file still being written? Else, {help}", file.name))
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 
 pub(crate) use self::node::{Node, Section, texts};
 use crate::diagnose::{Diagnostic, Notes, Place, Report, Severity};
-use crate::env::is_others;
+use crate::environment::is_others;
 use crate::places::Places;
 use crate::value::{Step, Value, show};
 

@@ -83,12 +83,36 @@ impl Value {
     }
 
     /// Keys without a value.
-    pub(crate) fn empty_keys(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn empty_keys(&self) -> impl Iterator<Item = Vec<Step>> {
         let entries = match self {
             Self::Map(entries) => Some(entries),
             Self::Null | Self::Scalar(_) | Self::List(_) => None,
         };
-        entries.into_iter().flatten().filter(|(_, value)| **value == Self::Null).map(|(key, _)| key.as_str())
+        entries
+            .into_iter()
+            .flatten()
+            .filter(|(_, value)| **value == Self::Null)
+            .map(|(key, _)| vec![Step::Key(key.clone().into())])
+    }
+
+    /// Where it ends, if nothing is there.
+    pub(crate) fn end(&self) -> Option<Vec<Step>> {
+        let (mut path, mut value) = (Vec::new(), self);
+        loop {
+            (path, value) = match value {
+                Self::Null => return Some(path),
+                Self::Scalar(_) => return None,
+                Self::List(values) => {
+                    path.push(Step::Index(values.len().checked_sub(1)?));
+                    (path, values.last()?)
+                }
+                Self::Map(entries) => {
+                    let (key, last) = entries.last()?;
+                    path.push(Step::Key(key.clone().into()));
+                    (path, last)
+                }
+            };
+        }
     }
 
     pub(crate) fn entry(&self, key: &str) -> Option<&Self> {

@@ -641,6 +641,16 @@ fn a_file_that_is_lost_or_half_written_is_told_from_one_that_says_less() {
         assert!(told.starts_with("lictor.yaml"), "{told}");
     }
     assert!(sources(None).emptied(&full).is_some());
+    let blocks = sources(Some(
+        "service: a\nupstreams:\n  carts: 3000\n  users:\n    listen: 3001\n    static:\n    - a:1\n    - b:1\n",
+    ));
+    for cut in ["listen:", "listen: 3001\n    static:", "static:\n    - a:1\n    -", ""] {
+        let lost = format!("service: a\nupstreams:\n  users:\n    {cut}");
+        assert!(sources(Some(&lost)).emptied(&blocks).is_some_and(|told| told.contains("upstreams.users")), "{lost:?}");
+    }
+    for said in ["upstreams:\n  users:\n  carts: 3000\n", "upstreams:\n  users: {}\n", "upstreams:\n  pay:\n"] {
+        assert_eq!(sources(Some(said)).emptied(&blocks), None, "{said:?}");
+    }
     for said in ["service: a\n", "service: a\nupstreams: {}\n", "defaults:\nservice: a\n", "upstreams: [", "- a\n"] {
         assert_eq!(sources(Some(said)).emptied(&full), None, "{said:?}");
     }

@@ -45,9 +45,9 @@ pub(crate) fn run(configured: Configured, sources: Sources, loaded: Loaded, comm
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
         let bound = Bound::open(configured, sources, loaded, logs.clone(), events).await?;
-        let mut running = bound.start()?;
+        let mut running = bound.start(command)?;
         let ending = running.serve(command).await;
-        let drained = Box::pin(running.drain(ending)).await;
+        let drained = Box::pin(running.drain(ending, command)).await;
         anyhow::Ok(drained.finish().await)
     });
     if let Err(error) = &code {
@@ -85,8 +85,8 @@ struct Drained {
 /// Why it does not run any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
-    /// SIGTERM or SIGINT.
-    Signalled,
+    /// SIGTERM or SIGINT; SIGQUIT where there is no application.
+    Signalled(Signal),
     /// `POST /quit`.
     Quit,
     /// The application ended by itself.
@@ -98,11 +98,23 @@ enum Ending {
 impl Ending {
     fn as_str(self) -> &'static str {
         match self {
-            Self::Signalled => "signal",
+            Self::Signalled(_) => "signal",
             Self::Quit => "POST /quit",
             Self::ChildExited => "the application ended",
             Self::CannotStart(_) => "the application cannot start",
         }
+    }
+
+    /// The exit code where no application ran. One that was to run and was stopped before it did has not succeeded: the
+    /// code is that of a program which the signal ended. `POST /quit` is SIGTERM to an application.
+    fn code_without_child(self, was_wanted: bool) -> u8 {
+        let signal = match self {
+            Self::CannotStart(code) => return code,
+            Self::Signalled(signal) => signal,
+            Self::Quit | Self::ChildExited => Signal::TERM,
+        };
+        let ended = || u8::try_from(128 + signal.as_raw()).unwrap_or(1);
+        if was_wanted { ended() } else { 0 }
     }
 }
 
@@ -154,8 +166,18 @@ impl Bound {
     }
 
     /// Takes over the signals, and begins to tell the service manager.
-    fn start(self) -> anyhow::Result<Running> {
+    fn start(self, command: &[String]) -> anyhow::Result<Running> {
         let signals = Signals::listen().context("cannot listen for signals")?;
+        let ignored = signals.ignored();
+        if !ignored.is_empty() {
+            info!(
+                signals = ignored.join(", "),
+                "ignored when lictor was started: they stay so, for the application too"
+            );
+        }
+        if command.is_empty() {
+            child::reap_orphans().context("cannot listen for signals")?;
+        }
         let supervisor = Supervisor::of(&Environment::process());
         supervisor.starting();
         if let Some(watchdog) = supervisor.watchdog() {
@@ -183,12 +205,12 @@ impl Running {
                 biased;
                 _ = exited(&mut self.child) => return Ending::ChildExited,
                 asked = self.signals.next() => match asked {
-                    Asked::Stop => return Ending::Signalled,
+                    Asked::Stop(signal) => return Ending::Signalled(signal),
                     Asked::Reload => {
                         let _ = self.reload(Cause::Reload).await; // the log has the reason
                     }
                     Asked::Forward(signal) => if self.forward(signal) == Forwarded::ToNobody {
-                        return Ending::Signalled;
+                        return Ending::Signalled(signal);
                     },
                 },
                 Some(order) = self.bound.orders.recv() => match order {
@@ -249,7 +271,7 @@ impl Running {
     }
 
     /// Leaves in order: out of circulation, out of Consul, inbound requests to their end, the application, the rest.
-    async fn drain(self, ending: Ending) -> Drained {
+    async fn drain(self, ending: Ending, command: &[String]) -> Drained {
         let Self { bound, signals, supervisor, mut child } = self;
         let lifecycle = bound.config().lifecycle;
         let Bound { admin, mut orders, export, .. } = bound;
@@ -267,8 +289,7 @@ impl Running {
         let _ = patience.unless_alone(&mut child, inbound).await;
         let code = match (&mut child, ending) {
             (Some(child), _) => end(child, lifecycle.kill_after, &mut patience).await,
-            (None, Ending::CannotStart(code)) => code,
-            (None, _) => 0,
+            (None, ending) => ending.code_without_child(!command.is_empty()),
         };
         let is_alone = child.is_some() || matches!(ending, Ending::CannotStart(_));
         let rest = if is_alone { LAST_CALL } else { until.saturating_duration_since(Instant::now()) };
@@ -376,7 +397,7 @@ impl Patience {
         let listening = tokio::spawn(async move {
             let mut seen = 0;
             while seen <= patient_for {
-                seen += u32::from(signals.next().await == Asked::Stop);
+                seen += u32::from(matches!(signals.next().await, Asked::Stop(_)));
             }
             warn!("asked again to stop: nothing is waited for any more");
             hurry.send_replace(true);

@@ -1,5 +1,6 @@
 //! The application under `lictor run`: its environment, its start, its end, and everybody else's orphans.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -11,6 +12,7 @@ use lictor_core::Address;
 use lictor_core::mesh::{ListenerKind, Protocol};
 use lictor_proxy::Bound;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::supervisor;
@@ -68,6 +70,21 @@ impl Child {
     }
 }
 
+/// Reaps whatever ends below us, where no child of ours is waited for: as PID 1 of a container nobody else does, and what
+/// was started before us by a shell that became us is ours too.
+pub(crate) fn reap_orphans() -> io::Result<()> {
+    let mut ended = signal(SignalKind::child())?;
+    tokio::spawn(async move {
+        loop {
+            while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(rustix::io::Errno::INTR)) {}
+            if ended.recv().await.is_none() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
 impl CannotStart {
     fn because(program: &str, error: &io::Error) -> Self {
         let is_path = program.contains('/');
@@ -113,10 +130,17 @@ pub(crate) fn variables(
     {
         variables.push(("OTEL_SERVICE_NAME".to_owned(), service.clone()));
     }
+    let mut taken = HashSet::new();
     for listener in bound {
         match &listener.kind {
             ListenerKind::Upstream(name) if config.outbound.export_env => {
-                let prefix = variable_name(name);
+                let Some(upstream) = config.upstreams.iter().find(|upstream| *upstream.name == **name) else {
+                    continue;
+                };
+                let prefix = upstream.variable();
+                if !taken.insert(prefix.clone()) {
+                    continue; // the first has them; `lictor check` tells
+                }
                 let address = match &listener.address {
                     Address::Tcp(address) => reachable(*address),
                     Address::Unix(path) => {
@@ -124,8 +148,7 @@ pub(crate) fn variables(
                         continue;
                     }
                 };
-                let upstream = config.upstreams.iter().find(|upstream| *upstream.name == **name);
-                let scheme = match upstream.and_then(|upstream| upstream.protocol) {
+                let scheme = match upstream.protocol {
                     Some(Protocol::Tcp) => "tcp",
                     _ if listener.is_tls => "https",
                     _ => "http",
@@ -167,11 +190,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// `user-service` is `USER_SERVICE`.
-fn variable_name(upstream: &str) -> String {
-    upstream.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -189,13 +207,14 @@ mod tests {
             bound(upstream("user-service"), "127.0.0.1:3001", false),
             bound(upstream("pay.v2"), "0.0.0.0:3002", true),
             bound(upstream("db"), "127.0.0.1:3306", false),
+            bound(upstream("user_service"), "127.0.0.1:3009", false),
             bound(upstream("carts"), "unix:/run/carts.sock", false),
             bound(ListenerKind::Forward, "127.0.0.1:15001", false),
         ];
         variables(&config, &bound, "0.0.0.0:9901".parse().unwrap(), &env).into_iter().collect()
     }
 
-    const YAML: &str = "registration: off\nservice: orders\nupstreams:\n  user-service: {listen: 3001, static: ['a:1']}\n  db: {protocol: tcp}\n";
+    const YAML: &str = "registration: off\nservice: orders\nupstreams:\n  user-service: {listen: 3001, static: ['a:1']}\n  db: {protocol: tcp}\n  pay.v2: {}\n  carts: {}\n  user_service: 3009\n";
 
     #[test]
     fn the_application_is_told_where_its_upstreams_are() {

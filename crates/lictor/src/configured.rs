@@ -1,10 +1,12 @@
 //! Where the configuration comes from.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use lictor_config::{Consul, Environment, Loaded, Sources, Text};
+use lictor_config::{Consul, Environment, Loaded, Sources, TEXT_MAX, Text};
 
 /// Where it is looked for when nobody says.
 const USUAL_PLACES: [&str; 4] = ["lictor.yaml", "lictor.yml", "/etc/lictor/lictor.yaml", "/etc/lictor/lictor.yml"];
@@ -65,7 +67,7 @@ impl Configured {
 
     fn read(&self, env: &Environment) -> anyhow::Result<Option<Text>> {
         let Some(path) = self.path(env) else { return Ok(None) };
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = text(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Some(Text { name: path.to_string_lossy().into_owned(), text }))
     }
 
@@ -76,6 +78,16 @@ impl Configured {
         });
         pairs.collect()
     }
+}
+
+/// One byte more than may be read says enough of what has no end, such as a device.
+fn text(path: &Path) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(TEXT_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > TEXT_MAX {
+        bail!("it is too long: {TEXT_MAX} bytes are read");
+    }
+    String::from_utf8(bytes).context("it is not UTF-8 text")
 }
 
 #[cfg(test)]

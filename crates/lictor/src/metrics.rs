@@ -154,7 +154,7 @@ impl Scrape {
                 &registry,
                 IntCounter::new(
                     "lictor_own_logs_dropped_total",
-                    "Lines of lictor's own log that found the queue full; `lictor_logs_dropped_total` is access lines.",
+                    "Lines of lictor's own log that found the queue full (access lines: `lictor_logs_dropped_total`), and all that could not be written.",
                 )
                 .expect("constant names"),
             ),

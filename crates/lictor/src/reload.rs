@@ -3,20 +3,25 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use lictor_config::{Change, Config, Diagnostic, Loaded, Report, Sources, Text, changes};
-use lictor_consul::{KvKnown, listeners};
+use lictor_consul::{KvEntry, KvKnown, listeners};
 use lictor_core::mesh::ListenerKind;
 use lictor_proxy::Bound;
 use lictor_tls::TlsError;
 use serde_json::{Value as Json, json};
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admin::Admin;
 use crate::changes::told;
 use crate::configured::Configured;
+
+/// Of files for a reload. A disk may hang, and whoever asks for a reload, or for the end, is not to wait for it.
+const READING: Duration = Duration::from_secs(10);
 
 /// What is in force, and how it came to be.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub(crate) struct InForce {
     pub(crate) bound: Vec<Bound>,
     /// What the KV key says in vain.
     refused: Option<KvKnown>,
+    /// A thread that reads files: one that hangs is not followed by others that hang.
+    reading: Option<JoinHandle<()>>,
 }
 
 /// Why it is put together again.
@@ -84,26 +91,52 @@ pub(crate) async fn reload(admin: &Admin, in_force: &mut InForce, cause: Cause) 
 
 impl InForce {
     pub(crate) fn new(configured: Configured, sources: Sources, bound: Vec<Bound>) -> Self {
-        Self { configured, sources, bound, refused: None }
+        Self { configured, sources, bound, refused: None, reading: None }
     }
 
     /// What a configuration is to be made of now.
-    fn next(&self, cause: &Cause, key: &str) -> Result<Sources, Refusal> {
-        let kv = match cause {
+    async fn next(&mut self, cause: &Cause, key: &str) -> Result<Sources, Refusal> {
+        match cause {
             Cause::Reload => {
-                let fresh = self.configured.sources().map_err(|error| Refusal::Other(format!("{error:#}")))?;
-                if let Some(emptied) = fresh.emptied(&self.sources) {
-                    return Err(Refusal::Other(emptied));
-                }
-                return Ok(Sources { kv: self.sources.kv.clone(), ..fresh });
+                let (configured, in_force) = (self.configured.clone(), self.sources.clone());
+                self.reading(move || read(&configured, &in_force)).await?
             }
-            Cause::Kv(known) => known.as_ref().map(|entry| String::from_utf8(entry.value.clone())).transpose(),
-        };
-        let text = kv.map_err(|_| Refusal::Other(format!("kv:{key}: it is not UTF-8 text")))?;
-        let kv = text.map(|text| Text { name: format!("kv:{key}"), text });
-        // The file as it is in force: whoever is editing it has not asked for a reload.
-        Ok(Sources { kv, ..self.sources.clone() })
+            // The file as it is in force: whoever is editing it has not asked for a reload.
+            Cause::Kv(known) => Ok(Sources { kv: text_of(known.as_ref(), key)?, ..self.sources.clone() }),
+        }
     }
+
+    /// Reads files on a thread of its own. Admin, watches and TTL beats share this one, and whoever wants this process to
+    /// end waits for the reload.
+    async fn reading<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+        if self.reading.as_ref().is_some_and(|reading| !reading.is_finished()) {
+            return Err(Refusal::Other("a file that was to be read before still cannot be read: it hangs".to_owned()));
+        }
+        let (done, read) = oneshot::channel();
+        self.reading = Some(spawn_blocking(move || {
+            let _ = done.send(work()); // it took too long otherwise
+        }));
+        match timeout(READING, read).await {
+            Ok(read) => Ok(read.expect("reading does not panic")),
+            Err(_) => Err(Refusal::Other(format!("it cannot be read within {} s: a file hangs", READING.as_secs()))),
+        }
+    }
+}
+
+/// What the file says now, with everything else as it is in force.
+fn read(configured: &Configured, in_force: &Sources) -> Result<Sources, Refusal> {
+    let fresh = configured.sources().map_err(|error| Refusal::Other(format!("{error:#}")))?;
+    match fresh.emptied(in_force) {
+        Some(emptied) => Err(Refusal::Other(emptied)),
+        None => Ok(Sources { kv: in_force.kv.clone(), ..fresh }),
+    }
+}
+
+/// What the KV key says.
+fn text_of(entry: Option<&KvEntry>, key: &str) -> Result<Option<Text>, Refusal> {
+    let text = entry.map(|entry| String::from_utf8(entry.value.clone())).transpose();
+    let text = text.map_err(|_| Refusal::Other(format!("kv:{key}: it is not UTF-8 text")))?;
+    Ok(text.map(|text| Text { name: format!("kv:{key}"), text }))
 }
 
 impl Cause {
@@ -126,8 +159,11 @@ impl fmt::Display for Refusal {
 
 async fn renew(admin: &Admin, in_force: &mut InForce, cause: &Cause) -> Result<Vec<Change>, Refusal> {
     let before = Arc::clone(&admin.loaded.read());
-    let sources = in_force.next(cause, admin.handle.kv_key().unwrap_or_default())?;
+    let sources = in_force.next(cause, admin.handle.kv_key().unwrap_or_default()).await?;
     let (sources, loaded, changes) = put_together(sources, before).await?;
+    let config = loaded.config.clone();
+    let check = move || lictor_tls::check(config.server_tls(), config.client_tls());
+    in_force.reading(check).await?.map_err(|error| Refusal::Other(error.to_string()))?;
     adopt(admin, loaded, &mut in_force.bound).await.map_err(Refusal::Other)?;
     let name = sources.kv.as_ref().map(|text| format!(", {}", text.name)).unwrap_or_default();
     in_force.sources = sources;
@@ -180,7 +216,6 @@ fn error(diagnostic: &Diagnostic) -> Json {
 async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<(), String> {
     let before = Arc::clone(&admin.loaded.read());
     let config = Arc::new(loaded.config.clone());
-    check_tls(&config).await.map_err(|error| error.to_string())?;
     // Whatever can fail comes before anything changes.
     let prepared = admin.plane.prepare(&listeners(&config)).await.map_err(|error| error.to_string())?;
     // The new mesh comes first, so that a new listener never sees a request for an upstream that nobody knows.

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -53,8 +55,111 @@ fn a_signal_before_egress_is_up_stops_at_once_and_starts_nothing() {
     let mut lictor = run(WAITING, &["sh", "-c", "echo child is up"]);
     assert_eq!(lictor.get("admin", "/startup").status, 503);
     assert_eq!(lictor.get("admin", "/live").status, 200);
-    assert_eq!(lictor.terminate().code(), Some(0));
+    assert_eq!(lictor.terminate().code(), Some(143), "nobody takes it for the application's success");
     assert!(!lictor.log().contains("child is up"));
+}
+
+#[test]
+fn an_application_that_was_stopped_before_it_ran_has_not_succeeded() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::QUIT, 131)] {
+        let mut lictor = run(WAITING, &["true"]);
+        assert_eq!(lictor.get("admin", "/startup").status, 503);
+        lictor.signal(signal);
+        assert_eq!(lictor.wait().code(), Some(code), "{signal:?}");
+        let mut alone = Sidecar::serve(LICTOR, WAITING);
+        assert_eq!(alone.get("admin", "/startup").status, 503);
+        alone.signal(signal);
+        assert_eq!(alone.wait().code(), Some(0), "{signal:?} without an application");
+    }
+    let mut lictor = run(WAITING, &["true"]);
+    assert_eq!(lictor.post("/quit").status, 202);
+    assert_eq!(lictor.wait().code(), Some(143), "as SIGTERM would");
+}
+
+/// By the kernel's own account.
+fn ignores(pid: &str, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("Linux has it");
+    let mask = u64::from_str_radix(mask.trim(), 16).expect("it is a mask");
+    (mask >> (signal.as_raw() - 1)) & 1 == 1
+}
+
+/// lictor by way of a shell that does something first and then becomes it.
+fn after(first: &str, command: &[&str], rest: &[&str]) -> Sidecar {
+    let script = format!("{first}; exec {LICTOR} \"$@\"");
+    let mut words = vec!["-c", &script, "sh"];
+    words.extend(command);
+    Sidecar::start("sh", ALONE, &[], &words, rest)
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let script = "echo app=$$.; while :; do sleep 0.02; done";
+    for (ignored, heeded) in [("HUP", ""), ("INT", ""), ("HUP INT QUIT", ""), ("", "HUP")] {
+        let first = if ignored.is_empty() { "trap - HUP".to_owned() } else { format!("trap '' {ignored}") };
+        let mut lictor = after(&first, &["run"], &["--", "sh", "-c", script]);
+        logged(&lictor, "app=");
+        let log = lictor.log();
+        let app = log.split_once("app=").unwrap().1.split_once('.').unwrap().0.to_owned();
+        for (signal, name) in [(Signal::HUP, "HUP"), (Signal::INT, "INT"), (Signal::QUIT, "QUIT")] {
+            let is_ignored = ignored.split(' ').any(|word| word == name);
+            assert_eq!(ignores(&app, signal), is_ignored, "the application: {name} of `{ignored}`");
+            assert_eq!(ignores(&lictor.pid().to_string(), signal), is_ignored, "lictor: {name} of `{ignored}`");
+        }
+        assert_eq!(log.contains("ignored when lictor was started"), !ignored.is_empty());
+        if heeded == "HUP" {
+            lictor.signal(Signal::HUP);
+            logged(&lictor, "config_reloaded");
+        }
+        assert_eq!(lictor.terminate().code(), Some(143), "it stops in order all the same");
+    }
+}
+
+#[test]
+fn what_a_shell_started_before_it_became_lictor_is_reaped() {
+    for (command, rest) in [(&["serve"], &[][..]), (&["run"], &["--", "sh", "-c", "while :; do sleep 0.02; done"])] {
+        let lictor = after("sh -c 'sleep 0.1' & echo orphan=$!.", command, rest).up();
+        let log = lictor.log();
+        let process = format!("/proc/{}", log.split_once("orphan=").unwrap().1.split_once('.').unwrap().0);
+        eventually_is("it is no longer there, not even as a zombie", || Path::new(&process).exists(), |is| !is);
+    }
+}
+
+#[test]
+fn an_application_whose_end_nobody_was_to_hear_of_has_its_exit_code() {
+    let words = ["--ignore-signal=CHLD", LICTOR, "run"]; // a shell cannot: it needs the signal itself
+    let mut lictor = Sidecar::start("env", ALONE, &[], &words, &["--", "sh", "-c", "exit 3"]);
+    assert_eq!(lictor.wait().code(), Some(3));
+}
+
+#[test]
+fn a_standard_output_that_does_not_wait_loses_no_line() {
+    let (reader, writer) = UnixStream::pair().unwrap();
+    writer.set_nonblocking(true).unwrap(); // as Node does with what it shares with us
+    let backend = lictor_testkit::Backend::start("a");
+    let [admin, users] = lictor_testkit::free_ports();
+    let mut lictor = std::process::Command::new(LICTOR)
+        .arg("serve")
+        .env("LICTOR_REGISTRATION", "off")
+        .env("LICTOR_ADMIN", format!("127.0.0.1:{admin}"))
+        .env("LICTOR_UPSTREAMS", format!("users:{users}=127.0.0.1:{}", backend.port()))
+        .stdout(OwnedFd::from(writer))
+        .spawn()
+        .unwrap();
+    let users = format!("127.0.0.1:{users}");
+    eventually_is("it serves", || lictor_testkit::get(&users, "/").is_ok_and(|it| it.status == 200), |is| *is);
+    // Nobody reads yet: more than the socket takes, and less than the queue.
+    let path = format!("/{}", "x".repeat(2_000));
+    for _ in 0..400 {
+        assert_eq!(lictor_testkit::get(&users, &path).unwrap().status, 200);
+    }
+    let reading = std::thread::spawn(move || BufReader::new(reader).lines().collect::<Result<Vec<_>, _>>().unwrap());
+    kill_process(Pid::from_child(&lictor), Signal::TERM).unwrap();
+    assert!(lictor.wait().unwrap().success());
+    let lines = reading.join().unwrap();
+    let access = lines.iter().filter(|line| line.contains("xxxx")).count();
+    let broken = lines.iter().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_err()).count();
+    assert_eq!((access, broken), (400, 0));
 }
 
 #[test]

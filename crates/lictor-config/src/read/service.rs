@@ -187,12 +187,7 @@ pub(super) fn registration(
     let address = address(&section.field("address", "What callers dial: auto, env:POD_IP, or an address."), env);
     let (weight_passing, weight_warning) =
         weights(&section.field("weights", "Shares of the load while passing and warning."));
-    let mut meta: BTreeMap<String, String> =
-        texts(&section.field("meta", "Meta; version and protocol are used by callers."));
-    // What an application of any protocol speaks is for each caller to say.
-    if app.protocol != Protocol::Auto {
-        meta.entry("protocol".to_owned()).or_insert_with(|| app.protocol.as_str().to_owned());
-    }
+    let meta = meta(&section.field("meta", "Meta; version and protocol are used by callers."), app.protocol);
     let registration = Registration {
         id,
         address,
@@ -233,6 +228,16 @@ pub(super) fn registration(
             None
         }
     }
+}
+
+/// The Meta, which says what the application speaks, unless it says so itself.
+fn meta(node: &Node<'_>, protocol: Protocol) -> BTreeMap<String, String> {
+    let mut meta: BTreeMap<String, String> = texts(node);
+    // What an application of any protocol speaks is for each caller to say.
+    if protocol != Protocol::Auto {
+        meta.entry("protocol".to_owned()).or_insert_with(|| protocol.as_str().to_owned());
+    }
+    meta
 }
 
 #[derive(Clone, Copy)]

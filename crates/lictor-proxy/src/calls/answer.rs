@@ -53,14 +53,14 @@ impl Call {
             status.is_server_error() && self.is_inbound && self.worker.shared.spent.has(&record.request_id);
         self.dress(&mut head.headers, fields, false, is_retried);
         record.answered(status, at);
+        let is_stream = fields.has(Fields::CONTENT_TYPE) && names::is_stream(&head.headers);
         if self.is_grpc {
             record.grpc_status = grpc_status(&head.headers);
-        } else if self.is_judged_by_its_head(status, &head.headers) {
+        } else if self.is_judged_by_its_head(status, is_stream) {
             self.judge_status(status, &record, at);
         }
         let timeouts = &self.policy().timeouts;
-        let silence =
-            if names::is_stream(&head.headers) { Some(timeouts.idle) } else { timeouts.total.or(Some(timeouts.idle)) };
+        let silence = if is_stream { Some(timeouts.idle) } else { timeouts.total.or(Some(timeouts.idle)) };
         let patience = Patience::new(silence, self.deadline, at);
         let keeping = Keeping::begin(ticket, status, &head.headers, &record.trace);
         record.shows(&head.headers);
@@ -73,9 +73,9 @@ impl Call {
 
     /// A good head is a success once its body is whole. Not where that would keep others waiting: a stream may last for
     /// hours, and a probe is alone.
-    fn is_judged_by_its_head(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+    fn is_judged_by_its_head(&self, status: StatusCode, is_stream: bool) -> bool {
         let is_failure = counts_against(self.policy(), Outcome::Status(status.as_u16()));
-        is_failure || names::is_stream(headers) || self.probe.as_ref().is_some_and(Probe::is_of_half_open)
+        is_failure || is_stream || self.probe.as_ref().is_some_and(Probe::is_of_half_open)
     }
 
     /// The breaker's verdict on an answer with this status.
