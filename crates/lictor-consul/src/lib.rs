@@ -23,5 +23,5 @@ pub use commands::{Agent, Kv, Reply};
 pub use handle::{Handle, StartError, start};
 pub use mesh::listeners;
 pub use registration::{AppHealth, UPSTREAMS, named_upstreams, probe};
-pub use status::{DiskSnapshot, KvSnapshot, RegistrationState, Snapshot, Status, WatchSnapshot};
+pub use status::{DiskSnapshot, KvStanding, RegistrationState, Standing, Status, WatchStanding};
 pub use tls::TlsError;

@@ -1,6 +1,6 @@
 //! What the control plane knows of itself, for pages, health and metrics.
 
-mod snapshot;
+mod standing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use lictor_config::Query;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-pub use self::snapshot::{DiskSnapshot, KvSnapshot, RegistrationState, Snapshot, WatchSnapshot};
+pub use self::standing::{DiskSnapshot, KvStanding, RegistrationState, Standing, WatchStanding};
 use crate::agent::ConsulError;
 use crate::memory::{Remembered, RememberedKv, now_ms};
 
@@ -112,10 +112,10 @@ impl Status {
         Arc::new(Self { connections: Arc::default(), state: Mutex::new(state) })
     }
 
-    /// Now.
-    pub fn snapshot(&self) -> Snapshot {
+    /// A copy of it all, as it is now.
+    pub fn standing(&self) -> Standing {
         let state = self.state.lock();
-        let watches = state.watches.iter().map(|(query, watch)| WatchSnapshot {
+        let watches = state.watches.iter().map(|(query, watch)| WatchStanding {
             service: query.service.clone(),
             query: describe(query),
             index: watch.index,
@@ -126,7 +126,7 @@ impl Status {
             errors: watch.errors,
             last_error: watch.source.last_error.as_ref().map(ToString::to_string),
         });
-        Snapshot {
+        Standing {
             address: state.address.clone(),
             version: state.version.clone(),
             up: state.is_up,
@@ -144,7 +144,7 @@ impl Status {
                 refused: snapshot.refused.clone(),
                 last_error: snapshot.last_error.clone(),
             }),
-            kv: state.kv.as_ref().map(|kv| KvSnapshot {
+            kv: state.kv.as_ref().map(|kv| KvStanding {
                 key: kv.key.clone(),
                 source: source(kv.remembered, kv.answered),
                 index: kv.index,
@@ -381,7 +381,7 @@ mod tests {
     }
 
     fn up(status: &Status) -> Option<bool> {
-        status.snapshot().up
+        status.standing().up
     }
 
     #[test]
@@ -397,9 +397,9 @@ mod tests {
         assert_eq!(up(&status), Some(false));
         status.answered(&query("b"), 1, 0, None);
         assert_eq!(up(&status), Some(true));
-        let snapshot = status.snapshot();
-        assert_eq!(snapshot.errors["unreachable"], 2);
-        assert!(snapshot.watches[0].last_error.is_some() && snapshot.watches[1].last_error.is_none());
+        let standing = status.standing();
+        assert_eq!(standing.errors["unreachable"], 2);
+        assert!(standing.watches[0].last_error.is_some() && standing.watches[1].last_error.is_none());
     }
 
     #[test]
@@ -409,16 +409,16 @@ mod tests {
         assert_eq!(up(&status), Some(true));
         status.registration_failed(&ConsulError::Status { code: 500, text: "No cluster leader".to_owned() });
         assert_eq!(up(&status), Some(false));
-        assert!(status.snapshot().registration_error.unwrap().contains("No cluster leader"));
+        assert!(status.standing().registration_error.unwrap().contains("No cluster leader"));
     }
 
     #[test]
     fn checks_do_not_make_it_registered() {
         let status = Status::new(None, true);
         status.checked(RegistrationState::Critical);
-        assert_eq!(status.snapshot().registration, RegistrationState::Registering);
+        assert_eq!(status.standing().registration, RegistrationState::Registering);
         status.registration(RegistrationState::Registered);
         status.checked(RegistrationState::Critical);
-        assert_eq!(status.snapshot().registration, RegistrationState::Critical);
+        assert_eq!(status.standing().registration, RegistrationState::Critical);
     }
 }

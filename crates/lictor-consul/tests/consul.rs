@@ -232,7 +232,7 @@ async fn changes_reach_the_mesh_in_milliseconds() {
     let mesh = upstream(&handle, "users", |upstream| upstream.endpoints.len() == 1).await;
     assert_eq!((ids(&mesh, "users"), mesh.upstreams["users"].census.maintenance), (vec!["one".to_owned()], 1));
     assert!(drained.elapsed() < Duration::from_secs(1), "{:?}", drained.elapsed());
-    let version = status(&handle, |snapshot| snapshot.version.is_some()).await.version.unwrap();
+    let version = status(&handle, |standing| standing.version.is_some()).await.version.unwrap();
     assert!(version.starts_with(char::is_numeric), "{version}");
 }
 
@@ -278,7 +278,7 @@ async fn https_with_client_certificates_and_unix_sockets_work_as_http_does() {
         format!("address: 'https://127.0.0.1:{https}', ca_file: '{ca}', server_name: somebody.else"),
     ] {
         let handle = start(&format!("registration: off\nconsul: {{{consul}}}\nupstreams: {{users: 0}}\n"));
-        status(&handle, |snapshot| snapshot.watches.first().is_some_and(|watch| watch.errors > 0)).await;
+        status(&handle, |standing| standing.watches.first().is_some_and(|watch| watch.errors > 0)).await;
         assert!(!handle.mesh().borrow().upstreams["users"].census.is_known);
     }
     std::fs::remove_dir_all(folder).unwrap();
@@ -310,7 +310,7 @@ async fn a_service_registers_and_leaves_in_order() {
     let (agent, app) = (Agent::start().await, App::start().await);
     let handle = start(&agent.web(&app, "{http: /health, interval: 10s}"));
     handle.register();
-    status(&handle, |snapshot| snapshot.registration == RegistrationState::Registered).await;
+    status(&handle, |standing| standing.registration == RegistrationState::Registered).await;
     let health = agent.web_is("passing").await;
     let service = &health["Service"];
     assert_eq!(
@@ -321,7 +321,7 @@ async fn a_service_registers_and_leaves_in_order() {
     assert_eq!(health["Checks"][0]["CheckID"], "web-1:1");
 
     handle.enter_maintenance("by hand").await.unwrap();
-    assert_eq!(handle.status().snapshot().registration, RegistrationState::Maintenance);
+    assert_eq!(handle.status().standing().registration, RegistrationState::Maintenance);
     agent.web_is("maintenance").await;
     handle.leave_maintenance().await.unwrap();
     agent.web_is("passing").await;
@@ -330,7 +330,7 @@ async fn a_service_registers_and_leaves_in_order() {
     handle.leave(Duration::from_secs(5)).await;
     assert!(started.elapsed() < Duration::from_secs(3), "the catalog was seen: {:?}", started.elapsed());
     let (code, _) = agent.call("GET", "/v1/agent/service/web-1", &Json::Null).await.unwrap();
-    assert_eq!((code, handle.status().snapshot().registration), (404, RegistrationState::Deregistered));
+    assert_eq!((code, handle.status().standing().registration), (404, RegistrationState::Deregistered));
 }
 
 #[tokio::test]
@@ -345,7 +345,7 @@ async fn a_forgotten_or_changed_registration_is_made_again_at_once() {
     agent.deregister("web-1").await;
     agent.web_is("maintenance").await;
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    assert_eq!(handle.status().snapshot().reregistrations["forgotten"], 1);
+    assert_eq!(handle.status().standing().reregistrations["forgotten"], 1);
     handle.leave_maintenance().await.unwrap();
     agent.web_is("passing").await;
 
@@ -353,7 +353,7 @@ async fn a_forgotten_or_changed_registration_is_made_again_at_once() {
     let port = json!(app.port);
     agent.until("GET", "/v1/agent/service/web-1", |service| service["Port"] == port).await;
     agent.web_is("passing").await;
-    status(&handle, |snapshot| snapshot.reregistrations.get("drift") == Some(&1)).await;
+    status(&handle, |standing| standing.reregistrations.get("drift") == Some(&1)).await;
 }
 
 #[tokio::test]
@@ -381,7 +381,7 @@ async fn the_ttl_check_follows_the_application() {
     agent.web_is("passing").await;
     let port = app.stop().await;
     agent.web_is("critical").await;
-    status(&handle, |snapshot| snapshot.registration == RegistrationState::Critical).await;
+    status(&handle, |standing| standing.registration == RegistrationState::Critical).await;
     let app = App::at(port).await;
     let started = Instant::now();
     agent.web_is("passing").await;
@@ -401,14 +401,14 @@ async fn an_agent_that_restarts_without_memory_takes_nothing_away() {
     let before = upstream(&handle, "users", |upstream| upstream.endpoints.len() == 2).await;
 
     agent.kill();
-    status(&handle, |snapshot| snapshot.up == Some(false)).await;
+    status(&handle, |standing| standing.up == Some(false)).await;
     assert_eq!(handle.mesh().borrow().generation, before.generation, "nothing was published");
 
     agent.revive().await;
     let back = Instant::now();
     agent.web_is("passing").await;
     assert!(back.elapsed() < Duration::from_secs(2), "{:?}", back.elapsed());
-    status(&handle, |snapshot| snapshot.up == Some(true)).await;
+    status(&handle, |standing| standing.up == Some(true)).await;
     // It knows nobody now: the last ones stay.
     let kept = upstream(&handle, "users", |upstream| upstream.census.suspect == 2).await;
     assert_eq!(kept.upstreams["users"].endpoints.len(), 2);
@@ -437,7 +437,7 @@ async fn with_default_deny_a_token_in_a_file_may_come_later() {
     );
     let handle = start(&yaml);
     handle.register();
-    let refused = status(&handle, |snapshot| snapshot.errors.get("denied").is_some_and(|count| *count >= 2)).await;
+    let refused = status(&handle, |standing| standing.errors.get("denied").is_some_and(|count| *count >= 2)).await;
     assert!(refused.registration_error.unwrap().contains("403"));
 
     std::fs::write(&file, &secret).unwrap();

@@ -295,8 +295,8 @@ async fn an_empty_list_that_nobody_confirms_is_never_believed() {
     let first = upstream(&handle, "users", |upstream| upstream.endpoints.len() == 2).await;
     agent.seen_at_least(3, |seen| seen.has("consistent")).await;
     assert_eq!(handle.mesh().borrow().generation, first.generation, "nothing was published");
-    let snapshot = handle.status().snapshot();
-    assert!(snapshot.watches[0].last_error.as_ref().is_some_and(|error| error.contains("No cluster leader")));
+    let standing = handle.status().standing();
+    assert!(standing.watches[0].last_error.as_ref().is_some_and(|error| error.contains("No cluster leader")));
 }
 
 #[tokio::test]
@@ -350,7 +350,7 @@ async fn queries_are_encoded_and_shared() {
         assert!(query.has(parameter), "{parameter}: {query:?}");
     }
     assert_eq!(agent.queries().iter().filter(|query| !query.has("index")).count(), 1, "one watch for both");
-    assert_eq!(handle.status().snapshot().watches.len(), 1);
+    assert_eq!(handle.status().standing().watches.len(), 1);
 }
 
 #[tokio::test]
@@ -366,8 +366,8 @@ async fn a_refused_token_is_read_again_as_soon_as_its_file_changes() {
     })
     .await;
     let handle = agent.users(&format!(", token_file: '{}'", file.display()));
-    status(&handle, |snapshot| snapshot.errors.contains_key("denied")).await;
-    assert_eq!(handle.status().snapshot().up, Some(true), "who refuses is there");
+    status(&handle, |standing| standing.errors.contains_key("denied")).await;
+    assert_eq!(handle.status().standing().up, Some(true), "who refuses is there");
     std::fs::write(&file, "new\n").unwrap();
     let renewed = Instant::now();
     upstream(&handle, "users", |upstream| upstream.endpoints.len() == 1).await;
@@ -398,7 +398,7 @@ async fn a_reload_stops_watches_that_nobody_needs_and_keeps_the_others() {
         agent.queries().iter().filter(asks).count()
     };
     assert_eq!((first_of("users"), first_of("carts")), (1, 1), "the watch of users went on");
-    let connections = |snapshot: &lictor_consul::Snapshot| snapshot.watches.len() == 2 && snapshot.connections == 2;
+    let connections = |standing: &lictor_consul::Standing| standing.watches.len() == 2 && standing.connections == 2;
     status(&handle, connections).await;
 }
 
@@ -442,7 +442,7 @@ async fn somebody_who_changes_our_registration_again_and_again_is_not_fought_at_
     let all = agent.seen_at_least(12, registers).await;
     let spent = all[11].at.duration_since(all[0].at);
     assert!(spent >= Duration::from_secs(3), "12 registrations in {spent:?}");
-    assert!(handle.status().snapshot().reregistrations["drift"] >= 5);
+    assert!(handle.status().standing().reregistrations["drift"] >= 5);
 }
 
 #[tokio::test]
@@ -468,8 +468,8 @@ async fn nothing_needs_consul_when_everything_is_fixed() {
         start("registration: off\nupstreams: {db: {listen: 0, static: ['127.0.0.1:5000', 'localhost:5001']}}\n");
     let mesh = upstream(&handle, "db", |upstream| upstream.census.is_known && upstream.endpoints.len() >= 2).await;
     assert!(ids(&mesh, "db").contains(&"localhost:5001".to_owned()));
-    let snapshot = handle.status().snapshot();
-    assert_eq!((snapshot.address, snapshot.up, snapshot.registration), (None, None, RegistrationState::Off));
+    let standing = handle.status().standing();
+    assert_eq!((standing.address, standing.up, standing.registration), (None, None, RegistrationState::Off));
     handle.register();
     handle.leave(Duration::from_secs(1)).await;
 }
@@ -538,8 +538,8 @@ async fn a_token_that_may_not_read_the_key_holds_nobody_up_and_is_told() {
     let agent = Agent::start(|_, _| json(403, "", "Permission denied")).await;
     let handle = orders(&agent);
     assert_eq!(known(&handle, 1).await, [None]);
-    let snapshot = status(&handle, |snapshot| snapshot.kv.as_ref().is_some_and(|kv| kv.last_error.is_some())).await;
-    assert!(snapshot.kv.unwrap().last_error.unwrap().contains("Permission denied"));
+    let standing = status(&handle, |standing| standing.kv.as_ref().is_some_and(|kv| kv.last_error.is_some())).await;
+    assert!(standing.kv.unwrap().last_error.unwrap().contains("Permission denied"));
 }
 
 #[tokio::test]
@@ -567,7 +567,7 @@ async fn a_snapshot_that_cannot_be_written_is_told_and_disturbs_nothing() {
     .await;
     let handle = agent.users(", snapshot: {path: /proc/no/snapshot}");
     upstream(&handle, "users", |upstream| upstream.endpoints.len() == 2).await;
-    let is_told = |snapshot: &lictor_consul::Snapshot| snapshot.snapshot.as_ref().unwrap().last_error.is_some();
+    let is_told = |standing: &lictor_consul::Standing| standing.snapshot.as_ref().unwrap().last_error.is_some();
     let snapshot = status(&handle, is_told).await.snapshot.unwrap();
     assert_eq!((snapshot.in_use, snapshot.saved_ms, snapshot.refused), (0, None, None));
     handle.save().await;

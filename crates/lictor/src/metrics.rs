@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::{Instant, SystemTime};
 
 use lictor_config::Effective;
-use lictor_consul::{AppHealth, RegistrationState, Snapshot};
+use lictor_consul::{AppHealth, RegistrationState, Standing};
 use lictor_core::Mesh;
 use lictor_core::breaker::Forced;
 use lictor_proxy::DataPlane;
@@ -57,7 +57,7 @@ impl Counted {
 #[derive(Debug)]
 pub(crate) struct Seen<'a> {
     pub(crate) mesh: &'a Mesh,
-    pub(crate) consul: &'a Snapshot,
+    pub(crate) consul: &'a Standing,
     pub(crate) app: Option<&'a AppHealth>,
     pub(crate) plane: &'a DataPlane,
     pub(crate) logs: &'a Logs,
@@ -289,7 +289,7 @@ impl Scrape {
         }
     }
 
-    fn consul(&self, consul: &Snapshot) {
+    fn consul(&self, consul: &Standing) {
         self.consul_up.set(i64::from(consul.up == Some(true)));
         self.consul_connections.set(consul.connections as i64);
         self.watch_age.reset();

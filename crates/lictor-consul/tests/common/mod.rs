@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_config::{Config, Environment, Text, load};
-use lictor_consul::{Handle, Snapshot};
+use lictor_consul::{Handle, Standing};
 use lictor_core::{Mesh, Upstream};
 
 /// Generous: a loaded machine is slow, a broken test never gets there at all.
@@ -30,10 +30,10 @@ pub(crate) async fn upstream(handle: &Handle, name: &str, is_wanted: impl Fn(&Up
 }
 
 /// Waits until the status is as wanted.
-pub(crate) async fn status(handle: &Handle, is_wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
+pub(crate) async fn status(handle: &Handle, is_wanted: impl Fn(&Standing) -> bool) -> Standing {
     eventually("the status", || {
-        let snapshot = handle.status().snapshot();
-        if is_wanted(&snapshot) { Ok(snapshot) } else { Err(format!("{snapshot:#?}")) }
+        let standing = handle.status().standing();
+        if is_wanted(&standing) { Ok(standing) } else { Err(format!("{standing:#?}")) }
     })
     .await
 }

@@ -62,12 +62,12 @@ async fn get(admin: &Arc<Admin>, path: &str, query: &str, form: Form) -> Respons
         }
         "/health" => {
             let loaded = Arc::clone(&admin.loaded.read());
-            let consul = admin.handle.status().snapshot();
+            let consul = admin.handle.status().standing();
             let (is_healthy, page) = pages::health(&mesh, &loaded.config, &consul, admin.handle.app().as_ref());
             reply(health_code(is_healthy), &page)
         }
         "/metrics" => {
-            let consul = admin.handle.status().snapshot();
+            let consul = admin.handle.status().standing();
             let app = admin.handle.app();
             let seen = Seen { mesh: &mesh, consul: &consul, app: app.as_ref(), plane: &admin.plane, logs: &admin.logs };
             let (form, text) = admin.scrape.text(form, &seen).await;
@@ -84,8 +84,8 @@ async fn get(admin: &Arc<Admin>, path: &str, query: &str, form: Form) -> Respons
         "/config/changes" => reply(StatusCode::OK, &admin.changes.page()),
         "/stats" => reply(StatusCode::OK, &pages::stats(&mesh, &admin.scrape.requests())),
         "/consul" => {
-            let snapshot = serde_json::to_value(admin.handle.status().snapshot());
-            reply(StatusCode::OK, &snapshot.unwrap_or_default())
+            let standing = serde_json::to_value(admin.handle.status().standing());
+            reply(StatusCode::OK, &standing.unwrap_or_default())
         }
         "/events" => match admin.events.subscribe() {
             Some(subscription) => stream::events(subscription),
@@ -166,7 +166,7 @@ async fn endpoints(admin: &Admin, mesh: &Mesh, path: &str) -> Response<Body> {
             refuse(StatusCode::NOT_FOUND, &format!("no upstream is named {name}; /upstreams lists them"))
         }
         _ => {
-            let consul = admin.handle.status().snapshot();
+            let consul = admin.handle.status().standing();
             reply(StatusCode::OK, &pages::endpoints(mesh, &admin.plane.report().await, &consul, only))
         }
     }

@@ -70,7 +70,7 @@ impl Sample {
 async fn frame(admin: &Admin, before: Option<&Sample>, now: &Sample) -> Json {
     let mesh = admin.mesh();
     let report = admin.plane.report().await;
-    let consul = admin.handle.status().snapshot();
+    let consul = admin.handle.status().standing();
     let (mut upstreams, breakers) = (pages::upstreams(&mesh, &report), pages::breakers(&mesh));
     let endpoints = pages::endpoints(&mesh, &report, &consul, None);
     let upstreams = mesh.upstreams.iter().map(|(name, upstream)| {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Instant, SystemTime};
 
 use lictor_config::{Config, Effective};
-use lictor_consul::{AppHealth, DiskSnapshot, RegistrationState, Snapshot};
+use lictor_consul::{AppHealth, DiskSnapshot, RegistrationState, Standing};
 use lictor_core::policy::Balance;
 use lictor_core::{Endpoint, Mesh, Upstream};
 use lictor_proxy::Report;
@@ -82,7 +82,7 @@ pub(crate) fn ready(mesh: &Mesh, app: Option<&AppHealth>, is_started: bool, is_d
 }
 
 /// This service's health. A warning never makes it unhealthy: lictor serves from the last endpoints it knew.
-pub(crate) fn health(mesh: &Mesh, config: &Config, consul: &Snapshot, app: Option<&AppHealth>) -> (bool, Json) {
+pub(crate) fn health(mesh: &Mesh, config: &Config, consul: &Standing, app: Option<&AppHealth>) -> (bool, Json) {
     let mut checks = Map::new();
     let is_healthy = app.is_none_or(|app| app.is_up);
     if let Some(app) = app {
@@ -117,7 +117,7 @@ pub(crate) fn health(mesh: &Mesh, config: &Config, consul: &Snapshot, app: Optio
     (is_healthy, page)
 }
 
-fn consul_check(consul: &Snapshot) -> Json {
+fn consul_check(consul: &Standing) -> Json {
     let oldest = consul.watches.iter().filter_map(|watch| watch.age_ms).max();
     let (status, message) = match (consul.up, consul.registration) {
         (Some(true), RegistrationState::Registering) => ("warning", "not registered yet".to_owned()),
@@ -151,7 +151,7 @@ fn snapshot_check(snapshot: &DiskSnapshot) -> Json {
 }
 
 /// Endpoints, with what the workers know of them.
-pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Snapshot, only: Option<&str>) -> Json {
+pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Standing, only: Option<&str>) -> Json {
     let now = Instant::now();
     let wanted = mesh.upstreams.iter().filter(|(name, _)| only.is_none_or(|only| only == name.as_ref()));
     let page: Map<String, Json> = wanted
@@ -191,7 +191,7 @@ fn warming(endpoint: &Endpoint, balance: &Balance, now: Instant) -> Option<u64> 
     (age < balance.slow_start).then_some(age.as_millis() as u64)
 }
 
-fn census(upstream: &Upstream, consul: &Snapshot) -> Json {
+fn census(upstream: &Upstream, consul: &Standing) -> Json {
     let census = &upstream.census;
     let watches = consul.watches.iter().filter(|watch| watch.service == *upstream.service);
     json!({
@@ -360,7 +360,7 @@ mod tests {
     async fn health_has_the_old_keys_and_a_warning_is_not_the_end() {
         let (config, handle, mesh) = started(TWO).await;
         let app = AppHealth { is_up: true, message: String::new(), took: Duration::from_millis(1) };
-        let (is_healthy, page) = health(&mesh, &config, &handle.status().snapshot(), Some(&app));
+        let (is_healthy, page) = health(&mesh, &config, &handle.status().standing(), Some(&app));
         assert!(is_healthy, "{page}");
         let keys: Vec<&str> = page.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, ["checks", "service", "status", "timestamp", "version"]);
@@ -375,7 +375,7 @@ mod tests {
     async fn an_application_that_is_down_is_neither_healthy_nor_ready() {
         let (config, handle, mesh) = started(TWO).await;
         let app = AppHealth { is_up: false, message: "127.0.0.1:1: refused".to_owned(), took: Duration::ZERO };
-        let (is_healthy, page) = health(&mesh, &config, &handle.status().snapshot(), Some(&app));
+        let (is_healthy, page) = health(&mesh, &config, &handle.status().standing(), Some(&app));
         assert_eq!((is_healthy, page["status"].as_str()), (false, Some("unhealthy")));
         assert_eq!(page["checks"]["app"]["message"], "127.0.0.1:1: refused", "{page}");
         assert!(page["checks"]["app"]["responseTime"].is_u64());
@@ -404,7 +404,7 @@ mod tests {
     async fn breakers_endpoints_and_routes_are_shown_by_upstream() {
         let (_, handle, mesh) = started(TWO).await;
         assert_eq!(breakers(&mesh)["users"]["state"], "closed");
-        let page = endpoints(&mesh, &Report::default(), &handle.status().snapshot(), Some("users"));
+        let page = endpoints(&mesh, &Report::default(), &handle.status().standing(), Some("users"));
         assert!(page.get("carts").is_none());
         assert_eq!(page["users"]["endpoints"][0]["address"], "127.0.0.1:1");
         assert_eq!(page["users"]["endpoints"][0]["state"], "healthy");

@@ -1,12 +1,13 @@
-//! A copy of the status at one moment: what pages, health and metrics read.
+//! How the control plane stands at one moment: what pages, health and metrics read. The snapshot is another thing: the last
+//! good answers on disk.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// A copy of the state.
+/// How the control plane stands.
 #[derive(Clone, Debug, Serialize)]
-pub struct Snapshot {
+pub struct Standing {
     /// The agent's address; `None` without Consul.
     pub address: Option<String>,
     /// Consul's version, where the token may read it.
@@ -24,16 +25,16 @@ pub struct Snapshot {
     /// By kind.
     pub errors: BTreeMap<&'static str, u64>,
     /// One each distinct query.
-    pub watches: Vec<WatchSnapshot>,
+    pub watches: Vec<WatchStanding>,
     /// The last good answers on disk; `None` where none are kept.
     pub snapshot: Option<DiskSnapshot>,
     /// The watch of the configuration in KV; `None` where none is read.
-    pub kv: Option<KvSnapshot>,
+    pub kv: Option<KvStanding>,
 }
 
-/// A copy of the KV watch's state.
+/// How the watch of the KV key stands.
 #[derive(Clone, Debug, Serialize)]
-pub struct KvSnapshot {
+pub struct KvStanding {
     /// The key.
     pub key: String,
     /// Whose word it is: `consul`, `snapshot`, or `none` before the first.
@@ -67,9 +68,9 @@ pub struct DiskSnapshot {
     pub last_error: Option<String>,
 }
 
-/// A copy of a watch's state.
+/// How a watch stands.
 #[derive(Clone, Debug, Serialize)]
-pub struct WatchSnapshot {
+pub struct WatchStanding {
     /// The service.
     pub service: String,
     /// Tags, filter, near and datacenter, as asked.
