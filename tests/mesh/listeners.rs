@@ -312,6 +312,45 @@ fn tunnels_of_a_closed_listener_are_cut_after_the_grace() {
     }
 }
 
+/// What is carried as bytes is a request like others when the sidecar leaves: it may end by itself, and is waited for.
+#[test]
+fn tunnels_may_end_when_the_sidecar_leaves() {
+    let (echo, bytes) = (echo(), RawServer::echo());
+    let upgrade = "GET / HTTP/1.1\r\nHost: users\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a2V5\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let connect_to = "CONNECT bytes:80 HTTP/1.1\r\nHost: bytes:80\r\n\r\n";
+    let yaml = format!(
+        "registration: off\nlifecycle: {{drain_delay: 0s, drain_timeout: 60s}}\noutbound: {{proxy: 0}}\nservice: app\nport: {}\ninbound: {{listen: '127.0.0.1:0'}}\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{}']}}\n  bytes: {{listen: 0, protocol: tcp, static: ['127.0.0.1:{}']}}\n",
+        echo.port(),
+        echo.port(),
+        bytes.port()
+    );
+    for (listener, first) in [("users", upgrade), ("inbound", upgrade), ("forward", connect_to), ("bytes", "")] {
+        let mut lictor = Sidecar::serve(LICTOR, &yaml).up();
+        let address = lictor.address(listener);
+        let mut client = connect(&address);
+        client.write_all(first.as_bytes()).unwrap();
+        if !first.is_empty() {
+            read_head(&mut client);
+        }
+        let mut echoes = |case: &str| {
+            client.write_all(b"one").unwrap();
+            client.read_exact(&mut [0; 3]).unwrap_or_else(|error| panic!("{listener}: {case}: {error}"));
+        };
+        echoes("before");
+        lictor.signal(Signal::TERM);
+        eventually_is(
+            &format!("{listener} is closed"),
+            || TcpStream::connect(&address).is_err(),
+            |is_closed| *is_closed,
+        );
+        echoes("while the sidecar leaves");
+        drop(client);
+        let began = Instant::now();
+        assert!(lictor.wait().success());
+        assert!(began.elapsed() < MARGIN, "{listener}: nothing is waited for any more");
+    }
+}
+
 #[test]
 fn http2_connections_of_a_closed_listener_end_in_order() {
     let (app, users) = (Backend::start("app"), Backend::start("users"));

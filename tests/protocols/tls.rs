@@ -247,6 +247,7 @@ fn what_cannot_be_read_is_told_before_anything_starts() {
 fn connections_of_who_is_not_believed_any_more_are_ended() {
     let (ours, theirs, backend) = (Authority::new(), Authority::new(), Backend::start("a"));
     let (pair, identity) = (ours.issue("server", &["localhost"]), ours.issue("client", &["orders"]));
+    let other = theirs.issue("client", &["orders"]);
     let believed = pair.cert.with_file_name("believed.pem");
     std::fs::copy(ours.ca(), &believed).unwrap();
     let lictor = secured(&pair, &backend, &format!(", client_ca: {}", believed.display()));
@@ -272,4 +273,7 @@ fn connections_of_who_is_not_believed_any_more_are_ended() {
     let hits = backend.hits();
     assert!(!asks());
     assert_eq!(backend.hits(), hits);
+    let mut new = ours.client(&lictor.address("users"), "localhost", &[], &BOTH, Some(&other));
+    let answer = get_over(&mut new, "/").unwrap();
+    assert!(answer.contains("a GET / "), "who comes then, and is believed, is none of those: {answer}");
 }

@@ -358,7 +358,8 @@ impl DataPlane {
             if open.service.is_outdated() {
                 is_narrowed = true;
                 open.service = self.service(open.service.socket, &open.listener, open.service.tls.clone());
-                replace(&open.service, Standing::Over, &mut changes);
+                // Whoever came before is refused by that already, and whoever came since is believed.
+                replace(&open.service, Standing::Ending, &mut changes);
             }
         }
         if is_narrowed {

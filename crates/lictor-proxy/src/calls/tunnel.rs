@@ -95,8 +95,9 @@ pub(super) async fn connect(
     record.answered(StatusCode::OK, Instant::now());
     let idle = lease.idle();
     let client = Switched::client(&mut request);
+    let held = connection.generation.hold(); // it outlives the connection's task
     spawn_local(async move {
-        let _lease = lease;
+        let _lease = (lease, held);
         let Some(mut client) = client.stream().await else { return };
         let moved = Moved::default();
         record.reason = relay(&record.connection, &mut client, &mut stream, idle, &moved).await;
@@ -114,8 +115,9 @@ pub(super) fn join(
     mut record: Box<Record>,
     lease: impl Sized + 'static,
 ) {
+    let held = record.connection.generation.hold(); // it outlives the connection's task
     spawn_local(async move {
-        let _lease = lease;
+        let _lease = (lease, held);
         let (Some(mut client), Some(mut upstream)) = tokio::join!(client.stream(), upstream.stream()) else { return };
         let moved = Moved::default();
         record.reason = relay(&record.connection, &mut client, &mut upstream, idle, &moved).await;

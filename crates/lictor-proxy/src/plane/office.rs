@@ -49,8 +49,8 @@ struct Office {
     peers: Vec<mpsc::UnboundedSender<Command>>,
     /// By socket.
     listeners: RefCell<HashMap<u64, Accepting>>,
-    /// By number: those in force, and those that are ending.
-    generations: RefCell<HashMap<u64, Rc<Generation>>>,
+    /// By [`Generation::key`]: those in force, and those that are ending.
+    generations: RefCell<HashMap<(u64, u64), Rc<Generation>>>,
     /// What of the process is leaving.
     draining: Cell<Option<Which>>,
 }
@@ -152,18 +152,24 @@ impl Office {
         self.listeners.borrow_mut().insert(number, Accepting { service, task });
     }
 
-    /// Ends a socket's generations before this one: in order, and after a grace at once.
+    /// Ends a socket's generations before this one: in order, and after a grace at once. Many changes within one grace
+    /// cost no more than the connections that are open: one that nobody has goes now, and one that ends is not ended again.
     fn end(self: &Rc<Self>, socket: u64, before: u64, standing: Standing, grace: Duration) {
-        let generations = self.generations.borrow();
-        let ending = generations.values().filter(|known| known.service.socket == socket);
-        for generation in ending.filter(|known| known.service.number < before) {
+        let is_meant = |known: &Generation| known.service.socket == socket && known.service.number < before;
+        let mut generations = self.generations.borrow_mut();
+        // Connections have it, and tunnels, which may outlive theirs.
+        generations.retain(|_, known| !is_meant(known) || Rc::strong_count(known) > 1);
+        for generation in generations.values().filter(|known| is_meant(known)) {
             generation.end(standing);
+            if generation.ends_by(Instant::now() + grace) {
+                continue;
+            }
             let (office, generation) = (Rc::clone(self), Rc::clone(generation));
             spawn_local(async move {
                 tokio::time::sleep(grace).await;
                 generation.cut();
                 generation.until_empty().await;
-                office.generations.borrow_mut().remove(&generation.service.number);
+                office.generations.borrow_mut().remove(&generation.key());
             });
         }
     }
@@ -218,8 +224,9 @@ impl Office {
     fn generation(&self, service: &Arc<Service>) -> Rc<Generation> {
         let mut generations = self.generations.borrow_mut();
         let is_draining = || self.draining.get().is_some_and(|which| which.covers(&service.kind));
-        let begun = || Rc::new(Generation::new(Arc::clone(service), is_draining()));
-        Rc::clone(generations.entry(service.number).or_insert_with(begun))
+        let trust = service.trust_now();
+        let begun = || Rc::new(Generation::new(Arc::clone(service), trust, is_draining()));
+        Rc::clone(generations.entry((service.number, trust)).or_insert_with(begun))
     }
 
     fn covered(&self, which: Which) -> Vec<Rc<Generation>> {

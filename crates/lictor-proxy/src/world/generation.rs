@@ -7,9 +7,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lictor_core::Mesh;
 use lictor_core::mesh::{Forward, Listener, ListenerKind, Protocol};
@@ -115,7 +116,12 @@ pub(crate) struct Service {
 impl Service {
     /// Whether a CA of clients that was believed when it began is not any more.
     pub(crate) fn is_outdated(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.generation() != self.trust)
+        self.trust_now() != self.trust
+    }
+
+    /// [`Server::generation`] now; whoever is admitted from now on is judged by that.
+    pub(crate) fn trust_now(&self) -> u64 {
+        self.tls.as_ref().map_or(0, |tls| tls.generation())
     }
 }
 
@@ -124,21 +130,26 @@ impl Service {
 #[derive(Debug)]
 pub(crate) struct Generation {
     pub(crate) service: Arc<Service>,
+    /// [`Server::generation`] as it began.
+    trust: u64,
     standing: Cell<Standing>,
+    cut_at: Cell<Option<Instant>>,
     drain: watch::Sender<bool>,
     open: watch::Sender<usize>,
     /// By number; one that is over is not here any more.
     tasks: RefCell<HashMap<u64, AbortHandle>>,
     accepted: Cell<u64>,
-    /// Tunnels are tasks of their own, which this ends.
+    /// Tunnels are tasks of their own, which this ends; they are among `open` too.
     cut: watch::Sender<bool>,
 }
 
 impl Generation {
-    pub(crate) fn new(service: Arc<Service>, is_draining: bool) -> Self {
+    pub(crate) fn new(service: Arc<Service>, trust: u64, is_draining: bool) -> Self {
         Self {
             service,
+            trust,
             standing: Cell::new(Standing::InForce),
+            cut_at: Cell::default(),
             drain: watch::Sender::new(is_draining),
             open: watch::Sender::new(0),
             tasks: RefCell::default(),
@@ -147,10 +158,15 @@ impl Generation {
         }
     }
 
+    /// What there is one of: those who are admitted after a CA of clients is gone are others than those before.
+    pub(crate) fn key(&self) -> (u64, u64) {
+        (self.service.number, self.trust)
+    }
+
     /// Refuses what comes by a connection that would not be admitted any more.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         match self.standing.get() {
-            _ if self.service.is_outdated() => Err(gone()),
+            _ if self.trust != self.service.trust_now() => Err(gone()),
             Standing::InForce | Standing::Ending => Ok(()),
             Standing::Over => Err(gone()),
         }
@@ -160,6 +176,15 @@ impl Generation {
     pub(crate) fn end(&self, standing: Standing) {
         self.standing.set(self.standing.get().max(standing));
         self.drain();
+    }
+
+    /// Whether it is to be cut by then already; if not, it is now.
+    pub(crate) fn ends_by(&self, then: Instant) -> bool {
+        let does = self.cut_at.get().is_some_and(|at| at <= then);
+        if !does {
+            self.cut_at.set(Some(then));
+        }
+        does
     }
 
     /// Lets requests end, and no more begin.
@@ -188,14 +213,20 @@ impl Generation {
         let _ = self.cut.subscribe().wait_for(|is_cut| *is_cut).await; // we hold the sender
     }
 
-    /// Ready when no connection is left.
+    /// Ready when no connection is left, and no tunnel.
     pub(crate) async fn until_empty(&self) {
         let _ = self.open.subscribe().wait_for(|open| *open == 0).await; // we hold the sender
     }
 
-    /// Connections that are open.
+    /// Connections that are open, and tunnels.
     pub(crate) fn open(&self) -> usize {
         *self.open.borrow()
+    }
+
+    /// Bytes that are carried without their connection's task: they are open as long as this is held.
+    pub(crate) fn hold(self: &Rc<Self>) -> Held {
+        self.open.send_modify(|open| *open += 1);
+        Held(Rc::clone(self))
     }
 
     /// A connection comes; its number.
@@ -215,6 +246,16 @@ impl Generation {
     pub(crate) fn leave(&self, number: u64) {
         self.tasks.borrow_mut().remove(&number);
         self.open.send_modify(|open| *open -= 1);
+    }
+}
+
+/// See [`Generation::hold`].
+#[derive(Debug)]
+pub(crate) struct Held(Rc<Generation>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open -= 1);
     }
 }
 
@@ -313,12 +354,16 @@ mod tests {
             max_age: None,
             is_closed: AtomicBool::new(false),
         };
-        let generation = Generation::new(Arc::new(service), false);
+        let generation = Generation::new(Arc::new(service), 0, false);
         assert!(generation.check().is_ok() && !*generation.draining().borrow());
         generation.end(Ending);
         assert!(generation.check().is_ok() && *generation.draining().borrow());
         generation.end(Over);
         generation.end(Ending);
         assert_eq!(generation.check().unwrap_err().reason, Reason::Misdirected);
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        assert!(!generation.ends_by(now + second));
+        assert!(generation.ends_by(now + second) && generation.ends_by(now + 2 * second), "it ends once");
+        assert!(!generation.ends_by(now) && generation.ends_by(now), "a shorter grace counts");
     }
 }
