@@ -36,6 +36,10 @@ ENDS_WELL = {
         "2 operations",
     ),
     "conformance": ("pass    0.10s  test_http.test_a\n211 of 211 passed in 90s\n", "211 tests"),
+    "coverage": (
+        "test result: ok. 50 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n  95.1 % of 4015 lines of all, 90.0 % wanted\n",
+        "50 tests, 95.1 % of lines",
+    ),
     "fuzz": (
         "hpack               62 s of processor time      1200000 executions    900 edges    300 inputs\n"
         "http2_client        61 s of processor time          500 executions    100 edges     30 inputs\n",

@@ -40,6 +40,12 @@ def fuzz(text):
     return [(len(runs) + findings, "targets"), (sum(map(int, runs)), "executions"), (findings, "findings")]
 
 
+def coverage(text):
+    """Tests, and the share of lines that they run."""
+    shares = re.findall(r"^ *([\d.]+) % of +\d+ lines of all", text, re.MULTILINE)
+    return [*cargo(text), *((float(share), "% of lines") for share in shares)]
+
+
 def check(text):
     """The scripts' own tests, values of docs/why, and crates whose structure was measured; the compiler counts nothing."""
     tests = sum(map(int, re.findall(r"^Ran (\d+) tests? in", text, re.MULTILINE)))
@@ -88,6 +94,7 @@ SUITES = [
     Suite("manifests", STEPS),
     Suite("instructions", lines(r"^\S+ +[\d.]+ +was ", "operations")),
     Suite("conformance", conformance),
+    Suite("coverage", coverage),
     Suite("fuzz", fuzz, ("MINUTES=" + (os.environ.get("MINUTES") or "1"),), limit=6 * HOURS),
     Suite("chaos", cargo, ("KEEP_GOING=1",), needs_root=True),
     Suite("image", STEPS, needs_root=True),
