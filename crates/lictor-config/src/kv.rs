@@ -236,8 +236,12 @@ fn leads(tree: &Tree, known: &Known<'_>, name: &str) {
     if !known.has(name) {
         return;
     }
-    for key in LEADS {
-        let path = steps(&["upstreams", name, key]);
+    // A router that instances share goes by the host that it is told.
+    let set = ["upstreams", name, "headers", "set"];
+    let keys = tree.keys_in_kv(&steps(&set));
+    let hosts = keys.iter().filter(|key| key.eq_ignore_ascii_case("host"));
+    let hosts = hosts.map(|key| ("headers.set.Host", steps(&[&set[..], &[key.as_str()]].concat())));
+    for (key, path) in LEADS.map(|key| (key, steps(&["upstreams", name, key]))).into_iter().chain(hosts) {
         if tree.is_changed_by_kv(&path) {
             let help =
                 format!("`{key}` belongs where `{name}` is declared; an upstream of another name may have its own");

@@ -174,6 +174,15 @@ impl Tree {
             && !(1..=path.len()).any(is_over_it)
     }
 
+    /// The keys of the map that KV has there.
+    pub(crate) fn keys_in_kv(&self, path: &[Step]) -> Vec<String> {
+        let entries = match self.said(path, true) {
+            Some(Value::Map(entries)) => Some(entries),
+            Some(Value::Null | Value::Scalar(_) | Value::List(_)) | None => None,
+        };
+        entries.into_iter().flatten().map(|(key, _)| key.clone()).collect()
+    }
+
     /// What this machine's file says there, whatever KV says.
     pub(crate) fn said_in_file(&self, path: &[Step]) -> Option<&str> {
         match self.said(path, false)? {

@@ -474,6 +474,8 @@ fn kv_never_chooses_who_gets_what_this_machine_sends() {
         "near: evil",
         "static: ['evil:80']",
         "service: evil, headers: {set: {X-Partner-Key: mine, X-Service-Auth: mine}}",
+        "headers: {set: {Host: evil}}",
+        "headers: {set: {hOsT: evil}}",
     ] {
         for name in names {
             for kv in [
