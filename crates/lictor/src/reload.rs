@@ -11,8 +11,7 @@ use lictor_core::mesh::ListenerKind;
 use lictor_proxy::Bound;
 use lictor_tls::TlsError;
 use serde_json::{Value as Json, json};
-use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -32,7 +31,7 @@ pub(crate) struct InForce {
     /// What the KV key says in vain.
     refused: Option<KvKnown>,
     /// A thread that reads files: one that hangs is not followed by others that hang.
-    reading: Option<JoinHandle<()>>,
+    reading: Option<AbortHandle>,
 }
 
 /// Why it is put together again.
@@ -112,10 +111,8 @@ impl InForce {
         if self.reading.as_ref().is_some_and(|reading| !reading.is_finished()) {
             return Err(Refusal::Other("a file that was to be read before still cannot be read: it hangs".to_owned()));
         }
-        let (done, read) = oneshot::channel();
-        self.reading = Some(spawn_blocking(move || {
-            let _ = done.send(work()); // it took too long otherwise
-        }));
+        let read = spawn_blocking(work);
+        self.reading = Some(read.abort_handle());
         match timeout(READING, read).await {
             Ok(read) => Ok(read.expect("reading does not panic")),
             Err(_) => Err(Refusal::Other(format!("it cannot be read within {} s: a file hangs", READING.as_secs()))),
