@@ -37,7 +37,7 @@ fn a_service_is_registered_checked_and_deregistered() {
     assert_eq!(held["Meta"], json!({ "version": "1.2.3", "protocol": "http1" }));
     assert_eq!(held["Weights"], json!({ "Passing": 10, "Warning": 2 }));
     let checks = consul.json("/v1/agent/checks");
-    let check = &checks[format!("{id}:1")];
+    let check = &checks[format!("{id}:1:http")];
     assert_eq!((check["Type"].as_str(), check["Status"].as_str()), (Some("http"), Some("passing")));
     assert!(lictor.terminate().success());
     assert!(ask(async { consulrs::service::read(&witness(&consul), &id, None).await }).is_err(), "it is gone");

@@ -246,6 +246,28 @@ fn checks_that_cannot_work() {
 }
 
 #[test]
+fn checks_that_lictor_runs_in_consuls_place() {
+    let consul = Consul::dev();
+    let app = Backend::start("a");
+    let [nobody, inbound] = free_ports();
+    let yaml = |agent: &str, port: u16, check: &str| {
+        format!(
+            "service: orders\nport: {port}\nservice_token: secret-1\ninbound: {{listen: {inbound}}}\ncheck: {check}\n\
+             registration: {{address: 192.0.2.1}}\nconsul: {{address: '{agent}'}}\n"
+        )
+    };
+    let remote = consul.url().replace("127.0.0.1", "127.1");
+    doctor(&yaml(&consul.url(), app.port(), "/health")).is(&[]);
+    let seen = doctor(&yaml(&remote, app.port(), "/health"));
+    seen.is(&["102", "109"]);
+    assert!(seen.says("silent for 25s"), "{seen:?}");
+    doctor(&yaml(&remote, nobody, "/health")).is(&["105", "102", "109"]);
+    doctor(&yaml(&remote, app.port(), "{grpc: true}")).is(&["105", "102", "109"]);
+    doctor(&yaml(&remote, app.port(), "{ttl: 30s, probe: /health}")).is(&["102"]);
+    doctor(&yaml(&remote, nobody, "{ttl: 30s, probe: /health}")).is(&["105", "102"]);
+}
+
+#[test]
 fn an_id_that_another_service_has() {
     let consul = Consul::dev();
     let app = Backend::start("a");

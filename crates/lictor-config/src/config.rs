@@ -73,7 +73,8 @@ pub struct Registration {
 /// One Consul check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// Consul asks the application (or, with inbound, lictor's listener) for this path or URL.
+    /// Consul asks the application for this path, or elsewhere for a URL. Where it would meet `inbound` instead, lictor asks, and
+    /// reports; so for TCP and gRPC.
     Http {
         /// `/health`, or a whole URL.
         target: String,

@@ -84,8 +84,6 @@ upstreams:
     assert_eq!(config.server_tls().next().unwrap().client_ca, Some("/ca.pem".into()));
     let registration = config.registration.as_ref().unwrap();
     assert_eq!(registration.port, 18080);
-    let ttl = Duration::from_secs(30);
-    assert_eq!(registration.checks, [Check::Ttl { ttl, probe: Some("/health".to_owned()) }], "Consul cannot reach it");
     let [users, carts, db] = &config.upstreams[..] else { panic!() };
     assert_eq!(users.listen.as_ref().unwrap().address.to_string(), "unix:/run/users.sock");
     assert_eq!(users.tls.as_ref().unwrap().server_name.as_deref(), Some("users.internal"));

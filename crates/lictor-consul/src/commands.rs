@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use crate::agent::{Answer, Ask, Client, Connection, ConsulError, KvKnown, PATIENCE, kv};
 use crate::handle::StartError;
-use crate::registration::{Definition, Place};
+use crate::registration::{Definition, Place, Relayed};
 
 /// One connection to the agent.
 #[derive(Debug)]
@@ -58,8 +58,16 @@ impl Agent {
 
     /// What a sidecar with this configuration would register; how the agent sees us is known after the first call.
     pub fn registration(&self, config: &Config) -> Option<Json> {
-        let place = Place { is_agent_local: self.client.is_local(), seen_as: self.connection.local() };
-        Some(Definition::of(config)?.body(place, "critical"))
+        Some(Definition::of(config)?.body(self.place(), "critical"))
+    }
+
+    /// The checks that it would run itself.
+    pub fn relayed(&self, config: &Config) -> Vec<Relayed> {
+        Definition::of(config).map(|definition| definition.relayed(self.place())).unwrap_or_default()
+    }
+
+    fn place(&self) -> Place {
+        Place { is_agent_local: self.client.is_local(), seen_as: self.connection.local() }
     }
 }
 

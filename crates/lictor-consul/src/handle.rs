@@ -14,7 +14,7 @@ use crate::agent::{Client, Connection, KvKnown};
 use crate::control::{Control, Order};
 use crate::keeper::Keeper;
 use crate::memory::{Contents, RememberedKv, Scope, disk};
-use crate::registration::{AppHealth, Definition, Registrar, Wish, ask_app, called};
+use crate::registration::{AppHealth, Definition, Registrar, Wish, ask_app};
 use crate::status::Status;
 use crate::tls::TlsError;
 use crate::watch::{KvWatch, report_to_kv};
@@ -151,7 +151,7 @@ impl Handle {
     pub async fn reload(&self, config: Arc<Config>) {
         let (done, published) = oneshot::channel();
         if let Some(registrar) = &self.registrar {
-            registrar.calls(called(&config));
+            registrar.follow(&config);
         }
         let _ = self.orders.send(Order::Reload(config, done));
         let _ = published.await;

@@ -1,6 +1,7 @@
 //! Our own registration, and how the application is that it speaks for.
 
 mod app;
+mod checks;
 mod definition;
 mod heartbeat;
 mod probe;
@@ -8,7 +9,8 @@ mod register;
 
 pub use app::AppHealth;
 pub(crate) use app::ask_app;
-pub(crate) use definition::{Definition, Place, called};
+pub use checks::Relayed;
+pub(crate) use definition::{Definition, Place};
 pub use definition::{UPSTREAMS, named_upstreams};
-pub use probe::probe;
+pub use probe::{Question, Said, Verdict, probe};
 pub(crate) use register::{Registrar, Wish};

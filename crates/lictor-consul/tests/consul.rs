@@ -318,7 +318,7 @@ async fn a_service_registers_and_leaves_in_order() {
         (&json!("web"), &json!(app.port), &json!(["a"]))
     );
     assert_eq!(service["Meta"], json!({ "version": "1", "protocol": "http1" }));
-    assert_eq!(health["Checks"][0]["CheckID"], "web-1:1");
+    assert_eq!(health["Checks"][0]["CheckID"], "web-1:1:http");
 
     handle.enter_maintenance("by hand").await.unwrap();
     assert_eq!(handle.status().standing().registration, RegistrationState::Maintenance);
@@ -367,7 +367,7 @@ async fn what_a_predecessor_left_behind_is_cleaned_up_and_what_a_person_did_stay
         let handle = start(&agent.web(&app, "{ttl: 30s}"));
         handle.register();
         let has = |checks: &Json, id: &str| checks.get(id).is_some();
-        agent.until("GET", "/v1/agent/checks", |checks| has(checks, "web-1:1") && !has(checks, "web-1:7")).await;
+        agent.until("GET", "/v1/agent/checks", |checks| has(checks, "web-1:1:ttl") && !has(checks, "web-1:7")).await;
         agent.web_is(then).await;
         handle.leave(Duration::from_secs(5)).await;
     }

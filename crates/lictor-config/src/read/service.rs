@@ -196,10 +196,7 @@ pub(super) fn registration(
         meta,
         weight_passing,
         weight_warning,
-        checks: checks(&section.field("checks", "Checks; several count together."), &check, app.protocol)
-            .into_iter()
-            .map(|check| reachable(check, app))
-            .collect(),
+        checks: checks(&section.field("checks", "Checks; several count together."), &check, app.protocol),
         deregister_after: deregister_after(&section),
     };
     let details = section.field("meta", "").entries().into_iter().chain([section.field("address", "")]);
@@ -309,20 +306,6 @@ fn checks(list: &Node<'_>, short: &Node<'_>, protocol: Protocol) -> Vec<Check> {
             vec![Check::Grpc { service: String::new(), interval: INTERVAL, timeout: TIMEOUT }]
         }
         (false, None) => vec![Check::Tcp { interval: INTERVAL, timeout: TIMEOUT }],
-    }
-}
-
-/// Consul cannot reach a Unix socket: there lictor asks in its place, and reports.
-fn reachable(check: Check, app: &App) -> Check {
-    if app.address.as_ref().is_none_or(|address| address.path().is_none()) {
-        return check;
-    }
-    match check {
-        Check::Http { target, interval, .. } if target.starts_with('/') => {
-            Check::Ttl { ttl: 3 * interval, probe: Some(target) }
-        }
-        Check::Tcp { interval, .. } | Check::Grpc { interval, .. } => Check::Ttl { ttl: 3 * interval, probe: None },
-        other => other,
     }
 }
 

@@ -10,7 +10,7 @@ use lictor_core::Address;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::probe::probe;
+use super::probe::{Question, Verdict as Judged, probe};
 
 /// As long as Consul's checks give it by default.
 const AT_MOST: Duration = Duration::from_secs(5);
@@ -44,9 +44,10 @@ pub(crate) fn ask_app(app: &App, checks: &[Check]) -> Option<watch::Receiver<App
         Some(AppProbe::Path(path)) => Some(path.clone()),
         None => path_of(checks).map(str::to_owned),
     };
+    let question = Question::of(path.as_deref());
     let message = format!("{address} has not been asked yet");
     let (health, known) = watch::channel(AppHealth { is_up: false, message, took: Duration::ZERO });
-    tokio::spawn(keep_asking(address, path, health));
+    tokio::spawn(keep_asking(address, question, health));
     Some(known)
 }
 
@@ -59,14 +60,14 @@ fn path_of(checks: &[Check]) -> Option<&str> {
     })
 }
 
-async fn keep_asking(address: Address, path: Option<String>, health: watch::Sender<AppHealth>) {
+async fn keep_asking(address: Address, question: Question, health: watch::Sender<AppHealth>) {
     let (began, mut verdict) = (Instant::now(), Verdict::default());
     loop {
         let asked = Instant::now();
-        let answer = probe(&address, path.as_deref(), AT_MOST).await;
+        let said = probe(&address, &question, AT_MOST).await;
         let was_up = verdict.is_up;
-        verdict.take(answer.is_ok());
-        let message = answer.unwrap_or_else(|why| why);
+        verdict.take(said.verdict == Judged::Passing);
+        let message = said.words;
         match (was_up, verdict.is_up) {
             (false, true) => info!(target: "lictor::event", kind = "application_up", "{message}"),
             (true, false) => warn!(target: "lictor::event", kind = "application_down", "{message}"),

@@ -3,16 +3,12 @@
 //! Only fields that Consul 1.8 knows: an unknown one is refused with a 400.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::net::IpAddr;
 
-use lictor_config::{App, Check, Config, Registration, Source};
-use lictor_core::Address;
+use lictor_config::{App, Config, Registration, Source};
 use parking_lot::RwLock;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
-
-use crate::agent::authority;
 
 /// Maintenance that lictor itself began says so; whatever a person began is left alone.
 pub(super) const OWN_MAINTENANCE: &str = "lictor: ";
@@ -32,8 +28,18 @@ pub(crate) struct Definition {
     pub(super) service: String,
     pub(super) registration: Registration,
     pub(super) app: App,
-    /// The services that we call, in order. A reload changes them.
-    pub(super) upstreams: RwLock<Vec<String>>,
+    /// The registered port is `inbound`'s.
+    pub(super) is_inbound: bool,
+    followed: RwLock<Followed>,
+}
+
+/// What a reload changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Followed {
+    /// The services that we call, in order.
+    upstreams: Vec<String>,
+    /// Where `inbound` listens, while it is on.
+    inbound: Option<u16>,
 }
 
 /// From where the agent and others see us.
@@ -48,9 +54,23 @@ pub(crate) struct Place {
 impl Definition {
     /// `None` for a caller that is not registered.
     pub(crate) fn of(config: &Config) -> Option<Self> {
-        let upstreams = RwLock::new(called(config));
         let (service, registration) = (config.service.clone()?, config.registration.clone()?);
-        Some(Self { service, registration, app: config.app.clone(), upstreams })
+        let followed = Followed::of(config);
+        let is_inbound = followed.inbound == Some(registration.port);
+        Some(Self { service, registration, app: config.app.clone(), is_inbound, followed: RwLock::new(followed) })
+    }
+
+    /// Takes from another configuration what may change while we are registered; whether that is another registration.
+    pub(super) fn follow(&self, config: &Config) -> bool {
+        let (mut followed, next) = (self.followed.write(), Followed::of(config));
+        let is_other = *followed != next;
+        *followed = next;
+        is_other
+    }
+
+    /// Whether `inbound` listens at the registered port: a reload may have moved or closed it.
+    pub(super) fn is_inbound_there(&self) -> bool {
+        self.followed.read().inbound == Some(self.registration.port)
     }
 
     /// The body of the registration. New checks start as `status`; those that exist keep theirs.
@@ -69,18 +89,9 @@ impl Definition {
         if let Some(address) = &address {
             body["Address"] = json!(address);
         }
-        let target = match self.app.address.as_ref().and_then(Address::tcp) {
-            Some(app) if place.is_agent_local => SocketAddr::new(reachable(app.ip()), app.port()).to_string(),
-            _ => authority(address.as_deref().unwrap_or("127.0.0.1"), ours.port),
-        };
-        let checks = ours.checks.iter().enumerate().map(|(index, check)| self.check(index, check, &target, status));
+        let checks = self.checks(place).into_iter().map(|check| check.body(self, status));
         body["Checks"] = Json::Array(checks.collect());
         body
-    }
-
-    /// The id of the check at this place in the configuration.
-    pub(super) fn check_id(&self, index: usize) -> String {
-        format!("{}:{}", self.registration.id, index + 1)
     }
 
     /// Whether what the agent holds is not what we said. Addresses that Consul adds by itself do not count.
@@ -97,8 +108,8 @@ impl Definition {
     }
 
     /// Compares the agent's checks for our id with ours.
-    pub(super) fn compare(&self, held: &[HeldCheck]) -> Comparison {
-        let ours: BTreeSet<String> = (0..self.registration.checks.len()).map(|index| self.check_id(index)).collect();
+    pub(super) fn compare(&self, held: &[HeldCheck], place: Place) -> Comparison {
+        let ours: BTreeSet<String> = self.checks(place).into_iter().map(|check| check.id).collect();
         let (maintenance, checks): (Vec<_>, Vec<_>) =
             held.iter().partition(|check| check.check_id.starts_with("_service_maintenance:"));
         let theirs: BTreeSet<String> = checks.iter().map(|check| check.check_id.clone()).collect();
@@ -113,37 +124,16 @@ impl Definition {
     fn meta(&self) -> BTreeMap<String, String> {
         let mut meta = self.registration.meta.clone();
         let room = META_KEYS.saturating_sub(meta.len()).min(UPSTREAM_VALUES);
-        for (index, value) in written_upstreams(&self.upstreams.read(), room).into_iter().enumerate() {
+        for (index, value) in written_upstreams(&self.followed.read().upstreams, room).into_iter().enumerate() {
             meta.entry(numbered(index)).or_insert(value);
         }
         meta
     }
 
-    fn address(&self, place: Place) -> Option<String> {
+    /// Where callers and, from elsewhere, Consul find us; `None`: the node's address.
+    pub(super) fn address(&self, place: Place) -> Option<String> {
         let outside = place.seen_as.filter(|ip| !place.is_agent_local && !ip.is_loopback());
         self.registration.address.clone().or_else(|| outside.map(|ip| ip.to_string()))
-    }
-
-    fn check(&self, index: usize, check: &Check, target: &str, status: &str) -> Json {
-        let (mut body, kind) = match check {
-            Check::Http { target: path, interval, timeout } => {
-                let url = if path.starts_with('/') { format!("http://{target}{path}") } else { path.clone() };
-                (json!({ "HTTP": url, "Method": "GET", "Interval": go(*interval), "Timeout": go(*timeout) }), "http")
-            }
-            Check::Tcp { interval, timeout } => {
-                (json!({ "TCP": target, "Interval": go(*interval), "Timeout": go(*timeout) }), "tcp")
-            }
-            Check::Grpc { service, interval, timeout } => {
-                let target = if service.is_empty() { target.to_owned() } else { format!("{target}/{service}") };
-                (json!({ "GRPC": target, "Interval": go(*interval), "Timeout": go(*timeout) }), "grpc")
-            }
-            Check::Ttl { ttl, .. } => (json!({ "TTL": go(*ttl) }), "ttl"),
-        };
-        body["CheckID"] = json!(self.check_id(index));
-        body["Name"] = json!(format!("{} {kind}", self.service));
-        body["Status"] = json!(status);
-        body["DeregisterCriticalServiceAfter"] = json!(go(self.registration.deregister_after));
-        body
     }
 }
 
@@ -182,8 +172,15 @@ pub fn named_upstreams<'a>(value: impl Fn(&str) -> Option<&'a str>) -> (Vec<Stri
     (names.into_iter().map(str::to_owned).collect(), cut.is_empty())
 }
 
+impl Followed {
+    fn of(config: &Config) -> Self {
+        let inbound = config.inbound.as_ref().and_then(|inbound| inbound.listen.address.tcp());
+        Self { upstreams: called(config), inbound: inbound.map(|address| address.port()) }
+    }
+}
+
 /// The services that a configuration calls through Consul.
-pub(crate) fn called(config: &Config) -> Vec<String> {
+fn called(config: &Config) -> Vec<String> {
     let services = config.upstreams.iter().filter_map(|upstream| match &upstream.source {
         Source::Consul(query) => Some(query.service.clone()),
         Source::Static(_) => None,
@@ -216,15 +213,6 @@ fn written_upstreams(names: &[String], room: usize) -> Vec<String> {
         }
     }
     values
-}
-
-fn reachable(ip: IpAddr) -> IpAddr {
-    if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
-}
-
-/// A duration as Go writes it.
-fn go(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
 }
 
 #[derive(Deserialize)]
@@ -274,7 +262,7 @@ mod tests {
         let body = web().body(LOCAL, "critical");
         assert_eq!(body.get("Address"), None);
         assert_eq!(body["Checks"][0]["HTTP"], "http://127.0.0.1:8080/health");
-        assert_eq!(body["Checks"][0]["CheckID"], "web-1:1");
+        assert_eq!(body["Checks"][0]["CheckID"], "web-1:1:http");
         assert_eq!(body["Checks"][1]["TTL"], "15000ms");
         assert_eq!(body["Checks"][1]["Status"], "critical");
         assert_eq!(body["Checks"][1]["DeregisterCriticalServiceAfter"], "60000ms");
@@ -340,13 +328,16 @@ mod tests {
     #[test]
     fn checks_of_an_earlier_version_and_whose_maintenance_it_is_are_seen() {
         let check = |check_id: &str, notes: &str| HeldCheck { check_id: check_id.to_owned(), notes: notes.to_owned() };
-        let (one, two) = (check("web-1:1", ""), check("web-1:2", ""));
+        let (one, two) = (check("web-1:1:http", ""), check("web-1:2:ttl", ""));
         let web = web();
-        assert_eq!(web.compare(&[one.clone(), two.clone()]), Comparison::default());
-        assert!(web.compare(std::slice::from_ref(&one)).lacks_ours);
-        assert!(web.compare(&[one.clone(), two.clone(), check("web-1:3", "")]).has_foreign);
-        let person = web.compare(&[one, two, check("_service_maintenance:web-1", "by hand")]);
+        let compare = |held: &[HeldCheck]| web.compare(held, LOCAL);
+        assert_eq!(compare(&[one.clone(), two.clone()]), Comparison::default());
+        assert!(compare(std::slice::from_ref(&one)).lacks_ours);
+        let other_kind = compare(&[check("web-1:1:ttl", ""), two.clone()]);
+        assert!(other_kind.has_foreign && other_kind.lacks_ours);
+        assert!(compare(&[one.clone(), two.clone(), check("web-1:3:http", "")]).has_foreign);
+        let person = compare(&[one, two, check("_service_maintenance:web-1", "by hand")]);
         assert!(!person.has_foreign && !person.is_own_maintenance() && person.maintenance.is_some());
-        assert!(web.compare(&[check("_service_maintenance:web-1", "lictor: draining")]).is_own_maintenance());
+        assert!(compare(&[check("_service_maintenance:web-1", "lictor: draining")]).is_own_maintenance());
     }
 }

@@ -1,19 +1,21 @@
-//! The application's pulse: TTL checks are beaten from a local probe, and the agent's own verdict is read back.
+//! The application's pulse: the checks that we run are told to the agent, and its own verdict is read back.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
-use lictor_config::Check;
 use lictor_core::Address;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
 use tracing::debug;
 
+use super::checks::{Report, Reported};
 use super::definition::Definition;
-use super::probe::probe;
+use super::probe::{Verdict, probe};
 use crate::agent::{Client, Connection, ConsulError, encode};
 use crate::status::{RegistrationState, Status};
 
@@ -29,86 +31,69 @@ pub(super) struct Heartbeat {
     definition: Arc<Definition>,
     client: Arc<Client>,
     status: Arc<Status>,
-    beats: Vec<Beat>,
-    connection: Connection,
+    /// One for all: an agent has 200 for a machine.
+    connection: Arc<Mutex<Connection>>,
 }
 
-/// One TTL check.
+/// One check that we run.
 #[derive(Debug)]
 struct Beat {
     path: String,
-    ttl: Duration,
-    probe: Option<String>,
+    report: Report,
+    app: Address,
+    client: Arc<Client>,
+    connection: Arc<Mutex<Connection>>,
     /// What the agent was last told, and when.
-    told: Option<(bool, Instant)>,
+    told: Option<(Verdict, Instant)>,
 }
 
 impl Heartbeat {
     pub(super) fn new(definition: &Arc<Definition>, client: &Arc<Client>, status: &Arc<Status>) -> Self {
-        let checks = definition.registration.checks.iter().enumerate();
-        let beats = checks.filter_map(|(index, check)| match check {
-            Check::Ttl { ttl, probe } => Some(Beat {
-                path: format!("/v1/agent/check/update/{}", encode(&definition.check_id(index))),
-                ttl: *ttl,
-                probe: probe.clone(),
-                told: None,
-            }),
-            Check::Http { .. } | Check::Tcp { .. } | Check::Grpc { .. } => None,
-        });
         Self {
-            beats: beats.collect(),
             definition: Arc::clone(definition),
             client: Arc::clone(client),
             status: Arc::clone(status),
-            connection: Connection::new(client, status.connections()),
+            connection: Arc::new(Mutex::new(Connection::new(client, status.connections()))),
         }
     }
 
     /// Beats until aborted, anew whenever the registration was made again.
-    pub(super) async fn run(mut self, registered: Arc<Notify>) {
-        registered.notified().await;
-        let (mut beat_at, mut look_at) = (Instant::now(), Instant::now());
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(beat_at.into()), if !self.beats.is_empty() => {
-                    beat_at = Instant::now() + self.beat().await;
-                }
-                () = tokio::time::sleep_until(look_at.into()) => {
-                    self.look().await;
-                    look_at = Instant::now() + LOOK_EVERY;
-                }
-                () = registered.notified() => {
-                    self.beats.iter_mut().for_each(|beat| beat.told = None);
-                    (beat_at, look_at) = (Instant::now(), Instant::now());
-                }
-            }
+    pub(super) async fn run(self, mut registered: watch::Receiver<Vec<Reported>>) {
+        let mut is_registered = registered.changed().await.is_ok();
+        while is_registered {
+            let reported = registered.borrow_and_update().clone();
+            // Each runs for itself: one whose answer is waited for keeps no other from being told in time.
+            let _beats: JoinSet<()> = reported.into_iter().filter_map(|check| Some(self.beat(check)?.run())).collect();
+            is_registered = tokio::select! {
+                never = self.keep_looking() => match never {},
+                again = registered.changed() => again.is_ok(),
+            };
         }
     }
 
-    /// Probes for, and where it is due or news beats, every TTL check; returns when to do so again.
-    async fn beat(&mut self) -> Duration {
-        let Some(app) = self.definition.app.address.clone() else { return LOOK_EVERY };
-        let mut pause = Duration::MAX;
-        for beat in &mut self.beats {
-            let next = match beat.beat(&app, &mut self.connection).await {
-                Ok(next) => next,
-                Err(error) => {
-                    if error.is_denied() {
-                        self.client.reload_token();
-                    }
-                    debug!(%error, check = %beat.path, "the beat was not taken"); // the registration's watch repairs it
-                    UNTOLD
-                }
-            };
-            pause = pause.min(next);
+    fn beat(&self, check: Reported) -> Option<Beat> {
+        Some(Beat {
+            path: format!("/v1/agent/check/update/{}", encode(&check.id)),
+            report: check.report,
+            app: self.definition.app.address.clone()?,
+            client: Arc::clone(&self.client),
+            connection: Arc::clone(&self.connection),
+            told: None,
+        })
+    }
+
+    async fn keep_looking(&self) -> Infallible {
+        loop {
+            self.look().await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
-        pause
     }
 
     /// Reads the verdict of all checks together.
-    async fn look(&mut self) {
+    async fn look(&self) {
         let path = format!("/v1/agent/health/service/id/{}", encode(&self.definition.registration.id));
-        let answer = self.connection.ask(Method::GET, &path, &[("format", "json")], Bytes::new(), CALL).await;
+        let mut connection = self.connection.lock().await;
+        let answer = connection.ask(Method::GET, &path, &[("format", "json")], Bytes::new(), CALL).await;
         let Ok(answer) = answer else { return };
         let Ok(health) = serde_json::from_slice::<Health>(&answer.body) else { return };
         match health.aggregated_status.as_str() {
@@ -121,20 +106,38 @@ impl Heartbeat {
 }
 
 impl Beat {
-    async fn beat(&mut self, app: &Address, connection: &mut Connection) -> Result<Duration, ConsulError> {
-        let every = self.ttl / 3;
-        let (is_well, output) = match probe(app, self.probe.as_deref(), every).await {
-            Ok(output) => (true, output),
-            Err(output) => (false, output),
-        };
-        let is_due = self.told.is_none_or(|(was_well, at)| was_well != is_well || at.elapsed() + EAGER / 2 >= every);
+    async fn run(mut self) {
+        loop {
+            let pause = match self.beat().await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    if error.is_denied() {
+                        self.client.reload_token();
+                    }
+                    debug!(%error, check = %self.path, "the beat was not taken"); // the registration's watch repairs it
+                    UNTOLD
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Asks, and tells what is due or news; returns when to do so again.
+    async fn beat(&mut self) -> Result<Duration, ConsulError> {
+        let Report { question, every, at_most, .. } = &self.report;
+        let said = probe(&self.app, question, *at_most).await;
+        let verdict = said.verdict;
+        let is_due = self.told.is_none_or(|(was, at)| was != verdict || at.elapsed() + EAGER / 2 >= *every);
         if is_due {
             self.told = None;
-            let body = json!({ "Status": if is_well { "passing" } else { "critical" }, "Output": output });
-            connection.put(&self.path, &[], Bytes::from(body.to_string()), CALL).await?;
-            self.told = Some((is_well, Instant::now()));
+            let body = json!({ "Status": verdict.as_str(), "Output": said.shown() }).to_string();
+            self.connection.lock().await.put(&self.path, &[], Bytes::from(body), CALL).await?;
+            self.told = Some((verdict, Instant::now()));
         }
-        Ok(if is_well { every } else { EAGER.min(every) })
+        Ok(match verdict {
+            Verdict::Passing | Verdict::Warning => *every,
+            Verdict::Critical => EAGER.min(*every),
+        })
     }
 }
 

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lictor_config::Registration;
+use lictor_config::{Config, Registration};
 use lictor_core::Secret;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::app::AppHealth;
+use super::checks::{Reported, reported};
 use super::definition::{Comparison, Definition, HeldCheck, OWN_MAINTENANCE, Place};
 use super::heartbeat::Heartbeat;
 use crate::agent::{Answer, Backoff, Client, Connection, ConsulError, Instance, Random, Throttle, encode, health};
@@ -54,7 +55,8 @@ pub(crate) struct Registrar {
     /// The application, where it is asked.
     app: Option<watch::Receiver<AppHealth>>,
     maintenance: Mutex<Maintenance>,
-    registered: Arc<Notify>,
+    /// What we beat since the registration was made, or made again.
+    registered: watch::Sender<Vec<Reported>>,
     /// The definition is another one.
     changed: Notify,
 }
@@ -75,15 +77,13 @@ impl Registrar {
         status: Arc<Status>,
         app: Option<watch::Receiver<AppHealth>>,
     ) -> Self {
-        let (maintenance, registered) = (Mutex::default(), Arc::default());
+        let (maintenance, registered) = (Mutex::default(), watch::Sender::default());
         Self { definition: Arc::new(definition), client, status, app, maintenance, registered, changed: Notify::new() }
     }
 
-    /// What we call is in our Meta, so another list is another registration.
-    pub(crate) fn calls(&self, upstreams: Vec<String>) {
-        let mut known = self.definition.upstreams.write();
-        if *known != upstreams {
-            *known = upstreams;
+    /// What we call is in our Meta, and checks depend on `inbound`: another of either is another registration.
+    pub(crate) fn follow(&self, config: &Config) {
+        if self.definition.follow(config) {
             self.changed.notify_one();
         }
     }
@@ -94,7 +94,7 @@ impl Registrar {
             return;
         }
         let heartbeat = Heartbeat::new(&self.definition, &self.client, &self.status);
-        let beats = heartbeat.run(Arc::clone(&self.registered));
+        let beats = heartbeat.run(self.registered.subscribe());
         tokio::select! {
             biased;
             _ = wish.wait_for(|wish| *wish == Wish::Leaving) => (),
@@ -123,6 +123,7 @@ impl Registrar {
                 is_up = self.is_app_up(false).await;
             }
             self.announce(cause);
+            self.registered.send_replace(reported(self.definition.checks(self.place(&connection))));
             cause = Some(self.watch(&mut connection, token.as_ref(), &mut random).await);
             self.status.registration(RegistrationState::Registering);
         }
@@ -133,7 +134,6 @@ impl Registrar {
         let is_out = self.maintenance.lock().reason.is_some();
         self.status.registration(if is_out { RegistrationState::Maintenance } else { RegistrationState::Registered });
         self.status.registration_well();
-        self.registered.notify_one();
         match cause {
             None => info!(target: "lictor::event", kind = "registered", %id, "registered in Consul"),
             Some(cause) => {
@@ -172,7 +172,7 @@ impl Registrar {
                 let held = serde_json::from_slice::<Option<HashMap<String, HeldCheck>>>(&answer.body);
                 let held = held.map_err(|error| ConsulError::Decode(error.to_string()))?.unwrap_or_default();
                 let held: Vec<HeldCheck> = held.into_values().collect();
-                Ok(Some(self.definition.compare(&held)))
+                Ok(Some(self.definition.compare(&held, self.place(connection))))
             }
             Err(error) if error.is_outage() => Err(error),
             Err(_) => Ok(None),
@@ -197,7 +197,7 @@ impl Registrar {
             let looking = connection.get(&path, query, at_most);
             let answer = tokio::select! {
                 answer = looking => answer,
-                () = self.changed.notified() => return "upstreams",
+                () = self.changed.notified() => return "reload",
             };
             let held = match answer {
                 Ok(answer) => self.has_drifted(&answer, connection).map(|has_drifted| (answer, has_drifted)),

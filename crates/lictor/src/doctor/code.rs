@@ -77,10 +77,11 @@ codes! {
     RemoteAgent = "102", Note, "The agent is not on this machine";
     ConfigWarns = "103", Warning, "The configuration has something that is probably not meant";
     CheckOutOfReach = "104", Error, "Consul's check goes to loopback, and the agent is elsewhere";
-    CheckFails = "105", Warning, "Consul's check would fail now";
+    CheckFails = "105", Warning, "A check would fail now";
     CheckOverlaps = "106", Warning, "A check's timeout is not shorter than its interval";
     CheckTooRare = "107", Warning, "A check runs no more often than `deregister_after`";
     IdTaken = "108", Error, "Another service has our instance id on this agent";
+    CheckRelayed = "109", Note, "lictor runs a check in Consul's place";
     // What we call
     UnknownService = "201", Error, "Consul knows no such service";
     NothingPassing = "202", Error, "No instance is passing";

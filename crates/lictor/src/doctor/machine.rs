@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use lictor_config::{Config, Environment};
-use lictor_consul::probe;
+use lictor_consul::{Question, Verdict, probe};
 use lictor_core::Address;
 use lictor_tls::check as check_tls;
 use rustix::process::{Resource, getrlimit};
@@ -31,7 +31,8 @@ pub(super) async fn examine(found: &mut Findings, config: &Config, env: &Environ
 /// A port that our own sidecar has is not in anybody's way.
 async fn ports(found: &mut Findings, config: &Config) {
     let admin = config.admin.listen;
-    if admin.port() != 0 && probe(&Address::Tcp(admin), Some("/live"), ANSWER_WITHIN).await.is_ok() {
+    let live = Question::Get("/live".to_owned());
+    if admin.port() != 0 && probe(&Address::Tcp(admin), &live, ANSWER_WITHIN).await.verdict == Verdict::Passing {
         let fix = "nothing; ports are not tried while it runs";
         found.add(Code::Running, "admin.listen", format!("a sidecar answers on {admin}"), fix);
         return;

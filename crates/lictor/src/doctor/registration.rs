@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Uri;
 use lictor_config::{Check, Config, Registration};
-use lictor_consul::{Agent, encode, probe};
+use lictor_consul::{Agent, Question, Relayed, Verdict, encode, probe};
 use lictor_core::Address;
 use serde_json::Value as Json;
 
@@ -24,6 +24,9 @@ pub(super) async fn examine(found: &mut Findings, agent: &mut Agent, config: &Co
     timing(found, ours);
     for (index, check) in body["Checks"].as_array().into_iter().flatten().enumerate() {
         reach(found, agent, index, check).await;
+    }
+    for check in agent.relayed(config) {
+        relayed(found, agent, config, &check).await;
     }
     taken(found, agent, ours, &body).await;
 }
@@ -52,7 +55,7 @@ fn timing(found: &mut Findings, ours: &Registration) {
 
 /// Whether the address that Consul will ask can be reached from where the agent is, and answers.
 async fn reach(found: &mut Findings, agent: &Agent, index: usize, check: &Json) {
-    let Some((target, path)) = target(check) else { return };
+    let Some((target, question)) = target(check) else { return };
     if !agent.is_local() {
         if target.ip().is_loopback() {
             let what = format!("Consul would ask {target}, which is the agent's own machine");
@@ -61,23 +64,48 @@ async fn reach(found: &mut Findings, agent: &Agent, index: usize, check: &Json) 
         }
         return;
     }
-    if let Err(why) = probe(&Address::Tcp(target), path.as_deref(), PROBE_WITHIN).await {
+    works(found, index, &Address::Tcp(target), &question).await;
+}
+
+/// What lictor asks itself can be tried wherever the agent is.
+async fn relayed(found: &mut Findings, agent: &Agent, config: &Config, check: &Relayed) {
+    let Some(app) = &config.app.address else { return };
+    if check.is_instead {
+        let way = if agent.is_local() { "with this agent" } else { "from where the agent is" };
+        let what =
+            format!("{way} Consul would meet `inbound`, which may ask for a token, or shed: lictor asks {app} itself");
+        let fix = format!(
+            "nothing: Consul shows a TTL check, which is critical when lictor has been silent for {:?}. Whether others \
+             reach the registered address is not looked at",
+            check.ttl
+        );
+        found.add(Code::CheckRelayed, subject(check.index), what, fix);
+    }
+    works(found, check.index, app, &check.question).await;
+}
+
+async fn works(found: &mut Findings, index: usize, address: &Address, question: &Question) {
+    let said = probe(address, question, PROBE_WITHIN).await;
+    if said.verdict != Verdict::Passing {
         let fix = "start the application, or correct the check's path";
-        found.add(Code::CheckFails, subject(index), why, fix);
+        found.add(Code::CheckFails, subject(index), said.words, fix);
     }
 }
 
-/// Where a check goes, if that is an address that can be tried from here.
-fn target(check: &Json) -> Option<(SocketAddr, Option<String>)> {
+/// Where a check of Consul's goes, and what it asks, if that is an address that can be tried from here.
+fn target(check: &Json) -> Option<(SocketAddr, Question)> {
     if let Some(url) = check["HTTP"].as_str() {
         let url: Uri = url.parse().ok()?;
         let ip: IpAddr = url.host()?.trim_matches(['[', ']']).parse().ok()?;
         let path = url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let is_plain = url.scheme_str() == Some("http");
-        return is_plain.then(|| (SocketAddr::new(ip, url.port_u16().unwrap_or(80)), Some(path)));
+        return is_plain.then(|| (SocketAddr::new(ip, url.port_u16().unwrap_or(80)), Question::Get(path)));
     }
-    let plain = check["TCP"].as_str().or(check["GRPC"].as_str())?;
-    Some((plain.split('/').next()?.parse().ok()?, None))
+    if let Some(grpc) = check["GRPC"].as_str() {
+        let (target, service) = grpc.split_once('/').unwrap_or((grpc, ""));
+        return Some((target.parse().ok()?, Question::Grpc(service.to_owned())));
+    }
+    Some((check["TCP"].as_str()?.parse().ok()?, Question::Connect))
 }
 
 async fn taken(found: &mut Findings, agent: &mut Agent, ours: &Registration, body: &Json) {
