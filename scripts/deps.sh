@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks: OpenSSL's headers (for consulrs, the tests' independent Consul
-# client), and the foreign clients curl, Python and Node. Says nothing when there is nothing to do.
+# client), and the foreign clients curl, Python and Node; `scripts/deps.sh chaos` also what make chaos needs. Says nothing when there is
+# nothing to do.
 set -euo pipefail
 missing=()
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -11,6 +12,11 @@ have python3 || missing+=(python3)
 have node || missing+=(nodejs)
 have ps || missing+=(procps)
 have make || missing+=(make)
+if [ "${1:-}" = chaos ]; then
+  have ip || missing+=(iproute2)
+  have iptables || missing+=(iptables)
+  compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
+fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 have apt-get || { echo "scripts/deps.sh: please install ${missing[*]} (there is no apt-get here)" >&2; exit 1; }
 run=()
