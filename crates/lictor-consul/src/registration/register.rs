@@ -31,6 +31,8 @@ const APP_WITHIN: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// Once nobody is told about us, callers get this long to finish what they were about to send.
 const LAST_CALLS: Duration = Duration::from_millis(300);
+/// A registration that is on its way as we leave is waited for this long.
+const LAST_CALL: Duration = Duration::from_secs(1);
 const DEREGISTER: Duration = Duration::from_secs(5);
 /// How much longer than asked for leaving may take.
 const LEAVE_SLACK: Duration = Duration::from_secs(2);
@@ -59,6 +61,9 @@ pub(crate) struct Registrar {
     registered: watch::Sender<Vec<Reported>>,
     /// The definition is another one.
     changed: Notify,
+    /// Held by who registers or deregisters: an agent handles what comes on two connections in any order, and what was
+    /// begun before we leave must not come after the end. True once we leave.
+    leaving: tokio::sync::Mutex<bool>,
 }
 
 /// Whether we want to be out of circulation.
@@ -78,7 +83,8 @@ impl Registrar {
         app: Option<watch::Receiver<AppHealth>>,
     ) -> Self {
         let (maintenance, registered) = (Mutex::default(), watch::Sender::default());
-        Self { definition: Arc::new(definition), client, status, app, maintenance, registered, changed: Notify::new() }
+        let (changed, leaving) = Default::default();
+        Self { definition: Arc::new(definition), client, status, app, maintenance, registered, changed, leaving }
     }
 
     /// What we call is in our Meta, and checks depend on `inbound`: another of either is another registration.
@@ -97,7 +103,10 @@ impl Registrar {
         let beats = heartbeat.run(self.registered.subscribe());
         tokio::select! {
             biased;
-            _ = wish.wait_for(|wish| *wish == Wish::Leaving) => (),
+            () = async {
+                let _ = wish.wait_for(|wish| *wish == Wish::Leaving).await; // nobody wishes any more otherwise
+                drop(self.leaving.lock().await);
+            } => (),
             () = self.keep() => (),
             () = beats => (),
         }
@@ -145,6 +154,11 @@ impl Registrar {
 
     /// Registers, so that checks and maintenance are what we want too.
     async fn register(&self, connection: &mut Connection, is_up: bool) -> Result<(), ConsulError> {
+        let leaving = self.leaving.lock().await;
+        if *leaving {
+            drop(leaving);
+            return std::future::pending().await; // `run` ends
+        }
         let held = self.held_checks(connection).await?.unwrap_or_default();
         let wanted = self.maintenance.lock().reason.clone();
         // Honest from the first moment: an application that has just answered is not critical until the first run.
@@ -303,6 +317,10 @@ impl Registrar {
     /// Leaves: out of circulation, then, once nobody is told about us or `at_most` has passed, out of Consul.
     pub(crate) async fn leave(&self, at_most: Duration) {
         let started = Instant::now();
+        let mut leaving = tokio::time::timeout(LAST_CALL, self.leaving.lock()).await.ok();
+        if let Some(leaving) = &mut leaving {
+            **leaving = true;
+        }
         if !at_most.is_zero() {
             match tokio::time::timeout(at_most, self.drain()).await {
                 Ok(Ok(())) => tokio::time::sleep(LAST_CALLS.min(at_most.saturating_sub(started.elapsed()))).await,
