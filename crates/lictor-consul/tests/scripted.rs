@@ -12,6 +12,7 @@ use lictor_core::mesh::Status;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use common::{SOON, eventually, ids, start, status, upstream};
 
@@ -27,6 +28,8 @@ enum Reply {
     Close,
     /// Never answers.
     Hang,
+    /// Answers that it is well, once it is told to.
+    Held(Arc<Notify>),
 }
 
 /// One request as it came.
@@ -146,6 +149,10 @@ async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<Seen>>>, script: Scrip
             }
             Reply::Close => return Ok(()),
             Reply::Hang => std::future::pending().await,
+            Reply::Held(released) => {
+                released.notified().await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await?;
+            }
         }
     }
 }
@@ -422,6 +429,37 @@ fn web(address: &str) -> (std::net::TcpListener, String) {
     let port = app.local_addr().unwrap().port();
     let registration = "registration: {id: web-1, checks: [{tcp: true}]}";
     (app, format!("service: web\nport: {port}\n{registration}\nconsul: {{address: 'http://{address}'}}\n"))
+}
+
+/// An agent handles what comes on two connections in any order: what was begun before we leave may undo our end.
+#[tokio::test]
+async fn a_registration_that_is_on_its_way_is_waited_for_before_we_leave() {
+    let registers = |seen: &Seen| seen.method == "PUT" && seen.target.starts_with("/v1/agent/service/register");
+    let leaves = |seen: &Seen| seen.target.starts_with("/v1/agent/service/deregister");
+    let released = Arc::new(Notify::new());
+    let held = Arc::clone(&released);
+    let agent = Agent::start(move |seen, before| match seen.target.as_str() {
+        target if target.starts_with("/v1/agent/service/web-1") => {
+            json(200, "X-Consul-Contenthash: 1\r\n", r#"{"Service":"web","Port":9,"Tags":null,"Meta":null}"#)
+        }
+        target if target.starts_with("/v1/agent/checks") => json(200, "", "{}"),
+        _ if registers(seen) && before > 0 => Reply::Held(Arc::clone(&held)),
+        _ => json(200, "", ""),
+    })
+    .await;
+    let (_app, yaml) = web(&agent.address);
+    let handle = start(&yaml);
+    handle.register();
+    agent.seen_at_least(2, registers).await;
+    let quiet = async {
+        let deregistered = agent.seen_at_least(1, leaves);
+        assert!(tokio::time::timeout(Duration::from_millis(200), deregistered).await.is_err(), "it did not wait");
+        released.notify_one();
+    };
+    tokio::join!(handle.leave(Duration::ZERO), quiet);
+    agent.seen_at_least(1, leaves).await;
+    let last = agent.seen.lock().iter().rfind(|seen| registers(seen) || leaves(seen)).cloned();
+    assert!(last.is_some_and(|last| leaves(&last)), "nothing comes after the end");
 }
 
 #[tokio::test]
