@@ -32,7 +32,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// Once nobody is told about us, callers get this long to finish what they were about to send.
 const LAST_CALLS: Duration = Duration::from_millis(300);
 /// A registration that is on its way as we leave is waited for this long.
-const LAST_CALL: Duration = Duration::from_secs(1);
+const REGISTERING: Duration = Duration::from_secs(1);
 const DEREGISTER: Duration = Duration::from_secs(5);
 /// How much longer than asked for leaving may take.
 const LEAVE_SLACK: Duration = Duration::from_secs(2);
@@ -317,7 +317,7 @@ impl Registrar {
     /// Leaves: out of circulation, then, once nobody is told about us or `at_most` has passed, out of Consul.
     pub(crate) async fn leave(&self, at_most: Duration) {
         let started = Instant::now();
-        let mut leaving = tokio::time::timeout(LAST_CALL, self.leaving.lock()).await.ok();
+        let mut leaving = tokio::time::timeout(REGISTERING, self.leaving.lock()).await.ok();
         if let Some(leaving) = &mut leaving {
             **leaving = true;
         }
