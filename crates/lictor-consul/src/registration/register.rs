@@ -31,8 +31,8 @@ const APP_WITHIN: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// Once nobody is told about us, callers get this long to finish what they were about to send.
 const LAST_CALLS: Duration = Duration::from_millis(300);
-/// A registration that is on its way as we leave is waited for this long.
-const REGISTERING: Duration = Duration::from_secs(1);
+/// A registration that is on its way as we leave is waited for this long, then dropped.
+const REGISTERING: Duration = Duration::from_millis(500);
 const DEREGISTER: Duration = Duration::from_secs(5);
 /// How much longer than asked for leaving may take.
 const LEAVE_SLACK: Duration = Duration::from_secs(2);
@@ -105,7 +105,7 @@ impl Registrar {
             biased;
             () = async {
                 let _ = wish.wait_for(|wish| *wish == Wish::Leaving).await; // nobody wishes any more otherwise
-                drop(self.leaving.lock().await);
+                let _ = tokio::time::timeout(REGISTERING, self.leaving.lock()).await;
             } => (),
             () = self.keep() => (),
             () = beats => (),
