@@ -66,6 +66,10 @@ pub(crate) fn too_deep() -> String {
     format!("too deep: {DEPTH_MAX} lists and maps in one another are read")
 }
 
+pub(crate) fn too_many_called() -> String {
+    format!("too much: {CALLED_MAX} upstreams and routes are read")
+}
+
 pub(crate) fn key(key: &str) -> Result<(), String> {
     let length = key.len();
     if length > KEY_MAX { Err(format!("a key of {length} bytes: {KEY_MAX} are read")) } else { Ok(()) }

@@ -150,7 +150,7 @@ fn heeded(tree: &Tree, env: &Environment, without: &Unheeded) -> Environment {
         }
         if !is_unicode(value) {
             let mut told = unheeded(name, "", "it is not UTF-8", None);
-            if is_ours {
+            if !is_others(name) {
                 (told.severity, told.message) = (Severity::Error, format!("{name} is not UTF-8"));
             }
             tree.note(told);

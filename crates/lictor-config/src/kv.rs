@@ -232,7 +232,7 @@ fn is_here(host: &str) -> bool {
 /// An upstream that this machine's sources name carries what they give it (headers, the service token), and what the
 /// application says to whom it takes it for: so they alone say whom it leads to. One of KV's own carries none of that
 /// (`read` gives it no token), and leads to whomever KV says.
-fn leads(tree: &Tree, known: &Known<'_>, name: &str) {
+fn leads(tree: &Tree, known: &Known, name: &str) {
     if !known.has(name) {
         return;
     }
@@ -251,28 +251,34 @@ fn leads(tree: &Tree, known: &Known<'_>, name: &str) {
 }
 
 /// Names that mean something to this machine without KV.
-struct Known<'a> {
-    /// In small letters: what a client writes as a host has no case (RFC 9110, section 4.2.3).
-    upstreams: HashSet<String>,
-    /// What the forward proxy reaches by its name in Consul.
-    allowed: &'a [String],
+///
+/// In small letters: what a client writes as a host has no case (RFC 9110, section 4.2.3).
+struct Known {
+    /// Upstreams, and what the forward proxy reaches by its name in Consul.
+    names: HashSet<String>,
+    /// How names begin that the forward proxy reaches.
+    prefixes: HashSet<String>,
 }
 
-impl<'a> Known<'a> {
-    fn of(tree: &Tree, config: &'a Config) -> Self {
-        let names = config.upstreams.iter().map(|upstream| upstream.name.as_str());
-        let own = names.filter(|name| !tree.is_kvs_own(&steps(&["upstreams", name])));
+impl Known {
+    fn of(tree: &Tree, config: &Config) -> Self {
+        let upstreams = config.upstreams.iter().map(|upstream| upstream.name.as_str());
+        let own = upstreams.filter(|name| !tree.is_kvs_own(&steps(&["upstreams", name])));
+        let mut known = Self { names: own.map(str::to_ascii_lowercase).collect(), prefixes: HashSet::new() };
         let allowed = config.outbound.proxy.as_ref().map_or(&[][..], |_| &config.outbound.allow);
-        Self { upstreams: own.map(str::to_ascii_lowercase).collect(), allowed }
+        for entry in allowed.iter().map(|entry| entry.to_ascii_lowercase()) {
+            match entry.strip_suffix('*') {
+                Some(prefix) => known.prefixes.insert(prefix.to_owned()),
+                None => known.names.insert(entry),
+            };
+        }
+        known
     }
 
     fn has(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
-        let is_allowed = |entry: &String| match entry.to_ascii_lowercase().strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => entry.eq_ignore_ascii_case(&name),
-        };
-        self.upstreams.contains(&name) || self.allowed.iter().any(is_allowed)
+        let mut prefixes = (0..=name.len()).filter_map(|end| name.get(..end));
+        self.names.contains(&name) || (!self.prefixes.is_empty() && prefixes.any(|it| self.prefixes.contains(it)))
     }
 }
 

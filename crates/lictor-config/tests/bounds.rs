@@ -157,6 +157,14 @@ fn large(count: usize) -> Vec<(&'static str, String)> {
                 all(&|number| format!("  u{number}: 127.{}.{}.1:3000\n", number / 250, number % 250))
             ),
         ),
+        (
+            "names and what is allowed",
+            format!(
+                "outbound: {{proxy: 3000, allow: [{}]}}\nupstreams:\n{}",
+                all(&|number| self::all(60, |more| format!("b{more}-{number}, "))),
+                all(&|number| format!("  u{number}: {}\n", port(number)))
+            ),
+        ),
         ("warnings", format!("upstreams:\n{}", all(&|number| format!("  u{number}: '0.0.0.0:{}'\n", port(number))))),
         (
             "headers",

@@ -12,7 +12,7 @@ use lictor_core::policy::{
 use lictor_core::route::{Route, Routes};
 use serde_json::json;
 
-use crate::bounds::CALLED_MAX;
+use crate::bounds::too_many_called;
 use crate::tree::{Node, Section};
 
 /// Reads the policy's keys of a section; what is not said is `base`'s.
@@ -119,7 +119,7 @@ fn fallback(node: &Node<'_>, base: Option<Duration>) -> Option<Duration> {
 pub(super) fn routes(node: &Node<'_>, most: usize, base: &Policy) -> Routes {
     let entries = node.elements();
     if let Some(entry) = entries.get(most) {
-        entry.error(format!("too much: {CALLED_MAX} upstreams and routes are read"), None);
+        entry.error(too_many_called(), None);
         return Routes::default();
     }
     Routes::new(entries.iter().filter_map(|entry| route(entry, base)).collect())

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::listen::{client_tls, listener, protocol_of};
 use super::policy;
 use super::service::is_service_name;
-use crate::bounds::CALLED_MAX;
+use crate::bounds::{CALLED_MAX, too_many_called};
 use crate::config::{Query, Source, Upstream};
 use crate::tree::{Node, Section};
 use crate::values;
@@ -20,12 +20,12 @@ pub(super) fn upstreams(node: &Node<'_>, defaults: &Policy, tokens: &[Secret]) -
     let mut upstreams = Vec::new();
     let entries = node.entries();
     if let Some(entry) = entries.get(room) {
-        entry.key_error(format!("too much: {CALLED_MAX} upstreams and routes are read"), None);
+        entry.key_error(too_many_called(), None);
         return upstreams;
     }
     for entry in entries {
         let Some(rest) = room.checked_sub(1) else {
-            entry.key_error(format!("too much: {CALLED_MAX} upstreams and routes are read"), None);
+            entry.key_error(too_many_called(), None);
             break;
         };
         let upstream = upstream(&entry, rest, defaults, tokens);
