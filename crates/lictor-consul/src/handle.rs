@@ -216,7 +216,7 @@ impl Handle {
     }
 
     /// Leaves: out of circulation, then, once nobody is told about us or `at_most` has passed, out of Consul. It takes
-    /// at most 2 s more; with `at_most` zero nobody is waited for.
+    /// at most 2 s more; with `at_most` zero only a registration on its way is waited for.
     pub async fn leave(&self, at_most: Duration) {
         let Some(registrar) = &self.registrar else { return };
         if *self.wish.borrow() == Wish::Wait {

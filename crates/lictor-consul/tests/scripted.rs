@@ -38,6 +38,7 @@ struct Seen {
     method: String,
     target: String,
     token: Option<String>,
+    body: String,
     at: Instant,
 }
 
@@ -115,11 +116,12 @@ async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<Seen>>>, script: Scrip
         while buffer.len() < end + length {
             stream.read_buf(&mut buffer).await?;
         }
+        let body = String::from_utf8_lossy(&buffer[end..end + length]).into_owned();
         buffer.drain(..end + length);
         let mut words = head.split(' ');
         let (method, target) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
         let token = header("x-consul-token").map(|(_, value)| value.to_owned());
-        let request = Seen { method, target, token, at: Instant::now() };
+        let request = Seen { method, target, token, body, at: Instant::now() };
         let before = {
             let mut seen = seen.lock();
             let path = |seen: &Seen| seen.target.split('?').next().unwrap().to_owned();
@@ -460,6 +462,37 @@ async fn a_registration_that_is_on_its_way_is_waited_for_before_we_leave() {
     agent.seen_at_least(1, leaves).await;
     let last = agent.seen.lock().iter().rfind(|seen| registers(seen) || leaves(seen)).cloned();
     assert!(last.is_some_and(|last| leaves(&last)), "nothing comes after the end");
+}
+
+/// The agent knows no such service yet, and its answer to the registration says nothing of maintenance.
+#[tokio::test]
+async fn a_maintenance_that_begins_during_a_registration_is_not_forgotten() {
+    let registers = |seen: &Seen| seen.method == "PUT" && seen.target.starts_with("/v1/agent/service/register");
+    let maintains = |seen: &Seen| seen.target.starts_with("/v1/agent/service/maintenance/web-1");
+    let released = Arc::new(Notify::new());
+    let (held, registered) = (Arc::clone(&released), Mutex::new(String::new()));
+    let agent = Agent::start(move |seen, before| match seen.target.as_str() {
+        target if target.starts_with("/v1/agent/service/web-1") => {
+            json(200, "X-Consul-Contenthash: 1\r\n", registered.lock().as_str())
+        }
+        target if target.starts_with("/v1/agent/checks") => json(200, "", "{}"),
+        _ if registers(seen) => {
+            *registered.lock() = seen.body.replace(r#""Name":"web""#, r#""Service":"web""#);
+            if before == 0 { Reply::Held(Arc::clone(&held)) } else { json(200, "", "") }
+        }
+        _ if maintains(seen) && before == 0 => json(404, "", "Unknown service"),
+        _ => json(200, "", ""),
+    })
+    .await;
+    let (_app, yaml) = web(&agent.address);
+    let handle = start(&yaml);
+    handle.register();
+    agent.seen_at_least(1, registers).await;
+    handle.enter_maintenance("deploying").await.unwrap_err();
+    released.notify_one();
+    let told = agent.seen_at_least(2, maintains).await;
+    assert!(told[1].target.contains("enable=true"), "{told:?}");
+    assert_eq!(agent.seen_at_least(1, registers).await.len(), 1, "it did not take another registration");
 }
 
 #[tokio::test]

@@ -68,8 +68,6 @@ pub struct Relayed {
     pub index: usize,
     /// What the application is asked.
     pub question: Question,
-    /// For one run.
-    pub at_most: Duration,
     /// After this much silence of ours the instance is critical.
     pub ttl: Duration,
     /// The configuration has it for Consul to run, which would meet `inbound`, or nobody, instead of the application.
@@ -96,8 +94,8 @@ impl Definition {
     pub(crate) fn relayed(&self, place: Place) -> Vec<Relayed> {
         let checks = self.checks(place).into_iter().enumerate();
         let relayed = checks.filter_map(|(index, check)| match check.way {
-            Way::Lictor(Report { question, at_most, ttl, is_relayed, .. }) => {
-                Some(Relayed { index, question, at_most, ttl, is_instead: is_relayed })
+            Way::Lictor(Report { question, ttl, is_relayed, .. }) => {
+                Some(Relayed { index, question, ttl, is_instead: is_relayed })
             }
             Way::Consul(_) => None,
         });

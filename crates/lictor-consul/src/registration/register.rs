@@ -61,9 +61,9 @@ pub(crate) struct Registrar {
     registered: watch::Sender<Vec<Reported>>,
     /// The definition is another one.
     changed: Notify,
-    /// Held by who registers or deregisters: an agent handles what comes on two connections in any order, and what was
-    /// begun before we leave must not come after the end. True once we leave.
-    leaving: tokio::sync::Mutex<bool>,
+    /// Held while a registration is on its way, and by who leaves: an agent handles what comes on two connections in any
+    /// order, and what was begun before we leave must not come after the end. Who waits first has it first.
+    registering: tokio::sync::Mutex<()>,
 }
 
 /// Whether we want to be out of circulation.
@@ -83,8 +83,8 @@ impl Registrar {
         app: Option<watch::Receiver<AppHealth>>,
     ) -> Self {
         let (maintenance, registered) = (Mutex::default(), watch::Sender::default());
-        let (changed, leaving) = Default::default();
-        Self { definition: Arc::new(definition), client, status, app, maintenance, registered, changed, leaving }
+        let (changed, registering) = Default::default();
+        Self { definition: Arc::new(definition), client, status, app, maintenance, registered, changed, registering }
     }
 
     /// What we call is in our Meta, and checks depend on `inbound`: another of either is another registration.
@@ -105,7 +105,7 @@ impl Registrar {
             biased;
             () = async {
                 let _ = wish.wait_for(|wish| *wish == Wish::Leaving).await; // nobody wishes any more otherwise
-                let _ = tokio::time::timeout(REGISTERING, self.leaving.lock()).await;
+                let _ = tokio::time::timeout(REGISTERING, self.registering.lock()).await;
             } => (),
             () = self.keep() => (),
             () = beats => (),
@@ -154,26 +154,22 @@ impl Registrar {
 
     /// Registers, so that checks and maintenance are what we want too.
     async fn register(&self, connection: &mut Connection, is_up: bool) -> Result<(), ConsulError> {
-        let leaving = self.leaving.lock().await;
-        if *leaving {
-            drop(leaving);
-            return std::future::pending().await; // `run` ends
-        }
+        let _registering = self.registering.lock().await;
         let held = self.held_checks(connection).await?.unwrap_or_default();
-        let wanted = self.maintenance.lock().reason.clone();
+        let ours = self.maintenance.lock().reason.clone();
         // Honest from the first moment: an application that has just answered is not critical until the first run.
-        let status = if is_up && wanted.is_none() { "passing" } else { "critical" };
+        let status = if is_up && ours.is_none() { "passing" } else { "critical" };
         let body = Bytes::from(self.definition.body(self.place(connection), status).to_string());
         // Checks that an earlier version of us left would fail for ever. Replacing drops maintenance too.
         let replace: &[(&str, &str)] = if held.has_foreign { &[("replace-existing-checks", "true")] } else { &[] };
         connection.put("/v1/agent/service/register", replace, body, CALL).await?;
         // What a person began stays; what lictor began and does not want any more (a predecessor that was killed
         // while it drained) ends.
-        let wanted = wanted.or_else(|| held.maintenance.clone().filter(|_| !held.is_own_maintenance()));
+        let wanted = ours.clone().or_else(|| held.maintenance.clone().filter(|_| !held.is_own_maintenance()));
         if wanted.is_some() || held.maintenance.is_some() {
             self.set_maintenance(connection, wanted.as_deref()).await?;
         }
-        self.maintenance.lock().is_untold = false;
+        self.told(ours.as_deref());
         Ok(())
     }
 
@@ -287,8 +283,14 @@ impl Registrar {
         let reason = reason.map(|reason| format!("{OWN_MAINTENANCE}{reason}"));
         *self.maintenance.lock() = Maintenance { reason: reason.clone(), is_untold: true };
         self.set_maintenance(&mut self.connection(), reason.as_deref()).await?;
-        self.maintenance.lock().is_untold = false;
+        self.told(reason.as_deref());
         Ok(())
+    }
+
+    /// The agent has taken this; meanwhile we may want something else.
+    fn told(&self, reason: Option<&str>) {
+        let mut maintenance = self.maintenance.lock();
+        maintenance.is_untold &= maintenance.reason.as_deref() != reason;
     }
 
     /// Says what could not be said before.
@@ -299,7 +301,7 @@ impl Registrar {
         };
         let Some(reason) = untold else { return };
         match self.set_maintenance(connection, reason.as_deref()).await {
-            Ok(()) => self.maintenance.lock().is_untold = false,
+            Ok(()) => self.told(reason.as_deref()),
             Err(error) => debug!(%error, "the agent was not told of the maintenance"),
         }
     }
@@ -317,12 +319,9 @@ impl Registrar {
     /// Leaves: out of circulation, then, once nobody is told about us or `at_most` has passed, out of Consul.
     pub(crate) async fn leave(&self, at_most: Duration) {
         let started = Instant::now();
-        let mut leaving = tokio::time::timeout(REGISTERING, self.leaving.lock()).await.ok();
-        if let Some(leaving) = &mut leaving {
-            **leaving = true;
-        }
+        let _registering = tokio::time::timeout(REGISTERING, self.registering.lock()).await;
         if !at_most.is_zero() {
-            match tokio::time::timeout(at_most, self.drain()).await {
+            match tokio::time::timeout(at_most.saturating_sub(started.elapsed()), self.drain()).await {
                 Ok(Ok(())) => tokio::time::sleep(LAST_CALLS.min(at_most.saturating_sub(started.elapsed()))).await,
                 Ok(Err(error)) => {
                     warn!(%error, "Consul could not be told that this instance is leaving; its answers tell callers");

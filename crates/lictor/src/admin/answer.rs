@@ -197,10 +197,11 @@ async fn post(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Res
                 Err(_) => stopping(),
             }
         }
-        _ => {
+        "/quit" => {
             let _ = admin.orders.send(Order::Quit).await;
             reply(StatusCode::ACCEPTED, &json!({ "status": "stopping" }))
         }
+        _ => refuse(StatusCode::NOT_FOUND, "no such page; / lists them"),
     }
 }
 
