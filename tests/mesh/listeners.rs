@@ -388,9 +388,8 @@ fn a_refused_reload_changes_nothing() {
     let (a, b, authority) = (Backend::start("a"), Backend::start("b"), Authority::new());
     let pair = authority.issue("server", &["localhost"]);
     let tls = format!("tls: {{cert: {}, key: {}}}", pair.cert.display(), pair.key.display());
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap().port();
-    let _stays = std::net::TcpListener::bind(("127.0.0.1", taken));
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().port();
     let [first, second, third] = free_ports();
     let upstreams = |users: &dyn Display, carts: &dyn Display, more: &str| {
         format!(
@@ -464,11 +463,11 @@ fn a_listener_at_the_same_address_keeps_its_socket() {
         };
         let lictor = Sidecar::serve(LICTOR, &yaml(&first, &second)).up();
         let who = |port: u16| get(&format!("127.0.0.1:{port}"), "/").unwrap().header("x-backend").to_owned();
-        let inodes = || listening(&lictor);
-        let sockets = inodes();
+        let sockets = listening(&lictor);
         assert_eq!((who(first), who(second)), ("a".into(), "b".into()));
         reload(&lictor, &yaml(&second, &first));
         assert_eq!((who(first), who(second)), ("b".into(), "a".into()), "the two have changed places");
+        assert_eq!(listening(&lictor), sockets, "and no socket was opened for that");
         let tls = format!("{{address: {first}, tls: {{cert: {}, key: {}}}}}", pair.cert.display(), pair.key.display());
         reload(&lictor, &yaml(&tls, &second));
         let mut client =
@@ -476,6 +475,7 @@ fn a_listener_at_the_same_address_keeps_its_socket() {
         assert!(lictor_testkit::get_over(&mut client, "/").unwrap().contains("a GET /"), "TLS is spoken there now");
         reload(&lictor, &yaml(&first, &second));
         assert_eq!((who(first), who(second)), ("a".into(), "b".into()), "and not any more");
+        assert_eq!(listening(&lictor), sockets, "nor for that");
         let path = lictor.path("one.sock");
         let unix = format!("'unix:{}'", path.display());
         reload(&lictor, &yaml(&unix, &second));
@@ -484,7 +484,7 @@ fn a_listener_at_the_same_address_keeps_its_socket() {
         assert!(path.exists(), "it leads elsewhere, and is the same");
         reload(&lictor, &yaml(&first, &second));
         assert!(!path.exists(), "a closed one leaves nothing behind");
-        assert_eq!(inodes().len(), sockets.len());
+        assert_eq!(listening(&lictor).len(), sockets.len());
     }
 }
 

@@ -123,8 +123,8 @@ pub fn route(bytes: &[u8]) {
     let expected =
         |wanted: Option<&Method>| wanted.is_none_or(|wanted| *wanted == method) && fits(&label[1..], inner(path));
     let (with_method, without) = (expected(route.method()), expected(None));
-    assert_eq!(Routes::new(vec![route]).find(&method, path).is_some(), with_method, "{text:?} {method} {path:?}");
-    assert_eq!(Routes::new(vec![again]).find(&method, path).is_some(), without, "{text:?} {method} {path:?}");
+    assert_eq!(Routes::new(vec![route]).position(&method, path).is_some(), with_method, "{text:?} {method} {path:?}");
+    assert_eq!(Routes::new(vec![again]).position(&method, path).is_some(), without, "{text:?} {method} {path:?}");
 }
 
 fn inner(path: &str) -> &str {

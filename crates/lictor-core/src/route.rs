@@ -17,9 +17,14 @@ impl Routes {
         Self(routes.into())
     }
 
-    /// The first route that matches.
-    pub fn find(&self, method: &Method, path: &str) -> Option<&Route> {
-        self.0.iter().find(|route| route.matches(method, path))
+    /// Where the first route is that matches.
+    pub fn position(&self, method: &Method, path: &str) -> Option<usize> {
+        self.0.iter().position(|route| route.matches(method, path))
+    }
+
+    /// The one at this place, from 0.
+    pub fn get(&self, index: usize) -> Option<&Route> {
+        self.0.get(index)
     }
 
     /// All of them.
@@ -195,10 +200,11 @@ mod tests {
     #[test]
     fn the_first_match_wins_and_the_method_counts() {
         let routes = Routes::new(vec![route("POST /orders"), route("/orders"), route("/orders/*")]);
-        assert_eq!(routes.find(&Method::POST, "/orders").unwrap().method(), Some(&Method::POST));
-        assert_eq!(routes.find(&Method::GET, "/orders").unwrap().method(), None);
-        assert_eq!(&*routes.find(&Method::GET, "/orders/7").unwrap().label, "/orders/*");
-        assert!(routes.find(&Method::GET, "/users").is_none());
+        assert_eq!(routes.position(&Method::POST, "/orders"), Some(0));
+        assert_eq!(routes.position(&Method::GET, "/orders"), Some(1));
+        assert_eq!(routes.position(&Method::GET, "/orders/7"), Some(2));
+        assert_eq!(&*routes.get(2).unwrap().label, "/orders/*");
+        assert_eq!(routes.position(&Method::GET, "/users"), None);
     }
 
     #[test]

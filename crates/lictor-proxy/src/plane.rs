@@ -4,7 +4,7 @@
 mod office;
 mod report;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,7 +65,8 @@ pub struct DataPlane {
     shared: Arc<Shared>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
     mesh: watch::Receiver<Arc<Mesh>>,
-    open: Mutex<Vec<Open>>,
+    /// By socket.
+    open: Mutex<BTreeMap<u64, Open>>,
     /// Generations and sockets so far.
     numbers: AtomicU64,
 }
@@ -73,7 +74,6 @@ pub struct DataPlane {
 /// A listener that is open.
 #[derive(Debug)]
 struct Open {
-    listener: Listener,
     /// Where it really is.
     address: Address,
     terms: Terms,
@@ -237,11 +237,15 @@ impl DataPlane {
             secured.push(self.tls(listener).await?);
         }
         let open = self.open.lock();
-        let mut free: Vec<&Open> = open.iter().collect();
+        let mut free: HashMap<&Address, u64> = open.iter().map(|(socket, open)| (&open.address, *socket)).collect();
+        let places =
+            open.values().map(|Open { address, terms, .. }| ((&terms.listener.address, &terms.listener.kind), address));
+        let places: HashMap<_, _> = places.collect();
         let mut wanted = Vec::with_capacity(listeners.len());
         for (listener, tls) in listeners.iter().zip(secured) {
-            let place = match free.iter().position(|open| open.serves(listener)) {
-                Some(at) => Place::Kept(free.swap_remove(at).service.socket),
+            let at = places.get(&(&listener.address, &listener.kind)).copied().unwrap_or(&listener.address);
+            let place = match free.remove(at) {
+                Some(socket) => Place::Kept(socket),
                 None => {
                     let (address, sockets) =
                         bind(listener, self.workers.len()).map_err(|error| in_the_way(&open, listener, error))?;
@@ -258,38 +262,38 @@ impl DataPlane {
     pub async fn adopt(&self, prepared: Prepared, grace: Duration) -> Vec<Bound> {
         let mesh = Arc::clone(&self.mesh.borrow());
         let mut changes: Vec<Vec<Change>> = self.workers.iter().map(|_| Vec::new()).collect();
-        let (mut bound, mut closed) = (Vec::with_capacity(prepared.0.len()), Vec::new());
+        let mut bound = Vec::with_capacity(prepared.0.len());
         {
             let mut open = self.open.lock();
             let mut before = std::mem::take(&mut *open);
             for wanted in prepared.0 {
                 let now = self.take(wanted, &mesh, &mut before, &mut changes);
-                let (kind, is_tls) = (now.listener.kind.clone(), now.listener.tls.is_some());
+                let listener = &now.terms.listener;
+                let (kind, is_tls) = (listener.kind.clone(), listener.tls.is_some());
                 bound.push(Bound { kind, address: now.address.clone(), is_tls });
-                open.push(now);
+                open.insert(now.service.socket, now);
             }
-            for gone in before {
+            for (socket, gone) in before {
                 gone.service.is_closed.store(true, Relaxed);
+                unbind(&gone.address); // while it listens: after that another process may have bound there
                 for changes in &mut changes {
-                    changes.push(Change::Close(gone.service.socket));
+                    changes.push(Change::Close(socket));
                 }
-                closed.push(gone.address);
             }
         }
         self.change(changes, grace).await;
-        closed.iter().for_each(unbind);
         bound
     }
 
     /// A wanted listener as it is open from now on, and what workers have to do for that.
-    fn take(&self, wanted: Wanted, mesh: &Mesh, before: &mut Vec<Open>, changes: &mut [Vec<Change>]) -> Open {
+    fn take(&self, wanted: Wanted, mesh: &Mesh, before: &mut BTreeMap<u64, Open>, changes: &mut [Vec<Change>]) -> Open {
         let Wanted { listener, tls, place } = wanted;
         let terms = Terms::of(&listener, mesh);
         match place {
             Place::Kept(socket) => {
-                let at = before.iter().position(|open| open.service.socket == socket);
-                let Open { address, terms: old, service, .. } =
-                    before.swap_remove(at.expect("only `adopt` closes, and it is not called twice at a time"));
+                let kept = before.remove(&socket);
+                let Open { address, terms: old, service } =
+                    kept.expect("nothing closes a listener between `prepare` and `adopt`");
                 let standing = old.under(&terms);
                 let service = match standing {
                     Standing::InForce => service,
@@ -299,14 +303,14 @@ impl DataPlane {
                         service
                     }
                 };
-                Open { listener, address, terms, service }
+                Open { address, terms, service }
             }
             Place::Fresh(mut fresh) => {
                 let service = self.service(self.number(), &listener, tls);
                 for (changes, socket) in changes.iter_mut().zip(std::mem::take(&mut fresh.sockets)) {
                     changes.push(Change::Open { service: Arc::clone(&service), socket });
                 }
-                Open { listener, address: fresh.address.clone(), terms, service }
+                Open { address: fresh.address.clone(), terms, service }
             }
         }
     }
@@ -354,10 +358,10 @@ impl DataPlane {
         self.shared.tls.refresh();
         let mut changes: Vec<Vec<Change>> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut is_narrowed = false;
-        for open in self.open.lock().iter_mut() {
+        for open in self.open.lock().values_mut() {
             if open.service.is_outdated() {
                 is_narrowed = true;
-                open.service = self.service(open.service.socket, &open.listener, open.service.tls.clone());
+                open.service = self.service(open.service.socket, &open.terms.listener, open.service.tls.clone());
                 // Whoever came before is refused by that already, and whoever came since is believed.
                 replace(&open.service, Standing::Ending, &mut changes);
             }
@@ -395,8 +399,8 @@ impl DataPlane {
 
     /// Stops accepting and lets requests end, at most this long; returns how many connections are still open then.
     pub async fn finish(&self, which: Which, at_most: Duration) -> usize {
-        self.open.lock().retain(|open| {
-            let is_covered = which.covers(&open.listener.kind);
+        self.open.lock().retain(|_, open| {
+            let is_covered = which.covers(&open.service.kind);
             if is_covered {
                 unbind(&open.address);
             }
@@ -471,22 +475,14 @@ impl DataPlane {
     }
 }
 
-impl Open {
-    /// Whether this socket is where that listener is to be.
-    fn serves(&self, wanted: &Listener) -> bool {
-        let is_same = self.listener.address == wanted.address && self.listener.kind == wanted.kind;
-        is_same || self.address == wanted.address
-    }
-}
-
 /// Says so when it is this process itself that listens there, on more or fewer of the machine's addresses.
-fn in_the_way(open: &[Open], wanted: &Listener, error: BindError) -> BindError {
+fn in_the_way(open: &BTreeMap<u64, Open>, wanted: &Listener, error: BindError) -> BindError {
     let Some(wanted) = wanted.address.tcp().filter(|_| error.source.kind() == io::ErrorKind::AddrInUse) else {
         return error;
     };
     let is_there =
         |own: &SocketAddr| own.port() == wanted.port() && (own.ip().is_unspecified() || wanted.ip().is_unspecified());
-    match open.iter().filter_map(|open| open.address.tcp()).find(is_there) {
+    match open.values().filter_map(|open| open.address.tcp()).find(is_there) {
         Some(own) => {
             let sentence = format!("this sidecar itself listens on {own}; take another port, or restart it");
             BindError { source: io::Error::other(sentence), ..error }

@@ -93,7 +93,7 @@ async fn listen(
         Protocol::Grpc | Protocol::H2c | Protocol::Http1 => true,
     };
     let is_encrypted = stream.is_encrypted();
-    let connection = Connection { worker, kind: generation.service.kind.clone(), generation, peer, is_encrypted };
+    let connection = Connection { worker, generation, peer, is_encrypted };
     if !is_http {
         return Ok(Some((connection, stream, None)));
     }

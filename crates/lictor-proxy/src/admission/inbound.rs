@@ -9,7 +9,7 @@ use crate::names::{X_LICTOR_TO, X_SERVICE_AUTH};
 
 /// Refuses what was meant for another service (its address is ours now) or comes without the service token.
 pub(super) fn check(asked: &Asked<'_>) -> Result<(), Failure> {
-    match (&asked.client.kind, &asked.view.inbound) {
+    match (asked.client.kind(), &asked.view.inbound) {
         (ListenerKind::Inbound, Some(inbound)) => {
             of_ours(&inbound.inbound, &asked.view.mesh.local, asked.request.headers())
         }

@@ -29,7 +29,7 @@ pub(crate) struct Target {
 
 /// The upstream that a request is for, as its listener has it.
 pub(crate) async fn target<B>(client: &Connection, view: &View, request: &Request<B>) -> Result<Target, Failure> {
-    match &client.kind {
+    match client.kind() {
         ListenerKind::Upstream(name) => whole(&client.worker, view, name).await,
         ListenerKind::Forward => named(&client.worker, view, request).await,
         ListenerKind::Inbound => ours(view),

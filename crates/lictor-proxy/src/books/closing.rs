@@ -63,7 +63,7 @@ impl Record {
     fn story(&self, kept: Kept, status: u16, took: Duration) -> Story {
         let attempts = self.attempts.borrow();
         let upstream = self.upstream.as_ref();
-        let route = self.route.and_then(|index| upstream?.upstream.routes.iter().nth(index));
+        let route = self.route.and_then(|index| upstream?.upstream.routes.get(index));
         let now = Instant::now();
         Story {
             id: story::cut(self.request_id.as_str(), story::ID_MAX),

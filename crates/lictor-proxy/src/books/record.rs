@@ -82,10 +82,9 @@ impl Record {
         mesh: &Mesh,
         request: &Request<B>,
         fields: Fields,
-        is_inbound: bool,
         arrival: Instant,
     ) -> Box<Self> {
-        let worker = Rc::clone(&connection.worker);
+        let (worker, is_inbound) = (Rc::clone(&connection.worker), connection.is_inbound());
         let headers = request.headers();
         let random = &mut || worker.random();
         let trace = if fields.has(names::TRACE) {
@@ -195,7 +194,7 @@ impl Record {
 
     pub(super) fn route_label(&self) -> Option<(usize, &str)> {
         let index = self.route?;
-        let route = self.upstream.as_ref()?.upstream.routes.iter().nth(index)?;
+        let route = self.upstream.as_ref()?.upstream.routes.get(index)?;
         Some((index, route.label.as_ref()))
     }
 

@@ -78,7 +78,7 @@ impl Call {
     ) -> Result<Box<Self>, Failure> {
         let (worker, upstream, arrival) = (&connection.worker, &target.upstream, record.arrival());
         let policy = upstream.policy(record.route);
-        let route_says = record.route.and_then(|index| upstream.upstream.routes.iter().nth(index)?.is_idempotent);
+        let route_says = record.route.and_then(|index| upstream.upstream.routes.get(index)?.is_idempotent);
         let is_idempotent = retry::is_idempotent(&policy.retry, request.method(), request.headers(), route_says);
         let max_attempts = attempts_allowed(policy, request.headers(), record.fields);
         // Also for methods that are not sent twice: a callee that says 421 has not processed them.

@@ -139,7 +139,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
     let path = question.path.split('?').next().unwrap_or_default();
     let now = Instant::now();
     let index = upstream.route(&question.method, path);
-    let route = index.and_then(|index| upstream.upstream.routes.iter().nth(index));
+    let route = index.and_then(|index| upstream.upstream.routes.get(index));
     let policy = upstream.policy(index);
     let headers = &question.headers;
     let deadline = match policy.deadline {
@@ -155,6 +155,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
     };
     let hash = hash_of(policy, headers, None);
     let picked = upstream.balancer.preview(|| pick(upstream, policy, &[], hash, None, now));
+    let has_other = picked.as_ref().is_ok_and(|first| upstream.has_other(&[*first], now));
     let refused = would_refuse(upstream, policy, deadline.is_some_and(|left| left.is_zero()), now);
     let refused = refused.or(picked.as_ref().err().cloned()).map(Refusal::from);
     Ok(Explanation {
@@ -178,7 +179,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         endpoints: candidates(upstream, policy, hash, now),
         picked: picked.ok().map(|index| Arc::clone(&upstream.endpoints[index].endpoint.key.id)),
         refused,
-        on_failure: asked.failures(upstream, policy, now),
+        on_failure: asked.failures(upstream, policy, has_other, now),
     })
 }
 
@@ -243,7 +244,7 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     /// The ways in which an attempt can end badly, each with what would follow if it were the first.
-    fn failures(&self, upstream: &UpstreamState, policy: &Policy, now: Instant) -> Vec<OnFailure> {
+    fn failures(&self, upstream: &UpstreamState, policy: &Policy, has_other: bool, now: Instant) -> Vec<OnFailure> {
         const ENDINGS: [Reason; 11] = [
             Reason::ConnectRefused,
             Reason::ConnectTimeout,
@@ -257,7 +258,6 @@ impl Asked<'_> {
             Reason::DeadlineExceeded,
             Reason::ResetMidResponse,
         ];
-        let has_other = upstream.endpoints.len() > 1;
         ENDINGS.map(|reason| self.after(reason, upstream, policy, has_other, now)).into()
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn forward(
 ) -> impl Future<Output = Response<ResponseBody>> {
     let view = connection.worker.view();
     let upgrade = Upgrade::of(&mut request, fields, || connection.worker.random());
-    let mut record = Record::open(&connection, &view.mesh, &request, fields, connection.is_inbound(), Instant::now());
+    let mut record = Record::open(&connection, &view.mesh, &request, fields, Instant::now());
     record.is_grpc = fields.has(Fields::CONTENT_TYPE) && names::is_grpc(request.headers());
     // A block instead of an `async fn`, which would hold its arguments twice, in every open connection.
     async move {

@@ -44,7 +44,7 @@ pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
     let mut passage = Passage::open(connection);
     let dialled = async {
         connection.generation.check()?;
-        let target = match &connection.kind {
+        let target = match connection.kind() {
             ListenerKind::Upstream(name) => target::whole(worker, &worker.view(), name).await?,
             ListenerKind::Inbound => target::ours(&worker.view())?,
             // HTTP is spoken there.
@@ -77,7 +77,7 @@ pub(super) async fn connect(
     let mut attempts = Vec::new();
     let dialled = async {
         connection.generation.check()?;
-        let target = match connection.kind {
+        let target = match connection.kind() {
             ListenerKind::Forward => target::named(&connection.worker, &connection.worker.view(), &request).await?,
             ListenerKind::Upstream(_) | ListenerKind::Inbound => {
                 return Err(Failure::new(Reason::BadRequest, "CONNECT is for the forward proxy (outbound.proxy)"));

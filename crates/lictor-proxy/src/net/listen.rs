@@ -1,8 +1,7 @@
-//! Sockets: binding them, accepting on them, and giving each connection to the worker with the fewest.
+//! Sockets: binding them, accepting on them, and removing what they leave.
 //!
 //! With several workers each has a listening socket of its own on the same port (`SO_REUSEPORT`), so accepting is
-//! parallel; the kernel's hash spreads a sidecar's few long-lived connections badly, so the accepting worker hands a
-//! connection over when another one has fewer. A Unix socket has one queue, which all workers take from.
+//! parallel. A Unix socket has one queue, which all workers take from.
 
 use std::io;
 use std::net::SocketAddr;

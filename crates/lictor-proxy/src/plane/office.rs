@@ -98,22 +98,23 @@ impl Office {
         // What is admitted from now on is judged by the mesh that these changes come with.
         let mesh = Arc::clone(&self.mesh.borrow());
         self.worker.catch_up(&mesh);
-        let mut closing = Vec::new();
+        let (mut ends, mut closing) = (HashMap::new(), Vec::new());
         for change in changes {
             match change {
                 Change::Open { service, socket } => self.open(service, socket),
                 Change::Replace { service, standing } => {
-                    self.end(service.socket, service.number, standing, grace);
+                    ends.insert(service.socket, (service.number, standing));
                     if let Some(accepting) = self.listeners.borrow().get(&service.socket) {
                         *accepting.service.borrow_mut() = service;
                     }
                 }
                 Change::Close(socket) => {
-                    self.end(socket, u64::MAX, Standing::Over, grace);
+                    ends.insert(socket, (u64::MAX, Standing::Over));
                     closing.extend(self.listeners.borrow_mut().remove(&socket));
                 }
             }
         }
+        self.end(&ends, grace);
         spawn_local(async move {
             for Accepting { task, .. } in closing {
                 task.abort();
@@ -152,14 +153,19 @@ impl Office {
         self.listeners.borrow_mut().insert(number, Accepting { service, task });
     }
 
-    /// Ends a socket's generations before this one: in order, and after a grace at once. Many changes within one grace
-    /// cost no more than the connections that are open: one that nobody has goes now, and one that ends is not ended again.
-    fn end(self: &Rc<Self>, socket: u64, before: u64, standing: Standing, grace: Duration) {
-        let is_meant = |known: &Generation| known.service.socket == socket && known.service.number < before;
+    /// Ends generations, of each socket those before this one: in order, and after a grace at once. Many changes within
+    /// one grace cost no more than the connections that are open: one that nobody has goes now, and one that ends is not
+    /// ended again.
+    fn end(self: &Rc<Self>, ends: &HashMap<u64, (u64, Standing)>, grace: Duration) {
+        let becomes = |known: &Generation| {
+            let (before, standing) = ends.get(&known.service.socket)?;
+            (known.service.number < *before).then_some(*standing)
+        };
         let mut generations = self.generations.borrow_mut();
         // Connections have it, and tunnels, which may outlive theirs.
-        generations.retain(|_, known| !is_meant(known) || Rc::strong_count(known) > 1);
-        for generation in generations.values().filter(|known| is_meant(known)) {
+        generations.retain(|_, known| becomes(known).is_none() || Rc::strong_count(known) > 1);
+        for generation in generations.values() {
+            let Some(standing) = becomes(generation) else { continue };
             generation.end(standing);
             if generation.ends_by(Instant::now() + grace) {
                 continue;
@@ -174,7 +180,8 @@ impl Office {
         }
     }
 
-    /// Keeps the connection or hands it to the worker with the fewest.
+    /// Keeps the connection or hands it to the worker with the fewest: the kernel's hash spreads a sidecar's few long-lived
+    /// connections badly.
     fn place(self: &Rc<Self>, service: &Arc<Service>, socket: Socket, peer: Option<SocketAddr>) {
         let live = &self.worker.shared.live;
         let own = self.worker.index;

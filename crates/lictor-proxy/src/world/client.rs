@@ -13,7 +13,6 @@ use super::worker::Worker;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
-    pub(crate) kind: ListenerKind,
     /// What admitted it.
     pub(crate) generation: Rc<Generation>,
     /// `None` for a Unix socket: a process of this machine.
@@ -23,6 +22,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Where it came in.
+    pub(crate) fn kind(&self) -> &ListenerKind {
+        &self.generation.service.kind
+    }
+
     /// Whose address it is; `unix` for a client on a Unix socket.
     pub(crate) fn ip(&self) -> String {
         self.peer.map_or_else(|| "unix".to_owned(), |peer| peer.ip().to_string())
@@ -35,7 +39,7 @@ impl Connection {
 
     /// Whether it leads to our own application.
     pub(crate) fn is_inbound(&self) -> bool {
-        match self.kind {
+        match self.kind() {
             ListenerKind::Inbound => true,
             ListenerKind::Upstream(_) | ListenerKind::Forward => false,
         }

@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 /// What connections are admitted by.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Terms {
-    listener: Listener,
+    pub(crate) listener: Listener,
     rules: Rules,
 }
 

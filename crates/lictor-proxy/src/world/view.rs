@@ -192,17 +192,10 @@ impl UpstreamState {
     }
 
     pub(crate) fn route(&self, method: &Method, path: &str) -> Option<usize> {
-        let routes = &self.upstream.routes;
-        if routes.is_empty() {
-            return None;
-        }
-        let found = routes.find(method, path)?;
-        routes.iter().position(|route| std::ptr::eq(route, found))
+        self.upstream.routes.position(method, path)
     }
 
     pub(crate) fn policy(&self, route: Option<usize>) -> &Policy {
-        route
-            .and_then(|index| self.upstream.routes.iter().nth(index))
-            .map_or(&*self.upstream.policy, |route| &*route.policy)
+        route.and_then(|index| self.upstream.routes.get(index)).map_or(&*self.upstream.policy, |route| &*route.policy)
     }
 }
