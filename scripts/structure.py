@@ -1,4 +1,4 @@
-"""The walls of the house: no circle of files beyond LIMITS, no lictor crate in those of ALONE, no function over FUNCTION_MAX lines.
+"""The walls of the house: no circle of files, no lictor crate in those of ALONE, no function over FUNCTION_MAX lines.
 
     scripts/structure.py [ROOT]
 
@@ -14,18 +14,6 @@ import re
 import sys
 import tomllib
 
-# The largest circle of files that a crate may have; 0: none. A crate that is not named here has USUAL.
-LIMITS = {
-    "lictor": 0,
-    "lictor-config": 2,
-    "lictor-consul": 2,
-    "lictor-core": 0,
-    "lictor-http": 3,
-    "lictor-proxy": 3,
-    "lictor-testkit": 0,
-    "lictor-tls": 0,
-}
-USUAL = 0
 # Crates that stand by themselves: no crate of this workspace is among their dependencies, those of builds and tests included.
 ALONE = ["lictor-http"]
 FUNCTION_MAX = 80
@@ -497,17 +485,14 @@ def circles(edges):
 
 
 def look_at_circles(crate):
-    """Prints how large the crate's largest circle is; yields what is wrong with those that are too large."""
+    """Prints how large the crate's largest circle is; yields each circle."""
     edges = ties(crate)
     found = circles(edges)
-    largest, limit = len(found[0]) if found else 0, LIMITS.get(crate.name, USUAL)
+    largest = len(found[0]) if found else 0
     files = len({module.file for module in crate.modules})
-    print(f"{crate.name}: {files} files, the largest circle has {largest} (at most {limit})")
+    print(f"{crate.name}: {files} files, the largest circle has {largest}")
     for circle in found:
-        if len(circle) <= limit:
-            continue
-        allowed = f"at most {limit} may" if limit else "no two may"
-        lines = [f"{crate.name}: {len(circle)} files take names from each other in a circle, and {allowed}:"]
+        lines = [f"{crate.name}: {len(circle)} files take names from each other in a circle, and no two may:"]
         for file in circle:
             for target in sorted(set(edges[file]) & set(circle)):
                 names = sorted(edges[file][target])

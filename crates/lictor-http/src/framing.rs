@@ -1,11 +1,11 @@
 //! How long a message's body is, by its head (RFC 9112, section 6.3; RFC 9113, section 8.1.1): what its fields say, once
 //! they say one thing, and what its status and its request make of that. All of it is pure.
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode, Version};
 
 use crate::digits::length;
-use crate::fields::Fields;
+use crate::fields::{Fields, is_chunked_at_most};
 
 /// What follows a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,14 +97,6 @@ pub(crate) fn of_answer(asked: Kind, status: StatusCode, told: Length) -> Length
         Kind::Connect if status.is_success() => Length::UntilClose,    // item 2, and RFC 9110, section 9.3.6
         Kind::Connect | Kind::Other => told,                           // items 4, 6 and 8
     }
-}
-
-/// Whether nothing but `chunked` was applied on the way: what else it was would be lost (RFC 9112, section 6.1).
-pub(crate) fn is_chunked_at_most(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
-    let is_chunked =
-        codings.next().is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
-    is_chunked && codings.next().is_none()
 }
 
 #[cfg(test)]

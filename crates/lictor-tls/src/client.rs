@@ -15,12 +15,14 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::file::{Look, TlsError, key_pair};
-use crate::made::{LOOK_EVERY, Latest, Made, Source};
+use crate::made::{Latest, Made, Source};
 use crate::suites::provider;
 use crate::trust::{Trust, Unverified};
 
 /// Sessions that are remembered, by servers' names.
 const SESSIONS: usize = 1024;
+/// `follow` looks at files this often; a handshake uses what was read last.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Whom a client believes, and who it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -120,7 +122,7 @@ impl Client {
     }
 
     /// Looks at the files, and reads them if they have changed. It waits for the disk.
-    pub fn refresh(&self) {
+    pub(crate) fn refresh(&self) {
         self.0.refresh();
     }
 
@@ -150,10 +152,6 @@ impl Client {
         }
         Ok(stream)
     }
-}
-
-pub(crate) fn read(spec: &ClientSpec) -> Result<Made<Configs>, TlsError> {
-    spec.make(None)
 }
 
 impl Source for ClientSpec {

@@ -10,12 +10,12 @@
 //! | a listener | [`Credentials::server`], once, when it is opened; [`Server::accept`] for each connection |
 //! | an upstream | [`Credentials::client`] when it is first seen; [`Client::connect`] for each connection |
 //! | the way to Consul or to a receiver of spans | [`Client::read`], and [`follow`] to have its files watched |
-//! | whoever has time | [`Credentials::refresh`] every few seconds; [`Credentials::shown`] for metrics |
+//! | whoever has a runtime | [`Credentials::refresh`] every few seconds; [`Credentials::shown`] for metrics |
 //!
 //! # Who waits for files
 //!
-//! Only who reads them: [`check`], [`Client::read`] and [`Credentials::refresh`] do, and belong on a thread that may
-//! wait for a disk. A handshake takes what was read last, by a lock that is held for as long as a pointer takes to copy.
+//! Only who reads them: [`check`], [`first_end`] and [`Client::read`] do, and belong on a thread that may wait for a
+//! disk; [`Credentials`] reads on tokio's threads for blocking work. A handshake takes what was read last, by a lock that is held for as long as a pointer takes to copy.
 //! The first reading of a [`Client`] happens on tokio's threads for blocking work, and handshakes wait for it, each at
 //! most as long as its own limit; so a file that hangs holds up nobody but those who need it.
 //!
@@ -49,6 +49,8 @@ mod trust;
 
 use lictor_core::tls::{ClientTls, ServerTls};
 
+use made::Source;
+
 pub use certificate::first_end;
 pub use client::{Alpn, Client, ClientSpec, HandshakeError, follow, is_name};
 pub use credentials::{Credentials, Shown};
@@ -62,10 +64,10 @@ pub fn check<'a>(
     clients: impl IntoIterator<Item = &'a ClientTls>,
 ) -> Result<(), TlsError> {
     for tls in servers {
-        server::read(tls)?;
+        tls.make(None)?;
     }
     for tls in clients {
-        client::read(&tls.into())?;
+        ClientSpec::from(tls).make(None)?;
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use lictor_core::tls::KeyPair;
 use parking_lot::Mutex;
@@ -15,9 +14,6 @@ use tracing::{info, warn};
 use crate::certificate::first_end_of;
 use crate::file::{Look, TlsError};
 use crate::trust::includes;
-
-/// Files are looked at this often; a handshake uses what was read last.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Names files.
 pub(crate) trait Source {

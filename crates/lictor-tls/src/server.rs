@@ -29,7 +29,7 @@ pub struct Server(pub(crate) Latest<ServerTls>);
 
 impl Server {
     /// Reads the files. It waits for the disk.
-    pub fn read(tls: ServerTls) -> Result<Self, TlsError> {
+    pub(crate) fn read(tls: ServerTls) -> Result<Self, TlsError> {
         Latest::read(tls).map(Self)
     }
 
@@ -52,10 +52,6 @@ impl Server {
             Err(_) => Err(HandshakeError::Late(HANDSHAKE)),
         }
     }
-}
-
-pub(crate) fn read(tls: &ServerTls) -> Result<Made<Arc<ServerConfig>>, TlsError> {
-    tls.make(None)
 }
 
 impl Source for ServerTls {

@@ -21,6 +21,7 @@ use super::head::{self, RequestHead};
 use super::incoming::{Body, Wire};
 use super::write::{Framing, Outgoing, TURN_MAX, WrongLength};
 use crate::buffers::{self, ReadAhead};
+use crate::digits::length;
 use crate::error::Refused;
 use crate::fields::{Fields, Marks};
 use crate::message::RequestBody;
@@ -216,11 +217,8 @@ impl Shape {
             || is_switch
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         // What comes is as long as it says, but where nothing comes it is not what comes that says so.
-        let told = if is_bodiless {
-            head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
-        } else {
-            None
-        };
+        let told =
+            if is_bodiless { head.headers.get(CONTENT_LENGTH).and_then(|told| length(told.as_bytes())) } else { None };
         Self { is_switch, is_bodiless, told }
     }
 

@@ -7,8 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use super::hpack::{Field, Malformed};
 use crate::buffers;
+use crate::digits::length;
 use crate::fields::{Fields, KEEP_ALIVE, PROXY_CONNECTION};
-use crate::framing::told;
+use crate::framing::{Length, told};
 
 /// SETTINGS_MAX_HEADER_LIST_SIZE: a list that counts for more is refused (RFC 9113, section 6.5.2).
 pub(super) const LIST_MAX: usize = 64 << 10;
@@ -114,18 +115,19 @@ impl Message {
         Ok(request)
     }
 
-    pub(super) fn into_response(mut self) -> Result<Response<()>, Malformed> {
+    /// With what its fields say of how long it is.
+    pub(super) fn into_response(mut self) -> Result<(Response<()>, Length), Malformed> {
         self.malformed.map_or(Ok(()), Err)?;
         if self.has_request() {
             return Err(Malformed("a request's pseudo-field in an answer"));
         }
         let fields = Fields::of::<()>(&self.headers);
-        told(&mut self.headers, fields, Version::HTTP_2).map_err(Malformed)?;
+        let told = told(&mut self.headers, fields, Version::HTTP_2).map_err(Malformed)?;
         let mut response = Response::new(());
         *response.status_mut() = self.status.ok_or(Malformed("an answer without :status"))?;
         *response.version_mut() = Version::HTTP_2;
         *response.headers_mut() = self.headers;
-        Ok(response)
+        Ok((response, told))
     }
 
     pub(super) fn into_trailers(self) -> Result<HeaderMap, Malformed> {
@@ -142,12 +144,11 @@ impl Message {
     }
 }
 
-/// How long a message says that its content is (section 8.1.1).
+/// How long a request says that its content is (section 8.1.1).
 pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).into_iter();
-    let Some(length) = lengths.next() else { return Ok(None) };
-    let digits = length.to_str().ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
-    let length: Option<u64> = digits.and_then(|digits| digits.parse().ok());
+    let Some(first) = lengths.next() else { return Ok(None) };
+    let length = length(first.as_bytes());
     if lengths.next().is_some() || length.is_none() {
         return Err(Malformed("a content-length that is not one"));
     }

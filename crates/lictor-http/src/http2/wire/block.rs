@@ -135,8 +135,7 @@ impl Wire {
         if message.is_too_large() {
             return self.refuse(stream, Code::PROTOCOL_ERROR, broken("the head is longer than 64 KiB"));
         }
-        let answer = message.into_response().and_then(|response| Ok((content_length(response.headers())?, response)));
-        let (length, response) = match answer {
+        let (response, told) = match message.into_response() {
             Ok(answer) => answer,
             Err(Malformed(why)) => return self.refuse(stream, Code::PROTOCOL_ERROR, broken(why)),
         };
@@ -150,7 +149,6 @@ impl Wire {
             }
             return Ok(());
         }
-        let told = length.map_or(Length::UntilClose, Length::Exactly);
         stream.left = match of_answer(stream.kind, status, told) {
             Length::Exactly(length) => Some(length),
             Length::UntilClose | Length::Chunked => None,
