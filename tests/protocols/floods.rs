@@ -11,7 +11,7 @@ use lictor_testkit::{Backend, Load, RawServer, Sidecar, connect, eventually_is};
 
 use super::LICTOR;
 use crate::corpora::frames::{
-    CANCEL, DATA, END_STREAM, HEADERS, PREFACE, RST_STREAM, block, data, frame, literal, ping, settings, window,
+    DATA, END_STREAM, HEADERS, PREFACE, block, data, frame, literal, ping, reset, settings, window,
 };
 
 /// What a flood sends in a second, and how slow the slowest of a hundred good requests may be. A program that is not
@@ -65,7 +65,7 @@ const FLOODS: &[Flood] = &[
         what: "requests taken back",
         opening: &[],
         has_streams: false,
-        piece: |turn| [get(turn * 2 + 1), frame(RST_STREAM, 0, turn * 2 + 1, &CANCEL.to_be_bytes())].concat(),
+        piece: |turn| [get(turn * 2 + 1), reset(turn * 2 + 1)].concat(),
     },
     Flood {
         what: "DATA for a stream that is reset",
@@ -152,7 +152,8 @@ impl Flood {
     fn run(&self, mut stream: TcpStream, is_over: &AtomicBool) {
         let (began, mut sent, mut turn) = (Instant::now(), 0, 0);
         let mut sink = vec![0; 64 << 10];
-        while !is_over.load(Relaxed) && !is_closed(&mut stream, &mut sink) {
+        let is_long = || began.elapsed() > Duration::from_secs(60); // the good client has given up
+        while !is_over.load(Relaxed) && !is_long() && !is_closed(&mut stream, &mut sink) {
             let mut bytes = Vec::new();
             while bytes.len() < 16 << 10 {
                 bytes.extend((self.piece)(turn));

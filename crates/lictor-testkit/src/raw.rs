@@ -97,7 +97,9 @@ pub fn read_head(stream: &mut impl Read) -> String {
 /// A connection whose reads and writes end after half a minute.
 pub fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
-    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout that is not zero");
+    let half_a_minute = Some(Duration::from_secs(30));
+    stream.set_read_timeout(half_a_minute).expect("a timeout that is not zero");
+    stream.set_write_timeout(half_a_minute).expect("a timeout that is not zero");
     stream.set_nodelay(true).expect("a TCP socket");
     stream
 }
