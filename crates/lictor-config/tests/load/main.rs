@@ -1,0 +1,412 @@
+//! Whole files in, configurations or complaints out.
+
+mod kv;
+mod variables;
+
+use std::time::Duration;
+
+use lictor_config::{
+    Check, Config, ConsulAddress, Environment, Origin, Place, Query, Report, Source, Sources, Text, Upstream, changes,
+    json_schema, load,
+};
+use lictor_core::mesh::Protocol;
+use lictor_core::policy::{Algorithm, CachePolicy, Hedge, HedgeDelay};
+use lictor_core::tls::ClientTls;
+use proptest::prelude::*;
+
+fn env(pairs: &[(&str, &str)]) -> Environment {
+    let vars = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Environment { vars, hostname: "host-1".to_owned() }
+}
+
+fn text(yaml: &str) -> Text {
+    Text { name: "lictor.yaml".to_owned(), text: yaml.to_owned() }
+}
+
+fn good(yaml: &str) -> Config {
+    load(Some(&text(yaml)), &env(&[]), &[]).unwrap_or_else(|report| panic!("{report}")).config
+}
+
+fn bad(yaml: &str) -> Report {
+    load(Some(&text(yaml)), &env(&[]), &[]).err().unwrap_or_else(|| panic!("accepted:\n{yaml}"))
+}
+
+const MINIMAL: &str = "\
+service: order-service
+port: 8082
+check: /health
+upstreams:
+  user-service: 3001
+  product-service: 3002
+";
+
+#[test]
+fn every_balancer_has_its_words_and_all_of_them_are_documented() {
+    let schema = json_schema().to_string();
+    for algorithm in Algorithm::ALL {
+        for word in algorithm.words().iter().filter(|_| !matches!(algorithm, Algorithm::RingHash(_))) {
+            let config = good(&format!("registration: off\nupstreams: {{users: {{listen: 3001, balance: {word}}}}}\n"));
+            assert_eq!(config.upstreams[0].policy.balance.algorithm, algorithm, "{word}");
+            assert!(schema.contains(&format!("\"{word}\"")), "{word}");
+        }
+    }
+}
+
+#[test]
+fn seven_lines_are_enough() {
+    let config = good(MINIMAL);
+    let registration = config.registration.unwrap();
+    assert_eq!(registration.id, "order-service-host-1-8082");
+    assert_eq!(registration.port, 8082);
+    let (interval, timeout) = (Duration::from_secs(10), Duration::from_secs(5));
+    assert_eq!(registration.checks, [Check::Http { target: "/health".to_owned(), interval, timeout }]);
+    assert_eq!(config.consul.address, Some(ConsulAddress::Http("127.0.0.1".to_owned(), 8500)));
+    let [users, products] = &config.upstreams[..] else { panic!() };
+    assert_eq!(users.listen.as_ref().unwrap().address.to_string(), "127.0.0.1:3001");
+    assert_eq!(products.source, Source::Consul(Query { service: "product-service".to_owned(), ..Query::default() }));
+    assert_eq!(users.policy, lictor_core::Policy::default());
+}
+
+#[test]
+fn listeners_and_endpoints_may_have_tls_and_unix_sockets() {
+    let config = good(
+        "service: a
+app: {address: 'unix:/run/app.sock'}
+check: /health
+inbound: {listen: {address: 18080, tls: {cert: /c.pem, key: /k.pem, client_ca: /ca.pem}, max_connection_age: 10m}}
+outbound: {proxy: 'unix:/run/proxy.sock'}
+upstreams:
+  users: {listen: 'unix:/run/users.sock', tls: {ca: /ca.pem, server_name: users.internal}, hedge: p90, fallback: {stale: 5m}}
+  carts: {listen: {address: 3002}, tls: true, cache: 2s, hedge: {after: 50ms, max: 2}}
+  db: {listen: 3306, protocol: tcp}
+",
+    );
+    let inbound = config.inbound.as_ref().unwrap();
+    assert_eq!(inbound.listen.address.to_string(), "0.0.0.0:18080");
+    assert_eq!(inbound.listen.max_connection_age, Some(Duration::from_secs(600)));
+    assert_eq!(config.server_tls().next().unwrap().client_ca, Some("/ca.pem".into()));
+    let registration = config.registration.as_ref().unwrap();
+    assert_eq!(registration.port, 18080);
+    let [users, carts, db] = &config.upstreams[..] else { panic!() };
+    assert_eq!(users.listen.as_ref().unwrap().address.to_string(), "unix:/run/users.sock");
+    assert_eq!(users.tls.as_ref().unwrap().server_name.as_deref(), Some("users.internal"));
+    assert_eq!(users.policy.hedge, Some(Hedge { after: HedgeDelay::Quantile(0.9), max: 1 }));
+    assert_eq!(users.policy.stale, Some(Duration::from_secs(300)));
+    assert_eq!(carts.tls, Some(ClientTls::default()));
+    assert_eq!(carts.policy.cache, Some(CachePolicy { ttl: Duration::from_secs(2), coalesce: true }));
+    assert_eq!(carts.policy.hedge, Some(Hedge { after: HedgeDelay::Fixed(Duration::from_millis(50)), max: 2 }));
+    assert_eq!((db.protocol, db.policy.hedge, db.policy.cache), (Some(Protocol::Tcp), None, None));
+}
+
+#[test]
+fn a_flag_may_add_to_a_shorthand() {
+    let flags = [
+        ("upstreams.users.listen.tls.cert", "/c"),
+        ("upstreams.users.listen.tls.key", "/k"),
+        ("upstreams.carts.tls", "true"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let yaml = text("registration: off\nupstreams: {users: {listen: 3001}, carts: 3002}\n");
+    let config = load(Some(&yaml), &env(&[]), &flags).unwrap_or_else(|report| panic!("{report}")).config;
+    let [users, carts] = &config.upstreams[..] else { panic!() };
+    assert!(users.listen.as_ref().unwrap().tls.is_some());
+    assert_eq!(carts.listen.as_ref().unwrap().address.to_string(), "127.0.0.1:3002");
+    assert!(carts.tls.is_some());
+}
+
+#[test]
+fn no_file_at_all_is_enough() {
+    let env = env(&[
+        ("SERVICE_NAME", "order-service"),
+        ("SERVICE_PORT", "8082"),
+        ("LICTOR_UPSTREAMS", "user-service:3001, legacy:9001=10.0.0.7:80|10.0.0.8:80"),
+        ("CONSUL_HOST", "consul"),
+        ("RETRY_MAX_ATTEMPTS", "5"),
+        ("CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "30"),
+        ("LICTOR_DEFAULTS_TIMEOUT", "7s"),
+    ]);
+    let loaded = load(None, &env, &[]).unwrap_or_else(|report| panic!("{report}"));
+    let config = loaded.config;
+    assert_eq!(config.service.as_deref(), Some("order-service"));
+    assert_eq!(config.consul.address, Some(ConsulAddress::Http("consul".to_owned(), 8500)));
+    assert_eq!(config.defaults.retry.attempts, 5);
+    assert_eq!(config.defaults.breaker.recovery_timeout, Duration::from_secs(30));
+    assert_eq!(config.upstreams[0].policy.timeouts.total, Some(Duration::from_secs(7)));
+    assert_eq!(config.upstreams[1].source, Source::Static(vec!["10.0.0.7:80".to_owned(), "10.0.0.8:80".to_owned()]));
+    assert!(loaded.compat_env_used.contains(&"RETRY_MAX_ATTEMPTS".to_owned()));
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+}
+
+#[test]
+fn precedence_is_older_variables_file_standard_variables_flags() {
+    let yaml = text("service: a\nport: 1\nconsul: {address: 'http://file:1'}\ndefaults: {retry: {attempts: 2}}\n");
+    let both = env(&[("SERVICE_NAME", "b"), ("RETRY_MAX_ATTEMPTS", "9"), ("CONSUL_HTTP_ADDR", "env:2")]);
+    let config = load(Some(&yaml), &both, &[]).unwrap().config;
+    assert_eq!((config.service.as_deref(), config.defaults.retry.attempts), (Some("a"), 2));
+    assert_eq!(config.consul.address, Some(ConsulAddress::Http("env".to_owned(), 2)));
+    let flag = ("defaults.retry.attempts".to_owned(), "4".to_owned());
+    let loaded = load(Some(&yaml), &both, &[flag]).unwrap();
+    assert_eq!(loaded.config.defaults.retry.attempts, 4);
+    let origin = |path: &str| loaded.values.iter().find(|value| value.path == path).unwrap().origin.clone();
+    assert_eq!(origin("defaults.retry.attempts"), Origin::Flag);
+    assert_eq!(origin("consul.address"), Origin::Env("CONSUL_HTTP_ADDR".to_owned()));
+    assert_eq!(origin("service"), Origin::File { name: "lictor.yaml".to_owned(), line: 1, column: 10 });
+    assert_eq!(origin("defaults.timeout"), Origin::Default);
+}
+
+#[test]
+fn policies_are_inherited_key_by_key() {
+    let config = good(
+        "registration: off
+defaults:
+  timeout: 10s
+  retry: {attempts: 2, delays: [50ms], on: [503, reset]}
+  balance: round-robin
+upstreams:
+  users:
+    listen: 3001
+    timeout: 5s
+    breaker: {error_rate: {threshold: 60%}}
+    version: v2
+    filter: 'Service.Meta.zone==\"a\"'
+    routes:
+      - {match: 'POST /users', idempotent: true, timeout: 1s, retry: {max_retries: 4}}
+  carts:
+    listen: 3002
+    balance: {ring_hash: {header: X-User-ID}}
+    retry: off
+    breaker: off
+  legacy: {listen: 9001, static: ['10.0.0.7:80']}
+",
+    );
+    let users = &config.upstreams[0];
+    assert_eq!(users.policy.timeouts.total, Some(Duration::from_secs(5)));
+    assert_eq!(users.policy.retry.attempts, 2);
+    assert_eq!(users.policy.retry.statuses, [http::StatusCode::SERVICE_UNAVAILABLE]);
+    assert_eq!(users.policy.balance.algorithm, Algorithm::RoundRobin);
+    assert!((users.policy.breaker.error_rate.unwrap().threshold - 0.6).abs() < 1e-9);
+    let Source::Consul(query) = &users.source else { panic!() };
+    assert_eq!(query.filter.as_deref(), Some("(Service.Meta.zone==\"a\") and Service.Meta.version == \"v2\""));
+    let route = users.routes.iter().next().unwrap();
+    assert_eq!((route.policy.retry.attempts, route.is_idempotent), (5, Some(true)));
+    let carts = &config.upstreams[1].policy;
+    assert!(matches!(carts.balance.algorithm, Algorithm::RingHash(_)));
+    assert_eq!((carts.retry.attempts, carts.breaker.enabled), (1, false));
+}
+
+#[test]
+fn secrets_appear_in_no_output() {
+    let yaml = text(
+        "registration: off
+consul: {token: canary-1}
+service_token: canary-2
+upstreams: {users: {listen: 3001, headers: {set: {Authorization: canary-3}}}}
+",
+    );
+    let loaded = load(Some(&yaml), &env(&[]), &[]).unwrap();
+    let everything = format!("{:?}\n{}", loaded.config, lictor_config::render(&loaded.values, true));
+    assert!(!everything.contains("canary"), "{everything}");
+}
+
+#[test]
+fn an_admin_listener_for_other_machines_wants_a_token() {
+    let warnings = |yaml: &str| load(Some(&text(yaml)), &env(&[]), &[]).unwrap().warnings.to_string();
+    let open = warnings("registration: off\nadmin: {listen: '0.0.0.0:9901'}\n");
+    assert!(open.contains("health and metrics only") && open.contains("admin.token"), "{open}");
+    let closed = warnings("registration: off\nadmin: {listen: '0.0.0.0:9901', token: 0123456789abcdef}\n");
+    assert!(!closed.contains("admin"), "{closed}");
+    let vars = env(&[("LICTOR_ADMIN_TOKEN", "0123456789abcdef")]);
+    let loaded = load(Some(&text("registration: off\n")), &vars, &[]).unwrap();
+    assert_eq!(loaded.config.admin.token.unwrap().reveal(), "0123456789abcdef");
+}
+
+#[test]
+fn five_mistakes_are_five_errors_with_their_lines_and_suggestions() {
+    let report = bad("\
+service: order-service
+port: 8082
+upstreams:
+  user-service:
+    listen: 3001
+    retrys: {attempts: 3}
+  product-service:
+    listen: 3001
+    breaker:
+      failure_threshold: 0
+    balance: round_robbin
+defaults:
+  timeout: 30
+");
+    let rendered = report.to_string();
+    assert_eq!(report.0.len(), 5, "{rendered}");
+    for expected in [
+        "error: unknown field `retrys`\n   --> lictor.yaml:6:5   upstreams.user-service.retrys",
+        "did you mean `retry`?",
+        "port 3001 is taken already by upstream user-service\n   --> lictor.yaml:8:13",
+        "0 is too small: at least 1\n   --> lictor.yaml:10:26",
+        "unknown value `round_robbin`\n   --> lictor.yaml:11:14",
+        "did you mean `round_robin`?",
+        "`30` has no unit: write `30s` or `30ms`\n   --> lictor.yaml:13:12",
+        " 13 |   timeout: 30\n    |            ^^",
+        "lictor: 5 errors in lictor.yaml",
+    ] {
+        assert!(rendered.contains(expected), "no `{expected}` in\n{rendered}");
+    }
+}
+
+#[test]
+fn each_mistake_is_found_where_it_is() {
+    for (yaml, line, message) in [
+        ("service: a\nport: 8082\nworkres: 2\n", 3, "unknown field `workres`"),
+        ("service: a\nport: 99999\n", 2, "not a port"),
+        ("service: a b\nport: 1\n", 1, "not a service name"),
+        ("service: a\n", 1, "needs the application's port"),
+        ("service: a\nport: 1\ncheck: health\n", 3, "not a path"),
+        ("service: a\nport: 1\ncheck: {http: /a, tcp: true}\n", 3, "one of http, tcp, grpc and ttl"),
+        ("service: a\nport: 1\ncheck: {ttl: 1s}\n", 3, "too short"),
+        ("registration: off\nadmin: {listen: '0.0.0.0:9901', token: short}\n", 2, "at least 16 characters"),
+        ("registration: off\nconsul: {token: [secret]}\n", 2, "expected one value, found a list"),
+        ("registration: off\nservice_token: [secret, {a: b}]\n", 2, "expected one value, found a map"),
+        ("registration: off\nadmin: {token: 'sixteen characters'}\n", 2, "no spaces"),
+        ("registration: off\nadmin: {token: 'file:/no/such'}\n", 2, "cannot read /no/such"),
+        ("registration: off\nlog: {level: inof}\n", 2, "did you mean `info`?"),
+        ("registration: off\nlog: {access: som}\n", 2, "none of"),
+        ("registration: off\ntrace: {sample: 20}\n", 2, "20%"),
+        ("registration: off\ntrace: {otlp: otel}\n", 2, "not a URL"),
+        ("registration: off\nmetrics: {merge_app: 8082}\n", 2, "not a URL"),
+        ("registration: off\nmetrics: {merge_app: 'https://127.0.0.1/metrics'}\n", 2, "not a URL"),
+        ("registration: off\nmetrics: {merge_app: 'http://10.0.0.7:8082'}\n", 2, "not on this machine"),
+        ("registration: off\nmetrics: {merge_app: 'http://127.0.0.1.evil.example'}\n", 2, "not on this machine"),
+        ("registration: off\nmetrics: {merge_app: 'http://127.0.0.1@evil.example:80'}\n", 2, "may name no user"),
+        ("registration: off\nconsul: {address: 'http://me:x@consul:8500'}\n", 2, "`consul.http_auth`"),
+        ("registration: off\nconsul: {address: 'me:x@consul:8500'}\n", 2, "`consul.http_auth`"),
+        ("registration: off\ntrace: {otlp: 'https://me:x@otel'}\n", 2, "`trace.headers`"),
+        ("registration: off\ndefaults: {retry: {attempts: 0}}\n", 2, "at least 1"),
+        ("registration: off\ndefaults: {retry: {delays: []}}\n", 2, "at least one delay"),
+        ("registration: off\ndefaults: {retry: {backoff: {factor: 0.5}}}\n", 2, "at least 1"),
+        ("registration: off\ndefaults: {retry: {on: [600]}}\n", 2, "neither a status"),
+        ("registration: off\ndefaults: {retry: {methods: [get]}}\n", 2, "not a method"),
+        ("registration: off\ndefaults: {balance: ring_hash}\n", 2, "something to hash on"),
+        ("registration: off\ndefaults: {breaker: {success_threshold: 0}}\n", 2, "at least 1"),
+        ("registration: off\ndefaults: {ejection: {max_percent: 150}}\n", 2, "between 0% and 100%"),
+        ("registration: off\ngateway: {listen: 8080}\n", 2, "not in this version yet"),
+        ("registration: off\nupstreams:\n  db: {listen: 3306, protocol: tcp, cache: 5s}\n", 3, "carries bytes"),
+        ("registration: off\nupstreams:\n  a: {listen: {tls: {cert: /c, key: /k}}}\n", 3, "needs an `address`"),
+        ("registration: off\nupstreams:\n  a: {listen: {address: 1, tls: {cert: /c}}}\n", 3, "belong together"),
+        ("registration: off\nupstreams:\n  a: {listen: 1, tls: {key: /k}}\n", 3, "belong together"),
+        ("registration: off\nupstreams:\n  a: {listen: 'unix:a.sock'}\n", 3, "absolute path"),
+        ("registration: off\nupstreams:\n  a: {listen: 1, hedge: {after: p100}}\n", 3, "not a percentile"),
+        ("service: a\napp: {address: 'unix:/a.sock'}\n", 1, "callers cannot reach the application's Unix socket"),
+        ("service: a\napp: {address: 'unix:/a.sock'}\ninbound: true\n", 3, "needs a port of its own"),
+        ("service: a\nport: 1\ninbound: {listen: 'unix:/a.sock'}\n", 3, "cannot reach a Unix socket"),
+        ("registration: off\nservice: a\nport: 1\napp: {address: '127.0.0.1:2'}\n", 3, "are both given"),
+        ("registration: off\nupstreams:\n  a: {static: ['x:1'], tag: b}\n", 3, "asks Consul"),
+        ("registration: off\nupstreams:\n  a: {static: [nowhere]}\n", 3, "not `host:port`"),
+        ("registration: off\nupstreams:\n  a:\n    routes:\n      - {match: users}\n", 5, "must start with `/`"),
+        ("registration: off\nupstreams:\n  a: {headers: {set: {'b c': d}}}\n", 3, "not a header name"),
+        ("registration: off\nupstreams: [a]\n", 2, "expected a map"),
+        ("registration: off\nconsul: {address: 'ftp://x'}\n", 2, "not a scheme"),
+        ("registration: off\nconsul: {token: a, token_file: b}\n", 2, "both given"),
+        ("registration: off\nconsul: {wait: 1h}\n", 2, "between 1s and 10m"),
+        ("registration: off\nservice_token: internal-service-secret\n", 2, "public tutorials"),
+        ("registration: off\nconsul: {kv: true}\n", 2, "needs to know whose it is"),
+        ("registration: off\nservice: a\nconsul: {kv: {config: '/a b'}}\n", 3, "not a KV key"),
+        ("registration: off\nconsul: {snapshot: {max_age: 1h}}\n", 2, "needs a `path`"),
+        ("registration: off\ndefaults: {timeout: '${NO_SUCH}'}\n", 2, "the environment has no NO_SUCH"),
+        ("service: a\nport: 1\nregistration: {address: 'interface:eth0'}\n", 3, "not in this version yet"),
+        ("service: a\nport: 1\nregistration: {weights: {passing: 0}}\n", 3, "at least 1"),
+        ("registration: off\ninbound: true\n", 2, "where the application listens"),
+        ("registration: off\noutbound: {allow: ['a b']}\n", 2, "not a service name"),
+        ("registration: off\nlifecycle: {drain_delay: soon}\n", 2, "not a duration"),
+        ("version: 2\nregistration: off\n", 1, "only version 1"),
+        ("registration: off\nservice: [\n", 3, "not valid YAML"),
+        ("registration: off\nregistration: off\n", 2, "duplicate"),
+    ] {
+        let report = bad(yaml);
+        let rendered = report.to_string();
+        assert!(rendered.contains(message), "no `{message}` in\n{rendered}");
+        assert!(rendered.contains(&format!("--> lictor.yaml:{line}:")), "not line {line}:\n{rendered}");
+    }
+}
+
+#[test]
+fn a_mistake_in_a_variable_names_the_variable() {
+    let env = env(&[("LICTOR_UPSTREAMS", "users"), ("LICTOR_WORKERS", "many"), ("LICTOR_WROKERS", "2")]);
+    let report = load(None, &env, &[]).unwrap_err().to_string();
+    for expected in
+        ["environment variable LICTOR_UPSTREAMS", "environment variable LICTOR_WORKERS", "did you mean LICTOR_WORKERS?"]
+    {
+        assert!(report.contains(expected), "{report}");
+    }
+}
+
+#[test]
+fn an_applications_metrics_have_a_path_by_default() {
+    let url =
+        |text: &str| good(&format!("registration: off\nmetrics: {{merge_app: '{text}'}}\n")).metrics.merge_app.unwrap();
+    assert_eq!(url("http://localhost:8082"), "http://localhost:8082/metrics");
+    assert_eq!(url("http://[::1]:8082/stats?all"), "http://[::1]:8082/stats?all");
+}
+
+#[test]
+fn the_schema_has_every_key_with_its_page() {
+    let schema = json_schema();
+    assert_eq!(schema["properties"]["defaults"]["properties"]["retry"]["properties"]["attempts"]["default"], "3");
+    let upstream = &schema["properties"]["upstreams"]["additionalProperties"];
+    assert_eq!(upstream["properties"]["listen"]["properties"]["address"]["type"][0], "integer");
+    assert_eq!(upstream["properties"]["routes"]["items"]["properties"]["match"]["type"][0], "string");
+    assert!(schema["properties"]["service"]["description"].as_str().unwrap().contains("Consul"));
+}
+
+#[test]
+fn a_file_that_is_lost_or_half_written_is_told_from_one_that_says_less() {
+    let sources = |text: Option<&str>| {
+        let file = text.map(|text| Text { name: "lictor.yaml".to_owned(), text: text.to_owned() });
+        Sources { file, ..Sources::default() }
+    };
+    let full = sources(Some("service: a\nupstreams: {users: 3001}\n"));
+    for lost in ["", " \n", "# nothing\n", "---\n", "{}", "null", "~", "service:", "service: a\nupstreams:\n"] {
+        let told = sources(Some(lost)).emptied(&full).unwrap_or_else(|| panic!("{lost:?}"));
+        assert!(told.starts_with("lictor.yaml"), "{told}");
+    }
+    assert!(sources(None).emptied(&full).is_some());
+    let blocks = sources(Some(
+        "service: a\nupstreams:\n  carts: 3000\n  users:\n    listen: 3001\n    static:\n    - a:1\n    - b:1\n",
+    ));
+    for cut in ["listen:", "listen: 3001\n    static:", "static:\n    - a:1\n    -", ""] {
+        let lost = format!("service: a\nupstreams:\n  users:\n    {cut}");
+        assert!(sources(Some(&lost)).emptied(&blocks).is_some_and(|told| told.contains("upstreams.users")), "{lost:?}");
+    }
+    for said in ["upstreams:\n  users:\n  carts: 3000\n", "upstreams:\n  users: {}\n", "upstreams:\n  pay:\n"] {
+        assert_eq!(sources(Some(said)).emptied(&blocks), None, "{said:?}");
+    }
+    for said in ["service: a\n", "service: a\nupstreams: {}\n", "defaults:\nservice: a\n", "upstreams: [", "- a\n"] {
+        assert_eq!(sources(Some(said)).emptied(&full), None, "{said:?}");
+    }
+    // Nothing is lost where nothing was said.
+    for before in [None, Some(""), Some("service:\n"), Some("# nothing")] {
+        for after in [None, Some(""), Some("upstreams:\n"), Some("service: a\n")] {
+            assert_eq!(sources(after).emptied(&sources(before)), None, "{before:?} {after:?}");
+        }
+    }
+}
+
+#[test]
+fn names_that_collide_as_variables_are_told_with_both_places() {
+    let told = |yaml: &str| load(Some(&text(yaml)), &env(&[]), &[]).unwrap_or_else(|it| panic!("{it}")).warnings.0;
+    for second in ["user_service", "User-Service", "user.service"] {
+        let yaml = format!("registration: off\nupstreams:\n  user-service: 3001\n  {second}:\n    listen: 3002\n");
+        let [warning] = &told(&yaml)[..] else { panic!("{second}") };
+        let message =
+            format!("`{second}` is USER_SERVICE_URL for the application, and so is `user-service` (lictor.yaml:3:3)");
+        assert_eq!(warning.message, message);
+        assert!(matches!(warning.place, Place::File { line: 4, column: 3, .. }), "{warning:?}");
+    }
+    for fine in [
+        "registration: off\nupstreams: {user-service: 3001, user-services: 3002}\n",
+        "registration: off\noutbound: {env: false}\nupstreams: {user-service: 3001, user_service: 3002}\n",
+        "registration: off\noutbound: {proxy: 15001}\nupstreams: {user-service: 3001, user_service: {timeout: 1s}}\n",
+    ] {
+        assert!(told(fine).is_empty(), "{fine}");
+    }
+}
