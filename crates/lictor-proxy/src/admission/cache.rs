@@ -20,14 +20,13 @@ use lictor_core::trace::TraceContext;
 use lictor_http::fields::tokens;
 use tokio::sync::watch;
 
+use super::collapse;
 use crate::names::{self, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, X_USER_ID, X_USER_ROLE};
 use crate::stores::kept::{Kept, Looked};
 use crate::world::shared::Shared;
 
 /// A larger answer is passed on and not kept.
 const ENTRY_MAX: usize = 256 << 10;
-/// Others wait for an answer that is on its way for at most this long when there is no other limit.
-const WAIT_MAX: Duration = Duration::from_secs(30);
 /// What of a request's head is part of the key.
 const KEY_FIELDS: [HeaderName; 7] =
     [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, X_USER_ID, X_USER_ROLE];
@@ -89,15 +88,11 @@ pub(crate) async fn look<B>(shared: &Arc<Shared>, upstream: &str, policy: &Polic
     let stale = policy.stale.map_or(Duration::ZERO, |stale| ttl + stale);
     let stale = kept.filter(|kept| kept.age() < stale);
     let asking = Asking { ticket: Some(Ticket { shared: Arc::clone(shared), key, told }), stale };
-    if let Some(waiting) = &mut waiting {
-        let at_most = policy.timeouts.total.unwrap_or(WAIT_MAX);
-        let answer = Box::pin(tokio::time::timeout(at_most, waiting.wait_for(Option::is_some))).await;
-        if let Ok(Ok(answer)) = answer
-            && let Some(kept) = answer.as_ref()
-        {
-            shared.metrics.cached(upstream, "coalesced");
-            return Found::Answer(Arc::clone(kept), "coalesced");
-        }
+    if let Some(waiting) = &mut waiting
+        && let Some(kept) = collapse::wait(waiting, policy).await
+    {
+        shared.metrics.cached(upstream, "coalesced");
+        return Found::Answer(kept, "coalesced");
     }
     shared.metrics.cached(upstream, "miss");
     Found::Ask(asking)

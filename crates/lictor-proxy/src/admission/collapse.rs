@@ -1,0 +1,22 @@
+//! Waiting for the answer to an equal request that is on its way ("collapsed requests", RFC 9111, section 4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_core::policy::Policy;
+use tokio::sync::watch;
+
+use crate::stores::kept::Kept;
+
+/// Others wait for an answer that is on its way for at most this long when there is no other limit.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// What an equal request is waited for with.
+pub(super) type Waiting = watch::Receiver<Option<Arc<Kept>>>;
+
+/// The answer to the equal request; `None` when it has none that may be shared, or the time is over.
+pub(super) async fn wait(waiting: &mut Waiting, policy: &Policy) -> Option<Arc<Kept>> {
+    let at_most = policy.timeouts.total.unwrap_or(WAIT_MAX);
+    let answer = Box::pin(tokio::time::timeout(at_most, waiting.wait_for(Option::is_some))).await;
+    answer.ok()?.ok()?.clone()
+}
