@@ -11,6 +11,7 @@ mod dashboard;
 mod doctor;
 mod documents;
 mod explain;
+mod failover;
 mod failures;
 mod faults;
 mod graph;

@@ -328,8 +328,11 @@ pub enum Source {
 /// What is asked of Consul. Equal queries share one watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Query {
-    /// The service.
+    /// The service, or the prepared query that says which.
     pub service: String,
+    /// `service` is the name of a prepared query.
+    #[serde(default)]
+    pub is_prepared: bool,
     /// All of these tags.
     pub tags: Vec<String>,
     /// A filter expression; `version: v2` becomes `Service.Meta.version == "v2"`.

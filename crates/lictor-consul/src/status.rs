@@ -365,7 +365,9 @@ impl State {
 }
 
 fn describe(query: &Query) -> String {
-    let mut parts: Vec<String> = query.tags.iter().map(|tag| format!("tag={tag}")).collect();
+    let kind = query.is_prepared.then(|| "prepared".to_owned());
+    let mut parts: Vec<String> = kind.into_iter().collect();
+    parts.extend(query.tags.iter().map(|tag| format!("tag={tag}")));
     parts.extend(query.filter.iter().map(|filter| format!("filter={filter}")));
     parts.extend(query.near.iter().map(|near| format!("near={near}")));
     parts.extend(query.datacenter.iter().map(|datacenter| format!("dc={datacenter}")));

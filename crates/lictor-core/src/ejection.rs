@@ -36,6 +36,7 @@ mod tests {
                 Arc::new(Endpoint {
                     key,
                     address,
+                    service: "users".into(),
                     host: "127.0.0.1".into(),
                     weight: 1,
                     status: Status::Passing,

@@ -224,7 +224,9 @@ pub struct Endpoint {
     pub key: EndpointKey,
     /// What to dial.
     pub address: Address,
-    /// The address as registered, for `Host` and TLS names when it is a host name.
+    /// Whose instance it is: its service's name in Consul, for `Host` and `X-Lictor-To`.
+    pub service: Arc<str>,
+    /// The address as registered, for TLS names when it is a host name.
     pub host: Arc<str>,
     /// Never 0.
     pub weight: u32,

@@ -118,6 +118,7 @@ fn upstream(address: Address) -> Upstream {
     let endpoint = Endpoint {
         key: EndpointKey { node: "".into(), id: "users-1".into(), address: address.clone() },
         address,
+        service: "users".into(),
         host: "127.0.0.1".into(),
         weight: 1,
         status: Status::Passing,

@@ -100,17 +100,25 @@ fn source(section: &Section<'_>, name: &str) -> Source {
     let version = section.field("version", "Only instances with this Meta `version`.");
     let near = section.field("near", "Sorted by round-trip time from this node, or `_agent`.");
     let datacenter = section.field("datacenter", "Another datacenter.");
+    let prepared = section
+        .field("query", "A prepared query of Consul's, by name, instead of a service. It is asked anew every 10s.");
     let query = Query {
-        service: service.text(None).unwrap_or_else(|| name.to_owned()),
+        service: prepared.text(None).or_else(|| service.text(None)).unwrap_or_else(|| name.to_owned()),
+        is_prepared: prepared.is_set(),
         tags: tag.elements().iter().filter_map(|tag| tag.text(None)).collect(),
         filter: filter_of(filter.text(None), version.text(None)),
         near: near.text(None),
         datacenter: datacenter.text(None),
     };
+    if prepared.is_set() {
+        for other in [&service, &tag, &filter, &version].into_iter().filter(|other| other.is_set()) {
+            other.key_error(format!("`{}` is for the prepared query to say", other.name()), None);
+        }
+    }
     if !fixed.is_set() {
         return Source::Consul(query);
     }
-    for other in [&service, &tag, &filter, &version, &near, &datacenter] {
+    for other in [&service, &tag, &filter, &version, &near, &datacenter, &prepared] {
         if other.is_set() {
             other.error(format!("`{}` asks Consul, but the endpoints are static", other.name()), None);
         }

@@ -111,6 +111,7 @@ fn kv_never_chooses_who_gets_what_this_machine_sends() {
     let names = ["short", "named", "payments", "legacy", "variable", "flag", "PAYMENTS", "allowed", "team-a"];
     for key in [
         "service: evil",
+        "query: evil",
         "datacenter: evil",
         "tag: evil",
         "tag: []",

@@ -1,4 +1,4 @@
-//! Consul's answer to `/v1/health/service/:name`, turned into instances: what they are, where, and how well.
+//! Consul's answers about a service or a prepared query, turned into instances: what they are, where, and how well.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,9 @@ use super::error::ConsulError;
 pub(crate) struct Instance {
     pub(crate) node: String,
     pub(crate) id: String,
+    /// Whose instance it is; empty in what an earlier version remembered.
+    #[serde(default)]
+    pub(crate) service: String,
     pub(crate) host: String,
     /// 0: it has none that could be dialled.
     pub(crate) port: u16,
@@ -52,29 +55,47 @@ impl Instance {
     }
 }
 
-/// Asks for a service's instances.
+/// Asks for a service's instances, or for those that a prepared query finds. Nothing waits for a change of the latter.
 pub(crate) async fn get(
     connection: &mut Connection,
     query: &Query,
     ask: Ask,
     consistency: Consistency,
 ) -> Result<(Answer, Vec<Instance>), ConsulError> {
-    let path = format!("/v1/health/service/{}", encode(&query.service));
+    let name = encode(&query.service);
+    let path =
+        if query.is_prepared { format!("/v1/query/{name}/execute") } else { format!("/v1/health/service/{name}") };
     let mut more: Vec<(&str, &str)> = query.tags.iter().map(|tag| ("tag", tag.as_str())).collect();
     more.extend(query.filter.iter().map(|filter| ("filter", filter.as_str())));
     more.extend(query.near.iter().map(|near| ("near", near.as_str())));
     more.extend(query.datacenter.iter().map(|datacenter| ("dc", datacenter.as_str())));
     let answer = connection.query(&path, ask, consistency, &more).await?.accepted()?;
+    let parse = if query.is_prepared { parse_prepared } else { parse };
     let instances = parse(&answer.body).map_err(|error| ConsulError::Decode(error.to_string()))?;
     Ok((answer, instances))
 }
 
 /// Parses the answer. Unknown fields are ignored, and any list or map may be `null`.
 pub(crate) fn parse(body: &[u8]) -> Result<Vec<Instance>, serde_json::Error> {
-    let entries: Vec<Entry> = serde_json::from_slice(body)?;
+    serde_json::from_slice(body).map(sorted)
+}
+
+/// The same for what executing a prepared query answers.
+fn parse_prepared(body: &[u8]) -> Result<Vec<Instance>, serde_json::Error> {
+    serde_json::from_slice(body).map(|Executed { nodes }| sorted(nodes.unwrap_or_default()))
+}
+
+fn sorted(entries: Vec<Entry>) -> Vec<Instance> {
     let mut instances: Vec<Instance> = entries.into_iter().map(Instance::from).collect();
     instances.sort_by(|a, b| (&a.node, &a.id).cmp(&(&b.node, &b.id)));
-    Ok(instances)
+    instances
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Executed {
+    #[serde(default)]
+    nodes: Option<Vec<Entry>>,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +121,8 @@ struct Node {
 struct Service {
     #[serde(rename = "ID", default)]
     id: String,
+    #[serde(rename = "Service", default)]
+    name: String,
     #[serde(default)]
     address: String,
     #[serde(default)]
@@ -158,7 +181,7 @@ impl From<Entry> for Instance {
     fn from(entry: Entry) -> Self {
         let checks = entry.checks.unwrap_or_default();
         let condition = checks.iter().map(Check::condition).max().unwrap_or(Condition::Passing);
-        let Service { id, address, port, tags, meta, weights } = entry.service;
+        let Service { id, name, address, port, tags, meta, weights } = entry.service;
         let meta = meta.unwrap_or_default();
         let weights = weights.unwrap_or(Weights { passing: 1, warning: 1 });
         // Teams that cannot set Consul's weights write one into Meta.
@@ -169,6 +192,7 @@ impl From<Entry> for Instance {
         Self {
             node: entry.node.node,
             id,
+            service: name,
             host: if address.is_empty() { entry.node.address } else { address },
             port: u16::try_from(port).unwrap_or(0),
             tags: tags.unwrap_or_default(),

@@ -188,6 +188,7 @@ mod tests {
         let instance = |id: &str| Instance {
             node: "n".to_owned(),
             id: id.to_owned(),
+            service: "users".to_owned(),
             host: "10.0.0.1".to_owned(),
             port: 8080,
             tags: vec!["http".to_owned()],

@@ -148,14 +148,14 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
     instance.host = address.tcp().map_or_else(|| "localhost".to_owned(), |address| address.ip().to_string());
     let app = Upstream {
         service: Arc::clone(&name),
-        name,
+        name: Arc::clone(&name),
         protocol: config.app.protocol,
         tls: None,
         policy: Arc::new(policy),
         routes: Routes::default(),
         set_headers: Vec::new(),
         is_required: false,
-        endpoints: Box::new([endpoint(address, &instance, false, None, true, now)]),
+        endpoints: Box::new([endpoint(address, Arc::clone(&name), &instance, false, None, true, now)]),
         census: Census { source: "static", is_known: true, total: 1, ..Census::default() },
         breaker: Arc::new(Breaker::new(now)),
         steering: Arc::default(),

@@ -38,6 +38,11 @@ pub(super) fn build(
     let observed = observed.unwrap_or(&fixed);
     let is_looked_up = observed.instances.iter().filter_map(name_of).all(|name| inputs.addresses.contains_key(name));
     let mut census = Census { source, is_known: is_answered && is_looked_up, ..Census::default() };
+    let service: Arc<str> = match &config.source {
+        Source::Consul(query) => Arc::from(query.service.as_str()),
+        Source::Static(_) => Arc::clone(name),
+    };
+    let says_service = matches!(&config.source, Source::Consul(query) if query.is_prepared);
     let mut endpoints = Vec::new();
     let current = observed.instances.iter().map(|instance| (instance, false));
     for (instance, is_suspect) in current.chain(observed.suspects.iter().map(|instance| (instance, true))) {
@@ -56,17 +61,15 @@ pub(super) fn build(
         for address in addresses {
             let address = Address::Tcp(address);
             let before = find(known, instance, &address);
-            endpoints.push(endpoint(address, instance, is_suspect, before, is_first, now));
+            let service = if says_service { Arc::from(instance.service.as_str()) } else { Arc::clone(&service) };
+            endpoints.push(endpoint(address, service, instance, is_suspect, before, is_first, now));
         }
     }
     endpoints.sort_by(|a, b| a.key.cmp(&b.key));
     endpoints.dedup_by(|a, b| a.key == b.key);
     Upstream {
         name: Arc::clone(name),
-        service: match &config.source {
-            Source::Consul(query) => Arc::from(query.service.as_str()),
-            Source::Static(_) => Arc::clone(name),
-        },
+        service,
         protocol: config.protocol.unwrap_or_else(|| protocol_of(&endpoints)),
         tls: config.tls.clone(),
         policy: Arc::new(config.policy.clone()),
@@ -104,6 +107,7 @@ fn find<'a>(known: &'a [Arc<Endpoint>], instance: &Instance, address: &Address) 
 /// The same one as before, unless something about it changed.
 pub(super) fn endpoint(
     address: Address,
+    service: Arc<str>,
     instance: &Instance,
     is_suspect: bool,
     before: Option<&Arc<Endpoint>>,
@@ -117,6 +121,7 @@ pub(super) fn endpoint(
     };
     if let Some(before) = before
         && *before.host == *instance.host // by another name now: TLS asks for that one
+        && before.service == service
         && before.status == status
         && before.weight == instance.weight()
         && before.tags == instance.tags
@@ -127,6 +132,7 @@ pub(super) fn endpoint(
     let (node, id) = (Arc::from(instance.node.as_str()), Arc::from(instance.id.as_str()));
     Arc::new(Endpoint {
         address: address.clone(),
+        service,
         key: before.map_or_else(|| EndpointKey { node, id, address }, |before| before.key.clone()),
         host: Arc::from(instance.host.as_str()),
         weight: instance.weight(),

@@ -182,8 +182,8 @@ impl Followed {
 /// The services that a configuration calls through Consul.
 fn called(config: &Config) -> Vec<String> {
     let services = config.upstreams.iter().filter_map(|upstream| match &upstream.source {
-        Source::Consul(query) => Some(query.service.clone()),
-        Source::Static(_) => None,
+        Source::Consul(query) if !query.is_prepared => Some(query.service.clone()),
+        Source::Consul(_) | Source::Static(_) => None,
     });
     services.collect::<BTreeSet<_>>().into_iter().collect()
 }

@@ -191,6 +191,7 @@ mod tests {
         Instance {
             node: "n".to_owned(),
             id: id.to_owned(),
+            service: String::new(),
             host: "127.0.0.1".to_owned(),
             port: 80,
             tags: vec![],

@@ -12,6 +12,9 @@ use super::guard::{Guard, Observed};
 use crate::agent::{Answer, Ask, Client, Connection, ConsulError, Cursor, Instance, Random, Throttle, Worth, health};
 use crate::status::Status;
 
+/// A prepared query is asked anew after this long, give or take a quarter: Consul does not tell when its answer changes.
+const POLL: Duration = Duration::from_secs(10);
+
 /// News for the control loop.
 #[derive(Debug)]
 pub(crate) struct News {
@@ -50,7 +53,12 @@ impl ServiceWatch {
         loop {
             tokio::time::sleep(throttle.take(Instant::now())).await;
             let token = self.client.token();
-            let Err(error) = self.turn(&mut connection, &mut throttle, &mut age).await else { continue };
+            let Err(error) = self.turn(&mut connection, &mut throttle, &mut age).await else {
+                if self.query.is_prepared {
+                    tokio::time::sleep(POLL.mul_f64(0.75 + self.random.share() / 2.0)).await;
+                }
+                continue;
+            };
             if matches!(error, ConsulError::Unreachable(_)) {
                 throttle.give_back();
             }
@@ -68,11 +76,15 @@ impl ServiceWatch {
         throttle: &mut Throttle,
         age: &mut Age,
     ) -> Result<(), ConsulError> {
-        let ask = self.cursor.ask(self.wait);
+        let ask = match self.cursor.ask(self.wait) {
+            ask if self.query.is_prepared => Ask { index: None, ..ask },
+            ask => ask,
+        };
         let asked = Instant::now();
         let is_away = self.cursor.is_failing();
         let (answer, mut instances) = self.fetch_in_grace(connection, ask, is_away).await?;
-        let worth = self.cursor.answered(ask, answer.index(), asked.elapsed());
+        let index = answer.index().filter(|_| !self.query.is_prepared); // it has none of its own
+        let worth = self.cursor.answered(ask, index, asked.elapsed());
         let behind = behind(&answer);
         age.answered(behind);
         self.warn_of(age);

@@ -80,7 +80,7 @@ fn obey(call: &Call, state: &EndpointState, sent: &Sent) -> Result<(), Failure> 
         && headers.get(X_LICTOR_REASON).is_some_and(|reason| reason == Reason::Misdirected.as_str());
     if is_misdirected && !call.is_inbound {
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);
-        let sentence = format!("{} is not {} any more", state.endpoint.address, call.upstream.upstream.service);
+        let sentence = format!("{} is not {} any more", state.endpoint.address, state.endpoint.service);
         return Err(Failure::new(Reason::Misdirected, sentence).unprocessed());
     }
     Ok(())

@@ -188,7 +188,7 @@ fn head(call: &Call, state: &EndpointState, number: usize, framing: Framing, now
     let target = call.head.uri.path_and_query().map_or("/", |target| target.as_str());
     out.request_line(&call.head.method, target);
     let mut fields = HeadFields { out: &mut out, spelling: &call.spelling };
-    call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), number, &mut fields);
+    call.rewrite.write(&call.head.headers, &call.upstream, &state.host, &call.worker.view(), number, &mut fields);
     attempt_fields(call, state, number, now, &mut fields);
     out.end_head(framing);
     out
@@ -218,11 +218,11 @@ fn attempt_of(call: &Call, number: usize) -> String {
 fn http2_head(call: &Call, state: &EndpointState, number: usize, fields: &mut Encoder<'_>, now: Instant) {
     fields.method(if call.upgrade.is_some() { &Method::CONNECT } else { &call.head.method });
     fields.scheme(call.upstream.upstream.tls.is_some());
-    fields.authority(call.upstream.host.as_bytes());
+    fields.authority(state.host.as_bytes());
     fields.path(call.head.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
     if let Some(upgrade) = &call.upgrade {
         fields.protocol(upgrade.protocol());
     }
-    call.rewrite.write(&call.head.headers, &call.upstream, &call.worker.view(), number, fields);
+    call.rewrite.write(&call.head.headers, &call.upstream, &state.host, &call.worker.view(), number, fields);
     attempt_fields(call, state, number, now, fields);
 }

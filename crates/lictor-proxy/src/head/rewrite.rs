@@ -22,8 +22,7 @@ pub(crate) mod laws;
 /// Decided once for a request.
 #[derive(Debug)]
 pub(crate) struct Rewrite {
-    /// `None` where `:authority` says it (HTTP/2).
-    host: Option<HeaderValue>,
+    host: Host,
     via: HeaderValue,
     forwarded_host: Option<HeaderValue>,
     forwarded_proto: Option<&'static str>,
@@ -41,11 +40,21 @@ pub(crate) struct Rewrite {
     is_timed: bool,
 }
 
+/// What `Host` is.
+#[derive(Debug)]
+enum Host {
+    /// `:authority` says it (HTTP/2).
+    Authority,
+    /// Our application keeps the name that it was called by.
+    AsTold(HeaderValue),
+    /// A callee is called by its service's name.
+    OfEndpoint,
+}
+
 impl Rewrite {
     /// Refuses what has been here before. Of the head only what `Connection` names is taken off.
     pub(crate) fn new(
         connection: &Connection,
-        upstream: &UpstreamState,
         head: &mut Parts,
         record: &Record,
         keeps_upgrade: bool,
@@ -72,12 +81,15 @@ impl Rewrite {
             return Err(Failure::new(Reason::LoopDetected, sentence));
         }
         let told = authority.or_else(|| headers.get(HOST).cloned());
-        // Our application keeps the name it was called by; a callee is called by its service's name.
-        let host = if is_inbound { told.as_ref().unwrap_or(&upstream.host) } else { &upstream.host };
+        let host = match &told {
+            _ if is_http2 => Host::Authority,
+            Some(told) if is_inbound => Host::AsTold(told.clone()),
+            _ => Host::OfEndpoint,
+        };
         let peer = connection.peer.map(|peer| peer.ip()).filter(|peer| !peer.is_loopback());
         let scheme = if connection.is_encrypted { "https" } else { "http" };
         Ok(Self {
-            host: (!is_http2).then(|| host.clone()),
+            host,
             via: worker.hop.clone(),
             forwarded_host: told
                 .filter(|_| !fields.has(names::FORWARDED_BY) || !headers.contains_key(X_FORWARDED_HOST)),
@@ -100,10 +112,19 @@ impl Rewrite {
         &self,
         headers: &HeaderMap,
         upstream: &UpstreamState,
+        of_endpoint: &HeaderValue,
         view: &View,
         number: usize,
         to: &mut impl WriteHead,
     ) {
+        let host = match &self.host {
+            Host::Authority => None,
+            Host::AsTold(host) => Some(host),
+            Host::OfEndpoint => Some(of_endpoint),
+        };
+        if let Some(host) = host {
+            to.own(&HOST, host.as_bytes());
+        }
         self.write_fields(headers, &upstream.upstream.set_headers, &view.mesh.trace, number, to);
     }
 
@@ -115,9 +136,6 @@ impl Rewrite {
         number: usize,
         to: &mut impl WriteHead,
     ) {
-        if let Some(host) = &self.host {
-            to.own(&HOST, host.as_bytes());
-        }
         for (name, value) in headers {
             if self.passes(name, settings) && !set_headers.iter().any(|(set, _)| set == name) {
                 to.pass(name, value);

@@ -45,8 +45,6 @@ pub(crate) struct UpstreamState {
     pub(crate) balancer: Balancer,
     pub(crate) budget: Rc<RetryBudget>,
     pub(crate) meters: UpstreamMeters,
-    /// `Host` for its endpoints.
-    pub(crate) host: HeaderValue,
     /// A place among the running requests became free.
     pub(crate) freed: Notify,
     /// Of good answers, for hedging.
@@ -59,6 +57,8 @@ pub(crate) struct EndpointState {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) load: Rc<Load>,
     pub(crate) pool: Rc<Pool>,
+    /// `Host`: its service.
+    pub(crate) host: HeaderValue,
     /// `<service>/<instance>`: whom we mean; a sidecar that is somebody else answers 421.
     pub(crate) to: HeaderValue,
     /// Where it is on a hash ring.
@@ -120,11 +120,13 @@ impl UpstreamState {
                 // Both are in the order of their keys.
                 while known.next_if(|state| state.endpoint.key < endpoint.key).is_some() {}
                 // Its connections are to the name that it had.
-                let is_same = |old: &Endpoint| old.key == endpoint.key && old.host == endpoint.host;
+                let is_same = |old: &Endpoint| {
+                    old.key == endpoint.key && old.host == endpoint.host && old.service == endpoint.service
+                };
                 match known.next_if(|state| keeps_tls && is_same(&state.endpoint)) {
                     Some(state) if Arc::ptr_eq(&state.endpoint, endpoint) => Rc::clone(state),
                     Some(state) => Rc::new(state.renewed(endpoint)),
-                    None => Rc::new(EndpointState::new(upstream, endpoint, tls.clone())),
+                    None => Rc::new(EndpointState::new(endpoint, tls.clone())),
                 }
             })
             .collect();
@@ -140,7 +142,6 @@ impl UpstreamState {
             endpoints,
             budget,
             meters: UpstreamMeters::new(&shared.metrics, &upstream.name),
-            host: HeaderValue::try_from(upstream.service.as_ref()).unwrap_or(HeaderValue::from_static("localhost")),
             freed: Notify::new(),
             latencies: RefCell::new(Latencies::new(Instant::now())),
         })
@@ -148,14 +149,15 @@ impl UpstreamState {
 }
 
 impl EndpointState {
-    fn new(upstream: &Upstream, endpoint: &Arc<Endpoint>, tls: Option<Arc<Client>>) -> Self {
-        let key = &endpoint.key;
-        let to = format!("{}/{}", upstream.service, key.id);
+    fn new(endpoint: &Arc<Endpoint>, tls: Option<Arc<Client>>) -> Self {
+        let (key, service) = (&endpoint.key, &*endpoint.service);
+        let to = format!("{service}/{}", key.id);
         let destination = Destination { address: endpoint.address.clone(), host: Arc::clone(&endpoint.host), tls };
         Self {
             endpoint: Arc::clone(endpoint),
             load: Rc::new(Load::default()),
             pool: Rc::new(Pool::new(destination)),
+            host: HeaderValue::try_from(service).unwrap_or(HeaderValue::from_static("localhost")),
             to: HeaderValue::try_from(to).unwrap_or(HeaderValue::from_static("")),
             hash: hash_bytes(format!("{}/{}/{}", key.node, key.id, key.address).as_bytes()),
         }
@@ -166,6 +168,7 @@ impl EndpointState {
             endpoint: Arc::clone(endpoint),
             load: Rc::clone(&self.load),
             pool: Rc::clone(&self.pool),
+            host: self.host.clone(),
             to: self.to.clone(),
             hash: self.hash,
         }

@@ -185,7 +185,9 @@ fn wanted(config: &Config) -> Vec<Right> {
             "to register, to report checks, and for maintenance while draining",
         ));
     }
-    let mut services: Vec<&str> = queries(config).map(|(_, query)| query.service.as_str()).collect();
+    // A prepared query may run with a token of its own, and what it asks for is Consul's to know.
+    let named = queries(config).filter(|(_, query)| !query.is_prepared);
+    let mut services: Vec<&str> = named.map(|(_, query)| query.service.as_str()).collect();
     services.sort_unstable();
     services.dedup();
     wanted.extend(services.iter().map(|name| right("service", "read", name, "to see its instances")));

@@ -19,10 +19,15 @@ pub(super) async fn examine(found: &mut Findings, agent: &mut Agent, config: &Co
         let known = match instances(agent, &Query { tags: Vec::new(), filter: None, ..query.clone() }).await {
             Ok(known) => known,
             Err(error) => {
-                refused(found, &subject, &error);
+                refused(found, &subject, &query, &error);
                 continue;
             }
         };
+        if query.is_prepared && known.is_empty() {
+            let what = format!("the prepared query `{}` finds nobody", query.service);
+            found.add(Code::NothingPassing, &subject, what, "see what it asks for, and why the checks of those fail");
+            continue;
+        }
         if known.is_empty() {
             if granted.sees(&query.service) {
                 let names = match catalogs.get(&datacenter) {
@@ -40,7 +45,7 @@ pub(super) async fn examine(found: &mut Findings, agent: &mut Agent, config: &Co
             match instances(agent, &query).await {
                 Ok(matching) => matching,
                 Err(error) => {
-                    refused(found, &subject, &error);
+                    refused(found, &subject, &query, &error);
                     continue;
                 }
             }
@@ -69,7 +74,12 @@ async fn instances(agent: &mut Agent, query: &Query) -> Result<Vec<Json>, Consul
     parameters.extend(query.tags.iter().map(|tag| ("tag", tag.as_str())));
     parameters.extend(query.filter.iter().map(|filter| ("filter", filter.as_str())));
     parameters.extend(query.datacenter.iter().map(|name| ("dc", name.as_str())));
-    let reply = agent.get(&format!("/v1/health/service/{}", encode(&query.service)), &parameters).await?;
+    let name = encode(&query.service);
+    if query.is_prepared {
+        let reply = agent.get(&format!("/v1/query/{name}/execute"), &parameters).await?;
+        return Ok(reply.json["Nodes"].as_array().cloned().unwrap_or_default());
+    }
+    let reply = agent.get(&format!("/v1/health/service/{name}"), &parameters).await?;
     Ok(reply.json.as_array().cloned().unwrap_or_default())
 }
 
@@ -80,8 +90,13 @@ async fn services(agent: &mut Agent, datacenter: Option<&str>) -> Vec<String> {
     names.unwrap_or_default()
 }
 
-fn refused(found: &mut Findings, subject: &str, error: &ConsulError) {
-    found.add(Code::QueryRefused, subject, error.to_string(), "correct its filter or datacenter");
+fn refused(found: &mut Findings, subject: &str, query: &Query, error: &ConsulError) {
+    let fix = if query.is_prepared {
+        "create the prepared query in Consul, or correct `query` or the datacenter"
+    } else {
+        "correct its filter or datacenter"
+    };
+    found.add(Code::QueryRefused, subject, error.to_string(), fix);
 }
 
 fn unknown(found: &mut Findings, subject: &str, service: &str, names: &[String]) {

@@ -4,14 +4,14 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use lictor_core::trace::{TraceContext, TraceSettings};
-use lictor_http::Spelling;
 use lictor_http::fields::{Fields, check, strip_named, tokens};
 use lictor_http::http1::head::{Length, RequestHead};
 use lictor_http::http1::{Framing, HeadFields, Outgoing};
 use lictor_http::http2::Encoder;
 use lictor_http::laws::{FIELDS, HOP_BY_HOP, assert_framed, assert_plain, request_of, request_of_block};
+use lictor_http::{Spelling, WriteHead};
 
-use super::Rewrite;
+use super::{Host, Rewrite};
 use crate::names::{self, Looked};
 use crate::stores::request_id::RequestId;
 
@@ -58,6 +58,7 @@ fn passed(head: &RequestHead, target: &str, choice: u8) {
         let mut out = Outgoing::default();
         out.request_line(head.request.method(), target);
         let mut fields = HeadFields { out: &mut out, spelling };
+        fields.own(&HOST, b"users");
         rewrite.write_fields(headers, &set_headers, &settings, 1, &mut fields);
         out.end_head(framing(head));
         out.gathered().to_vec()
@@ -80,7 +81,6 @@ fn passed(head: &RequestHead, target: &str, choice: u8) {
     if rewrite.keeps_upgrade {
         return;
     }
-    let rewrite = Rewrite { host: None, ..rewrite };
     let mut block = BytesMut::new();
     let mut encoder = Encoder::of(&mut block);
     encoder.method(head.request.method());
@@ -105,7 +105,7 @@ fn rewrite(head: &RequestHead, headers: &HeaderMap, settings: &TraceSettings, ch
     let mut numbers = 1_u64..;
     let trace = TraceContext::extract(headers, settings, &mut || numbers.next().unwrap_or_default());
     Rewrite {
-        host: Some(HeaderValue::from_static("users")),
+        host: Host::OfEndpoint,
         via: HeaderValue::from_static("1.1 lictor-a"),
         forwarded_host: headers.get(HOST).cloned(),
         forwarded_proto: Some("http"),
