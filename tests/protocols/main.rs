@@ -9,6 +9,7 @@ mod floods;
 mod hedging;
 mod http2_answers;
 mod hygiene;
+mod identity;
 mod sockets;
 mod streams;
 mod tcp;

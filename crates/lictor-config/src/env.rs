@@ -144,7 +144,7 @@ fn heeded(tree: &Tree, env: &Environment, without: &Unheeded) -> Environment {
         if !is_known || without.0.contains_key(name) || is_beside_link(name, env) {
             return None;
         }
-        if is_service_link(value) {
+        if is_service_link(value) && !is_token(name) {
             tree.note(unheeded(name, "", "Kubernetes sets it, for a Service of that name", Some(LINKS.to_owned())));
             return None;
         }
@@ -167,6 +167,11 @@ const LINKS: &str = "`enableServiceLinks: false` in the pod's spec leaves such v
 fn is_service_link(value: &str) -> bool {
     let scheme = value.trim().split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     scheme.is_some_and(|scheme| matches!(scheme.as_str(), "tcp" | "udp" | "sctp"))
+}
+
+/// No link has such a name; a token that is not heeded would open what it keeps shut.
+fn is_token(name: &str) -> bool {
+    name.ends_with("_TOKEN")
 }
 
 /// Whether it is beside a link of Kubernetes', as `LICTOR_SERVICE_HOST` and `LICTOR_PORT_9902_TCP_ADDR` are beside `LICTOR_PORT`.

@@ -48,22 +48,24 @@ pub(crate) const DEADLINE: u32 = Fields::MARKS << 2;
 pub(crate) const LICTOR: u32 = Fields::MARKS << 3;
 /// Any of the ids that answers tell.
 pub(crate) const IDS: u32 = Fields::MARKS << 4;
+/// Any with a sign that is not `-` in its name: it may be taken for another (see [`is_vouched`]).
+pub(crate) const ODD: u32 = Fields::MARKS << 5;
 
 impl Marks for Looked {
     fn of(name: &str) -> u32 {
         match name {
             "b3" | "traceparent" | "tracestate" => TRACE,
             "grpc-timeout" | "l5d-timeout" => DEADLINE,
-            name if !name.starts_with("x-") => 0,
+            name if !name.starts_with("x-") => odd(name),
             "x-request-timeout-ms" | "x-envoy-upstream-rq-timeout-ms" => DEADLINE,
             "x-lictor-timeout" => DEADLINE | LICTOR,
             "x-request-id" => IDS,
             "x-trace-id" | "x-span-id" => TRACE | IDS,
             "x-parent-id" => TRACE,
             name if name.starts_with("x-b3-") => TRACE,
-            name if name.starts_with("x-forwarded-") => FORWARDED_BY,
-            name if name.starts_with("x-lictor-") => LICTOR,
-            _ => 0,
+            name if name.starts_with("x-forwarded-") => FORWARDED_BY | odd(name),
+            name if name.starts_with("x-lictor-") => LICTOR | odd(name),
+            name => odd(name),
         }
     }
 }
@@ -71,6 +73,63 @@ impl Marks for Looked {
 /// Which fields a head has.
 pub(crate) fn fields_of(headers: &HeaderMap) -> Fields {
     Fields::of::<Looked>(headers)
+}
+
+fn odd(name: &str) -> u32 {
+    if name.bytes().all(is_plain) { 0 } else { ODD }
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
+}
+
+/// Whether whoever is behind us may rely on this field, as lictor writes it, checks it, or takes it off: what a body's end
+/// is told by, who somebody is, whom a request came by.
+fn is_vouched(name: &str) -> bool {
+    const PREFIXES: [&str; 5] = ["proxy-", "x-b3-", "x-forwarded-", "x-lictor-", "x-user-"];
+    matches!(
+        name,
+        "content-length"
+            | "forwarded"
+            | "grpc-timeout"
+            | "keep-alive"
+            | "traceparent"
+            | "tracestate"
+            | "transfer-encoding"
+            | "x-gateway-request-id"
+            | "x-parent-id"
+            | "x-request-id"
+            | "x-request-timeout-ms"
+            | "x-service-auth"
+            | "x-span-id"
+            | "x-trace-id"
+    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether a program that makes every sign of a name one may take this field for another, that lictor vouches for or that
+/// is `ours`: `X_Service_Auth` is `HTTP_X_SERVICE_AUTH` to CGI and all that follows it (RFC 3875, section 4.1.18).
+pub(crate) fn shadows(name: &HeaderName, ours: impl Fn(&str) -> bool) -> bool {
+    if name.as_str().bytes().all(is_plain) {
+        return false;
+    }
+    let plain = name.as_str().replace(|sign: char| !sign.is_ascii_alphanumeric(), "-");
+    is_vouched(&plain) || ours(&plain)
+}
+
+/// Who somebody is, or what only lictor says: a peer may say so, because whoever gets it believes it, and nobody else. A
+/// deadline is anybody's.
+pub(crate) fn is_identity(name: &str) -> bool {
+    name.starts_with("x-user-")
+        || name == "x-gateway-request-id"
+        || (name.starts_with("x-lictor-") && name != "x-lictor-timeout")
+}
+
+/// Takes off a request's trailers what lictor vouches for, however it is spelled: some programs put trailers among fields.
+pub(crate) fn strip_vouched(trailers: &mut HeaderMap) {
+    let named = trailers.keys().filter(|name| is_vouched(name.as_str()) || shadows(name, |_| false));
+    for name in named.cloned().collect::<Vec<_>>() {
+        trailers.remove(name);
+    }
 }
 
 /// What `Connection` may not be used to take off a request, as it says where it goes.
@@ -160,6 +219,36 @@ mod tests {
         assert!(!asks(&[asked], "10.0.0.1"));
         for forwarded in ["x-forwarded-for", "forwarded", "via"] {
             assert!(!asks(&[asked, (forwarded, "10.0.0.1")], "127.0.0.1"), "{forwarded}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_may_be_taken_for_one_of_ours_is_found_whatever_its_signs() {
+        let is = |name: &str| shadows(&HeaderName::try_from(name).unwrap(), |plain| plain == "x-partner-key");
+        for name in [
+            "x_forwarded_for",
+            "x-forwarded_for",
+            "x_forwarded-proto",
+            "x.forwarded.host",
+            "x_forwarded_client_cert",
+            "x_service_auth",
+            "x|service~auth",
+            "x_request_id",
+            "x_lictor_from",
+            "x-lictor_anything",
+            "x_user_id",
+            "x_b3_traceid",
+            "content_length",
+            "transfer_encoding",
+            "grpc_timeout",
+            "proxy_authorization",
+            "x_partner_key",
+        ] {
+            assert!(is(name), "{name}");
+            assert!(Looked::of(name) & ODD != 0, "{name}");
+        }
+        for name in ["x-forwarded-for", "x-partner-key", "x_custom", "api_key", "x_forwarded", "user_id", "sec-ch_ua"] {
+            assert!(!is(name), "{name}");
         }
     }
 

@@ -33,6 +33,11 @@ impl Server {
         Latest::read(tls).map(Self)
     }
 
+    /// Whether whoever comes has shown a certificate that is believed.
+    pub fn asks_for_certificates(&self) -> bool {
+        self.0.source.client_ca.is_some()
+    }
+
     /// Grows when a CA of clients that was believed is not any more. Ask before accepting: whoever shows a certificate was
     /// believed rightly while this is still what it was then.
     pub fn generation(&self) -> u64 {

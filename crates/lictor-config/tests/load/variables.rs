@@ -231,3 +231,19 @@ fn a_mistake_in_lictors_own_variable_stays_one() {
         assert_eq!(places, [Place::Env(name.to_owned())], "{name}={value}: {report}");
     }
 }
+
+/// No link has its name: whatever it is, `inbound` asks for it.
+#[test]
+fn a_token_that_looks_like_a_link_of_kubernetes_keeps_shut_what_it_keeps_shut() {
+    let file = "service: orders\nport: 8080\nregistration: off\ninbound: {listen: 18080}\nupstreams: {users: 3001}\n";
+    for (name, value) in [
+        ("INTERNAL_SERVICE_TOKEN", "tcp://10.96.12.3:9902"),
+        ("INTERNAL_SERVICE_TOKEN", " UDP://x "),
+        ("LICTOR_SERVICE_TOKEN", "tcp://10.96.12.3:9902"),
+    ] {
+        let loaded = load(Some(&text(file)), &env(&[(name, value)]), &[]).unwrap_or_else(|report| panic!("{report}"));
+        let inbound = loaded.config.inbound.unwrap();
+        let tokens: Vec<&str> = inbound.tokens.iter().map(lictor_core::Secret::reveal).collect();
+        assert_eq!(tokens, [value.trim()], "{name}={value}: {}", loaded.warnings);
+    }
+}

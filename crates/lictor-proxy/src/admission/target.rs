@@ -25,6 +25,8 @@ const HOLD: Duration = Duration::from_secs(30);
 pub(crate) struct Target {
     pub(crate) upstream: Rc<UpstreamState>,
     pub(crate) only: Option<Address>,
+    /// Whoever asks is our own application, or is known to our service: by the token or by a certificate.
+    pub(crate) is_peer: bool,
 }
 
 /// The upstream that a request is for, as its listener has it.
@@ -32,14 +34,16 @@ pub(crate) async fn target<B>(client: &Connection, view: &View, request: &Reques
     match client.kind() {
         ListenerKind::Upstream(name) => whole(&client.worker, view, name).await,
         ListenerKind::Forward => named(&client.worker, view, request).await,
-        ListenerKind::Inbound => ours(view),
+        ListenerKind::Inbound => ours(client, view),
     }
 }
 
 /// Our own application.
-pub(crate) fn ours(view: &View) -> Result<Target, Failure> {
+pub(crate) fn ours(client: &Connection, view: &View) -> Result<Target, Failure> {
     let inbound = view.inbound.as_ref().ok_or_else(generation::gone)?;
-    Ok(Target { upstream: Rc::clone(&inbound.app), only: None })
+    // By the same view the token is asked for.
+    let is_peer = !inbound.inbound.tokens.is_empty() || client.generation.service.asks_for_certificates();
+    Ok(Target { upstream: Rc::clone(&inbound.app), only: None, is_peer })
 }
 
 /// The upstream that a request to the forward proxy names, as soon as its endpoints are known.
@@ -59,7 +63,7 @@ pub(crate) async fn whole(worker: &Rc<Worker>, view: &View, name: &Arc<str>) -> 
         Some(upstream) if upstream.is_known() => Rc::clone(upstream),
         _ => Box::pin(await_endpoints(worker, name)).await?,
     };
-    Ok(Target { upstream, only: None })
+    Ok(Target { upstream, only: None, is_peer: true })
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -96,7 +100,7 @@ fn endpoint(view: &View, address: SocketAddr) -> Result<Target, Failure> {
     let has_it =
         |state: &&Rc<UpstreamState>| state.upstream.endpoints.iter().any(|endpoint| endpoint.address == address);
     match view.upstreams.values().find(has_it) {
-        Some(upstream) => Ok(Target { upstream: Rc::clone(upstream), only: Some(address) }),
+        Some(upstream) => Ok(Target { upstream: Rc::clone(upstream), only: Some(address), is_peer: true }),
         None => {
             let sentence = format!("{address} is not an endpoint of a known service; name the service instead");
             Err(Failure::new(Reason::Forbidden, sentence))

@@ -88,7 +88,7 @@ impl Call {
         let (mut head, mut body) = request.into_parts();
         let (spelling, interim) = (body.take_spelling(), body.interim());
         let is_timed = leave.callers.is_some() || record.is_grpc || policy.timeouts.total.is_some();
-        let rewrite = Rewrite::new(connection, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
+        let rewrite = Rewrite::new(connection, target, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
         Ok(Box::new(Self {
             worker: Rc::clone(worker),
             upstream: Rc::clone(upstream),

@@ -19,6 +19,8 @@ use lictor_http::fields::strip_trailers;
 use lictor_http::{BodyError, RequestBody as Incoming};
 use smallvec::SmallVec;
 
+use crate::names::strip_vouched;
+
 /// A smaller piece is kept together with its neighbours.
 const SMALL: usize = 1 << 10;
 
@@ -179,6 +181,7 @@ impl Body for RequestBody {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_trailers(trailers);
+                    strip_vouched(trailers);
                 }
                 if let Some(data) = frame.data_ref() {
                     source.keep(data);

@@ -46,7 +46,7 @@ pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
         connection.generation.check()?;
         let target = match connection.kind() {
             ListenerKind::Upstream(name) => target::whole(worker, &worker.view(), name).await?,
-            ListenerKind::Inbound => target::ours(&worker.view())?,
+            ListenerKind::Inbound => target::ours(connection, &worker.view())?,
             // HTTP is spoken there.
             ListenerKind::Forward => return Err(generation::gone()),
         };
@@ -208,7 +208,7 @@ async fn dial(
 
 /// What follows a failed connect. Nothing was sent, so it is always harmless to try elsewhere.
 fn after(worker: &Worker, target: &Target, failure: &Failure, tried: &[usize]) -> Next {
-    let Target { upstream, only } = target;
+    let Target { upstream, only, .. } = target;
     let now = Instant::now();
     let tried = Tried {
         failure,

@@ -10,6 +10,7 @@ use lictor_core::{Failure, Reason};
 use lictor_http::WriteHead;
 use lictor_http::fields::{Fields, join_cookies, strip_named, takes_trailers};
 
+use crate::admission::target::Target;
 use crate::books::record::Record;
 use crate::names::{self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_LICTOR_FROM, X_REQUEST_ID};
 use crate::stores::request_id::RequestId;
@@ -34,6 +35,10 @@ pub(crate) struct Rewrite {
     /// Each attempt is the parent of what it causes.
     has_attempt_spans: bool,
     is_inbound: bool,
+    /// What the client says of who somebody is goes on.
+    is_peer: bool,
+    /// Some name may be taken for another.
+    has_odd: bool,
     keeps_upgrade: bool,
     takes_trailers: bool,
     /// Each attempt says how much time is left.
@@ -55,6 +60,7 @@ impl Rewrite {
     /// Refuses what has been here before. Of the head only what `Connection` names is taken off.
     pub(crate) fn new(
         connection: &Connection,
+        target: &Target,
         head: &mut Parts,
         record: &Record,
         keeps_upgrade: bool,
@@ -101,6 +107,8 @@ impl Rewrite {
             trace: record.trace,
             has_attempt_spans: record.has_attempt_spans(),
             is_inbound,
+            is_peer: target.is_peer,
+            has_odd: fields.has(names::ODD),
             keeps_upgrade,
             takes_trailers: fields.has(Fields::TE) && takes_trailers(headers),
             is_timed,
@@ -137,7 +145,8 @@ impl Rewrite {
         to: &mut impl WriteHead,
     ) {
         for (name, value) in headers {
-            if self.passes(name, settings) && !set_headers.iter().any(|(set, _)| set == name) {
+            let is_set = || set_headers.iter().any(|(set, _)| set == name);
+            if self.passes(name, settings) && !is_set() && !self.is_shadow(name, set_headers) {
                 to.pass(name, value);
             }
         }
@@ -186,9 +195,13 @@ impl Rewrite {
             "grpc-timeout" | "x-request-timeout-ms" => !self.is_timed,
             "upgrade" => self.keeps_upgrade,
             "x-forwarded-for" => self.forwarded_for.is_none(),
-            "x-lictor-from" => self.from.is_none(),
             "x-service-auth" => !self.is_inbound,
+            name if names::is_identity(name) => self.is_peer && (self.is_inbound || name != X_LICTOR_FROM),
             name => !self.trace.replaces(name, settings),
         }
+    }
+
+    fn is_shadow(&self, name: &HeaderName, set_headers: &[(HeaderName, HeaderValue)]) -> bool {
+        self.has_odd && names::shadows(name, |plain| set_headers.iter().any(|(set, _)| set == plain))
     }
 }

@@ -119,6 +119,11 @@ impl Service {
         self.trust_now() != self.trust
     }
 
+    /// Whether clients show certificates that we believe.
+    pub(crate) fn asks_for_certificates(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.asks_for_certificates())
+    }
+
     /// [`Server::generation`] now; whoever is admitted from now on is judged by that.
     pub(crate) fn trust_now(&self) -> u64 {
         self.tls.as_ref().map_or(0, |tls| tls.generation())

@@ -115,6 +115,8 @@ fn rewrite(head: &RequestHead, headers: &HeaderMap, settings: &TraceSettings, ch
         trace,
         has_attempt_spans: choice & 128 != 0,
         is_inbound: choice & 1 != 0,
+        is_peer: choice & 1 == 0 || choice & 64 != 0,
+        has_odd: head.fields.has(names::ODD),
         keeps_upgrade: choice & 2 != 0 && head.fields.has(Fields::UPGRADE),
         takes_trailers: head.takes_trailers,
         is_timed: choice & 4 != 0,
