@@ -6,13 +6,13 @@
 //! `LICTOR_` is ours, and a mistake in it is a mistake.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
 
 use crate::diagnose::{Diagnostic, Place, Report, Severity, suggest};
 use crate::environment::{Environment, is_others, is_unicode};
 use crate::read;
 use crate::tree::{Origin, Tree};
 use crate::value::Value;
+use crate::values;
 
 /// How the variable is written.
 #[derive(Clone, Copy, Debug)]
@@ -227,12 +227,12 @@ fn level(text: &str) -> Result<String, String> {
 
 /// `consul`, and what else is found there: with a port, with a scheme, an address of IPv6.
 fn agent(host: &str, port: &str) -> String {
-    let is_ipv6 = host.parse::<Ipv6Addr>().is_ok();
-    match host.rsplit_once(':') {
-        _ if host.contains("://") => host.to_owned(),
-        _ if is_ipv6 => format!("http://[{host}]:{port}"),
-        Some((_, given)) if given.parse::<u16>().is_ok() => format!("http://{host}"),
-        _ => format!("http://{host}:{port}"),
+    let Ok(port) = port.parse() else { return host.to_owned() };
+    match values::host_and_port(host) {
+        Ok((host, given)) if !host.contains("://") => {
+            format!("http://{}", values::authority(host, given.unwrap_or(port)))
+        }
+        Ok(_) | Err(_) => host.to_owned(), // its key says what is wrong with it
     }
 }
 
@@ -463,6 +463,14 @@ fn own(tree: &mut Tree, env: &Environment) {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn older_services_variables_are_known_where_sources_are_compared() {
+        let names = COMPAT.iter().flat_map(|(names, ..)| names.iter().copied()).chain(COMPAT_OTHER);
+        let mut names: Vec<&str> = names.collect();
+        names.sort_unstable();
+        assert_eq!(names, crate::environment::OLDER);
+    }
+
     use lictor_core::trace::B3;
 
     use super::*;

@@ -1,6 +1,7 @@
 //! What a configuration may see of its surroundings, captured once. What the variables mean is for others to say.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// What a configuration may see of its surroundings, captured once.
 #[derive(Clone, Debug, Default)]
@@ -18,10 +19,9 @@ impl Environment {
         let vars: BTreeMap<_, _> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
             .collect();
-        let from_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-        let hostname = vars.get("HOSTNAME").filter(|name| !name.trim().is_empty() && is_unicode(name)).cloned();
-        let hostname = hostname.or_else(from_kernel).unwrap_or_else(|| "localhost".to_owned());
-        Self { vars, hostname: hostname.trim().to_owned() }
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        let hostname = hostname(vars.get("HOSTNAME").map(String::as_str), kernel.as_deref());
+        Self { vars, hostname }
     }
 
     /// A variable that is set and not empty.
@@ -67,10 +67,48 @@ impl Environment {
     }
 }
 
+/// This machine's name: the variable's, or the kernel's where the variable says none of a machine. Images set it to where
+/// their server is to listen, such as `0.0.0.0`, and then all their instances would have one id.
+fn hostname(variable: Option<&str>, kernel: Option<&str>) -> String {
+    let mut names = [variable, kernel].into_iter().flatten().map(str::trim);
+    names.find(|name| is_name_of_machine(name)).unwrap_or("localhost").to_owned()
+}
+
+fn is_name_of_machine(name: &str) -> bool {
+    let lower = name.trim_end_matches('.').to_ascii_lowercase();
+    let is_loopback = |ip: IpAddr| ip.is_unspecified() || ip.to_canonical().is_loopback();
+    let is_nobody = matches!(lower.as_str(), "" | "localhost" | "localhost.localdomain" | "(none)" | "none" | "*")
+        || lower.trim_matches(['[', ']']).parse().is_ok_and(is_loopback);
+    !is_nobody && is_unicode(name) && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')
+}
+
 /// Whether it was UTF-8.
 pub(crate) fn is_unicode(value: &str) -> bool {
     !value.contains(char::REPLACEMENT_CHARACTER)
 }
+
+/// Variables of older services lie under the file; all others over it.
+pub(crate) fn is_under(name: &str) -> bool {
+    OLDER.contains(&name)
+}
+
+/// Those that are read.
+pub(crate) const OLDER: [&str; 14] = [
+    "APP_NAME",
+    "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
+    "CIRCUIT_BREAKER_RECOVERY_TIMEOUT",
+    "CONSUL_HOST",
+    "CONSUL_PORT",
+    "INTERNAL_SERVICE_TOKEN",
+    "LOG_LEVEL",
+    "PORT",
+    "RETRY_MAX_ATTEMPTS",
+    "SERVICE_DISCOVERY_CACHE_TTL",
+    "SERVICE_HOST",
+    "SERVICE_NAME",
+    "SERVICE_PORT",
+    "SERVICE_VERSION",
+];
 
 /// Whether a variable's name is not lictor's alone.
 pub(crate) fn is_others(name: &str) -> bool {
@@ -81,6 +119,21 @@ pub(crate) fn is_others(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_that_names_no_machine_is_not_its_name() {
+        let useless =
+            ["", " ", "0.0.0.0", "::", "[::]", "localhost", "LOCALHOST.", "127.0.0.1", "::1", "(none)", "*", "a b"];
+        for useless in useless.into_iter().chain(["localhost.localdomain", "a/b", "\u{FFFD}"]) {
+            assert_eq!(hostname(Some(useless), Some("kernel\n")), "kernel", "{useless:?}");
+            assert_eq!(hostname(Some(useless), Some(useless)), "localhost", "{useless:?}");
+        }
+        for name in ["web-1", "10.0.0.1", "web.example", "fd00::5", "0"] {
+            assert_eq!(hostname(Some(&format!(" {name}\n")), Some("kernel")), name);
+        }
+        assert_eq!(hostname(None, Some("kernel\n")), "kernel");
+        assert_eq!(hostname(None, None), "localhost");
+    }
 
     #[test]
     fn variables_are_filled_in() {

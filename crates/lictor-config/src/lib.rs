@@ -18,6 +18,7 @@ pub mod fuzzing;
 mod kv;
 mod places;
 mod read;
+mod refused;
 mod source;
 mod sources;
 mod tree;
@@ -37,8 +38,10 @@ pub use diff::{Change, changes};
 pub use env::variables;
 pub use environment::Environment;
 pub use places::Text;
+pub use refused::{META_PAIRS, META_VALUE};
 pub use sources::Sources;
 pub use tree::{Effective, Origin};
+pub use values::authority;
 
 /// A configuration that is valid, and how it came to be.
 #[derive(Clone, Debug)]

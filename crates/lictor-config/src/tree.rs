@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 
 pub(crate) use self::node::{Node, Section, texts};
 use crate::diagnose::{Diagnostic, Notes, Place, Report, Severity};
-use crate::environment::is_others;
+use crate::environment::{is_others, is_under};
 use crate::places::Places;
 use crate::value::{Step, Value, show};
 
@@ -274,6 +274,20 @@ impl Tree {
             place_field(&mut root, &field.path, field.schema);
         }
         root
+    }
+
+    /// How late the source comes that says the last word at a path, or below it.
+    fn rank(&self, path: &[Step]) -> u8 {
+        let of = |origin: &Origin| match origin {
+            Origin::Default => 0,
+            Origin::Env(name) if is_under(name) => 1,
+            Origin::File { .. } => 2,
+            Origin::Kv { .. } => 3,
+            Origin::Env(_) => 4,
+            Origin::Flag => 5,
+        };
+        let below = self.origins.iter().filter(|(at, _)| at.starts_with(path)).map(|(_, origin)| of(origin));
+        below.chain([of(&self.origin(path, true))]).max().unwrap_or_default()
     }
 
     fn origin(&self, path: &[Step], is_set: bool) -> Origin {

@@ -1,6 +1,6 @@
 //! Durations, sizes, shares and addresses as people write them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use lictor_core::Address;
@@ -118,13 +118,54 @@ pub(crate) fn address(text: &str, host: IpAddr) -> Result<Address, String> {
     socket(text, host).map(Address::Tcp)
 }
 
-/// `host:port`, the host a name or an address.
+/// `host:port`, the host a name or an address, of IPv6 with brackets or without; as it stands in a URL.
 pub(crate) fn host_port(text: &str) -> Result<String, String> {
     let wrong = || format!("`{text}` is not `host:port`");
-    let (host, port) = text.trim().rsplit_once(':').ok_or_else(wrong)?;
-    let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);
-    let is_host = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '@' | ','));
-    if is_port && is_host { Ok(text.trim().to_owned()) } else { Err(wrong()) }
+    let (written, port) = text.trim().rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+    Ok(authority(host(written).ok_or_else(wrong)?, port))
+}
+
+/// `host`, or `host:port`. An address of IPv6 without brackets may be followed by a port, as `http://$(HOST_IP):8500`
+/// becomes where hosts have such addresses; what could be meant in two ways is refused, unless it ends as Consul's
+/// addresses do.
+pub(crate) fn host_and_port(text: &str) -> Result<(&str, Option<u16>), String> {
+    let wrong = || format!("`{text}` is not a host, nor `host:port`");
+    let Some((before, last)) = text.rsplit_once(':') else {
+        return Ok((host(text).ok_or_else(wrong)?, None));
+    };
+    if text.ends_with(']') {
+        return Ok((host(text).ok_or_else(wrong)?, None));
+    }
+    let is_digits = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+    let port = last.parse::<u16>().ok().filter(|port| is_digits && *port != 0);
+    let is_whole = text.parse::<Ipv6Addr>().is_ok();
+    match port.filter(|_| host(before).is_some()) {
+        Some(port) if !is_whole || CONSUL_PORTS.contains(&port) => Ok((host(before).ok_or_else(wrong)?, Some(port))),
+        Some(port) => Err(format!("`{text}` could mean port {port} or not: write `[{before}]:{port}` or `[{text}]`")),
+        None if is_whole => Ok((text, None)),
+        None if host(before).is_some() => Err(format!("`{last}` is not a port")),
+        None => Err(wrong()),
+    }
+}
+
+/// Those that an agent's HTTP and HTTPS have where nobody says otherwise.
+const CONSUL_PORTS: [u16; 2] = [8500, 8501];
+
+/// A name or an address, without brackets if it had some.
+pub(crate) fn host(text: &str) -> Option<&str> {
+    if let Some(inside) = text.strip_prefix('[') {
+        let inside = inside.strip_suffix(']')?;
+        return inside.parse::<IpAddr>().is_ok().then_some(inside);
+    }
+    let is_ipv6 = text.parse::<Ipv6Addr>().is_ok();
+    let is_wrong = |c: char| c.is_whitespace() || c.is_control() || "/@,:[]?#%\\".contains(c);
+    (is_ipv6 || (!text.is_empty() && !text.contains(is_wrong))).then_some(text)
+}
+
+/// Host and port as they stand in a URL: an address of IPv6 has brackets (RFC 3986, section 3.2.2).
+pub fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Whether a URL has `user:password@` (RFC 3986, section 3.2.1). Such a one is not repeated in a message.
@@ -170,5 +211,51 @@ mod tests {
         assert_eq!(address("unix:/run/a.sock", local).unwrap().to_string(), "unix:/run/a.sock");
         assert!(address("unix:a.sock", local).is_err());
         assert!(host_port("a.example:80").is_ok() && host_port("a.example").is_err() && host_port("a:0").is_err());
+    }
+
+    #[test]
+    fn hosts_of_both_families_with_ports_and_without() {
+        for (text, expected) in [
+            ("consul", Some(("consul", None))),
+            ("consul:8510", Some(("consul", Some(8510)))),
+            ("10.0.0.1:80", Some(("10.0.0.1", Some(80)))),
+            ("[10.0.0.1]:80", Some(("10.0.0.1", Some(80)))),
+            ("[fd00::5]", Some(("fd00::5", None))),
+            ("[fd00::5]:80", Some(("fd00::5", Some(80)))),
+            ("[fd00::5:8500]", Some(("fd00::5:8500", None))),
+            ("fd00::5", Some(("fd00::5", None))),
+            ("::1", Some(("::1", None))),
+            ("::ffff:10.0.0.1", Some(("::ffff:10.0.0.1", None))),
+            ("fd00::5:8500", Some(("fd00::5", Some(8500)))),
+            ("fd00::5:8501", Some(("fd00::5", Some(8501)))),
+            ("fd00:1:2:3:4:5:6:7", Some(("fd00:1:2:3:4:5:6:7", None))),
+            ("fd00:1:2:3:4:5:6:7:80", Some(("fd00:1:2:3:4:5:6:7", Some(80)))),
+            ("fd00::5:abc", Some(("fd00::5:abc", None))),
+            ("fd00::5:80", None), // either
+            ("fd00::5:99999", None),
+            ("consul:", None),
+            ("consul:0", None),
+            ("consul:+80", None),
+            ("a:b:80", None),
+            ("[consul]:80", None),
+            ("[fd00::5", None),
+            ("fd00::5]", None),
+            ("fe80::1%eth0", None),
+            ("a b", None),
+            ("", None),
+        ] {
+            assert_eq!(host_and_port(text).ok(), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("::1:80", Some("[::1]:80")),
+            ("[::1]:80", Some("[::1]:80")),
+            ("fd00::5:81", Some("[fd00::5]:81")), // a port there has to be
+            ("a.example:80", Some("a.example:80")),
+            ("[::1]", None),
+            ("::1", None),
+            ("a:b:80", None),
+        ] {
+            assert_eq!(host_port(text).ok().as_deref(), expected, "{text}");
+        }
     }
 }

@@ -10,7 +10,7 @@ mod random;
 
 pub(crate) use blocking::{Ask, Backoff, Cursor, Throttle, Worth};
 pub use client::encode;
-pub(crate) use client::{Answer, Client, Connection, PATIENCE, authority};
+pub(crate) use client::{Answer, Client, Connection, PATIENCE};
 pub use error::ConsulError;
 pub(crate) use health::Instance;
 pub use kv::{KvEntry, KvKnown};

@@ -24,8 +24,9 @@ pub(super) fn consul(node: &Node<'_>, is_needed: bool, service: Option<&str>) ->
     };
     let token = section.field("token", "ACL token; better in a file.");
     let token_file = section.field("token_file", "File that holds the ACL token; read again when it changes.");
+    let [token, token_file] = Node::of_the_last_source([token, token_file]);
     if token.is_set() && token_file.is_set() {
-        // Of a file's and a variable's the variable's goes, and of two variables the token, as with Consul's own clients.
+        // Of two variables the token goes, as with Consul's own clients.
         let blamed = if token.is_others() { &token } else { &token_file };
         blamed.error("`token` and `token_file` are both given", Some("keep one".to_owned()));
     }
@@ -62,17 +63,18 @@ pub(super) fn consul(node: &Node<'_>, is_needed: bool, service: Option<&str>) ->
 }
 
 fn tls(section: &Section<'_>) -> ConsulTls {
+    let client_cert = section.field("client_cert", "PEM client certificate.");
+    let client_key = section.field("client_key", "Its key.");
     let tls = ConsulTls {
         ca_file: path(&section.field("ca_file", "PEM file with the CA of an https agent.")),
         ca_path: path(&section.field("ca_path", "Folder of PEM files with CAs.")),
-        client_cert: path(&section.field("client_cert", "PEM client certificate.")),
-        client_key: path(&section.field("client_key", "Its key.")),
+        client_cert: path(&client_cert),
+        client_key: path(&client_key),
         server_name: section.field("server_name", "Name in the agent's certificate.").text(None),
         skip_verify: !section.field("ssl_verify", "Check the agent's certificate.").boolean(true),
     };
     if tls.client_cert.is_some() != tls.client_key.is_some() {
-        let given = ["client_cert", "client_key"].map(|key| section.field(key, ""));
-        let others = given.iter().find(|node| node.is_others());
+        let others = [&client_cert, &client_key].into_iter().find(|node| node.is_others());
         others.unwrap_or(section.node()).error("`client_cert` and `client_key` go together", None);
     }
     tls
@@ -166,18 +168,11 @@ fn parse_address(text: &str, uses_tls: bool) -> Result<ConsulAddress, String> {
     };
     let rest = rest.trim_end_matches('/');
     let default = if is_https { 8501 } else { 8500 };
-    let is_bare_v6 = rest.matches(':').count() > 1 && !rest.starts_with('[');
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !is_bare_v6 && !port.ends_with(']') => {
-            let port = port.parse().map_err(|_| format!("`{port}` is not a port"))?;
-            (host, port)
-        }
-        _ => (rest, default),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() || host.contains('/') {
+    if rest.contains('/') || rest.is_empty() {
         return Err(format!("`{text}` is not an address: write `http://127.0.0.1:8500`"));
     }
+    let (host, port) = values::host_and_port(rest)?;
+    let port = port.unwrap_or(default);
     Ok(if is_https { ConsulAddress::Https(host.to_owned(), port) } else { ConsulAddress::Http(host.to_owned(), port) })
 }
 
@@ -191,10 +186,15 @@ mod tests {
         assert_eq!(parse_address("10.0.0.1", false), http("10.0.0.1", 8500));
         assert_eq!(parse_address("consul:8510", false), http("consul", 8510));
         assert_eq!(parse_address("http://[::1]:8500/", false), http("::1", 8500));
+        // What `http://$(HOST_IP):8500` becomes on a machine with IPv6.
+        assert_eq!(parse_address("http://fd00::5:8500", false), http("fd00::5", 8500));
+        assert_eq!(parse_address("[fd00::5]", false), http("fd00::5", 8500));
+        assert_eq!(parse_address("fd00::5", false), http("fd00::5", 8500));
+        assert!(parse_address("http://fd00::5:9500", false).unwrap_err().contains("[fd00::5]:9500"));
         assert_eq!(parse_address("https://consul", false), Ok(ConsulAddress::Https("consul".to_owned(), 8501)));
         assert_eq!(parse_address("consul:1", true), Ok(ConsulAddress::Https("consul".to_owned(), 1)));
         assert_eq!(parse_address("unix:///run/consul.sock", false), Ok(ConsulAddress::Unix("/run/consul.sock".into())));
-        for wrong in ["", "ftp://x", "unix://x", "host:port", "http://a/b"] {
+        for wrong in ["", "ftp://x", "unix://x", "host:port", "http://a/b", "http://[consul]", "http://a b"] {
             assert!(parse_address(wrong, false).is_err(), "{wrong}");
         }
     }

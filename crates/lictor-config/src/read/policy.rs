@@ -213,9 +213,11 @@ fn retry(node: &Node<'_>, base: &RetryPolicy) -> RetryPolicy {
         return RetryPolicy { attempts: 1, ..base.clone() };
     }
     let section = node.section(&[json!({ "const": "off" })]);
-    let attempts_node = section.field("attempts", "Attempts in all, the first included; 1: never again.");
+    let [attempts_node, max_retries] = Node::of_the_last_source([
+        section.field("attempts", "Attempts in all, the first included; 1: never again."),
+        section.field("max_retries", "The same without the first."),
+    ]);
     let mut attempts = attempts_node.integer(base.attempts, 1);
-    let max_retries = section.field("max_retries", "The same without the first.");
     if max_retries.is_set() {
         attempts = max_retries.integer(2, 0) + 1;
         if attempts_node.is_set() {
@@ -238,8 +240,10 @@ fn retry(node: &Node<'_>, base: &RetryPolicy) -> RetryPolicy {
 
 fn backoff(section: &Section<'_>, base: &Backoff) -> Backoff {
     let base_jitter = if let Backoff::Delays { jitter, .. } = base { *jitter } else { 0.2 };
-    let delays = section.field("delays", "The waits before further attempts.");
-    let exponential = section.field("backoff", "Exponential waits with full jitter instead.");
+    let [delays, exponential] = Node::of_the_last_source([
+        section.field("delays", "The waits before further attempts."),
+        section.field("backoff", "Exponential waits with full jitter instead."),
+    ]);
     let jitter_node = section.field("jitter", "The random share of a delay.");
     let jitter = if jitter_node.scalar() == Some("full") { 1.0 } else { jitter_node.share(base_jitter) };
     let exponential_section = exponential.section(&[]);

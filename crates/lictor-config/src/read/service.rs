@@ -11,7 +11,9 @@ use serde_json::json;
 use super::listen::{ANY, LOCAL, listen, protocol_of};
 use crate::config::{App, AppProbe, Check, Inbound, Listen, Registration};
 use crate::environment::Environment;
-use crate::tree::{Node, Section, texts};
+use crate::refused;
+use crate::tree::{Node, Section};
+use crate::values;
 
 /// Secrets that stand in tutorials: whoever has read one has them.
 const WELL_KNOWN: [&str; 2] = ["internal-service-secret", "your-secret-key"];
@@ -46,9 +48,9 @@ pub(super) fn app(top: &Section<'_>) -> App {
     let section = top.field("app", "The application beside us.").section(&[]);
     let long = section.field("port", "Port or address that it listens on.");
     let full = section.field("address", "Where it listens, when that is more than a port: unix:/run/app.sock.");
-    let ways = [&full, &long, &short];
-    let address = ways.into_iter().find_map(|node| node.address(None, LOCAL));
-    let given: Vec<&&Node<'_>> = ways.iter().filter(|node| node.is_set()).collect();
+    let ways = Node::of_the_last_source([full, long, short]);
+    let address = ways.iter().find_map(|node| node.address(None, LOCAL));
+    let given: Vec<&Node<'_>> = ways.iter().filter(|node| node.is_set()).collect();
     if let [first, second, ..] = given[..] {
         second.error(format!("`{}` and `{}` are both given", second.path(), first.path()), Some("keep one".to_owned()));
     }
@@ -178,12 +180,13 @@ pub(super) fn registration(
     };
     let port = advertised.and_then(Address::tcp).map_or(0, |address| address.port());
     let default_id = "${service}-${hostname}-${port}";
-    let id =
-        section.field("id", "The instance's id; stable across restarts.").text(Some(default_id)).unwrap_or_default();
+    let id_node = section.field("id", "The instance's id; stable across restarts.");
+    let id = id_node.text(Some(default_id)).unwrap_or_default();
     let id = id
         .replace("${service}", service.unwrap_or_default())
         .replace("${hostname}", &env.hostname)
         .replace("${port}", &port.to_string());
+    id_node.obeys(refused::id(&id));
     let address = address(&section.field("address", "What callers dial: auto, env:POD_IP, or an address."), env);
     let (weight_passing, weight_warning) =
         weights(&section.field("weights", "Shares of the load while passing and warning."));
@@ -229,11 +232,22 @@ pub(super) fn registration(
 
 /// The Meta, which says what the application speaks, unless it says so itself.
 fn meta(node: &Node<'_>, protocol: Protocol) -> BTreeMap<String, String> {
-    let mut meta: BTreeMap<String, String> = texts(node);
+    let mut meta: BTreeMap<String, String> = BTreeMap::new();
+    for entry in node.entries() {
+        let (name, value) = (entry.name(), entry.text(None).unwrap_or_default());
+        entry.obeys(refused::meta_value(&value));
+        match refused::meta_key(&name) {
+            Err(message) if name != "*" => entry.key_error(message, None),
+            Ok(()) | Err(_) => {
+                meta.insert(name, value);
+            }
+        }
+    }
     // What an application of any protocol speaks is for each caller to say.
     if protocol != Protocol::Auto {
         meta.entry("protocol".to_owned()).or_insert_with(|| protocol.as_str().to_owned());
     }
+    node.obeys(refused::meta_pairs(meta.len()));
     meta
 }
 
@@ -248,21 +262,26 @@ fn address(node: &Node<'_>, env: &Environment) -> Option<String> {
     let parse = |text: &str| {
         if let Some(name) = text.strip_prefix("env:") {
             let value = env.var(name).ok_or_else(|| format!("the environment has no {name}"))?;
-            return Ok(Some(value.to_owned()));
+            return dialled(value.trim()).map(Some).map_err(|why| format!("{name} in the environment: {why}"));
         }
         match text {
             "auto" => Ok(None),
             text if text.starts_with("interface:") => Err("`interface:` is not in this version yet".to_owned()),
-            text => match text.parse::<IpAddr>() {
-                Ok(ip) if ip.is_unspecified() => Err("callers cannot dial an unspecified address".to_owned()),
-                Err(_) if !text.chars().all(is_of_name) => {
-                    Err(format!("`{text}` is not an address: a name, or an IP address without a port"))
-                }
-                Ok(_) | Err(_) => Ok(Some(text.to_owned())),
-            },
+            text => dialled(text).map(Some),
         }
     };
     node.parsed(json!({ "type": "string" }), Some("auto"), parse).flatten()
+}
+
+/// What callers can dial, without brackets.
+fn dialled(text: &str) -> Result<String, String> {
+    let host = values::host(text);
+    match host.map(|host| (host, host.parse::<IpAddr>())) {
+        Some((_, Ok(ip))) if ip.is_unspecified() => Err("callers cannot dial an unspecified address".to_owned()),
+        Some((host, Ok(_))) => Ok(host.to_owned()),
+        Some((host, Err(_))) if host.chars().all(is_of_name) => Ok(host.to_owned()),
+        Some(_) | None => Err(format!("`{text}` is not an address: a name, or an IP address without a port")),
+    }
 }
 
 /// Underscores are in many a compose file's names.
@@ -272,8 +291,9 @@ fn is_of_name(letter: char) -> bool {
 
 fn weights(node: &Node<'_>) -> (u32, u32) {
     let section = node.section(&[]);
-    let passing = section.field("passing", "While all checks pass.").integer(1, 1);
-    let warning = section.field("warning", "While a check warns; 0: none.").integer(1, 0);
+    let passing = section.field("passing", "While all checks pass.").integer_within(1, 1, refused::WEIGHT_MAX);
+    let warning = section.field("warning", "While a check warns; 0: none.");
+    let warning = warning.integer_within(1, 0, refused::WEIGHT_MAX);
     section.finish();
     (passing, warning)
 }
@@ -291,6 +311,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn checks(list: &Node<'_>, short: &Node<'_>, protocol: Protocol) -> Vec<Check> {
+    let [list, short] = &Node::of_the_last_source([list.clone(), short.clone()]);
     let listed: Vec<Check> = list.elements().iter().filter_map(check).collect();
     let shorthand = match short.scalar() {
         Some(path) => http(short, path).map(|target| Check::Http { target, interval: INTERVAL, timeout: TIMEOUT }),
@@ -324,7 +345,9 @@ fn check(node: &Node<'_>) -> Option<Check> {
     let grpc = section.field("grpc", "Consul calls grpc.health.v1: true, or the service's name in it.");
     let ttl_node = section.field("ttl", "lictor probes the application and reports every third of this.");
     let probe = section.field("probe", "With ttl: the path that is probed; default: a TCP connect.");
-    let interval = section.field("interval", "Between runs.").duration(INTERVAL);
+    let interval_node = section.field("interval", "Between runs.");
+    let interval = interval_node.duration(INTERVAL);
+    interval_node.obeys(refused::interval(interval));
     let timeout = section.field("timeout", "For one run.").duration(TIMEOUT);
     let kinds = [&http_node, &tcp, &grpc, &ttl_node].into_iter().filter(|kind| kind.is_set()).count();
     let target = http_node.text(None).and_then(|target| http(&http_node, &target));

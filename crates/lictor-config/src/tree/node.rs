@@ -67,6 +67,14 @@ impl<'t> Node<'t> {
         Self { value: None, ..self.clone() }
     }
 
+    /// Of keys that say the same in different ways, those of the last of the sources that say any of them: flags come after
+    /// variables, those after KV, and that after the file. The others are as if nothing had been written.
+    pub(crate) fn of_the_last_source<const N: usize>(nodes: [Self; N]) -> [Self; N] {
+        let rank = |node: &Self| node.is_set().then(|| node.tree.rank(&node.path));
+        let last = nodes.iter().filter_map(rank).max();
+        nodes.map(|node| if rank(&node) < last { node.unset() } else { node })
+    }
+
     /// The last key of the path.
     pub(crate) fn name(&self) -> String {
         match self.path.last() {
@@ -228,12 +236,21 @@ impl<'t> Node<'t> {
 
     /// A whole number of at least `least`.
     pub(crate) fn integer(&self, default: u32, least: u32) -> u32 {
+        self.integer_within(default, least, u32::MAX)
+    }
+
+    /// The same, and at most `most`.
+    pub(crate) fn integer_within(&self, default: u32, least: u32, most: u32) -> u32 {
         let parse = |text: &str| match text.trim().parse::<u32>() {
+            Ok(number) if number > most => Err(format!("{number} is too large: at most {most}")),
             Ok(number) if number >= least => Ok(number),
             Ok(number) => Err(format!("{number} is too small: at least {least}")),
             Err(_) => Err(format!("`{text}` is not a whole number of at least {least}")),
         };
-        let schema = json!({ "type": ["integer", "string"], "minimum": least });
+        let mut schema = json!({ "type": ["integer", "string"], "minimum": least });
+        if most < u32::MAX {
+            schema["maximum"] = json!(most);
+        }
         self.parsed(schema, Some(&default.to_string()), parse).unwrap_or(default)
     }
 
@@ -249,6 +266,13 @@ impl<'t> Node<'t> {
         let parse =
             |text: &str| if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) };
         self.parsed(json!({ "type": ["string", "number"] }), default, parse).or_else(|| default.map(str::to_owned))
+    }
+
+    /// Refuses what a rule does.
+    pub(crate) fn obeys(&self, rule: Result<(), String>) {
+        if let Err(message) = rule {
+            self.error(message, None);
+        }
     }
 
     /// Text that no page shows; `file:/path` is read from there.

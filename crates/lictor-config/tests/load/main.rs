@@ -315,6 +315,16 @@ fn each_mistake_is_found_where_it_is() {
         ("registration: off\ndefaults: {timeout: '${NO_SUCH}'}\n", 2, "the environment has no NO_SUCH"),
         ("service: a\nport: 1\nregistration: {address: 'interface:eth0'}\n", 3, "not in this version yet"),
         ("service: a\nport: 1\nregistration: {weights: {passing: 0}}\n", 3, "at least 1"),
+        ("service: a\nport: 1\nregistration: {weights: {passing: 70000}}\n", 3, "at most 65535"),
+        ("service: a\nport: 1\nregistration: {weights: {warning: 65536}}\n", 3, "at most 65535"),
+        ("service: a\nport: 1\nregistration: {meta: {a.b: c}}\n", 3, "no key of Consul's Meta"),
+        ("service: a\nport: 1\nregistration: {meta: {consul-a: c}}\n", 3, "Consul's own"),
+        ("service: a\nport: 1\nregistration: {id: a/../b}\n", 3, "neither find nor deregister"),
+        ("service: a\nport: 1\nregistration: {address: '[::]'}\n", 3, "unspecified"),
+        ("service: a\nport: 1\nregistration: {address: '127.0.0.1:80'}\n", 3, "without a port"),
+        ("service: a\nport: 1\nregistration: {checks: [{http: /x, interval: 0s}]}\n", 3, "without an interval"),
+        ("service: a\nport: 1\ncheck: {tcp: true, interval: 500us}\n", 3, "without an interval"),
+        ("registration: off\nconsul: {address: 'http://fd00::5:80'}\n", 2, "could mean port 80"),
         ("registration: off\ninbound: true\n", 2, "where the application listens"),
         ("registration: off\noutbound: {allow: ['a b']}\n", 2, "not a service name"),
         ("registration: off\nlifecycle: {drain_delay: soon}\n", 2, "not a duration"),
@@ -346,6 +356,77 @@ fn an_applications_metrics_have_a_path_by_default() {
         |text: &str| good(&format!("registration: off\nmetrics: {{merge_app: '{text}'}}\n")).metrics.merge_app.unwrap();
     assert_eq!(url("http://localhost:8082"), "http://localhost:8082/metrics");
     assert_eq!(url("http://[::1]:8082/stats?all"), "http://[::1]:8082/stats?all");
+}
+
+/// Of keys that say the same in different ways, the source that comes last is heeded, as with any one key.
+#[test]
+fn of_two_ways_to_say_one_thing_the_later_source_wins() {
+    let path = |config: &Config| {
+        let consul = &config.consul;
+        let token = consul.token.as_ref().map(|token| token.reveal().to_owned());
+        (token, consul.token_file.as_ref().map(|path| path.display().to_string()))
+    };
+    let (token, file) = (|it: &str| (Some(it.to_owned()), None), |it: &str| (None, Some(it.to_owned())));
+    let head = "service: a\nport: 1\n";
+    let flag = |key: &str, value: &str| vec![(key.to_owned(), value.to_owned())];
+    for (yaml, vars, flags, expected) in [
+        ("consul: {token: f}", vec![("CONSUL_HTTP_TOKEN_FILE", "/e")], vec![], file("/e")),
+        ("consul: {token_file: /f}", vec![("CONSUL_HTTP_TOKEN", "e")], vec![], token("e")),
+        ("consul: {token_file: /f}", vec![("LICTOR_CONSUL_TOKEN", "e")], vec![], token("e")),
+        ("consul: {token: f}", vec![], flag("consul.token_file", "/g"), file("/g")),
+        ("consul: {}", vec![("CONSUL_HTTP_TOKEN_FILE", "/e")], flag("consul.token", "g"), token("g")),
+        ("consul: {}", vec![("CONSUL_HTTP_TOKEN_FILE", "/e"), ("CONSUL_HTTP_TOKEN", "e")], vec![], file("/e")),
+    ] {
+        let loaded = load(Some(&text(&format!("{head}{yaml}\n"))), &env(&vars), &flags);
+        let loaded = loaded.unwrap_or_else(|report| panic!("{yaml} {vars:?} {flags:?}: {report}"));
+        assert_eq!(path(&loaded.config), expected, "{yaml} {vars:?} {flags:?}");
+    }
+    let check = |yaml: &str, flags: &[(String, String)]| {
+        let loaded =
+            load(Some(&text(&format!("{head}{yaml}\n"))), &env(&[]), flags).unwrap_or_else(|it| panic!("{it}"));
+        format!("{:?}", loaded.config.registration.unwrap().checks)
+    };
+    assert!(check("registration: {checks: [{tcp: true}]}", &flag("check", "/flag")).contains("/flag"));
+    assert!(check("registration: {checks: [{tcp: true}]}", &flag("check.http", "/flag")).contains("/flag"));
+    let attempts = |yaml: &str, vars: &[(&str, &str)]| {
+        let loaded = load(Some(&text(&format!("{head}{yaml}\n"))), &env(vars), &[]).unwrap_or_else(|it| panic!("{it}"));
+        loaded.config.defaults.retry.attempts
+    };
+    let retries = "defaults: {retry: {max_retries: 4}}";
+    assert_eq!(attempts(retries, &[("RETRY_MAX_ATTEMPTS", "2")]), 5, "older services' variables are under the file");
+    assert_eq!(attempts(retries, &[("LICTOR_DEFAULTS_RETRY_ATTEMPTS", "2")]), 2);
+    let app = load(Some(&text("service: a\napp: {address: '127.0.0.1:2'}\n")), &env(&[("LICTOR_PORT", "3")]), &[]);
+    assert_eq!(app.unwrap().config.app.address.unwrap().to_string(), "127.0.0.1:3");
+}
+
+/// `POD_IP` and its like come with brackets or without, of both families.
+#[test]
+fn addresses_of_both_families_come_from_variables() {
+    for (name, value, yaml, expected) in [
+        ("POD_IP", "[fd00::5]", "registration: {address: 'env:POD_IP'}", Some("fd00::5")),
+        ("POD_IP", " fd00::5 ", "registration: {address: 'env:POD_IP'}", Some("fd00::5")),
+        ("POD_IP", "10.0.0.5", "registration: {address: 'env:POD_IP'}", Some("10.0.0.5")),
+        ("POD_IP", "fd00::5:80:x", "registration: {address: 'env:POD_IP'}", None),
+        ("POD_IP", "::", "registration: {address: 'env:POD_IP'}", None),
+        ("SERVICE_HOST", "[::1]", "registration: {}", Some("::1")),
+    ] {
+        let loaded = load(Some(&text(&format!("service: a\nport: 1\n{yaml}\n"))), &env(&[(name, value)]), &[]);
+        let address = loaded.ok().map(|loaded| loaded.config.registration.unwrap().address.unwrap());
+        assert_eq!(address.as_deref(), expected, "{name}={value}");
+    }
+    for (value, port, host) in [
+        ("fd00::5", "8500", "fd00::5"),
+        ("[fd00::5]", "8500", "fd00::5"),
+        ("fd00::5:8500", "8500", "fd00::5"),
+        ("[fd00::5]:8600", "8600", "fd00::5"),
+        ("http://fd00::5:8500", "8500", "fd00::5"),
+    ] {
+        for name in ["CONSUL_HOST", "CONSUL_HTTP_ADDR"] {
+            let loaded = load(Some(&text("service: a\nport: 1\n")), &env(&[(name, value)]), &[]).unwrap();
+            let expected = ConsulAddress::Http(host.to_owned(), port.parse().unwrap());
+            assert_eq!(loaded.config.consul.address, Some(expected), "{name}={value}");
+        }
+    }
 }
 
 #[test]

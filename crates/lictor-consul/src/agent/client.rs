@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use lictor_config::{Consistency, Consul, ConsulAddress};
+use lictor_config::{Consistency, Consul, ConsulAddress, authority};
 use lictor_core::Secret;
 use lictor_tls::Alpn;
 use parking_lot::{Mutex, RwLock};
@@ -414,11 +414,6 @@ impl Connection {
     }
 }
 
-/// As it stands in a URL.
-pub(crate) fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
 /// Percent-encodes everything that is not unreserved (RFC 3986, section 2.3).
 pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -439,10 +434,5 @@ mod tests {
     #[test]
     fn values_are_encoded_for_the_query() {
         assert_eq!(encode("Service.Meta.zone==\"a\" and b"), "Service.Meta.zone%3D%3D%22a%22%20and%20b");
-    }
-
-    #[test]
-    fn an_ipv6_host_has_brackets() {
-        assert_eq!((authority("::1", 8500), authority("consul", 1)), ("[::1]:8500".to_owned(), "consul:1".to_owned()));
     }
 }

@@ -189,11 +189,12 @@ impl From<Entry> for Instance {
         let is_default = weights.passing == 1 && weights.warning == 1;
         let clamp = |weight: i64| weight.clamp(0, 65_535) as u32;
         let passing = of_meta.filter(|_| is_default).unwrap_or(weights.passing);
+        let host = if address.is_empty() { entry.node.address } else { address };
         Self {
             node: entry.node.node,
             id,
             service: name,
-            host: if address.is_empty() { entry.node.address } else { address },
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: u16::try_from(port).unwrap_or(0),
             tags: tags.unwrap_or_default(),
             meta,

@@ -27,7 +27,7 @@ pub(super) fn fixed(host_port: &str) -> Instance {
         node: String::new(),
         id: host_port.to_owned(),
         service: String::new(),
-        host: host.to_owned(),
+        host: unbracketed(host).to_owned(),
         port: port.parse().unwrap_or(0),
         tags: Vec::new(),
         meta: BTreeMap::new(),

@@ -8,13 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use http::Uri;
-use lictor_config::Check;
+use lictor_config::{Check, authority};
 use lictor_core::Address;
 use serde_json::{Value as Json, json};
 
 use super::definition::{Definition, Place};
 use super::probe::Question;
-use crate::agent::authority;
 
 /// One call to the agent may hang this long (see `heartbeat`) without the instance turning critical.
 const SLACK: Duration = Duration::from_secs(10);

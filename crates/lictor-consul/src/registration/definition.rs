@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use lictor_config::{App, Config, Registration, Source};
+use lictor_config::{App, Config, META_PAIRS, META_VALUE, Registration, Source};
 use parking_lot::RwLock;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -16,9 +16,6 @@ pub(super) const OWN_MAINTENANCE: &str = "lictor: ";
 /// The Meta key with the services that we call, for whoever draws the map: `user-service,product-service`. What does
 /// not fit into one value goes on in `lictor-upstreams-2`, and so on.
 pub const UPSTREAMS: &str = "lictor-upstreams";
-/// Consul refuses longer values, and more keys (CONSUL: structs/catalog.go, metaValueMaxLength and metaMaxKeyPairs).
-const META_VALUE: usize = 512;
-const META_KEYS: usize = 64;
 /// More than so many values are not written; the last one ends in `...` then.
 const UPSTREAM_VALUES: usize = 8;
 
@@ -123,7 +120,7 @@ impl Definition {
     /// The configuration's, and what we call.
     fn meta(&self) -> BTreeMap<String, String> {
         let mut meta = self.registration.meta.clone();
-        let room = META_KEYS.saturating_sub(meta.len()).min(UPSTREAM_VALUES);
+        let room = META_PAIRS.saturating_sub(meta.len()).min(UPSTREAM_VALUES);
         for (index, value) in written_upstreams(&self.followed.read().upstreams, room).into_iter().enumerate() {
             meta.entry(numbered(index)).or_insert(value);
         }

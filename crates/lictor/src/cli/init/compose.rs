@@ -1,10 +1,11 @@
 //! A compose file as a source: the variables, ports and dependencies of one of its services.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use lictor_config::{Text, yaml};
+use lictor_config::{Text, authority, yaml};
 use serde_json::Value as Json;
 
 use super::{Plan, Wanted};
@@ -118,8 +119,10 @@ impl Surroundings {
         plan.version = first(&["SERVICE_VERSION"]);
         plan.consul = first(&["CONSUL_HTTP_ADDR"]).or_else(|| {
             let (host, found) = first(&["CONSUL_HOST"])?;
-            let port = first(&["CONSUL_PORT"]).map_or_else(|| "8500".to_owned(), |(port, _)| port);
-            Some((format!("http://{host}:{port}"), found))
+            let port = first(&["CONSUL_PORT"]).and_then(|(port, _)| port.parse().ok()).unwrap_or(8500);
+            let is_ipv6 = host.parse::<Ipv6Addr>().is_ok();
+            let authority = if is_ipv6 { authority(&host, port) } else { format!("{host}:{port}") };
+            Some((format!("http://{authority}"), found))
         });
         let mut others = BTreeSet::new();
         let mut wanted = self.declared();

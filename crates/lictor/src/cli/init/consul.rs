@@ -1,7 +1,7 @@
 //! A registered service as a source: what its instances and their checks say.
 
 use anyhow::{Context, bail};
-use lictor_config::{Consul, ConsulAddress, suggest};
+use lictor_config::{Consul, ConsulAddress, authority, suggest};
 use lictor_consul::{Agent, encode, named_upstreams};
 use serde_json::Value as Json;
 
@@ -89,8 +89,8 @@ fn connect_upstreams(proxy: &Json) -> Vec<(String, Option<u16>)> {
 fn address(consul: &Consul) -> Option<(String, String)> {
     let text = match consul.address.as_ref()? {
         ConsulAddress::Http(host, 8500) if host == "127.0.0.1" => return None,
-        ConsulAddress::Http(host, port) => format!("http://{host}:{port}"),
-        ConsulAddress::Https(host, port) => format!("https://{host}:{port}"),
+        ConsulAddress::Http(host, port) => format!("http://{}", authority(host, *port)),
+        ConsulAddress::Https(host, port) => format!("https://{}", authority(host, *port)),
         ConsulAddress::Unix(path) => format!("unix://{}", path.display()),
     };
     Some((text, "where it was asked".to_owned()))
