@@ -155,6 +155,41 @@ fn draining_takes_it_out_and_back() {
 }
 
 #[test]
+fn an_application_that_is_started_again_is_out_of_circulation_meanwhile() {
+    let consul = Consul::dev();
+    let backend = Backend::start("a"); // what it serves goes on: it is not its checks that say so
+    let start = |delay: &str| {
+        let yaml = format!(
+            "service: users\napp: {{port: {}, restart: {{on_failure: {{delay: {delay}}}}}}}\nconsul: {{address: '{}'}}\n",
+            backend.port(),
+            consul.url()
+        );
+        let lictor = run(&yaml, &["sh", "-c", "trap 'exit 3' USR1; echo child is up; while :; do sleep 0.05; done"]);
+        eventually_is("it passes", || consul.passing("users").len(), |count| *count == 1);
+        eventually_is("the child is up", || lictor.log(), |log| log.contains("child is up"));
+        lictor.signal(Signal::USR1);
+        eventually_is("nobody is told about it", || consul.passing("users").len(), |count| *count == 0);
+        lictor
+    };
+    let notes = || consul.json("/v1/agent/checks").to_string();
+    let away = "lictor: the application ended with code 3";
+
+    let mut lictor = start("10m");
+    assert!(notes().contains(away));
+    assert_eq!(lictor.get("admin", "/ready").status, 503);
+    assert_eq!(lictor.post("/drain").status, 200);
+    assert_eq!(lictor.post("/undrain").status, 200);
+    assert!(notes().contains(away), "an operator's order and its end change nothing of that");
+    assert_eq!(lictor.terminate().code(), Some(3));
+    assert!(!notes().contains("users"), "deregistered");
+
+    let lictor = start("3s");
+    eventually_is("it is back", || consul.passing("users").len(), |count| *count == 1);
+    assert_eq!(lictor.get("admin", "/ready").status, 200);
+    assert_eq!(lictor.log().matches("\"application_restarted\"").count(), 1);
+}
+
+#[test]
 fn readiness_asks_the_application_and_startup_does_not() {
     let consul = Consul::dev();
     let [port] = lictor_testkit::free_ports();

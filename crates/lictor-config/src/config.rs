@@ -119,6 +119,22 @@ pub struct App {
     pub probe: Option<AppProbe>,
     /// What `lictor run` starts when its command line names nothing.
     pub command: Vec<String>,
+    /// Whether `lictor run` starts it again.
+    pub restart: Restart,
+}
+
+/// Whether an application that ended by itself is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// lictor ends with it.
+    Never,
+    /// When it ended with another code than 0, or by a signal.
+    OnFailure {
+        /// Before the first restart; twice as long before each further one in a row. Default 5 s.
+        delay: Duration,
+        /// Restarts in a row. Default 3.
+        max: u32,
+    },
 }
 
 /// How the application is asked.

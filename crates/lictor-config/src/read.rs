@@ -1,5 +1,6 @@
 //! One walk over the tree: every key, its type, its default, its rules. One function a section.
 
+mod advertised;
 mod consul;
 mod exported;
 mod listen;

@@ -14,7 +14,7 @@ use crate::agent::{Client, Connection, KvKnown};
 use crate::control::{Control, Order};
 use crate::keeper::Keeper;
 use crate::memory::{Contents, RememberedKv, Scope, disk};
-use crate::registration::{AppHealth, Definition, Registrar, Wish, ask_app};
+use crate::registration::{AppHealth, Away, Definition, Registrar, Wish, ask_app};
 use crate::status::Status;
 use crate::tls::TlsError;
 use crate::watch::{KvWatch, report_to_kv};
@@ -33,6 +33,7 @@ pub struct Handle {
     mesh: channel::Receiver<Arc<Mesh>>,
     status: Arc<Status>,
     app: Option<channel::Receiver<AppHealth>>,
+    away: channel::Sender<Away>,
     orders: mpsc::UnboundedSender<Order>,
     demand: mpsc::UnboundedSender<Arc<str>>,
     wish: channel::Sender<Wish>,
@@ -59,13 +60,16 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     let (orders, commands) = mpsc::unbounded_channel();
     let (demand, demands) = mpsc::unbounded_channel();
     let wish = channel::Sender::new(Wish::Wait);
-    let app = ask_app(&config.app, config.registration.as_ref().map_or(&[], |registration| &registration.checks));
+    let away = channel::Sender::new(None);
+    let checks = config.registration.as_ref().map_or(&[][..], |registration| &registration.checks);
+    let app = ask_app(&config.app, checks, away.subscribe());
     let registrar = client.as_ref().and_then(|client| {
         let definition = Definition::of(&config)?;
         Some(Arc::new(Registrar::new(definition, Arc::clone(client), Arc::clone(&status), app.clone())))
     });
     if let Some(registrar) = &registrar {
         tokio::spawn(Arc::clone(registrar).run(wish.subscribe()));
+        tokio::spawn(Arc::clone(registrar).follow_app(away.subscribe()));
     }
     if let Some(client) = &client {
         client.follow_files();
@@ -85,7 +89,7 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     if let Some(keeper) = &keeper {
         tokio::spawn(Arc::clone(keeper).run());
     }
-    Ok(Handle { mesh, status, app, orders, demand, wish, registrar, keeper, kv })
+    Ok(Handle { mesh, status, app, away, orders, demand, wish, registrar, keeper, kv })
 }
 
 fn watch_kv(
@@ -138,7 +142,14 @@ impl Handle {
 
     /// How the application is; `None` where there is none, or nobody asks it.
     pub fn app(&self) -> Option<AppHealth> {
-        self.app.as_ref().map(|app| app.borrow().clone())
+        let away = self.away.borrow().as_deref().map(AppHealth::away);
+        away.or_else(|| self.app.as_ref().map(|app| app.borrow().clone()))
+    }
+
+    /// The application does not run, and why; `None`: it was started again. Meanwhile it is not asked, and the instance
+    /// is in maintenance until it answers.
+    pub fn app_is_away(&self, why: Option<String>) {
+        self.away.send_replace(why.map(Arc::from));
     }
 
     /// Where the data plane asks for services that it does not know.

@@ -8,7 +8,7 @@ mod probe;
 mod register;
 
 pub use app::AppHealth;
-pub(crate) use app::ask_app;
+pub(crate) use app::{Away, ask_app};
 pub use checks::Relayed;
 pub(crate) use definition::{Definition, Place};
 pub use definition::{UPSTREAMS, named_upstreams};

@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Access, Admin, Order};
 use crate::app_metrics::AppMetrics;
+use crate::application::{Application, Change};
 use crate::child::{self, Child};
 use crate::configured::Configured;
 use crate::events::Events;
@@ -46,8 +47,8 @@ pub(crate) fn run(configured: Configured, sources: Sources, loaded: Loaded, comm
     let code = runtime.block_on(async {
         let bound = Bound::open(configured, sources, loaded, logs.clone(), events).await?;
         let mut running = bound.start(command)?;
-        let ending = running.serve(command).await;
-        let drained = Box::pin(running.drain(ending, command)).await;
+        let ending = running.serve().await;
+        let drained = Box::pin(running.drain(ending)).await;
         anyhow::Ok(drained.finish().await)
     });
     if let Err(error) = &code {
@@ -73,7 +74,7 @@ struct Running {
     bound: Bound,
     signals: Signals,
     supervisor: Supervisor,
-    child: Option<Child>,
+    app: Application,
 }
 
 /// A sidecar that nobody uses any more.
@@ -184,7 +185,8 @@ impl Bound {
             let admin = Arc::clone(&self.admin);
             tokio::spawn(watchdog.beat(async move || admin.plane.is_alive().await));
         }
-        Ok(Running { bound: self, signals, supervisor, child: None })
+        let app = Application::new(command, self.config().app.restart);
+        Ok(Running { bound: self, signals, supervisor, app })
     }
 
     fn config(&self) -> Config {
@@ -194,7 +196,7 @@ impl Bound {
 
 impl Running {
     /// Waits for the first endpoints, starts the application and registers; serves until there is a reason to stop.
-    async fn serve(&mut self, command: &[String]) -> Ending {
+    async fn serve(&mut self) -> Ending {
         let at_most = self.bound.config().lifecycle.start_timeout;
         let mut kv = Kv::of(&self.bound.admin.handle);
         let (kv_known, is_kv_known) = watch::channel(kv.0.is_none());
@@ -203,7 +205,15 @@ impl Running {
         loop {
             tokio::select! {
                 biased;
-                _ = exited(&mut self.child) => return Ending::ChildExited,
+                change = self.app.next() => {
+                    let goes_on = match change {
+                        Change::Ended(code) => self.goes_on_after(code),
+                        Change::Due => self.start_again(),
+                    };
+                    if let Err(ending) = goes_on {
+                        return ending;
+                    }
+                }
                 asked = self.signals.next() => match asked {
                     Asked::Stop(signal) => return Ending::Signalled(signal),
                     Asked::Reload => {
@@ -225,7 +235,7 @@ impl Running {
                 }
                 () = &mut first_endpoints, if !is_up => {
                     is_up = true;
-                    if let Err(ending) = self.come_up(command) {
+                    if let Err(ending) = self.come_up() {
                         return ending;
                     }
                 }
@@ -234,32 +244,56 @@ impl Running {
     }
 
     /// Egress is up: now the application may start, and may be called.
-    fn come_up(&mut self, command: &[String]) -> Result<(), Ending> {
-        let Bound { admin, in_force, admin_address, limits, .. } = &self.bound;
+    fn come_up(&mut self) -> Result<(), Ending> {
+        let admin = Arc::clone(&self.bound.admin);
         admin.started();
         info!(target: "lictor::event", kind = "started", "egress is up");
-        if !command.is_empty() {
-            let variables =
-                child::variables(&self.bound.config(), &in_force.bound, *admin_address, &Environment::process());
-            let started = limits.lifted(|| Child::start(command, variables));
-            self.child = Some(started.map_err(|refusal| {
-                error!(target: "lictor::event", kind = "application_cannot_start", "{}", refusal.sentence);
-                Ending::CannotStart(refusal.code)
-            })?);
+        if self.app.is_wanted() {
+            self.start_app().map_err(Ending::CannotStart)?;
         }
         admin.handle.register();
         self.supervisor.ready();
         Ok(())
     }
 
+    /// Starts the application; the error is the exit code for that.
+    fn start_app(&mut self) -> Result<(), u8> {
+        let Bound { in_force, admin_address, limits, .. } = &self.bound;
+        let variables =
+            child::variables(&self.bound.config(), &in_force.bound, *admin_address, &Environment::process());
+        limits.lifted(|| self.app.start(variables)).map_err(|refusal| {
+            error!(target: "lictor::event", kind = "application_cannot_start", "{}", refusal.sentence);
+            refusal.code
+        })
+    }
+
+    /// The application ended by itself: out of circulation until it is back, or for good.
+    fn goes_on_after(&mut self, code: u8) -> Result<(), Ending> {
+        let again = self.app.again_after(code).ok_or(Ending::ChildExited)?;
+        let (after, number, max) = (humantime::format_duration(again.after), again.number, again.max);
+        warn!(target: "lictor::event", kind = "application_ended", code, %after, number, max, "the application ended; it is started again");
+        self.bound
+            .admin
+            .handle
+            .app_is_away(Some(format!("the application ended with code {code} and is started again")));
+        Ok(())
+    }
+
+    fn start_again(&mut self) -> Result<(), Ending> {
+        match self.start_app() {
+            Ok(()) => {
+                info!(target: "lictor::event", kind = "application_restarted", "the application was started again");
+                self.bound.admin.handle.app_is_away(None);
+                Ok(())
+            }
+            Err(code) => self.goes_on_after(code).map_err(|_| Ending::CannotStart(code)),
+        }
+    }
+
     /// SIGQUIT without an application is meant for us.
     fn forward(&self, signal: Signal) -> Forwarded {
-        match &self.child {
-            Some(child) => child.signal(signal),
-            None if signal == Signal::QUIT => return Forwarded::ToNobody,
-            None => (),
-        }
-        Forwarded::Yes
+        let is_for_us = !self.app.signal(signal) && signal == Signal::QUIT;
+        if is_for_us { Forwarded::ToNobody } else { Forwarded::Yes }
     }
 
     async fn reload(&mut self, cause: Cause) -> Result<(), Refusal> {
@@ -271,8 +305,9 @@ impl Running {
     }
 
     /// Leaves in order: out of circulation, out of Consul, inbound requests to their end, the application, the rest.
-    async fn drain(self, ending: Ending, command: &[String]) -> Drained {
-        let Self { bound, signals, supervisor, mut child } = self;
+    async fn drain(self, ending: Ending) -> Drained {
+        let Self { bound, signals, supervisor, app } = self;
+        let (is_wanted, mut child) = (app.is_wanted(), app.into_child());
         let lifecycle = bound.config().lifecycle;
         let Bound { admin, mut orders, export, .. } = bound;
         info!(target: "lictor::event", kind = "stopping", cause = ending.as_str(), "leaving");
@@ -288,8 +323,9 @@ impl Running {
         let inbound = finish(&admin.plane, Which::Inbound, lifecycle.drain_timeout);
         let _ = patience.unless_alone(&mut child, inbound).await;
         let code = match (&mut child, ending) {
+            (_, Ending::CannotStart(code)) => code,
             (Some(child), _) => end(child, lifecycle.kill_after, &mut patience).await,
-            (None, ending) => ending.code_without_child(!command.is_empty()),
+            (None, ending) => ending.code_without_child(is_wanted),
         };
         let is_alone = child.is_some() || matches!(ending, Ending::CannotStart(_));
         let rest = if is_alone { LAST_CALL } else { until.saturating_duration_since(Instant::now()) };

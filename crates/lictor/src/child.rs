@@ -5,13 +5,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 
 use lictor_config::{Config, Environment};
 use lictor_core::Address;
 use lictor_core::mesh::{ListenerKind, Protocol};
 use lictor_proxy::Bound;
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait};
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_child_subreaper, wait};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -24,6 +26,19 @@ pub(crate) struct Child {
     exit: watch::Receiver<Option<u8>>,
 }
 
+/// One thread that waits for whatever ends below us, for as long as there is anything: two would take one another's news.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reaper {
+    awaited: Arc<Mutex<Awaited>>,
+}
+
+#[derive(Debug, Default)]
+struct Awaited {
+    /// The application that runs, and where its exit code goes.
+    ours: Option<(Pid, watch::Sender<Option<u8>>)>,
+    is_reaping: bool,
+}
+
 /// Why there is none.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CannotStart {
@@ -34,7 +49,11 @@ pub(crate) struct CannotStart {
 
 impl Child {
     /// Starts it. From now on this process reaps whatever ends below it: as PID 1 of a container nobody else does.
-    pub(crate) fn start(command: &[String], variables: Vec<(String, String)>) -> Result<Self, CannotStart> {
+    pub(crate) fn start(
+        reaper: &Reaper,
+        command: &[String],
+        variables: Vec<(String, String)>,
+    ) -> Result<Self, CannotStart> {
         // Refused only by kernels from before 3.4; then orphans go to the system's init, as they always did.
         let _ = set_child_subreaper(Some(getpid()));
         let (program, arguments) = command.split_first().expect("the command line is not empty");
@@ -42,15 +61,21 @@ impl Child {
         for name in supervisor::VARIABLES {
             command.env_remove(name);
         }
+        // Held, so that the reaper does not meet a process that nobody has named yet.
+        let mut awaited = reaper.awaited.lock();
         let spawned = command.args(arguments).envs(variables).spawn();
         let child = spawned.map_err(|error| CannotStart::because(program, &error))?;
         let pid = Pid::from_child(&child);
         let (sender, exit) = watch::channel(None);
-        let reaper = thread::Builder::new().name("reaper".to_owned()).spawn(move || reap(pid, &sender));
-        reaper.map_err(|error| {
-            let _ = kill_process(pid, Signal::KILL);
-            CannotStart::because("the reaper thread", &error)
-        })?;
+        awaited.ours = Some((pid, sender));
+        if !awaited.is_reaping {
+            let reaper = reaper.clone();
+            thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper.reap()).map_err(|error| {
+                let _ = kill_process(pid, Signal::KILL);
+                CannotStart::because("the reaper thread", &error)
+            })?;
+            awaited.is_reaping = true;
+        }
         Ok(Self { pid, exit })
     }
 
@@ -102,17 +127,35 @@ impl CannotStart {
     }
 }
 
-/// Waits for every child, ours and adopted ones, until ours has ended and none is left.
-fn reap(ours: Pid, exit: &watch::Sender<Option<u8>>) {
-    loop {
-        match wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid == ours => {
-                let signal = status.terminating_signal().map(|signal| 128 + signal);
-                let code = status.exit_status().or(signal).unwrap_or(1);
-                exit.send_replace(Some(u8::try_from(code).unwrap_or(1)));
+impl Reaper {
+    /// Waits for every child, ours and adopted ones, until none is left.
+    fn reap(&self) {
+        loop {
+            let ended = wait(WaitOptions::empty());
+            let mut awaited = self.awaited.lock();
+            match ended {
+                Ok(Some((pid, status))) => awaited.ended(pid, status),
+                Ok(None) | Err(rustix::io::Errno::INTR) => (),
+                // None is left, unless one was started just now.
+                Err(_) => match wait(WaitOptions::NOHANG) {
+                    Ok(Some((pid, status))) => awaited.ended(pid, status),
+                    Ok(None) | Err(rustix::io::Errno::INTR) => (),
+                    Err(_) => {
+                        awaited.is_reaping = false;
+                        return;
+                    }
+                },
             }
-            Ok(_) | Err(rustix::io::Errno::INTR) => (),
-            Err(_) => return, // no child is left
+        }
+    }
+}
+
+impl Awaited {
+    fn ended(&mut self, pid: Pid, status: WaitStatus) {
+        if let Some((_, exit)) = self.ours.take_if(|(ours, _)| *ours == pid) {
+            let signal = status.terminating_signal().map(|signal| 128 + signal);
+            let code = status.exit_status().or(signal).unwrap_or(1);
+            exit.send_replace(Some(u8::try_from(code).unwrap_or(1)));
         }
     }
 }
@@ -246,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_program_that_cannot_start_exits_as_in_a_shell() {
-        let refused = |program: &str| Child::start(&[program.to_owned()], Vec::new()).unwrap_err();
+        let refused = |program: &str| Child::start(&Reaper::default(), &[program.to_owned()], Vec::new()).unwrap_err();
         let missing = refused("no-such-program-anywhere");
         assert_eq!(missing.code, 127);
         assert_eq!(missing.sentence, "cannot start `no-such-program-anywhere`: there is no such program in PATH");

@@ -4,6 +4,7 @@
 
 mod admin;
 mod app_metrics;
+mod application;
 mod boot;
 mod changes;
 mod child;

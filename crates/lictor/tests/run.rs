@@ -59,6 +59,67 @@ fn a_signal_before_egress_is_up_stops_at_once_and_starts_nothing() {
     assert!(!lictor.log().contains("child is up"));
 }
 
+/// An application that counts its own runs, beside lictor's configuration.
+fn counting(yaml: &str, then: &str) -> Sidecar {
+    let beside = "runs=$(tr '\\0' '\\n' < /proc/$PPID/cmdline | sed -n 4p).runs";
+    let script = format!("{beside}; echo run >> $runs; runs=$(wc -l < $runs); {then}");
+    run(yaml, &["sh", "-c", &script])
+}
+
+#[test]
+fn an_application_that_fails_is_started_again_as_configured() {
+    let often = "{on_failure: {delay: 20ms, max: 2}}";
+    for (restart, then, runs, code) in [
+        ("never", "exit 3", 1, 3),
+        ("{on_failure: {delay: 20ms, max: 2}}", "exit 3", 3, 3),
+        (often, "kill -9 $$", 3, 137),
+        (often, "exit 0", 1, 0),
+        (often, "[ $runs -lt 2 ] && exit 7; exit 0", 2, 0),
+        ("{on_failure: {delay: 20ms, max: 1}}", "exit $((10 + $runs))", 2, 12),
+    ] {
+        let mut lictor = counting(&format!("{ALONE}app: {{restart: {restart}}}\n"), then);
+        assert_eq!(lictor.wait().code(), Some(code), "{restart}, {then}");
+        let told = lictor.log().matches("\"kind\":\"application_restarted\"").count();
+        assert_eq!(told + 1, runs, "{restart}, {then}: {}", lictor.log());
+    }
+}
+
+#[test]
+fn nobody_is_sent_to_an_application_that_is_away() {
+    let yaml = format!("{ALONE}app: {{restart: {{on_failure: {{delay: 10m}}}}}}\n");
+    let mut lictor = counting(&yaml, "exit 3");
+    logged(&lictor, "application_ended");
+    let ready = lictor.get("admin", "/ready");
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("ended with code 3 and is started again"), "{}", ready.text());
+    assert_eq!((lictor.get("admin", "/startup").status, lictor.get("admin", "/live").status), (200, 200));
+    // A signal for the application meets nobody, and ends nothing.
+    lictor.signal(Signal::USR1);
+    lictor.signal(Signal::QUIT);
+    assert_eq!(lictor.get("admin", "/live").status, 200);
+    assert_eq!(lictor.terminate().code(), Some(3), "the code that it ended with");
+}
+
+#[test]
+fn orphans_of_an_earlier_run_neither_hide_a_later_one_nor_stay() {
+    let then = "if [ $runs = 1 ]; then (sleep 0.3 & echo orphan=$!.); exit 7; fi; echo again; sleep 1; exit 4";
+    let mut lictor = counting(&format!("{ALONE}app: {{restart: {{on_failure: {{delay: 20ms, max: 1}}}}}}\n"), then);
+    logged(&lictor, "again");
+    let log = lictor.log();
+    let process = format!("/proc/{}", log.split_once("orphan=").unwrap().1.split_once('.').unwrap().0);
+    eventually_is("it is no longer there, not even as a zombie", || Path::new(&process).exists(), |is| !is);
+    assert_eq!(lictor.wait().code(), Some(4));
+}
+
+#[test]
+fn an_application_that_is_gone_from_the_disk_counts_as_a_failure() {
+    let program = std::env::temp_dir().join(format!("lictor-gone-{}", std::process::id()));
+    std::fs::write(&program, "#!/bin/sh\nrm $0\nexit 5\n").unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let yaml = format!("{ALONE}app: {{restart: {{on_failure: {{delay: 20ms, max: 2}}}}}}\n");
+    assert_eq!(run(&yaml, &[program.to_str().unwrap()]).wait().code(), Some(127));
+}
+
 #[test]
 fn an_application_that_was_stopped_before_it_ran_has_not_succeeded() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::QUIT, 131)] {

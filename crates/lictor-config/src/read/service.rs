@@ -1,19 +1,18 @@
 //! Who we are: the service, its application, its registration, its server side.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use lictor_core::mesh::Protocol;
 use lictor_core::{Address, Secret};
 use serde_json::json;
 
+use super::advertised::registered;
 use super::listen::{ANY, LOCAL, listen, protocol_of};
-use crate::config::{App, AppProbe, Check, Inbound, Listen, Registration};
+use crate::config::{App, AppProbe, Check, Inbound, Listen, Registration, Restart};
 use crate::environment::Environment;
 use crate::refused;
 use crate::tree::{Node, Section};
-use crate::values;
 
 /// Secrets that stand in tutorials: whoever has read one has them.
 const WELL_KNOWN: [&str; 2] = ["internal-service-secret", "your-secret-key"];
@@ -71,9 +70,38 @@ pub(super) fn app(top: &Section<'_>) -> App {
             .iter()
             .filter_map(|word| word.text(None))
             .collect(),
+        restart: restart(
+            &section.field("restart", "Whether `lictor run` starts it again: never, on_failure, or a map."),
+        ),
     };
     section.finish();
     app
+}
+
+/// `never`, `on_failure`, or `{on_failure: {delay: 5s, max: 3}}`.
+fn restart(node: &Node<'_>) -> Restart {
+    let (delay, max) = (Duration::from_secs(5), 3);
+    if node.scalar().is_some() {
+        let words =
+            [("never", Restart::Never), ("off", Restart::Never), ("no", Restart::Never), ("false", Restart::Never)];
+        let words = [&words[..], &[("on_failure", Restart::OnFailure { delay, max })]].concat();
+        return node.choice(&words, None).unwrap_or(Restart::Never);
+    }
+    let section = node.section(&[json!({ "enum": ["never", "on_failure"] })]);
+    let on_failure = section.field("on_failure", "When it ended with another code than 0, or by a signal.");
+    let how = on_failure.section(&[]);
+    let delay =
+        how.field("delay", "Before the first restart; twice as long before each further one in a row.").duration(delay);
+    let max = how.field("max", "Restarts in a row; a run of ten minutes ends the row.").integer(max, 1);
+    how.finish();
+    section.finish();
+    if node.is_set() && !on_failure.is_set() {
+        node.error(
+            "`restart` needs a condition",
+            Some("write `restart: {on_failure: {delay: 5s, max: 3}}`".to_owned()),
+        );
+    }
+    if on_failure.is_set() { Restart::OnFailure { delay, max } } else { Restart::Never }
 }
 
 fn app_probe(node: &Node<'_>) -> Option<AppProbe> {
@@ -187,7 +215,8 @@ pub(super) fn registration(
         .replace("${hostname}", &env.hostname)
         .replace("${port}", &port.to_string());
     id_node.obeys(refused::id(&id));
-    let address = address(&section.field("address", "What callers dial: auto, env:POD_IP, or an address."), env);
+    let address = section.field("address", "What callers dial: auto, env:POD_IP, interface:eth0, or an address.");
+    let address = registered(&address, env);
     let (weight_passing, weight_warning) =
         weights(&section.field("weights", "Shares of the load while passing and warning."));
     let meta = meta(&section.field("meta", "Meta; version and protocol are used by callers."), app.protocol);
@@ -256,37 +285,6 @@ enum Advertise {
     Auto,
     Inbound,
     App,
-}
-
-fn address(node: &Node<'_>, env: &Environment) -> Option<String> {
-    let parse = |text: &str| {
-        if let Some(name) = text.strip_prefix("env:") {
-            let value = env.var(name).ok_or_else(|| format!("the environment has no {name}"))?;
-            return dialled(value.trim()).map(Some).map_err(|why| format!("{name} in the environment: {why}"));
-        }
-        match text {
-            "auto" => Ok(None),
-            text if text.starts_with("interface:") => Err("`interface:` is not in this version yet".to_owned()),
-            text => dialled(text).map(Some),
-        }
-    };
-    node.parsed(json!({ "type": "string" }), Some("auto"), parse).flatten()
-}
-
-/// What callers can dial, without brackets.
-fn dialled(text: &str) -> Result<String, String> {
-    let host = values::host(text);
-    match host.map(|host| (host, host.parse::<IpAddr>())) {
-        Some((_, Ok(ip))) if ip.is_unspecified() => Err("callers cannot dial an unspecified address".to_owned()),
-        Some((host, Ok(_))) => Ok(host.to_owned()),
-        Some((host, Err(_))) if host.chars().all(is_of_name) => Ok(host.to_owned()),
-        Some(_) | None => Err(format!("`{text}` is not an address: a name, or an IP address without a port")),
-    }
-}
-
-/// Underscores are in many a compose file's names.
-fn is_of_name(letter: char) -> bool {
-    letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.')
 }
 
 fn weights(node: &Node<'_>) -> (u32, u32) {

@@ -6,8 +6,8 @@ mod variables;
 use std::time::Duration;
 
 use lictor_config::{
-    Check, Config, ConsulAddress, Environment, Origin, Place, Query, Report, Source, Sources, Text, Upstream, changes,
-    json_schema, load,
+    Check, Config, ConsulAddress, Environment, Origin, Place, Query, Report, Restart, Source, Sources, Text, Upstream,
+    changes, json_schema, load,
 };
 use lictor_core::mesh::Protocol;
 use lictor_core::policy::{Algorithm, CachePolicy, Hedge, HedgeDelay};
@@ -96,6 +96,68 @@ upstreams:
     assert_eq!(carts.policy.cache, Some(CachePolicy { ttl: Duration::from_secs(2), coalesce: true }));
     assert_eq!(carts.policy.hedge, Some(Hedge { after: HedgeDelay::Fixed(Duration::from_millis(50)), max: 2 }));
     assert_eq!((db.protocol, db.policy.hedge, db.policy.cache), (Some(Protocol::Tcp), None, None));
+}
+
+#[test]
+fn an_application_is_started_again_only_where_that_is_said_plainly() {
+    let of = |app: &str| {
+        let file = text(&format!("registration: off\napp: {app}\n"));
+        load(Some(&file), &env(&[]), &[]).map(|loaded| loaded.config.app.restart).map_err(|report| report.to_string())
+    };
+    let on_failure = |seconds, max| Ok(Restart::OnFailure { delay: Duration::from_secs(seconds), max });
+    for (app, expected) in [
+        ("{}", Ok(Restart::Never)),
+        ("{restart: }", Ok(Restart::Never)),
+        ("{restart: never}", Ok(Restart::Never)),
+        ("{restart: off}", Ok(Restart::Never)),
+        ("{restart: 'no'}", Ok(Restart::Never)),
+        ("{restart: on_failure}", on_failure(5, 3)),
+        ("{restart: on-failure}", on_failure(5, 3)),
+        ("{restart: {on_failure: {}}}", on_failure(5, 3)),
+        ("{restart: {on_failure: {delay: 1s, max: 9}}}", on_failure(1, 9)),
+        ("{restart: {on_failure: {max: 1}}}", on_failure(5, 1)),
+    ] {
+        assert_eq!(of(app), expected, "{app}");
+    }
+    for (app, complaint) in [
+        ("{restart: always}", "unknown value `always`"),
+        ("{restart: {on_failure: {max: 0}}}", "0 is too small"),
+        ("{restart: {delay: 5s}}", "unknown field `delay`"),
+        ("{restart: {}}", "`restart` needs a condition"),
+        ("{restart: {on_failure: {max_attempts: 3}}}", "unknown field `max_attempts`"),
+    ] {
+        let said = of(app).unwrap_err();
+        assert!(said.contains(complaint), "{app}: {said}");
+    }
+}
+
+#[test]
+fn callers_dial_what_the_registration_says() {
+    let env = env(&[("POD_IP", "10.1.2.3")]);
+    let of = |address: &str| {
+        let file = text(&format!("service: a\nport: 1\nregistration: {{address: '{address}'}}\n"));
+        load(Some(&file), &env, &[]).map(|loaded| loaded.config.registration.unwrap().address)
+    };
+    for (address, expected) in [
+        ("auto", None),
+        ("192.0.2.1", Some("192.0.2.1")),
+        ("2001:db8::1", Some("2001:db8::1")),
+        ("order_service", Some("order_service")),
+        ("env:POD_IP", Some("10.1.2.3")),
+        ("interface:lo", Some("127.0.0.1")),
+    ] {
+        assert_eq!(of(address).unwrap().as_deref(), expected, "{address}");
+    }
+    for (address, complaint) in [
+        ("env:NONE", "the environment has no NONE"),
+        ("0.0.0.0", "unspecified"),
+        ("interface:nope", "there is no interface `nope`; this machine has "),
+        ("interface:", "there is no interface ``"),
+        ("10.0.0.1:80", "is not an address"),
+    ] {
+        let said = of(address).unwrap_err().to_string();
+        assert!(said.contains(complaint) && said.contains("lictor.yaml:3:"), "{address}: {said}");
+    }
 }
 
 #[test]
@@ -313,7 +375,7 @@ fn each_mistake_is_found_where_it_is() {
         ("registration: off\nservice: a\nconsul: {kv: {config: '/a b'}}\n", 3, "not a KV key"),
         ("registration: off\nconsul: {snapshot: {max_age: 1h}}\n", 2, "needs a `path`"),
         ("registration: off\ndefaults: {timeout: '${NO_SUCH}'}\n", 2, "the environment has no NO_SUCH"),
-        ("service: a\nport: 1\nregistration: {address: 'interface:eth0'}\n", 3, "not in this version yet"),
+        ("service: a\nport: 1\nregistration: {address: 'interface:nope'}\n", 3, "no interface"),
         ("service: a\nport: 1\nregistration: {weights: {passing: 0}}\n", 3, "at least 1"),
         ("service: a\nport: 1\nregistration: {weights: {passing: 70000}}\n", 3, "at most 65535"),
         ("service: a\nport: 1\nregistration: {weights: {warning: 65536}}\n", 3, "at most 65535"),

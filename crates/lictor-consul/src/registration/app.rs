@@ -3,6 +3,7 @@
 //!
 //! Consul's own checks, and the beats of TTL checks (`heartbeat`), are not this: they may ask elsewhere and otherwise.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lictor_config::{App, AppProbe, Check};
@@ -35,8 +36,18 @@ pub struct AppHealth {
     pub took: Duration,
 }
 
+impl AppHealth {
+    /// Of one that does not run: it is known without asking.
+    pub(crate) fn away(why: &str) -> Self {
+        Self { is_up: false, message: why.to_owned(), took: Duration::ZERO }
+    }
+}
+
+/// Why it does not run just now, if whoever starts it says so.
+pub(crate) type Away = Option<Arc<str>>;
+
 /// Begins to ask; `None` where there is nobody, or where it is not wanted.
-pub(crate) fn ask_app(app: &App, checks: &[Check]) -> Option<watch::Receiver<AppHealth>> {
+pub(crate) fn ask_app(app: &App, checks: &[Check], away: watch::Receiver<Away>) -> Option<watch::Receiver<AppHealth>> {
     let address = app.address.clone()?;
     let path = match &app.probe {
         Some(AppProbe::Off) => return None,
@@ -45,9 +56,8 @@ pub(crate) fn ask_app(app: &App, checks: &[Check]) -> Option<watch::Receiver<App
         None => path_of(checks).map(str::to_owned),
     };
     let question = Question::of(path.as_deref());
-    let message = format!("{address} has not been asked yet");
-    let (health, known) = watch::channel(AppHealth { is_up: false, message, took: Duration::ZERO });
-    tokio::spawn(keep_asking(address, question, health));
+    let (health, known) = watch::channel(AppHealth::away(&format!("{address} has not been asked yet")));
+    tokio::spawn(keep_asking(address, question, health, away));
     Some(known)
 }
 
@@ -60,11 +70,38 @@ fn path_of(checks: &[Check]) -> Option<&str> {
     })
 }
 
-async fn keep_asking(address: Address, question: Question, health: watch::Sender<AppHealth>) {
+async fn keep_asking(
+    address: Address,
+    question: Question,
+    health: watch::Sender<AppHealth>,
+    mut away: watch::Receiver<Away>,
+) {
+    loop {
+        let why = away.borrow_and_update().clone();
+        let again = match why {
+            // Whoever answers there now is not it.
+            Some(why) => {
+                health.send_replace(AppHealth::away(&why));
+                away.changed().await
+            }
+            None => tokio::select! {
+                biased;
+                again = away.changed() => again,
+                () = ask_again_and_again(&address, &question, &health) => return,
+            },
+        };
+        if again.is_err() {
+            // Nobody starts it but once.
+            return ask_again_and_again(&address, &question, &health).await;
+        }
+    }
+}
+
+async fn ask_again_and_again(address: &Address, question: &Question, health: &watch::Sender<AppHealth>) {
     let (began, mut verdict) = (Instant::now(), Verdict::default());
     loop {
         let asked = Instant::now();
-        let said = probe(&address, &question, AT_MOST).await;
+        let said = probe(address, question, AT_MOST).await;
         let was_up = verdict.is_up;
         verdict.take(said.verdict == Judged::Passing);
         let message = said.words;

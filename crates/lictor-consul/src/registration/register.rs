@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
-use super::app::AppHealth;
+use super::app::{AppHealth, Away};
 use super::checks::{Reported, reported};
 use super::definition::{Comparison, Definition, HeldCheck, OWN_MAINTENANCE, Place};
 use super::heartbeat::Heartbeat;
@@ -69,10 +69,19 @@ pub(crate) struct Registrar {
 /// Whether we want to be out of circulation.
 #[derive(Debug, Default)]
 struct Maintenance {
-    /// Why, while we want to.
-    reason: Option<String>,
+    /// Why, while somebody orders it, or we leave.
+    ordered: Option<String>,
+    /// Why, while the application is away.
+    away: Option<String>,
     /// The agent has not taken it yet.
     is_untold: bool,
+}
+
+impl Maintenance {
+    /// Why we want to, if we do.
+    fn reason(&self) -> Option<&str> {
+        self.ordered.as_deref().or(self.away.as_deref())
+    }
 }
 
 impl Registrar {
@@ -140,7 +149,7 @@ impl Registrar {
 
     fn announce(&self, cause: Option<&'static str>) {
         let id = &self.definition.registration.id;
-        let is_out = self.maintenance.lock().reason.is_some();
+        let is_out = self.maintenance.lock().reason().is_some();
         self.status.registration(if is_out { RegistrationState::Maintenance } else { RegistrationState::Registered });
         self.status.registration_well();
         match cause {
@@ -156,7 +165,7 @@ impl Registrar {
     async fn register(&self, connection: &mut Connection, is_up: bool) -> Result<(), ConsulError> {
         let _registering = self.registering.lock().await;
         let held = self.held_checks(connection).await?.unwrap_or_default();
-        let ours = self.maintenance.lock().reason.clone();
+        let ours = self.maintenance.lock().reason().map(str::to_owned);
         // Honest from the first moment: an application that has just answered is not critical until the first run.
         let status = if is_up && ours.is_none() { "passing" } else { "critical" };
         let body = Bytes::from(self.definition.body(self.place(connection), status).to_string());
@@ -280,8 +289,49 @@ impl Registrar {
 
     /// Takes the instance out of, or back into, circulation, and remembers it for when the agent forgets or is away.
     pub(crate) async fn maintain(&self, reason: Option<&str>) -> Result<(), ConsulError> {
-        let reason = reason.map(|reason| format!("{OWN_MAINTENANCE}{reason}"));
-        *self.maintenance.lock() = Maintenance { reason: reason.clone(), is_untold: true };
+        self.maintained(|maintenance| maintenance.ordered = own(reason)).await
+    }
+
+    /// Keeps the instance out of circulation while the application is away, and until it answers again.
+    pub(crate) async fn follow_app(self: Arc<Self>, mut away: watch::Receiver<Away>) {
+        let mut is_out = false;
+        loop {
+            let why = away.borrow_and_update().clone();
+            if why.is_some() {
+                is_out = true;
+                self.maintain_away(why.as_deref()).await;
+            }
+            let is_back = async {
+                match self.app.clone() {
+                    _ if why.is_some() || !is_out => std::future::pending().await,
+                    Some(mut app) => drop(app.wait_for(|app| app.is_up).await), // an error: we end
+                    None => (),
+                }
+            };
+            tokio::select! {
+                biased;
+                again = away.changed() => if again.is_err() { return },
+                () = is_back => {
+                    is_out = false;
+                    self.maintain_away(None).await;
+                }
+            }
+        }
+    }
+
+    async fn maintain_away(&self, why: Option<&str>) {
+        if let Err(error) = self.maintained(|maintenance| maintenance.away = own(why)).await {
+            debug!(%error, "the agent was not told yet that the application is away"); // the watch tells it
+        }
+    }
+
+    async fn maintained(&self, change: impl FnOnce(&mut Maintenance)) -> Result<(), ConsulError> {
+        let reason = {
+            let mut maintenance = self.maintenance.lock();
+            change(&mut maintenance);
+            maintenance.is_untold = true;
+            maintenance.reason().map(str::to_owned)
+        };
         self.set_maintenance(&mut self.connection(), reason.as_deref()).await?;
         self.told(reason.as_deref());
         Ok(())
@@ -290,14 +340,14 @@ impl Registrar {
     /// The agent has taken this; meanwhile we may want something else.
     fn told(&self, reason: Option<&str>) {
         let mut maintenance = self.maintenance.lock();
-        maintenance.is_untold &= maintenance.reason.as_deref() != reason;
+        maintenance.is_untold &= maintenance.reason() != reason;
     }
 
     /// Says what could not be said before.
     async fn tell_maintenance(&self, connection: &mut Connection) {
         let untold = {
             let maintenance = self.maintenance.lock();
-            maintenance.is_untold.then(|| maintenance.reason.clone())
+            maintenance.is_untold.then(|| maintenance.reason().map(str::to_owned))
         };
         let Some(reason) = untold else { return };
         match self.set_maintenance(connection, reason.as_deref()).await {
@@ -394,4 +444,8 @@ impl Registrar {
     fn place(&self, connection: &Connection) -> Place {
         Place { is_agent_local: self.client.is_local(), seen_as: connection.local() }
     }
+}
+
+fn own(reason: Option<&str>) -> Option<String> {
+    reason.map(|reason| format!("{OWN_MAINTENANCE}{reason}"))
 }
