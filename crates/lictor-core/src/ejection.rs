@@ -39,6 +39,7 @@ mod tests {
                     service: "users".into(),
                     host: "127.0.0.1".into(),
                     weight: 1,
+                    tier: 0,
                     status: Status::Passing,
                     tags: vec![],
                     meta: BTreeMap::new(),

@@ -17,7 +17,13 @@ pub struct EndpointHealth {
     /// Microseconds since `epoch`; 0: never.
     ejected_until: AtomicU64,
     draining_until: AtomicU64,
+    resting_until: AtomicU64,
+    /// No earlier than any of these three, so that a look at one is enough while all is well.
+    away_until: AtomicU64,
 }
+
+/// The longest rest that is given on an endpoint's own word (`Retry-After`).
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 impl EndpointHealth {
     /// Healthy.
@@ -28,10 +34,21 @@ impl EndpointHealth {
             ejections: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
             draining_until: AtomicU64::new(0),
+            resting_until: AtomicU64::new(0),
+            away_until: AtomicU64::new(0),
         }
     }
 
-    /// Whether it is having a rest.
+    /// Whether it is ejected, stopping or resting.
+    #[inline]
+    pub fn is_away(&self, now: Instant) -> bool {
+        let until = self.away_until.load(Relaxed);
+        until != 0
+            && until > self.micros(now)
+            && (self.is_ejected(now) || self.is_draining(now) || self.is_resting(now))
+    }
+
+    /// Whether it failed too often, and is left alone for it.
     pub fn is_ejected(&self, now: Instant) -> bool {
         let until = self.ejected_until.load(Relaxed);
         until != 0 && until > self.micros(now)
@@ -66,7 +83,9 @@ impl EndpointHealth {
         let rest = policy.base.saturating_mul(1 << earlier.min(20)).min(policy.max);
         self.ejections.store(earlier + 1, Relaxed);
         self.consecutive.store(0, Relaxed);
-        self.ejected_until.store((now_micros + rest.as_micros() as u64).max(1), Relaxed);
+        let until = (now_micros + rest.as_micros() as u64).max(1);
+        self.ejected_until.store(until, Relaxed);
+        self.away_until.fetch_max(until, Relaxed);
         rest
     }
 
@@ -88,12 +107,27 @@ impl EndpointHealth {
 
     /// It said that it is stopping: leave it alone until then.
     pub fn drain(&self, until: Instant) {
-        self.draining_until.store(self.micros(until).max(1), Relaxed);
+        let until = self.micros(until).max(1);
+        self.draining_until.store(until, Relaxed);
+        self.away_until.fetch_max(until, Relaxed);
     }
 
     /// Whether it is stopping.
     pub fn is_draining(&self, now: Instant) -> bool {
         let until = self.draining_until.load(Relaxed);
+        until != 0 && until > self.micros(now)
+    }
+
+    /// It asked for a rest: while others have room they are asked instead. At most a minute, whatever it says.
+    pub fn rest(&self, lasts: Duration, now: Instant) {
+        let until = self.micros(now + lasts.min(LONGEST_REST)).max(1);
+        self.resting_until.fetch_max(until, Relaxed);
+        self.away_until.fetch_max(until, Relaxed);
+    }
+
+    /// Whether it is having the rest that it asked for.
+    pub fn is_resting(&self, now: Instant) -> bool {
+        let until = self.resting_until.load(Relaxed);
         until != 0 && until > self.micros(now)
     }
 

@@ -13,6 +13,7 @@ pub mod address;
 pub mod balance;
 pub mod breaker;
 pub mod budget;
+pub mod candidates;
 pub mod deadline;
 pub mod ejection;
 #[cfg(any(fuzzing, test))]

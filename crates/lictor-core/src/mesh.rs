@@ -230,6 +230,8 @@ pub struct Endpoint {
     pub host: Arc<str>,
     /// Never 0.
     pub weight: u32,
+    /// 0 is the best: one of a higher tier is picked only while nobody of a lower one is well.
+    pub tier: u8,
     /// Passing or warning.
     pub status: Status,
     /// As registered.
@@ -249,6 +251,8 @@ impl Endpoint {
             "ejected"
         } else if self.health.is_draining(now) {
             "draining"
+        } else if self.health.is_resting(now) {
+            "resting"
         } else {
             match self.status {
                 Status::Passing => "healthy",

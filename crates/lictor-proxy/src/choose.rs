@@ -2,5 +2,4 @@
 
 pub(crate) mod exchange;
 pub(crate) mod pick;
-mod steer;
 pub(crate) mod verdict;

@@ -121,6 +121,7 @@ fn upstream(address: Address) -> Upstream {
         service: "users".into(),
         host: "127.0.0.1".into(),
         weight: 1,
+        tier: 0,
         status: Status::Passing,
         tags: Vec::new(),
         meta: BTreeMap::new(),

@@ -282,7 +282,7 @@ impl Scrape {
             if let Some(kind) = forced {
                 self.orders.with_label_values(&[name[0], kind]).set(1);
             }
-            for state in ["healthy", "warning", "suspect", "ejected", "draining"] {
+            for state in ["healthy", "warning", "suspect", "ejected", "draining", "resting"] {
                 let count = upstream.endpoints.iter().filter(|endpoint| endpoint.state(now) == state).count();
                 self.endpoints.with_label_values(&[name[0], state]).set(count as i64);
             }

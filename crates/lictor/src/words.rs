@@ -190,7 +190,7 @@ fn candidates(page: &Json, paint: Paint) -> String {
     if endpoints.is_empty() {
         return "There is no endpoint.\n".to_owned();
     }
-    let heads = ["endpoint", "address", "state", "weight", "in flight", "latency", "score", "share"];
+    let heads = ["endpoint", "address", "state", "tier", "weight", "in flight", "latency", "score", "share"];
     let mut rows = vec![heads.map(|head| paint.dim(head)).to_vec()];
     for endpoint in endpoints {
         let text = |key: &str| endpoint[key].as_str().unwrap_or_default().to_owned();
@@ -199,11 +199,15 @@ fn candidates(page: &Json, paint: Paint) -> String {
             text("id"),
             text("address"),
             paint.verdict([state.as_str(), &text("order")].join(" ").trim_end(), state == "healthy"),
+            endpoint["tier"].to_string(),
             endpoint["weight"].to_string(),
             endpoint["in_flight"].to_string(),
             if endpoint["ewma_ms"].is_null() { "-".to_owned() } else { ms(&endpoint["ewma_ms"]) },
             endpoint["score"].as_f64().map_or("-".to_owned(), |score| format!("{score:.4}")),
-            percent(&endpoint["share"]),
+            match endpoint["why_not"].as_str() {
+                Some(why) => format!("none: {why}"),
+                None => percent(&endpoint["share"]),
+            },
         ]);
     }
     let panic = if page["is_panic"] == true { "  So many are ejected that ejection is ignored.\n" } else { "" };

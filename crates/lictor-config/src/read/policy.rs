@@ -24,7 +24,7 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
             .field("slow_start", "New endpoints get a growing share for this long.")
             .duration(base.balance.slow_start),
         panic: section
-            .field("panic", "Ejection is ignored when fewer than this share of endpoints is left.")
+            .field("panic", "Ejection is ignored when fewer than this share of endpoints is left; instances whose checks warn are asked when fewer than this share pass.")
             .share(base.balance.panic),
     };
     let modes = [("propagate", DeadlineMode::Propagate), ("ignore", DeadlineMode::Ignore)];

@@ -136,6 +136,7 @@ pub(super) fn endpoint(
         key: before.map_or_else(|| EndpointKey { node, id, address }, |before| before.key.clone()),
         host: Arc::from(instance.host.as_str()),
         weight: instance.weight(),
+        tier: 0,
         status,
         tags: instance.tags.clone(),
         meta: instance.meta.clone(),

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 use lictor_core::breaker::{BreakerState, BreakerView};
+use lictor_core::candidates::{Candidates, Choice, WhyNot};
 use lictor_core::deadline::callers_deadline;
-use lictor_core::ejection::is_panic;
 use lictor_core::policy::{DeadlineMode, Policy};
 use lictor_core::retry::{self, Denied, Next, Tried};
 use lictor_core::story::{PolicyView, Then, millis};
@@ -92,12 +92,16 @@ pub struct Candidate {
     pub id: Arc<str>,
     /// What is dialled.
     pub address: Address,
-    /// `healthy`, `warning`, `suspect`, `ejected` or `draining`.
+    /// `healthy`, `warning`, `suspect`, `ejected`, `draining` or `resting`.
     pub state: &'static str,
     /// Until it is not ejected any more.
     pub ejected_for_ms: Option<u64>,
     /// An operator's, if one is in force: `eject` or `pin`.
     pub order: Option<&'static str>,
+    /// 0 is the best.
+    pub tier: u8,
+    /// Why it does not take the next request: `ordered`, `ejected`, `draining`, `resting`, `warning` or `tier`.
+    pub why_not: Option<&'static str>,
     /// For weighted draws.
     pub weight: u32,
     /// This worker's requests to it now.
@@ -155,6 +159,9 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
     };
     let hash = hash_of(policy, headers, None);
     let picked = upstream.balancer.preview(|| pick(upstream, policy, &[], hash, None, now));
+    let orders = upstream.upstream.steering.in_force(now);
+    let considered = upstream.candidates(policy, &orders, None, &[], now);
+    let choice = considered.choice();
     let has_other = picked.as_ref().is_ok_and(|first| upstream.has_other(&[*first], now));
     let refused = would_refuse(upstream, policy, deadline.is_some_and(|left| left.is_zero()), now);
     let refused = refused.or(picked.as_ref().err().cloned()).map(Refusal::from);
@@ -175,8 +182,8 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         breaker: upstream.upstream.breaker.view(now),
         in_flight: upstream.upstream.in_flight.running(),
         retry_budget_remaining: upstream.budget.remaining_ratio(now),
-        is_panic: is_panic(&upstream.upstream.endpoints, policy.balance.panic, now),
-        endpoints: candidates(upstream, policy, hash, now),
+        is_panic: choice.is_some_and(|choice| choice.is_panic),
+        endpoints: candidates(upstream, policy, hash, &considered, choice.as_ref()),
         picked: picked.ok().map(|index| Arc::clone(&upstream.endpoints[index].endpoint.key.id)),
         refused,
         on_failure: asked.failures(upstream, policy, has_other, now),
@@ -205,7 +212,14 @@ fn would_refuse(upstream: &UpstreamState, policy: &Policy, is_late: bool, now: I
 }
 
 /// The endpoints, each with its share of a number of picks.
-fn candidates(upstream: &UpstreamState, policy: &Policy, hash: Option<u64>, now: Instant) -> Vec<Candidate> {
+fn candidates(
+    upstream: &UpstreamState,
+    policy: &Policy,
+    hash: Option<u64>,
+    considered: &Candidates<'_>,
+    choice: Option<&Choice>,
+) -> Vec<Candidate> {
+    let now = considered.now;
     let mut picks = vec![0_u32; upstream.endpoints.len()];
     // Enough to see shares; fewer where one pick looks at many endpoints, because requests wait meanwhile.
     let draws = (20_000 / picks.len().max(1)).clamp(20, 1000) as u32;
@@ -215,7 +229,7 @@ fn candidates(upstream: &UpstreamState, policy: &Policy, hash: Option<u64>, now:
             picks[index] += 1;
         }
     });
-    let orders = upstream.upstream.steering.in_force(now);
+    let orders = considered.orders;
     let candidate = |(index, picks): (usize, u32)| {
         let state = &upstream.endpoints[index];
         Candidate {
@@ -224,6 +238,8 @@ fn candidates(upstream: &UpstreamState, policy: &Policy, hash: Option<u64>, now:
             state: state.endpoint.state(now),
             ejected_for_ms: state.endpoint.health.ejected_for(now).map(|left| left.as_millis() as u64),
             order: orders.about(&state.endpoint.key.id).map(|ordered| ordered.order.as_str()),
+            tier: state.endpoint.tier,
+            why_not: considered.why_not(index, choice).map(WhyNot::as_str),
             weight: state.endpoint.weight,
             in_flight: state.load.in_flight(),
             ewma_ms: state.load.ewma(now).map(millis),

@@ -1,17 +1,15 @@
-//! Which endpoint: not tried yet, not ejected, not stopping, as far as there are such.
+//! Which endpoint: who may take the request says [`Candidates`], and who of them the balancer.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use lictor_core::ejection::is_panic;
+use lictor_core::candidates::Candidates;
 use lictor_core::policy::Policy;
 use lictor_core::{Address, Failure, Reason};
 
-use super::steer::pick_by_order;
 use crate::world::view::UpstreamState;
 
-/// Chooses among the endpoints: not tried yet, not ejected, not stopping; each wish is dropped when it leaves none.
-/// With `only` there is no choice.
+/// Chooses among the endpoints. `only` is whom the client named.
 pub(crate) fn pick(
     upstream: &UpstreamState,
     policy: &Policy,
@@ -20,49 +18,55 @@ pub(crate) fn pick(
     only: Option<&Address>,
     now: Instant,
 ) -> Result<usize, Failure> {
-    let endpoints = &upstream.upstream.endpoints;
-    let orders = upstream.upstream.steering.in_force(now);
-    if !orders.is_empty() {
-        if endpoints.is_empty() {
-            return Err(no_endpoints(upstream));
-        }
-        return pick_by_order(upstream, &orders, tried, hash, only, now);
-    }
-    if let Some(only) = only {
-        let gone = || Failure::new(Reason::NoEndpoints, format!("{only} is not an instance any more"));
-        return endpoints.iter().position(|endpoint| endpoint.address == *only).ok_or_else(gone);
-    }
-    if endpoints.is_empty() {
+    if upstream.endpoints.is_empty() && only.is_none() {
         return Err(no_endpoints(upstream));
     }
-    let saw_ejected = Cell::new(false);
-    let is_rested = |index: usize| {
-        let health = &endpoints[index].health;
-        let is_ejected = health.is_ejected(now);
-        saw_ejected.set(saw_ejected.get() | is_ejected);
-        !is_ejected && !health.is_draining(now)
-    };
-    let is_untried = |index: usize| !tried.contains(&index);
-    let picked = upstream
-        .balancer
-        .pick(now, hash, |index| is_untried(index) && is_rested(index))
-        .or_else(|| if tried.is_empty() { None } else { upstream.balancer.pick(now, hash, is_rested) });
-    let in_panic = saw_ejected.get() && is_panic(endpoints, policy.balance.panic, now);
-    upstream.meters.panic(in_panic);
-    if let (false, Some(picked)) = (in_panic, picked) {
+    let orders = upstream.upstream.steering.in_force(now);
+    let candidates = upstream.candidates(policy, &orders, only, tried, now);
+    let is_plain = only.is_none() && orders.is_empty();
+    let mut picked = None;
+    if is_plain && upstream.is_usual.get() {
+        let saw_away = Cell::new(false);
+        picked = upstream.balancer.pick(now, hash, |index| {
+            candidates.is_in_front(index) && {
+                let is_well = candidates.is_well(index);
+                saw_away.set(saw_away.get() || !is_well);
+                is_well
+            }
+        });
+        if let (Some(picked), false) = (picked, saw_away.get()) {
+            return Ok(picked);
+        }
+    }
+    let choice = candidates.choice().ok_or_else(|| nobody(upstream, &candidates))?;
+    let is_usual = candidates.is_usual(&choice);
+    if is_plain && tried.is_empty() {
+        upstream.is_usual.set(is_usual);
+        upstream.meters.panic(choice.is_panic);
+    }
+    if let (Some(picked), true) = (picked, is_usual) {
         return Ok(picked);
     }
-    // Panic, or nothing is left: an ejected or stopping endpoint is better than none.
-    upstream
-        .balancer
-        .pick(now, hash, |index| is_untried(index) && (in_panic || !endpoints[index].health.is_ejected(now)))
-        .or_else(|| upstream.balancer.pick(now, hash, |_| in_panic))
-        .or(picked)
-        .or_else(|| upstream.balancer.pick(now, hash, |index| !endpoints[index].health.is_ejected(now)))
-        .ok_or_else(|| {
-            let sentence = format!("all {} endpoints are ejected", endpoints.len());
+    let picked = upstream.balancer.pick(now, hash, |index| candidates.may_take(index, &choice));
+    picked.ok_or_else(|| nobody(upstream, &candidates))
+}
+
+/// Why there is nobody whom one may ask.
+fn nobody(upstream: &UpstreamState, candidates: &Candidates<'_>) -> Failure {
+    let Candidates { endpoints, orders, only, .. } = candidates;
+    let ordered = endpoints.iter().filter(|endpoint| orders.ejects(&endpoint.key.id)).count();
+    match only {
+        Some(only) if endpoints.iter().any(|endpoint| endpoint.address == **only) => {
+            Failure::new(Reason::AllEjected, format!("an operator lets nothing go to {only}"))
+        }
+        Some(only) => Failure::new(Reason::NoEndpoints, format!("{only} is not an instance any more")),
+        None if endpoints.is_empty() => no_endpoints(upstream),
+        None if ordered > 0 => {
+            let sentence = format!("all {} endpoints are ejected, {ordered} of them by an operator", endpoints.len());
             Failure::new(Reason::AllEjected, sentence)
-        })
+        }
+        None => Failure::new(Reason::AllEjected, format!("all {} endpoints are ejected", endpoints.len())),
+    }
 }
 
 /// Says how many instances there are and why none will do.

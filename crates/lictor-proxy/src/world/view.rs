@@ -1,6 +1,6 @@
 //! A mesh, as one worker uses it: each upstream and endpoint with what the worker keeps for it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,10 +9,12 @@ use std::time::Instant;
 use http::{HeaderValue, Method};
 use lictor_core::balance::{Balancer, Load, Slot, hash_bytes};
 use lictor_core::budget::RetryBudget;
+use lictor_core::candidates::{Candidates, Front};
 use lictor_core::latency::Latencies;
 use lictor_core::mesh::Inbound;
 use lictor_core::policy::Policy;
-use lictor_core::{Endpoint, Mesh, Upstream};
+use lictor_core::steering::Orders;
+use lictor_core::{Address, Endpoint, Mesh, Upstream};
 use lictor_tls::Client;
 use tokio::sync::Notify;
 
@@ -43,6 +45,10 @@ pub(crate) struct UpstreamState {
     /// In the order of `upstream.endpoints`.
     pub(crate) endpoints: Vec<Rc<EndpointState>>,
     pub(crate) balancer: Balancer,
+    /// Whom a request usually goes to.
+    front: Front,
+    /// When all endpoints were last looked at, it was to go there.
+    pub(crate) is_usual: Cell<bool>,
     pub(crate) budget: Rc<RetryBudget>,
     pub(crate) meters: UpstreamMeters,
     /// A place among the running requests became free.
@@ -140,6 +146,8 @@ impl UpstreamState {
             upstream: Arc::clone(upstream),
             balancer: Balancer::new(&upstream.policy.balance, slots, random()),
             endpoints,
+            front: Front::of(&upstream.endpoints),
+            is_usual: Cell::new(true),
             budget,
             meters: UpstreamMeters::new(&shared.metrics, &upstream.name),
             freed: Notify::new(),
@@ -185,13 +193,23 @@ impl EndpointState {
 }
 
 impl UpstreamState {
+    /// The endpoints, as a pick asks for them.
+    pub(crate) fn candidates<'a>(
+        &'a self,
+        policy: &Policy,
+        orders: &'a Orders,
+        only: Option<&'a Address>,
+        tried: &'a [usize],
+        now: Instant,
+    ) -> Candidates<'a> {
+        let (endpoints, front) = (&self.upstream.endpoints, self.front);
+        Candidates { endpoints, front, orders, only, tried, panic: policy.balance.panic, now }
+    }
+
     /// An endpoint that is not among these, and may be picked.
     pub(crate) fn has_other(&self, tried: &[usize], now: Instant) -> bool {
         let orders = self.upstream.steering.in_force(now);
-        self.upstream.endpoints.iter().enumerate().any(|(index, endpoint)| {
-            let is_well = !endpoint.health.is_ejected(now) && !endpoint.health.is_draining(now);
-            is_well && !tried.contains(&index) && !orders.ejects(&endpoint.key.id)
-        })
+        self.candidates(&self.upstream.policy, &orders, None, tried, now).has_other()
     }
 
     pub(crate) fn route(&self, method: &Method, path: &str) -> Option<usize> {
