@@ -6,7 +6,8 @@ import sys
 HEAD = """# Configuration
 
 Written by `scripts/config-reference.sh` from `lictor schema`; do not edit. `lictor check` validates a file, `lictor config --origin` shows every
-effective value and where it comes from. Later ones win: the default, the file, the KV value, the environment, `--set`.
+effective value and where it comes from. Later ones win: the default, older services' variables, the file, the file of the
+environment beside it (`lictor.production.yaml` beside `lictor.yaml` where `ENVIRONMENT`, `APP_ENV` or `NODE_ENV` is `production`), the KV value, the environment, `--set`.
 Every key can be set as `LICTOR_<SECTION>_<KEY>` too, and `${VAR}`, `${VAR:-default}` are replaced in values. [examples/full.yaml](../examples/full.yaml) has most keys.
 
 A duration is `500ms`, `10s`, `1m`; a size `64KiB`; a share `20%` or `0.2`. `NAME` stands for a name of yours, `[]` for each entry of a list.

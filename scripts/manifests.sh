@@ -29,6 +29,26 @@ for file in examples/compose/*.yaml; do
   echo "$file"
 done
 
+file=examples/compose/gin.yaml
+traced() { OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 docker-compose --file "$file" --profile tracing config "$@"; }
+traced --services | grep -qx jaeger || fail "$file: the profile \`tracing\` has no collector"
+docker-compose --file "$file" config --services | grep -qx jaeger && fail "$file: the collector starts without its profile"
+traced > "$work/traced.yaml"
+"$venv/bin/python" - "$work/traced.yaml" > "$work/traced.env" <<'PYTHON'
+import sys, yaml
+
+services = yaml.safe_load(open(sys.argv[1]))["services"]
+sidecars = {name: service for name, service in services.items() if service.get("image") == "lictor"}
+assert len(sidecars) == 4 and all(set(it["networks"]) == set(services["jaeger"]["networks"]) for it in sidecars.values())
+endpoints = {it["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] for it in sidecars.values()}
+assert endpoints == {"http://jaeger:4318"}, endpoints
+print("\n".join(f"{key}={value}" for key, value in sidecars["order-lictor"]["environment"].items() if value))
+PYTHON
+# What a sidecar of that stack makes of its variables.
+said=$(env -i $(cat "$work/traced.env") "$lictor" config --origin)
+grep -q "^trace.otlp: http://jaeger:4318 .*# env OTEL_EXPORTER_OTLP_ENDPOINT" <<< "$said" || fail "$file: the spans go nowhere"
+echo "$file: spans go to its collector"
+
 step "systemd"
 for unit in deploy/systemd/*.service; do
   # The programs of the units are not on this machine.

@@ -1,6 +1,6 @@
 //! What passes through, byte by byte.
 
-use lictor_testkit::{Backend, eventually_is, exchange, request};
+use lictor_testkit::{Backend, Sidecar, eventually_is, exchange, request};
 
 use crate::{LICTOR, caller_of};
 
@@ -76,7 +76,7 @@ fn the_forward_proxy_reaches_its_services_and_nothing_else() {
         "registration: off\noutbound: {{proxy: 0}}\nupstreams:\n  users: {{static: ['127.0.0.1:{}']}}\n",
         backend.port()
     );
-    let lictor = lictor_testkit::Sidecar::serve(LICTOR, &yaml).up();
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
     let proxy = lictor.address("forward");
     let absolute = request(&proxy, "GET", "http://users/by-url", &[("host", "users")], b"").unwrap();
     assert!(absolute.text().starts_with("a GET /by-url "), "{}", absolute.text());
@@ -106,7 +106,7 @@ fn trailers_pass() {
         stream.write_all(answer).unwrap();
     });
     let yaml = format!("registration: off\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{port}']}}\n");
-    let lictor = lictor_testkit::Sidecar::serve(LICTOR, &yaml).up();
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
     let mut client = std::net::TcpStream::connect(lictor.address("users")).unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -135,7 +135,7 @@ fn websockets_are_joined() {
         String::from_utf8(head).unwrap()
     });
     let yaml = format!("registration: off\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{port}']}}\n");
-    let lictor = lictor_testkit::Sidecar::serve(LICTOR, &yaml).up();
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
     let mut client = std::net::TcpStream::connect(lictor.address("users")).unwrap();
     client.write_all(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n").unwrap();
     let mut answer = Vec::new();
@@ -179,5 +179,42 @@ fn a_header_picks_the_same_endpoint_again_and_again() {
     for user in ["ann", "bob", "cyd"] {
         let first = pick(user);
         assert!((0..5).all(|_| pick(user) == first));
+    }
+}
+
+#[test]
+fn a_requests_line_is_as_loud_as_its_status_is_said_to_be() {
+    let backend = Backend::start("a");
+    for (log, said) in [
+        ("{}", [(200, Some("INFO")), (404, Some("ERROR")), (410, Some("ERROR")), (503, Some("ERROR"))]),
+        (
+            "{levels: {4xx: warn, 404: info, 5xx: error}}",
+            [(200, Some("INFO")), (404, Some("INFO")), (410, Some("WARN")), (503, Some("ERROR"))],
+        ),
+        (
+            "{access: errors, levels: {404: info, 410: warn}}",
+            [(200, None), (404, None), (410, Some("WARN")), (503, Some("ERROR"))],
+        ),
+    ] {
+        let yaml = format!(
+            "registration: off\nlog: {log}\nupstreams: {{users: {{listen: 0, retry: off, breaker: off, static: ['127.0.0.1:{}']}}}}\n",
+            backend.port()
+        );
+        let lictor = Sidecar::serve(LICTOR, &yaml).up();
+        for (status, _) in said {
+            backend.answers(status);
+            assert_eq!(lictor.get("users", &format!("/{status}")).status, status);
+        }
+        // The last one is always told.
+        eventually_is(
+            "the lines are there",
+            || lictor.lines("request"),
+            |lines| lines.iter().any(|line| line["status"] == 503),
+        );
+        let lines = lictor.lines("request");
+        for (status, level) in said {
+            let line = lines.iter().find(|line| line["status"] == status);
+            assert_eq!(line.and_then(|line| line["level"].as_str()), level, "{status} with {log}");
+        }
     }
 }

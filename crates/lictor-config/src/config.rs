@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use lictor_core::mesh::{AccessLog, Protocol};
+use lictor_core::bearer::Bearer;
+use lictor_core::mesh::{AccessLevels, AccessLog, Protocol};
 use lictor_core::policy::Policy;
 use lictor_core::route::Routes;
 use lictor_core::tls::{ClientTls, ServerTls};
@@ -322,6 +324,8 @@ pub struct Upstream {
     pub routes: Routes,
     /// Set on every request.
     pub set_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Shown to it where the application shows nothing of its own.
+    pub bearer: Option<Arc<Bearer>>,
 }
 
 impl Upstream {
@@ -416,6 +420,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Which requests.
     pub access: AccessLog,
+    /// At which level, by status.
+    pub levels: Arc<AccessLevels>,
 }
 
 /// The shape of log lines.

@@ -33,11 +33,12 @@ use Written::{Boolean, Level, Plain, Seconds};
 type Compat = (&'static [&'static str], &'static [&'static str], Written);
 
 /// Variables of older services, first found wins, and the key that each stands for. They do not override the file.
-const COMPAT: [Compat; 8] = [
+const COMPAT: [Compat; 9] = [
     (&["SERVICE_NAME", "APP_NAME"], &["service"], Plain),
     (&["SERVICE_PORT", "PORT"], &["port"], Plain),
     (&["SERVICE_HOST"], &["registration", "address"], Plain),
     (&["SERVICE_VERSION"], &["registration", "meta", "version"], Plain),
+    (&["SERVICE_TOKEN"], &["auth", "outbound", "bearer"], Plain),
     (&["LOG_LEVEL"], &["log", "level"], Level),
     (&["CIRCUIT_BREAKER_FAILURE_THRESHOLD"], &["defaults", "breaker", "failure_threshold"], Plain),
     (&["CIRCUIT_BREAKER_RECOVERY_TIMEOUT"], &["defaults", "breaker", "recovery_timeout"], Seconds),
@@ -184,7 +185,7 @@ fn is_beside_link(name: &str, env: &Environment) -> bool {
             .any(|at| is_link(&name[..at]))
 }
 
-fn unheeded(name: &str, path: &str, why: &str, help: Option<String>) -> Diagnostic {
+pub(crate) fn unheeded(name: &str, path: &str, why: &str, help: Option<String>) -> Diagnostic {
     Diagnostic {
         severity: Severity::Warning,
         message: format!("{name} is ignored: {why}"),
@@ -486,7 +487,7 @@ mod tests {
         let trace = |pairs: &[(&str, &str)]| {
             let text = "registration: off\nservice: orders\nupstreams: {a: 3001}\n".to_owned();
             let file = Text { name: "lictor.yaml".to_owned(), text };
-            let sources = Sources { file: Some(file), kv: None, env: env(pairs), flags: Vec::new() };
+            let sources = Sources { file: Some(file), kv: None, env: env(pairs), ..Sources::default() };
             let loaded = sources.load().unwrap();
             (loaded.config.trace, loaded.warnings.0.len())
         };

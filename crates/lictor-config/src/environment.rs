@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+/// Which environment a process runs in, as other programs are told.
+pub(crate) const STAGES: [&str; 3] = ["ENVIRONMENT", "APP_ENV", "NODE_ENV"];
+
 /// What a configuration may see of its surroundings, captured once.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
@@ -22,6 +25,19 @@ impl Environment {
         let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
         let hostname = hostname(vars.get("HOSTNAME").map(String::as_str), kernel.as_deref());
         Self { vars, hostname }
+    }
+
+    /// The environment that this process runs in, such as `production`, with the variable that says so: the first of those
+    /// that older services have ([`STAGES`]) whose value may be part of a file's name.
+    pub fn stage(&self) -> Option<(&'static str, &str)> {
+        let mut said = STAGES.iter().filter_map(|name| Some((*name, self.var(name)?.trim())));
+        said.find(|(_, value)| is_plain_word(value))
+    }
+
+    /// Those that come before it, and say no such thing.
+    pub(crate) fn not_stages(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let said = STAGES.iter().filter_map(|name| Some((*name, self.var(name)?.trim())));
+        said.take_while(|(_, value)| !is_plain_word(value)).filter(|(_, value)| !value.is_empty())
     }
 
     /// A variable that is set and not empty.
@@ -80,6 +96,12 @@ fn is_name_of_machine(name: &str) -> bool {
     let is_nobody = matches!(lower.as_str(), "" | "localhost" | "localhost.localdomain" | "(none)" | "none" | "*")
         || lower.trim_matches(['[', ']']).parse().is_ok_and(is_loopback);
     !is_nobody && is_unicode(name) && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')
+}
+
+/// Letters, digits, `-` and `_`, and not many.
+fn is_plain_word(value: &str) -> bool {
+    let is_of_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    !value.is_empty() && value.len() <= 64 && value.bytes().all(is_of_word)
 }
 
 /// Whether it was UTF-8.

@@ -17,7 +17,7 @@ use crate::value::{Step, Value, show};
 use crate::values;
 
 /// The keys that it may change. All of them work on a running sidecar.
-const MAY: [&[&str]; 13] = [
+const MAY: [&[&str]; 14] = [
     &["version"],
     &["defaults"],
     &["upstreams"],
@@ -30,6 +30,7 @@ const MAY: [&[&str]; 13] = [
     &["trace", "legacy_headers"],
     &["log", "level"],
     &["log", "access"],
+    &["log", "levels"],
     &["lifecycle"],
 ];
 

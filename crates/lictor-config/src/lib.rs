@@ -5,7 +5,7 @@
 //! the schema, so the configuration, the diagnostics, the effective values and the JSON Schema cannot disagree.
 //!
 //! Precedence, lowest first: built-in defaults; the variables of older services (`SERVICE_NAME`, `RETRY_MAX_ATTEMPTS`,
-//! ..); the file; the KV key, within the bounds of [`kv`]; the standard variables (`CONSUL_*`, `OTEL_*`) and lictor's own (`LICTOR_*`); `--set` flags.
+//! ..); the file; the one beside it of the environment that this process runs in (`lictor.production.yaml`); the KV key, within the bounds of [`kv`]; the standard variables (`CONSUL_*`, `OTEL_*`) and lictor's own (`LICTOR_*`); `--set` flags.
 
 mod bounds;
 mod config;
@@ -58,29 +58,16 @@ pub struct Loaded {
 
 /// Reads a configuration. Without a file the environment has to say it all.
 pub fn load(file: Option<&Text>, env: &Environment, flags: &[(String, String)]) -> Result<Loaded, Report> {
-    Sources { file: file.cloned(), kv: None, env: env.clone(), flags: flags.to_vec() }.load()
+    Sources { file: file.cloned(), env: env.clone(), flags: flags.to_vec(), ..Sources::default() }.load()
 }
 
 impl Sources {
-    /// Why the file looks as if it were still being written, or were lost: it is gone, says nothing, or has a key with
+    /// Why a file looks as if it were still being written, or were lost: it is gone, says nothing, or has a key with
     /// nothing after it, where the one before had something; below the first keys only the last of all, because that is
     /// where a text that was cut off ends. The words are for whoever asked for it to be read.
     pub fn emptied(&self, before: &Self) -> Option<String> {
-        let (said, _) = source::parse(before.file.as_ref()?).ok().filter(|(said, _)| !said.is_nothing())?;
-        let Some(file) = &self.file else {
-            return Some("there is no configuration file any more; what it said stays in force".to_owned());
-        };
-        let (says, _) = source::parse(file).ok()?; // what is wrong with it is told with its place
-        if says.is_nothing() {
-            return Some(format!(
-                "{} says nothing: is it still being written? What it said before stays in force",
-                file.name
-            ));
-        }
-        let was_something = |path: &Vec<Step>| said.at(path).is_some_and(|value| !value.is_nothing());
-        let key = says.empty_keys().chain(says.end()).find(was_something)?;
-        let (key, help) = (show(&key), "to take it back leave the key out, or write `{}`");
-        Some(format!("{}: `{key}` has nothing after it: is the file still being written? Else, {help}", file.name))
+        let pairs = [(&before.file, &self.file), (&before.staged, &self.staged)];
+        pairs.into_iter().find_map(|(before, now)| emptied(before.as_ref()?, now.as_ref()))
     }
 
     /// Reads it all; again without them, where others' variables turn out not to be meant for lictor.
@@ -100,6 +87,24 @@ impl Sources {
             }
         }
     }
+}
+
+fn emptied(before: &Text, now: Option<&Text>) -> Option<String> {
+    let (said, _) = source::parse(before).ok().filter(|(said, _)| !said.is_nothing())?;
+    let Some(file) = now else {
+        return Some(format!("{} is not there any more; what it said stays in force", before.name));
+    };
+    let (says, _) = source::parse(file).ok()?; // what is wrong with it is told with its place
+    if says.is_nothing() {
+        return Some(format!(
+            "{} says nothing: is it still being written? What it said before stays in force",
+            file.name
+        ));
+    }
+    let was_something = |path: &Vec<Step>| said.at(path).is_some_and(|value| !value.is_nothing());
+    let key = says.empty_keys().chain(says.end()).find(was_something)?;
+    let (key, help) = (show(&key), "to take it back leave the key out, or write `{}`");
+    Some(format!("{}: `{key}` has nothing after it: is the file still being written? Else, {help}", file.name))
 }
 
 /// Somebody else's YAML, such as a compose file, with its anchors and merges resolved.

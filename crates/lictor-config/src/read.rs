@@ -11,15 +11,18 @@ mod upstream;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_core::Secret;
-use lictor_core::mesh::AccessLog;
+use lictor_core::bearer::Bearer;
+use lictor_core::mesh::{AccessLevels, AccessLog, Level};
 use lictor_core::policy::Policy;
 use lictor_core::trace::{B3, TraceSettings};
 use serde_json::json;
 
 use self::listen::{ANY, LOCAL, listener};
+use self::upstream::Shown;
 use crate::config::{Admin, Config, Lifecycle, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, Source, Trace};
 use crate::environment::Environment;
 use crate::tree::{Node, Tree, texts};
@@ -38,6 +41,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
     let service = service::name(&top);
     let app = service::app(&top);
     let tokens = service::tokens(&top, env);
+    let bearer = auth(&top.field("auth", "What our calls show of us, besides `service_token`."));
     let inbound = service::inbound(&top, &app, &tokens);
     let registration = service::registration(&top, service.as_deref(), &app, inbound.as_ref(), env);
     let defaults_node = top.field("defaults", "The policy of every upstream that does not say otherwise.");
@@ -46,7 +50,8 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
     defaults_section.finish();
     let outbound = outbound(&top.field("outbound", "The forward proxy, and what `lictor run` exports."));
     let upstreams_node = top.field("upstreams", "Services that are called, by name.");
-    let upstreams = upstream::upstreams(&upstreams_node, &defaults, &tokens);
+    let upstreams =
+        upstream::upstreams(&upstreams_node, &defaults, &Shown { tokens: &tokens, bearer: bearer.as_ref() });
     let needs_consul = registration.is_some()
         || !outbound.allow.is_empty()
         || upstreams.iter().any(|upstream| matches!(upstream.source, Source::Consul(_)));
@@ -78,6 +83,18 @@ pub(crate) fn described() -> Tree {
     let tree = Tree::describing();
     config(&tree, &Environment::default());
     tree
+}
+
+fn auth(node: &Node<'_>) -> Option<Arc<Bearer>> {
+    let section = node.section(&[]);
+    let outbound = section.field("outbound", "To every upstream that does not say otherwise.").section(&[]);
+    let bearer = upstream::bearer(&outbound.field(
+        "bearer",
+        "`Authorization: Bearer ..` where the application sends no `Authorization`; a file's is read again after a 401.",
+    ));
+    outbound.finish();
+    section.finish();
+    bearer
 }
 
 fn outbound(node: &Node<'_>) -> Outbound {
@@ -220,6 +237,8 @@ fn log(node: &Node<'_>) -> Log {
         let meant = crate::diagnose::suggest(text, words).map(|word| format!("; did you mean `{word}`?"));
         Err(format!("`{text}` is not a log level{}", meant.unwrap_or_default()))
     };
+    let by_status =
+        section.field("levels", "The level of a request's line, by status or class; default: error from 4xx on.");
     let log = Log {
         level: levels.parsed(json!({ "type": "string" }), Some("info"), level).unwrap_or_else(|| "info".to_owned()),
         format: section
@@ -227,9 +246,28 @@ fn log(node: &Node<'_>) -> Log {
             .choice(&formats, Some("json"))
             .unwrap_or(LogFormat::Json),
         access: access.parsed(json!({ "type": "string" }), Some("all"), parse).unwrap_or_default(),
+        levels: Arc::new(levels_by_status(&by_status)),
     };
     section.finish();
     log
+}
+
+/// `{4xx: warn, 404: info}`
+fn levels_by_status(node: &Node<'_>) -> AccessLevels {
+    let words = [("debug", Level::Debug), ("info", Level::Info), ("warn", Level::Warn), ("error", Level::Error)];
+    let mut levels = AccessLevels::default();
+    for entry in node.entries() {
+        let name = entry.name();
+        let level = entry.choice(&words, None);
+        let class = name.strip_suffix("xx").and_then(|class| class.parse::<usize>().ok());
+        match (class, name.parse::<u16>()) {
+            (Some(class @ 1..=5), _) => levels.classes[class - 1] = level.unwrap_or(levels.classes[class - 1]),
+            (_, Ok(status @ 100..=599)) => levels.statuses.extend(level.map(|level| (status, level))),
+            _ if name == "*" => (), // its page in the schema
+            _ => entry.key_error(format!("`{name}` is neither a status nor one of 1xx, 2xx, 3xx, 4xx, 5xx"), None),
+        }
+    }
+    levels
 }
 
 fn admin(node: &Node<'_>) -> Admin {

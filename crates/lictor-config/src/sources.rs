@@ -13,6 +13,8 @@ use crate::{env, kv, source};
 pub struct Sources {
     /// The file; without one the environment has to say it all.
     pub file: Option<Text>,
+    /// The file beside it of the environment that this process runs in ([`Environment::stage`]), over it.
+    pub staged: Option<Text>,
     /// The value of the KV key, named `kv:KEY`: over the file, under the environment.
     pub kv: Option<Text>,
     /// Variables.
@@ -23,25 +25,39 @@ pub struct Sources {
 
 /// The file with everything else over and under it, and the older services' variables that had an effect.
 pub(crate) fn overlay(sources: &Sources, without: &Unheeded) -> Result<(Tree, Vec<String>), Report> {
-    let Sources { file, kv, env, flags } = sources;
-    let parse = |text: &Text| source::parse(text).map_err(|diagnostic: Diagnostic| Report(vec![diagnostic]));
+    let Sources { file, staged, kv, env, flags } = sources;
+    let parsed = parse(file.iter().chain(staged))?;
     let mut tree = Tree::default();
-    if let Some(file) = file {
-        let (mut value, places) = parse(file)?;
+    for (mut value, places) in parsed {
         interpolate(&mut value, &mut Vec::new(), &places, env, &tree);
         tree.lay(value, places, false);
     }
-    if let Some(text) = kv {
-        let (mut value, places) = parse(text)?;
+    for (mut value, places) in parse(kv.iter())? {
         kv::vet(&mut value, &places, &tree);
         tree.lay(value, places, true);
     }
-    let used = env::lay(&mut tree, env, without);
+    let mut used = env::lay(&mut tree, env, without);
+    if file.is_some() {
+        for (name, value) in env.not_stages() {
+            let why = format!("`{value}` is no part of a file's name: letters, digits, `-` and `_` are");
+            tree.note(env::unheeded(name, "", &why, None));
+        }
+    }
+    if staged.is_some() {
+        used.extend(env.stage().map(|(name, _)| name.to_owned()));
+    }
     for (path, value) in flags {
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
         tree.set(&path, Value::text(value), Origin::Flag);
     }
     Ok((tree, used))
+}
+
+/// All of them, or what is wrong with each.
+fn parse<'t>(texts: impl Iterator<Item = &'t Text>) -> Result<Vec<(Value, Places)>, Report> {
+    let (parsed, wrong): (Vec<_>, Vec<_>) = texts.map(source::parse).partition(Result::is_ok);
+    let wrong: Vec<Diagnostic> = wrong.into_iter().filter_map(Result::err).collect();
+    if wrong.is_empty() { Ok(parsed.into_iter().flatten().collect()) } else { Err(Report(wrong)) }
 }
 
 /// Fills variables in.

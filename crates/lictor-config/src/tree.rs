@@ -192,7 +192,7 @@ impl Tree {
     }
 
     fn said(&self, path: &[Step], in_kv: bool) -> Option<&Value> {
-        let mut layers = self.layers.iter().filter(|layer| layer.is_kv == in_kv);
+        let mut layers = self.layers.iter().rev().filter(|layer| layer.is_kv == in_kv);
         layers.find_map(|layer| layer.value.at(path)).filter(|value| **value != Value::Null)
     }
 
@@ -277,14 +277,17 @@ impl Tree {
     }
 
     /// How late the source comes that says the last word at a path, or below it.
-    fn rank(&self, path: &[Step]) -> u8 {
+    fn rank(&self, path: &[Step]) -> usize {
         let of = |origin: &Origin| match origin {
             Origin::Default => 0,
             Origin::Env(name) if is_under(name) => 1,
-            Origin::File { .. } => 2,
-            Origin::Kv { .. } => 3,
-            Origin::Env(_) => 4,
-            Origin::Flag => 5,
+            // One file lies over another.
+            Origin::File { name, .. } => {
+                2 + self.layers.iter().position(|it| it.places.text.name == *name).unwrap_or(0)
+            }
+            Origin::Kv { .. } => 2 + self.layers.len(),
+            Origin::Env(_) => 3 + self.layers.len(),
+            Origin::Flag => 4 + self.layers.len(),
         };
         let below = self.origins.iter().filter(|(at, _)| at.starts_with(path)).map(|(_, origin)| of(origin));
         below.chain([of(&self.origin(path, true))]).max().unwrap_or_default()

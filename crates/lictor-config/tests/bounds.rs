@@ -21,7 +21,7 @@ fn file(yaml: &str) -> Result<Loaded, Report> {
 
 fn kv(yaml: &str) -> Result<Loaded, Report> {
     let kv = Text { name: "kv:lictor/orders/config".to_owned(), text: yaml.to_owned() };
-    Sources { file: Some(text(FILE)), kv: Some(kv), env: env(), flags: Vec::new() }.load()
+    Sources { file: Some(text(FILE)), kv: Some(kv), env: env(), ..Sources::default() }.load()
 }
 
 fn all(count: usize, each: impl Fn(usize) -> String) -> String {

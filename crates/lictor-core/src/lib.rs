@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod balance;
+pub mod bearer;
 pub mod breaker;
 pub mod budget;
 pub mod candidates;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderName, HeaderValue};
 
 use crate::address::Address;
+use crate::bearer::Bearer;
 use crate::breaker::Breaker;
 use crate::health::EndpointHealth;
 use crate::limits::InFlight;
@@ -41,6 +42,8 @@ pub struct Mesh {
     pub trace: TraceSettings,
     /// Which requests are logged.
     pub access_log: AccessLog,
+    /// And at which level.
+    pub access_levels: Arc<AccessLevels>,
 }
 
 /// Who we are.
@@ -108,12 +111,68 @@ pub enum AccessLog {
     /// All.
     #[default]
     All,
-    /// Status 400 and above, and aborted ones.
+    /// Those whose level is a warning or an error ([`AccessLevels`]).
     Errors,
     /// Errors, and this share (0 to 1) of the others.
     Sampled(f64),
     /// None.
     Off,
+}
+
+/// How a request's line in the log is marked, by its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLevels {
+    /// 1xx, 2xx, 3xx, 4xx and 5xx. Default ERROR from 4xx on, else INFO.
+    pub classes: [Level; 5],
+    /// These are not as their class is.
+    pub statuses: Vec<(u16, Level)>,
+}
+
+/// A mark in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Of no interest but to whoever looks for it.
+    Debug,
+    /// As it should be.
+    Info,
+    /// Perhaps not.
+    Warn,
+    /// Not.
+    Error,
+}
+
+impl Default for AccessLevels {
+    fn default() -> Self {
+        let classes = [Level::Info, Level::Info, Level::Info, Level::Error, Level::Error];
+        Self { classes, statuses: Vec::new() }
+    }
+}
+
+impl AccessLevels {
+    /// Of a request with this status. One that broke off after a good status counts as 5xx.
+    pub fn of(&self, status: u16, is_failed: bool) -> Level {
+        let is_good = status < 400;
+        let exact = self.statuses.iter().find(|(known, _)| *known == status && !(is_failed && is_good));
+        let class = if is_failed && is_good { 5 } else { usize::from(status / 100).clamp(1, 5) };
+        exact.map_or(self.classes[class - 1], |(_, level)| *level)
+    }
+}
+
+impl Level {
+    /// As logs have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "DEBUG",
+            Self::Info => "INFO",
+            Self::Warn => "WARN",
+            Self::Error => "ERROR",
+        }
+    }
+
+    /// Whether it says that something was not as it should be.
+    pub fn is_error(self) -> bool {
+        matches!(self, Self::Warn | Self::Error)
+    }
 }
 
 /// What is spoken to an upstream's endpoints, and on its listener.
@@ -184,6 +243,8 @@ pub struct Upstream {
     pub routes: Routes,
     /// Set on every request to it, replacing what the application sent.
     pub set_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Shown to it where the application shows nothing of its own.
+    pub bearer: Option<Arc<Bearer>>,
     /// Counts in `/ready`.
     pub is_required: bool,
     /// Sorted by key; these may be picked.

@@ -12,6 +12,7 @@ pub(crate) mod respond;
 mod run;
 mod send;
 mod sent;
+mod token;
 pub(crate) mod tunnel;
 mod unanswered;
 mod upgrade;

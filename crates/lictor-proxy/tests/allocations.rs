@@ -92,6 +92,7 @@ fn plane(backend: SocketAddr) -> (DataPlane, watch::Sender<Arc<Mesh>>, SocketAdd
         inbound: None,
         trace: TraceSettings::default(),
         access_log: AccessLog::Off,
+        access_levels: Arc::default(),
     });
     let (published, mesh) = watch::channel(mesh);
     let settings = Settings {
@@ -136,6 +137,7 @@ fn upstream(address: Address) -> Upstream {
         policy: Arc::new(Policy::default()),
         routes: lictor_core::route::Routes::default(),
         set_headers: Vec::new(),
+        bearer: None,
         is_required: false,
         endpoints: Box::new([Arc::new(endpoint)]),
         census: Census { source: "static", is_known: true, total: 1, ..Census::default() },

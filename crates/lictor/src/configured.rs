@@ -31,7 +31,8 @@ impl Configured {
     /// Reads it.
     pub(crate) fn sources(&self) -> anyhow::Result<Sources> {
         let env = Environment::process();
-        Ok(Sources { file: self.read(&env)?, kv: None, flags: self.flags()?, env })
+        let [file, staged] = self.read(&env)?;
+        Ok(Sources { file, staged, kv: None, flags: self.flags()?, env })
     }
 
     /// Where Consul is, for commands that look at no service of ours: a file need not be there, nor good.
@@ -42,7 +43,7 @@ impl Configured {
         {
             return Ok(loaded.config.consul);
         }
-        sources.file = None;
+        (sources.file, sources.staged) = (None, None);
         sources
             .flags
             .extend([("registration", "off"), ("outbound.allow", "*")].map(|(key, it)| (key.into(), it.into())));
@@ -54,10 +55,13 @@ impl Configured {
         Self { config: Some(file.to_owned()), ..self.clone() }
     }
 
-    /// The file's name, or that there is none.
+    /// The names of its files, or that there are none.
     pub(crate) fn source(&self) -> String {
-        let path = self.path(&Environment::process());
-        path.map_or_else(|| "environment".to_owned(), |path| path.to_string_lossy().into_owned())
+        let env = Environment::process();
+        let staged = staged(self.path(&env).as_deref(), &env).filter(|path| path.is_file());
+        let files: Vec<_> = self.path(&env).into_iter().chain(staged).collect();
+        let names: Vec<_> = files.iter().map(|path| path.to_string_lossy()).collect();
+        if names.is_empty() { "environment".to_owned() } else { names.join(", ") }
     }
 
     fn path(&self, env: &Environment) -> Option<PathBuf> {
@@ -65,10 +69,11 @@ impl Configured {
         named.or_else(|| USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.is_file()))
     }
 
-    fn read(&self, env: &Environment) -> anyhow::Result<Option<Text>> {
-        let Some(path) = self.path(env) else { return Ok(None) };
-        let text = text(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Some(Text { name: path.to_string_lossy().into_owned(), text }))
+    /// The file, and the one beside it of the environment that this process runs in, where it is there.
+    fn read(&self, env: &Environment) -> anyhow::Result<[Option<Text>; 2]> {
+        let path = self.path(env);
+        let staged = staged(path.as_deref(), env).filter(|path| path.exists());
+        Ok([path.as_deref().map(read).transpose()?, staged.as_deref().map(read).transpose()?])
     }
 
     fn flags(&self) -> anyhow::Result<Vec<(String, String)>> {
@@ -78,6 +83,18 @@ impl Configured {
         });
         pairs.collect()
     }
+}
+
+/// `lictor.production.yaml` beside `lictor.yaml`.
+fn staged(file: Option<&Path>, env: &Environment) -> Option<PathBuf> {
+    let (file, (_, stage)) = (file?, env.stage()?);
+    let (stem, kind) = (file.file_stem()?.to_str()?, file.extension()?.to_str()?);
+    Some(file.with_file_name(format!("{stem}.{stage}.{kind}")))
+}
+
+fn read(path: &Path) -> anyhow::Result<Text> {
+    let text = text(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Text { name: path.to_string_lossy().into_owned(), text })
 }
 
 /// One byte more than may be read says enough of what has no end, such as a device.
@@ -101,5 +118,35 @@ mod tests {
         let file = Configured { config: Some("/no/such.yaml".into()), ..Configured::default() };
         assert!(file.load().unwrap_err().to_string().contains("cannot read /no/such.yaml"));
         assert_eq!(file.source(), "/no/such.yaml");
+    }
+
+    #[test]
+    fn the_file_of_an_environment_is_beside_the_file() {
+        let of = |file: &str, vars: &[(&str, &str)]| {
+            let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let env = Environment { vars, ..Environment::default() };
+            staged(Some(Path::new(file)), &env).map(|path| path.to_str().unwrap().to_owned())
+        };
+        let (file, beside) =
+            ("/etc/lictor/lictor.yaml", |stage: &str| Some(format!("/etc/lictor/lictor.{stage}.yaml")));
+        for (vars, expected) in [
+            (&[][..], None),
+            (&[("ENVIRONMENT", "production")], beside("production")),
+            (&[("APP_ENV", "local")], beside("local")),
+            (&[("NODE_ENV", " test ")], beside("test")),
+            (&[("NODE_ENV", "a"), ("APP_ENV", "b"), ("ENVIRONMENT", "c")], beside("c")),
+            (&[("NODE_ENV", "a"), ("APP_ENV", ""), ("ENVIRONMENT", "../../tmp/x")], beside("a")),
+            (&[("ENVIRONMENT", "a.b")], None),
+            (&[("ENVIRONMENT", "a/b")], None),
+            (&[("ENVIRONMENT", "..")], None),
+            (&[("ENVIRONMENT", "prod\u{FFFD}")], None),
+            (&[("ENVIRONMENT", "pr\u{f6}d")], None),
+            (&[("ENVIRONMENT", "Production_EU-1")], beside("Production_EU-1")),
+        ] {
+            assert_eq!(of(file, vars), expected, "{vars:?}");
+        }
+        let production = [("ENVIRONMENT", "production")];
+        assert_eq!(of("order.yml", &production).as_deref(), Some("order.production.yml"));
+        assert_eq!(of("/dev/stdin", &production), None, "a file without a kind has none beside it");
     }
 }

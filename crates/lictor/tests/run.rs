@@ -290,6 +290,32 @@ fn a_port_that_is_taken_refuses_a_reload_and_changes_nothing() {
 }
 
 #[test]
+fn a_reload_reads_the_file_of_the_environment_too() {
+    let env = [("NODE_ENV", "production"), ("APP_ENV", "not/a/name")];
+    let lictor = Sidecar::start(LICTOR, &format!("{ALONE}log: {{access: errors}}\n"), &env, &["serve"], &[]).up();
+    logged(&lictor, "APP_ENV is ignored");
+    let access = || {
+        let value = lictor.page("/config?origin=1")["log.access"].clone();
+        (value["value"].as_str().unwrap().to_owned(), value["origin"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(access().0, "errors");
+    let production = lictor.path("lictor.production.yaml");
+    std::fs::write(&production, "log:\n  access: off\n").unwrap();
+    assert_eq!(lictor.post("/reload").status, 200);
+    let (value, origin) = access();
+    assert_eq!(value, "off");
+    assert!(origin.ends_with("lictor.production.yaml:2:11"), "{origin}");
+    std::fs::write(&production, "log:\n  access: sometimes\n").unwrap();
+    let refused = lictor.post("/reload");
+    assert!(refused.status == 422 && refused.text().contains("lictor.production.yaml:2:11"), "{}", refused.text());
+    std::fs::remove_file(&production).unwrap();
+    assert_eq!(lictor.post("/reload").status, 422, "it was lost, or is being written");
+    std::fs::write(&production, "version: 1\n").unwrap();
+    assert_eq!(lictor.post("/reload").status, 200);
+    assert_eq!(access().0, "errors");
+}
+
+#[test]
 fn events_are_replayed_and_followed() {
     let lictor = Sidecar::serve(LICTOR, ALONE).up();
     let mut stream = TcpStream::connect(lictor.admin()).unwrap();

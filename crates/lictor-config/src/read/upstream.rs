@@ -1,7 +1,11 @@
 //! `upstreams:`, whom we call.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue};
 use lictor_core::Secret;
+use lictor_core::bearer::Bearer;
 use lictor_core::mesh::Protocol;
 use lictor_core::policy::Policy;
 use serde_json::json;
@@ -14,8 +18,17 @@ use crate::config::{Query, Source, Upstream};
 use crate::tree::{Node, Section};
 use crate::values;
 
+/// What our calls show of us.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    /// In `X-Service-Auth`: the first.
+    pub(super) tokens: &'a [Secret],
+    /// In `Authorization`.
+    pub(super) bearer: Option<&'a Arc<Bearer>>,
+}
+
 /// All that are within the bound, each with its routes.
-pub(super) fn upstreams(node: &Node<'_>, defaults: &Policy, tokens: &[Secret]) -> Vec<Upstream> {
+pub(super) fn upstreams(node: &Node<'_>, defaults: &Policy, shown: &Shown<'_>) -> Vec<Upstream> {
     let mut room = CALLED_MAX;
     let mut upstreams = Vec::new();
     let entries = node.entries();
@@ -28,14 +41,14 @@ pub(super) fn upstreams(node: &Node<'_>, defaults: &Policy, tokens: &[Secret]) -
             entry.key_error(too_many_called(), None);
             break;
         };
-        let upstream = upstream(&entry, rest, defaults, tokens);
+        let upstream = upstream(&entry, rest, defaults, shown);
         room = rest.saturating_sub(upstream.routes.iter().count());
         upstreams.push(upstream);
     }
     upstreams
 }
 
-fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, tokens: &[Secret]) -> Upstream {
+fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, shown: &Shown<'_>) -> Upstream {
     let name = node.name();
     if name != "*" && !is_service_name(&name) {
         node.key_error(format!("`{name}` is not a service name: letters, digits, `-`, `_` and `.`"), None);
@@ -58,14 +71,16 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, tokens: &[Se
     );
     let mut set_headers = headers(&section.field("headers", "Headers of every request to it."));
     // Whoever writes the KV key chooses whom an upstream of his leads to: this machine's token is not his to send.
-    let tokens = if node.is_kvs_own() { &[] } else { tokens };
-    for (name, value) in token_header(tokens) {
+    let is_ours = !node.is_kvs_own();
+    let auth = section.field("auth", "What is shown to it instead of `auth.outbound`: `off`, or a map.");
+    let bearer = auth_of(&auth, shown.bearer.filter(|_| is_ours));
+    for (name, value) in token_header(if is_ours { shown.tokens } else { &[] }) {
         if !set_headers.iter().any(|(known, _)| *known == name) {
             set_headers.push((name, value));
         }
     }
     if protocol == Some(Protocol::Tcp) {
-        for http in ["routes", "headers", "hedge", "cache", "fallback"] {
+        for http in ["routes", "headers", "hedge", "cache", "fallback", "auth"] {
             let node = section.field(http, "");
             if node.is_set() {
                 node.key_error(format!("`{http}` is about HTTP, but `protocol: tcp` carries bytes"), None);
@@ -73,7 +88,28 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, tokens: &[Se
         }
     }
     section.finish();
-    Upstream { name, listen, source, protocol, tls, is_required, policy, routes, set_headers }
+    Upstream { name, listen, source, protocol, tls, is_required, policy, routes, set_headers, bearer }
+}
+
+/// A token, or `file:` and where it is.
+pub(super) fn bearer(node: &Node<'_>) -> Option<Arc<Bearer>> {
+    let token = node.secret()?;
+    let file = node.scalar().and_then(|text| text.strip_prefix("file:")).map(PathBuf::from);
+    let bearer = Bearer::new(&token, file).map(Arc::new);
+    if bearer.is_none() {
+        node.error("not a token: it is empty, or has spaces or signs that are not ASCII", None);
+    }
+    bearer
+}
+
+fn auth_of(node: &Node<'_>, default: Option<&Arc<Bearer>>) -> Option<Arc<Bearer>> {
+    if node.is_off() {
+        return None;
+    }
+    let section = node.section(&[json!({ "const": "off" })]);
+    let own = bearer(&section.field("bearer", "A token of its own."));
+    section.finish();
+    own.or_else(|| default.cloned())
 }
 
 fn token_header(tokens: &[Secret]) -> Vec<(HeaderName, HeaderValue)> {

@@ -67,7 +67,7 @@ impl<'t> Node<'t> {
     }
 
     /// Of keys that say the same in different ways, those of the last of the sources that say any of them: flags come after
-    /// variables, those after KV, and that after the file. The others are as if nothing had been written.
+    /// variables, those after KV, and that after the files. The others are as if nothing had been written.
     pub(crate) fn of_the_last_source<const N: usize>(nodes: [Self; N]) -> [Self; N] {
         let rank = |node: &Self| node.is_set().then(|| node.tree.rank(&node.path));
         let last = nodes.iter().filter_map(rank).max();

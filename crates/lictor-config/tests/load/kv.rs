@@ -5,7 +5,7 @@ use super::*;
 /// The file and the value of the KV key.
 fn over(file: &str, kv: &str) -> Sources {
     let kv = Text { name: "kv:lictor/orders/config".to_owned(), text: kv.to_owned() };
-    Sources { file: Some(text(file)), kv: Some(kv), env: env(&[]), flags: Vec::new() }
+    Sources { file: Some(text(file)), kv: Some(kv), env: env(&[]), ..Sources::default() }
 }
 
 const ORDERS: &str = "service: orders\nport: 8080\nregistration: off\nconsul: {kv: true}\nupstreams:\n  users: 3001\n  carts: {listen: 3002, timeout: 3s, retry: {on: [503, reset]}}\n";

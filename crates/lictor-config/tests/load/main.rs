@@ -9,7 +9,7 @@ use lictor_config::{
     Check, Config, ConsulAddress, Environment, Origin, Place, Query, Report, Restart, Source, Sources, Text, Upstream,
     changes, json_schema, load,
 };
-use lictor_core::mesh::Protocol;
+use lictor_core::mesh::{AccessLevels, Level, Protocol};
 use lictor_core::policy::{Algorithm, CachePolicy, Hedge, HedgeDelay};
 use lictor_core::tls::ClientTls;
 use proptest::prelude::*;
@@ -99,6 +99,57 @@ upstreams:
 }
 
 #[test]
+fn a_requests_line_has_the_level_of_its_status() {
+    let of = |levels: &str| good(&format!("registration: off\nlog: {{levels: {levels}}}\n")).log.levels;
+    let is = |levels: &AccessLevels, statuses: &[u16]| -> Vec<&'static str> {
+        statuses.iter().map(|status| levels.of(*status, false).as_str()).collect()
+    };
+    let statuses = [101, 200, 304, 404, 499, 503];
+    assert_eq!(is(&of("{}"), &statuses), ["INFO", "INFO", "INFO", "ERROR", "ERROR", "ERROR"]);
+    let quiet = of("{4xx: warn, 404: info, 2xx: debug, 503: warn}");
+    assert_eq!(is(&quiet, &statuses), ["INFO", "DEBUG", "INFO", "INFO", "WARN", "WARN"]);
+    assert_eq!(quiet.of(200, true), Level::Error, "it broke off");
+    assert_eq!(of("{5xx: warn, 200: info}").of(200, true), Level::Warn);
+    for (levels, complaint) in [
+        ("{6xx: warn}", "neither a status nor one of"),
+        ("{99: warn}", "neither a status nor one of"),
+        ("{xx: warn}", "neither a status nor one of"),
+        ("{4XX: warn}", "neither a status nor one of"),
+        ("{4xx: loud}", "unknown value `loud`"),
+        ("warn", "expected a map"),
+    ] {
+        let said = bad(&format!("registration: off\nlog: {{levels: {levels}}}\n")).to_string();
+        assert!(said.contains(complaint), "{levels}: {said}");
+    }
+}
+
+#[test]
+fn the_token_of_our_calls_is_of_all_upstreams_but_those_that_say_otherwise() {
+    let upstreams =
+        "upstreams: {users: 3001, carts: {listen: 3002, auth: off}, bank: {listen: 3003, auth: {bearer: b}}}\n";
+    let tokens = |file: &str, pairs: &[(&str, &str)]| {
+        let file = text(&format!("registration: off\n{upstreams}{file}"));
+        let loaded = load(Some(&file), &env(pairs), &[]).unwrap_or_else(|report| panic!("{report}"));
+        let token = |upstream: &Upstream| upstream.bearer.as_ref().map(|it| it.header().to_str().unwrap().to_owned());
+        let tokens: Vec<_> = loaded.config.upstreams.iter().map(token).map(Option::unwrap_or_default).collect();
+        (tokens, loaded.compat_env_used, loaded.values)
+    };
+    let file = "auth: {outbound: {bearer: '${TOKEN}'}}\n";
+    assert_eq!(tokens("", &[]).0, ["", "", "Bearer b"]);
+    let (said, used, values) = tokens(file, &[("TOKEN", "a"), ("SERVICE_TOKEN", "c")]);
+    assert_eq!((said, used.len()), (vec!["Bearer a".to_owned(), String::new(), "Bearer b".to_owned()], 0));
+    let shown = values.iter().find(|value| value.path == "auth.outbound.bearer").unwrap();
+    assert_eq!(shown.value, "***");
+    let (said, used, _) = tokens("", &[("SERVICE_TOKEN", "c")]);
+    assert_eq!((said[0].as_str(), used), ("Bearer c", vec!["SERVICE_TOKEN".to_owned()]));
+    assert_eq!(tokens("", &[("SERVICE_TOKEN", "not a token")]).0[0], "", "somebody else's");
+    let said = bad("registration: off\nauth: {outbound: {bearer: a b}}\n").to_string();
+    assert!(said.contains("not a token"), "{said}");
+    let tcp = bad("registration: off\nupstreams: {db: {listen: 1, protocol: tcp, auth: {bearer: a}}}\n").to_string();
+    assert!(tcp.contains("`auth` is about HTTP"), "{tcp}");
+}
+
+#[test]
 fn an_application_is_started_again_only_where_that_is_said_plainly() {
     let of = |app: &str| {
         let file = text(&format!("registration: off\napp: {app}\n"));
@@ -158,6 +209,69 @@ fn callers_dial_what_the_registration_says() {
         let said = of(address).unwrap_err().to_string();
         assert!(said.contains(complaint) && said.contains("lictor.yaml:3:"), "{address}: {said}");
     }
+}
+
+/// A file, and the one of `production` beside it.
+fn staged(file: &str, production: &str, pairs: &[(&str, &str)]) -> Sources {
+    let production = Text { name: "lictor.production.yaml".to_owned(), text: production.to_owned() };
+    Sources { file: Some(text(file)), staged: Some(production), env: env(pairs), ..Sources::default() }
+}
+
+#[test]
+fn the_file_of_an_environment_lies_over_the_file() {
+    let file = "registration: off\nport: 8080\nupstreams: {users: {listen: 3001, timeout: 5s}}\nlog: {level: debug}\n";
+    let over = "log: {level: warn}\napp: {port: 9090}\nupstreams: {users: {timeout: 1s}, carts: 3002}\n";
+    let variables = [("ENVIRONMENT", "production"), ("LICTOR_LOG", "error"), ("PORT", "1")];
+    let loaded = staged(file, over, &variables[..1]).load().unwrap();
+    let Config { upstreams, app, log, .. } = &loaded.config;
+    let [users, carts] = &upstreams[..] else { panic!() };
+    assert_eq!(users.listen.as_ref().unwrap().address.to_string(), "127.0.0.1:3001");
+    assert_eq!(users.policy.timeouts.total, Some(Duration::from_secs(1)));
+    assert_eq!((carts.name.as_str(), log.level.as_str()), ("carts", "warn"));
+    assert_eq!(app.address.as_ref().unwrap().to_string(), "127.0.0.1:9090", "said in another way, by the later source");
+    assert_eq!(loaded.compat_env_used, ["ENVIRONMENT"]);
+    let origin = |path: &str| {
+        let value = loaded.values.iter().find(|value| value.path == path);
+        value.unwrap_or_else(|| panic!("{path}")).origin.to_string()
+    };
+    assert_eq!(origin("log.level"), "lictor.production.yaml:1:14");
+    assert_eq!(origin("upstreams.users.timeout"), "lictor.production.yaml:3:30");
+    assert_eq!(origin("upstreams.users.listen"), "lictor.yaml:3:29");
+    let louder = staged(file, over, &variables).load().unwrap().config;
+    assert_eq!(louder.log.level, "error", "variables are over both");
+    assert_eq!(louder.app.address.unwrap().to_string(), "127.0.0.1:9090", "older services' ones are under both");
+}
+
+#[test]
+fn mistakes_in_both_files_are_told_with_their_places() {
+    let said = |file: &str, over: &str| staged(file, over, &[]).load().unwrap_err().to_string();
+    for (file, over) in [
+        ("registration: off\nworkers: lots\n", "log: {format: xml}\n"),
+        ("registration: off\nlog: {formt: xml}\n", "log: {lvl: debug}\n"),
+        ("registration: [off\n", "log: {level: debug\n"),
+    ] {
+        let said = said(file, over);
+        let places = said.contains("lictor.yaml:") && said.contains("lictor.production.yaml:");
+        assert!(places, "{said}");
+    }
+    let sources = staged("registration: off\n", "log: {level: debug}\n", &[]);
+    assert_eq!(Sources { staged: None, ..sources.clone() }.emptied(&Sources { staged: None, ..sources.clone() }), None);
+    assert_eq!(sources.emptied(&Sources { staged: None, ..sources.clone() }), None, "it may come");
+    let gone = Sources { staged: None, ..sources.clone() }.emptied(&sources).unwrap();
+    assert!(gone.contains("lictor.production.yaml is not there any more"), "{gone}");
+    assert!(staged("registration: off\n", "", &[]).emptied(&sources).unwrap().contains("production.yaml says nothing"));
+}
+
+#[test]
+fn what_is_no_name_of_an_environment_is_told_and_ignored() {
+    let warned = |file: Option<Text>, pairs: &[(&str, &str)]| {
+        let off = [("registration".to_owned(), "off".to_owned())];
+        load(file.as_ref(), &env(pairs), &off).unwrap().warnings.to_string()
+    };
+    let told = warned(Some(text("")), &[("ENVIRONMENT", "../x"), ("APP_ENV", "local"), ("NODE_ENV", "a b")]);
+    assert!(told.contains("ENVIRONMENT is ignored: `../x`") && !told.contains("NODE_ENV"), "{told}");
+    assert_eq!(warned(Some(text("")), &[("ENVIRONMENT", " "), ("APP_ENV", "local")]), "");
+    assert_eq!(warned(None, &[("ENVIRONMENT", "../x")]), "", "there is no file to be beside");
 }
 
 #[test]

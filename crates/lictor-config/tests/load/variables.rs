@@ -3,13 +3,14 @@
 use super::*;
 
 /// Every variable that is read under a name that others use too, with a value that works; what it needs beside it.
-const OTHERS: [(&str, &str); 41] = [
+const OTHERS: [(&str, &str); 42] = [
     ("SERVICE_NAME", "orders"),
     ("APP_NAME", "orders"),
     ("SERVICE_PORT", "8080"),
     ("PORT", "8080"),
     ("SERVICE_HOST", "127.0.0.1"),
     ("SERVICE_VERSION", "1.2"),
+    ("SERVICE_TOKEN", "s3cret"),
     ("LOG_LEVEL", "debug"),
     ("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "7"),
     ("CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "30"),

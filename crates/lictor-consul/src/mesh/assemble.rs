@@ -55,6 +55,7 @@ pub(crate) fn assemble(inputs: &Inputs<'_>, previous: Option<&Mesh>, now: Instan
         inbound: inbound(config, previous, now),
         trace: config.trace.settings.clone(),
         access_log: config.log.access,
+        access_levels: Arc::clone(&config.log.levels),
     };
     Assembled { mesh, transitions }
 }
@@ -74,7 +75,8 @@ pub(crate) fn is_news(previous: &Mesh, next: &Mesh) -> bool {
         && previous.local == next.local
         && previous.forward == next.forward
         && previous.trace == next.trace
-        && previous.access_log == next.access_log)
+        && previous.access_log == next.access_log
+        && previous.access_levels == next.access_levels)
 }
 
 /// A service that is only called through the forward proxy has the default policy.
@@ -89,6 +91,7 @@ fn implied(config: &Config, name: &str) -> lictor_config::Upstream {
         policy: config.defaults.clone(),
         routes: Routes::default(),
         set_headers: Vec::new(),
+        bearer: None,
     }
 }
 
@@ -154,6 +157,7 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
         policy: Arc::new(policy),
         routes: Routes::default(),
         set_headers: Vec::new(),
+        bearer: None,
         is_required: false,
         endpoints: Box::new([endpoint(address, Arc::clone(&name), &instance, false, None, true, now)]),
         census: Census { source: "static", is_known: true, total: 1, ..Census::default() },

@@ -75,6 +75,7 @@ pub(super) fn build(
         policy: Arc::new(config.policy.clone()),
         routes: config.routes.clone(),
         set_headers: config.set_headers.clone(),
+        bearer: config.bearer.clone(),
         is_required: config.is_required,
         endpoints: endpoints.into(),
         census,
@@ -176,6 +177,7 @@ pub(super) fn is_same(earlier: &Upstream, built: &Upstream) -> bool {
         && earlier.tls == built.tls
         && earlier.policy == built.policy
         && earlier.set_headers == built.set_headers
+        && earlier.bearer == built.bearer
         && earlier.is_required == built.is_required
         && earlier.census == built.census
 }

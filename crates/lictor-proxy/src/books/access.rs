@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use lictor_core::mesh::AccessLog;
+use lictor_core::mesh::{AccessLog, Level};
 use serde::Serialize;
 
 use crate::world::client::Connection;
@@ -24,22 +24,27 @@ struct Line<T> {
 pub(super) fn log<T: Serialize>(
     connection: &Connection,
     wanted: AccessLog,
-    is_error: bool,
+    level: Level,
     message: &'static str,
     what: impl FnOnce() -> T,
 ) {
     let worker = &connection.worker;
     let is_wanted = match wanted {
         AccessLog::All => true,
-        AccessLog::Errors => is_error,
-        AccessLog::Sampled(share) => is_error || worker.chance() < share,
+        AccessLog::Errors => level.is_error(),
+        AccessLog::Sampled(share) => level.is_error() || worker.chance() < share,
         AccessLog::Off => false,
     };
     let (true, Some(log)) = (is_wanted, &worker.shared.access_log) else { return };
     let timestamp = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    let level = if is_error { "ERROR" } else { "INFO" };
-    let line =
-        Line { timestamp, level, target: "lictor::access", message, direction: connection.direction(), what: what() };
+    let line = Line {
+        timestamp,
+        level: level.as_str(),
+        target: "lictor::access",
+        message,
+        direction: connection.direction(),
+        what: what(),
+    };
     if serde_json::to_vec(&line).is_ok_and(|line| log.try_send(line).is_err()) {
         worker.shared.metrics.logs_dropped.inc();
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use lictor_core::Reason;
+use lictor_core::mesh::AccessLog;
 use lictor_core::story::{self, Kept, Story};
 use serde::Serialize;
 
@@ -33,8 +34,10 @@ impl Record {
         let took = now.saturating_duration_since(self.arrival);
         let status = self.status.unwrap_or_else(|| Reason::ClientGone.status()).as_u16();
         self.count(status, took);
-        let is_error = status >= 400 || self.reason.is_some();
-        access::log(&self.connection, self.access_log, is_error, "request", || self.line(status, took));
+        if self.access_log != AccessLog::Off && self.worker.shared.access_log.is_some() {
+            let level = self.worker.view().mesh.access_levels.of(status, self.reason.is_some());
+            access::log(&self.connection, self.access_log, level, "request", || self.line(status, took));
+        }
         if self.trace.is_sampled
             && let Some(spans) = &self.worker.shared.spans
         {

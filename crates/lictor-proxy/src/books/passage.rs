@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
+use lictor_core::mesh::Level;
 use lictor_core::story::{self, Kept, Story};
 use lictor_core::{Failure, Reason};
 use serde::Serialize;
@@ -95,7 +96,8 @@ impl Drop for Passage<'_> {
             worker.shared.metrics.carried(name, self.reason, took, self.sent, self.received);
         }
         let wanted = worker.view().mesh.access_log;
-        access::log(self.connection, wanted, self.reason.is_some(), "connection", || Line {
+        let level = if self.reason.is_some() { Level::Error } else { Level::Info };
+        access::log(self.connection, wanted, level, "connection", || Line {
             upstream: self.upstream.as_ref().map(|upstream| upstream.upstream.name.as_ref()),
             endpoint: self.endpoint.as_ref().map(|state| state.endpoint.address.to_string()),
             duration: took.as_secs_f64(),

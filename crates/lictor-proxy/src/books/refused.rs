@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use http::StatusCode;
 use lictor_core::Reason;
-use lictor_core::mesh::AccessLog;
+use lictor_core::mesh::{AccessLog, Level};
 use lictor_core::story::{self, Kept, Story};
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ pub(crate) fn tell(connection: &Connection, version: &'static str, status: Statu
     worker.shared.metrics.refused(status.as_u16(), reason);
     // The client's fault, and often not even a client: no error, but told with them.
     let wanted = if worker.view().mesh.access_log == AccessLog::Off { AccessLog::Off } else { AccessLog::All };
-    access::log(connection, wanted, false, "refused", || Line {
+    access::log(connection, wanted, Level::Info, "refused", || Line {
         version,
         status: status.as_u16(),
         reason: reason.as_str(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::header::COOKIE;
 use http::request::Parts;
-use http::{HeaderMap, Request, Version};
+use http::{HeaderMap, HeaderValue, Request, Version};
 use lictor_core::balance::hash_bytes;
 use lictor_core::policy::{Algorithm, HashOn, Hedge, HedgeDelay, Policy};
 use lictor_core::{Address, Failure, Reason, retry};
@@ -62,6 +62,10 @@ pub(super) struct Call {
     pub(super) deadline: Option<Instant>,
     pub(super) probe: Option<Probe>,
     pub(super) running: Running,
+    /// What `Authorization` is to say, where the application says nothing.
+    pub(super) token: RefCell<Option<HeaderValue>>,
+    /// Another one than the first was shown.
+    pub(super) has_shown_another: Cell<bool>,
     /// Its retries are used up, and by what: callers are told not to add their own.
     pub(super) spent: Option<&'static str>,
 }
@@ -89,7 +93,7 @@ impl Call {
         let (spelling, interim) = (body.take_spelling(), body.interim());
         let is_timed = leave.callers.is_some() || record.is_grpc || policy.timeouts.total.is_some();
         let rewrite = Rewrite::new(connection, target, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
-        Ok(Box::new(Self {
+        let call = Box::new(Self {
             worker: Rc::clone(worker),
             upstream: Rc::clone(upstream),
             only: target.only.clone(),
@@ -113,8 +117,12 @@ impl Call {
             deadline: leave.callers.and_then(|callers| arrival.checked_add(callers)),
             probe: Some(leave.probe),
             running: leave.running,
+            token: RefCell::default(),
+            has_shown_another: Cell::new(false),
             spent: None,
-        }))
+        });
+        call.show_token();
+        Ok(call)
     }
 
     /// When an attempt that begins now begins: the first one right after admission.

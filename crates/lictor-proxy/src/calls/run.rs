@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use lictor_core::Failure;
 use lictor_core::policy::Hedge;
 use lictor_core::retry::{self, Denied, Next, Tried};
@@ -28,6 +28,10 @@ impl Call {
                 Some(hedge) => Box::pin(hedged(self, hedge, record)).await,
             };
             let (failure, held) = match tried {
+                Ok(sent) if is_refused(&sent) && Box::pin(self.has_newer_token(record)).await => {
+                    sent.discard();
+                    continue;
+                }
                 Ok(sent) => match self.objection(&sent) {
                     None => return Ok(sent),
                     Some(failure) => (failure, Some(sent)),
@@ -112,6 +116,11 @@ impl Call {
             self.worker.shared.spent.note(&record.request_id);
         }
     }
+}
+
+/// Whoever we are, or say that we are.
+fn is_refused(sent: &Sent) -> bool {
+    sent.response.status() == StatusCode::UNAUTHORIZED
 }
 
 /// `Retry-After` in seconds (RFC 9110, section 10.2.3); the date form is left to clients.

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::header::CONTENT_LENGTH;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 use lictor_core::deadline::format_grpc_timeout;
@@ -201,6 +201,9 @@ fn attempt_fields(call: &Call, state: &EndpointState, number: usize, now: Instan
         if number > 1 {
             to.own(&X_LICTOR_ATTEMPT, attempt_of(call, number).as_bytes());
         }
+    }
+    if let Some(token) = &*call.token.borrow() {
+        to.own(&AUTHORIZATION, token.as_bytes());
     }
     match call.remaining(now) {
         Some((left, _)) if call.is_grpc => to.own(&GRPC_TIMEOUT, format_grpc_timeout(left).as_bytes()),
