@@ -1,5 +1,5 @@
 //! What Consul, its network and restarts do to a sidecar, and what it makes of that: the real lictor, real sockets, and
-//! a real Consul, except in `scripted`, where an agent of our own says what no Consul at hand can be brought to say.
+//! a real Consul, except in `scripted` and `believed`, where an agent of our own says what no Consul at hand can be brought to say.
 //!
 //! Tests that take over a minute are in `long` and ignored; `make chaos` runs them.
 
@@ -7,7 +7,9 @@
 #![allow(clippy::print_stdout, reason = "figures for docs/reliability-consul.md; --nocapture shows them")]
 
 mod agent;
+mod believed;
 mod consul;
+mod credentials;
 mod lifecycle;
 mod long;
 mod scripted;

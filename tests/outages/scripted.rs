@@ -83,8 +83,6 @@ fn nonsense() -> Vec<Case> {
         format!("HTTP/1.1 200 OK\r\nX-Consul-Index: 9\r\nContent-Length: {}\r\n\r\n{body}", body.len() + 2)
     };
     let short = two_less("[{\"Node\":").into_bytes();
-    let unending = b"HTTP/1.1 200 OK\r\nX-Consul-Index: 9\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
-    let chunk = [b"100000\r\n".to_vec(), vec![b' '; 1 << 20], b"\r\n".to_vec()].concat();
     vec![
         case("500", Seen::Away("status"), |_| status(500, "No cluster leader")),
         case("503 of a server that limits (1.15)", Seen::Away("status"), |_| status(503, "rate limit exceeded")),
@@ -95,7 +93,6 @@ fn nonsense() -> Vec<Case> {
         }),
         case("closed without a word", Seen::Away("broken"), |_| Said::Bytes(Vec::new())),
         case("a body that is too short", Seen::Away("broken"), move |_| Said::Bytes(short.clone())),
-        case("a body without an end", Seen::Away("broken"), move |_| Said::Endless(unending.clone(), chunk.clone())),
         case("not HTTP", Seen::Away("broken"), |_| Said::Bytes(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n".to_vec())),
         case("JSON that ends too soon", Seen::Away("decode"), |_| ok(9, "[{\"Node\":{")),
         case("JSON of something else", Seen::Away("decode"), |_| ok(9, "{\"errors\":[]}")),

@@ -3,14 +3,17 @@
 
 mod blocking;
 mod client;
+mod connection;
 mod error;
 pub(crate) mod health;
 pub(crate) mod kv;
 mod random;
+mod token;
 
 pub(crate) use blocking::{Ask, Backoff, Cursor, Throttle, Worth};
-pub use client::encode;
-pub(crate) use client::{Answer, Client, Connection, PATIENCE};
+pub(crate) use client::Client;
+pub use connection::encode;
+pub(crate) use connection::{Answer, Connection, PATIENCE};
 pub use error::ConsulError;
 pub(crate) use health::Instance;
 pub use kv::{KvEntry, KvKnown};

@@ -15,7 +15,7 @@ use crate::agent::{Client, Cursor, Instance, Random};
 use crate::memory::{Contents, Remembered, Scope};
 use crate::mesh::{Changed, Inputs, assemble, is_news, names, names_in};
 use crate::status::Status;
-use crate::watch::{Guard, LOOK_UP_EVERY, Names, News, Observed, Resolved, ServiceWatch};
+use crate::watch::{Guard, Names, News, Observed, Resolved, ServiceWatch};
 
 /// Services that the forward proxy may add: each costs a connection, and an agent has 200 for all of a machine.
 const MAX_DEMANDED: usize = 100;
@@ -88,8 +88,9 @@ impl Control {
         mut demands: mpsc::UnboundedReceiver<Arc<str>>,
         mut resolved: mpsc::UnboundedReceiver<Resolved>,
     ) {
-        let mut look_up = tokio::time::interval(LOOK_UP_EVERY);
+        self.look_up();
         loop {
+            let due = self.names.due();
             tokio::select! {
                 biased;
                 Some(News { query, observed }) = news.recv() => {
@@ -109,8 +110,13 @@ impl Control {
                     }
                 },
                 Some(name) = demands.recv() => self.demand(name),
-                Some(resolved) = resolved.recv() => self.names.learn(resolved),
-                _ = look_up.tick() => self.names.forget_times(),
+                Some(resolved) = resolved.recv() => if !self.names.learn(resolved, Instant::now()) {
+                    continue;
+                },
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                    self.look_up();
+                    continue;
+                }
                 else => return,
             }
             self.look_up();
@@ -140,7 +146,7 @@ impl Control {
     /// Has the host names resolved that endpoints need.
     fn look_up(&mut self) {
         let wanted = names(&self.inputs(Changed::Anything));
-        self.names.want(wanted);
+        self.names.want(wanted, Instant::now());
     }
 
     fn demand(&mut self, name: Arc<str>) {

@@ -7,5 +7,5 @@ mod service;
 
 pub(crate) use guard::{Guard, Observed};
 pub(crate) use kv::{KvWatch, report_to_kv};
-pub(crate) use resolve::{LOOK_UP_EVERY, Names, Resolved};
+pub(crate) use resolve::{Names, Resolved};
 pub(crate) use service::{News, ServiceWatch};

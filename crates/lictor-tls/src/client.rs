@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lictor_core::tls::{ClientTls, KeyPair};
+use lictor_os::files::{LOOK_EVERY, Look};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
@@ -14,15 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::file::{Look, TlsError, key_pair};
+use crate::file::{TlsError, key_pair};
 use crate::made::{Latest, Made, Source};
 use crate::suites::provider;
 use crate::trust::{Trust, Unverified};
 
 /// Sessions that are remembered, by servers' names.
 const SESSIONS: usize = 1024;
-/// `follow` looks at files this often; a handshake uses what was read last.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Whom a client believes, and who it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -104,7 +103,7 @@ pub fn is_name(text: &str) -> bool {
     ServerName::try_from(text).is_ok()
 }
 
-/// Looks at a client's files every 2 s, for as long as somebody has it; they are read on tokio's threads for blocking work.
+/// Looks at a client's files each second, for as long as somebody has it; they are read on tokio's threads for blocking work.
 pub async fn follow(client: Weak<Client>) {
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -130,6 +129,11 @@ impl Client {
     /// while this is still what it was then.
     pub fn generation(&self) -> u64 {
         self.0.generation()
+    }
+
+    /// Changes when the files say something else: other roots, or another certificate of ours.
+    pub fn made_anew(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.made_anew()
     }
 
     /// What was read last, for who makes connections by himself; `None` before anything was.

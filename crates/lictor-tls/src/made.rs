@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lictor_core::tls::KeyPair;
+use lictor_os::files::Look;
 use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::certificate::first_end_of;
-use crate::file::{Look, TlsError};
+use crate::file::TlsError;
 use crate::trust::includes;
 
 /// Names files.
@@ -69,6 +70,8 @@ pub(crate) struct Latest<S: Source> {
     pub(crate) source: S,
     state: watch::Sender<State<S::Config>>,
     generation: AtomicU64,
+    /// How often another one was made.
+    made_anew: watch::Sender<u64>,
     /// Taken by who reads, and only by who reads.
     reading: Mutex<()>,
 }
@@ -87,7 +90,13 @@ impl<S: Source> Latest<S> {
     /// Nothing is read yet.
     pub(crate) fn new(source: S) -> Self {
         let state = State { made: None, seen: None, refused: None };
-        Self { source, state: watch::Sender::new(state), generation: AtomicU64::default(), reading: Mutex::default() }
+        Self {
+            source,
+            state: watch::Sender::new(state),
+            generation: AtomicU64::default(),
+            made_anew: watch::Sender::default(),
+            reading: Mutex::default(),
+        }
     }
 
     /// Reads at once.
@@ -126,6 +135,11 @@ impl<S: Source> Latest<S> {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Changes when another one is made.
+    pub(crate) fn made_anew(&self) -> watch::Receiver<u64> {
+        self.made_anew.subscribe()
+    }
+
     /// Looks at the files, and reads them if they are not what they were, or could not be used. It waits for the disk;
     /// while somebody else does, it does nothing.
     pub(crate) fn refresh(&self) {
@@ -159,6 +173,9 @@ impl<S: Source> Latest<S> {
         if puts_out {
             // Last: who sees it finds the new configuration.
             self.generation.fetch_add(1, Ordering::Release);
+        }
+        if is_new && earlier.is_some() {
+            self.made_anew.send_modify(|count| *count += 1);
         }
         if was_refused || (earlier.is_some() && is_new) {
             info!(target: "lictor::event", kind = "certificate_reloaded", files = self.names(), "the certificate files were read again");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_core::tls::{KeyPair, ServerTls};
+use lictor_os::files::Look;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::{ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
@@ -13,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::client::HandshakeError;
-use crate::file::{Look, TlsError, key_pair};
+use crate::file::{TlsError, key_pair};
 use crate::made::{Latest, Made, Source};
 use crate::suites::{has_aes, provider};
 use crate::trust::Trust;

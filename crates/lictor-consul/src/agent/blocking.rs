@@ -20,6 +20,7 @@ const UNREACHABLE_PAUSE: Duration = Duration::from_millis(500);
 /// With its jitter less than one query a second on average, and an answer within two once there is one again.
 const LONGEST_PAUSE: Duration = Duration::from_millis(1200);
 const DENIED_PAUSE: Duration = Duration::from_secs(10);
+const LARGE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where a watch stands.
 #[derive(Debug)]
@@ -115,6 +116,13 @@ impl Cursor {
         }
     }
 
+    /// Somebody else asks now, as far as Consul can tell: what he may see is asked for at once, and compared with the index.
+    pub(crate) fn asks_anew(&mut self) {
+        self.asks_anew = true;
+        self.short_wait = None;
+        self.backoff.succeeded();
+    }
+
     /// What was answered could not be confirmed: it is read again, and doubted again.
     pub(crate) fn unconfirmed(&mut self) {
         self.index = 0;
@@ -156,6 +164,8 @@ impl Backoff {
             // An agent with too many connections closes them too.
             ConsulError::Unreachable(_) | ConsulError::Broken(_) => doubling.min(LONGEST_PAUSE),
             error if error.is_denied() => DENIED_PAUSE.mul_f64(4.0 / 3.0),
+            // It costs both sides what was sent of it.
+            ConsulError::TooLarge(_) => LARGE_PAUSE,
             ConsulError::Status { code: 429, .. } | ConsulError::Timeout(_) | ConsulError::Decode(_) => {
                 doubling.clamp(Duration::from_millis(500), LONGEST_PAUSE)
             }

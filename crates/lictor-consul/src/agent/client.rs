@@ -1,77 +1,39 @@
-//! The calls to the agent that lictor makes, over hyper: http, https and unix sockets.
-//!
-//! A [`Connection`] is one connection, opened when it is first needed and kept: each watch has its own, because a
-//! blocking query occupies it. Every call has a deadline. The token is read again from its file when Consul refuses it.
+//! How the agent is reached: its address, TLS, and our token, shared by all connections.
 
-use std::io;
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
-use lictor_config::{Consistency, Consul, ConsulAddress, authority};
+use http::HeaderValue;
+use lictor_config::{Consul, ConsulAddress, authority};
 use lictor_core::Secret;
-use lictor_tls::Alpn;
-use parking_lot::{Mutex, RwLock};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Notify;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 
-use super::blocking::Ask;
 use super::error::ConsulError;
+use super::token::Token;
 use crate::tls;
 
-/// The largest answer that is read.
-const MAX_ANSWER: usize = 64 << 20;
-/// Without a leader an agent takes 7 s to say so.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
-/// A refused token's file is looked at this often.
-const TOKEN_LOOK: Duration = Duration::from_millis(500);
 /// While a token is refused, one of those who were refused asks again this often, for all.
 const SCOUT: Duration = Duration::from_secs(1);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// An answer that says yes (or, where the caller allows it, 404).
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-}
-
-impl Answer {
-    /// An error unless it says yes.
-    pub(crate) fn accepted(self) -> Result<Self, ConsulError> {
-        if self.status.is_success() {
-            return Ok(self);
-        }
-        let text = String::from_utf8_lossy(&self.body);
-        let text = text.trim().chars().take(200).collect();
-        Err(ConsulError::Status { code: self.status.as_u16(), text })
-    }
-
-    pub(crate) fn index(&self) -> Option<u64> {
-        self.headers.get("x-consul-index")?.to_str().ok()?.parse().ok()
-    }
-}
+/// One who waits to be the scout looks this often whether he is.
+const SCOUT_LOOK: Duration = Duration::from_millis(500);
 
 /// How the agent is reached, shared by all connections.
 #[derive(Debug)]
 pub(crate) struct Client {
-    address: ConsulAddress,
-    tls: Option<Arc<lictor_tls::Client>>,
-    token: RwLock<Option<Secret>>,
+    pub(super) address: ConsulAddress,
+    pub(super) tls: Option<Arc<lictor_tls::Client>>,
+    token: Arc<Token>,
+    /// Where its name led the last time that it led somewhere.
+    known: Mutex<Vec<IpAddr>>,
+    /// Counts what we say anew who we are, or who is believed: what was asked before is asked again.
+    fresh: watch::Sender<u64>,
     /// When one of those who were refused asked again last.
     scouted: Mutex<Instant>,
     /// One who was refused is not any more.
-    allowed: Notify,
-    settings: Consul,
+    pub(super) allowed: Notify,
+    pub(super) settings: Consul,
 }
 
 impl Client {
@@ -80,30 +42,16 @@ impl Client {
             ConsulAddress::Https(host, _) => Some(tls::client(&settings.tls, host)?),
             ConsulAddress::Http(..) | ConsulAddress::Unix(_) => None,
         };
-        let client = Self {
+        Ok(Self {
             address: address.clone(),
             tls,
-            token: RwLock::new(settings.token.clone()),
+            token: Arc::new(Token::new(settings)),
+            known: Mutex::default(),
+            fresh: watch::Sender::default(),
             scouted: Mutex::new(Instant::now()),
             allowed: Notify::new(),
             settings: settings.clone(),
-        };
-        client.reload_token();
-        if client.settings.token_file.is_some() && !client.has_token() {
-            let path = client.settings.token_file.as_deref().unwrap_or(Path::new("")).display();
-            tracing::warn!(%path, "the Consul token file has no token; Consul is asked without one until it does");
-        }
-        Ok(client)
-    }
-
-    /// Reads the token file again. A file that is gone or empty changes nothing.
-    pub(crate) fn reload_token(&self) {
-        let Some(path) = &self.settings.token_file else { return };
-        match std::fs::read_to_string(path) {
-            Ok(text) if !text.trim().is_empty() => *self.token.write() = Some(Secret::new(text.trim())),
-            Ok(_) => tracing::debug!(path = %path.display(), "the Consul token file is empty"),
-            Err(error) => tracing::debug!(path = %path.display(), %error, "the Consul token file cannot be read"),
-        }
+        })
     }
 
     /// Leaves the agent alone for this long after an error, or until the token that it refused may be accepted.
@@ -115,19 +63,21 @@ impl Client {
         }
     }
 
-    /// Waits until it may be worth asking again: the token file has another token than the one that was refused, somebody
-    /// else is refused no more, it is our turn to find that out, or `at_most` is over.
+    /// Waits until it may be worth asking again: there is another token than the one that was refused, somebody else is
+    /// refused no more, it is our turn to find that out, or `at_most` is over.
     async fn renewed_token(&self, refused: Option<&Secret>, at_most: Duration) {
-        let until = Instant::now() + at_most;
+        let (until, mut fresh) = (Instant::now() + at_most, self.fresh.subscribe());
         loop {
-            self.reload_token();
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.token().as_ref() != refused {
                 return;
             }
-            let is_allowed = tokio::time::timeout(left.min(TOKEN_LOOK), self.allowed.notified()).await.is_ok();
-            if is_allowed || self.may_scout(Instant::now()) {
-                return;
+            tokio::select! {
+                () = self.allowed.notified() => return,
+                changed = fresh.changed() => changed.expect("the sender is ours"),
+                () = tokio::time::sleep(left.min(SCOUT_LOOK)) => if self.may_scout(Instant::now()) {
+                    return;
+                },
             }
         }
     }
@@ -142,23 +92,39 @@ impl Client {
     }
 
     pub(crate) fn token(&self) -> Option<Secret> {
-        self.token.read().clone()
+        self.token.now()
+    }
+
+    /// Once its file has been read for the first time, or has taken too long.
+    pub(crate) async fn first_token(&self) {
+        self.token.first().await;
     }
 
     pub(crate) fn has_token(&self) -> bool {
-        self.token.read().is_some()
+        self.token.now().is_some()
     }
 
-    /// Reads the files of TLS again when they change, for as long as there is this client.
-    pub(crate) fn follow_files(&self) {
+    /// Changes when we have another token, another certificate, or believe others: then all that is watched is asked for
+    /// anew, on another connection, because what an answer holds depends on who asks.
+    pub(crate) fn fresh(&self) -> watch::Receiver<u64> {
+        self.fresh.subscribe()
+    }
+
+    /// The same, to compare.
+    pub(super) fn generation(&self) -> u64 {
+        *self.fresh.borrow()
+    }
+
+    /// Reads the files of the token and of TLS again when they change, for as long as there is this client.
+    pub(crate) fn follow_files(self: &Arc<Self>) {
+        let client = Arc::downgrade(self);
+        let is_fresh = move || client.upgrade().map(|client| client.fresh.send_modify(|count| *count += 1)).is_some();
         if let Some(tls) = &self.tls {
             tokio::spawn(lictor_tls::follow(Arc::downgrade(tls)));
+            let (mut made, is_fresh) = (tls.made_anew(), is_fresh.clone());
+            tokio::spawn(async move { while made.changed().await.is_ok() && is_fresh() {} });
         }
-    }
-
-    /// Changes when an agent that was believed is not any more: a connection from before is for no new call.
-    fn generation(&self) -> u64 {
-        self.tls.as_ref().map_or(0, |tls| tls.generation())
+        tokio::spawn(Arc::clone(&self.token).follow(is_fresh));
     }
 
     /// For pages.
@@ -170,17 +136,32 @@ impl Client {
         }
     }
 
+    /// Where the address leads now; while its name cannot be looked up, where it led before.
+    pub(super) async fn addresses(&self, host: &str, port: u16, at_most: Duration) -> std::io::Result<Vec<SocketAddr>> {
+        let found = tokio::time::timeout(at_most, lictor_os::names::look_up(host)).await;
+        let found = found.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        let mut known = self.known.lock();
+        match found {
+            Ok(found) => *known = found,
+            Err(error) if known.is_empty() => {
+                return Err(std::io::Error::new(error.kind(), format!("`{host}` cannot be looked up: {error}")));
+            }
+            Err(_) => (),
+        }
+        Ok(known.iter().map(|ip| SocketAddr::new(*ip, port)).collect())
+    }
+
     /// Whether the agent is on this machine, so that it can reach the application on loopback.
     pub(crate) fn is_local(&self) -> bool {
         match &self.address {
             ConsulAddress::Unix(_) => true,
             ConsulAddress::Http(host, _) | ConsulAddress::Https(host, _) => {
-                host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+                host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
             }
         }
     }
 
-    fn host(&self) -> HeaderValue {
+    pub(super) fn host(&self) -> HeaderValue {
         let host = match &self.address {
             ConsulAddress::Http(host, port) | ConsulAddress::Https(host, port) => authority(host, *port),
             ConsulAddress::Unix(_) => "localhost".to_owned(),
@@ -189,250 +170,9 @@ impl Client {
     }
 
     /// The query parameters that every call has.
-    fn scope(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(super) fn scope(&self) -> impl Iterator<Item = (&str, &str)> {
         let namespace = self.settings.namespace.as_deref().map(|name| ("ns", name));
         let partition = self.settings.partition.as_deref().map(|name| ("partition", name));
         namespace.into_iter().chain(partition)
-    }
-}
-
-/// One connection to the agent.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    client: Arc<Client>,
-    sender: Option<SendRequest<Full<Bytes>>>,
-    /// Of those who were believed when it was opened.
-    generation: u64,
-    /// Our own address as the agent's network sees it.
-    local: Option<std::net::IpAddr>,
-    open: Arc<std::sync::atomic::AtomicUsize>,
-    /// The last answer but errors was 401 or 403.
-    was_denied: bool,
-}
-
-impl Connection {
-    pub(crate) fn new(client: &Arc<Client>, open: &Arc<std::sync::atomic::AtomicUsize>) -> Self {
-        Self {
-            client: Arc::clone(client),
-            sender: None,
-            generation: 0,
-            local: None,
-            open: Arc::clone(open),
-            was_denied: false,
-        }
-    }
-
-    pub(crate) fn local(&self) -> Option<std::net::IpAddr> {
-        self.local
-    }
-
-    pub(crate) async fn get(
-        &mut self,
-        path: &str,
-        query: &[(&str, &str)],
-        at_most: Duration,
-    ) -> Result<Answer, ConsulError> {
-        self.call(Method::GET, path, query, Bytes::new(), at_most).await
-    }
-
-    pub(crate) async fn put(
-        &mut self,
-        path: &str,
-        query: &[(&str, &str)],
-        body: Bytes,
-        at_most: Duration,
-    ) -> Result<Answer, ConsulError> {
-        self.call(Method::PUT, path, query, body, at_most).await
-    }
-
-    /// A blocking query, or one that does not block; any answer.
-    pub(super) async fn query(
-        &mut self,
-        path: &str,
-        ask: Ask,
-        consistency: Consistency,
-        more: &[(&str, &str)],
-    ) -> Result<Answer, ConsulError> {
-        let (index, wait) = (ask.index.map(|index| index.to_string()), format!("{}ms", ask.wait.as_millis()));
-        let mut query: Vec<(&str, &str)> = Vec::new();
-        if let Some(index) = &index {
-            query.extend([("index", index.as_str()), ("wait", wait.as_str())]);
-        }
-        match consistency {
-            Consistency::Stale => query.push(("stale", "")),
-            Consistency::Consistent => query.push(("consistent", "")),
-            Consistency::Default => (),
-        }
-        query.extend(more);
-        // The server adds up to a sixteenth of the wait.
-        let blocking = if index.is_some() { ask.wait + ask.wait / 16 } else { Duration::ZERO };
-        self.ask(Method::GET, path, &query, Bytes::new(), blocking + PATIENCE).await
-    }
-
-    async fn call(
-        &mut self,
-        method: Method,
-        path: &str,
-        query: &[(&str, &str)],
-        body: Bytes,
-        at_most: Duration,
-    ) -> Result<Answer, ConsulError> {
-        self.ask(method, path, query, body, at_most).await?.accepted()
-    }
-
-    /// Any answer, whatever its status.
-    pub(crate) async fn ask(
-        &mut self,
-        method: Method,
-        path: &str,
-        query: &[(&str, &str)],
-        body: Bytes,
-        at_most: Duration,
-    ) -> Result<Answer, ConsulError> {
-        let request = self.request(method, path, query, body);
-        let answer = match tokio::time::timeout(at_most, self.exchange(request)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(ConsulError::Timeout(at_most)),
-        };
-        match &answer {
-            Err(_) => self.sender = None,
-            Ok(answer) if matches!(answer.status.as_u16(), 401 | 403) => self.was_denied = true,
-            Ok(answer) if answer.status.is_success() && std::mem::take(&mut self.was_denied) => {
-                self.client.allowed.notify_waiters();
-            }
-            Ok(_) => (),
-        }
-        answer
-    }
-
-    fn request(&self, method: Method, path: &str, query: &[(&str, &str)], body: Bytes) -> Request<Full<Bytes>> {
-        let mut uri = path.to_owned();
-        let parameters: Vec<(&str, &str)> = query.iter().copied().chain(self.client.scope()).collect();
-        for (index, (name, value)) in parameters.into_iter().enumerate() {
-            uri.push(if index == 0 { '?' } else { '&' });
-            uri.push_str(name);
-            if !value.is_empty() {
-                uri.push('=');
-                uri.push_str(&encode(value));
-            }
-        }
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = uri.parse().expect("the path is ours and every value is encoded");
-        let headers = request.headers_mut();
-        headers.insert(HOST, self.client.host());
-        if let Some(token) = &*self.client.token.read()
-            && let Ok(mut value) = HeaderValue::try_from(token.reveal())
-        {
-            value.set_sensitive(true);
-            headers.insert("x-consul-token", value);
-        }
-        if let Some(auth) = &self.client.settings.http_auth
-            && let Ok(mut value) = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(auth.reveal())))
-        {
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
-        request
-    }
-
-    /// A kept connection that the agent has closed meanwhile is replaced once: nothing was processed on it.
-    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, ConsulError> {
-        let mut request = request;
-        let response = loop {
-            let generation = self.client.generation();
-            let is_kept =
-                self.generation == generation && self.sender.as_ref().is_some_and(|sender| !sender.is_closed());
-            if !is_kept {
-                self.generation = generation;
-                self.sender = Some(self.open().await.map_err(|error| ConsulError::Unreachable(error.to_string()))?);
-            }
-            let sender = self.sender.as_mut().expect("just opened");
-            if sender.ready().await.is_err() {
-                self.sender = None;
-                if is_kept {
-                    continue;
-                }
-                return Err(ConsulError::Broken("it was closed at once".to_owned()));
-            }
-            match sender.try_send_request(request).await {
-                Ok(response) => break response,
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if is_kept => {
-                        request = unsent;
-                        self.sender = None;
-                    }
-                    _ => return Err(ConsulError::Broken(error.into_error().to_string())),
-                },
-            }
-        };
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| ConsulError::Broken(format!("within an answer: {error}")))?.to_bytes();
-        Ok(Answer { status: head.status, headers: head.headers, body })
-    }
-
-    async fn open(&mut self) -> io::Result<SendRequest<Full<Bytes>>> {
-        let client = Arc::clone(&self.client);
-        let opening = async {
-            match &client.address {
-                ConsulAddress::Unix(path) => self.speak(UnixStream::connect(path).await?).await,
-                ConsulAddress::Http(host, port) => {
-                    let stream = self.dial(host, *port).await?;
-                    self.speak(stream).await
-                }
-                ConsulAddress::Https(host, port) => {
-                    let stream = self.dial(host, *port).await?;
-                    let tls = client.tls.as_ref().expect("made for https");
-                    let stream = tls.connect(stream, host, Alpn::None).await.map_err(io::Error::other)?;
-                    self.speak(stream).await
-                }
-            }
-        };
-        tokio::time::timeout(CONNECT_TIMEOUT, opening).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-    }
-
-    async fn dial(&mut self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        self.local = stream.local_addr().ok().map(|address| address.ip());
-        Ok(stream)
-    }
-
-    async fn speak<S>(&self, stream: S) -> io::Result<SendRequest<Full<Bytes>>>
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        let open = Arc::clone(&self.open);
-        open.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        tokio::spawn(async move {
-            let _ = connection.await; // its error reaches the call on it
-            open.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-        });
-        Ok(sender)
-    }
-}
-
-/// Percent-encodes everything that is not unreserved (RFC 3986, section 2.3).
-pub fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_encoded_for_the_query() {
-        assert_eq!(encode("Service.Meta.zone==\"a\" and b"), "Service.Meta.zone%3D%3D%22a%22%20and%20b");
     }
 }

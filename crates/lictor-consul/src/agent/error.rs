@@ -24,6 +24,9 @@ pub enum ConsulError {
         /// The body, shortened.
         text: String,
     },
+    /// An answer of more bytes than are read.
+    #[error("the agent's answer is larger than {} MiB and is not read", .0 >> 20)]
+    TooLarge(usize),
     /// An answer that is not what it should be.
     #[error("the agent's answer makes no sense: {0}")]
     Decode(String),
@@ -40,6 +43,7 @@ impl ConsulError {
             Self::Status { code: 429, .. } => "rate_limited",
             Self::Status { .. } => "status",
             Self::Decode(_) => "decode",
+            Self::TooLarge(_) => "too_large",
         }
     }
 
@@ -53,6 +57,7 @@ impl ConsulError {
         match self {
             Self::Unreachable(_) | Self::Broken(_) | Self::Timeout(_) | Self::Decode(_) => true,
             Self::Status { code, .. } => *code == 429 || *code >= 500,
+            Self::TooLarge(_) => false,
         }
     }
 }

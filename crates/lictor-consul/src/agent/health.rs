@@ -1,13 +1,18 @@
 //! Consul's answers about a service or a prepared query, turned into instances: what they are, where, and how well.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use lictor_config::{Consistency, Query};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::blocking::Ask;
-use super::client::{Answer, Connection, encode};
+use super::connection::{Answer, Connection, encode};
 use super::error::ConsulError;
+
+/// No more instances of one service are taken.
+const INSTANCES_MAX: usize = 20_000;
 
 /// One instance of a service, as Consul has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,25 +82,51 @@ pub(crate) async fn get(
 
 /// Parses the answer. Unknown fields are ignored, and any list or map may be `null`.
 pub(crate) fn parse(body: &[u8]) -> Result<Vec<Instance>, serde_json::Error> {
-    serde_json::from_slice(body).map(sorted)
+    serde_json::from_slice(body).map(|Instances(instances)| instances)
 }
 
 /// The same for what executing a prepared query answers.
 fn parse_prepared(body: &[u8]) -> Result<Vec<Instance>, serde_json::Error> {
-    serde_json::from_slice(body).map(|Executed { nodes }| sorted(nodes.unwrap_or_default()))
-}
-
-fn sorted(entries: Vec<Entry>) -> Vec<Instance> {
-    let mut instances: Vec<Instance> = entries.into_iter().map(Instance::from).collect();
-    instances.sort_by(|a, b| (&a.node, &a.id).cmp(&(&b.node, &b.id)));
-    instances
+    serde_json::from_slice(body).map(|Executed { nodes }| nodes.unwrap_or_default().0)
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Executed {
     #[serde(default)]
-    nodes: Option<Vec<Entry>>,
+    nodes: Option<Instances>,
+}
+
+/// Those of an answer, in order. Each is made as it is read: what lictor does not keep of an answer is never there at once.
+#[derive(Default)]
+struct Instances(Vec<Instance>);
+
+impl<'de> Deserialize<'de> for Instances {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Reading)
+    }
+}
+
+struct Reading;
+
+impl<'de> Visitor<'de> for Reading {
+    type Value = Instances;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of instances")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Instances, A::Error> {
+        let mut instances = Vec::new();
+        while let Some(entry) = entries.next_element::<Entry>()? {
+            if instances.len() == INSTANCES_MAX {
+                return Err(A::Error::custom(format!("it lists more than {INSTANCES_MAX} instances")));
+            }
+            instances.push(Instance::from(entry));
+        }
+        instances.sort_by(|a, b| (&a.node, &a.id).cmp(&(&b.node, &b.id)));
+        Ok(Instances(instances))
+    }
 }
 
 #[derive(Deserialize)]

@@ -8,7 +8,7 @@ use lictor_config::Consistency;
 use serde::{Deserialize, Serialize};
 
 use super::blocking::Ask;
-use super::client::{Answer, Connection, PATIENCE, encode};
+use super::connection::{Answer, Connection, PATIENCE, encode};
 use super::error::ConsulError;
 
 /// What a key holds.

@@ -38,13 +38,13 @@ pub(super) fn fixed(host_port: &str) -> Instance {
 }
 
 /// The addresses of an instance: its literal one, or what its name resolved to.
-pub(super) fn resolve(instance: &Instance, addresses: &HashMap<String, Vec<SocketAddr>>) -> Vec<SocketAddr> {
+pub(super) fn resolve(instance: &Instance, addresses: &HashMap<String, Vec<IpAddr>>) -> Vec<SocketAddr> {
     let host = unbracketed(&instance.host);
     if let Ok(ip) = host.parse() {
         return vec![SocketAddr::new(ip, instance.port)];
     }
     let found = addresses.get(host).map(Vec::as_slice).unwrap_or_default();
-    found.iter().map(|address| SocketAddr::new(address.ip(), instance.port)).collect()
+    found.iter().map(|ip| SocketAddr::new(*ip, instance.port)).collect()
 }
 
 /// Host names that an observation or the configuration needs resolved.

@@ -171,7 +171,7 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::net::SocketAddr;
+    use std::net::IpAddr;
 
     use lictor_config::{Environment, Text, load};
     use lictor_core::Reason;
@@ -250,8 +250,7 @@ mod tests {
     #[test]
     fn the_same_address_by_another_name_is_the_same_endpoint_with_that_name() {
         let (config, now) = (users(), Instant::now());
-        let addresses =
-            ["old.test", "new.test"].map(|name| (name.to_owned(), vec![SocketAddr::from(([10, 0, 0, 1], 0))]));
+        let addresses = ["old.test", "new.test"].map(|name| (name.to_owned(), vec![IpAddr::from([10, 0, 0, 1])]));
         let (addresses, remembered) = (HashMap::from(addresses), HashMap::new());
         let named = |name: &str, previous: Option<&Mesh>| {
             let observed = observed(vec![Instance { host: name.to_owned(), ..instance("a", 1) }]);
@@ -319,7 +318,7 @@ mod tests {
         let (config, now) =
             (config("registration: off\nupstreams: {db: {listen: 3001, static: ['db.test:80']}}\n"), Instant::now());
         let seen = HashMap::new();
-        let with = |addresses: HashMap<String, Vec<SocketAddr>>, previous: Option<&Mesh>| {
+        let with = |addresses: HashMap<String, Vec<IpAddr>>, previous: Option<&Mesh>| {
             let remembered = HashMap::new();
             let inputs = Inputs {
                 config: &config,
@@ -333,7 +332,7 @@ mod tests {
         };
         let first = with(HashMap::new(), None);
         assert!(!first.upstreams["db"].census.is_known, "a request waits for the lookup");
-        let ip = |last: u8| SocketAddr::from(([10, 0, 0, last], 0));
+        let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
         let second = with(HashMap::from([("db.test".to_owned(), vec![ip(1), ip(2)])]), Some(&first));
         let upstream = &second.upstreams["db"];
         let addresses: Vec<String> = upstream.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();

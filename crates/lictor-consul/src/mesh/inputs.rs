@@ -1,7 +1,7 @@
 //! What a mesh is made of, and what of it is news.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use lictor_config::{Config, Query, Source};
@@ -18,7 +18,7 @@ pub(crate) struct Inputs<'a> {
     /// Of those, what Consul has not said to this process yet.
     pub(crate) remembered: &'a HashMap<Query, Remembered>,
     /// Host names and literal addresses, resolved.
-    pub(crate) addresses: &'a HashMap<String, Vec<SocketAddr>>,
+    pub(crate) addresses: &'a HashMap<String, Vec<IpAddr>>,
     /// Services that the forward proxy was asked for.
     pub(crate) demanded: &'a [Arc<str>],
     pub(crate) changed: Changed<'a>,

@@ -29,7 +29,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     definition: Arc<Definition>,
-    client: Arc<Client>,
     status: Arc<Status>,
     /// One for all: an agent has 200 for a machine.
     connection: Arc<Mutex<Connection>>,
@@ -41,7 +40,6 @@ struct Beat {
     path: String,
     report: Report,
     app: Address,
-    client: Arc<Client>,
     connection: Arc<Mutex<Connection>>,
     /// What the agent was last told, and when.
     told: Option<(Verdict, Instant)>,
@@ -51,7 +49,6 @@ impl Heartbeat {
     pub(super) fn new(definition: &Arc<Definition>, client: &Arc<Client>, status: &Arc<Status>) -> Self {
         Self {
             definition: Arc::clone(definition),
-            client: Arc::clone(client),
             status: Arc::clone(status),
             connection: Arc::new(Mutex::new(Connection::new(client, status.connections()))),
         }
@@ -76,7 +73,6 @@ impl Heartbeat {
             path: format!("/v1/agent/check/update/{}", encode(&check.id)),
             report: check.report,
             app: self.definition.app.address.clone()?,
-            client: Arc::clone(&self.client),
             connection: Arc::clone(&self.connection),
             told: None,
         })
@@ -111,9 +107,6 @@ impl Beat {
             let pause = match self.beat().await {
                 Ok(pause) => pause,
                 Err(error) => {
-                    if error.is_denied() {
-                        self.client.reload_token();
-                    }
                     debug!(%error, check = %self.path, "the beat was not taken"); // the registration's watch repairs it
                     UNTOLD
                 }

@@ -128,6 +128,7 @@ impl Registrar {
         // Somebody who undoes it again and again is not fought at full speed: it is three queries each time. An agent that
         // restarts a few times is no such somebody.
         let mut throttle = Throttle::new(10.0, 0.3, Instant::now());
+        self.client.first_token().await;
         loop {
             tokio::time::sleep(throttle.take(Instant::now())).await;
             let mut token = self.client.token();
@@ -206,6 +207,10 @@ impl Registrar {
         let mut backoff = Backoff::new(self.client.is_local());
         let mut is_back = false;
         let mut looked = Instant::now();
+        let mut fresh = self.client.fresh();
+        if self.client.token().as_ref() != token {
+            return "token"; // while we registered
+        }
         loop {
             // After a loss of the connection the first look does not block: the agent may have forgotten us.
             let blocking = [("hash", hash.as_str()), ("wait", wait.as_str())];
@@ -217,6 +222,16 @@ impl Registrar {
             let answer = tokio::select! {
                 answer = looking => answer,
                 () = self.changed.notified() => return "reload",
+                changed = fresh.changed() => {
+                    changed.expect("the client is ours");
+                    // The agent syncs a service with the token that it was registered with.
+                    if self.client.token().as_ref() != token {
+                        return "token";
+                    }
+                    *connection = self.connection();
+                    is_back = true;
+                    continue;
+                }
             };
             let held = match answer {
                 Ok(answer) => self.has_drifted(&answer, connection).map(|has_drifted| (answer, has_drifted)),
@@ -239,14 +254,9 @@ impl Registrar {
             self.tell_maintenance(connection).await;
             if looked.elapsed() >= WATCH {
                 looked = Instant::now();
-                self.client.reload_token();
                 if matches!(self.held_checks(connection).await, Ok(Some(held)) if held.lacks_ours) {
                     return "drift";
                 }
-            }
-            // The agent syncs a service with the token that it was registered with.
-            if self.client.token().as_ref() != token {
-                return "token";
             }
             let next = answer.headers.get("x-consul-contenthash").and_then(|hash| hash.to_str().ok());
             hash = next.unwrap_or_default().to_owned();

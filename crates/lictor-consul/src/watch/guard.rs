@@ -42,11 +42,28 @@ pub(crate) struct Guard {
     /// When each instance was usable for the last time, as far back as the policy looks.
     lately: BTreeMap<(String, String), Instant>,
     suspected_until: Option<Instant>,
+    /// ACLs hid some of the last answer that was believed.
+    is_filtered: bool,
+    /// ACLs hide some whom we knew.
+    hides: bool,
+}
+
+/// What ACLs hide of what was known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    /// This many, and none before.
+    Since(usize),
+    /// Some or none, as before.
+    AsBefore,
+    /// None, unlike before.
+    NoMore,
 }
 
 impl Guard {
     pub(crate) fn new(policy: Policy) -> Self {
-        Self { policy, observed: None, is_remembered: false, lately: BTreeMap::new(), suspected_until: None }
+        let (is_remembered, is_filtered, hides) = Default::default();
+        let (observed, lately, suspected_until) = Default::default();
+        Self { policy, observed, is_remembered, lately, suspected_until, is_filtered, hides }
     }
 
     /// What was known before this process began counts like an answer; whatever Consul says first is news all the same.
@@ -76,6 +93,36 @@ impl Guard {
                 instance.condition = before.condition;
             }
         }
+    }
+
+    /// Adds to an answer that ACLs have filtered whom it hides: those who were usable and are not in it, as they were.
+    /// What a token may see says nothing about them. Where ACLs hid some all along, few who are missing are gone, as from any
+    /// answer; the rest is hidden.
+    pub(crate) fn unhide(&mut self, instances: &mut Vec<Instance>, is_doubtful: bool, now: Instant) -> Hidden {
+        let Some(observed) = &self.observed else {
+            self.is_filtered = true;
+            return Hidden::AsBefore;
+        };
+        let known = usable(&observed.instances);
+        let hidden: Vec<Instance> = known.filter(|known| find(instances, &id(known)).is_none()).cloned().collect();
+        let is_kept =
+            !hidden.is_empty() && (!self.is_filtered || self.hides || self.doubts(instances, is_doubtful, now));
+        let had = std::mem::replace(&mut self.hides, is_kept);
+        if !is_kept {
+            self.is_filtered = true;
+            return if had { Hidden::NoMore } else { Hidden::AsBefore };
+        }
+        let count = hidden.len();
+        instances.extend(hidden);
+        instances.sort_by_key(id);
+        instances.dedup_by_key(|instance| id(instance));
+        if had { Hidden::AsBefore } else { Hidden::Since(count) }
+    }
+
+    /// ACLs hide nothing of an answer.
+    pub(crate) fn sees_all(&mut self) -> Hidden {
+        self.is_filtered = false;
+        if std::mem::take(&mut self.hides) { Hidden::NoMore } else { Hidden::AsBefore }
     }
 
     /// Whether an answer takes away so much that it has to be confirmed first.
@@ -295,6 +342,44 @@ mod tests {
         assert_eq!(guard.take(passing(&["a", "b", "c"]), now), None, "once");
         confirmed = guard.take(vec![instance("a", Condition::Critical)], now).unwrap();
         assert_eq!(confirmed.last_good(), passing(&["a", "b", "c"]));
+    }
+
+    #[test]
+    fn whom_acls_hide_stays_until_they_hide_nobody() {
+        let now = Instant::now();
+        for answer in [&[][..], &["a"], &["a", "b"], &["a", "x"]] {
+            let mut guard = guard(true, &["a", "b", "c"], now);
+            let mut seen = passing(answer);
+            let count = 3 - answer.iter().filter(|id| **id != "x").count();
+            assert_eq!(guard.unhide(&mut seen, false, now), Hidden::Since(count), "{answer:?}");
+            assert!(["a", "b", "c"].iter().all(|id| seen.iter().any(|it| it.id == *id)), "{answer:?}");
+            assert!(!guard.doubts(&seen, true, now), "nothing is lost");
+            guard.take(seen, now);
+            let mut again = passing(answer);
+            assert_eq!(guard.unhide(&mut again, true, now), Hidden::AsBefore);
+            assert_eq!(guard.take(again, now), None);
+            assert_eq!(guard.sees_all(), Hidden::NoMore);
+            assert_eq!(guard.take(passing(&["a"]), now).unwrap().instances.len(), 1, "who is not hidden is gone");
+        }
+        // Who is in it is what it says of him.
+        let mut guard = guard(true, &["a", "b"], now);
+        let mut seen = vec![instance("a", Condition::Critical)];
+        guard.unhide(&mut seen, false, now);
+        assert_eq!(seen.iter().map(Instance::is_usable).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn where_acls_hid_some_all_along_one_who_is_missing_is_gone() {
+        let now = Instant::now();
+        let mut guard = Guard::new(guard(true, &[], now).policy);
+        guard.unhide(&mut passing(&["a", "b", "c"]), false, now);
+        guard.take(passing(&["a", "b", "c"]), now);
+        let mut seen = passing(&["a", "b"]);
+        assert_eq!(guard.unhide(&mut seen, false, now), Hidden::AsBefore);
+        assert_eq!(seen.len(), 2);
+        guard.take(seen, now);
+        let mut nobody = passing(&[]);
+        assert_eq!(guard.unhide(&mut nobody, false, now), Hidden::Since(2), "too many at once");
     }
 
     #[test]

@@ -34,10 +34,20 @@ impl KvWatch {
         let mut cursor = Cursor::new(self.client.is_local());
         let mut throttle = Throttle::of_watch(Instant::now());
         let mut random = Random::new();
+        let mut fresh = self.client.fresh();
         loop {
             tokio::time::sleep(throttle.take(Instant::now())).await;
             let token = self.client.token();
-            let Err(error) = self.turn(&mut connection, &mut cursor, &mut throttle).await else { continue };
+            let turn = tokio::select! {
+                turn = self.turn(&mut connection, &mut cursor, &mut throttle) => turn,
+                changed = fresh.changed() => {
+                    changed.expect("the client is ours");
+                    connection = Connection::new(&self.client, self.status.connections());
+                    cursor.asks_anew();
+                    continue;
+                }
+            };
+            let Err(error) = turn else { continue };
             if matches!(error, ConsulError::Unreachable(_)) {
                 throttle.give_back();
             }

@@ -8,12 +8,18 @@ use lictor_config::{Consistency, Query};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::guard::{Guard, Observed};
+use super::guard::{Guard, Hidden, Observed};
 use crate::agent::{Answer, Ask, Client, Connection, ConsulError, Cursor, Instance, Random, Throttle, Worth, health};
 use crate::status::Status;
 
 /// A prepared query is asked anew after this long, give or take a quarter: Consul does not tell when its answer changes.
 const POLL: Duration = Duration::from_secs(10);
+
+/// When all watches ask anew at once, they do so within this.
+const SPREAD: Duration = Duration::from_millis(500);
+
+/// A server that has not heard of its leader for this long may have been left behind: leaders are replaced sooner.
+const OUT_OF_TOUCH: Duration = Duration::from_secs(10);
 
 /// News for the control loop.
 #[derive(Debug)]
@@ -50,10 +56,21 @@ impl ServiceWatch {
         let mut connection = Connection::new(&self.client, &self.connections);
         let mut throttle = Throttle::of_watch(Instant::now());
         let mut age = Age { fresh: Instant::now(), is_told: false };
+        let mut fresh = self.client.fresh();
         loop {
             tokio::time::sleep(throttle.take(Instant::now())).await;
             let token = self.client.token();
-            let Err(error) = self.turn(&mut connection, &mut throttle, &mut age).await else {
+            let turn = tokio::select! {
+                turn = self.turn(&mut connection, &mut throttle, &mut age) => turn,
+                changed = fresh.changed() => {
+                    changed.expect("the client is ours");
+                    connection = Connection::new(&self.client, &self.connections);
+                    self.cursor.asks_anew();
+                    tokio::time::sleep(SPREAD.mul_f64(self.random.share())).await;
+                    continue;
+                }
+            };
+            let Err(error) = turn else {
                 if self.query.is_prepared {
                     tokio::time::sleep(POLL.mul_f64(0.75 + self.random.share() / 2.0)).await;
                 }
@@ -93,12 +110,15 @@ impl ServiceWatch {
             return Ok(());
         }
         self.guard.carry_over(&mut instances);
-        if self.guard.doubts(&instances, worth == Worth::Doubt, Instant::now()) {
+        let is_doubtful = worth == Worth::Doubt || is_leaderless(&answer);
+        self.unhide(&mut instances, &answer, is_doubtful);
+        if self.guard.doubts(&instances, is_doubtful, Instant::now()) {
             throttle.take(Instant::now()); // confirming is a query too, but it does not wait
             let now = Ask { index: None, wait: self.wait };
             instances = match self.fetch(connection, now, Consistency::Consistent).await {
-                Ok((_, mut instances)) => {
+                Ok((confirming, mut instances)) => {
                     self.guard.carry_over(&mut instances);
+                    self.unhide(&mut instances, &confirming, is_doubtful);
                     instances
                 }
                 // Rather what Consul says in doubt than what it said to an earlier process.
@@ -120,6 +140,25 @@ impl ServiceWatch {
             self.tell(observed, was_suspecting);
         }
         Ok(())
+    }
+
+    /// What ACLs hide is not gone: it stays as it was known, and that is told.
+    fn unhide(&mut self, instances: &mut Vec<Instance>, answer: &Answer, is_doubtful: bool) {
+        let hidden = if says(answer, FILTERED, "true") {
+            self.guard.unhide(instances, is_doubtful, Instant::now())
+        } else {
+            self.guard.sees_all()
+        };
+        let service = &self.query.service;
+        match hidden {
+            Hidden::Since(count) => {
+                warn!(target: "lictor::event", kind = "acl_filtered", %service, kept = count, "Consul's ACLs hide instances that were seen before: the last of them stay in use; the token needs service:read and node:read");
+            }
+            Hidden::NoMore => {
+                info!(target: "lictor::event", kind = "acl_unfiltered", %service, "Consul's ACLs hide no instance any more");
+            }
+            Hidden::AsBefore => (),
+        }
     }
 
     /// A query, during which the grace of suspects may end. It does not end while Consul is away.
@@ -189,9 +228,8 @@ impl ServiceWatch {
 
     /// An empty first answer is what a token without rights gets too.
     fn hint(&self, answer: &Answer) {
-        let says = |name: &str, what: &str| answer.headers.get(name).is_some_and(|value| value == what);
-        let is_filtered = says("x-consul-results-filtered-by-acls", "true");
-        let is_default_deny = says("x-consul-default-acl-policy", "deny");
+        let is_filtered = says(answer, FILTERED, "true");
+        let is_default_deny = says(answer, "x-consul-default-acl-policy", "deny");
         let service = &self.query.service;
         if is_filtered || (is_default_deny && !self.client.has_token()) {
             warn!(%service, "Consul's ACLs hide instances: the token needs service:read and node:read");
@@ -220,4 +258,20 @@ impl Age {
 /// How long ago the server that answered heard from its leader. Not every version and way of reading says it.
 fn behind(answer: &Answer) -> Option<Duration> {
     answer.headers.get("x-consul-lastcontact")?.to_str().ok()?.parse().ok().map(Duration::from_millis)
+}
+
+/// Since Consul 1.11: there is more than the token may see.
+const FILTERED: &str = "x-consul-results-filtered-by-acls";
+
+fn says(answer: &Answer, name: &str, what: &str) -> bool {
+    answer.headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(what.as_bytes()))
+}
+
+/// Whether the server that answered has no leader, or has not heard of it for so long that what it says may be of
+/// before a loss of its own. Answers from a stream say nothing of it, and the first versions with streams say `false` all the
+/// same (hashicorp/consul #9776).
+fn is_leaderless(answer: &Answer) -> bool {
+    let is_streamed = says(answer, "x-consul-query-backend", "streaming");
+    !is_streamed
+        && (says(answer, "x-consul-knownleader", "false") || behind(answer).is_some_and(|it| it > OUT_OF_TOUCH))
 }
