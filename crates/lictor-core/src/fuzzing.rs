@@ -55,6 +55,9 @@ pub fn traceparent(bytes: &[u8]) {
 
     for context in [context, context.attempt(1), context.attempt(2)] {
         let mut sent = HeaderMap::new();
+        for (name, value) in headers.iter().filter(|(name, _)| !context.replaces(name.as_str(), &settings)) {
+            sent.append(name, value.clone());
+        }
         context.fields(&settings, |name, value| {
             assert!(context.replaces(name.as_str(), &settings), "{name} would go on twice");
             sent.append(name, HeaderValue::from_bytes(value).expect("made of digits"));
@@ -62,6 +65,7 @@ pub fn traceparent(bytes: &[u8]) {
         if !settings.w3c {
             continue;
         }
+        assert_eq!(sent.get_all("traceparent").iter().count(), 1);
         let text = sent["traceparent"].to_str().unwrap_or_default();
         let flags = u8::from(context.is_sampled);
         let (trace_id, span_id, sent_flags) = by_grammar(text).expect("what goes on is a traceparent");

@@ -87,11 +87,11 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Whether the list has this service.
+    /// Whether the list has this service. Names of hosts do not differ by case (RFC 3986, section 3.2.2).
     pub fn allows(&self, service: &str) -> bool {
         self.allow.iter().any(|entry| match entry.strip_suffix('*') {
-            Some(prefix) => service.starts_with(prefix),
-            None => service == entry,
+            Some(prefix) => service.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix)),
+            None => service.eq_ignore_ascii_case(entry),
         })
     }
 }

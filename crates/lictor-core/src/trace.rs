@@ -67,6 +67,14 @@ pub struct TraceContext {
     is_random: bool,
     b3: B3Form,
     keeps_state: bool,
+    kept: Kept,
+}
+
+/// What passes byte for byte: without spans of our own nothing about the caller's context changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Kept {
+    traceparent: bool,
+    b3: bool,
 }
 
 /// How B3 is sent.
@@ -102,6 +110,7 @@ impl TraceContext {
                 B3::Multiple => B3Form::Multiple,
             },
             keeps_state: false,
+            kept: Kept::default(),
         }
     }
 
@@ -140,7 +149,11 @@ impl TraceContext {
             ..own
         };
         match standard.and_then(|remote| remote.span_id) {
-            Some(span_id) if !settings.export => Self { span_id, parent: None, ..context },
+            Some(span_id) if !settings.export => {
+                let is_same = remote.is_sampled.is_none_or(|decision| decision == context.is_sampled);
+                let kept = Kept { traceparent: is_same && w3c.is_some(), b3: is_same && b3.remote.is_some() };
+                Self { span_id, parent: None, kept, ..context }
+            }
             _ => context,
         }
     }
@@ -148,7 +161,7 @@ impl TraceContext {
     /// The same trace from an attempt's span, a child of ours. Numbers count from 1.
     #[must_use]
     pub fn attempt(self, number: usize) -> Self {
-        Self { span_id: self.attempt_span(number), parent: Some(self.span_id), ..self }
+        Self { span_id: self.attempt_span(number), parent: Some(self.span_id), kept: Kept::default(), ..self }
     }
 
     /// An attempt's span: made of ours, so that whoever needs it finds the same.
@@ -160,8 +173,9 @@ impl TraceContext {
     /// Whether [`TraceContext::fields`] stands in place of a field that the caller sent.
     pub fn replaces(&self, name: &str, settings: &TraceSettings) -> bool {
         match name {
-            "traceparent" => settings.w3c,
+            "traceparent" => settings.w3c && !self.kept.traceparent,
             "tracestate" => !self.keeps_state,
+            _ if self.kept.b3 && (name == "b3" || name.starts_with("x-b3-")) => false,
             "b3" => self.b3 == B3Form::Single,
             "x-b3-traceid" | "x-b3-spanid" | "x-b3-sampled" | "x-b3-parentspanid" | "x-b3-flags" => {
                 self.b3 == B3Form::Multiple
@@ -175,11 +189,12 @@ impl TraceContext {
     pub fn fields(&self, settings: &TraceSettings, mut write: impl FnMut(&HeaderName, &[u8])) {
         let (trace_id, span_id) = (self.trace_id_digits(), self.span_id_digits());
         let parent = self.parent.map(|parent| hex_digits::<16>(u128::from(parent)));
-        if settings.w3c {
+        if settings.w3c && !self.kept.traceparent {
             write(&TRACEPARENT, &self.traceparent());
         }
         let sampled: &[u8] = if self.is_sampled { b"1" } else { b"0" };
         match self.b3 {
+            _ if self.kept.b3 => (),
             B3Form::None => (),
             B3Form::Single => write(&B3_SINGLE, &[&trace_id, &b"-"[..], &span_id, b"-", sampled].concat()),
             B3Form::Multiple => {
@@ -278,21 +293,13 @@ fn is_tracestate(headers: &HeaderMap) -> bool {
     })
 }
 
-/// `key` or `tenant@system`.
+/// A lower-case letter or a digit, and more of those, `_`, `-`, `*`, `/` and `@`, where what is before the last `@` is a
+/// tenant's (W3C Trace Context Level 2, 3.3.1.3.1).
 fn is_state_key(key: &str) -> bool {
-    let starts = |part: &str, with: fn(&u8) -> bool| part.as_bytes().first().is_some_and(with);
-    let is_long = |part: &str, max: usize| {
-        let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/');
-        part.len() <= max && part.bytes().all(fits)
-    };
-    let letter = |byte: &u8| byte.is_ascii_lowercase();
-    match key.split_once('@') {
-        None => is_long(key, 256) && starts(key, letter),
-        Some((tenant, system)) => {
-            let begins = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-            is_long(tenant, 241) && starts(tenant, begins) && is_long(system, 14) && starts(system, letter)
-        }
-    }
+    let is_first = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_other = |byte: &u8| is_first(byte) || b"_-*/@".contains(byte);
+    key.len() <= 256
+        && key.as_bytes().split_first().is_some_and(|(first, rest)| is_first(first) && rest.iter().all(is_other))
 }
 
 /// Printable, without `,` and `=`, at most 256, and at least one.
@@ -397,9 +404,12 @@ mod tests {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        let value = |text: &str| HeaderValue::try_from(text).unwrap();
-        pairs.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect()
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+        }
+        headers
     }
 
     impl TraceContext {
@@ -508,6 +518,63 @@ mod tests {
         assert!(sampled(&low, false, 0.5) && !sampled(&high, false, 0.5), "half the ids");
         assert!(!sampled(&low, false, 0.0) && !sampled(&high, false, 0.0), "none");
         assert!(sampled(&low, false, 1.0) && sampled(&high, false, 1.0), "all");
+    }
+
+    /// As a proxy writes it: what is replaced is taken off, and what is ours is added.
+    fn passed(came: &[(&str, &str)], settings: &TraceSettings) -> HeaderMap {
+        let mut map = headers(came);
+        TraceContext::extract(&map, settings, &mut || 7).inject(&mut map, settings);
+        map
+    }
+
+    #[test]
+    fn without_spans_of_our_own_what_came_goes_on_byte_for_byte() {
+        let later = PARENT.replacen("00", "cc", 1) + "-what-the-future";
+        let flags = PARENT.replace("-01", "-ff");
+        let b3 = "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-d-05e3ac9a4f6e3b90";
+        let multiple = [
+            ("x-b3-traceid", "0af7651916cd43dd8448eb211c80319c"),
+            ("x-b3-spanid", "b7ad6b7169203331"),
+            ("x-b3-parentspanid", "05e3ac9a4f6e3b90"),
+            ("x-b3-flags", "1"),
+        ];
+        let states =
+            [("traceparent", PARENT), ("tracestate", "b=1 , a=2"), ("tracestate", ""), ("tracestate", "1@x@y=1")];
+        let rows: [&[(&str, &str)]; 8] = [
+            &[("traceparent", PARENT)],
+            &[("traceparent", &later)],
+            &[("traceparent", &flags)],
+            &[("traceparent", PARENT), ("baggage", " a=1;p , b=%20")],
+            &[("b3", b3)],
+            &multiple,
+            &states,
+            &[("traceparent", PARENT), ("b3", b3)],
+        ];
+        let settings = TraceSettings { legacy: false, ..TraceSettings::default() };
+        for came in rows {
+            let mut went = passed(came, &settings);
+            if !came.iter().any(|(name, _)| *name == "traceparent") {
+                assert!(went.remove("traceparent").is_some(), "{came:?}: derived");
+            }
+            assert_eq!(went, headers(came), "{came:?}");
+        }
+        for touched in [exporting(), TraceSettings { parent_based: false, sample: 0.0, ..settings }] {
+            let went = passed(&[("traceparent", PARENT)], &touched);
+            assert_ne!(went["traceparent"], PARENT, "{touched:?}");
+            assert_eq!(went.get_all("traceparent").iter().count(), 1);
+        }
+    }
+
+    #[test]
+    fn keys_of_a_state_are_those_of_the_second_edition() {
+        let long = "a".repeat(256);
+        for key in ["a", "1", "foo@", "foo@@bar", "foo@bar@baz", "0a_-*/@1", long.as_str()] {
+            assert!(is_state_key(key), "{key}");
+        }
+        let longer = "a".repeat(257);
+        for key in ["", "@foo", "_a", "-a", "A", "aB", "a b", "a,", "a=", "\u{e4}", longer.as_str()] {
+            assert!(!is_state_key(key), "{key}");
+        }
     }
 
     #[test]

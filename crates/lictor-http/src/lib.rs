@@ -39,6 +39,7 @@ pub mod sniff;
 mod spelling;
 mod stall;
 pub mod stream;
+pub mod target;
 mod writer;
 
 pub use self::digits::decimal;

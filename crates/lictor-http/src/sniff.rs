@@ -55,7 +55,7 @@ pub async fn is_http(stream: &mut Stream, read: &mut ReadAhead, at_most: Duratio
 
 /// Whether these are the first bytes of HTTP; `None` while more are needed to tell. A method alone is not enough:
 /// other protocols start with words too.
-fn looks_like_http(bytes: &[u8]) -> Option<bool> {
+pub(crate) fn looks_like_http(bytes: &[u8]) -> Option<bool> {
     let line = bytes.split(|byte| *byte == b'\n').next()?;
     if !line.iter().all(|byte| (0x20..0x7f).contains(byte) || matches!(byte, b'\r' | b'\t')) {
         return Some(false);

@@ -11,7 +11,7 @@ use proxy::Proxy;
 
 #[test]
 fn http1_requests_are_not_misunderstood() {
-    assert_eq!(http1_requests::run::<Proxy>(), 539);
+    assert_eq!(http1_requests::run::<Proxy>(), 545);
 }
 
 #[test]

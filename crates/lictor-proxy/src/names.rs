@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::header::{CONTENT_TYPE, FORWARDED, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use lictor_http::fields::{Fields, Marks, tokens};
+use lictor_http::fields::{Fields, Marks, clean, tokens};
 
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -50,11 +50,17 @@ pub(crate) const LICTOR: u32 = Fields::MARKS << 3;
 pub(crate) const IDS: u32 = Fields::MARKS << 4;
 /// Any with a sign that is not `-` in its name: it may be taken for another (see [`is_vouched`]).
 pub(crate) const ODD: u32 = Fields::MARKS << 5;
+/// Another that says something to lictor.
+const OTHER: u32 = Fields::MARKS << 6;
 
 impl Marks for Looked {
+    /// An odd name says nothing by itself.
+    const SAYING: u32 = !ODD;
+
     fn of(name: &str) -> u32 {
         match name {
             "b3" | "traceparent" | "tracestate" => TRACE,
+            "idempotency-key" => OTHER,
             "grpc-timeout" | "l5d-timeout" => DEADLINE,
             name if !name.starts_with("x-") => odd(name),
             "x-request-timeout-ms" | "x-envoy-upstream-rq-timeout-ms" => DEADLINE,
@@ -62,6 +68,7 @@ impl Marks for Looked {
             "x-request-id" => IDS,
             "x-trace-id" | "x-span-id" => TRACE | IDS,
             "x-parent-id" => TRACE,
+            "x-service-auth" => OTHER,
             name if name.starts_with("x-b3-") => TRACE,
             name if name.starts_with("x-forwarded-") => FORWARDED_BY | odd(name),
             name if name.starts_with("x-lictor-") => LICTOR | odd(name),
@@ -70,9 +77,10 @@ impl Marks for Looked {
     }
 }
 
-/// Which fields a head has.
-pub(crate) fn fields_of(headers: &HeaderMap) -> Fields {
-    Fields::of::<Looked>(headers)
+/// Which fields a head has that did not come over the wire, once it is clean like one that did.
+pub(crate) fn fields_of(headers: &mut HeaderMap) -> Fields {
+    let fields = Fields::of::<Looked>(headers);
+    clean::<Looked>(headers, fields)
 }
 
 fn odd(name: &str) -> u32 {
@@ -132,11 +140,6 @@ pub(crate) fn strip_vouched(trailers: &mut HeaderMap) {
     }
 }
 
-/// What `Connection` may not be used to take off a request, as it says where it goes.
-pub(crate) fn is_lictors(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-lictor-")
-}
-
 /// Whether the answer is to tell how it came about: somebody on this machine asks, and not for somebody else. A
 /// forwarded request is an outsider's, whoever brings it.
 pub(crate) fn asks_for_debug(headers: &HeaderMap, peer: Option<SocketAddr>) -> bool {
@@ -146,9 +149,18 @@ pub(crate) fn asks_for_debug(headers: &HeaderMap, peer: Option<SocketAddr>) -> b
     is_asked && is_local && !is_forwarded
 }
 
-/// Whether this is gRPC: `application/grpc`, with or without `+proto`.
+/// Whether this is gRPC: `application/grpc`, with or without `+proto`, but not `application/grpc-web`, whose clients are
+/// answered in HTTP's own terms (gRPC over HTTP/2, "Requests").
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    headers.get(CONTENT_TYPE).is_some_and(|value| is_media_type(value.as_bytes(), b"application/grpc"))
+}
+
+/// Whether a `Content-Type` is of this type, or of one that is made of it by a suffix (RFC 9110, section 8.3.1: case does
+/// not matter, and parameters follow a `;`).
+fn is_media_type(value: &[u8], wanted: &[u8]) -> bool {
+    value.len() >= wanted.len()
+        && value[..wanted.len()].eq_ignore_ascii_case(wanted)
+        && matches!(value.get(wanted.len()), None | Some(b';' | b'+' | b' ' | b'\t'))
 }
 
 /// `grpc-status`, where there is one.
@@ -158,28 +170,31 @@ pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u16> {
 
 /// Whether a response is a stream by its type: it may be silent for long, and has no end to wait for.
 pub(crate) fn is_stream(headers: &HeaderMap) -> bool {
-    const STREAMS: [&[u8]; 5] = [
+    const STREAMS: [&[u8]; 7] = [
         b"text/event-stream",
         b"application/grpc",
+        b"application/grpc-web",
+        b"application/grpc-web-text",
         b"application/x-ndjson",
         b"application/stream+json",
         b"multipart/x-mixed-replace",
     ];
-    headers.get(CONTENT_TYPE).is_some_and(|value| STREAMS.iter().any(|stream| value.as_bytes().starts_with(stream)))
+    let is_one = |value: &HeaderValue| STREAMS.iter().any(|stream| is_media_type(value.as_bytes(), stream));
+    headers.get(CONTENT_TYPE).is_some_and(is_one)
 }
 
-/// `X-Forwarded-For` with the peer appended.
-pub(crate) fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> String {
-    match headers.get(X_FORWARDED_FOR).and_then(|earlier| earlier.to_str().ok()) {
-        Some(earlier) => format!("{earlier}, {peer}"),
-        None => peer.to_string(),
-    }
+/// `X-Forwarded-For` with the peer appended: all lines as one list, in their order (RFC 9110, section 5.3).
+pub(crate) fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> Vec<u8> {
+    let earlier = headers.get_all(X_FORWARDED_FOR).into_iter().map(HeaderValue::as_bytes);
+    let peer = peer.to_string();
+    let hops: Vec<&[u8]> = earlier.filter(|line| !line.is_empty()).chain([peer.as_bytes()]).collect();
+    hops.join(&b", "[..])
 }
 
-/// Whether our own hop is in `Via` (RFC 9110, section 7.6.3): the request came back to us.
-pub(crate) fn is_loop(headers: &HeaderMap, hop: &HeaderValue) -> bool {
-    let own = hop.to_str().unwrap_or_default();
-    tokens(headers, &VIA).any(|entry| entry == own)
+/// Whether we are in `Via` (RFC 9110, section 7.6.3) by this name, whatever version the request came to us in: it came
+/// back to us.
+pub(crate) fn is_loop(headers: &HeaderMap, own: &str) -> bool {
+    tokens(headers, &VIA).any(|entry| entry.split_ascii_whitespace().nth(1) == Some(own))
 }
 
 #[cfg(test)]
@@ -189,14 +204,14 @@ mod tests {
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         headers
     }
 
     #[test]
     fn one_pass_finds_what_is_there() {
-        let fields = fields_of(&headers(&[("x-b3-traceid", "1"), ("via", "a"), ("x-lictor-timeout", "1s")]));
+        let fields = fields_of(&mut headers(&[("x-b3-traceid", "1"), ("via", "a"), ("x-lictor-timeout", "1s")]));
         assert!(fields.has(TRACE) && fields.has(Fields::VIA) && fields.has(LICTOR));
         assert!(fields.has(DEADLINE) && !fields.has(Fields::CONNECTION | FORWARDED_BY | Fields::TE));
     }
@@ -254,14 +269,50 @@ mod tests {
 
     #[test]
     fn our_own_hop_in_via_is_a_loop() {
-        let hop = HeaderValue::from_static("1.1 lictor-a");
-        assert!(is_loop(&headers(&[("via", "1.0 fred, 1.1 lictor-a")]), &hop));
-        assert!(!is_loop(&headers(&[("via", "1.0 fred, 1.1 lictor-b")]), &hop));
+        for via in ["1.0 fred, 1.1 lictor-a", "2.0 lictor-a", "HTTP/1.1 lictor-a (old)", "1.1\tlictor-a"] {
+            assert!(is_loop(&headers(&[("via", via)]), "lictor-a"), "{via}");
+        }
+        assert!(is_loop(&headers(&[("via", "1.0 fred"), ("via", "1.1 lictor-a")]), "lictor-a"));
+        for via in ["1.0 fred, 1.1 lictor-b", "lictor-a", "1.1 fred (1.1 lictor-a)", "1.1 lictor-a:80"] {
+            assert!(!is_loop(&headers(&[("via", via)]), "lictor-a"), "{via}");
+        }
     }
 
     #[test]
-    fn the_peer_is_appended_to_forwarded_for() {
-        let map = headers(&[("x-forwarded-for", "203.0.113.7")]);
-        assert_eq!(forwarded_for(&map, "10.0.0.2".parse().unwrap()), "203.0.113.7, 10.0.0.2");
+    fn the_peer_is_appended_to_all_lines_of_forwarded_for() {
+        let rows: [(&[&str], &str); 6] = [
+            (&[], "10.0.0.2"),
+            (&["203.0.113.7"], "203.0.113.7, 10.0.0.2"),
+            (&["198.51.100.1", "203.0.113.7"], "198.51.100.1, 203.0.113.7, 10.0.0.2"),
+            (&["a, b", "c"], "a, b, c, 10.0.0.2"),
+            (&["a", "", "b"], "a, b, 10.0.0.2"),
+            (&["\u{e4}", "b"], "\u{e4}, b, 10.0.0.2"),
+        ];
+        for (lines, expected) in rows {
+            let lines: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
+            let chain = forwarded_for(&headers(&lines), "10.0.0.2".parse().unwrap());
+            assert_eq!(String::from_utf8(chain).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn media_types_do_not_differ_by_case_and_have_parameters() {
+        let of = |value: &str| headers(&[("content-type", value)]);
+        for value in ["application/grpc", "Application/gRPC", "application/grpc+proto", "application/grpc; a=b"] {
+            assert!(is_grpc(&of(value)) && is_stream(&of(value)), "{value}");
+        }
+        for value in
+            ["application/grpc-web", "application/grpc-web+proto", "application/GRPC-Web-Text", "text/event-stream"]
+        {
+            assert!(!is_grpc(&of(value)) && is_stream(&of(value)), "{value}");
+        }
+        for value in
+            ["Text/Event-Stream;charset=utf-8", "MULTIPART/X-Mixed-Replace; boundary=a", "application/x-NDJSON"]
+        {
+            assert!(is_stream(&of(value)), "{value}");
+        }
+        for value in ["text/event-streams", "text/html", "", "application/grpcs", "application/grpc-webby"] {
+            assert!(!is_grpc(&of(value)) && !is_stream(&of(value)), "{value}");
+        }
     }
 }

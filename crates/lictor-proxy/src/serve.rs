@@ -93,6 +93,8 @@ async fn listen(
         Protocol::Grpc | Protocol::H2c | Protocol::Http1 => true,
     };
     let is_encrypted = stream.is_encrypted();
+    // An IPv4 client of a socket that takes both is told as IPv4 (RFC 4291, section 2.5.5.2), by everything that tells it.
+    let peer = peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()));
     let connection = Connection { worker, generation, peer, is_encrypted };
     if !is_http {
         return Ok(Some((connection, stream, None)));

@@ -174,6 +174,9 @@ async fn answer(
         tokio::time::sleep(Duration::from_millis(delay)).await;
     }
     let mut text = format!("{name} {} {} {:?} {received}\n", head.method, head.uri.path(), head.version);
+    if let Some(authority) = head.uri.authority() {
+        text += &format!(":authority: {authority}\n");
+    }
     for (key, value) in &head.headers {
         text += &format!("{key}: {}\n", value.to_str().unwrap_or("?"));
     }

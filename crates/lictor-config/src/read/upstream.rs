@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use http::header::HOST;
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue};
 use lictor_core::Secret;
 use lictor_core::bearer::Bearer;
@@ -173,27 +175,61 @@ fn filter_of(filter: Option<String>, version: Option<String>) -> Option<String> 
     }
 }
 
+/// Fields that say how a message is framed and what its connection is (RFC 9110, section 7.6.1; RFC 9112, section 6).
+const FRAMING: [&str; 10] = [
+    "connection",
+    "content-length",
+    "expect",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Fields by which lictors know each other and where a request has been.
+const OURS: [&str; 4] = ["via", "x-lictor-attempt", "x-lictor-from", "x-lictor-to"];
+
 fn headers(node: &Node<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let section = node.section(&[]);
-    let set = section.field("set", "Set, whatever the application sent.");
-    let headers = set.entries().into_iter().filter_map(|entry| {
-        let name = HeaderName::try_from(entry.name().as_str());
-        let value = entry.secret()?;
+    let set = section.field("set", "Set, in place of what the application sent and of what lictor would say.");
+    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    for entry in set.entries() {
+        let Some(value) = entry.secret() else { continue };
         let Ok(mut value) = HeaderValue::try_from(value.reveal()) else {
             entry.error("not a header value: no line breaks or control characters", None);
-            return None;
+            continue;
         };
         value.set_sensitive(true);
-        match name {
-            Ok(name) => Some((name, value)),
-            Err(_) if entry.name() == "*" => None,
-            Err(_) => {
+        let Ok(name) = HeaderName::try_from(entry.name().as_str()) else {
+            if entry.name() != "*" {
                 entry.key_error(format!("`{}` is not a header name", entry.name()), None);
-                None
             }
+            continue;
+        };
+        if FRAMING.contains(&name.as_str()) {
+            entry.key_error(format!("`{name}` says how a message is framed or carried: lictor alone writes it"), None);
+        } else if OURS.contains(&name.as_str()) {
+            entry.key_error(format!("`{name}` is how sidecars know each other: lictor alone writes it"), None);
+        } else if headers.iter().any(|(known, _)| *known == name) {
+            entry.key_error(format!("`{name}` is set twice: names of fields do not differ by case"), None);
+        } else if name == HOST && !is_authority(&value) {
+            entry.error("not a host, or a host and a port", None);
+        } else {
+            headers.push((name, value));
         }
-    });
-    let headers = headers.collect();
+    }
     section.finish();
     headers
+}
+
+fn is_authority(value: &HeaderValue) -> bool {
+    let authority = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
+    authority.is_some_and(|it| !it.host().is_empty() && !it.as_str().contains('@') && is_port_or_none(&it))
+}
+
+fn is_port_or_none(authority: &Authority) -> bool {
+    authority.port_u16().is_some() || authority.as_str().len() == authority.host().len()
 }

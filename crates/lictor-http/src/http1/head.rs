@@ -5,16 +5,17 @@ use std::mem::MaybeUninit;
 use std::str;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, EXPECT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use httparse::{Header, ParserConfig, Status};
 use memchr::memchr;
 
 use crate::buffers;
 use crate::error::Refused;
-use crate::fields::{Fields, Marks, takes_trailers};
+use crate::fields::{Fields, Marks, clean, expects_continue, takes_trailers};
 use crate::framing::{self, Kind};
 use crate::spelling::{Range, Spelling};
+use crate::target;
 
 pub use crate::framing::Length;
 
@@ -26,7 +27,8 @@ const FIELDS_MAX: usize = 100;
 /// A request's head.
 #[derive(Debug)]
 pub struct RequestHead {
-    /// Method, target, version and fields. A `Connection` that says nothing but `close` or `keep-alive` is not among them.
+    /// Method, target, version and fields. A `Connection` that says nothing but `close` or `keep-alive` is not among them,
+    /// and neither is what one names ([`clean`]).
     pub request: Request<()>,
     /// Which fields that somebody looks for it has.
     pub fields: Fields,
@@ -87,7 +89,7 @@ pub fn request<M: Marks>(buffer: &mut BytesMut) -> Result<Option<RequestHead>, R
     let (headers, spelling, says) = fields_of::<M>(&head, ranges)?;
     let target = target.slice(&head);
     let is_long = target.len() > usize::from(u16::MAX) - 2;
-    let uri = Uri::from_maybe_shared(target).map_err(|_| {
+    let (uri, raw) = target::parse(&method, target).map_err(|_| {
         if is_long {
             Refused { status: StatusCode::URI_TOO_LONG, why: "the request's target is longer than 64 KiB" }
         } else {
@@ -101,15 +103,16 @@ pub fn request<M: Marks>(buffer: &mut BytesMut) -> Result<Option<RequestHead>, R
     let length = framing::of_request(&headers, fields, version).map_err(Refused::bad)?;
     let is_http11 = version == Version::HTTP_11;
     let keeps_alive = says.keeps_alive(is_http11);
-    let expects_continue = is_http11
-        && fields.has(Fields::EXPECT)
-        && headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let expects_continue = is_http11 && fields.has(Fields::EXPECT) && expects_continue(&headers);
     let takes_trailers = fields.has(Fields::TE) && takes_trailers(&headers);
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.version_mut() = version;
     *request.headers_mut() = headers;
+    if let Some(raw) = raw {
+        request.extensions_mut().insert(raw);
+    }
     Ok(Some(RequestHead { request, fields, spelling, length, keeps_alive, expects_continue, takes_trailers }))
 }
 
@@ -276,10 +279,11 @@ fn fields_of<M: Marks>(head: &Bytes, ranges: Ranges) -> Result<(HeaderMap, Spell
         if name == CONNECTION && says.connection(value.as_bytes()) {
             continue;
         }
-        says.fields.add::<M>(&name);
+        says.fields.add::<M>(&name, &value);
         headers.append(name, value);
     }
     ranges.give_back();
+    says.fields = clean::<M>(&mut headers, says.fields);
     Ok((headers, spelling, says))
 }
 

@@ -17,7 +17,7 @@ use super::body::Decoder;
 use super::write::{Framing, Outgoing};
 use crate::buffers::ReadAhead;
 use crate::error::BodyError;
-use crate::fields::{Fields, strip_hop_by_hop};
+use crate::fields::end_to_end;
 use crate::spelling::Spelling;
 use crate::stream::Stream;
 
@@ -69,12 +69,9 @@ impl Interim {
         if wire.number != self.number || wire.interim.len() > INTERIM_MAX {
             return;
         }
-        let mut headers = headers.clone();
-        let fields = Fields::of::<()>(&headers);
-        strip_hop_by_hop(&mut headers, fields, false);
         let mut out = Outgoing::default();
         out.status_line(status, spelling);
-        out.fields(&headers, spelling);
+        out.fields(&end_to_end(headers), spelling);
         out.end_head(Framing::None);
         wire.interim.extend_from_slice(out.gathered());
     }

@@ -26,6 +26,7 @@ use crate::error::Refused;
 use crate::fields::{Fields, Marks};
 use crate::message::RequestBody;
 use crate::service::{Answer, Answerer};
+use crate::sniff::looks_like_http;
 use crate::spelling::Spelling;
 use crate::stall::{Stall, poll_until};
 use crate::stream::Stream;
@@ -75,7 +76,11 @@ pub async fn serve<A: Answerer>(
                 Ok(None) => return,
                 Err(refused) => {
                     let mut out = refusal(answerer.refuse("HTTP/1.1", &refused));
-                    let _ = poll_fn(|context| out.poll_write(&mut wire.borrow_mut().stream, context)).await;
+                    // Who speaks another protocol would take an answer for something of that one.
+                    let is_other = answered == 0 && looks_like_http(&wire.borrow().read.bytes) == Some(false);
+                    if !is_other {
+                        let _ = poll_fn(|context| out.poll_write(&mut wire.borrow_mut().stream, context)).await;
+                    }
                     return linger(&wire).await;
                 }
             };

@@ -21,7 +21,7 @@ use super::hpack::Encoder;
 use super::outgoing::{Outgoing, Unsent};
 use super::wire::{Broken, Unstarted, Wire, store};
 use crate::buffers::ReadAhead;
-use crate::fields::{Answered, Fields, Marks};
+use crate::fields::{Answered, Fields, Marks, clean};
 use crate::stream::Stream;
 use crate::writer::WriteHead;
 
@@ -169,7 +169,7 @@ impl Connection {
         };
         let channel = answer.channel();
         let mut sending = (!is_end && !is_connect).then(|| Outgoing::new(body));
-        let head = poll_fn(|context| {
+        let mut head = poll_fn(|context| {
             if let Some(active) = &mut sending {
                 match active.poll(channel, context) {
                     Poll::Pending => (),
@@ -201,6 +201,7 @@ impl Connection {
             spawn_local(sending.finish(channel.clone()));
         }
         let fields = Fields::of::<M>(head.headers());
+        let fields = clean::<M>(head.headers_mut(), fields);
         Ok(Answered { response: head.map(|()| answer), fields })
     }
 }

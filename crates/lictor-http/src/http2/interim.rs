@@ -3,7 +3,7 @@
 use http::{HeaderMap, StatusCode};
 
 use super::channel::Channel;
-use crate::fields::{Fields, strip_hop_by_hop};
+use crate::fields::end_to_end;
 
 /// Where interim answers (RFC 9110, section 15.2) to a request go.
 #[derive(Clone, Debug)]
@@ -16,10 +16,7 @@ impl Interim {
 
     /// The client gets it before the final answer.
     pub fn tell(&self, status: StatusCode, headers: &HeaderMap) {
-        let mut headers = headers.clone();
-        let fields = Fields::of::<()>(&headers);
-        strip_hop_by_hop(&mut headers, fields, false);
-        self.write(status, &headers);
+        self.write(status, &end_to_end(headers));
     }
 
     pub(super) fn status(&self, status: StatusCode) {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
-use http::uri::{Authority, Parts, PathAndQuery, Scheme};
+use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::hpack::{Field, Malformed};
@@ -10,6 +10,7 @@ use crate::buffers;
 use crate::digits::length;
 use crate::fields::{Fields, KEEP_ALIVE, PROXY_CONNECTION};
 use crate::framing::{Length, told};
+use crate::target;
 
 /// SETTINGS_MAX_HEADER_LIST_SIZE: a list that counts for more is refused (RFC 9113, section 6.5.2).
 pub(super) const LIST_MAX: usize = 64 << 10;
@@ -92,11 +93,11 @@ impl Message {
             return Err(Malformed("a request with :status"));
         }
         let method = self.method.ok_or(Malformed("a request without :method"))?;
-        let uri = if method == Method::CONNECT && self.protocol.is_none() {
+        let (uri, raw) = if method == Method::CONNECT && self.protocol.is_none() {
             if self.scheme.is_some() || self.path.is_some() {
                 return Err(Malformed("CONNECT with :scheme or :path"));
             }
-            Uri::from(authority(self.authority.ok_or(Malformed("CONNECT without :authority"))?)?)
+            (Uri::from(authority(self.authority.ok_or(Malformed("CONNECT without :authority"))?)?), None)
         } else {
             if self.protocol.is_some() && method != Method::CONNECT {
                 return Err(Malformed(":protocol without CONNECT"));
@@ -111,6 +112,9 @@ impl Message {
         *request.headers_mut() = self.headers;
         if let Some(protocol) = self.protocol {
             request.extensions_mut().insert(Protocol::new(protocol)?);
+        }
+        if let Some(raw) = raw {
+            request.extensions_mut().insert(raw);
         }
         Ok(request)
     }
@@ -169,7 +173,7 @@ fn authority(authority: Bytes) -> Result<Authority, Malformed> {
     Authority::from_maybe_shared(authority).map_err(|_| Malformed("the :authority is not one"))
 }
 
-fn uri(scheme: &[u8], authority: Option<Bytes>, path: Bytes) -> Result<Uri, Malformed> {
+fn uri(scheme: &[u8], authority: Option<Bytes>, path: Bytes) -> Result<(Uri, Option<target::Raw>), Malformed> {
     let scheme = match scheme {
         b"http" => Scheme::HTTP,
         b"https" => Scheme::HTTPS,
@@ -178,11 +182,11 @@ fn uri(scheme: &[u8], authority: Option<Bytes>, path: Bytes) -> Result<Uri, Malf
     if path.first() != Some(&b'/') && path != "*" {
         return Err(Malformed("a :path that does not start with /"));
     }
-    let path = PathAndQuery::from_maybe_shared(path).map_err(|_| Malformed("the :path is not one"))?;
+    let (path, raw) = target::path(path).ok_or(Malformed("the :path is not one"))?;
     let mut parts = Parts::default();
     if let Some(text) = authority.filter(|text| !text.is_empty()) {
         (parts.scheme, parts.authority) = (Some(scheme), Some(self::authority(text)?));
     }
     parts.path_and_query = Some(path);
-    Uri::from_parts(parts).map_err(|_| Malformed("the target is not a URI"))
+    Ok((Uri::from_parts(parts).map_err(|_| Malformed("the target is not a URI"))?, raw))
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, EXPECT};
+use http::header::CONTENT_LENGTH;
 use http::response::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -22,7 +22,7 @@ use super::tunnel::Tunnel;
 use super::wire::{Event, Fatal, Wire};
 use crate::buffers::{self, ReadAhead};
 use crate::error::Refused;
-use crate::fields::Fields;
+use crate::fields::{Fields, clean, expects_continue};
 use crate::message::RequestBody;
 use crate::service::{Answer, Answerer};
 use crate::stall::Stall;
@@ -82,17 +82,17 @@ impl Drop for Ending<'_> {
     }
 }
 
-async fn respond<A: Answerer>(answerer: Rc<A>, request: Request<()>, channel: Channel) {
+async fn respond<A: Answerer>(answerer: Rc<A>, mut request: Request<()>, channel: Channel) {
     let channel = &channel;
+    let fields = Fields::of::<A::Marks>(request.headers());
+    let fields = clean::<A::Marks>(request.headers_mut(), fields);
     let is_head = *request.method() == Method::HEAD;
     let is_connect = *request.method() == Method::CONNECT;
     let (give, handover) = if is_connect { Some(oneshot::channel()).unzip() } else { (None, None) };
-    let expects_continue =
-        request.headers().get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let expects_continue = fields.has(Fields::EXPECT) && expects_continue(request.headers());
     let body = Body::request(channel.clone(), expects_continue, handover);
     let response = {
         // Pinned where it is made: it is large.
-        let fields = Fields::of::<A::Marks>(request.headers());
         let mut answering = pin!(answerer.answer(request.map(|()| RequestBody::Http2(body)), fields));
         // First whether it is still wanted: a client that took it back at once has caused nothing then.
         poll_fn(|context| match channel.poll_broken(context) {

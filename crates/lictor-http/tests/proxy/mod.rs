@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TE, VIA};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use lictor_http::buffers::ReadAhead;
 use lictor_http::fields::{self, Answered, Fields};
@@ -172,7 +172,6 @@ impl Forward {
         if *request.method() == Method::CONNECT {
             return Err(Failure(StatusCode::NOT_IMPLEMENTED, "", "no tunnels here"));
         }
-        check_target(request.uri()).map_err(refused)?;
         let (mut head, mut body) = request.into_parts();
         let (spelling, interim) = (body.take_spelling(), body.interim());
         let takes_trailers = fields.has(Fields::TE) && fields::takes_trailers(&head.headers);
@@ -297,18 +296,9 @@ impl Forward {
     }
 }
 
-/// Only CONNECT names an authority alone (RFC 9112, section 3.2.3), and an authority's port is a number.
-fn check_target(uri: &Uri) -> Result<(), &'static str> {
-    match uri.authority() {
-        Some(_) if uri.scheme().is_none() => Err("the target is an authority"),
-        Some(named) if named.as_str() != named.host() && named.port_u16().is_none() => Err("the port is not one"),
-        Some(_) | None => Ok(()),
-    }
-}
-
 /// The path and the query; a path is never empty (RFC 9112, section 3.2.1).
 fn target(head: &Parts) -> String {
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = lictor_http::target::passed(&head.uri, head.extensions.get());
     if target.starts_with('?') { format!("/{target}") } else { target.to_owned() }
 }
 

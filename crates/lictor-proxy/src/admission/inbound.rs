@@ -21,7 +21,8 @@ pub(super) fn check(asked: &Asked<'_>) -> Result<(), Failure> {
 fn of_ours(inbound: &Inbound, local: &Local, headers: &HeaderMap) -> Result<(), Failure> {
     if let Some(wanted) = headers.get(X_LICTOR_TO).and_then(|to| to.to_str().ok()) {
         let service = wanted.split('/').next().unwrap_or_default();
-        if service != local.service {
+        if !service.eq_ignore_ascii_case(&local.service) {
+            // Consul finds a service by its name in any case.
             let sentence = format!("this is {}, not {service}", local.service);
             return Err(Failure::new(Reason::Misdirected, sentence));
         }

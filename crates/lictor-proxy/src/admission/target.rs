@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
-use http::{Request, Uri};
+use http::{Request, Uri, Version};
 use lictor_core::mesh::ListenerKind;
 use lictor_core::{Address, Failure, Reason};
 
@@ -31,11 +31,31 @@ pub(crate) struct Target {
 
 /// The upstream that a request is for, as its listener has it.
 pub(crate) async fn target<B>(client: &Connection, view: &View, request: &Request<B>) -> Result<Target, Failure> {
-    match client.kind() {
-        ListenerKind::Upstream(name) => whole(&client.worker, view, name).await,
-        ListenerKind::Forward => named(&client.worker, view, request).await,
-        ListenerKind::Inbound => ours(client, view),
-    }
+    let target = match client.kind() {
+        ListenerKind::Upstream(name) => whole(&client.worker, view, name).await?,
+        ListenerKind::Forward => named(&client.worker, view, request).await?,
+        ListenerKind::Inbound => ours(client, view)?,
+    };
+    scheme(client, &target.upstream, request)?;
+    Ok(target)
+}
+
+/// Refuses a URL of another scheme than `http`, and one of `https` that would go on in the clear (RFC 9110, section 4.2.2).
+/// A server's HTTP/2 clients say `https` of their own connection, which may have had its TLS taken off before it came here.
+fn scheme<B>(client: &Connection, upstream: &UpstreamState, request: &Request<B>) -> Result<(), Failure> {
+    let is_servers = !matches!(client.kind(), ListenerKind::Forward);
+    let is_secure = upstream.upstream.tls.is_some()
+        || (is_servers && (client.is_encrypted || request.version() == Version::HTTP_2));
+    let sentence = match request.uri().scheme_str() {
+        None | Some("http") => return Ok(()),
+        Some("https") if is_secure => return Ok(()),
+        Some("https") => format!(
+            "{} is not called with TLS, so that https:// would go on in the clear: ask for http://, or by CONNECT",
+            upstream.upstream.name
+        ),
+        Some(other) => format!("{other}:// is not HTTP: ask for http://"),
+    };
+    Err(Failure::new(Reason::BadRequest, sentence))
 }
 
 /// Our own application.
@@ -59,7 +79,7 @@ pub(crate) async fn named<B>(worker: &Rc<Worker>, view: &View, request: &Request
 
 /// The upstream of this name, with all its endpoints, as soon as they are known.
 pub(crate) async fn whole(worker: &Rc<Worker>, view: &View, name: &Arc<str>) -> Result<Target, Failure> {
-    let upstream = match view.upstreams.get(name) {
+    let upstream = match view.named(name) {
         Some(upstream) if upstream.is_known() => Rc::clone(upstream),
         _ => Box::pin(await_endpoints(worker, name)).await?,
     };
@@ -85,9 +105,10 @@ fn name<B>(request: &Request<B>) -> Result<Named, Failure> {
         let port = authority.port_u16().unwrap_or_else(|| default_port(uri));
         return Ok(Named::Address(SocketAddr::new(ip, port)));
     }
+    let host = host.to_ascii_lowercase(); // RFC 3986, section 3.2.2: it does not differ by case
     // `user-service.service.consul` and `user-service.service.dc1.consul`, as Consul's DNS has them.
-    let name = host.split_once(".service.").filter(|(_, rest)| rest.ends_with("consul")).map_or(host, |(name, _)| name);
-    Ok(Named::Service(Arc::from(name)))
+    let name = host.split_once(".service.").filter(|(_, rest)| rest.ends_with("consul")).map(|(name, _)| name);
+    Ok(Named::Service(Arc::from(name.unwrap_or(&host))))
 }
 
 fn default_port(uri: &Uri) -> u16 {
@@ -114,7 +135,7 @@ async fn await_endpoints(worker: &Rc<Worker>, name: &Arc<str>) -> Result<Rc<Upst
     loop {
         let changed = worker.changed.notified();
         let view = worker.view();
-        match view.upstreams.get(name) {
+        match view.named(name) {
             Some(upstream) if upstream.is_known() => return Ok(Rc::clone(upstream)),
             Some(_) => (),
             None if view.mesh.forward.as_ref().is_some_and(|forward| forward.allows(name)) => {
@@ -166,6 +187,9 @@ mod tests {
         assert_eq!(of("/1", Some("users:8080")), service("users"));
         assert_eq!(of("http://users.service.dc1.consul:80/", None), service("users"));
         assert_eq!(of("users:443", None), service("users"));
+        assert_eq!(of("http://Users/", None), service("users"));
+        assert_eq!(of("/1", Some("USERS:80")), service("users"));
+        assert_eq!(of("Users.Service.DC1.Consul:443", None), service("users"));
         assert_eq!(of("/1", None), Err(Reason::BadRequest));
         assert_eq!(of("/1", Some("a b")), Err(Reason::BadRequest));
     }

@@ -22,7 +22,7 @@ use crate::admission::leave::Leave;
 use crate::admission::permit::{Probe, Running};
 use crate::admission::target::Target;
 use crate::books::record::Record;
-use crate::head::rewrite::Rewrite;
+use crate::head::rewrite::{Rewrite, Sends};
 use crate::names::{self, X_LICTOR_ATTEMPT, X_LICTOR_RETRY, grpc_status};
 use crate::world::client::Connection;
 use crate::world::view::UpstreamState;
@@ -92,7 +92,9 @@ impl Call {
         let (mut head, mut body) = request.into_parts();
         let (spelling, interim) = (body.take_spelling(), body.interim());
         let is_timed = leave.callers.is_some() || record.is_grpc || policy.timeouts.total.is_some();
-        let rewrite = Rewrite::new(connection, target, &mut head, record, upgrade.is_some(), is_http2, is_timed)?;
+        let body = Replay::new(body, kept, arrival);
+        let sends = Sends { is_http2, has_content: !body.is_empty(), keeps_upgrade: upgrade.is_some(), is_timed };
+        let rewrite = Rewrite::new(connection, target, &mut head, record, sends)?;
         let call = Box::new(Self {
             worker: Rc::clone(worker),
             upstream: Rc::clone(upstream),
@@ -101,7 +103,7 @@ impl Call {
             rewrite,
             spelling,
             interim,
-            body: Replay::new(body, kept, arrival),
+            body,
             upgrade,
             is_inbound: connection.is_inbound(),
             is_grpc: record.is_grpc,

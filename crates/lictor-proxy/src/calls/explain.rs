@@ -145,7 +145,9 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
     let index = upstream.route(&question.method, path);
     let route = index.and_then(|index| upstream.upstream.routes.get(index));
     let policy = upstream.policy(index);
-    let headers = &question.headers;
+    let mut headers = question.headers.clone();
+    let fields = fields_of(&mut headers);
+    let headers = &headers;
     let deadline = match policy.deadline {
         DeadlineMode::Propagate => callers_deadline(headers),
         DeadlineMode::Ignore => None,
@@ -154,7 +156,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
     let asked = Asked {
         question,
         is_idempotent: retry::is_idempotent(&policy.retry, &question.method, headers, route_says),
-        attempts: attempts_allowed(policy, headers, fields_of(headers)),
+        attempts: attempts_allowed(policy, headers, fields),
         remaining: policy.timeouts.total.into_iter().chain(deadline).min(),
     };
     let hash = hash_of(policy, headers, None);

@@ -14,12 +14,13 @@ use lictor_http::fields::{Answered, Fields};
 use lictor_http::http1::{Framing, HeadFields, Outgoing};
 use lictor_http::http2::Encoder;
 use lictor_http::http2::client::Kind;
-use lictor_http::{Spelling, WriteHead, decimal};
+use lictor_http::{Spelling, WriteHead, decimal, target};
 
 use super::call::Call;
 use super::replay::{AnswerBody, RequestBody};
 use super::unanswered::{http1_failed, http2_failed, late};
 use crate::choose::exchange::Hold;
+use crate::head::rewrite::Setting;
 use crate::names::{GRPC_TIMEOUT, Looked, X_LICTOR_ATTEMPT, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS};
 use crate::world::pool::Lease;
 use crate::world::view::EndpointState;
@@ -185,13 +186,24 @@ fn framing(call: &Call, body: &RequestBody) -> Framing {
 /// The head as this endpoint gets it in HTTP/1.1.
 fn head(call: &Call, state: &EndpointState, number: usize, framing: Framing, now: Instant) -> Outgoing {
     let mut out = Outgoing::default();
-    let target = call.head.uri.path_and_query().map_or("/", |target| target.as_str());
-    out.request_line(&call.head.method, target);
+    out.request_line(&call.head.method, path(call));
     let mut fields = HeadFields { out: &mut out, spelling: &call.spelling };
-    call.rewrite.write(&call.head.headers, &call.upstream, &state.host, &call.worker.view(), number, &mut fields);
-    attempt_fields(call, state, number, now, &mut fields);
+    write_fields(call, state, number, now, &mut fields);
     out.end_head(framing);
     out
+}
+
+/// The path and query, as they came.
+fn path(call: &Call) -> &str {
+    target::passed(&call.head.uri, call.head.extensions.get())
+}
+
+/// The fields of the head, each name's once: the client's, ours, and what the configuration sets in place of either.
+fn write_fields(call: &Call, state: &EndpointState, number: usize, now: Instant, to: &mut impl WriteHead) {
+    let mut to = Setting::new(to, &call.upstream.upstream.set_headers);
+    call.rewrite.write(&call.head.headers, &state.host, &call.worker.view().mesh.trace, number, &mut to);
+    attempt_fields(call, state, number, now, &mut to);
+    to.end();
 }
 
 /// What each attempt tells its endpoint.
@@ -221,11 +233,10 @@ fn attempt_of(call: &Call, number: usize) -> String {
 fn http2_head(call: &Call, state: &EndpointState, number: usize, fields: &mut Encoder<'_>, now: Instant) {
     fields.method(if call.upgrade.is_some() { &Method::CONNECT } else { &call.head.method });
     fields.scheme(call.upstream.upstream.tls.is_some());
-    fields.authority(state.host.as_bytes());
-    fields.path(call.head.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
+    fields.authority(call.rewrite.host(&state.host));
+    fields.path(path(call).as_bytes());
     if let Some(upgrade) = &call.upgrade {
         fields.protocol(upgrade.protocol());
     }
-    call.rewrite.write(&call.head.headers, &call.upstream, &state.host, &call.worker.view(), number, fields);
-    attempt_fields(call, state, number, now, fields);
+    write_fields(call, state, number, now, fields);
 }

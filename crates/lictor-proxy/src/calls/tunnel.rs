@@ -13,6 +13,7 @@ use lictor_core::mesh::ListenerKind;
 use lictor_core::retry::{self, Next, Tried};
 use lictor_core::{Failure, Reason};
 use lictor_http::RequestBody;
+use lictor_http::fields;
 use lictor_http::stream::Stream;
 use lictor_tls::Alpn;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
@@ -76,6 +77,7 @@ pub(super) async fn connect(
 ) -> Response<ResponseBody> {
     let mut attempts = Vec::new();
     let dialled = async {
+        fields::check(&request, record.fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
         connection.generation.check()?;
         let target = match connection.kind() {
             ListenerKind::Forward => target::named(&connection.worker, &connection.worker.view(), &request).await?,

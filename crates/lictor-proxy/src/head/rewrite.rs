@@ -8,27 +8,42 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use lictor_core::trace::{TraceContext, TraceSettings};
 use lictor_core::{Failure, Reason};
 use lictor_http::WriteHead;
-use lictor_http::fields::{Fields, join_cookies, strip_named, takes_trailers};
+use lictor_http::fields::{Fields, expects_continue, join_cookies, takes_trailers};
 
 use crate::admission::target::Target;
 use crate::books::record::Record;
 use crate::names::{self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_LICTOR_FROM, X_REQUEST_ID};
 use crate::stores::request_id::RequestId;
 use crate::world::client::Connection;
-use crate::world::view::{UpstreamState, View};
 
 #[cfg(any(feature = "laws", test))]
 pub(crate) mod laws;
 
+/// What is known of how a request goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sends {
+    /// Endpoints are spoken to in HTTP/2.
+    pub(crate) is_http2: bool,
+    /// It has a body, or may have one.
+    pub(crate) has_content: bool,
+    /// As an upgrade.
+    pub(crate) keeps_upgrade: bool,
+    /// Each attempt says how much time is left.
+    pub(crate) is_timed: bool,
+}
+
 /// Decided once for a request.
 #[derive(Debug)]
 pub(crate) struct Rewrite {
-    host: Host,
+    /// Whom the request is to, where that is not as its endpoint's service is called.
+    host: Option<HeaderValue>,
+    /// `:authority` says it.
+    is_http2: bool,
     via: HeaderValue,
     forwarded_host: Option<HeaderValue>,
     forwarded_proto: Option<&'static str>,
     /// In place of the client's.
-    forwarded_for: Option<String>,
+    forwarded_for: Option<Vec<u8>>,
     from: Option<HeaderValue>,
     request_id: RequestId,
     trace: TraceContext,
@@ -41,32 +56,23 @@ pub(crate) struct Rewrite {
     has_odd: bool,
     keeps_upgrade: bool,
     takes_trailers: bool,
+    /// The client's `Expect` goes on: HTTP/1.0 has no 100, and nobody waits for one before no content (RFC 9110, section
+    /// 10.1.1).
+    expects: bool,
     /// Each attempt says how much time is left.
     is_timed: bool,
 }
 
-/// What `Host` is.
-#[derive(Debug)]
-enum Host {
-    /// `:authority` says it (HTTP/2).
-    Authority,
-    /// Our application keeps the name that it was called by.
-    AsTold(HeaderValue),
-    /// A callee is called by its service's name.
-    OfEndpoint,
-}
-
 impl Rewrite {
-    /// Refuses what has been here before. Of the head only what `Connection` names is taken off.
+    /// Refuses what has been here before.
     pub(crate) fn new(
         connection: &Connection,
         target: &Target,
         head: &mut Parts,
         record: &Record,
-        keeps_upgrade: bool,
-        is_http2: bool,
-        is_timed: bool,
+        sends: Sends,
     ) -> Result<Self, Failure> {
+        let Sends { is_http2, has_content, keeps_upgrade, is_timed } = sends;
         let worker = &connection.worker;
         let is_inbound = connection.is_inbound();
         let authority = head.uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
@@ -76,28 +82,24 @@ impl Rewrite {
         }
         let headers = &mut head.headers;
         let fields = record.fields;
-        if fields.has(Fields::CONNECTION) {
-            strip_named(headers, names::is_lictors);
-        }
         if head.version == Version::HTTP_2 && !is_http2 {
             join_cookies(headers);
         }
-        if fields.has(Fields::VIA) && names::is_loop(headers, &worker.hop) {
+        if fields.has(Fields::VIA) && names::is_loop(headers, &worker.hop.name) {
             let sentence = "the request has been here before (Via names this sidecar)";
             return Err(Failure::new(Reason::LoopDetected, sentence));
         }
         let told = authority.or_else(|| headers.get(HOST).cloned());
-        let host = match &told {
-            _ if is_http2 => Host::Authority,
-            Some(told) if is_inbound => Host::AsTold(told.clone()),
-            _ => Host::OfEndpoint,
-        };
+        // Our application keeps the name that it was called by.
+        let callers = told.as_ref().filter(|told| is_inbound && !(is_http2 && told.is_empty()));
         let peer = connection.peer.map(|peer| peer.ip()).filter(|peer| !peer.is_loopback());
         let scheme = if connection.is_encrypted { "https" } else { "http" };
         Ok(Self {
-            host,
-            via: worker.hop.clone(),
+            host: callers.or(target.upstream.set_host()).cloned(),
+            is_http2,
+            via: worker.hop.entry(head.version).clone(),
             forwarded_host: told
+                .filter(|told| !told.is_empty())
                 .filter(|_| !fields.has(names::FORWARDED_BY) || !headers.contains_key(X_FORWARDED_HOST)),
             forwarded_proto: (!fields.has(names::FORWARDED_BY) || !headers.contains_key(X_FORWARDED_PROTO))
                 .then_some(scheme),
@@ -111,42 +113,33 @@ impl Rewrite {
             has_odd: fields.has(names::ODD),
             keeps_upgrade,
             takes_trailers: fields.has(Fields::TE) && takes_trailers(headers),
+            expects: fields.has(Fields::EXPECT)
+                && ((head.version != Version::HTTP_10 && has_content) || !expects_continue(headers)),
             is_timed,
         })
     }
 
-    /// Writes the client's fields that go on, and those of lictor, for the attempt with this number.
-    pub(crate) fn write(
-        &self,
-        headers: &HeaderMap,
-        upstream: &UpstreamState,
-        of_endpoint: &HeaderValue,
-        view: &View,
-        number: usize,
-        to: &mut impl WriteHead,
-    ) {
-        let host = match &self.host {
-            Host::Authority => None,
-            Host::AsTold(host) => Some(host),
-            Host::OfEndpoint => Some(of_endpoint),
-        };
-        if let Some(host) = host {
-            to.own(&HOST, host.as_bytes());
-        }
-        self.write_fields(headers, &upstream.upstream.set_headers, &view.mesh.trace, number, to);
+    /// Whom the request is to, at an endpoint whose service is called like this.
+    pub(crate) fn host<'a>(&'a self, of_endpoint: &'a HeaderValue) -> &'a [u8] {
+        self.host.as_ref().unwrap_or(of_endpoint).as_bytes()
     }
 
-    fn write_fields(
+    /// Writes the client's fields that go on, and those of lictor, for the attempt with this number.
+    pub(crate) fn write<W: WriteHead>(
         &self,
         headers: &HeaderMap,
-        set_headers: &[(HeaderName, HeaderValue)],
+        of_endpoint: &HeaderValue,
         settings: &TraceSettings,
         number: usize,
-        to: &mut impl WriteHead,
+        to: &mut Setting<'_, W>,
     ) {
+        if !self.is_http2 {
+            to.own(&HOST, self.host(of_endpoint));
+        }
+        let trace = if self.has_attempt_spans { self.trace.attempt(number) } else { self.trace };
         for (name, value) in headers {
-            let is_set = || set_headers.iter().any(|(set, _)| set == name);
-            if self.passes(name, settings) && !is_set() && !self.is_shadow(name, set_headers) {
+            let is_shadow = || self.has_odd && names::shadows(name, |plain| to.sets(plain));
+            if self.passes(name, &trace, settings) && !is_shadow() {
                 to.pass(name, value);
             }
         }
@@ -158,26 +151,26 @@ impl Rewrite {
             to.own(&X_FORWARDED_PROTO, proto.as_bytes());
         }
         if let Some(chain) = &self.forwarded_for {
-            to.own(&X_FORWARDED_FOR, chain.as_bytes());
+            to.own(&X_FORWARDED_FOR, chain);
         }
         if let Some(from) = &self.from {
             to.own(&X_LICTOR_FROM, from.as_bytes());
         }
         to.own(&X_REQUEST_ID, self.request_id.as_bytes());
-        let trace = if self.has_attempt_spans { self.trace.attempt(number) } else { self.trace };
         trace.fields(settings, |name, value| to.own(name, value));
-        for (name, value) in set_headers {
-            to.own(name, value.as_bytes());
-        }
         if self.takes_trailers {
             to.own(&TE, b"trailers");
         }
-        if self.keeps_upgrade {
-            to.own(&CONNECTION, b"upgrade");
+        // RFC 9110, section 10.1.4: who sends TE says so. (HTTP/2 has no Connection.)
+        match (self.keeps_upgrade, self.takes_trailers) {
+            (true, true) => to.own(&CONNECTION, b"upgrade, te"),
+            (true, false) => to.own(&CONNECTION, b"upgrade"),
+            (false, true) => to.own(&CONNECTION, b"te"),
+            (false, false) => (),
         }
     }
 
-    fn passes(&self, name: &HeaderName, settings: &TraceSettings) -> bool {
+    fn passes(&self, name: &HeaderName, trace: &TraceContext, settings: &TraceSettings) -> bool {
         match name.as_str() {
             "connection"
             | "host"
@@ -192,16 +185,56 @@ impl Rewrite {
             | "x-lictor-retry"
             | "x-lictor-to"
             | "x-request-id" => false,
+            "expect" => self.expects,
             "grpc-timeout" | "x-request-timeout-ms" => !self.is_timed,
             "upgrade" => self.keeps_upgrade,
             "x-forwarded-for" => self.forwarded_for.is_none(),
             "x-service-auth" => !self.is_inbound,
             name if names::is_identity(name) => self.is_peer && (self.is_inbound || name != X_LICTOR_FROM),
-            name => !self.trace.replaces(name, settings),
+            name => !trace.replaces(name, settings),
+        }
+    }
+}
+
+/// A head that is being written, in which what the configuration sets stands in place of whatever else would have its name.
+#[derive(Debug)]
+pub(crate) struct Setting<'a, W> {
+    to: &'a mut W,
+    set: &'a [(HeaderName, HeaderValue)],
+}
+
+impl<'a, W: WriteHead> Setting<'a, W> {
+    /// What is set for an upstream, but for its `Host`, which a [`Rewrite`] has.
+    pub(crate) fn new(to: &'a mut W, set: &'a [(HeaderName, HeaderValue)]) -> Self {
+        Self { to, set }
+    }
+
+    /// Writes what is set.
+    pub(crate) fn end(self) {
+        for (name, value) in self.set.iter().filter(|(name, _)| *name != HOST) {
+            self.to.own(name, value.as_bytes());
         }
     }
 
-    fn is_shadow(&self, name: &HeaderName, set_headers: &[(HeaderName, HeaderValue)]) -> bool {
-        self.has_odd && names::shadows(name, |plain| set_headers.iter().any(|(set, _)| set == plain))
+    fn sets(&self, name: &str) -> bool {
+        self.set.iter().any(|(set, _)| set == name)
+    }
+
+    fn is_free(&self, name: &HeaderName) -> bool {
+        self.set.iter().all(|(set, _)| set != name) || *name == HOST
+    }
+}
+
+impl<W: WriteHead> WriteHead for Setting<'_, W> {
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
+        if self.is_free(name) {
+            self.to.pass(name, value);
+        }
+    }
+
+    fn own(&mut self, name: &HeaderName, value: &[u8]) {
+        if self.is_free(name) {
+            self.to.own(name, value);
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::header::HOST;
 use http::{HeaderValue, Method};
 use lictor_core::balance::{Balancer, Load, Slot, hash_bytes};
 use lictor_core::budget::RetryBudget;
@@ -104,6 +105,15 @@ impl View {
     }
 }
 
+impl View {
+    /// The upstream that a host's name means, in whatever case either was written (RFC 3986, section 3.2.2): the one that is
+    /// written likewise, else the first of the others.
+    pub(crate) fn named(&self, name: &str) -> Option<&Rc<UpstreamState>> {
+        let others = || self.upstreams.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        self.upstreams.get(name).or_else(|| others().min_by_key(|(known, _)| *known).map(|(_, upstream)| upstream))
+    }
+}
+
 impl UpstreamState {
     fn follow(
         shared: &Shared,
@@ -193,6 +203,11 @@ impl EndpointState {
 }
 
 impl UpstreamState {
+    /// The `Host` that the configuration sets.
+    pub(crate) fn set_host(&self) -> Option<&HeaderValue> {
+        self.upstream.set_headers.iter().find(|(name, _)| *name == HOST).map(|(_, host)| host)
+    }
+
     /// The endpoints, as a pick asks for them.
     pub(crate) fn candidates<'a>(
         &'a self,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use http::{HeaderValue, Version};
 use lictor_core::Mesh;
 use tokio::sync::{Notify, watch};
 
@@ -23,20 +23,46 @@ pub(crate) struct Worker {
     random: Cell<u64>,
     /// Good requests so far.
     requests: Cell<u32>,
-    /// `1.1 lictor-<instance>`: our hop in `Via`.
-    pub(crate) hop: HeaderValue,
+    /// Our hop in `Via`.
+    pub(crate) hop: Hop,
     /// `<service>/<instance>`: who calls.
     pub(crate) from: Option<HeaderValue>,
+}
+
+/// Who we are to those who read `Via` (RFC 9110, section 7.6.3).
+#[derive(Debug)]
+pub(crate) struct Hop {
+    /// `lictor-<instance>`.
+    pub(crate) name: String,
+    old: HeaderValue,
+    usual: HeaderValue,
+    new: HeaderValue,
+}
+
+impl Hop {
+    fn new(name: String) -> Self {
+        let entry = |version: &str| HeaderValue::try_from(format!("{version} {name}"));
+        let (Ok(old), Ok(usual), Ok(new)) = (entry("1.0"), entry("1.1"), entry("2.0")) else {
+            return Self::new("lictor".to_owned());
+        };
+        Self { name, old, usual, new }
+    }
+
+    /// The entry for a message that came to us in this version.
+    pub(crate) fn entry(&self, version: Version) -> &HeaderValue {
+        match version {
+            Version::HTTP_2 => &self.new,
+            Version::HTTP_10 => &self.old,
+            _ => &self.usual,
+        }
+    }
 }
 
 impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>, mesh: &Arc<Mesh>, seed: u64) -> Rc<Self> {
         let local = &mesh.local;
-        let hop = if local.instance.is_empty() {
-            format!("1.1 lictor-{seed:08x}")
-        } else {
-            format!("1.1 lictor-{}", local.instance)
-        };
+        let name =
+            if local.instance.is_empty() { format!("lictor-{seed:08x}") } else { format!("lictor-{}", local.instance) };
         let from = match (local.service.is_empty(), local.instance.is_empty()) {
             (true, _) => None,
             (false, true) => Some(local.service.clone()),
@@ -49,7 +75,7 @@ impl Worker {
             changed: Notify::new(),
             random: Cell::new(seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))),
             requests: Cell::new(0),
-            hop: HeaderValue::try_from(hop).unwrap_or(HeaderValue::from_static("1.1 lictor")),
+            hop: Hop::new(name),
             from: from.and_then(|from| HeaderValue::try_from(from).ok()),
         });
         worker.adopt(mesh);
