@@ -19,7 +19,7 @@ fn three(consul: &Consul) -> (Vec<Backend>, Vec<Sidecar>) {
 fn no_get_fails_when_an_instance_is_killed() {
     let consul = Consul::dev();
     let (mut backends, _sidecars) = three(&consul);
-    // Peak EWMA would turn away from it before it has failed often enough to be ejected.
+    // The default would turn away from it before it has failed often enough to be ejected.
     let lictor = caller(&consul, ", balance: round_robin");
     lictor.await_endpoints("users", 3);
     let load = Load::start(&lictor.address("users"), &[Method::GET], RATE);

@@ -23,6 +23,7 @@ mod listeners;
 mod metrics;
 mod reasons;
 mod requests;
+mod shares;
 mod snapshot;
 mod steering;
 mod tracing;

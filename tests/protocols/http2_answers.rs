@@ -226,3 +226,43 @@ fn caller_of(ports: &[u16], more: &str) -> Sidecar {
     );
     Sidecar::serve(LICTOR, &yaml).up()
 }
+
+/// gRPC's failures are the endpoint's, wherever they stand: it is given a rest, the service is not.
+#[test]
+fn a_grpc_instance_that_always_fails_is_ejected_and_the_breaker_stays_closed() {
+    type Fail = fn(&mut Link, u32);
+    fn status(code: &str) -> Vec<u8> {
+        [&b"\x00\x0bgrpc-status"[..], &[code.len() as u8], code.as_bytes()].concat()
+    }
+    fn with_trailers(link: &mut Link, id: u32, code: &str) {
+        link.send(&[frame(HEADERS, END_HEADERS, id, b"\x88"), frame(DATA, 0, id, b"x")]);
+        link.send(&[frame(HEADERS, ENDS, id, &status(code))]);
+    }
+    let forms: [(&str, Fail); 2] = [
+        ("in the head", |link, id| link.send(&[frame(HEADERS, ENDS, id, &[b"\x88", &status("14")[..]].concat())])),
+        ("in the trailers", |link, id| with_trailers(link, id, "13")),
+    ];
+    for (form, fail) in forms {
+        for balance in ["p2c_ewma", "round_robin", "random", "least_request"] {
+            let hits = Arc::new(Mutex::new(0));
+            let counted = Arc::clone(&hits);
+            let bad = Server::http2(move |link, id, _| {
+                *counted.lock() += 1;
+                fail(link, id);
+            });
+            let good = Server::http2(|link, id, _| with_trailers(link, id, "0"));
+            let yaml = format!(
+                "registration: off\nworkers: 1\nupstreams:\n  users: {{listen: 0, protocol: grpc, retry: off, balance: {balance}, ejection: {{base: 1m}}, static: ['127.0.0.1:{}', '127.0.0.1:{}']}}\n",
+                bad.port, good.port
+            );
+            let lictor = Sidecar::serve(LICTOR, &yaml).up();
+            let headers = [("content-type", "application/grpc"), ("te", "trailers")];
+            for _ in 0..60 {
+                let answer = lictor_testkit::request(&lictor.address("users"), "POST", "/a/b", &headers, b"x").unwrap();
+                assert_eq!(answer.status, 200);
+            }
+            assert!((1..=5).contains(&*hits.lock()), "{form}, {balance}: {} of 60", hits.lock());
+            assert_eq!(lictor.page("/breakers")["users"]["state"], "closed", "{form}, {balance}");
+        }
+    }
+}

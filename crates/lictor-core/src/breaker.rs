@@ -195,11 +195,23 @@ impl Breaker {
         verdict: Verdict,
         now: Instant,
     ) -> Option<Transition> {
+        self.finish_unless(policy, admission, verdict, now, || false)
+    }
+
+    /// The same; a closed one that would open stays closed where `is_spared`: it is asked only then.
+    pub fn finish_unless(
+        &self,
+        policy: &BreakerPolicy,
+        admission: Admission,
+        verdict: Verdict,
+        now: Instant,
+        is_spared: impl FnOnce() -> bool,
+    ) -> Option<Transition> {
         if !policy.enabled {
             return None;
         }
         match admission {
-            Admission::Closed => self.count(policy, verdict, now),
+            Admission::Closed => self.count(policy, verdict, now, is_spared),
             Admission::Probe(round) => self.probed(policy, round, verdict, now),
         }
     }
@@ -266,7 +278,13 @@ impl Breaker {
         }
     }
 
-    fn count(&self, policy: &BreakerPolicy, verdict: Verdict, now: Instant) -> Option<Transition> {
+    fn count(
+        &self,
+        policy: &BreakerPolicy,
+        verdict: Verdict,
+        now: Instant,
+        is_spared: impl FnOnce() -> bool,
+    ) -> Option<Transition> {
         let reason = match verdict {
             Verdict::Unknown => return None,
             Verdict::Success => {
@@ -289,7 +307,7 @@ impl Breaker {
             self.bucket(rate, now, 1);
             self.is_exceeded(rate, now)
         });
-        if in_a_row < policy.failure_threshold && !is_rate_exceeded {
+        if in_a_row < policy.failure_threshold && !is_rate_exceeded || is_spared() {
             return None;
         }
         let mut slow = self.slow.lock();

@@ -1,7 +1,7 @@
 //! What a group of endpoints can spare: when one more may have a rest, and when so many have one that it is ignored.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::mesh::Endpoint;
 use crate::policy::EjectionPolicy;
@@ -12,6 +12,17 @@ pub fn may_eject(endpoints: &[Arc<Endpoint>], policy: &EjectionPolicy, now: Inst
     let ejected = endpoints.iter().filter(|endpoint| endpoint.health.is_ejected(now)).count();
     let allowed = ((endpoints.len() as f64 * policy.max_share) as usize).max(1);
     ejected < allowed && ejected + 1 < endpoints.len()
+}
+
+/// Failures that are older say nothing of how a service is now.
+const OF_LATE: Duration = Duration::from_secs(10);
+
+/// Whether all failures of late were one endpoint's, while another is well: that is for its ejection, and no reason to give
+/// the whole service a rest.
+pub fn is_of_one(endpoints: &[Arc<Endpoint>], now: Instant) -> bool {
+    let has_failed = |endpoint: &&Arc<Endpoint>| endpoint.health.has_failed_within(OF_LATE, now);
+    endpoints.iter().filter(has_failed).count() == 1
+        && endpoints.iter().any(|endpoint| !has_failed(&endpoint) && !endpoint.health.is_away(now))
 }
 
 /// Whether so few are left that ejection does more harm than good.
@@ -58,6 +69,25 @@ mod tests {
         assert!(may_eject(&two, &policy, now));
         two[0].health.eject(&policy, now);
         assert!(!may_eject(&two, &policy, now));
+    }
+
+    #[test]
+    fn failures_are_one_endpoints_until_another_fails_too() {
+        let (policy, now) = (EjectionPolicy::default(), Instant::now());
+        let three = endpoints(3, now);
+        assert!(!is_of_one(&three, now), "nobody has failed");
+        three[0].health.failed(&policy, now);
+        assert!(is_of_one(&three, now));
+        three[1].health.failed(&policy, now);
+        assert!(!is_of_one(&three, now));
+        assert!(!is_of_one(&three, now + OF_LATE), "long ago");
+        let one = endpoints(1, now);
+        one[0].health.failed(&policy, now);
+        assert!(!is_of_one(&one, now), "no other is there");
+        let two = endpoints(2, now);
+        two[0].health.failed(&policy, now);
+        two[1].health.drain(now + OF_LATE);
+        assert!(!is_of_one(&two, now), "no other is well");
     }
 
     #[test]

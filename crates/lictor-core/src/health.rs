@@ -16,6 +16,7 @@ pub struct EndpointHealth {
     ejections: AtomicU32,
     /// Microseconds since `epoch`; 0: never.
     ejected_until: AtomicU64,
+    failed_at: AtomicU64,
     draining_until: AtomicU64,
     resting_until: AtomicU64,
     /// No earlier than any of these three, so that a look at one is enough while all is well.
@@ -33,6 +34,7 @@ impl EndpointHealth {
             consecutive: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
+            failed_at: AtomicU64::new(0),
             draining_until: AtomicU64::new(0),
             resting_until: AtomicU64::new(0),
             away_until: AtomicU64::new(0),
@@ -69,6 +71,7 @@ impl EndpointHealth {
 
     /// An attempt failed. True when that is one too many: the caller asks [`crate::ejection::may_eject`] and then ejects.
     pub fn failed(&self, policy: &EjectionPolicy, now: Instant) -> bool {
+        self.failed_at.store(self.micros(now).max(1), Relaxed);
         let failures = self.consecutive.fetch_add(1, Relaxed) + 1;
         policy.consecutive != 0 && failures >= policy.consecutive && !self.is_ejected(now)
     }
@@ -93,6 +96,12 @@ impl EndpointHealth {
     pub fn readmit(&self) {
         self.ejected_until.store(0, Relaxed);
         self.consecutive.store(0, Relaxed);
+    }
+
+    /// Whether an attempt has failed in this time.
+    pub fn has_failed_within(&self, time: Duration, now: Instant) -> bool {
+        let at = self.failed_at.load(Relaxed);
+        at != 0 && Duration::from_micros(self.micros(now).saturating_sub(at)) < time
     }
 
     /// Ejections that still count.

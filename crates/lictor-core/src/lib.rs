@@ -19,6 +19,7 @@ pub mod deadline;
 pub mod ejection;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod hash;
 pub mod health;
 pub mod latency;
 pub mod limits;

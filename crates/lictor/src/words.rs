@@ -200,7 +200,10 @@ fn candidates(page: &Json, paint: Paint) -> String {
             text("address"),
             paint.verdict([state.as_str(), &text("order")].join(" ").trim_end(), state == "healthy"),
             endpoint["tier"].to_string(),
-            endpoint["weight"].to_string(),
+            match endpoint["warmth"].as_f64() {
+                Some(warmth) if warmth < 1.0 => format!("{} x {warmth:.2}", endpoint["weight"]),
+                _ => endpoint["weight"].to_string(),
+            },
             endpoint["in_flight"].to_string(),
             if endpoint["ewma_ms"].is_null() { "-".to_owned() } else { ms(&endpoint["ewma_ms"]) },
             endpoint["score"].as_f64().map_or("-".to_owned(), |score| format!("{score:.4}")),

@@ -111,7 +111,7 @@ impl Shop {
                 Some(_) => String::new(),
                 None => format!(", static: [{}]", fixed.join(", ")),
             };
-            // Round robin shows the failures; peak EWMA, the default, would turn away from them.
+            // Round robin shows the failures; the default would turn away from them.
             format!("  {name}: {{listen: 0, required: true, balance: round_robin{source}}}\n")
         };
         let yaml = format!(

@@ -6,3 +6,4 @@ mod breaker;
 mod budget;
 mod latency;
 mod retry;
+mod shares;

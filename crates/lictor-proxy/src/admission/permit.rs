@@ -4,11 +4,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lictor_core::breaker::{Admission, BreakerState, BreakerView, Forced, Transition, Verdict};
+use lictor_core::ejection::is_of_one;
 use lictor_core::policy::Limits;
 use lictor_core::{Failure, Reason};
 use tracing::{info, warn};
 
-use crate::choose::verdict::{counts_against, is_grpc_failure};
+use crate::choose::verdict::{Judged, judge};
 use crate::stores::metrics::Metrics;
 use crate::stores::millis::Millis;
 use crate::stores::outcome::Outcome;
@@ -106,21 +107,22 @@ impl Probe {
 
     /// The request failed for this reason.
     pub(crate) fn failed(self, reason: Reason) -> Option<BreakerState> {
-        let counts = counts_against(self.upstream.policy(self.route), Outcome::Failed(reason));
-        self.finish(if counts { Verdict::Failure(reason) } else { Verdict::Unknown }, Instant::now())
+        let judged = judge(self.upstream.policy(self.route), Outcome::Failed(reason), None);
+        self.finish(if judged == Judged::Failed { Verdict::Failure(reason) } else { Verdict::Unknown }, Instant::now())
     }
 
     /// The answer is whole; a gRPC call ended with this status, and most of those are answers.
     pub(crate) fn whole(self, status: Option<u16>, now: Instant) -> Option<BreakerState> {
-        let is_failure = status.is_some_and(is_grpc_failure);
-        self.finish(if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success }, now)
+        let judged = judge(self.upstream.policy(self.route), Outcome::Status(200), status);
+        self.finish(if judged == Judged::Failed { Verdict::Failure(Reason::Status) } else { Verdict::Success }, now)
     }
 
     fn give_back(&mut self, verdict: Verdict, now: Instant) -> Option<BreakerState> {
         let admission = self.admission.take()?;
         let policy = &self.upstream.policy(self.route).breaker;
         let breaker = &self.upstream.upstream.breaker;
-        let change = breaker.finish(policy, admission, verdict, now)?;
+        let endpoints = &self.upstream.upstream.endpoints;
+        let change = breaker.finish_unless(policy, admission, verdict, now, || is_of_one(endpoints, now))?;
         tell(&self.worker.shared.metrics, &self.upstream.upstream.name, &change);
         Some(change.to)
     }

@@ -17,7 +17,7 @@ use super::{respond, tunnel};
 use crate::admission::cache::{Keeping, Ticket};
 use crate::admission::permit::Probe;
 use crate::books::record::Record;
-use crate::choose::verdict::counts_against;
+use crate::choose::verdict::{Judged, judge};
 use crate::names::{self, X_LICTOR_DRAINING, X_LICTOR_NO_RETRY, grpc_status};
 use crate::stores::outcome::Outcome;
 
@@ -74,14 +74,14 @@ impl Call {
     /// A good head is a success once its body is whole. Not where that would keep others waiting: a stream may last for
     /// hours, and a probe is alone.
     fn is_judged_by_its_head(&self, status: StatusCode, is_stream: bool) -> bool {
-        let is_failure = counts_against(self.policy(), Outcome::Status(status.as_u16()));
+        let is_failure = judge(self.policy(), Outcome::Status(status.as_u16()), None) == Judged::Failed;
         is_failure || is_stream || self.probe.as_ref().is_some_and(Probe::is_of_half_open)
     }
 
     /// The breaker's verdict on an answer with this status.
     pub(super) fn judge_status(&mut self, status: StatusCode, record: &Record, now: Instant) {
         if let Some(probe) = self.probe.take() {
-            let is_failure = counts_against(self.policy(), Outcome::Status(status.as_u16()));
+            let is_failure = judge(self.policy(), Outcome::Status(status.as_u16()), None) == Judged::Failed;
             let verdict = if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success };
             record.breaker.set(probe.finish(verdict, now));
         }

@@ -13,8 +13,8 @@ use crate::books::attempts::Attempt;
 use crate::books::record::Record;
 use crate::choose::exchange::{Busy, Exchange};
 use crate::choose::pick::pick;
-use crate::choose::verdict::{counts_against, report};
-use crate::names::{self, X_LICTOR_DRAINING, X_LICTOR_REASON};
+use crate::choose::verdict::{Judged, judge, report};
+use crate::names::{self, X_LICTOR_DRAINING, X_LICTOR_REASON, grpc_status, retry_after};
 use crate::stores::outcome::Outcome;
 use crate::world::view::EndpointState;
 
@@ -24,7 +24,7 @@ const DRAIN_REST: Duration = Duration::from_secs(30);
 /// Tries once.
 pub(super) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failure> {
     let started = call.starts();
-    let index = pick(&call.upstream, call.policy(), &call.tried.borrow(), call.hash, call.only.as_ref(), started)?;
+    let index = pick(&call.upstream, call.route, &call.tried.borrow(), call.hash, call.only.as_ref(), started)?;
     let number = {
         let mut tried = call.tried.borrow_mut();
         tried.push(index);
@@ -42,18 +42,21 @@ pub(super) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
     let took = now.saturating_duration_since(started);
     trial.ended = Some((outcome, took));
     drop(trial);
-    let is_bad = counts_against(call.policy(), outcome);
+    let grpc = result.as_ref().ok().filter(|_| call.is_grpc).and_then(|got| grpc_status(got.response.headers()));
+    let judged = judge(call.policy(), outcome, grpc);
     // A good head is a success once its body is whole: `Exchange::complete`.
-    if is_bad || call.upgrade.is_some() {
-        report(&call.upstream, call.policy(), &state, outcome);
+    if judged != Judged::Well || call.upgrade.is_some() {
+        report(&call.upstream, call.policy(), &state, judged);
     }
-    if is_bad || result.is_err() {
-        busy.failed();
-    } else {
-        busy.took(took, now);
-        call.took(took, now);
+    match (judged, &result) {
+        (Judged::Well, Ok(got)) => {
+            busy.took(now.saturating_duration_since(got.since), now);
+            call.took(took, now);
+        }
+        (Judged::Refused | Judged::Failed, _) => busy.failed(),
+        _ => (),
     }
-    let Exchanged { response, fields, hold } = result?;
+    let Exchanged { response, fields, hold, .. } = result?;
     let sent = Sent { response, fields, at: now, exchange: Exchange::new(hold, busy) };
     obey(call, &state, &sent)?;
     Ok(sent)
@@ -66,6 +69,11 @@ fn obey(call: &Call, state: &EndpointState, sent: &Sent) -> Result<(), Failure> 
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);
     }
     let status = sent.response.status();
+    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+        && let Some(rest) = retry_after(headers)
+    {
+        state.endpoint.health.rest(rest, sent.at);
+    }
     match &call.upgrade {
         Some(upgrade) => {
             upgrade.is_granted(status, call.is_http2)?;

@@ -176,6 +176,11 @@ impl ResponseBody {
 impl Stream {
     fn close(&mut self) {
         let now = Instant::now();
+        if let (Some(exchange), Some(record)) = (&mut self.exchange, &self.record)
+            && let Some(upstream) = &record.upstream
+        {
+            exchange.judge(upstream, upstream.policy(record.route), record.grpc_status);
+        }
         if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
             record.breaker.set(probe.whole(record.grpc_status, now));
         }
@@ -192,14 +197,14 @@ impl Stream {
     }
 
     fn fail(&mut self, reason: Reason, sentence: &str) {
-        if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
-            record.breaker.set(probe.failed(reason));
-        }
         self.incoming = None;
         if let (Some(exchange), Some(record)) = (self.exchange.take(), &self.record)
             && let Some(upstream) = &record.upstream
         {
             exchange.broke_off(upstream, upstream.policy(record.route), reason);
+        }
+        if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
+            record.breaker.set(probe.failed(reason));
         }
         self.running = None;
         self.keeping = None;

@@ -104,9 +104,11 @@ pub struct Candidate {
     pub why_not: Option<&'static str>,
     /// For weighted draws.
     pub weight: u32,
+    /// The share of its weight that it has, 0 to 1: less than all of it while it is new.
+    pub warmth: f64,
     /// This worker's requests to it now.
     pub in_flight: u32,
-    /// Peak EWMA of its latency.
+    /// The average of its latency.
     pub ewma_ms: Option<f64>,
     /// What the algorithm compares; the lower the better.
     pub score: Option<f64>,
@@ -160,7 +162,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         remaining: policy.timeouts.total.into_iter().chain(deadline).min(),
     };
     let hash = hash_of(policy, headers, None);
-    let picked = upstream.balancer.preview(|| pick(upstream, policy, &[], hash, None, now));
+    let picked = upstream.balancer(index).preview(|| pick(upstream, index, &[], hash, None, now));
     let orders = upstream.upstream.steering.in_force(now);
     let considered = upstream.candidates(policy, &orders, None, &[], now);
     let choice = considered.choice();
@@ -185,7 +187,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         in_flight: upstream.upstream.in_flight.running(),
         retry_budget_remaining: upstream.budget.remaining_ratio(now),
         is_panic: choice.is_some_and(|choice| choice.is_panic),
-        endpoints: candidates(upstream, policy, hash, &considered, choice.as_ref()),
+        endpoints: candidates(upstream, index, hash, &considered, choice.as_ref()),
         picked: picked.ok().map(|index| Arc::clone(&upstream.endpoints[index].endpoint.key.id)),
         refused,
         on_failure: asked.failures(upstream, policy, has_other, now),
@@ -216,7 +218,7 @@ fn would_refuse(upstream: &UpstreamState, policy: &Policy, is_late: bool, now: I
 /// The endpoints, each with its share of a number of picks.
 fn candidates(
     upstream: &UpstreamState,
-    policy: &Policy,
+    route: Option<usize>,
     hash: Option<u64>,
     considered: &Candidates<'_>,
     choice: Option<&Choice>,
@@ -225,9 +227,9 @@ fn candidates(
     let mut picks = vec![0_u32; upstream.endpoints.len()];
     // Enough to see shares; fewer where one pick looks at many endpoints, because requests wait meanwhile.
     let draws = (20_000 / picks.len().max(1)).clamp(20, 1000) as u32;
-    upstream.balancer.preview(|| {
+    upstream.balancer(route).preview(|| {
         for _ in 0..draws {
-            let Ok(index) = pick(upstream, policy, &[], hash, None, now) else { return };
+            let Ok(index) = pick(upstream, route, &[], hash, None, now) else { return };
             picks[index] += 1;
         }
     });
@@ -243,9 +245,10 @@ fn candidates(
             tier: state.endpoint.tier,
             why_not: considered.why_not(index, choice).map(WhyNot::as_str),
             weight: state.endpoint.weight,
+            warmth: upstream.balancer(route).warmth(index, now),
             in_flight: state.load.in_flight(),
-            ewma_ms: state.load.ewma(now).map(millis),
-            score: upstream.balancer.score(index, now),
+            ewma_ms: state.load.average().map(millis),
+            score: upstream.balancer(route).score(index, now),
             share: f64::from(picks) / f64::from(draws),
         }
     };

@@ -1,10 +1,9 @@
 //! The attempts of a request, one after the other, or side by side: until there is an answer to pass on, or there will be none.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::header::RETRY_AFTER;
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use lictor_core::Failure;
 use lictor_core::policy::Hedge;
 use lictor_core::retry::{self, Denied, Next, Tried};
@@ -14,7 +13,7 @@ use super::call::Call;
 use super::hedge::hedged;
 use super::sent::Sent;
 use crate::books::record::Record;
-use crate::names::X_LICTOR_NO_RETRY;
+use crate::names::{X_LICTOR_NO_RETRY, retry_after};
 
 impl Call {
     /// Sends until there is an answer to pass on, a final failure, or no budget, attempts or time remain. The flag
@@ -121,9 +120,4 @@ impl Call {
 /// Whoever we are, or say that we are.
 fn is_refused(sent: &Sent) -> bool {
     sent.response.status() == StatusCode::UNAUTHORIZED
-}
-
-/// `Retry-After` in seconds (RFC 9110, section 10.2.3); the date form is left to clients.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }

@@ -30,6 +30,8 @@ pub(super) struct Exchanged {
     pub(super) response: Response<AnswerBody>,
     pub(super) fields: Fields,
     pub(super) hold: Hold,
+    /// When there was a connection to send it on: what came before says nothing of the one who answers.
+    pub(super) since: Instant,
 }
 
 /// Sends on a pooled connection; when that one turns out to have been closed meanwhile, once more on a new one.
@@ -45,8 +47,9 @@ pub(super) async fn exchange(
         let is_reused = match &lease {
             Lease::Http1 { is_reused, .. } | Lease::Http2 { is_reused, .. } => *is_reused,
         };
+        let since = if is_reused { started } else { Instant::now() };
         let failure = match send(call, state, number, lease, started).await {
-            Ok(exchanged) => return Ok(exchanged),
+            Ok(exchanged) => return Ok(Exchanged { since, ..exchanged }),
             Err(failure) => failure,
         };
         // The keep-alive race (RFC 9112, section 9.6): the server closed an idle connection as we used it.
@@ -111,9 +114,12 @@ async fn send(
                 }));
             let sent = until_head(call, sending, started).await;
             sent.map(|sent| match sent {
-                Ok(Answered { response, fields }) => {
-                    Ok(Exchanged { response: response.map(AnswerBody::Http1), fields, hold: Hold::Http1(term) })
-                }
+                Ok(Answered { response, fields }) => Ok(Exchanged {
+                    response: response.map(AnswerBody::Http1),
+                    fields,
+                    hold: Hold::Http1(term),
+                    since: started,
+                }),
                 Err(error) => Err(http1_failed(call, state, error)),
             })
         }
@@ -130,9 +136,12 @@ async fn send(
             }));
             let sent = until_head(call, sending, started).await;
             sent.map(|sent| match sent {
-                Ok(Answered { response, fields }) => {
-                    Ok(Exchanged { response: response.map(AnswerBody::Http2), fields, hold: Hold::Http2 })
-                }
+                Ok(Answered { response, fields }) => Ok(Exchanged {
+                    response: response.map(AnswerBody::Http2),
+                    fields,
+                    hold: Hold::Http2,
+                    since: started,
+                }),
                 Err(error) => Err(http2_failed(call, state, error)),
             })
         }

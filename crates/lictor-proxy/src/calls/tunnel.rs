@@ -31,7 +31,7 @@ use crate::books::passage::Passage;
 use crate::books::record::Record;
 use crate::choose::exchange::Busy;
 use crate::choose::pick::pick;
-use crate::choose::verdict::report;
+use crate::choose::verdict::{judge, report};
 use crate::stores::outcome::Outcome;
 use crate::world::client::Connection;
 use crate::world::generation;
@@ -167,7 +167,7 @@ async fn dial(
     let mut tried = Vec::new();
     loop {
         let began = Instant::now();
-        let index = pick(upstream, policy, &tried, hash, target.only.as_ref(), began)?;
+        let index = pick(upstream, None, &tried, hash, target.only.as_ref(), began)?;
         tried.push(index);
         let endpoint = Rc::clone(&upstream.endpoints[index]);
         let mut busy = Busy::new(&endpoint, began);
@@ -178,7 +178,7 @@ async fn dial(
         let attempt =
             Attempt { endpoint: Rc::clone(&endpoint), number, outcome, began, took, is_http2: false, failure: None };
         attempts.push(attempt);
-        report(upstream, policy, &endpoint, outcome);
+        report(upstream, policy, &endpoint, judge(policy, outcome, None));
         let failure = match connected {
             Ok((stream, open)) => {
                 let now = Instant::now();

@@ -7,7 +7,7 @@ use lictor_core::Reason;
 use lictor_core::policy::Policy;
 use lictor_http::AnswerBody;
 
-use super::verdict::report;
+use super::verdict::{Judged, judge, report};
 use crate::stores::outcome::Outcome;
 use crate::world::pool::Term;
 use crate::world::view::{EndpointState, UpstreamState};
@@ -31,6 +31,17 @@ impl Exchange {
         Self { hold, endpoint }
     }
 
+    /// The answer is whole, and this is gRPC's status.
+    pub(crate) fn judge(&mut self, upstream: &UpstreamState, policy: &Policy, grpc: Option<u16>) {
+        if matches!(self.endpoint.ended, Ended::Well(..)) {
+            let judged = judge(policy, Outcome::Status(200), grpc); // its own was a good one
+            if judged != Judged::Well {
+                report(upstream, policy, &self.endpoint.state, judged);
+                self.endpoint.failed();
+            }
+        }
+    }
+
     /// The answer was read to its end.
     pub(crate) fn complete<B>(self, body: AnswerBody<B>, now: Instant) {
         if matches!(self.endpoint.ended, Ended::Well(..)) {
@@ -44,8 +55,12 @@ impl Exchange {
     }
 
     /// The answer broke off, or stalled, within its body: as bad as none.
-    pub(crate) fn broke_off(self, upstream: &UpstreamState, policy: &Policy, reason: Reason) {
-        report(upstream, policy, &self.endpoint.state, Outcome::Failed(reason));
+    pub(crate) fn broke_off(mut self, upstream: &UpstreamState, policy: &Policy, reason: Reason) {
+        let judged = judge(policy, Outcome::Failed(reason), None);
+        report(upstream, policy, &self.endpoint.state, judged);
+        if judged != Judged::Nothing {
+            self.endpoint.failed();
+        }
     }
 }
 
@@ -63,7 +78,7 @@ enum Ended {
     Not,
     /// To its response head, and when that came.
     Well(Duration, Instant),
-    /// Failing fast must not attract.
+    /// Failing or refusing fast must not attract.
     Badly,
 }
 
@@ -84,14 +99,14 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let (now, latency) = match self.ended {
+        let load = &self.state.load;
+        match self.ended {
             Ended::Not => {
                 let now = Instant::now();
-                (now, Some(now.saturating_duration_since(self.began)))
+                load.abandoned(now, now.saturating_duration_since(self.began));
             }
-            Ended::Well(latency, at) => (at, Some(latency)),
-            Ended::Badly => (Instant::now(), None),
-        };
-        self.state.load.finished(now, latency);
+            Ended::Well(latency, at) => load.finished(at, Some(latency)),
+            Ended::Badly => load.finished(Instant::now(), None),
+        }
     }
 }

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use lictor_core::candidates::Candidates;
-use lictor_core::policy::Policy;
 use lictor_core::{Address, Failure, Reason};
 
 use crate::world::view::UpstreamState;
@@ -12,7 +11,7 @@ use crate::world::view::UpstreamState;
 /// Chooses among the endpoints. `only` is whom the client named.
 pub(crate) fn pick(
     upstream: &UpstreamState,
-    policy: &Policy,
+    route: Option<usize>,
     tried: &[usize],
     hash: Option<u64>,
     only: Option<&Address>,
@@ -22,12 +21,13 @@ pub(crate) fn pick(
         return Err(no_endpoints(upstream));
     }
     let orders = upstream.upstream.steering.in_force(now);
-    let candidates = upstream.candidates(policy, &orders, only, tried, now);
+    let candidates = upstream.candidates(upstream.policy(route), &orders, only, tried, now);
+    let balancer = upstream.balancer(route);
     let is_plain = only.is_none() && orders.is_empty();
     let mut picked = None;
     if is_plain && upstream.is_usual.get() {
         let saw_away = Cell::new(false);
-        picked = upstream.balancer.pick(now, hash, |index| {
+        picked = balancer.pick(now, hash, |index| {
             candidates.is_in_front(index) && {
                 let is_well = candidates.is_well(index);
                 saw_away.set(saw_away.get() || !is_well);
@@ -47,7 +47,7 @@ pub(crate) fn pick(
     if let (Some(picked), true) = (picked, is_usual) {
         return Ok(picked);
     }
-    let picked = upstream.balancer.pick(now, hash, |index| candidates.may_take(index, &choice));
+    let picked = balancer.pick(now, hash, |index| candidates.may_take(index, &choice));
     picked.ok_or_else(|| nobody(upstream, &candidates))
 }
 

@@ -38,7 +38,7 @@ pub struct EndpointReport {
     pub address: Address,
     /// Requests now.
     pub in_flight: u32,
-    /// Peak EWMA of the time to the response head; the largest of the workers'.
+    /// EWMA of the time to the response head; the largest of the workers'.
     pub ewma_ms: Option<f64>,
     /// Connections now open.
     pub connections: u32,
@@ -82,7 +82,7 @@ impl UpstreamReport {
                 id: Arc::clone(&endpoint.endpoint.key.id),
                 address: endpoint.endpoint.address.clone(),
                 in_flight: endpoint.load.in_flight(),
-                ewma_ms: endpoint.load.ewma(now).map(|ewma| ewma.as_secs_f64() * 1e3),
+                ewma_ms: endpoint.load.average().map(|ewma| ewma.as_secs_f64() * 1e3),
                 connections,
                 idle_connections,
                 ejected_for_ms: health.ejected_for(now).map(|left| left.as_millis() as u64),

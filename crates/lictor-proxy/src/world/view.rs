@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use http::header::HOST;
 use http::{HeaderValue, Method};
-use lictor_core::balance::{Balancer, Load, Slot, hash_bytes};
+use lictor_core::balance::{Balance, Balancer, Load, Slot, hash_bytes};
 use lictor_core::budget::RetryBudget;
 use lictor_core::candidates::{Candidates, Front};
 use lictor_core::latency::Latencies;
 use lictor_core::mesh::Inbound;
 use lictor_core::policy::Policy;
+use lictor_core::route::Route;
 use lictor_core::steering::Orders;
 use lictor_core::{Address, Endpoint, Mesh, Upstream};
 use lictor_tls::Client;
@@ -45,7 +46,10 @@ pub(crate) struct UpstreamState {
     pub(crate) upstream: Arc<Upstream>,
     /// In the order of `upstream.endpoints`.
     pub(crate) endpoints: Vec<Rc<EndpointState>>,
-    pub(crate) balancer: Balancer,
+    /// The upstream's, and of each way to choose that its routes have besides.
+    balancers: Vec<Balancer>,
+    /// Each route's, in their order.
+    routes: Box<[usize]>,
     /// Whom a request usually goes to.
     front: Front,
     /// When all endpoints were last looked at, it was to go there.
@@ -55,7 +59,7 @@ pub(crate) struct UpstreamState {
     /// A place among the running requests became free.
     pub(crate) freed: Notify,
     /// Of good answers, for hedging.
-    pub(crate) latencies: RefCell<Latencies>,
+    pub(crate) latencies: Rc<RefCell<Latencies>>,
 }
 
 /// An endpoint, with what this worker keeps for it.
@@ -146,7 +150,7 @@ impl UpstreamState {
                 }
             })
             .collect();
-        let slots = endpoints.iter().map(|state| state.slot()).collect();
+        let (balancers, routes) = balancers(upstream, &endpoints, random, earlier);
         let budget =
             earlier.filter(|earlier| earlier.upstream.policy.retry.budget == upstream.policy.retry.budget).map_or_else(
                 || Rc::new(RetryBudget::new(upstream.policy.retry.budget, shared.live.len(), Instant::now())),
@@ -154,16 +158,46 @@ impl UpstreamState {
             );
         Rc::new(Self {
             upstream: Arc::clone(upstream),
-            balancer: Balancer::new(&upstream.policy.balance, slots, random()),
+            balancers,
+            routes,
             endpoints,
             front: Front::of(&upstream.endpoints),
             is_usual: Cell::new(true),
             budget,
             meters: UpstreamMeters::new(&shared.metrics, &upstream.name),
             freed: Notify::new(),
-            latencies: RefCell::new(Latencies::new(Instant::now())),
+            latencies: earlier.map_or_else(
+                || Rc::new(RefCell::new(Latencies::new(Instant::now()))),
+                |earlier| Rc::clone(&earlier.latencies),
+            ),
         })
     }
+}
+
+/// The balancers that an upstream and its routes need, each going on where the one before was; and each route's.
+fn balancers(
+    upstream: &Upstream,
+    endpoints: &[Rc<EndpointState>],
+    random: &impl Fn() -> u64,
+    earlier: Option<&Rc<UpstreamState>>,
+) -> (Vec<Balancer>, Box<[usize]>) {
+    let make = |balance: &Balance| {
+        let balancer = Balancer::new(balance, endpoints.iter().map(|state| state.slot()).collect(), random());
+        match earlier.and_then(|earlier| earlier.balancers.iter().find(|before| before.is_for(balance))) {
+            Some(before) => balancer.following(before),
+            None => balancer,
+        }
+    };
+    let mut balancers = vec![make(&upstream.policy.balance)];
+    let place = |route: &Route| {
+        let balance = &route.policy.balance;
+        balancers.iter().position(|balancer| balancer.is_for(balance)).unwrap_or_else(|| {
+            balancers.push(make(balance));
+            balancers.len() - 1
+        })
+    };
+    let routes = upstream.routes.iter().map(place).collect();
+    (balancers, routes)
 }
 
 impl EndpointState {
@@ -229,6 +263,11 @@ impl UpstreamState {
 
     pub(crate) fn route(&self, method: &Method, path: &str) -> Option<usize> {
         self.upstream.routes.position(method, path)
+    }
+
+    /// How an endpoint is chosen for a route's requests.
+    pub(crate) fn balancer(&self, route: Option<usize>) -> &Balancer {
+        &self.balancers[route.and_then(|index| self.routes.get(index)).copied().unwrap_or_default()]
     }
 
     pub(crate) fn policy(&self, route: Option<usize>) -> &Policy {

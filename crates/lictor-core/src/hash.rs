@@ -1,0 +1,20 @@
+//! Stable hashes: equal in every worker, every sidecar and every process.
+
+/// FNV-1a, finished with splitmix64's mixer. Never a randomly seeded one, or everybody would choose another endpoint for a
+/// key.
+pub fn hash_bytes(bytes: &[u8]) -> u64 {
+    mix(bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)))
+}
+
+/// A word as a share of all words, 0 to 1.
+pub(crate) fn share_of(word: u64) -> f64 {
+    (word >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+pub(crate) fn mix(mut word: u64) -> u64 {
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
