@@ -12,6 +12,7 @@ have h2load || missing+=(nghttp2-client)
 have nghttpd || missing+=(nghttp2-server)
 have curl || missing+=(curl)
 have node || missing+=(nodejs)
+have npm || missing+=(npm)
 have chromium || have google-chrome || missing+=(chromium fonts-dejavu-core)
 have openssl || missing+=(openssl)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
@@ -36,6 +37,20 @@ if ! cmp -s "$pinned" "$venv/requirements.txt"; then
   "$venv/bin/pip" install -q --disable-pip-version-check -r "$pinned" >&2
   cp "$pinned" "$venv/requirements.txt"
 fi
+
+# The public cache tests: data and a small program, without what their package would bring besides.
+tests=http-cache-tests-0.4.5
+sum=0e3bb037d9d46572d35bec1abf52d1112099355c65f12b21c0ecb8cf5a71b966d6b79fdacbab0cf5043595e6c16833ba3f520c0682ba99d7fe3ee54ffd034bf0
+suite=$PWD/target/tools/cache-tests
+if [ ! -d "$suite/$tests" ]; then
+  echo "scripts/conformance.sh: fetching $tests" >&2
+  rm -rf "$suite" && mkdir -p "$suite/new"
+  npm pack --silent --pack-destination "$suite" "http-cache-tests@${tests##*-}" >/dev/null
+  echo "$sum  $suite/$tests.tgz" | sha512sum --check --quiet >&2
+  tar -xzf "$suite/$tests.tgz" -C "$suite/new"
+  mv "$suite/new/package" "$suite/$tests"
+fi
+export CACHE_TESTS=$suite/$tests
 
 if [ -z "${LICTOR_BIN:-}" ]; then
   cargo build -q -p lictor

@@ -53,6 +53,7 @@ fn case(reason: Reason) -> Case {
         Reason::LoopDetected => produced(loop_detected),
         Reason::Misdirected => produced(|| inbound("", &[("X-Lictor-To", "carts/1")])),
         Reason::NoEndpoints => produced(no_endpoints),
+        Reason::NotCached => produced(not_cached),
         Reason::Overloaded => produced(overloaded),
         Reason::PerTryTimeout => produced(|| slow(", per_try_timeout: 50ms", &[])),
         Reason::ProtocolError => produced(|| raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")),
@@ -304,6 +305,11 @@ fn no_endpoints() -> Produced {
     let sidecar = caller(&consul, "");
     let answer = get(&sidecar, "users", "/", &[]);
     Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(consul) }
+}
+
+fn not_cached() -> Produced {
+    let backend = Backend::start("a");
+    ask(&at(backend.port()), ", cache: 5s", &[("Cache-Control", "only-if-cached")], backend)
 }
 
 fn overloaded() -> Produced {

@@ -14,6 +14,7 @@ pub mod balance;
 pub mod bearer;
 pub mod breaker;
 pub mod budget;
+pub mod caching;
 pub mod candidates;
 pub mod deadline;
 pub mod ejection;

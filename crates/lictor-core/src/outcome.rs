@@ -38,6 +38,8 @@ pub enum Reason {
     Misdirected,
     /// No healthy instance is known.
     NoEndpoints,
+    /// The client wants a kept answer or none (`only-if-cached`), and there is none.
+    NotCached,
     /// Limits on requests in flight or waiting.
     Overloaded,
     /// One attempt took too long.
@@ -75,7 +77,7 @@ pub enum Retryable {
 
 impl Reason {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::AllEjected,
         Self::BadRequest,
         Self::BreakerOpen,
@@ -89,6 +91,7 @@ impl Reason {
         Self::LoopDetected,
         Self::Misdirected,
         Self::NoEndpoints,
+        Self::NotCached,
         Self::Overloaded,
         Self::PerTryTimeout,
         Self::ProtocolError,
@@ -118,6 +121,7 @@ impl Reason {
             Self::LoopDetected => "loop_detected",
             Self::Misdirected => "misdirected",
             Self::NoEndpoints => "no_endpoints",
+            Self::NotCached => "not_cached",
             Self::Overloaded => "overloaded",
             Self::PerTryTimeout => "per_try_timeout",
             Self::ProtocolError => "protocol_error",
@@ -143,7 +147,7 @@ impl Reason {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::ConnectTimeout | Self::DeadlineExceeded | Self::PerTryTimeout | Self::Timeout => {
+            Self::ConnectTimeout | Self::DeadlineExceeded | Self::NotCached | Self::PerTryTimeout | Self::Timeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::AllEjected | Self::BreakerOpen | Self::Draining | Self::NoEndpoints | Self::Overloaded => {
@@ -173,6 +177,7 @@ impl Reason {
             | Self::LoopDetected
             | Self::Misdirected
             | Self::NoEndpoints
+            | Self::NotCached
             | Self::ProtocolError
             | Self::ResetBeforeResponse
             | Self::ResetMidResponse
@@ -200,7 +205,7 @@ impl Reason {
             Self::Overloaded => "connection_limit_reached",
             Self::ProtocolError => "http_protocol_error",
             Self::ResetMidResponse => "http_response_incomplete",
-            Self::Status => "proxy_internal_response",
+            Self::NotCached | Self::Status => "proxy_internal_response",
             Self::TlsFailed => "tls_protocol_error",
             Self::UnknownUpstream => "destination_not_found",
         }
@@ -224,6 +229,7 @@ impl Reason {
             | Self::HeadersTooLarge
             | Self::LoopDetected
             | Self::Misdirected
+            | Self::NotCached
             | Self::Status => "",
         }
     }
@@ -245,6 +251,7 @@ impl Reason {
             | Self::HeadersTooLarge
             | Self::LoopDetected
             | Self::NoEndpoints
+            | Self::NotCached
             | Self::Overloaded
             | Self::RequestTimeout
             | Self::ResetMidResponse

@@ -29,7 +29,7 @@ pub struct Policy {
     pub pool: PoolPolicy,
     /// When and how a request is sent again.
     pub retry: RetryPolicy,
-    /// When there is no good answer, an earlier one that is no older than this is given. Default: none.
+    /// When there is no good answer, an earlier one stands in for so long past its life. Default: none.
     pub stale: Option<Duration>,
     /// How long things may take.
     pub timeouts: Timeouts,
@@ -183,10 +183,10 @@ pub enum HedgeDelay {
     Fixed(Duration),
 }
 
-/// Which answers are kept and given again: those to GET with status 200 that their headers do not forbid to keep.
+/// Which answers are kept and given again, by the rules of [`caching`](crate::caching).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CachePolicy {
-    /// An answer is given again for this long. Default 1 s.
+    /// The life of an answer with status 200 that tells none itself. Default 1 s.
     pub ttl: Duration,
     /// Of equal requests at the same time one is sent, and the others wait for its answer. Default true.
     pub coalesce: bool,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | whom it is for; its endpoints may have to be waited for | [`target`] | `bad_request`, `forbidden`, `misdirected`, `no_endpoints`, `unknown_upstream` |
 //! | stage: is it for us, and does its sender have the token | [`inbound`] | `misdirected`, `unauthenticated` |
-//! | an answer that is kept, or on its way | [`cache`], [`collapse`] | nothing: it may end with that answer |
+//! | an answer that is kept, or on its way | [`cache`], [`collapse`] | `not_cached`; it may end with that answer |
 //! | leave to send: the caller's deadline, the breaker, a place among the running | [`leave`], [`permit`] | `deadline_exceeded`, `breaker_open`, `overloaded` |
 
 pub(crate) mod cache;

@@ -2,6 +2,7 @@
 
 mod answer;
 mod attempt;
+mod cached;
 mod call;
 pub(crate) mod ending;
 pub(crate) mod explain;

@@ -8,6 +8,7 @@ use http::header::{CONTENT_TYPE, FORWARDED, RETRY_AFTER, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use lictor_http::fields::{Fields, Marks, clean, tokens};
 
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -29,8 +30,6 @@ pub(crate) const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-r
 pub(crate) const X_SERVICE_AUTH: HeaderName = HeaderName::from_static("x-service-auth");
 pub(crate) const X_SPAN_ID: HeaderName = HeaderName::from_static("x-span-id");
 pub(crate) const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
-pub(crate) const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
-pub(crate) const X_USER_ROLE: HeaderName = HeaderName::from_static("x-user-role");
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");

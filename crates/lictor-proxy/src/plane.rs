@@ -261,6 +261,7 @@ impl DataPlane {
     /// else than what is in force now end in order, and after `grace` at once.
     pub async fn adopt(&self, prepared: Prepared, grace: Duration) -> Vec<Bound> {
         let mesh = Arc::clone(&self.mesh.borrow());
+        self.shared.cache.forget_all(); // an upstream may lead elsewhere, and routes have other rules
         let mut changes: Vec<Vec<Change>> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut bound = Vec::with_capacity(prepared.0.len());
         {

@@ -37,7 +37,10 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
             &section.field("ejection", "When one endpoint is given a rest; `off`: never."),
             &base.ejection,
         ),
-        cache: cache(&section.field("cache", "Answers to GET are given again for a while; `off`: never."), base.cache),
+        cache: cache(
+            &section.field("cache", "Answers are kept and given again (RFC 9111; docs/caching.md); `off`: never."),
+            base.cache,
+        ),
         hedge: hedge(&section.field("hedge", "A slow GET is sent to another endpoint too; `off`: never."), base.hedge),
         stale: fallback(
             &section.field("fallback", "What is answered when there is no good answer; `none`."),
@@ -63,7 +66,9 @@ fn cache(node: &Node<'_>, base: Option<CachePolicy>) -> Option<CachePolicy> {
     }
     let section = node.section(&[json!({ "type": "string" })]);
     let policy = CachePolicy {
-        ttl: section.field("ttl", "An answer is given again for this long.").duration(from.ttl),
+        ttl: section
+            .field("ttl", "The life of an answer that tells none itself; `0s`: only what answers say.")
+            .duration(from.ttl),
         coalesce: section
             .field("coalesce", "Of equal requests at the same time one is sent; the others wait for its answer.")
             .boolean(from.coalesce),
@@ -110,7 +115,7 @@ fn fallback(node: &Node<'_>, base: Option<Duration>) -> Option<Duration> {
         return None;
     }
     let section = node.section(&[json!({ "const": "none" })]);
-    let stale = section.field("stale", "An earlier answer that is no older than this.").limit(base);
+    let stale = section.field("stale", "A kept answer, for so long past its life.").limit(base);
     section.finish();
     stale
 }

@@ -1,140 +1,463 @@
-//! Answers that are kept: for routes that say so, given again for a while, to requests that came at the same time, or
-//! in place of a failure.
-//!
-//! Small on purpose. Kept are whole answers to GET with status 200 that their headers do not forbid to share
-//! (`Cache-Control: no-store, private, no-cache`, `Set-Cookie`, a `Vary` on anything outside the key). The key has
-//! everything that says who asks and for what form, so that an answer never crosses from one caller to another.
+//! Answers that are kept, for routes that say so: given again, to requests that came at the same time, or in place of a
+//! failure. What may be done with an answer is `lictor_core::caching`'s to say (RFC 9111); here is who asks, what waits for
+//! whom, and what becomes of the upstream's answer.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use http::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, IF_MATCH,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, SET_COOKIE, VARY,
-};
-use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http_body::Body;
+use lictor_core::caching::{self, Exchanged, Head, Keeper, Key, Place, Question, Use};
 use lictor_core::policy::Policy;
 use lictor_core::trace::TraceContext;
-use lictor_http::fields::tokens;
-use tokio::sync::watch;
+use lictor_core::{Failure, Reason};
+use lictor_http::fields::{Fields, strip_hop_by_hop};
 
 use super::collapse;
-use crate::names::{self, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, X_USER_ID, X_USER_ROLE};
-use crate::stores::kept::{Kept, Looked};
+use super::target::Target;
+use crate::names::{self, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID};
+use crate::stores::kept::{Cache, Flight, Kept, Looked, Next, Room, Waiting};
+use crate::world::client::Connection;
 use crate::world::shared::Shared;
 
 /// A larger answer is passed on and not kept.
 const ENTRY_MAX: usize = 256 << 10;
-/// What of a request's head is part of the key.
-const KEY_FIELDS: [HeaderName; 7] =
-    [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, X_USER_ID, X_USER_ROLE];
-/// A request with one of these wants something special: it is passed on.
-const SPECIAL: [HeaderName; 7] =
-    [CACHE_CONTROL, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
+/// What our own application is told apart by from a service of the same name.
+const INBOUND: &str = "inbound\n";
+/// Who answers, in `Cache-Status` (RFC 9211).
+const OURSELVES: &str = "lictor";
 
 /// What the cache has for a request.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// The answer, and how it was come by: `hit` or `coalesced`.
-    Answer(Arc<Kept>, &'static str),
-    /// The upstream must be asked.
-    Ask(Asking),
+    /// An answer.
+    Given(Given),
+    /// None, and the upstream is not to be asked.
+    Nothing,
+    /// The upstream must be asked; without a cache having anything to do with it.
+    Ask(Option<Box<Asking>>),
+    /// An equal request's answer is on its way.
+    Wait(Box<Asking>, Waiting),
+}
+
+/// A kept answer, as this client gets it.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) kept: Arc<Kept>,
+    pub(crate) how: How,
+    /// Only its head is wanted.
+    pub(crate) is_head: bool,
+    /// The client has it already: it is told so (304).
+    pub(crate) is_known: bool,
+    /// As `Cache-Status` has it.
+    pub(crate) status: String,
+}
+
+/// How a kept answer was come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// It was there.
+    Hit,
+    /// It was on its way for an equal request.
+    Coalesced,
+    /// The upstream has confirmed it.
+    Revalidated,
+    /// It stands in for a failure.
+    Stale,
+}
+
+impl How {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Coalesced => "coalesced",
+            Self::Revalidated => "revalidated",
+            Self::Stale => "stale",
+        }
+    }
 }
 
 /// What to do with the upstream's answer.
-#[derive(Debug, Default)]
-pub(crate) struct Asking {
-    /// Where a good one goes.
-    pub(crate) ticket: Option<Ticket>,
-    /// What is given in place of a bad one.
-    pub(crate) stale: Option<Arc<Kept>>,
+#[derive(Debug)]
+pub(crate) enum Asking {
+    /// It may be kept, or a kept one given in its place.
+    May(May),
+    /// It may make invalid what is kept.
+    Spoils(Spoils),
 }
 
-/// The right to keep the answer to a request. Dropped without one, those who wait ask for themselves.
+/// A request that a cache has a say in.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    shared: Arc<Shared>,
-    key: Arc<str>,
-    told: Option<watch::Sender<Option<Arc<Kept>>>>,
+pub(crate) struct May {
+    question: Question,
+    keeper: Keeper,
+    cache: Cache,
+    key: Key,
+    flight: Option<Flight>,
+    kept: Option<Arc<Kept>>,
+    /// The client's conditions, in whose place ours are sent.
+    clients: Option<HeaderMap>,
+    is_confirming: bool,
+    /// Why the upstream is asked (RFC 9211, section 2.2).
+    why: &'static str,
+}
+
+/// What becomes invalid when the upstream has done what is asked.
+#[derive(Debug)]
+pub(crate) struct Spoils {
+    cache: Cache,
+    method: Method,
+    service: String,
+    hosts: [String; 2],
+    target: String,
+}
+
+/// An answer's head has come.
+#[derive(Debug)]
+pub(crate) struct Came<'a> {
+    /// The request's head.
+    pub(crate) request: &'a HeaderMap,
+    pub(crate) status: StatusCode,
+    pub(crate) trace: &'a TraceContext,
+    pub(crate) when: Exchanged,
+}
+
+/// What becomes of an answer.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    PassOn,
+    /// This is given in its place.
+    Give(Given),
+    /// It is about something else than what is kept: the whole answer must be asked for.
+    AskAgain,
 }
 
 /// An answer that is being kept while it passes.
 #[derive(Debug)]
 pub(crate) struct Keeping {
-    ticket: Ticket,
-    headers: HeaderMap,
-    body: BytesMut,
+    flight: Flight,
+    head: Head,
+    room: Room,
+    body: Vec<u8>,
     asked_by: Option<(u128, u64)>,
 }
 
 /// Looks a request up, where its policy keeps answers at all.
-pub(crate) async fn look<B>(shared: &Arc<Shared>, upstream: &str, policy: &Policy, request: &Request<B>) -> Found {
+pub(crate) fn look<B: Body>(client: &Connection, target: &Target, policy: &Policy, request: &Request<B>) -> Found {
+    let shared = &client.worker.shared;
     if policy.cache.is_none() && policy.stale.is_none() {
-        return Found::Ask(Asking::default());
+        let may_spoil = !is_safe(request.method()) && shared.cache.is_used();
+        return Found::Ask(may_spoil.then(|| Box::new(Asking::Spoils(Spoils::of(client, target, request)))));
     }
-    let Some(key) = key(upstream, request) else {
+    let upstream = &target.upstream.upstream.name;
+    let question = Question::of(request.method(), request.headers(), !request.body().is_end_stream());
+    let Some(question) = question.filter(|question| !question.is_secret()) else {
         shared.metrics.cached(upstream, "bypass");
-        return Found::Ask(Asking::default());
+        let may_spoil = !is_safe(request.method());
+        return Found::Ask(may_spoil.then(|| Box::new(Asking::Spoils(Spoils::of(client, target, request)))));
     };
-    let ttl = policy.cache.map_or(Duration::ZERO, |cache| cache.ttl);
-    let coalesces = policy.cache.is_some_and(|cache| cache.coalesce);
-    let Looked { kept, asked: mut waiting, told } = shared.cache.look(&key, |kept| kept.age() < ttl, coalesces);
-    if let Some(kept) = kept.as_ref().filter(|kept| kept.age() < ttl) {
-        shared.metrics.cached(upstream, "hit");
-        return Found::Answer(Arc::clone(kept), "hit");
+    let found = May::look(client, target, policy, request, question);
+    match &found {
+        Found::Given(given) => shared.metrics.cached(upstream, given.how.as_str()),
+        Found::Nothing | Found::Ask(_) => shared.metrics.cached(upstream, "miss"),
+        Found::Wait(..) => (),
     }
-    let stale = policy.stale.map_or(Duration::ZERO, |stale| ttl + stale);
-    let stale = kept.filter(|kept| kept.age() < stale);
-    let asking = Asking { ticket: Some(Ticket { shared: Arc::clone(shared), key, told }), stale };
-    if let Some(waiting) = &mut waiting
-        && let Some(kept) = collapse::wait(waiting, policy).await
-    {
-        shared.metrics.cached(upstream, "coalesced");
-        return Found::Answer(kept, "coalesced");
-    }
-    shared.metrics.cached(upstream, "miss");
-    Found::Ask(asking)
+    found
 }
 
-/// Everything that decides the answer; `None` for a request that wants more than a plain answer.
-fn key<B>(upstream: &str, request: &Request<B>) -> Option<Arc<str>> {
-    let headers = request.headers();
-    if *request.method() != Method::GET || SPECIAL.iter().any(|name| headers.contains_key(name)) {
-        return None;
+/// Waits for the answer to an equal request, and asks where there is none for this one.
+pub(crate) async fn wait<B>(
+    shared: &Shared,
+    upstream: &str,
+    policy: &Policy,
+    request: &Request<B>,
+    asking: Box<Asking>,
+    mut waiting: Waiting,
+) -> Found {
+    let kept = collapse::wait(&mut waiting, policy).await;
+    if let (Asking::May(may), Some(kept)) = (&*asking, kept)
+        && kept.head.answers(request.headers())
+        && kept.head.is_shared(&may.question, &may.keeper)
+    {
+        shared.metrics.cached(upstream, How::Coalesced.as_str());
+        return Found::Given(may.give(kept, How::Coalesced, request.headers()));
     }
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let mut key = format!("{upstream}\n{path}");
-    for name in &KEY_FIELDS {
-        for value in headers.get_all(name) {
-            let _ = write!(key, "\n{name}:{}", value.to_str().ok()?);
+    shared.metrics.cached(upstream, "miss");
+    Found::Ask(Some(asking))
+}
+
+fn is_safe(method: &Method) -> bool {
+    !caching::spoils(method, None)
+}
+
+/// Who answers, whose answers change together, and the host that the client named.
+fn place<'a, B>(
+    client: &Connection,
+    target: &'a Target,
+    request: &'a Request<B>,
+    service: &'a str,
+    instance: &'a str,
+) -> Place<'a> {
+    let host = || request.headers().get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    Place {
+        service,
+        upstream: &target.upstream.upstream.name,
+        is_believed: target.is_peer,
+        scheme: if client.is_encrypted { "https" } else { "http" },
+        authority: request.uri().authority().map_or_else(host, |authority| authority.as_str().as_bytes()),
+        instance,
+        target: request.uri().path_and_query().map_or("/", |path| path.as_str()),
+    }
+}
+
+fn service(client: &Connection, target: &Target) -> String {
+    let service = &target.upstream.upstream.service;
+    if client.is_inbound() { format!("{INBOUND}{service}") } else { service.to_string() }
+}
+
+impl May {
+    fn look<B>(
+        client: &Connection,
+        target: &Target,
+        policy: &Policy,
+        request: &Request<B>,
+        question: Question,
+    ) -> Found {
+        let (service, instance) = (service(client, target), target.only.as_ref().map(ToString::to_string));
+        let place = place(client, target, request, &service, instance.as_deref().unwrap_or_default());
+        let headers = request.headers();
+        let (key, cache) = (Question::key(&place, headers), &client.worker.shared.cache);
+        let ttl = policy.cache.map_or(Duration::ZERO, |cache| cache.ttl);
+        let keeper = Keeper { ttl, stale: policy.stale };
+        let coalesces = policy.cache.is_some_and(|cache| cache.coalesce) && !question.wants_validation();
+        let now = Instant::now();
+        let mut why = "uri-miss";
+        let next = |kept: Option<&Kept>, is_on_its_way: bool| {
+            let usable = kept.filter(|_| policy.cache.is_some()).map(|kept| kept.head.usable(&question, &keeper, now));
+            match usable {
+                Some(Use::Fresh | Use::Stale) => return Next::Take,
+                Some(Use::Validate { meanwhile: true }) if is_on_its_way => return Next::Take,
+                Some(Use::Validate { .. }) => why = if question.wants_validation() { "request" } else { "stale" },
+                None => (),
+            }
+            if question.is_for_the_cache_only() && policy.cache.is_some() {
+                return Next::Leave;
+            }
+            // What is asked by the client's own conditions may have no answer for others.
+            let leads = !question.is_conditional || kept.is_some_and(|kept| kept.head.has_validator());
+            Next::Ask { waits: coalesces && !question.is_head, leads }
+        };
+        let Looked { kept, has_other_variants, next, flight, waiting } =
+            cache.look(&key, |kept| kept.head.answers(headers), next);
+        let why = if has_other_variants { "vary-miss" } else { why };
+        let flight = flight.filter(|_| !question.is_head);
+        let cache = cache.clone();
+        let may = Self { question, keeper, cache, key, flight, kept, clients: None, is_confirming: false, why };
+        match (next, &may.kept) {
+            (Next::Take, Some(kept)) => Found::Given(may.give(Arc::clone(kept), How::Hit, headers)),
+            (Next::Take | Next::Leave, _) => Found::Nothing,
+            (Next::Ask { .. }, _) => {
+                let asking = Box::new(Asking::May(may));
+                match waiting {
+                    Some(waiting) => Found::Wait(asking, waiting),
+                    None => Found::Ask(Some(asking)),
+                }
+            }
         }
     }
-    Some(key.into())
+
+    /// What the client gets of a kept answer, whose conditions these are.
+    fn give(&self, kept: Arc<Kept>, how: How, conditions: &HeaderMap) -> Given {
+        let ttl = kept.head.ttl(&self.keeper, Instant::now());
+        let why = self.why;
+        let status = match how {
+            How::Hit => format!("{OURSELVES}; hit; ttl={ttl}"),
+            How::Coalesced => format!("{OURSELVES}; fwd={why}; collapsed; ttl={ttl}"),
+            How::Revalidated => format!("{OURSELVES}; fwd={why}; fwd-status=304; ttl={ttl}"),
+            How::Stale => format!("{OURSELVES}; fwd={why}; ttl={ttl}; detail=stale"),
+        };
+        let is_known = kept.head.is_what_the_client_has(conditions);
+        Given { kept, how, is_head: self.question.is_head, is_known, status }
+    }
+
+    /// What stands in for a failure.
+    fn instead(&self) -> Option<Given> {
+        let kept = self.kept.as_ref()?;
+        let may_be = kept.head.usable_instead(&self.question, &self.keeper, Instant::now());
+        let nothing = HeaderMap::new();
+        may_be.then(|| self.give(Arc::clone(kept), How::Stale, self.clients.as_ref().unwrap_or(&nothing)))
+    }
+
+    /// What a 304 to our own conditions makes of the kept answer.
+    fn confirmed(&mut self, request: &HeaderMap, told: &HeaderMap, when: &Exchanged) -> Verdict {
+        let Some(kept) = self.kept.clone() else { return Verdict::PassOn };
+        let confirmed = kept.head.freshened(&self.question, request, told, &self.keeper, when);
+        let Some((head, is_kept)) = confirmed else {
+            self.is_confirming = false;
+            return Verdict::AskAgain;
+        };
+        let kept = Arc::new(Kept { head, body: kept.body.clone(), asked_by: kept.asked_by });
+        if let Some(flight) = self.flight.take() {
+            if is_kept {
+                flight.keep(&kept);
+            } else {
+                flight.forget(&kept);
+            }
+        }
+        let nothing = HeaderMap::new();
+        Verdict::Give(self.give(kept, How::Revalidated, self.clients.as_ref().unwrap_or(&nothing)))
+    }
+}
+
+impl Asking {
+    /// Asks whether what is kept is still good, in place of the client's own conditions.
+    pub(crate) fn put_conditions(&mut self, headers: &mut HeaderMap) {
+        let Self::May(may) = self else { return };
+        let Some(kept) = may.kept.as_ref().filter(|kept| kept.head.has_validator() && !may.question.is_head) else {
+            return;
+        };
+        let conditions = [IF_NONE_MATCH, IF_MODIFIED_SINCE];
+        may.clients = may.question.is_conditional.then(|| {
+            let of_client = headers.iter().filter(|(name, _)| conditions.contains(name));
+            of_client.map(|(name, value)| (name.clone(), value.clone())).collect()
+        });
+        forget_conditions(headers);
+        headers.extend(kept.head.conditions());
+        may.is_confirming = true;
+    }
+
+    /// What stands in for a failure with this status, if that is a server's.
+    pub(crate) fn instead(&self, status: StatusCode) -> Option<Given> {
+        match self {
+            Self::May(may) if status.is_server_error() => may.instead(),
+            Self::May(_) | Self::Spoils(_) => None,
+        }
+    }
+
+    /// What becomes of an answer, before it is passed on.
+    pub(crate) fn judge(
+        &mut self,
+        request: &HeaderMap,
+        status: StatusCode,
+        told: &mut HeaderMap,
+        fields: Fields,
+        when: &Exchanged,
+    ) -> Verdict {
+        let Self::May(may) = self else { return Verdict::PassOn };
+        if status == StatusCode::NOT_MODIFIED && may.is_confirming {
+            strip_hop_by_hop(told, fields, false);
+            forget_ids(told);
+            return may.confirmed(request, told, when);
+        }
+        let instead = if status.is_server_error() { may.instead() } else { None };
+        instead.map_or(Verdict::PassOn, Verdict::Give)
+    }
+
+    /// It was sent, and nobody knows what came of it.
+    pub(crate) fn broke_off(&self) {
+        if let Self::Spoils(spoils) = self {
+            spoils.answered(None, &HeaderMap::new());
+        }
+    }
+
+    /// The answer is passed on: what that makes invalid goes, and it is kept if it may be. The head is as the client gets
+    /// it, but for what is only this request's.
+    pub(crate) fn passes(self, came: &Came<'_>, headers: &mut HeaderMap) -> Option<Keeping> {
+        let may = match self {
+            Self::May(may) => may,
+            Self::Spoils(spoils) => {
+                spoils.answered(Some(came.status), headers);
+                return None;
+            }
+        };
+        if let Some(kept) = may.kept.as_ref().filter(|_| may.question.is_head && came.status == StatusCode::OK)
+            && kept.head.is_contradicted(headers)
+        {
+            may.cache.spoil(&may.key.resource);
+        }
+        let begin = |flight| Keeping::begin(flight, &may.question, &may.keeper, came, headers);
+        let keeping = may.flight.and_then(begin);
+        let stored = if keeping.is_some() { "; stored" } else { "" };
+        let cache_status = format!("{OURSELVES}; fwd={}; fwd-status={}{stored}", may.why, came.status.as_u16());
+        if let Ok(value) = HeaderValue::try_from(cache_status) {
+            headers.append(names::CACHE_STATUS, value);
+        }
+        keeping
+    }
+}
+
+/// Takes off what asks whether something is still good.
+pub(crate) fn forget_conditions(headers: &mut HeaderMap) {
+    headers.remove(IF_NONE_MATCH);
+    headers.remove(IF_MODIFIED_SINCE);
+}
+
+fn forget_ids(headers: &mut HeaderMap) {
+    for of_one_request in [&X_REQUEST_ID, &X_TRACE_ID, &X_SPAN_ID] {
+        headers.remove(of_one_request);
+    }
+}
+
+impl Spoils {
+    fn of<B>(client: &Connection, target: &Target, request: &Request<B>) -> Self {
+        let service = service(client, target);
+        let place = place(client, target, request, &service, "");
+        // As the client named it, and as the callee is called.
+        let hosts =
+            [String::from_utf8_lossy(place.authority).into_owned(), target.upstream.upstream.service.to_string()];
+        let (method, target) = (request.method().clone(), place.target.to_owned());
+        Self { cache: client.worker.shared.cache.clone(), method, service, hosts, target }
+    }
+
+    fn answered(&self, status: Option<StatusCode>, headers: &HeaderMap) {
+        if !caching::spoils(&self.method, status) {
+            return;
+        }
+        let [named, ours] = &self.hosts;
+        let hosts = [named.as_str(), ours.as_str()];
+        let also = caching::also_spoiled(headers, &hosts, &self.target);
+        for target in std::iter::once(self.target.clone()).chain(also) {
+            self.cache.spoil(&Question::resource(&self.service, &target));
+        }
+    }
 }
 
 impl Keeping {
-    /// Begins to keep an answer, if its head allows that.
-    pub(crate) fn begin(
-        ticket: Option<Ticket>,
-        status: StatusCode,
+    /// Begins to keep an answer, if it may be kept and there is room for it.
+    fn begin(
+        flight: Flight,
+        question: &Question,
+        keeper: &Keeper,
+        came: &Came<'_>,
         headers: &HeaderMap,
-        trace: &TraceContext,
     ) -> Option<Self> {
-        let ticket = ticket.filter(|_| status == StatusCode::OK && may_share(headers))?;
-        let mut headers = headers.clone();
-        for of_one_request in [&X_REQUEST_ID, &X_TRACE_ID, &X_SPAN_ID] {
-            headers.remove(of_one_request);
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if names::is_stream(headers) || length.is_some_and(|length| length > ENTRY_MAX) {
+            return None;
         }
-        let asked_by = trace.is_sampled.then_some((trace.trace_id, trace.span_id));
-        Some(Self { ticket, headers, body: BytesMut::new(), asked_by })
+        let mut copied = copied(headers);
+        forget_ids(&mut copied);
+        let head = Head::keep(question, came.request, came.status, copied, keeper, &came.when)?;
+        let room = flight.cache().room(length.unwrap_or_default())?;
+        let body = Vec::with_capacity(length.unwrap_or_default());
+        let asked_by = came.trace.is_sampled.then_some((came.trace.trace_id, came.trace.span_id));
+        Some(Self { flight, head, room, body, asked_by })
     }
 
     /// Adds what has just passed; gives up when it becomes too much.
     pub(crate) fn add(mut self, data: &Bytes) -> Option<Self> {
-        if self.body.len() + data.len() > ENTRY_MAX {
+        let length = self.body.len() + data.len();
+        if length > ENTRY_MAX {
             return None;
+        }
+        if length > self.body.capacity() {
+            let capacity = length.max(2 * self.body.capacity()).min(ENTRY_MAX);
+            if !self.room.grow(capacity - self.body.capacity()) {
+                return None;
+            }
+            self.body.reserve_exact(capacity - self.body.len());
         }
         self.body.extend_from_slice(data);
         Some(self)
@@ -142,69 +465,26 @@ impl Keeping {
 
     /// The answer was whole.
     pub(crate) fn finish(self) {
-        let Self { mut ticket, headers, body, asked_by } = self;
-        let kept = Arc::new(Kept { headers, body: body.freeze(), asked_by, at: Instant::now() });
-        ticket.shared.cache.keep(&ticket.key, &kept);
-        if let Some(told) = ticket.told.take() {
-            ticket.shared.cache.forget_asked(&ticket.key);
-            let _ = told.send(Some(kept)); // perhaps nobody waits
-        }
+        let Self { flight, head, body, asked_by, room } = self;
+        let kept = Arc::new(Kept { head, body: body.into_boxed_slice().into(), asked_by });
+        flight.keep(&kept);
+        drop(room);
     }
 }
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if self.told.take().is_some() {
-            self.shared.cache.forget_asked(&self.key);
+/// With memory of its own: what came is a piece of what was read, which it would hold.
+fn copied(headers: &HeaderMap) -> HeaderMap {
+    let mut copied = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_str().as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
+            copied.append(name, value);
         }
     }
+    copied
 }
 
-fn may_share(headers: &HeaderMap) -> bool {
-    let forbids =
-        |value: &str| ["no-store", "private", "no-cache"].iter().any(|word| value.to_ascii_lowercase().contains(word));
-    let fits = |name: &str| KEY_FIELDS.iter().any(|known| known.as_str().eq_ignore_ascii_case(name));
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    !headers.contains_key(SET_COOKIE)
-        && !names::is_stream(headers)
-        && length.is_none_or(|length| length <= ENTRY_MAX)
-        && !headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok()).any(forbids)
-        && tokens(headers, &VARY).all(fits)
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
-    }
-
-    #[test]
-    fn answers_for_one_caller_are_not_shared() {
-        assert!(may_share(&headers(&[(VARY, "Accept, accept-encoding")])));
-        for private in [
-            (VARY, "x-tenant"),
-            (VARY, "*"),
-            (SET_COOKIE, "a=b"),
-            (CACHE_CONTROL, "max-age=5, Private"),
-            (CACHE_CONTROL, "no-store"),
-            (CONTENT_LENGTH, "9999999"),
-        ] {
-            assert!(!may_share(&headers(std::slice::from_ref(&private))), "{private:?}");
-        }
-    }
-
-    #[test]
-    fn who_asks_is_part_of_the_key() {
-        let request = |name: HeaderName, value: &str| Request::get("/a?b").header(name, value).body(()).unwrap();
-        let of = |request: &Request<()>| key("users", request);
-        let one = of(&request(AUTHORIZATION, "one")).unwrap();
-        assert_ne!(Some(&one), of(&request(AUTHORIZATION, "two")).as_ref());
-        assert_eq!(Some(&one), of(&request(AUTHORIZATION, "one")).as_ref());
-        assert_eq!(of(&request(RANGE, "bytes=0-1")), None);
-        assert_eq!(of(&Request::post("/a").body(()).unwrap()), None);
-    }
+/// There is no answer, and the upstream is not to be asked.
+pub(crate) fn nothing() -> Failure {
+    Failure::new(Reason::NotCached, "the client wants a kept answer or none (only-if-cached), and none can be given")
 }

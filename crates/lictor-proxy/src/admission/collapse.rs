@@ -4,15 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_core::policy::Policy;
-use tokio::sync::watch;
 
-use crate::stores::kept::Kept;
+use crate::stores::kept::{Kept, Waiting};
 
 /// Others wait for an answer that is on its way for at most this long when there is no other limit.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// What an equal request is waited for with.
-pub(super) type Waiting = watch::Receiver<Option<Arc<Kept>>>;
 
 /// The answer to the equal request; `None` when it has none that may be shared, or the time is over.
 pub(super) async fn wait(waiting: &mut Waiting, policy: &Policy) -> Option<Arc<Kept>> {

@@ -4,11 +4,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use lictor_core::breaker::BreakerState;
+use lictor_core::caching::Exchanged;
 use lictor_core::mesh::AccessLog;
 use lictor_core::retry::Next;
 use lictor_core::story;
@@ -44,7 +45,7 @@ pub(crate) struct Record {
     pub(crate) deadline: Cell<Option<Duration>>,
     /// Hedged attempts write it at the same time.
     pub(crate) attempts: RefCell<SmallVec<[Attempt; 2]>>,
-    /// `hit`, `coalesced` or `stale`, when it was not the upstream that answered.
+    /// `hit`, `coalesced`, `revalidated` or `stale`, when what was kept is the answer.
     pub(crate) cache: Option<&'static str>,
     pub(crate) is_grpc: bool,
     /// The answer tells how it came about.
@@ -163,6 +164,12 @@ impl Record {
         if let Some(upstream) = &self.upstream {
             upstream.meters.attempt(&self.worker.shared.metrics, outcome, attempts.len() as u32);
         }
+    }
+
+    /// When the answer whose head came at `at` was asked for.
+    pub(crate) fn exchanged(&self, at: Instant) -> Exchanged {
+        let asked = self.attempts.borrow().last().map_or(self.arrival, |attempt| attempt.began);
+        Exchanged { asked, answered: at, date: SystemTime::now() }
     }
 
     /// What follows the failure of the last attempt. One that never came to an endpoint is the request's own.

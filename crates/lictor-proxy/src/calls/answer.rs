@@ -14,7 +14,7 @@ use super::ending::{Ids, Patience, ResponseBody};
 use super::sent::Sent;
 use super::upgrade::Switched;
 use super::{respond, tunnel};
-use crate::admission::cache::{Keeping, Ticket};
+use crate::admission::cache::{Asking, Came};
 use crate::admission::permit::Probe;
 use crate::books::record::Record;
 use crate::choose::verdict::{Judged, judge};
@@ -22,12 +22,12 @@ use crate::names::{self, X_LICTOR_DRAINING, X_LICTOR_NO_RETRY, grpc_status};
 use crate::stores::outcome::Outcome;
 
 impl Call {
-    /// Passes the answer on; the books close with its body. A good one is kept where there is a ticket for it.
+    /// Passes the answer on; the books close with its body. It is kept where it may be.
     pub(super) fn answer(
         mut self: Box<Self>,
         sent: Sent,
         mut record: Box<Record>,
-        ticket: Option<Ticket>,
+        asking: Option<Box<Asking>>,
     ) -> Response<ResponseBody> {
         let Sent { response, fields, at, exchange } = sent;
         let status = response.status();
@@ -62,7 +62,11 @@ impl Call {
         let timeouts = &self.policy().timeouts;
         let silence = if is_stream { Some(timeouts.idle) } else { timeouts.total.or(Some(timeouts.idle)) };
         let patience = Patience::new(silence, self.deadline, at);
-        let keeping = Keeping::begin(ticket, status, &head.headers, &record.trace);
+        let keeping = asking.and_then(|asking| {
+            let when = record.exchanged(at);
+            let came = Came { request: &self.head.headers, status, trace: &record.trace, when };
+            asking.passes(&came, &mut head.headers)
+        });
         record.shows(&head.headers);
         respond::debug(&record, &mut head.headers); // after that: what one asked for is not kept for others
         let ids = self.ids(&record, fields);

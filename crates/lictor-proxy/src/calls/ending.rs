@@ -225,6 +225,7 @@ impl Stream {
             self.keeping = self.keeping.take().and_then(|keeping| keeping.add(data));
         } else if let Some(trailers) = frame.trailers_ref() {
             record.grpc_status = grpc_status(trailers);
+            self.keeping = None; // what is kept has no trailers
         }
     }
 }

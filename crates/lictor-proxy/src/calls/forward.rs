@@ -12,7 +12,7 @@ use lictor_http::fields::{self, Fields};
 use super::call::Call;
 use super::ending::ResponseBody;
 use super::upgrade::Upgrade;
-use super::{respond, tunnel};
+use super::{cached, respond, tunnel};
 use crate::admission::cache::{self, Found};
 use crate::admission::leave::admit;
 use crate::admission::target::{self, Target};
@@ -42,30 +42,34 @@ pub(crate) fn forward(
             Err(failure) => return respond::failure(record, &failure, false),
         };
         let policy = target.upstream.policy(record.route);
-        let asking =
-            match cache::look(&connection.worker.shared, &target.upstream.upstream.name, policy, &request).await {
-                Found::Answer(kept, how) => return respond::kept(record, &kept, how),
-                Found::Ask(asking) => asking,
-            };
+        // What is not one answer to one request is nothing to keep, nor to be answered by what is kept.
+        let found = if upgrade.is_some() || record.is_grpc {
+            Found::Ask(None)
+        } else {
+            cache::look(&connection, &target, policy, &request)
+        };
+        let found = match found {
+            Found::Wait(asking, waiting) => {
+                let (shared, name) = (&connection.worker.shared, &target.upstream.upstream.name);
+                Box::pin(cache::wait(shared, name, policy, &request, asking, waiting)).await
+            }
+            found => found,
+        };
+        let mut asking = match found {
+            Found::Given(given) => return respond::kept(record, given),
+            Found::Nothing | Found::Wait(..) => return respond::failure(record, &cache::nothing(), false),
+            Found::Ask(asking) => asking,
+        };
+        if let Some(asking) = &mut asking {
+            asking.put_conditions(request.headers_mut());
+        }
         let call = match admit(&connection.worker, &target.upstream, &request, &record).await {
             Ok(leave) => Call::new(&connection, &target, request, upgrade, &record, leave),
             Err(failure) => Err(failure),
         };
-        let answered = match call {
-            Ok(mut call) => call.run(&record).await.map(|sent| (call, sent)),
-            Err(failure) => Err((failure, false)),
-        };
-        match (answered, asking.stale) {
-            (Ok((mut call, sent)), Some(stale)) if sent.response.status().is_server_error() => {
-                call.judge_status(sent.response.status(), &record, sent.at);
-                sent.discard();
-                respond::kept(record, &stale, "stale")
-            }
-            (Ok((call, sent)), _) => call.answer(sent, record, asking.ticket),
-            (Err((failure, _)), Some(stale)) if failure.reason.status().is_server_error() => {
-                respond::kept(record, &stale, "stale")
-            }
-            (Err((failure, is_budget_spent)), _) => respond::failure(record, &failure, is_budget_spent),
+        match (call, asking) {
+            (Ok(call), asking) => cached::answer(call, record, asking).await,
+            (Err(failure), asking) => cached::failed(record, &failure, false, asking.as_deref()),
         }
     }
 }

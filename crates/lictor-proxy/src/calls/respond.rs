@@ -4,20 +4,20 @@ use std::fmt::Write;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use lictor_core::{Failure, Reason};
 use lictor_http::Refused;
 use serde::Serialize;
 
 use super::ending::ResponseBody;
+use crate::admission::cache::{Given, How};
 use crate::books::record::Record;
 use crate::books::refused;
 use crate::names::{
-    GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, SERVER_TIMING, X_LICTOR_ATTEMPTS, X_LICTOR_FALLBACK, X_LICTOR_NO_RETRY,
-    X_LICTOR_REASON, X_LICTOR_UPSTREAM, X_REQUEST_ID,
+    CACHE_STATUS, GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, SERVER_TIMING, X_LICTOR_ATTEMPTS, X_LICTOR_FALLBACK,
+    X_LICTOR_NO_RETRY, X_LICTOR_REASON, X_LICTOR_UPSTREAM, X_REQUEST_ID,
 };
-use crate::stores::kept::Kept;
 use crate::stores::outcome::Outcome;
 use crate::stores::request_id::RequestId;
 
@@ -67,23 +67,38 @@ pub(crate) fn refuse(refused: &Refused, request_id: &RequestId) -> Response<Byte
 }
 
 /// Answers with what was kept, and closes the books.
-pub(super) fn kept(mut record: Box<Record>, kept: &Kept, how: &'static str) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::whole(kept.body.clone()));
-    let headers = response.headers_mut();
-    headers.clone_from(&kept.headers);
-    headers.insert(AGE, HeaderValue::from(kept.age_seconds()));
-    headers.insert(X_REQUEST_ID, record.request_id.to_value());
-    if how == "stale" {
-        insert(headers, &X_LICTOR_FALLBACK, format!("stale;age={}", kept.age_seconds()));
+pub(super) fn kept(mut record: Box<Record>, given: Given) -> Response<ResponseBody> {
+    let Given { kept, how, is_head, is_known, status } = given;
+    let now = Instant::now();
+    let age = kept.head.age(now);
+    let (code, mut head) = if is_known {
+        (StatusCode::NOT_MODIFIED, kept.head.not_modified())
+    } else {
+        (kept.head.status, kept.head.headers.clone())
+    };
+    if is_head && !is_known && code != StatusCode::NO_CONTENT {
+        head.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(kept.body.len()));
+    }
+    head.insert(AGE, HeaderValue::from(age));
+    head.insert(X_REQUEST_ID, record.request_id.to_value());
+    if let Ok(status) = HeaderValue::try_from(status) {
+        head.append(CACHE_STATUS, status);
+    }
+    if how == How::Stale {
+        insert(&mut head, &X_LICTOR_FALLBACK, format!("stale;age={age}"));
         if let Some(upstream) = &record.upstream {
-            record.worker.shared.metrics.fell_back(&upstream.upstream.name, how);
+            record.worker.shared.metrics.fell_back(&upstream.upstream.name, how.as_str());
         }
     }
-    record.cache = Some(how);
+    let has_body = !is_head && !is_known && !kept.body.is_empty();
+    let body = if has_body { ResponseBody::whole(kept.body.clone()) } else { ResponseBody::empty() };
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    *response.headers_mut() = head;
+    record.cache = Some(how.as_str());
     record.link = kept.asked_by;
-    record.bytes = kept.body.len() as u64;
-    let now = Instant::now();
-    record.answered(StatusCode::OK, now);
+    record.bytes = if has_body { kept.body.len() as u64 } else { 0 };
+    record.answered(code, now);
     debug(&record, response.headers_mut());
     record.shows(response.headers());
     record.close(now);

@@ -1,136 +1,486 @@
 //! Answers that are kept, and requests that are on their way, for others to wait for. Which of them may be given to whom is
 //! `admission::cache`'s to know.
+//!
+//! Everything about one resource is together, so that one look finds what there is, and one removal makes all of it
+//! invalid. Keys, heads and bodies count; bodies that are still coming have a share of their own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::AGE;
+use lictor_core::caching::{Head, Key};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// All answers of the process; the oldest make room.
-const TOTAL_MAX: usize = 16 << 20;
-/// What a kept answer costs besides its body, about.
+/// Whole answers of the process, in bytes; the oldest make room.
+pub(crate) const KEPT_MAX: usize = 12 << 20;
+/// Bodies that are coming, in bytes; without room an answer is passed on and not kept.
+const COMING_MAX: usize = 4 << 20;
+/// Variants of one key (`Vary`); the oldest makes room.
+const VARIANTS_MAX: usize = 16;
+/// What an entry costs besides its key, head and body, about: maps, counters, links.
 const ENTRY_COST: usize = 1 << 10;
 
 /// All kept answers of the process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cache(Arc<Inner>);
+
 #[derive(Debug, Default)]
-pub(crate) struct Cache(Mutex<Contents>);
+struct Inner {
+    contents: Mutex<Contents>,
+    /// Bytes of bodies that are coming.
+    coming: AtomicUsize,
+    /// Something was ever kept: until then nothing can become invalid.
+    is_used: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Contents {
-    kept: HashMap<Arc<str>, Arc<Kept>>,
+    resources: HashMap<Arc<[u8]>, Resource>,
+    /// Where each kept answer is, the oldest first.
+    order: BTreeMap<u64, Key>,
+    next: u64,
     size: usize,
-    /// Requests that are on their way, for others to wait for.
-    asked: HashMap<Arc<str>, watch::Receiver<Option<Arc<Kept>>>>,
+    /// How often everything was forgotten.
+    generation: u64,
 }
 
-/// A kept answer, always 200.
+#[derive(Debug, Default)]
+struct Resource {
+    /// By asker, and there by variant.
+    answers: HashMap<Arc<[u8]>, Vec<Entry>>,
+    /// By asker: requests that are on their way, for equal ones to wait for.
+    asked: HashMap<Arc<[u8]>, Waiting>,
+    /// Requests on their way whose answers may be kept.
+    flights: usize,
+    /// How often what is kept became invalid since the first of them.
+    epoch: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    kept: Arc<Kept>,
+}
+
+/// A kept answer.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    pub(crate) headers: HeaderMap,
+    pub(crate) head: Head,
     pub(crate) body: Bytes,
     /// The trace and span of the request that it answered first, if that was sampled.
     pub(crate) asked_by: Option<(u128, u64)>,
-    pub(crate) at: Instant,
 }
 
-impl Kept {
-    pub(crate) fn age(&self) -> Duration {
-        self.at.elapsed()
-    }
+/// Who waits gets the answer, or nothing when there is none to share.
+pub(crate) type Waiting = watch::Receiver<Option<Arc<Kept>>>;
 
-    /// Seconds since it was made, as far as is known (RFC 9111, section 5.1).
-    pub(crate) fn age_seconds(&self) -> u64 {
-        let before = self.headers.get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or(0_u64);
-        before.saturating_add(self.age().as_secs())
-    }
-
-    fn cost(&self) -> usize {
-        self.body.len() + ENTRY_COST
-    }
+/// What to do with what there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Use it.
+    Take,
+    /// Use nothing, ask nobody.
+    Leave,
+    /// Ask; equal requests `wait` for one another, and may wait for this one where it `leads`.
+    Ask { waits: bool, leads: bool },
 }
 
 /// What there is for a key.
 #[derive(Debug)]
 pub(crate) struct Looked {
     pub(crate) kept: Option<Arc<Kept>>,
+    /// There are answers to the same request but for fields that `Vary` names.
+    pub(crate) has_other_variants: bool,
+    pub(crate) next: Next,
+    /// The right to keep the answer, where one is asked for.
+    pub(crate) flight: Option<Flight>,
     /// An equal request's answer is on its way.
-    pub(crate) asked: Option<watch::Receiver<Option<Arc<Kept>>>>,
-    /// Others wait for the answer to this one.
-    pub(crate) told: Option<watch::Sender<Option<Arc<Kept>>>>,
+    pub(crate) waiting: Option<Waiting>,
+}
+
+/// A request on its way whose answer may be kept. Dropped without one, those who wait ask for themselves.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    cache: Cache,
+    key: Key,
+    generation: u64,
+    epoch: u64,
+    told: Option<watch::Sender<Option<Arc<Kept>>>>,
+}
+
+/// Room for a body that is coming.
+#[derive(Debug)]
+pub(crate) struct Room {
+    cache: Cache,
+    bytes: usize,
 }
 
 impl Cache {
-    /// Finds what there is; who does not find it fresh, and `coalesces`, is the one whom others wait for, or waits.
-    pub(crate) fn look(&self, key: &Arc<str>, is_fresh: impl Fn(&Kept) -> bool, coalesces: bool) -> Looked {
-        let mut contents = self.0.lock();
-        let kept = contents.kept.get(key).cloned();
-        if !coalesces || kept.as_deref().is_some_and(is_fresh) {
-            return Looked { kept, asked: None, told: None };
-        }
-        let asked = contents.asked.get(key).cloned();
-        let told = asked.is_none().then(|| {
+    /// Finds the answer that a request `means`, and asks what `next` is, knowing whether one is on its way.
+    pub(crate) fn look(
+        &self,
+        key: &Key,
+        means: impl Fn(&Kept) -> bool,
+        next: impl FnOnce(Option<&Kept>, bool) -> Next,
+    ) -> Looked {
+        let mut contents = self.0.contents.lock();
+        let (generation, resource) = (contents.generation, contents.resources.get(&key.resource));
+        let variants = resource.and_then(|resource| resource.answers.get(&key.asker)).map_or(&[][..], Vec::as_slice);
+        let kept = variants.iter().find(|entry| means(&entry.kept)).map(|entry| Arc::clone(&entry.kept));
+        let has_other_variants = kept.is_none() && !variants.is_empty();
+        let asked = resource.and_then(|resource| resource.asked.get(&key.asker)).cloned();
+        let next = next(kept.as_deref(), asked.is_some());
+        let Next::Ask { waits, leads } = next else {
+            return Looked { kept, has_other_variants, next, flight: None, waiting: None };
+        };
+        let resource = contents.resources.entry(Arc::clone(&key.resource)).or_default();
+        resource.flights += 1;
+        let waiting = asked.filter(|_| waits);
+        let told = (waits && leads && waiting.is_none()).then(|| {
             let (told, asked) = watch::channel(None);
-            contents.asked.insert(Arc::clone(key), asked);
+            resource.asked.insert(Arc::clone(&key.asker), asked);
             told
         });
-        Looked { kept, asked, told }
+        let flight = Flight { cache: self.clone(), key: key.clone(), generation, epoch: resource.epoch, told };
+        Looked { kept, has_other_variants, next, flight: Some(flight), waiting }
     }
 
-    /// Nobody is to wait for it any more.
-    pub(crate) fn forget_asked(&self, key: &Arc<str>) {
-        self.0.lock().asked.remove(key);
+    /// Whether anything can be in it.
+    pub(crate) fn is_used(&self) -> bool {
+        self.0.is_used.load(Relaxed)
     }
 
-    /// Keeps an answer; the oldest make room.
-    pub(crate) fn keep(&self, key: &Arc<str>, kept: &Arc<Kept>) {
-        let mut contents = self.0.lock();
-        contents.forget(key);
-        while contents.size + kept.cost() > TOTAL_MAX {
-            let oldest = contents.kept.iter().min_by_key(|(_, kept)| kept.at).map(|(key, _)| Arc::clone(key));
-            let Some(oldest) = oldest else { break };
-            contents.forget(&oldest);
+    /// What is kept of a resource is invalid, and so is what is on its way by now.
+    pub(crate) fn spoil(&self, resource: &Arc<[u8]>) {
+        let spoiled = self.0.contents.lock().spoil(resource);
+        drop(spoiled); // after the lock
+    }
+
+    /// Everything is invalid: what upstreams are has changed.
+    pub(crate) fn forget_all(&self) {
+        let mut contents = self.0.contents.lock();
+        let all = std::mem::take(&mut *contents);
+        contents.generation = all.generation + 1;
+        drop(contents);
+        drop(all);
+    }
+
+    /// Room for a body of so many bytes.
+    pub(crate) fn room(&self, bytes: usize) -> Option<Room> {
+        let mut room = Room { cache: self.clone(), bytes: 0 };
+        room.grow(bytes).then_some(room)
+    }
+}
+
+impl Room {
+    /// Makes it larger; false where there is no more.
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+        let before = self.cache.0.coming.fetch_add(bytes, Relaxed);
+        let has_room = before + bytes <= COMING_MAX;
+        if has_room {
+            self.bytes += bytes;
+        } else {
+            self.cache.0.coming.fetch_sub(bytes, Relaxed);
         }
-        contents.size += kept.cost();
-        contents.kept.insert(Arc::clone(key), Arc::clone(kept));
+        has_room
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.cache.0.coming.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+impl Flight {
+    /// Keeps the answer, unless what is kept of its resource became invalid meanwhile, and gives it to those who wait.
+    pub(crate) fn keep(mut self, kept: &Arc<Kept>) {
+        let cache = self.cache.clone();
+        cache.0.is_used.store(true, Relaxed);
+        let mut contents = cache.0.contents.lock();
+        let is_valid = self.is_valid(&contents);
+        let dropped = if is_valid { contents.insert(&self.key, kept) } else { Vec::new() };
+        self.land(&mut contents);
+        drop(contents);
+        drop(dropped);
+        self.tell(kept);
+    }
+
+    /// Gives the answer to those who wait, and keeps none.
+    pub(crate) fn forget(mut self, kept: &Arc<Kept>) {
+        let cache = self.cache.clone();
+        let mut contents = cache.0.contents.lock();
+        let dropped = if self.is_valid(&contents) { contents.remove_variant(&self.key, &kept.head) } else { None };
+        self.land(&mut contents);
+        drop(contents);
+        drop(dropped);
+        self.tell(kept);
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    fn tell(&mut self, kept: &Arc<Kept>) {
+        if let Some(told) = self.told.take() {
+            let _ = told.send(Some(Arc::clone(kept))); // perhaps nobody waits
+        }
+    }
+
+    fn is_valid(&self, contents: &Contents) -> bool {
+        let resource = contents.resources.get(&self.key.resource);
+        contents.generation == self.generation && resource.is_some_and(|resource| resource.epoch == self.epoch)
+    }
+
+    /// It is not on its way any more.
+    fn land(&mut self, contents: &mut Contents) {
+        if contents.generation != self.generation {
+            return;
+        }
+        self.generation = u64::MAX; // once
+        let Some(resource) = contents.resources.get_mut(&self.key.resource) else { return };
+        resource.flights -= 1;
+        if self.told.is_some() && resource.epoch == self.epoch {
+            resource.asked.remove(&self.key.asker);
+        }
+        contents.tidy(&self.key.resource);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.generation != u64::MAX {
+            let cache = self.cache.clone();
+            self.land(&mut cache.0.contents.lock());
+        }
     }
 }
 
 impl Contents {
-    fn forget(&mut self, key: &Arc<str>) {
-        if let Some(kept) = self.kept.remove(key) {
-            self.size -= kept.cost();
+    /// Keeps an answer in place of the same variant; returns what had to go.
+    fn insert(&mut self, key: &Key, kept: &Arc<Kept>) -> Vec<Arc<Kept>> {
+        let cost = cost(key, kept);
+        if cost > KEPT_MAX {
+            return Vec::new();
+        }
+        let mut dropped: Vec<Arc<Kept>> = self.remove_variant(key, &kept.head).into_iter().collect();
+        while self.size + cost > KEPT_MAX {
+            let Some((number, key)) = self.order.first_key_value().map(|(number, key)| (*number, key.clone())) else {
+                break;
+            };
+            dropped.extend(self.remove(&key, |entry| entry.number == number));
+        }
+        let number = self.next;
+        self.next += 1;
+        let variants =
+            self.resources.entry(Arc::clone(&key.resource)).or_default().answers.entry(Arc::clone(&key.asker));
+        let variants = variants.or_default();
+        variants.insert(0, Entry { number, kept: Arc::clone(kept) });
+        let oldest = variants.get(VARIANTS_MAX).map(|entry| entry.number);
+        self.order.insert(number, key.clone());
+        self.size += cost;
+        if let Some(oldest) = oldest {
+            dropped.extend(self.remove(key, |entry| entry.number == oldest));
+        }
+        dropped
+    }
+
+    fn remove_variant(&mut self, key: &Key, head: &Head) -> Option<Arc<Kept>> {
+        self.remove(key, |entry| entry.kept.head.is_same_variant(head))
+    }
+
+    fn remove(&mut self, key: &Key, which: impl Fn(&Entry) -> bool) -> Option<Arc<Kept>> {
+        let resource = self.resources.get_mut(&key.resource)?;
+        let variants = resource.answers.get_mut(&key.asker)?;
+        let entry = variants.remove(variants.iter().position(which)?);
+        if variants.is_empty() {
+            resource.answers.remove(&key.asker);
+        }
+        self.order.remove(&entry.number);
+        self.size -= cost(key, &entry.kept);
+        self.tidy(&key.resource);
+        Some(entry.kept)
+    }
+
+    fn spoil(&mut self, resource: &Arc<[u8]>) -> Option<HashMap<Arc<[u8]>, Vec<Entry>>> {
+        let spoiled = self.resources.get_mut(resource)?;
+        spoiled.epoch += 1;
+        spoiled.asked.clear();
+        let answers = std::mem::take(&mut spoiled.answers);
+        for (asker, variants) in &answers {
+            let key = Key { resource: Arc::clone(resource), asker: Arc::clone(asker) };
+            for entry in variants {
+                self.order.remove(&entry.number);
+                self.size -= cost(&key, &entry.kept);
+            }
+        }
+        self.tidy(resource);
+        Some(answers)
+    }
+
+    fn tidy(&mut self, resource: &Arc<[u8]>) {
+        let is_empty = |of: &Resource| of.flights == 0 && of.answers.is_empty() && of.asked.is_empty();
+        if self.resources.get(resource).is_some_and(is_empty) {
+            self.resources.remove(resource);
         }
     }
 }
 
+fn cost(key: &Key, kept: &Kept) -> usize {
+    key.resource.len() + key.asker.len() + kept.head.cost() + kept.body.len() + ENTRY_COST
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant, SystemTime};
+
+    use http::{HeaderMap, HeaderValue, Method, StatusCode};
+    use lictor_core::caching::{Exchanged, Keeper, Question};
+
     use super::*;
 
-    const LARGE: usize = 256 << 10;
+    const ASKS: Next = Next::Ask { waits: true, leads: true };
+
+    fn key(resource: &str, asker: &str) -> Key {
+        Key { resource: resource.as_bytes().into(), asker: asker.as_bytes().into() }
+    }
+
+    /// An answer that was chosen by `x-a`.
+    fn kept(chosen_by: &str, size: usize) -> Arc<Kept> {
+        let mut request = HeaderMap::new();
+        request.insert("x-a", HeaderValue::try_from(chosen_by).unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert("vary", HeaderValue::from_static("x-a"));
+        let question = Question::of(&Method::GET, &request, false).unwrap();
+        let keeper = Keeper { ttl: Duration::from_secs(60), stale: None };
+        let now = Instant::now();
+        let when = Exchanged { asked: now, answered: now, date: SystemTime::now() };
+        let head = Head::keep(&question, &request, StatusCode::OK, headers, &keeper, &when).unwrap();
+        Arc::new(Kept { head, body: vec![0; size].into(), asked_by: None })
+    }
+
+    fn fly(cache: &Cache, key: &Key) -> Looked {
+        cache.look(key, |_| false, |_, _| ASKS)
+    }
+
+    fn has(cache: &Cache, key: &Key) -> bool {
+        cache.look(key, |_| true, |_, _| Next::Leave).kept.is_some()
+    }
+
+    fn keep(cache: &Cache, key: &Key, kept: &Arc<Kept>) {
+        fly(cache, key).flight.unwrap().keep(kept);
+    }
+
+    /// What the counters say is what is there.
+    fn check(cache: &Cache) {
+        let contents = cache.0.contents.lock();
+        let mut size = 0;
+        let mut numbers = Vec::new();
+        for (resource, of) in &contents.resources {
+            assert!(of.flights > 0 || !of.answers.is_empty() || !of.asked.is_empty(), "nothing empty stays");
+            for (asker, variants) in &of.answers {
+                assert!(!variants.is_empty() && variants.len() <= VARIANTS_MAX);
+                let key = Key { resource: Arc::clone(resource), asker: Arc::clone(asker) };
+                size += variants.iter().map(|entry| cost(&key, &entry.kept)).sum::<usize>();
+                numbers.extend(variants.iter().map(|entry| entry.number));
+            }
+        }
+        numbers.sort_unstable();
+        assert_eq!(contents.order.keys().copied().collect::<Vec<_>>(), numbers);
+        assert_eq!(contents.size, size);
+        assert!(size <= KEPT_MAX);
+    }
 
     #[test]
-    fn the_oldest_answers_make_room() {
-        let cache = Cache::default();
-        let kept = |size: usize| {
-            Arc::new(Kept {
-                headers: HeaderMap::new(),
-                body: Bytes::from(vec![0; size]),
-                asked_by: None,
-                at: Instant::now(),
-            })
-        };
-        for number in 0..(TOTAL_MAX / LARGE + 8) {
-            cache.keep(&Arc::from(number.to_string()), &kept(LARGE));
-            assert!(cache.0.lock().size <= TOTAL_MAX);
+    fn the_oldest_answers_make_room_and_keys_heads_and_bodies_count() {
+        for (what, size, asker) in [("bodies", 256 << 10, 10), ("keys", 0, 64 << 10), ("entries", 0, 10)] {
+            let cache = Cache::default();
+            let asker = "a".repeat(asker);
+            for number in 0..12_000 {
+                keep(&cache, &key(&number.to_string(), &asker), &kept("1", size));
+                if what == "bodies" && number == 200 {
+                    break;
+                }
+            }
+            check(&cache);
+            let count = cache.0.contents.lock().order.len();
+            assert!(!has(&cache, &key("0", &asker)), "{what}");
+            assert!(count > 30 && count < 10_000, "{what}: {count}");
         }
-        let contents = cache.0.lock();
-        assert!(!contents.kept.contains_key("0") && contents.kept.contains_key("70"));
-        assert_eq!(contents.size, contents.kept.values().map(|kept| kept.cost()).sum::<usize>());
+    }
+
+    #[test]
+    fn variants_of_a_key_are_few_and_the_same_one_is_replaced() {
+        let cache = Cache::default();
+        for number in 0..40 {
+            keep(&cache, &key("a", "b"), &kept(&(number % 20).to_string(), 10));
+            check(&cache);
+        }
+        assert_eq!(cache.0.contents.lock().order.len(), VARIANTS_MAX);
+    }
+
+    #[test]
+    fn what_became_invalid_while_it_was_on_its_way_is_not_kept_and_nobody_waits_for_it() {
+        let cache = Cache::default();
+        let (one, other, elsewhere) = (key("a", "ann"), key("a", "bob"), key("b", "ann"));
+        for key in [&one, &other, &elsewhere] {
+            keep(&cache, key, &kept("1", 10));
+        }
+        let flight = fly(&cache, &one).flight.unwrap();
+        cache.spoil(&one.resource);
+        assert!(!has(&cache, &one) && !has(&cache, &other) && has(&cache, &elsewhere));
+        let next = fly(&cache, &one);
+        assert!(next.waiting.is_none(), "what was asked before says what was before");
+        flight.keep(&kept("1", 10));
+        assert!(!has(&cache, &one));
+        assert!(fly(&cache, &one).waiting.is_some(), "the newer one is still waited for");
+        next.flight.unwrap().keep(&kept("1", 10));
+        assert!(has(&cache, &one));
+        check(&cache);
+        let flight = fly(&cache, &elsewhere).flight.unwrap();
+        cache.forget_all();
+        flight.keep(&kept("1", 10));
+        assert!(!has(&cache, &elsewhere) && !has(&cache, &one));
+        check(&cache);
+    }
+
+    #[test]
+    fn who_waits_is_told_or_asks() {
+        let cache = Cache::default();
+        let one = key("a", "ann");
+        let leads = fly(&cache, &one);
+        let waits = fly(&cache, &one);
+        assert!(leads.waiting.is_none() && waits.waiting.is_some());
+        assert!(
+            cache.look(&one, |_| true, |_, is_asked| if is_asked { Next::Leave } else { Next::Take }).next
+                == Next::Leave
+        );
+        leads.flight.unwrap().keep(&kept("1", 10));
+        assert!(waits.waiting.unwrap().borrow().is_some());
+        drop(waits.flight);
+        let leads = fly(&cache, &one);
+        let waits = fly(&cache, &one);
+        drop(leads);
+        assert!(waits.waiting.unwrap().has_changed().is_err(), "nobody will tell");
+        drop(waits.flight);
+        check(&cache);
+        assert_eq!(cache.0.contents.lock().resources.values().map(|resource| resource.flights).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn bodies_that_are_coming_have_a_bound() {
+        let cache = Cache::default();
+        let mut rooms: Vec<Room> = Vec::new();
+        while let Some(room) = cache.room(256 << 10) {
+            rooms.push(room);
+        }
+        assert_eq!(rooms.len(), COMING_MAX / (256 << 10));
+        assert!(!rooms[0].grow(1));
+        rooms.pop();
+        assert!(rooms[0].grow(1) && cache.room(256 << 10).is_none());
+        drop(rooms);
+        assert!(cache.room(COMING_MAX).is_some());
     }
 }

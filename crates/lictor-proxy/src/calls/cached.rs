@@ -1,0 +1,65 @@
+//! The attempts of a request, and then: the upstream's answer, or a kept one that it confirms or that stands in for it.
+
+use http::Response;
+use lictor_core::Failure;
+
+use super::call::Call;
+use super::ending::ResponseBody;
+use super::respond;
+use super::sent::Sent;
+use crate::admission::cache::{self, Asking, Verdict};
+use crate::books::record::Record;
+
+/// Sends, until there is an answer for the client.
+pub(super) async fn answer(
+    mut call: Box<Call>,
+    record: Box<Record>,
+    mut asking: Option<Box<Asking>>,
+) -> Response<ResponseBody> {
+    loop {
+        let mut sent = match call.run(&record).await {
+            Ok(sent) => sent,
+            Err((failure, is_budget_spent)) => {
+                drop(call);
+                return failed(record, &failure, is_budget_spent, asking.as_deref());
+            }
+        };
+        match asking.as_deref_mut().map_or(Verdict::PassOn, |asking| judge(asking, &call, &record, &mut sent)) {
+            Verdict::PassOn => return call.answer(sent, record, asking),
+            Verdict::Give(given) => {
+                call.judge_status(sent.response.status(), &record, sent.at);
+                sent.discard();
+                drop(call);
+                return respond::kept(record, given);
+            }
+            Verdict::AskAgain => {
+                sent.discard();
+                cache::forget_conditions(&mut call.head.headers);
+            }
+        }
+    }
+}
+
+/// There is no answer: what is kept stands in for it, or the client is told why.
+pub(super) fn failed(
+    record: Box<Record>,
+    failure: &Failure,
+    is_budget_spent: bool,
+    asking: Option<&Asking>,
+) -> Response<ResponseBody> {
+    if let Some(asking) = asking {
+        if !record.attempts.borrow().is_empty() {
+            asking.broke_off();
+        }
+        if let Some(given) = asking.instead(failure.reason.status()) {
+            return respond::kept(record, given);
+        }
+    }
+    respond::failure(record, failure, is_budget_spent)
+}
+
+fn judge(asking: &mut Asking, call: &Call, record: &Record, sent: &mut Sent) -> Verdict {
+    let when = record.exchanged(sent.at);
+    let status = sent.response.status();
+    asking.judge(&call.head.headers, status, sent.response.headers_mut(), sent.fields, &when)
+}
