@@ -16,8 +16,8 @@ use crate::corpora::frames::{
 
 /// What a flood sends in a second, and how slow the slowest of a hundred good requests may be. A program that is not
 /// optimised, beside other tests, cannot take so much.
-const PACE: usize = if cfg!(debug_assertions) { 512 << 10 } else { 4 << 20 };
-const SLOWEST: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 100 });
+pub(crate) const PACE: usize = if cfg!(debug_assertions) { 512 << 10 } else { 4 << 20 };
+pub(crate) const SLOWEST: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 100 });
 const STREAMS: u32 = 1000;
 /// Requests of the good client in a second, and in all.
 const RATE: u32 = 100;

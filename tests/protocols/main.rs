@@ -12,6 +12,7 @@ mod hedging;
 mod http2_answers;
 mod hygiene;
 mod identity;
+mod instance_floods;
 mod sockets;
 mod streams;
 mod tcp;

@@ -14,6 +14,7 @@ use crate::fields::{Fields, KEEP_ALIVE, Marks, PROXY_CONNECTION, strip_hop_by_ho
 use crate::http1::body::Decoder;
 use crate::http1::head;
 use crate::http1::{Framing, Outgoing};
+use crate::prelude::Prelude;
 use crate::spelling::Spelling;
 
 /// What nobody but the next hop may see.
@@ -172,7 +173,7 @@ pub fn response(bytes: &[u8]) {
     out.fields(&answer.headers, &Spelling::default());
     out.end_head(Framing::Length(0));
     let mut written = BytesMut::from(out.gathered());
-    let again = head::response::<()>(&mut written, false, |_, _, _| ());
+    let again = head::response::<()>(&mut written, false, &mut Prelude::default(), |_, _, _| ());
     let again = again.expect("what is written is valid").filter(|_| written.is_empty()).map(|head| head.response);
     let mut headers = again.expect("what is written is one answer").into_parts().0.headers;
     headers.remove(CONTENT_LENGTH);
@@ -183,11 +184,11 @@ pub fn response(bytes: &[u8]) {
 /// Reads an answer that comes in pieces of this size. `None` while its head is not whole.
 fn answer(is_head: bool, bytes: &[u8], step: usize) -> Result<Option<Answer>, &'static str> {
     let mut buffer = BytesMut::new();
-    let mut interim = Vec::new();
+    let (mut interim, mut prelude) = (Vec::new(), Prelude::default());
     let mut pieces = bytes.chunks(step.max(1));
     let head = loop {
         if !buffer.is_empty()
-            && let Some(head) = head::response::<()>(&mut buffer, is_head, |status, headers, _| {
+            && let Some(head) = head::response::<()>(&mut buffer, is_head, &mut prelude, |status, headers, _| {
                 assert_plain(headers);
                 interim.push(status);
             })?

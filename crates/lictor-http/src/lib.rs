@@ -34,6 +34,7 @@ pub mod http2;
 #[cfg(any(feature = "laws", test))]
 pub mod laws;
 mod message;
+mod prelude;
 mod service;
 pub mod sniff;
 mod spelling;

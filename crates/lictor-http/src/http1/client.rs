@@ -18,6 +18,7 @@ use super::write::{Framing, Outgoing, TURN_MAX, WrongLength};
 use crate::buffers::ReadAhead;
 use crate::error::BodyError;
 use crate::fields::{Answered, Marks};
+use crate::prelude::Prelude;
 use crate::spelling::Spelling;
 use crate::stream::Stream;
 
@@ -116,7 +117,7 @@ impl Connection {
         mut interim: impl FnMut(StatusCode, &HeaderMap, &Spelling),
     ) -> impl Future<Output = Result<Answered<Box<Body<B>>>, SendError>> {
         let mut sending = Some(Sending { body, framing, out, is_read: framing == Framing::None });
-        let (mut written, mut seen) = (0, 0);
+        let (mut written, mut seen, mut prelude) = (0, 0, Prelude::default());
         // A block instead of an `async fn`, which would hold its arguments twice.
         async move {
             let head = poll_fn(|context| {
@@ -133,8 +134,8 @@ impl Connection {
                 }
                 loop {
                     if head::may_be_whole(&read.bytes, seen)
-                        && let Some(head) =
-                            head::response::<M>(&mut read.bytes, is_head, &mut interim).map_err(SendError::Malformed)?
+                        && let Some(head) = head::response::<M>(&mut read.bytes, is_head, &mut prelude, &mut interim)
+                            .map_err(SendError::Malformed)?
                     {
                         return Poll::Ready(Ok(head));
                     }

@@ -14,6 +14,7 @@ use crate::buffers;
 use crate::error::Refused;
 use crate::fields::{Fields, Marks, clean, expects_continue, takes_trailers};
 use crate::framing::{self, Kind};
+use crate::prelude::Prelude;
 use crate::spelling::{Range, Spelling};
 use crate::target;
 
@@ -117,10 +118,11 @@ pub fn request<M: Marks>(buffer: &mut BytesMut) -> Result<Option<RequestHead>, R
 }
 
 /// Takes the head of a final answer to a request from the buffer; `None` while it is not whole. Interim ones before it
-/// (1xx) are told, but for 100, which is between each two of a chain. 101 is final.
+/// (1xx) are told as far as the prelude goes, but for 100, which is between each two of a chain. 101 is final.
 pub fn response<M: Marks>(
     buffer: &mut BytesMut,
     is_head: bool,
+    prelude: &mut Prelude,
     mut interim: impl FnMut(StatusCode, &HeaderMap, &Spelling),
 ) -> Result<Option<ResponseHead>, &'static str> {
     loop {
@@ -142,6 +144,7 @@ pub fn response<M: Marks>(
         let (mut headers, spelling, says) = fields_of::<M>(&head, ranges).map_err(|refused| refused.why)?;
         let spelling = spelling.with_reason(reason);
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            prelude.hear(length)?;
             if status != StatusCode::CONTINUE {
                 interim(status, &headers, &spelling);
             }
@@ -357,10 +360,30 @@ mod tests {
             "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 Fine\r\nContent-Length: 2\r\n\r\nok",
         );
         let mut told = Vec::new();
-        let head = response::<()>(&mut buffer, false, |status, headers, _| told.push((status, headers.clone())));
-        let head = head.unwrap().unwrap();
+        let mut prelude = Prelude::default();
+        let tell = |status, headers: &HeaderMap, _: &Spelling| told.push((status, headers.clone()));
+        let head = response::<()>(&mut buffer, false, &mut prelude, tell).unwrap().unwrap();
         assert_eq!((told[0].0.as_u16(), &told[0].1["link"]), (103, &HeaderValue::from_static("</a>")));
         assert_eq!((head.response.status(), head.length), (StatusCode::OK, Length::Exactly(2)));
         assert_eq!((head.spelling.reason(), &buffer[..]), (Some(&b"Fine"[..]), &b"ok"[..]));
+    }
+
+    #[test]
+    fn interim_answers_without_end_are_refused_in_any_pieces() {
+        for (what, most) in
+            [("100", 481), ("102", 481), ("103", 481), ("103 Early Hints\r\nLink: </a>; rel=preload", 428)]
+        {
+            let one = format!("HTTP/1.1 {what}\r\n\r\n");
+            for step in [1, 64, 64 << 10] {
+                let (mut buffer, mut prelude) = (BytesMut::new(), Prelude::default());
+                let all = one.repeat(2 * most).into_bytes();
+                let refused = all.chunks(step).position(|piece| {
+                    buffer.extend_from_slice(piece);
+                    response::<()>(&mut buffer, false, &mut prelude, |_, _, _| ()).is_err()
+                });
+                let read = (refused.unwrap() + 1) * step / one.len();
+                assert!(step > 64 || (most - 4..most + 4).contains(&read), "{what} in steps of {step}: {read}");
+            }
+        }
     }
 }

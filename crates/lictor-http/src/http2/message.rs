@@ -65,6 +65,11 @@ impl Message {
         self.malformed = field.and_then(|field| self.add(field)).err();
     }
 
+    /// As its fields are counted.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     pub(super) fn is_too_large(&self) -> bool {
         self.size > LIST_MAX
     }

@@ -135,6 +135,7 @@ impl Wire {
         if message.is_too_large() {
             return self.refuse(stream, Code::PROTOCOL_ERROR, broken("the head is longer than 64 KiB"));
         }
+        let size = message.size();
         let (response, told) = match message.into_response() {
             Ok(answer) => answer,
             Err(Malformed(why)) => return self.refuse(stream, Code::PROTOCOL_ERROR, broken(why)),
@@ -143,6 +144,9 @@ impl Wire {
         if status.is_informational() {
             if is_end || status == StatusCode::SWITCHING_PROTOCOLS {
                 return self.refuse(stream, Code::PROTOCOL_ERROR, broken("an interim answer that is none"));
+            }
+            if let Err(why) = stream.prelude.hear(size) {
+                return self.refuse(stream, Code::PROTOCOL_ERROR, broken(why));
             }
             if status != StatusCode::CONTINUE {
                 stream.hear(status, response.into_parts().0.headers);

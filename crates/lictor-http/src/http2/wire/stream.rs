@@ -12,6 +12,7 @@ use http::{HeaderMap, Response, StatusCode};
 use super::super::frame::Code;
 use super::output::COPY_MAX;
 use crate::framing::Kind;
+use crate::prelude::Prelude;
 
 pub(in crate::http2) type Shared = Rc<RefCell<Stream>>;
 
@@ -29,6 +30,7 @@ pub(in crate::http2) struct Stream {
     pub(super) is_answered: bool,
     /// Interim answers that are not told yet.
     pub(in crate::http2) interim: VecDeque<(StatusCode, HeaderMap)>,
+    pub(super) prelude: Prelude,
     pub(super) kind: Kind,
     pub(super) data: Received,
     pub(super) trailers: Option<HeaderMap>,
@@ -92,6 +94,7 @@ impl Stream {
             head: None,
             is_answered: false,
             interim: VecDeque::new(),
+            prelude: Prelude::default(),
             kind: Kind::Other,
             data: Received::default(),
             trailers: None,
