@@ -411,7 +411,6 @@ fn a_refused_reload_changes_nothing() {
             ("one goes, one moves", upstreams(&third, &second, &fails).replace("  carts", "  other")),
             ("two change places", upstreams(&second, &first, &fails)),
             ("TLS on a port that stays", upstreams(&format!("{{address: {first}, {tls}}}"), &second, &fails)),
-            ("all addresses instead of one", upstreams(&format!("'0.0.0.0:{first}'"), &second, "")),
             (
                 "certificates that are not there",
                 upstreams(&first, &format!("{{address: {second}, tls: {{cert: /no.pem, key: /no.pem}}}}"), ""),
@@ -485,6 +484,37 @@ fn a_listener_at_the_same_address_keeps_its_socket() {
         reload(&lictor, &yaml(&first, &second));
         assert!(!path.exists(), "a closed one leaves nothing behind");
         assert_eq!(listening(&lictor).len(), sockets.len());
+    }
+}
+
+/// Both are open for a moment, and nobody else is let in beside them.
+#[test]
+fn a_listener_moves_from_one_address_to_all_and_back() {
+    let a = Backend::start("a");
+    for workers in [1, 3] {
+        let [port] = free_ports();
+        let yaml = |listen: &str| {
+            format!(
+                "workers: {workers}\nregistration: off\nupstreams:\n  users: {{listen: '{listen}:{port}', static: ['127.0.0.1:{}']}}\n",
+                a.port()
+            )
+        };
+        let lictor = Sidecar::serve(LICTOR, &yaml("127.0.0.1")).up();
+        for listen in ["0.0.0.0", "127.0.0.1", "[::]", "127.0.0.1", "0.0.0.0", "[::]", "127.0.0.1"] {
+            reload(&lictor, &yaml(listen));
+            for _ in 0..4 {
+                let answer = get(&format!("127.0.0.1:{port}"), "/").unwrap();
+                assert_eq!(answer.header("x-backend"), "a", "{listen}, {workers} workers");
+            }
+            let is_open = TcpStream::connect(("127.0.0.2", port)).is_ok();
+            assert_eq!(is_open, listen != "127.0.0.1", "{listen}, {workers} workers");
+            if listen == "127.0.0.1" {
+                let other = std::net::TcpListener::bind(("127.0.0.2", port)).unwrap();
+                refused(&lictor, &yaml("0.0.0.0"));
+                assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap().status, 200);
+                drop(other);
+            }
+        }
     }
 }
 

@@ -73,6 +73,57 @@ fn a_socket_that_a_killed_process_left_is_replaced_and_a_live_one_is_not() {
 }
 
 #[test]
+fn a_socket_file_is_removed_by_whoever_made_it_alone() {
+    let backend = Backend::start("a");
+    let folder = folder();
+    let socket = folder.ca().with_file_name("users.sock");
+    let at = |listen: &str| {
+        let static_ = format!("static: ['127.0.0.1:{}']", backend.port());
+        format!("registration: off\nworkers: 2\nupstreams:\n  users: {{listen: {listen}, {static_}}}\n")
+    };
+    let unix = at(&format!("'unix:{}'", socket.display()));
+    for ends in ["a reload", "a stop"] {
+        let mut lictor = Sidecar::serve(LICTOR, &unix).up();
+        assert!(get(&socket, "/").contains("a GET / "));
+        std::fs::remove_file(&socket).unwrap();
+        let another = UnixListener::bind(&socket).unwrap();
+        match ends {
+            "a reload" => {
+                lictor.rewrite(&unix);
+                let refused = lictor.post("/reload");
+                assert_eq!(refused.status, 422, "its place is taken: {}", refused.text());
+                lictor.rewrite(&at("0"));
+                assert_eq!(lictor.post("/reload").status, 200);
+            }
+            _ => assert!(lictor.terminate().success()),
+        }
+        assert!(UnixStream::connect(&socket).is_ok(), "after {ends} it is the other's, as before");
+        drop(another);
+        std::fs::remove_file(&socket).unwrap();
+    }
+}
+
+#[test]
+fn a_socket_file_that_somebody_removed_is_there_again_after_a_reload() {
+    let backend = Backend::start("a");
+    let folder = folder();
+    let socket = folder.ca().with_file_name("users.sock");
+    let yaml = format!(
+        "registration: off\nworkers: 2\nupstreams:\n  users: {{listen: 'unix:{}', static: ['127.0.0.1:{}']}}\n",
+        socket.display(),
+        backend.port()
+    );
+    let mut lictor = Sidecar::serve(LICTOR, &yaml).up();
+    for _ in 0..2 {
+        std::fs::remove_file(&socket).unwrap();
+        assert_eq!(lictor.post("/reload").status, 200);
+        assert!(get(&socket, "/").contains("a GET / "));
+    }
+    assert!(lictor.terminate().success());
+    assert!(!socket.exists());
+}
+
+#[test]
 fn an_application_may_listen_on_a_unix_socket() {
     let folder = folder();
     let socket = folder.ca().with_file_name("app.sock");

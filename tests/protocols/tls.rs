@@ -277,3 +277,54 @@ fn connections_of_who_is_not_believed_any_more_are_ended() {
     let answer = get_over(&mut new, "/").unwrap();
     assert!(answer.contains("a GET / "), "who comes then, and is believed, is none of those: {answer}");
 }
+
+/// Each client is judged by the CA that vouched for it.
+#[test]
+fn a_ca_that_leaves_a_bundle_puts_out_its_own_clients_alone() {
+    let (ours, theirs, backend) = (Authority::new(), Authority::new(), Backend::start("a"));
+    let pair = ours.issue("server", &["localhost"]);
+    let believed = pair.cert.with_file_name("believed.pem");
+    let both = [ours.ca(), theirs.ca()].map(|path| std::fs::read_to_string(path).unwrap()).concat();
+    std::fs::write(&believed, both).unwrap();
+    let lictor = secured(&pair, &backend, &format!(", client_ca: {}", believed.display()));
+    let mut kept: Vec<_> = [&ours, &theirs]
+        .into_iter()
+        .flat_map(|of| BOTH.map(|version| (of, version)))
+        .map(|(of, version)| {
+            let identity = of.issue("client", &["orders"]);
+            // Whoever they are, it is our server that they call.
+            let mut config = (*ours.client_config(&[], &[version], Some(&identity))).clone();
+            config.alpn_protocols.clear();
+            (std::ptr::eq(of, &ours), tls_client(&Arc::new(config), &lictor.address("users"), "localhost"))
+        })
+        .collect();
+    let mut asks = |is_last: bool| -> Vec<(bool, String)> {
+        let ask = |(is_ours, client): &mut (bool, _)| {
+            let client: &mut rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream> = client;
+            let sent = client.write_all(b"GET / HTTP/1.1\r\nHost: users\r\n\r\n");
+            let head = if sent.is_ok() { read_head(client).to_lowercase() } else { String::new() };
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            if !is_last {
+                client.read_exact(&mut vec![0; length.unwrap_or(0)]).unwrap();
+            }
+            (*is_ours, head)
+        };
+        kept.iter_mut().map(ask).collect()
+    };
+    for (_, head) in asks(false) {
+        assert!(head.starts_with("http/1.1 200") && !head.contains("connection: close"), "{head}");
+    }
+    let hits = backend.hits();
+    std::fs::copy(ours.ca(), &believed).unwrap();
+    eventually_is("it is read", || lictor.log(), |log| log.contains("certificate_reloaded"));
+    for (is_ours, head) in asks(true) {
+        // Or it was closed in order while it was idle.
+        assert!(head.is_empty() || head.contains("connection: close"), "{is_ours}: {head}");
+        assert!(head.is_empty() || head.starts_with("http/1.1 200") == is_ours, "{is_ours}: {head}");
+        assert!(!(is_ours && head.contains(" 421 ")), "{head}");
+    }
+    assert!(backend.hits() <= hits + 2, "the other's reach nobody");
+    let identity = ours.issue("client", &["orders"]);
+    let mut again = ours.client(&lictor.address("users"), "localhost", &[], &BOTH, Some(&identity));
+    assert!(get_over(&mut again, "/").unwrap().contains("a GET / "));
+}

@@ -123,6 +123,8 @@ pub struct App {
     pub command: Vec<String>,
     /// Whether `lictor run` starts it again.
     pub restart: Restart,
+    /// Variables with secrets of lictor's own that it gets too.
+    pub inherit: Vec<String>,
 }
 
 /// Whether an application that ended by itself is started again.
@@ -455,4 +457,16 @@ pub struct Lifecycle {
     pub drain_timeout: Duration,
     /// From SIGTERM to SIGKILL of the child. Default 10 s.
     pub kill_after: Duration,
+    /// Whom these are for.
+    pub signal: SignalTo,
+}
+
+/// Whose end is lictor's business.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SignalTo {
+    /// The application's, and that of all that it has started.
+    #[default]
+    Group,
+    /// Its own alone.
+    Child,
 }

@@ -35,7 +35,7 @@ pub use bounds::TEXT_MAX;
 pub use config::*;
 pub use diagnose::{Diagnostic, Place, Report, Severity, suggest};
 pub use diff::{Change, changes};
-pub use env::variables;
+pub use env::{is_withheld, variables};
 pub use environment::Environment;
 pub use places::Text;
 pub use refused::{META_PAIRS, META_VALUE};

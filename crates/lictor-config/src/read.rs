@@ -23,7 +23,9 @@ use serde_json::json;
 
 use self::listen::{ANY, LOCAL, listener};
 use self::upstream::Shown;
-use crate::config::{Admin, Config, Lifecycle, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, Source, Trace};
+use crate::config::{
+    Admin, Config, Lifecycle, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, SignalTo, Source, Trace,
+};
 use crate::environment::Environment;
 use crate::tree::{Node, Tree, texts};
 use crate::values;
@@ -328,6 +330,18 @@ fn lifecycle(node: &Node<'_>) -> Lifecycle {
         kill_after: section
             .field("kill_after", "From SIGTERM to SIGKILL of the child.")
             .duration(Duration::from_secs(10)),
+        signal: {
+            let node = section.field(
+                "signal",
+                "Who ends with the application: `group` is all that it has started, also daemons; `child` it alone.",
+            );
+            let parse = |text: &str| match text {
+                "group" => Ok(SignalTo::Group),
+                "child" => Ok(SignalTo::Child),
+                other => Err(format!("`{other}` is neither group nor child")),
+            };
+            node.parsed(json!({ "enum": ["group", "child"] }), Some("group"), parse).unwrap_or_default()
+        },
     };
     section.finish();
     lifecycle

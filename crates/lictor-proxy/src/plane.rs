@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::office::run;
 use crate::calls::explain::{Explanation, Question, Refusal};
-use crate::net::listen::{BindError, Bound, Unattached, bind, unbind};
+use crate::net::listen::{BindError, Bound, Spot, Unattached, bind};
 use crate::stores::exemplar::Exemplar;
 use crate::stores::metrics::Metrics;
 use crate::stores::span::Span;
@@ -75,7 +75,7 @@ pub struct DataPlane {
 #[derive(Debug)]
 struct Open {
     /// Where it really is.
-    address: Address,
+    spot: Spot,
     terms: Terms,
     service: Arc<Service>,
 }
@@ -103,14 +103,14 @@ enum Place {
 /// Sockets that are bound, one for each worker, and of which no worker knows yet.
 #[derive(Debug)]
 struct Fresh {
-    address: Address,
+    spot: Spot,
     sockets: Vec<Unattached>,
 }
 
 impl Drop for Fresh {
     fn drop(&mut self) {
         if !self.sockets.is_empty() {
-            unbind(&self.address); // nobody took them
+            self.spot.clear(); // nobody took them
         }
     }
 }
@@ -237,9 +237,10 @@ impl DataPlane {
             secured.push(self.tls(listener).await?);
         }
         let open = self.open.lock();
-        let mut free: HashMap<&Address, u64> = open.iter().map(|(socket, open)| (&open.address, *socket)).collect();
-        let places =
-            open.values().map(|Open { address, terms, .. }| ((&terms.listener.address, &terms.listener.kind), address));
+        let there = || open.iter().filter(|(_, open)| open.spot.is_there());
+        let mut free: HashMap<&Address, u64> = there().map(|(socket, open)| (&open.spot.address, *socket)).collect();
+        let places = there()
+            .map(|(_, Open { spot, terms, .. })| ((&terms.listener.address, &terms.listener.kind), &spot.address));
         let places: HashMap<_, _> = places.collect();
         let mut wanted = Vec::with_capacity(listeners.len());
         for (listener, tls) in listeners.iter().zip(secured) {
@@ -247,9 +248,10 @@ impl DataPlane {
             let place = match free.remove(at) {
                 Some(socket) => Place::Kept(socket),
                 None => {
-                    let (address, sockets) =
-                        bind(listener, self.workers.len()).map_err(|error| in_the_way(&open, listener, error))?;
-                    Place::Fresh(Fresh { address, sockets })
+                    let beside_own = own_there(&open, listener).is_some();
+                    let (spot, sockets) = bind(listener, self.workers.len(), beside_own)
+                        .map_err(|error| in_the_way(&open, listener, error))?;
+                    Place::Fresh(Fresh { spot, sockets })
                 }
             };
             wanted.push(Wanted { listener: listener.clone(), tls, place });
@@ -271,12 +273,12 @@ impl DataPlane {
                 let now = self.take(wanted, &mesh, &mut before, &mut changes);
                 let listener = &now.terms.listener;
                 let (kind, is_tls) = (listener.kind.clone(), listener.tls.is_some());
-                bound.push(Bound { kind, address: now.address.clone(), is_tls });
+                bound.push(Bound { kind, address: now.spot.address.clone(), is_tls });
                 open.insert(now.service.socket, now);
             }
             for (socket, gone) in before {
                 gone.service.is_closed.store(true, Relaxed);
-                unbind(&gone.address); // while it listens: after that another process may have bound there
+                gone.spot.clear(); // while it listens: after that another process may have bound there
                 for changes in &mut changes {
                     changes.push(Change::Close(socket));
                 }
@@ -293,7 +295,7 @@ impl DataPlane {
         match place {
             Place::Kept(socket) => {
                 let kept = before.remove(&socket);
-                let Open { address, terms: old, service } =
+                let Open { spot, terms: old, service } =
                     kept.expect("nothing closes a listener between `prepare` and `adopt`");
                 let standing = old.under(&terms);
                 let service = match standing {
@@ -304,14 +306,14 @@ impl DataPlane {
                         service
                     }
                 };
-                Open { address, terms, service }
+                Open { spot, terms, service }
             }
             Place::Fresh(mut fresh) => {
                 let service = self.service(self.number(), &listener, tls);
                 for (changes, socket) in changes.iter_mut().zip(std::mem::take(&mut fresh.sockets)) {
                     changes.push(Change::Open { service: Arc::clone(&service), socket });
                 }
-                Open { address: fresh.address.clone(), terms, service }
+                Open { spot: fresh.spot.clone(), terms, service }
             }
         }
     }
@@ -403,7 +405,7 @@ impl DataPlane {
         self.open.lock().retain(|_, open| {
             let is_covered = which.covers(&open.service.kind);
             if is_covered {
-                unbind(&open.address);
+                open.spot.clear();
             }
             !is_covered
         });
@@ -476,14 +478,17 @@ impl DataPlane {
     }
 }
 
-/// Says so when it is this process itself that listens there, on more or fewer of the machine's addresses.
-fn in_the_way(open: &BTreeMap<u64, Open>, wanted: &Listener, error: BindError) -> BindError {
-    let Some(wanted) = wanted.address.tcp().filter(|_| error.source.kind() == io::ErrorKind::AddrInUse) else {
-        return error;
-    };
+/// Where this process itself listens on more or fewer of the machine's addresses.
+fn own_there(open: &BTreeMap<u64, Open>, wanted: &Listener) -> Option<SocketAddr> {
+    let wanted = wanted.address.tcp().filter(|wanted| wanted.port() != 0)?;
     let is_there =
         |own: &SocketAddr| own.port() == wanted.port() && (own.ip().is_unspecified() || wanted.ip().is_unspecified());
-    match open.values().filter_map(|open| open.address.tcp()).find(is_there) {
+    open.values().filter_map(|open| open.spot.address.tcp()).find(is_there)
+}
+
+/// Says so when it is this process itself that is in the way: a kernel may not let it share.
+fn in_the_way(open: &BTreeMap<u64, Open>, wanted: &Listener, error: BindError) -> BindError {
+    match own_there(open, wanted).filter(|_| error.source.kind() == io::ErrorKind::AddrInUse) {
         Some(own) => {
             let sentence = format!("this sidecar itself listens on {own}; take another port, or restart it");
             BindError { source: io::Error::other(sentence), ..error }

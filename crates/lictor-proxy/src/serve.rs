@@ -76,10 +76,13 @@ async fn listen(
     read: &mut ReadAhead,
     drain: &mut watch::Receiver<bool>,
 ) -> io::Result<Option<(Connection, Stream, Option<Spoken>)>> {
-    let mut stream = match &generation.service.tls {
-        None => Stream::Plain(socket),
+    let (mut stream, shown) = match &generation.service.tls {
+        None => (Stream::Plain(socket), None),
         Some(tls) => match tls.accept(socket).await {
-            Ok(stream) => Stream::Accepted(Box::new(stream)),
+            Ok(stream) => {
+                let shown = tls.peer(&stream);
+                (Stream::Accepted(Box::new(stream)), shown)
+            }
             Err(error) => {
                 worker.shared.metrics.handshake_failed();
                 debug!(?peer, %error, "a client's TLS handshake failed");
@@ -95,7 +98,7 @@ async fn listen(
     let is_encrypted = stream.is_encrypted();
     // An IPv4 client of a socket that takes both is told as IPv4 (RFC 4291, section 2.5.5.2), by everything that tells it.
     let peer = peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()));
-    let connection = Connection { worker, generation, peer, is_encrypted };
+    let connection = Connection { worker, generation, peer, is_encrypted, shown };
     if !is_http {
         return Ok(Some((connection, stream, None)));
     }

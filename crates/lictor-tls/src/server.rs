@@ -8,6 +8,7 @@ use lictor_core::tls::{KeyPair, ServerTls};
 use lictor_os::files::Look;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::{ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +29,10 @@ const SESSIONS: usize = 1024;
 #[derive(Debug)]
 pub struct Server(pub(crate) Latest<ServerTls>);
 
+/// Who a client is: its certificate, and those between it and a CA.
+#[derive(Debug)]
+pub struct Peer(Vec<CertificateDer<'static>>);
+
 impl Server {
     /// Reads the files. It waits for the disk.
     pub(crate) fn read(tls: ServerTls) -> Result<Self, TlsError> {
@@ -37,6 +42,20 @@ impl Server {
     /// Whether whoever comes has shown a certificate that is believed.
     pub fn asks_for_certificates(&self) -> bool {
         self.0.source.client_ca.is_some()
+    }
+
+    /// What a client has shown, where it was asked to.
+    pub fn peer<S>(&self, stream: &TlsStream<S>) -> Option<Peer> {
+        let chain = stream.get_ref().1.peer_certificates().filter(|_| self.asks_for_certificates())?;
+        Some(Peer(chain.to_vec()))
+    }
+
+    /// Whether a CA that is believed now vouches for a client that was believed once.
+    pub fn believes(&self, peer: &Peer) -> bool {
+        let Some(roots) = self.0.get().and_then(|made| made.roots.clone()) else { return false };
+        let Ok(verifier) = WebPkiClientVerifier::builder_with_provider(roots, provider()).build() else { return false };
+        let Some((own, rest)) = peer.0.split_first() else { return false };
+        verifier.verify_client_cert(own, rest, UnixTime::now()).is_ok()
     }
 
     /// Grows when a CA of clients that was believed is not any more. Ask before accepting: whoever shows a certificate was

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lictor_config::Restart;
+use lictor_config::{Restart, SignalTo};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
 
@@ -48,9 +48,9 @@ impl Application {
         !self.command.is_empty()
     }
 
-    pub(crate) fn start(&mut self, variables: Vec<(String, String)>) -> Result<(), CannotStart> {
+    pub(crate) fn start(&mut self, variables: Vec<(String, String)>, withheld: &[String]) -> Result<(), CannotStart> {
         self.due = None;
-        self.child = Some(Child::start(&self.reaper, &self.command, variables)?);
+        self.child = Some(Child::start(&self.reaper, &self.command, variables, withheld)?);
         self.started = Instant::now();
         Ok(())
     }
@@ -77,6 +77,13 @@ impl Application {
     /// Sends it a signal; `false` where there is nobody to send it to.
     pub(crate) fn signal(&self, signal: Signal) -> bool {
         self.child.as_ref().inspect(|child| child.signal(signal)).is_some()
+    }
+
+    /// Ends what a run has left that has ended.
+    pub(crate) fn signal_rest(&self, signal: Signal, whom: SignalTo) {
+        if let Some(child) = &self.child {
+            child.signal_all(signal, whom);
+        }
     }
 
     /// What is left of it when all else ends.

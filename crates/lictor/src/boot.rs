@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use lictor_config::{Config, Environment, Loaded, Sources};
+use lictor_config::{Config, Environment, Lifecycle, Loaded, Sources};
 use lictor_consul::{Handle, KvKnown};
 use lictor_core::Mesh;
 use lictor_proxy::{DataPlane, Settings, Which};
@@ -35,6 +35,9 @@ use crate::supervisor::Supervisor;
 
 /// What leaving may take when nobody waits for it any more.
 const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// What was killed and is still there is killed again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Certificate files are looked at this often, and what the look before found has its consequences.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(1);
@@ -261,7 +264,11 @@ impl Running {
         let Bound { in_force, admin_address, limits, .. } = &self.bound;
         let variables =
             child::variables(&self.bound.config(), &in_force.bound, *admin_address, &Environment::process());
-        limits.lifted(|| self.app.start(variables)).map_err(|refusal| {
+        let withheld = child::withheld(&self.bound.config(), &Environment::process());
+        if !withheld.is_empty() {
+            info!(variables = withheld.join(", "), "the application does not get these: see app.inherit");
+        }
+        limits.lifted(|| self.app.start(variables, &withheld)).map_err(|refusal| {
             error!(target: "lictor::event", kind = "application_cannot_start", "{}", refusal.sentence);
             refusal.code
         })
@@ -270,6 +277,7 @@ impl Running {
     /// The application ended by itself: out of circulation until it is back, or for good.
     fn goes_on_after(&mut self, code: u8) -> Result<(), Ending> {
         let again = self.app.again_after(code).ok_or(Ending::ChildExited)?;
+        self.app.signal_rest(Signal::TERM, self.bound.config().lifecycle.signal);
         let (after, number, max) = (humantime::format_duration(again.after), again.number, again.max);
         warn!(target: "lictor::event", kind = "application_ended", code, %after, number, max, "the application ended; it is started again");
         self.bound
@@ -280,6 +288,7 @@ impl Running {
     }
 
     fn start_again(&mut self) -> Result<(), Ending> {
+        self.app.signal_rest(Signal::KILL, self.bound.config().lifecycle.signal); // it may have its ports
         match self.start_app() {
             Ok(()) => {
                 info!(target: "lictor::event", kind = "application_restarted", "the application was started again");
@@ -324,7 +333,7 @@ impl Running {
         let _ = patience.unless_alone(&mut child, inbound).await;
         let code = match (&mut child, ending) {
             (_, Ending::CannotStart(code)) => code,
-            (Some(child), _) => end(child, lifecycle.kill_after, &mut patience).await,
+            (Some(child), _) => end(child, &lifecycle, &mut patience).await,
             (None, ending) => ending.code_without_child(is_wanted),
         };
         let is_alone = child.is_some() || matches!(ending, Ending::CannotStart(_));
@@ -479,15 +488,24 @@ async fn finish(plane: &DataPlane, which: Which, at_most: Duration) {
     }
 }
 
-/// Asks the application to end, and makes it end when it does not. Egress still works meanwhile.
-async fn end(child: &mut Child, kill_after: Duration, patience: &mut Patience) -> u8 {
-    child.signal(Signal::TERM);
-    if let Some(Ok(code)) = patience.unless_hurried(timeout(kill_after, child.exited())).await {
+/// Asks the application to end, and makes it end when it does not; so with what it leaves. Egress still works meanwhile.
+async fn end(child: &mut Child, lifecycle: &Lifecycle, patience: &mut Patience) -> u8 {
+    let (whom, kill_after) = (lifecycle.signal, lifecycle.kill_after);
+    child.signal_all(Signal::TERM, whom);
+    if let Some(Ok(code)) = patience.unless_hurried(timeout(kill_after, child.all_exited(whom))).await {
         return code;
     }
     warn!(?kill_after, "the application has not stopped; it is killed");
-    child.signal(Signal::KILL);
-    child.exited().await
+    child.signal_all(Signal::KILL, whom);
+    let code = child.exited().await;
+    // Whoever was being started as the others were killed is found by another look.
+    let _ = timeout(LAST_CALL, async {
+        while timeout(AGAIN, child.all_exited(whom)).await.is_err() {
+            child.signal_all(Signal::KILL, whom);
+        }
+    })
+    .await;
+    code
 }
 
 /// What the log should say about a configuration before anything happens.

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
-use lictor_config::{Config, Environment};
+use lictor_config::{Config, Environment, SignalTo, is_withheld};
 use lictor_core::Address;
 use lictor_core::mesh::{ListenerKind, Protocol};
 use lictor_proxy::Bound;
@@ -17,19 +18,27 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::descendants::Descendants;
 use crate::supervisor;
+
+/// How often it is looked whether something of an application is left.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A running application.
 #[derive(Debug)]
 pub(crate) struct Child {
     pid: Pid,
     exit: watch::Receiver<Option<u8>>,
+    /// With all that it has started.
+    descendants: Arc<Descendants>,
 }
 
 /// One thread that waits for whatever ends below us, for as long as there is anything: two would take one another's news.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reaper {
     awaited: Arc<Mutex<Awaited>>,
+    /// Of every run of the application.
+    descendants: Arc<Descendants>,
 }
 
 #[derive(Debug, Default)]
@@ -53,12 +62,13 @@ impl Child {
         reaper: &Reaper,
         command: &[String],
         variables: Vec<(String, String)>,
+        withheld: &[String],
     ) -> Result<Self, CannotStart> {
         // Refused only by kernels from before 3.4; then orphans go to the system's init, as they always did.
         let _ = set_child_subreaper(Some(getpid()));
         let (program, arguments) = command.split_first().expect("the command line is not empty");
         let mut command = Command::new(program);
-        for name in supervisor::VARIABLES {
+        for name in supervisor::VARIABLES.into_iter().chain(withheld.iter().map(String::as_str)) {
             command.env_remove(name);
         }
         // Held, so that the reaper does not meet a process that nobody has named yet.
@@ -76,7 +86,7 @@ impl Child {
             })?;
             awaited.is_reaping = true;
         }
-        Ok(Self { pid, exit })
+        Ok(Self { pid, exit, descendants: Arc::clone(&reaper.descendants) })
     }
 
     /// Its exit code, 128 + n for a signal; waits for it.
@@ -85,6 +95,22 @@ impl Child {
             Ok(code) => code.unwrap_or_default(),
             Err(_) => 1, // the reaper is gone: nobody knows
         }
+    }
+
+    /// Sends it a signal, and all that it has started where that is to end with it.
+    pub(crate) fn signal_all(&self, signal: Signal, whom: SignalTo) {
+        if whom == SignalTo::Child || !self.descendants.signal(signal) {
+            self.signal(signal);
+        }
+    }
+
+    /// Ready when it has ended, and what is to end with it.
+    pub(crate) async fn all_exited(&mut self, whom: SignalTo) -> u8 {
+        let code = self.exited().await;
+        while whom == SignalTo::Group && !self.descendants.is_empty() {
+            tokio::time::sleep(LOOK_EVERY).await; // of what is not our child nobody tells us
+        }
+        code
     }
 
     /// Sends it a signal; a child that is gone needs none.
@@ -214,6 +240,11 @@ pub(crate) fn variables(
     variables
 }
 
+/// What of our environment is not for the application.
+pub(crate) fn withheld(config: &Config, env: &Environment) -> Vec<String> {
+    env.vars.keys().filter(|name| is_withheld(name) && !config.app.inherit.contains(name)).cloned().collect()
+}
+
 /// This machine is not called through the proxy, nor is whatever was excepted already.
 fn without_proxy(env: &Environment) -> String {
     let local = "localhost,127.0.0.1,::1";
@@ -289,7 +320,8 @@ mod tests {
 
     #[test]
     fn a_program_that_cannot_start_exits_as_in_a_shell() {
-        let refused = |program: &str| Child::start(&Reaper::default(), &[program.to_owned()], Vec::new()).unwrap_err();
+        let refused =
+            |program: &str| Child::start(&Reaper::default(), &[program.to_owned()], Vec::new(), &[]).unwrap_err();
         let missing = refused("no-such-program-anywhere");
         assert_eq!(missing.code, 127);
         assert_eq!(missing.sentence, "cannot start `no-such-program-anywhere`: there is no such program in PATH");

@@ -10,6 +10,7 @@ mod changes;
 mod child;
 mod cli;
 mod configured;
+mod descendants;
 mod doctor;
 mod events;
 mod family;

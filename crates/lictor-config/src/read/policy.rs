@@ -120,6 +120,15 @@ fn fallback(node: &Node<'_>, base: Option<Duration>) -> Option<Duration> {
     stale
 }
 
+/// Tells where answers are to be kept that never are.
+pub(super) fn nothing_kept(section: &Section<'_>, why: &str) {
+    let (cache, fallback) = (section.field("cache", ""), section.field("fallback", ""));
+    let stale = fallback.is_map().then(|| fallback.section(&[]).field("stale", ""));
+    for node in [Some(cache), stale].into_iter().flatten().filter(|node| node.is_set() && !node.is_off()) {
+        node.key_error(format!("`{}` keeps answers to GET, {why}", node.name()), None);
+    }
+}
+
 /// A list of patterns, each with its own policy over the upstream's.
 pub(super) fn routes(node: &Node<'_>, most: usize, base: &Policy) -> Routes {
     let entries = node.elements();
@@ -140,6 +149,10 @@ fn route(node: &Node<'_>, base: &Policy) -> Option<Route> {
     }
     let policy = Arc::new(policy(&section, base));
     let text = pattern.text(None);
+    let method = text.as_deref().and_then(|text| Some(text.trim().split_once(' ')?.0.to_owned()));
+    if let Some(method) = method.filter(|method| !matches!(method.as_str(), "GET" | "HEAD")) {
+        nothing_kept(&section, &format!("and this route is for {method}"));
+    }
     section.finish();
     let Some(text) = text else {
         if node.is_set() && !pattern.is_set() {

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::advertised::registered;
 use super::listen::{ANY, LOCAL, listen, protocol_of};
 use crate::config::{App, AppProbe, Check, Inbound, Listen, Registration, Restart};
+use crate::env::is_withheld;
 use crate::environment::Environment;
 use crate::refused;
 use crate::tree::{Node, Section};
@@ -73,6 +74,12 @@ pub(super) fn app(top: &Section<'_>) -> App {
         restart: restart(
             &section.field("restart", "Whether `lictor run` starts it again: never, on_failure, or a map."),
         ),
+        inherit: section
+            .field("inherit", "Variables with lictor's own secrets that `lictor run` leaves to it: CONSUL_HTTP_TOKEN.")
+            .elements()
+            .iter()
+            .filter_map(inherited)
+            .collect(),
     };
     section.finish();
     app
@@ -104,6 +111,14 @@ fn restart(node: &Node<'_>) -> Restart {
     if on_failure.is_set() { Restart::OnFailure { delay, max } } else { Restart::Never }
 }
 
+fn inherited(name: &Node<'_>) -> Option<String> {
+    name.parsed(json!({ "type": "string" }), None, |text| match text {
+        "LICTOR_ADMIN_TOKEN" => Err("the application never gets LICTOR_ADMIN_TOKEN".to_owned()),
+        name if is_withheld(name) => Ok(name.to_owned()),
+        name => Err(format!("`{name}` is no secret of lictor's: the application has it anyway")),
+    })
+}
+
 fn app_probe(node: &Node<'_>) -> Option<AppProbe> {
     let parse = |text: &str| match text {
         "off" | "false" | "none" | "no" => Ok(AppProbe::Off),
@@ -120,6 +135,9 @@ pub(super) fn tokens(top: &Section<'_>, env: &Environment) -> Vec<Secret> {
     let tokens: Vec<(Node<'_>, Secret)> =
         node.elements().into_iter().filter_map(|entry| entry.secret().map(|secret| (entry, secret))).collect();
     for (entry, secret) in &tokens {
+        if secret.reveal().trim().is_empty() {
+            entry.error("this token is empty: anybody has it", None);
+        }
         if WELL_KNOWN.contains(&secret.reveal()) && env.var("LICTOR_DEV").is_none() {
             let help = "make one of your own, or set LICTOR_DEV=1 on a developer's machine".to_owned();
             entry.error("this token stands in public tutorials", Some(help));

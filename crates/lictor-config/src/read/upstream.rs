@@ -89,6 +89,13 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, shown: &Show
             }
         }
     }
+    if protocol == Some(Protocol::Grpc) {
+        let routes = section.field("routes", "").elements();
+        for route in routes.iter().filter(|route| route.is_map()) {
+            policy::nothing_kept(&route.section(&[]), "and gRPC asks by POST");
+        }
+        policy::nothing_kept(&section, "and gRPC asks by POST");
+    }
     section.finish();
     Upstream { name, listen, source, protocol, tls, is_required, policy, routes, set_headers, bearer }
 }

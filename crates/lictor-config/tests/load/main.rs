@@ -467,6 +467,18 @@ fn each_mistake_is_found_where_it_is() {
         ("registration: off\ndefaults: {ejection: {max_percent: 150}}\n", 2, "between 0% and 100%"),
         ("registration: off\ngateway: {listen: 8080}\n", 2, "not in this version yet"),
         ("registration: off\nupstreams:\n  db: {listen: 3306, protocol: tcp, cache: 5s}\n", 3, "carries bytes"),
+        ("registration: off\nupstreams:\n  a: {listen: 1, protocol: grpc, cache: 5s}\n", 3, "gRPC asks by POST"),
+        ("registration: off\nupstreams:\n  a: {listen: 1, protocol: grpc, fallback: {stale: 1m}}\n", 3, "asks by POST"),
+        (
+            "registration: off\nupstreams:\n  a:\n    listen: 1\n    protocol: grpc\n    routes:\n    - {match: /a.B/C, fallback: {stale: 1m}}\n",
+            7,
+            "asks by POST",
+        ),
+        (
+            "registration: off\nupstreams:\n  a:\n    listen: 1\n    routes:\n    - {match: POST /a, fallback: {stale: 1m}}\n",
+            6,
+            "this route is for POST",
+        ),
         ("registration: off\nupstreams:\n  a: {listen: {tls: {cert: /c, key: /k}}}\n", 3, "needs an `address`"),
         ("registration: off\nupstreams:\n  a: {listen: {address: 1, tls: {cert: /c}}}\n", 3, "belong together"),
         ("registration: off\nupstreams:\n  a: {listen: 1, tls: {key: /k}}\n", 3, "belong together"),

@@ -82,7 +82,7 @@ async fn find(
     record: &mut Record,
 ) -> Result<Target, Failure> {
     fields::check(request, record.fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
-    connection.generation.check()?;
+    connection.check()?;
     let target = target::target(connection, view, request).await?;
     record.upstream = Some(Rc::clone(&target.upstream));
     let route = target.upstream.route(request.method(), request.uri().path());

@@ -44,7 +44,7 @@ pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
     let worker = &connection.worker;
     let mut passage = Passage::open(connection);
     let dialled = async {
-        connection.generation.check()?;
+        connection.check()?;
         let target = match connection.kind() {
             ListenerKind::Upstream(name) => target::whole(worker, &worker.view(), name).await?,
             ListenerKind::Inbound => target::ours(connection, &worker.view())?,
@@ -78,7 +78,7 @@ pub(super) async fn connect(
     let mut attempts = Vec::new();
     let dialled = async {
         fields::check(&request, record.fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
-        connection.generation.check()?;
+        connection.check()?;
         let target = match connection.kind() {
             ListenerKind::Forward => target::named(&connection.worker, &connection.worker.view(), &request).await?,
             ListenerKind::Upstream(_) | ListenerKind::Inbound => {

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -93,31 +93,61 @@ impl Listening {
     }
 }
 
-/// One listening socket for each worker, all on the same address.
-pub(crate) fn bind(listener: &Listener, workers: usize) -> Result<(Address, Vec<Unattached>), BindError> {
-    let bound = match &listener.address {
-        Address::Tcp(address) => bind_tcp(*address, workers),
-        Address::Unix(path) => bind_unix(path, workers).map(|sockets| (listener.address.clone(), sockets)),
-    };
-    bound.map_err(|source| BindError { kind: listener.kind.clone(), address: listener.address.clone(), source })
+/// Where a listener listens. A Unix socket is a file, which somebody may remove or replace: that is another place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub(crate) address: Address,
+    /// Its device and number.
+    file: Option<(u64, u64)>,
 }
 
-/// Removes what a closed listener leaves behind.
-pub(crate) fn unbind(address: &Address) {
-    if let Some(path) = address.path() {
-        let _ = std::fs::remove_file(path); // gone already is as good
+impl Spot {
+    fn of(address: Address) -> Self {
+        let file = address.path().and_then(|path| std::fs::symlink_metadata(path).ok());
+        let file = file.map(|metadata| (metadata.dev(), metadata.ino()));
+        Self { address, file }
+    }
+
+    /// Whether whoever asks for the address still finds this one there.
+    pub(crate) fn is_there(&self) -> bool {
+        Self::of(self.address.clone()) == *self
+    }
+
+    /// Removes what a closed listener leaves behind, and nothing of anybody else's.
+    pub(crate) fn clear(&self) {
+        if let Some(path) = self.address.path()
+            && self.is_there()
+        {
+            let _ = std::fs::remove_file(path); // gone already is as good
+        }
     }
 }
 
-fn bind_tcp(mut address: SocketAddr, workers: usize) -> io::Result<(Address, Vec<Unattached>)> {
-    if workers > 1 {
+/// One listening socket for each worker, all on the same address. With `beside_own` the same process may listen there
+/// already, on more or fewer of the machine's addresses.
+pub(crate) fn bind(
+    listener: &Listener,
+    workers: usize,
+    beside_own: bool,
+) -> Result<(Spot, Vec<Unattached>), BindError> {
+    let bound = match &listener.address {
+        Address::Tcp(address) => bind_tcp(*address, workers, beside_own),
+        Address::Unix(path) => bind_unix(path, workers).map(|sockets| (listener.address.clone(), sockets)),
+    };
+    let bound = bound.map(|(address, sockets)| (Spot::of(address), sockets));
+    bound.map_err(|source| BindError { kind: listener.kind.clone(), address: listener.address.clone(), source })
+}
+
+fn bind_tcp(mut address: SocketAddr, workers: usize, beside_own: bool) -> io::Result<(Address, Vec<Unattached>)> {
+    if workers > 1 && !beside_own {
         // Sockets that share a port do not notice another process on it that shares too: ask without sharing first.
         let alone = socket(address, false)?;
         address = local(&alone)?;
     }
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let socket = socket(address, workers > 1)?;
+        let socket = socket(address, workers > 1 || beside_own)?;
+        let _ = socket.set_reuse_port(true); // so that a later listener of ours may be beside it
         socket.listen(1024)?;
         address = local(&socket)?;
         sockets.push(Unattached::Tcp(socket.into()));
@@ -178,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_accepted_is_not_held_back() {
         for workers in [1, 2] {
-            let (address, sockets) = bind_tcp(([127, 0, 0, 1], 0).into(), workers).unwrap();
+            let (address, sockets) = bind_tcp(([127, 0, 0, 1], 0).into(), workers, false).unwrap();
             let clients: Vec<_> =
                 (0..8).map(|_| std::net::TcpStream::connect(address.tcp().unwrap()).unwrap()).collect();
             let mut listening: Vec<_> = sockets.into_iter().map(|socket| Listening::attach(socket).unwrap()).collect();

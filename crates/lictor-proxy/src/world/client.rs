@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use lictor_core::Failure;
 use lictor_core::mesh::ListenerKind;
+use lictor_tls::Peer;
 
 use super::generation::Generation;
 use super::worker::Worker;
@@ -19,9 +21,19 @@ pub(crate) struct Connection {
     pub(crate) peer: Option<SocketAddr>,
     /// TLS was spoken to us.
     pub(crate) is_encrypted: bool,
+    /// Who it has shown to be, where it was asked.
+    pub(crate) shown: Option<Peer>,
 }
 
 impl Connection {
+    /// Refuses what comes by a connection that would not be admitted any more.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let (service, shown) = (&self.generation.service, &self.shown);
+        let is_believed =
+            || shown.as_ref().is_some_and(|shown| service.tls.as_ref().is_some_and(|tls| tls.believes(shown)));
+        self.generation.check(is_believed)
+    }
+
     /// Where it came in.
     pub(crate) fn kind(&self) -> &ListenerKind {
         &self.generation.service.kind

@@ -168,10 +168,16 @@ impl Generation {
         (self.service.number, self.trust)
     }
 
-    /// Refuses what comes by a connection that would not be admitted any more.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    /// Refuses what comes by a connection that would not be admitted any more. When a CA is gone, each is judged by the
+    /// one that vouched for it; they all end in order, as whoever is still believed comes again.
+    pub(super) fn check(&self, is_believed: impl FnOnce() -> bool) -> Result<(), Failure> {
+        if self.trust != self.service.trust_now() {
+            self.drain();
+            if !is_believed() {
+                return Err(gone());
+            }
+        }
         match self.standing.get() {
-            _ if self.trust != self.service.trust_now() => Err(gone()),
             Standing::InForce | Standing::Ending => Ok(()),
             Standing::Over => Err(gone()),
         }
@@ -360,12 +366,13 @@ mod tests {
             is_closed: AtomicBool::new(false),
         };
         let generation = Generation::new(Arc::new(service), 0, false);
-        assert!(generation.check().is_ok() && !*generation.draining().borrow());
+        let check = |generation: &Generation| generation.check(|| false);
+        assert!(check(&generation).is_ok() && !*generation.draining().borrow());
         generation.end(Ending);
-        assert!(generation.check().is_ok() && *generation.draining().borrow());
+        assert!(check(&generation).is_ok() && *generation.draining().borrow());
         generation.end(Over);
         generation.end(Ending);
-        assert_eq!(generation.check().unwrap_err().reason, Reason::Misdirected);
+        assert_eq!(check(&generation).unwrap_err().reason, Reason::Misdirected);
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         assert!(!generation.ends_by(now + second));
         assert!(generation.ends_by(now + second) && generation.ends_by(now + 2 * second), "it ends once");
