@@ -287,15 +287,15 @@ fn a_ca_that_leaves_a_bundle_puts_out_its_own_clients_alone() {
     let both = [ours.ca(), theirs.ca()].map(|path| std::fs::read_to_string(path).unwrap()).concat();
     std::fs::write(&believed, both).unwrap();
     let lictor = secured(&pair, &backend, &format!(", client_ca: {}", believed.display()));
-    let mut kept: Vec<_> = [&ours, &theirs]
+    let mut kept: Vec<_> = [(true, &ours), (false, &theirs)]
         .into_iter()
         .flat_map(|of| BOTH.map(|version| (of, version)))
-        .map(|(of, version)| {
+        .map(|((is_ours, of), version)| {
             let identity = of.issue("client", &["orders"]);
             // Whoever they are, it is our server that they call.
             let mut config = (*ours.client_config(&[], &[version], Some(&identity))).clone();
             config.alpn_protocols.clear();
-            (std::ptr::eq(of, &ours), tls_client(&Arc::new(config), &lictor.address("users"), "localhost"))
+            (is_ours, tls_client(&Arc::new(config), &lictor.address("users"), "localhost"))
         })
         .collect();
     let mut asks = |is_last: bool| -> Vec<(bool, String)> {

@@ -92,13 +92,6 @@ const TELEMETRY: [&str; 8] = [
 const OURS: [&str; 6] =
     ["LICTOR_CONFIG", "LICTOR_UPSTREAMS", "LICTOR_LOG", "LICTOR_ADMIN", "LICTOR_ADDR", "LICTOR_DEV"];
 
-/// Whether a variable is a secret of lictor's, which the application beside it gets only where that is said (`app.inherit`):
-/// whoever has it commands the sidecar, or has what this service may do in Consul.
-pub fn is_withheld(name: &str) -> bool {
-    let is_secret = ["_TOKEN", "_TOKEN_FILE", "_AUTH"].iter().any(|end| name.ends_with(end));
-    is_secret && (name.starts_with("LICTOR_") || name.starts_with("CONSUL_HTTP_"))
-}
-
 /// Each variable that stands for a key, and the key: standard ones, then those of older services.
 pub fn variables() -> Vec<(&'static str, String)> {
     let standard = STANDARD.iter().map(|(name, path, _)| (*name, path.join(".")));

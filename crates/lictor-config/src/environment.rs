@@ -104,6 +104,13 @@ fn is_plain_word(value: &str) -> bool {
     !value.is_empty() && value.len() <= 64 && value.bytes().all(is_of_word)
 }
 
+/// Whether a variable is a secret of lictor's, which the application beside it gets only where that is said (`app.inherit`):
+/// whoever has it commands the sidecar, or has what this service may do in Consul.
+pub fn is_withheld(name: &str) -> bool {
+    let is_secret = ["_TOKEN", "_TOKEN_FILE", "_AUTH"].iter().any(|end| name.ends_with(end));
+    is_secret && (name.starts_with("LICTOR_") || name.starts_with("CONSUL_HTTP_"))
+}
+
 /// Whether it was UTF-8.
 pub(crate) fn is_unicode(value: &str) -> bool {
     !value.contains(char::REPLACEMENT_CHARACTER)

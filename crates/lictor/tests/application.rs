@@ -1,5 +1,7 @@
 //! What the application of `lictor run` gets of lictor's environment, and who ends with it, as real processes.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
+
 use std::path::{Path, PathBuf};
 
 use lictor_testkit::{Sidecar, eventually_is};

@@ -10,8 +10,7 @@ use serde_json::json;
 use super::advertised::registered;
 use super::listen::{ANY, LOCAL, listen, protocol_of};
 use crate::config::{App, AppProbe, Check, Inbound, Listen, Registration, Restart};
-use crate::env::is_withheld;
-use crate::environment::Environment;
+use crate::environment::{Environment, is_withheld};
 use crate::refused;
 use crate::tree::{Node, Section};
 
