@@ -21,17 +21,10 @@ const SPECIAL: [HeaderName; 7] = [
     HeaderName::from_static("x-method-override"),
 ];
 /// Servers choose an answer's form by these, also where they forget to say so by `Vary`.
-const FORM: [HeaderName; 9] = [
-    ACCEPT,
-    ACCEPT_ENCODING,
-    ACCEPT_LANGUAGE,
-    FORWARDED,
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-original-host"),
-];
+const FORM: [HeaderName; 4] = [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, FORWARDED];
+/// Servers believe fields with these beginnings about what was asked, and where; but for `X-Forwarded-For`, which tells
+/// whose connection it came by.
+const WHERE: [&str; 4] = ["x-forwarded-", "x-host", "x-original-", "x-rewrite-"];
 /// A field whose name has one of these tells who asks.
 const WHO: [&str; 16] = [
     "auth",
@@ -128,7 +121,7 @@ impl Question {
             asker.extend_from_slice(part);
             asker.push(0);
         }
-        for name in FORM.iter().chain(headers.keys().filter(|name| tells_who_asks(name))) {
+        for name in headers.keys().filter(|name| FORM.contains(name) || tells_who_asks(name)) {
             for value in headers.get_all(name) {
                 asker.extend_from_slice(name.as_str().as_bytes());
                 asker.push(0);
@@ -141,12 +134,17 @@ impl Question {
 
     /// What a request asks for, whoever asks.
     pub fn resource(service: &str, target: &str) -> Arc<[u8]> {
-        [service.as_bytes(), &[0], target.as_bytes()].concat().into()
+        let path = if target.starts_with('?') { "/" } else { "" }; // RFC 9112, section 3.2.1
+        [service.as_bytes(), &[0], path.as_bytes(), target.as_bytes()].concat().into()
     }
 }
 
+/// Who asks, for what, or through which name.
 fn tells_who_asks(name: &HeaderName) -> bool {
-    let tells = |name: &str| name == FROM || WHO.iter().any(|word| name.contains(word));
+    let tells = |name: &str| {
+        let is_where = name != "x-forwarded-for" && WHERE.iter().any(|start| name.starts_with(start));
+        is_where || name == FROM || WHO.iter().any(|word| name.contains(word))
+    };
     // Some programs take `_` for `-`.
     tells(name.as_str()) || (name.as_str().contains('_') && tells(&name.as_str().replace('_', "-")))
 }

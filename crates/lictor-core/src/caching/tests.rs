@@ -92,7 +92,7 @@ fn section_2_the_key_tells_apart_what_may_be_answered_differently() {
     };
     let key = |place: Place<'_>, request: &str| Question::key(&place, &head(request));
     let plain = key(place, "");
-    assert_eq!(plain, key(place, "x-request-id: 7\ntraceparent: 00-1-2-01\nuser-agent: curl"));
+    assert_eq!(plain, key(place, "x-request-id: 7\ntraceparent: 00-1-2-01\nuser-agent: curl\nx-forwarded-for: 1"));
     assert_eq!(plain, key(Place { authority: b"USERS", ..place }, ""), "hosts have no case");
     let other_place = [
         Place { service: "carts", ..place },
@@ -121,6 +121,10 @@ fn section_2_the_key_tells_apart_what_may_be_answered_differently() {
         "x-lictor-from: carts/1",
         "x-forwarded-host: evil",
         "x-forwarded-proto: https",
+        "x-original-url: /admin",
+        "X-Rewrite-URL: /admin",
+        "x_forwarded_host: evil",
+        "x-host: evil",
         "forwarded: host=evil",
         "accept: text/html",
         "accept-language: de",
@@ -134,6 +138,7 @@ fn section_2_the_key_tells_apart_what_may_be_answered_differently() {
         assert!(keys[..at].iter().all(|other| other != one), "{}", tells[at]);
     }
     assert_ne!(key(place, "cookie: a\ncookie: b"), key(place, "cookie: ab"));
+    assert_eq!(Question::resource("users", "?x"), Question::resource("users", "/?x"));
 }
 
 #[test]

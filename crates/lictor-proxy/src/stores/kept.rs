@@ -338,6 +338,7 @@ mod tests {
 
     use http::{HeaderMap, HeaderValue, Method, StatusCode};
     use lictor_core::caching::{Exchanged, Keeper, Question};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -482,5 +483,37 @@ mod tests {
         assert!(rooms[0].grow(1) && cache.room(256 << 10).is_none());
         drop(rooms);
         assert!(cache.room(COMING_MAX).is_some());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Whatever comes and goes, in any order: the counters say what is there, and nothing stays for ever.
+        #[test]
+        fn counters_say_what_is_there(steps in prop::collection::vec((0_u8..6, 0_u8..3, 0_u8..3, 0_u8..3), 0..60)) {
+            let cache = Cache::default();
+            let mut flights: Vec<Looked> = Vec::new();
+            for (what, resource, asker, variant) in steps {
+                let key = key(&resource.to_string(), &asker.to_string());
+                match what {
+                    0 | 1 => flights.push(fly(&cache, &key)),
+                    2 => drop((!flights.is_empty()).then(|| flights.remove(usize::from(variant) % flights.len()))),
+                    3 => cache.spoil(&key.resource),
+                    4 if variant == 0 => cache.forget_all(),
+                    _ => if let Some(flight) = flights.pop().and_then(|looked| looked.flight) {
+                        if what == 4 {
+                            flight.forget(&kept(&variant.to_string(), 100));
+                        } else {
+                            flight.keep(&kept(&variant.to_string(), 5 << 20));
+                        }
+                    },
+                }
+                check(&cache);
+            }
+            drop(flights);
+            check(&cache);
+            let contents = cache.0.contents.lock();
+            prop_assert!(contents.resources.values().all(|of| of.flights == 0 && of.asked.is_empty()));
+        }
     }
 }
