@@ -26,6 +26,7 @@ mod requests;
 mod shares;
 mod snapshot;
 mod steering;
+mod suspects;
 mod tracing;
 
 use lictor_testkit::{Backend, Consul, Sidecar};

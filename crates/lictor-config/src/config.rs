@@ -1,6 +1,7 @@
 //! The resolved configuration: what the rest of the program sees. Every value is valid and typed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -261,10 +262,21 @@ pub struct Guard {
     pub max_removal: f64,
     /// Over this time. Default 10 s.
     pub within: Duration,
-    /// Keep the old endpoints when the list becomes empty. Default true.
+    /// Keep the old endpoints, as the last to be used, when the list becomes empty or shrinks by more. Default true.
     pub keep_on_empty: bool,
-    /// For this long. Default 30 s.
+    /// For this long, or until a connection fails. Default 30 s.
     pub keep_for: Duration,
+    /// Which instances come after the others because they come and go; `None`: none.
+    pub damping: Option<Damping>,
+}
+
+/// An instance that was lost this often comes after the others until it stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damping {
+    /// At least 1. Default 3.
+    pub losses: u32,
+    /// Over this time. Default 1 min.
+    pub within: Duration,
 }
 
 /// The forward proxy and the child's environment.
@@ -314,6 +326,8 @@ pub struct Upstream {
     pub listen: Option<Listen>,
     /// Where endpoints come from.
     pub source: Source,
+    /// Where else while nobody there is well, the best first.
+    pub failover: Vec<Query>,
     /// What endpoints speak; `None`: what their `Meta.protocol` says, else HTTP/1.1.
     pub protocol: Option<Protocol>,
     /// TLS towards its endpoints.
@@ -331,6 +345,15 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// What is asked of Consul for it, by tier.
+    pub fn queries(&self) -> impl Iterator<Item = &Query> {
+        let of_source = match &self.source {
+            Source::Consul(query) => Some(query),
+            Source::Static(_) => None,
+        };
+        of_source.into_iter().chain(&self.failover)
+    }
+
     /// How its variables begin for the application: `user-service` is `USER_SERVICE`.
     pub fn variable(&self) -> String {
         let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
@@ -363,6 +386,23 @@ pub struct Query {
     pub near: Option<String>,
     /// Another datacenter.
     pub datacenter: Option<String>,
+}
+
+impl fmt::Display for Query {
+    /// `users in dc2`, `users (tag v1)`, `the query people`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_prepared { "the query " } else { "" };
+        write!(f, "{kind}{}", self.service)?;
+        let tags = self.tags.iter().map(|tag| format!("tag {tag}"));
+        let subset: Vec<String> = tags.chain(self.filter.clone()).collect();
+        if !subset.is_empty() {
+            write!(f, " ({})", subset.join(", "))?;
+        }
+        match &self.datacenter {
+            Some(datacenter) => write!(f, " in {datacenter}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Trace headers, sampling, export.

@@ -7,6 +7,7 @@ mod listen;
 mod policy;
 mod ports;
 mod service;
+mod source;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -23,9 +24,7 @@ use serde_json::json;
 
 use self::listen::{ANY, LOCAL, listener};
 use self::upstream::Shown;
-use crate::config::{
-    Admin, Config, Lifecycle, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, SignalTo, Source, Trace,
-};
+use crate::config::{Admin, Config, Lifecycle, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, SignalTo, Trace};
 use crate::environment::Environment;
 use crate::tree::{Node, Tree, texts};
 use crate::values;
@@ -56,7 +55,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
         upstream::upstreams(&upstreams_node, &defaults, &Shown { tokens: &tokens, bearer: bearer.as_ref() });
     let needs_consul = registration.is_some()
         || !outbound.allow.is_empty()
-        || upstreams.iter().any(|upstream| matches!(upstream.source, Source::Consul(_)));
+        || upstreams.iter().any(|upstream| upstream.queries().next().is_some());
     let consul = consul::consul(&top.field("consul", "How Consul is reached."), needs_consul, service.as_deref());
     let config = Config {
         trace: trace(&top.field("trace", "Trace headers, sampling and export."), service.as_deref()),

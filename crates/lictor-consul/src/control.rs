@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lictor_config::{Config, Query, Source};
-use lictor_core::mesh::Forward;
+use lictor_config::{Config, Query};
+use lictor_core::mesh::{Forward, Status as Standing};
 use lictor_core::{Endpoint, EndpointKey, Mesh, Upstream};
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 use tokio::task::JoinHandle;
@@ -15,7 +15,7 @@ use crate::agent::{Client, Cursor, Instance, Random};
 use crate::memory::{Contents, Remembered, Scope};
 use crate::mesh::{Changed, Inputs, assemble, is_news, names, names_in};
 use crate::status::Status;
-use crate::watch::{Guard, Names, News, Observed, Resolved, ServiceWatch};
+use crate::watch::{Guard, Hint, Id, Names, News, Observed, Refreshes, Resolved, ServiceWatch};
 
 /// Services that the forward proxy may add: each costs a connection, and an agent has 200 for all of a machine.
 const MAX_DEMANDED: usize = 100;
@@ -23,12 +23,24 @@ const MAX_DEMANDED: usize = 100;
 const CROWD: usize = 20;
 const CROWD_STARTS_WITHIN: Duration = Duration::from_secs(1);
 
+/// Suspects leave, and a list is asked for anew, this long after connections failed at the latest.
+const LOOK_AT_CONNECTIONS_EVERY: Duration = Duration::from_secs(1);
+/// Connections to two endpoints fail within this time: not one instance's trouble.
+const FAILING_TOGETHER: Duration = Duration::from_secs(10);
+
 /// What the handle asks for.
 #[derive(Debug)]
 pub(crate) enum Order {
     Reload(Arc<Config>, oneshot::Sender<()>),
     /// What should be known after a restart?
     Remember(oneshot::Sender<Contents>),
+}
+
+/// A watch that runs.
+#[derive(Debug)]
+struct Watch {
+    task: JoinHandle<()>,
+    hints: mpsc::UnboundedSender<Hint>,
 }
 
 pub(crate) struct Control {
@@ -43,7 +55,9 @@ pub(crate) struct Control {
     scope: Scope,
     names: Names,
     demanded: Vec<Arc<str>>,
-    watches: HashMap<Query, JoinHandle<()>>,
+    watches: HashMap<Query, Watch>,
+    /// When connections were looked at last.
+    looked: Instant,
     news: mpsc::UnboundedSender<News>,
     mesh: channel::Sender<Arc<Mesh>>,
 }
@@ -73,8 +87,22 @@ impl Control {
         let mesh = channel::Sender::new(Arc::new(assemble(&inputs, None, Instant::now()).mesh));
         let receiver = mesh.subscribe();
         let (scope, watches) = (Scope::of(&config), HashMap::new());
-        let mut control =
-            Self { config, client, status, observed, remembered, changed, scope, names, demanded, watches, news, mesh };
+        let looked = Instant::now();
+        let mut control = Self {
+            config,
+            client,
+            status,
+            observed,
+            remembered,
+            changed,
+            scope,
+            names,
+            demanded,
+            watches,
+            looked,
+            news,
+            mesh,
+        };
         control.watch();
         control.publish(Changed::Anything);
         tokio::spawn(control.run(incoming, orders, demands, resolved));
@@ -89,6 +117,7 @@ impl Control {
         mut resolved: mpsc::UnboundedReceiver<Resolved>,
     ) {
         self.look_up();
+        let mut look_at = tokio::time::interval(LOOK_AT_CONNECTIONS_EVERY);
         loop {
             let due = self.names.due();
             tokio::select! {
@@ -117,6 +146,10 @@ impl Control {
                     self.look_up();
                     continue;
                 }
+                _ = look_at.tick() => {
+                    self.look_at_connections();
+                    continue;
+                }
                 else => return,
             }
             self.look_up();
@@ -141,6 +174,28 @@ impl Control {
             self.look_up();
         }
         self.publish(Changed::Answer(&query));
+    }
+
+    /// Tells watches what workers have met: suspects that nobody can connect to are none any more, and where connections to
+    /// several endpoints fail the list may be old.
+    fn look_at_connections(&mut self) {
+        let now = Instant::now();
+        let since = std::mem::replace(&mut self.looked, now);
+        let mesh = Arc::clone(&self.mesh.borrow());
+        for upstream in mesh.upstreams.values() {
+            let Some(trouble) = trouble(&upstream.endpoints, since, now) else { continue };
+            let config = self.config.upstreams.iter().find(|config| config.name == *upstream.name);
+            let demanded = demanded_query(&upstream.name);
+            let queries: Vec<&Query> = config.map_or_else(|| vec![&demanded], |config| config.queries().collect());
+            for watch in queries.into_iter().filter_map(|query| self.watches.get(query)) {
+                if !trouble.gone.is_empty() {
+                    let _ = watch.hints.send(Hint::Gone(trouble.gone.clone()));
+                }
+                if trouble.is_stale {
+                    let _ = watch.hints.send(Hint::Stale);
+                }
+            }
+        }
     }
 
     /// Has the host names resolved that endpoints need.
@@ -174,10 +229,7 @@ impl Control {
 
     /// Starts and stops watches until there is one for each query.
     fn watch(&mut self) {
-        let declared = self.config.upstreams.iter().filter_map(|upstream| match &upstream.source {
-            Source::Consul(query) => Some(query.clone()),
-            Source::Static(_) => None,
-        });
+        let declared = self.config.upstreams.iter().flat_map(lictor_config::Upstream::queries).cloned();
         let is_allowed = |name: &Arc<str>| allows(&self.config, name);
         self.demanded.retain(is_allowed);
         let demanded = self.demanded.iter().map(demanded_query);
@@ -185,7 +237,7 @@ impl Control {
         self.watches.retain(|query, watch| {
             let stays = wanted.contains(query);
             if !stays {
-                watch.abort();
+                watch.task.abort();
                 self.observed.remove(query);
                 self.status.forget(query);
             }
@@ -204,6 +256,7 @@ impl Control {
             let consul = &self.config.consul;
             let mut random = Random::new();
             let delay = if is_crowd { CROWD_STARTS_WITHIN.mul_f64(random.share()) } else { Duration::ZERO };
+            let (hints, incoming) = mpsc::unbounded_channel();
             let watch = ServiceWatch {
                 query: Query {
                     datacenter: query.datacenter.clone().or_else(|| consul.datacenter.clone()),
@@ -218,11 +271,13 @@ impl Control {
                 cursor,
                 status: Arc::clone(&self.status),
                 news: self.news.clone(),
+                hints: incoming,
+                refreshes: Refreshes::default(),
                 random,
                 delay,
                 key: query.clone(),
             };
-            self.watches.insert(query, tokio::spawn(watch.run()));
+            self.watches.insert(query, Watch { task: tokio::spawn(watch.run()), hints });
         }
         if recalled > 0 {
             let age_s = self.status.snapshot_age().unwrap_or_default().as_secs();
@@ -237,7 +292,7 @@ impl Control {
         guard.remember(known.instances.clone(), Instant::now());
         cursor.remember(known.index);
         self.status.recalled(known);
-        let observed = Observed { instances: known.instances.clone(), suspects: Vec::new() };
+        let observed = Observed::of(known.instances.clone());
         self.observed.insert(query.clone(), observed);
         true
     }
@@ -284,6 +339,29 @@ impl Control {
     }
 }
 
+/// What workers have met at an upstream's endpoints.
+#[derive(Debug, PartialEq, Eq)]
+struct Trouble {
+    /// Suspects that no connection could be made to since the last look.
+    gone: Vec<Id>,
+    /// There is news of several endpoints that no connection could be made to.
+    is_stale: bool,
+}
+
+/// `None` while all is as it was at the last look.
+fn trouble(endpoints: &[Arc<Endpoint>], since: Instant, now: Instant) -> Option<Trouble> {
+    if !endpoints.iter().any(|endpoint| endpoint.health.was_unreachable_since(since)) {
+        return None;
+    }
+    let lately = now.checked_sub(FAILING_TOGETHER).unwrap_or(since);
+    let of_status = |is_suspect: bool, since: Instant| {
+        let of_it = endpoints.iter().filter(move |endpoint| (endpoint.status == Standing::Suspect) == is_suspect);
+        of_it.filter(move |endpoint| endpoint.health.was_unreachable_since(since)).map(|endpoint| &endpoint.key)
+    };
+    let gone = of_status(true, since).map(|key| (key.node.to_string(), key.id.to_string())).collect();
+    Some(Trouble { gone, is_stale: of_status(false, lately).count() >= 2 })
+}
+
 fn demanded_query(name: &Arc<str>) -> Query {
     Query { service: name.to_string(), ..Query::default() }
 }
@@ -299,6 +377,13 @@ fn tell_of(upstream: &Arc<Upstream>, earlier: Option<&Arc<Upstream>>) {
         return;
     }
     let before = earlier.map(|earlier| &*earlier.endpoints).unwrap_or_default();
+    if let (Some(from), Some(to)) = (best_tier(before), best_tier(&upstream.endpoints))
+        && from != to
+        && earlier.is_some_and(|earlier| earlier.is_known())
+    {
+        let (upstream, service) = (&upstream.name, service_of(upstream, to));
+        warn!(target: "lictor::event", kind = "failover", %upstream, from, to, service, "the requests of an upstream go to another tier");
+    }
     let is_in = |list: &[Arc<Endpoint>], key: &EndpointKey| list.binary_search_by(|other| other.key.cmp(key)).is_ok();
     let added = upstream.endpoints.iter().filter(|endpoint| !is_in(before, &endpoint.key)).count();
     let removed = before.iter().filter(|endpoint| !is_in(&upstream.endpoints, &endpoint.key)).count();
@@ -312,5 +397,20 @@ fn tell_of(upstream: &Arc<Upstream>, earlier: Option<&Arc<Upstream>>) {
             endpoints = upstream.endpoints.len(),
             "the endpoints of an upstream changed"
         );
+    }
+}
+
+/// The first that has somebody.
+fn best_tier(endpoints: &[Arc<Endpoint>]) -> Option<u8> {
+    endpoints.iter().map(|endpoint| endpoint.tier).min()
+}
+
+/// Whose instances a tier has, in words.
+fn service_of(upstream: &Upstream, tier: u8) -> &str {
+    let standby = usize::from(tier).checked_sub(1).map(|index| upstream.standby.get(index));
+    match standby {
+        None => &upstream.service,
+        Some(Some(standby)) => &standby.name,
+        Some(None) => "suspects",
     }
 }

@@ -32,6 +32,7 @@ struct State {
     registering: Line,
     reregistrations: BTreeMap<&'static str, u64>,
     errors: BTreeMap<&'static str, u64>,
+    refreshes: u64,
     snapshot: Option<SnapshotState>,
     kv: Option<KvState>,
 }
@@ -135,6 +136,7 @@ impl Status {
             registration_error: state.registering.last_error.as_ref().map(ToString::to_string),
             reregistrations: state.reregistrations.clone(),
             errors: state.errors.clone(),
+            refreshes: state.refreshes,
             watches: watches.collect(),
             snapshot: state.snapshot.as_ref().map(|snapshot| DiskSnapshot {
                 path: snapshot.path.clone(),
@@ -196,6 +198,11 @@ impl Status {
             watch.source.is_told = true;
             warn!(target: "lictor::event", kind = "watch_failing", service = %query.service, %error, "a query fails again and again; the last endpoints stay in use");
         }
+    }
+
+    /// A query was asked anew because connections to its endpoints fail.
+    pub(crate) fn refreshed(&self) {
+        self.state.lock().refreshes += 1;
     }
 
     pub(crate) fn forget(&self, query: &Query) {

@@ -5,7 +5,7 @@ mod kv;
 mod resolve;
 mod service;
 
-pub(crate) use guard::{Guard, Observed};
+pub(crate) use guard::{Guard, Id, Observed};
 pub(crate) use kv::{KvWatch, report_to_kv};
 pub(crate) use resolve::{Names, Resolved};
-pub(crate) use service::{News, ServiceWatch};
+pub(crate) use service::{Hint, News, Refreshes, ServiceWatch};

@@ -62,7 +62,8 @@ enum Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     standing: Standing,
-    tier: u8,
+    /// The best of those who are this well.
+    pub tier: u8,
     /// Also those whose checks do not pass.
     takes_second: bool,
     /// Only those that an operator pinned.

@@ -21,6 +21,8 @@ pub struct EndpointHealth {
     resting_until: AtomicU64,
     /// No earlier than any of these three, so that a look at one is enough while all is well.
     away_until: AtomicU64,
+    /// When a connection to it failed last.
+    unreachable_at: AtomicU64,
 }
 
 /// The longest rest that is given on an endpoint's own word (`Retry-After`).
@@ -38,6 +40,7 @@ impl EndpointHealth {
             draining_until: AtomicU64::new(0),
             resting_until: AtomicU64::new(0),
             away_until: AtomicU64::new(0),
+            unreachable_at: AtomicU64::new(0),
         }
     }
 
@@ -112,6 +115,17 @@ impl EndpointHealth {
     /// Failures in a row.
     pub fn consecutive_failures(&self) -> u32 {
         self.consecutive.load(Relaxed)
+    }
+
+    /// A connection to it failed.
+    pub fn unreachable(&self, now: Instant) {
+        self.unreachable_at.store(self.micros(now).max(1), Relaxed);
+    }
+
+    /// Whether a connection to it has failed since then.
+    pub fn was_unreachable_since(&self, then: Instant) -> bool {
+        let at = self.unreachable_at.load(Relaxed);
+        at != 0 && at >= self.micros(then)
     }
 
     /// It said that it is stopping: leave it alone until then.

@@ -251,12 +251,31 @@ pub struct Upstream {
     pub endpoints: Box<[Arc<Endpoint>]>,
     /// What discovery saw, for messages and pages.
     pub census: Census,
+    /// The further tiers, from 1.
+    pub standby: Box<[Standby]>,
     /// Carried over by name.
     pub breaker: Arc<Breaker>,
     /// Carried over by name.
     pub in_flight: Arc<InFlight>,
     /// Carried over by name.
     pub steering: Arc<Steering>,
+}
+
+impl Upstream {
+    /// Whether it is known who there is: somebody, or nobody of any tier.
+    pub fn is_known(&self) -> bool {
+        let is_known = |standby: &Standby| standby.census.is_known;
+        self.census.is_known && (!self.endpoints.is_empty() || self.standby.iter().all(is_known))
+    }
+}
+
+/// Who else takes requests, while nobody of the tiers before is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standby {
+    /// In words: `users in dc2`.
+    pub name: Arc<str>,
+    /// What discovery saw.
+    pub census: Census,
 }
 
 /// What discovery saw of a service's instances.
@@ -274,7 +293,9 @@ pub struct Census {
     pub maintenance: usize,
     /// Left out for weight 0, or no usable address or port.
     pub unusable: usize,
-    /// Kept although the last answer no longer has them (an emptied list that is still in its grace).
+    /// Lost too often lately to be relied on.
+    pub flapping: usize,
+    /// Kept although the last answer no longer has them (a list that shrank at once, and is still in its grace).
     pub suspect: usize,
 }
 
@@ -318,6 +339,7 @@ impl Endpoint {
             match self.status {
                 Status::Passing => "healthy",
                 Status::Warning => "warning",
+                Status::Flapping => "flapping",
                 Status::Suspect => "suspect",
             }
         }
@@ -331,6 +353,8 @@ pub enum Status {
     Passing,
     /// Some check warns; none is critical.
     Warning,
+    /// It passes, and was lost too often lately to be relied on.
+    Flapping,
     /// No longer in the last answer, kept for a grace (see [`Census::suspect`]).
     Suspect,
 }
@@ -341,6 +365,7 @@ impl Status {
         match self {
             Self::Passing => "passing",
             Self::Warning => "warning",
+            Self::Flapping => "flapping",
             Self::Suspect => "suspect",
         }
     }

@@ -141,6 +141,7 @@ fn upstream(address: Address) -> Upstream {
         is_required: false,
         endpoints: Box::new([Arc::new(endpoint)]),
         census: Census { source: "static", is_known: true, total: 1, ..Census::default() },
+        standby: Box::default(),
         breaker: Arc::new(Breaker::new(now)),
         in_flight: Arc::default(),
         steering: Arc::default(),

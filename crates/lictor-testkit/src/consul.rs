@@ -39,6 +39,25 @@ impl Consul {
         Self::start(false, false, more)
     }
 
+    /// The agent of another datacenter, which has found this one: each asks the other's servers.
+    #[must_use]
+    pub fn another_datacenter(&self, name: &str) -> Self {
+        let wan = self.ports[3];
+        let other = Self::dev_with(&format!(
+            "datacenter = \"{name}\"\nretry_join_wan = [\"127.0.0.1:{wan}\"]\nretry_interval_wan = \"200ms\"\n"
+        ));
+        eventually("the datacenters know each other", || {
+            let nodes = self.json(&format!("/v1/catalog/nodes?dc={name}"));
+            if nodes.as_array().is_some_and(|nodes| !nodes.is_empty()) { Ok(()) } else { Err(nodes) }
+        });
+        other
+    }
+
+    /// Takes an instance out of circulation, or puts it back.
+    pub fn maintain(&self, id: &str, is_out: bool) {
+        self.put(&format!("/v1/agent/service/maintenance/{id}?enable={is_out}"), &Json::Null);
+    }
+
     /// A server with a data folder.
     pub fn server() -> Self {
         Self::start(true, false, "")

@@ -405,7 +405,7 @@ async fn first_endpoints(
 ) {
     let known = async {
         let _ = is_kv_known.wait_for(|is_known| *is_known).await;
-        let _ = mesh.wait_for(|mesh| mesh.upstreams.values().all(|upstream| upstream.census.is_known)).await;
+        let _ = mesh.wait_for(|mesh| mesh.upstreams.values().all(|upstream| upstream.is_known())).await;
     };
     if timeout(at_most, known).await.is_ok() {
         return;
@@ -414,7 +414,7 @@ async fn first_endpoints(
         warn!(?at_most, "nothing is known of the configuration in KV yet; going on with the file's");
     }
     let mesh = mesh.borrow();
-    let unknown = mesh.upstreams.values().filter(|upstream| !upstream.census.is_known);
+    let unknown = mesh.upstreams.values().filter(|upstream| !upstream.is_known());
     let names: Vec<&str> = unknown.map(|upstream| upstream.name.as_ref()).collect();
     if !names.is_empty() {
         warn!(upstreams = names.join(", "), ?at_most, "nothing is known of these upstreams yet; going on without them");

@@ -5,8 +5,9 @@ use std::time::{Instant, SystemTime};
 
 use lictor_config::Effective;
 use lictor_consul::{AppHealth, RegistrationState, Standing};
-use lictor_core::Mesh;
 use lictor_core::breaker::Forced;
+use lictor_core::candidates::{Candidates, Choice, Front};
+use lictor_core::{Mesh, Upstream};
 use lictor_proxy::DataPlane;
 use lictor_tls::Shown;
 use prometheus::proto::LabelPair;
@@ -70,6 +71,7 @@ pub(crate) struct Scrape {
     app: Option<AppMetrics>,
     breaker: IntGaugeVec,
     endpoints: IntGaugeVec,
+    tier: IntGaugeVec,
     orders: IntGaugeVec,
     in_flight: IntGaugeVec,
     pending: IntGaugeVec,
@@ -83,6 +85,7 @@ pub(crate) struct Scrape {
     snapshot_in_use: IntGauge,
     app_up: IntGaugeVec,
     registration: IntGaugeVec,
+    refreshes: IntCounter,
     reregistrations: IntCounterVec,
     reload_success: IntGauge,
     reload_time: Gauge,
@@ -107,11 +110,14 @@ impl Scrape {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntCounterVec::new(Opts::new(name, help), labels).expect("constant names"))
         };
+        let counter =
+            |name: &str, help: &str| register(&registry, IntCounter::new(name, help).expect("constant names"));
         let info = gauges("lictor_build_info", "Always 1.", &["version", "commit"]);
         info.with_label_values(&[version::NUMBER, version::COMMIT]).set(1);
         let scrape = Self {
             breaker: gauges("circuit_breaker_state", "0 closed, 1 open, 2 half-open.", &["name"]),
             endpoints: gauges("lictor_upstream_endpoints", "Endpoints by state.", &["upstream", "state"]),
+            tier: gauges("lictor_upstream_tier", "The tier that requests go to; 0: the upstream's own.", &["upstream"]),
             orders: gauges(
                 "lictor_operator_orders",
                 "Orders of an operator that are in force, by kind: eject, pin, breaker_open, breaker_closed.",
@@ -136,6 +142,7 @@ impl Scrape {
             snapshot_in_use: gauge("lictor_snapshot_in_use", "Watches whose endpoints are from the snapshot."),
             app_up: gauges("lictor_application_up", "1 while the application answers.", &[]),
             registration: gauges("lictor_registration_state", "1 for the state that holds.", &["state"]),
+            refreshes: counter("lictor_consul_refreshes_total", "Queries asked anew as connections failed."),
             reregistrations: counters("lictor_reregistrations_total", "Registrations made again.", &["cause"]),
             reload_success: gauge("lictor_config_last_reload_success", "0 when the last reload was refused."),
             reload_time: number("lictor_config_last_reload_timestamp_seconds", "When a configuration was last taken."),
@@ -150,13 +157,9 @@ impl Scrape {
                 "1 while a certificate's files have changed and cannot be used; the one before stays in use.",
                 &["path"],
             ),
-            own_logs_dropped: register(
-                &registry,
-                IntCounter::new(
-                    "lictor_own_logs_dropped_total",
-                    "Lines of lictor's own log that found the queue full (access lines: `lictor_logs_dropped_total`), and all that could not be written.",
-                )
-                .expect("constant names"),
+            own_logs_dropped: counter(
+                "lictor_own_logs_dropped_total",
+                "Lines of lictor's own log that found the queue full (access lines: `lictor_logs_dropped_total`), and all that could not be written.",
             ),
             resident_memory: gauge("process_resident_memory_bytes", "Resident memory."),
             cpu: register(
@@ -261,8 +264,15 @@ impl Scrape {
 
     fn mesh(&self, mesh: &Mesh) {
         let now = Instant::now();
-        for family in [&self.breaker, &self.endpoints, &self.orders, &self.in_flight, &self.pending, &self.connections]
-        {
+        for family in [
+            &self.breaker,
+            &self.endpoints,
+            &self.tier,
+            &self.orders,
+            &self.in_flight,
+            &self.pending,
+            &self.connections,
+        ] {
             family.reset(); // upstreams that are gone
         }
         for (name, upstream) in &mesh.upstreams {
@@ -282,7 +292,10 @@ impl Scrape {
             if let Some(kind) = forced {
                 self.orders.with_label_values(&[name[0], kind]).set(1);
             }
-            for state in ["healthy", "warning", "suspect", "ejected", "draining", "resting"] {
+            if let Some(choice) = choice(upstream, now) {
+                self.tier.with_label_values(&name).set(choice.tier.into());
+            }
+            for state in STATES {
                 let count = upstream.endpoints.iter().filter(|endpoint| endpoint.state(now) == state).count();
                 self.endpoints.with_label_values(&[name[0], state]).set(count as i64);
             }
@@ -315,6 +328,7 @@ impl Scrape {
         for (kind, count) in &consul.errors {
             set(&self.consul_errors.with_label_values(&[kind]), *count);
         }
+        set(&self.refreshes, consul.refreshes);
         for (cause, count) in &consul.reregistrations {
             set(&self.reregistrations.with_label_values(&[cause]), *count);
         }
@@ -342,6 +356,16 @@ impl Scrape {
         self.open_fds.set(process.open_fds.cast_signed());
         self.threads.set(process.threads.cast_signed());
     }
+}
+
+/// Of endpoints, as [`Endpoint::state`] has them.
+const STATES: [&str; 7] = ["healthy", "warning", "flapping", "suspect", "ejected", "draining", "resting"];
+
+/// Who may take the next request that nothing is known of.
+fn choice(upstream: &Upstream, now: Instant) -> Option<Choice> {
+    let (endpoints, orders) = (&upstream.endpoints, &upstream.steering.in_force(now));
+    let (front, panic) = (Front::of(endpoints), upstream.policy.balance.panic);
+    Candidates { endpoints, front, orders, only: None, tried: &[], panic, now }.choice()
 }
 
 fn set(counter: &IntCounter, count: u64) {

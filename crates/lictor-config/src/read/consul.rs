@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::config::{Consistency, Consul, ConsulAddress, ConsulTls, Guard, Kv, SnapshotFile};
+use crate::config::{Consistency, Consul, ConsulAddress, ConsulTls, Damping, Guard, Kv, SnapshotFile};
 use crate::tree::{Node, Section};
 use crate::values;
 
@@ -93,13 +93,34 @@ fn guard(node: &Node<'_>) -> Guard {
             .share(0.5),
         within: section.field("within", "Over this time.").duration(Duration::from_secs(10)),
         keep_on_empty: section
-            .field("on_empty", "keep or drop the old endpoints when the list becomes empty.")
+            .field(
+                "on_empty",
+                "keep or drop the old endpoints when the list becomes empty or shrinks by more: the kept come last.",
+            )
             .choice(&empty, Some("keep"))
             .unwrap_or(true),
-        keep_for: section.field("keep_for", "How long they are kept.").duration(Duration::from_secs(30)),
+        keep_for: section
+            .field("keep_for", "How long they are kept, unless a connection fails.")
+            .duration(Duration::from_secs(30)),
+        damping: damping(
+            &section.field("damping", "Instances that come and go come last until they stay; `off`: as they come."),
+        ),
     };
     section.finish();
     guard
+}
+
+fn damping(node: &Node<'_>) -> Option<Damping> {
+    if node.is_off() {
+        return None;
+    }
+    let section = node.section(&[json!({ "type": "boolean" })]);
+    let damping = Damping {
+        losses: section.field("losses", "Lost so often, an instance comes last.").integer(3, 1),
+        within: section.field("within", "Over this time.").duration(Duration::from_secs(60)),
+    };
+    section.finish();
+    Some(damping)
 }
 
 fn kv(node: &Node<'_>, service: Option<&str>) -> Option<Kv> {

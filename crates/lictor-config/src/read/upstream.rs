@@ -15,10 +15,10 @@ use serde_json::json;
 use super::listen::{client_tls, listener, protocol_of};
 use super::policy;
 use super::service::is_service_name;
+use super::source::{failover, source};
 use crate::bounds::{CALLED_MAX, too_many_called};
-use crate::config::{Query, Source, Upstream};
-use crate::tree::{Node, Section};
-use crate::values;
+use crate::config::Upstream;
+use crate::tree::Node;
 
 /// What our calls show of us.
 #[derive(Clone, Copy)]
@@ -61,6 +61,7 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, shown: &Show
     let listen = section.field("listen", "Its listener: port, address, unix:/path, or a map with more.");
     let listen = listener(&if is_short { node.short_for("listen") } else { listen });
     let source = source(&section, &name);
+    let failover = failover(&section, &source);
     let protocol = section.field("protocol", "What its instances speak; default: their Meta `protocol`, else http1.");
     let protocol = protocol_of(&protocol, None);
     let tls = client_tls(&section.field("tls", "TLS towards its instances: true, or a map."));
@@ -97,7 +98,7 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, shown: &Show
         policy::nothing_kept(&section, "and gRPC asks by POST");
     }
     section.finish();
-    Upstream { name, listen, source, protocol, tls, is_required, policy, routes, set_headers, bearer }
+    Upstream { name, listen, source, failover, protocol, tls, is_required, policy, routes, set_headers, bearer }
 }
 
 /// A token, or `file:` and where it is.
@@ -130,56 +131,6 @@ fn token_header(tokens: &[Secret]) -> Vec<(HeaderName, HeaderValue)> {
         })
         .into_iter()
         .collect()
-}
-
-fn source(section: &Section<'_>, name: &str) -> Source {
-    let fixed = section.field("static", "Fixed endpoints, `host:port`, instead of Consul's.");
-    let endpoints: Vec<String> = fixed
-        .elements()
-        .iter()
-        .filter_map(|entry| entry.parsed(json!({ "type": "string" }), None, values::host_port))
-        .collect();
-    let service = section.field("service", "Its name in Consul, when that is not the key's.");
-    let tag = section.field("tag", "Only instances with this tag, or all of these.");
-    let filter = section.field("filter", "Only instances for which this Consul filter expression holds.");
-    let version = section.field("version", "Only instances with this Meta `version`.");
-    let near = section.field("near", "Sorted by round-trip time from this node, or `_agent`.");
-    let datacenter = section.field("datacenter", "Another datacenter.");
-    let prepared = section
-        .field("query", "A prepared query of Consul's, by name, instead of a service. It is asked anew every 10s.");
-    let query = Query {
-        service: prepared.text(None).or_else(|| service.text(None)).unwrap_or_else(|| name.to_owned()),
-        is_prepared: prepared.is_set(),
-        tags: tag.elements().iter().filter_map(|tag| tag.text(None)).collect(),
-        filter: filter_of(filter.text(None), version.text(None)),
-        near: near.text(None),
-        datacenter: datacenter.text(None),
-    };
-    if prepared.is_set() {
-        for other in [&service, &tag, &filter, &version].into_iter().filter(|other| other.is_set()) {
-            other.key_error(format!("`{}` is for the prepared query to say", other.name()), None);
-        }
-    }
-    if !fixed.is_set() {
-        return Source::Consul(query);
-    }
-    for other in [&service, &tag, &filter, &version, &near, &datacenter, &prepared] {
-        if other.is_set() {
-            other.error(format!("`{}` asks Consul, but the endpoints are static", other.name()), None);
-        }
-    }
-    if endpoints.is_empty() {
-        fixed.error("static endpoints need at least one `host:port`", None);
-    }
-    Source::Static(endpoints)
-}
-
-fn filter_of(filter: Option<String>, version: Option<String>) -> Option<String> {
-    let version = version.map(|version| format!("Service.Meta.version == \"{}\"", version.replace('"', "")));
-    match (filter, version) {
-        (Some(filter), Some(version)) => Some(format!("({filter}) and {version}")),
-        (filter, version) => filter.or(version),
-    }
 }
 
 /// Fields that say how a message is framed and what its connection is (RFC 9110, section 7.6.1; RFC 9112, section 6).

@@ -112,6 +112,8 @@ fn kv_never_chooses_who_gets_what_this_machine_sends() {
     for key in [
         "service: evil",
         "query: evil",
+        "failover: [evil]",
+        "failover: [{service: evil}]",
         "datacenter: evil",
         "tag: evil",
         "tag: []",

@@ -1,5 +1,6 @@
 //! Whole files in, configurations or complaints out.
 
+mod failover;
 mod kv;
 mod variables;
 

@@ -82,6 +82,11 @@ impl Connection {
         }
     }
 
+    /// Waits no longer for an answer that was asked for: the next call is on another connection.
+    pub(crate) fn abandon(&mut self) {
+        self.sender = None;
+    }
+
     pub(crate) fn local(&self) -> Option<IpAddr> {
         self.local
     }

@@ -17,7 +17,7 @@ pub(super) fn fixed_by(source: &Source) -> Observed {
         Source::Static(hosts) => hosts.iter().map(|host| fixed(host)).collect(),
         Source::Consul(_) => Vec::new(),
     };
-    Observed { instances, suspects: Vec::new() }
+    Observed::of(instances)
 }
 
 /// A fixed `host:port` as an instance that always passes.

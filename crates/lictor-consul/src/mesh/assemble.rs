@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use lictor_config::{Config, Listen, Query, Source};
 use lictor_core::breaker::{Breaker, Transition};
-use lictor_core::mesh::{Census, Forward, Inbound, Listener, ListenerKind, Local};
+use lictor_core::mesh::{Census, Forward, Inbound, Listener, ListenerKind, Local, Status};
 use lictor_core::policy::{BreakerPolicy, EjectionPolicy, Limits, Policy, RetryPolicy};
 use lictor_core::route::Routes;
 use lictor_core::{Mesh, Upstream};
 
 use super::addresses::fixed;
 use super::inputs::Inputs;
-use super::upstream::{build, endpoint, has_newcomer, is_same};
+use super::upstream::{AsItIs, build, endpoint, has_newcomer, is_same};
 
 /// A mesh, and the breakers that it moved.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) fn assemble(inputs: &Inputs<'_>, previous: Option<&Mesh>, now: Instan
     for upstream in declared.chain(implied) {
         let name: Arc<str> = Arc::from(upstream.name.as_str());
         let earlier = previous.and_then(|mesh| mesh.upstreams.get(&name));
-        if let Some(earlier) = earlier.filter(|_| !inputs.changed.touches(&upstream.source)) {
+        if let Some(earlier) = earlier.filter(|_| !inputs.changed.touches(&upstream)) {
             upstreams.entry(name).or_insert_with(|| Arc::clone(earlier));
             continue;
         }
@@ -92,6 +92,7 @@ fn implied(config: &Config, name: &str) -> lictor_config::Upstream {
         routes: Routes::default(),
         set_headers: Vec::new(),
         bearer: None,
+        failover: Vec::new(),
     }
 }
 
@@ -149,9 +150,11 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
     let mut instance = fixed(&address.to_string());
     "app".clone_into(&mut instance.id);
     instance.host = address.tcp().map_or_else(|| "localhost".to_owned(), |address| address.ip().to_string());
+    let as_it_is = AsItIs { service: &name, tier: 0, instance: &instance, status: Status::Passing, is_first: true };
+    let endpoint = endpoint(address, &as_it_is, None, now);
     let app = Upstream {
         service: Arc::clone(&name),
-        name: Arc::clone(&name),
+        name,
         protocol: config.app.protocol,
         tls: None,
         policy: Arc::new(policy),
@@ -159,8 +162,9 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
         set_headers: Vec::new(),
         bearer: None,
         is_required: false,
-        endpoints: Box::new([endpoint(address, Arc::clone(&name), &instance, false, None, true, now)]),
+        endpoints: Box::new([endpoint]),
         census: Census { source: "static", is_known: true, total: 1, ..Census::default() },
+        standby: Box::default(),
         breaker: Arc::new(Breaker::new(now)),
         steering: Arc::default(),
         in_flight: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.app.in_flight)),
@@ -176,7 +180,7 @@ mod tests {
     use lictor_config::{Environment, Text, load};
     use lictor_core::Reason;
     use lictor_core::breaker::{BreakerState, Verdict};
-    use lictor_core::mesh::{Protocol, Status};
+    use lictor_core::mesh::Protocol;
     use proptest::prelude::*;
 
     use super::super::inputs::Changed;
@@ -200,7 +204,7 @@ mod tests {
 
     fn observed(instances: Vec<Instance>) -> HashMap<Query, Observed> {
         let query = Query { service: "users".to_owned(), ..Query::default() };
-        HashMap::from([(query, Observed { instances, suspects: Vec::new() })])
+        HashMap::from([(query, Observed::of(instances))])
     }
 
     fn mesh(config: &Config, observed: &HashMap<Query, Observed>, previous: Option<&Mesh>, now: Instant) -> Mesh {
@@ -347,7 +351,7 @@ mod tests {
         let (config, now) = (users(), Instant::now());
         let first = mesh(&config, &observed(vec![instance("a", 1)]), None, now);
         let query = Query { service: "users".to_owned(), ..Query::default() };
-        let emptied = HashMap::from([(query, Observed { instances: vec![], suspects: vec![instance("a", 1)] })]);
+        let emptied = HashMap::from([(query, Observed { suspects: vec![instance("a", 1)], ..Observed::default() })]);
         let second = mesh(&config, &emptied, Some(&first), now);
         let (old, new) = (&first.upstreams["users"], &second.upstreams["users"]);
         assert_eq!((new.endpoints[0].status, new.census.suspect, new.census.total), (Status::Suspect, 1, 0));

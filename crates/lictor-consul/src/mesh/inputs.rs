@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lictor_config::{Config, Query, Source};
+use lictor_config::{Config, Query, Upstream};
 
 use crate::memory::Remembered;
 use crate::watch::Observed;
@@ -32,9 +32,9 @@ pub(crate) enum Changed<'a> {
 }
 
 impl Changed<'_> {
-    pub(super) fn touches(self, source: &Source) -> bool {
+    pub(super) fn touches(self, upstream: &Upstream) -> bool {
         match self {
-            Self::Answer(query) => matches!(source, Source::Consul(of) if of == query),
+            Self::Answer(query) => upstream.queries().any(|of| of == query),
             Self::Anything => true,
         }
     }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use lictor_config::{App, Config, META_PAIRS, META_VALUE, Registration, Source};
+use lictor_config::{App, Config, META_PAIRS, META_VALUE, Registration, Upstream};
 use parking_lot::RwLock;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -178,10 +178,8 @@ impl Followed {
 
 /// The services that a configuration calls through Consul.
 fn called(config: &Config) -> Vec<String> {
-    let services = config.upstreams.iter().filter_map(|upstream| match &upstream.source {
-        Source::Consul(query) if !query.is_prepared => Some(query.service.clone()),
-        Source::Consul(_) | Source::Static(_) => None,
-    });
+    let queries = config.upstreams.iter().flat_map(Upstream::queries);
+    let services = queries.filter(|query| !query.is_prepared).map(|query| query.service.clone());
     services.collect::<BTreeSet<_>>().into_iter().collect()
 }
 

@@ -24,6 +24,8 @@ pub struct Standing {
     pub reregistrations: BTreeMap<&'static str, u64>,
     /// By kind.
     pub errors: BTreeMap<&'static str, u64>,
+    /// Queries asked anew because connections to endpoints fail.
+    pub refreshes: u64,
     /// One each distinct query.
     pub watches: Vec<WatchStanding>,
     /// The last good answers on disk; `None` where none are kept.

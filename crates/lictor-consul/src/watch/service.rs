@@ -8,7 +8,7 @@ use lictor_config::{Consistency, Query};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::guard::{Guard, Hidden, Observed};
+use super::guard::{Guard, Hidden, Id, Observed};
 use crate::agent::{Answer, Ask, Client, Connection, ConsulError, Cursor, Instance, Random, Throttle, Worth, health};
 use crate::status::Status;
 
@@ -28,6 +28,20 @@ pub(crate) struct News {
     pub(crate) observed: Observed,
 }
 
+/// What the control loop learns elsewhere, and a watch should know.
+#[derive(Debug)]
+pub(crate) enum Hint {
+    /// Connections to several endpoints fail: what is known may be old.
+    Stale,
+    /// Connections to these fail.
+    Gone(Vec<Id>),
+}
+
+/// How often a watch is asked anew because connections fail: a consistent read is work for Consul's leader.
+const REFRESH_EVERY: Duration = Duration::from_secs(10);
+/// When that brings nothing new each further one is twice as late, up to this.
+const REFRESH_SELDOM: Duration = Duration::from_secs(160);
+
 /// One watch.
 #[derive(Debug)]
 pub(crate) struct ServiceWatch {
@@ -44,6 +58,8 @@ pub(crate) struct ServiceWatch {
     pub(crate) cursor: Cursor,
     pub(crate) status: Arc<Status>,
     pub(crate) news: mpsc::UnboundedSender<News>,
+    pub(crate) hints: mpsc::UnboundedReceiver<Hint>,
+    pub(crate) refreshes: Refreshes,
     pub(crate) random: Random,
     /// Many watches do not start at the same instant.
     pub(crate) delay: Duration,
@@ -70,11 +86,13 @@ impl ServiceWatch {
                     continue;
                 }
             };
-            let Err(error) = turn else {
-                if self.query.is_prepared {
-                    tokio::time::sleep(POLL.mul_f64(0.75 + self.random.share() / 2.0)).await;
-                }
-                continue;
+            let error = match turn {
+                Ok(Turn::Done) => continue,
+                Ok(Turn::Stale) => match self.refresh(&mut connection, &mut age).await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+                Err(error) => error,
             };
             if matches!(error, ConsulError::Unreachable(_)) {
                 throttle.give_back();
@@ -92,14 +110,14 @@ impl ServiceWatch {
         connection: &mut Connection,
         throttle: &mut Throttle,
         age: &mut Age,
-    ) -> Result<(), ConsulError> {
+    ) -> Result<Turn, ConsulError> {
         let ask = match self.cursor.ask(self.wait) {
             ask if self.query.is_prepared => Ask { index: None, ..ask },
             ask => ask,
         };
         let asked = Instant::now();
-        let is_away = self.cursor.is_failing();
-        let (answer, mut instances) = self.fetch_in_grace(connection, ask, is_away).await?;
+        let Some(answered) = self.ask(connection, ask).await else { return Ok(Turn::Stale) };
+        let (answer, mut instances) = answered?;
         let index = answer.index().filter(|_| !self.query.is_prepared); // it has none of its own
         let worth = self.cursor.answered(ask, index, asked.elapsed());
         let behind = behind(&answer);
@@ -107,20 +125,15 @@ impl ServiceWatch {
         self.warn_of(age);
         if worth == Worth::AskAgain {
             self.status.answered(&self.key, self.cursor.index(), instances.len(), behind);
-            return Ok(());
+            return Ok(Turn::Done);
         }
         self.guard.carry_over(&mut instances);
         let is_doubtful = worth == Worth::Doubt || is_leaderless(&answer);
         self.unhide(&mut instances, &answer, is_doubtful);
         if self.guard.doubts(&instances, is_doubtful, Instant::now()) {
             throttle.take(Instant::now()); // confirming is a query too, but it does not wait
-            let now = Ask { index: None, wait: self.wait };
-            instances = match self.fetch(connection, now, Consistency::Consistent).await {
-                Ok((confirming, mut instances)) => {
-                    self.guard.carry_over(&mut instances);
-                    self.unhide(&mut instances, &confirming, is_doubtful);
-                    instances
-                }
+            instances = match self.confirm(connection, is_doubtful).await {
+                Ok((_, instances)) => instances,
                 // Rather what Consul says in doubt than what it said to an earlier process.
                 Err(_) if self.guard.is_remembered() && instances.iter().any(Instance::is_usable) => instances,
                 Err(error) => {
@@ -134,12 +147,74 @@ impl ServiceWatch {
         if !self.guard.is_known() && instances.is_empty() {
             self.hint(&answer);
         }
-        let was_suspecting = self.guard.suspected_until().is_some();
-        if let Some(observed) = self.guard.take(instances, Instant::now()) {
+        if self.take(instances) {
             throttle.was_news();
-            self.tell(observed, was_suspecting);
         }
+        Ok(Turn::Done)
+    }
+
+    /// Asks, and waits for the answer, for hints, and for what changes with time meanwhile; a poll waits for its turn first.
+    /// `None`: what is known may be old.
+    async fn ask(
+        &mut self,
+        connection: &mut Connection,
+        ask: Ask,
+    ) -> Option<Result<(Answer, Vec<Instance>), ConsulError>> {
+        let is_away = self.cursor.is_failing();
+        let is_again = self.query.is_prepared && self.guard.is_known() && !self.guard.is_remembered() && !is_away;
+        let pause = if is_again { POLL.mul_f64(0.75 + self.random.share() / 2.0) } else { Duration::ZERO };
+        let Self { query, consistency, guard, news, key, hints, refreshes, .. } = self;
+        let asking = async {
+            tokio::time::sleep(pause).await;
+            health::get(connection, query, ask, *consistency).await
+        };
+        let mut asking = std::pin::pin!(asking);
+        loop {
+            let changes_at = guard.changes_at(is_away);
+            let changed = tokio::select! {
+                biased;
+                answer = &mut asking => return Some(answer),
+                hint = hints.recv() => match hint {
+                    Some(Hint::Stale) if refreshes.may(Instant::now()) => return None,
+                    Some(Hint::Stale) => None,
+                    Some(Hint::Gone(ids)) => guard.drop_suspects(&ids),
+                    None => std::future::pending().await, // the loop has ended, and this with it
+                },
+                () = at(changes_at) => guard.pass(is_away, Instant::now()),
+            };
+            // The news goes out while the query goes on.
+            if let Some(observed) = changed {
+                let _ = news.send(News { query: key.clone(), observed });
+            }
+        }
+    }
+
+    /// Reads anew what is known, consistently: a server that lags, or a query that hangs, does not matter then.
+    async fn refresh(&mut self, connection: &mut Connection, age: &mut Age) -> Result<(), ConsulError> {
+        connection.abandon();
+        let (answer, instances) = self.confirm(connection, false).await?;
+        let index = answer.index().filter(|_| !self.query.is_prepared);
+        self.cursor.answered(Ask { index: None, wait: self.wait }, index, Duration::ZERO);
+        age.answered(behind(&answer));
+        self.status.answered(&self.key, self.cursor.index(), instances.len(), behind(&answer));
+        self.status.refreshed();
+        let is_news = self.take(instances);
+        info!(target: "lictor::event", kind = "refreshed", service = %self.query.service, is_news, "connections to several endpoints fail; Consul was asked anew");
+        self.refreshes.done(is_news, Instant::now());
         Ok(())
+    }
+
+    /// A read that the leader confirms, and that does not wait for a change.
+    async fn confirm(
+        &mut self,
+        connection: &mut Connection,
+        is_doubtful: bool,
+    ) -> Result<(Answer, Vec<Instance>), ConsulError> {
+        let now = Ask { index: None, wait: self.wait };
+        let (answer, mut instances) = health::get(connection, &self.query, now, Consistency::Consistent).await?;
+        self.guard.carry_over(&mut instances);
+        self.unhide(&mut instances, &answer, is_doubtful);
+        Ok((answer, instances))
     }
 
     /// What ACLs hide is not gone: it stays as it was known, and that is told.
@@ -161,43 +236,10 @@ impl ServiceWatch {
         }
     }
 
-    /// A query, during which the grace of suspects may end. It does not end while Consul is away.
-    async fn fetch_in_grace(
-        &mut self,
-        connection: &mut Connection,
-        ask: Ask,
-        is_away: bool,
-    ) -> Result<(Answer, Vec<Instance>), ConsulError> {
-        let Some(until) = self.guard.suspected_until().filter(|_| !is_away) else {
-            return self.fetch(connection, ask, self.consistency).await;
-        };
-        let early = {
-            let fetch = self.fetch(connection, ask, self.consistency);
-            let mut fetch = std::pin::pin!(fetch);
-            tokio::select! {
-                biased;
-                answer = &mut fetch => return answer,
-                () = tokio::time::sleep_until(until.into()) => (),
-            }
-            // The news goes out while the query goes on.
-            let observed = self.guard.without_suspects();
-            let _ = self.news.send(News { query: self.key.clone(), observed });
-            fetch.await
-        };
-        self.guard.drop_suspects();
-        early
-    }
-
-    async fn fetch(
-        &self,
-        connection: &mut Connection,
-        ask: Ask,
-        consistency: Consistency,
-    ) -> Result<(Answer, Vec<Instance>), ConsulError> {
-        health::get(connection, &self.query, ask, consistency).await
-    }
-
-    fn tell(&self, observed: Observed, was_suspecting: bool) {
+    /// Takes what is believed; whether it is news.
+    fn take(&mut self, instances: Vec<Instance>) -> bool {
+        let was_suspecting = self.guard.is_suspecting();
+        let Some(observed) = self.guard.take(instances, Instant::now()) else { return false };
         if !observed.suspects.is_empty() && !was_suspecting {
             warn!(
                 target: "lictor::event",
@@ -205,10 +247,11 @@ impl ServiceWatch {
                 service = %self.query.service,
                 kept = observed.suspects.len(),
                 for_ms = self.guard.grace().as_millis() as u64,
-                "no healthy instance is left; the last ones are kept for a while"
+                "too few healthy instances are left; those that are gone are kept for a while, as the last to be used"
             );
         }
         let _ = self.news.send(News { query: self.key.clone(), observed });
+        true
     }
 
     /// Old data is used, and said to be old, once.
@@ -238,6 +281,39 @@ impl ServiceWatch {
         } else {
             info!(%service, "no instance is registered, or the token lacks service:read and node:read");
         }
+    }
+}
+
+/// What became of a turn.
+enum Turn {
+    Done,
+    /// What is known may be old: it is to be read anew.
+    Stale,
+}
+
+/// When it may next be read anew.
+#[derive(Debug, Default)]
+pub(crate) struct Refreshes {
+    next: Option<Instant>,
+    pause: Duration,
+}
+
+impl Refreshes {
+    fn may(&self, now: Instant) -> bool {
+        self.next.is_none_or(|next| next <= now)
+    }
+
+    fn done(&mut self, is_news: bool, now: Instant) {
+        let longer = (self.pause * 2).clamp(REFRESH_EVERY, REFRESH_SELDOM);
+        self.pause = if is_news { REFRESH_EVERY } else { longer };
+        self.next = Some(now + self.pause);
+    }
+}
+
+async fn at(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -274,4 +350,31 @@ fn is_leaderless(answer: &Answer) -> bool {
     let is_streamed = says(answer, "x-consul-query-backend", "streaming");
     !is_streamed
         && (says(answer, "x-consul-knownleader", "false") || behind(answer).is_some_and(|it| it > OUT_OF_TOUCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_anew_is_seldom_and_seldomer_while_it_brings_nothing() {
+        let (mut refreshes, mut now) = (Refreshes::default(), Instant::now());
+        assert!(refreshes.may(now));
+        for (is_news, seconds) in [
+            (false, 10),
+            (false, 20),
+            (false, 40),
+            (true, 10),
+            (false, 20),
+            (false, 40),
+            (false, 80),
+            (false, 160),
+            (false, 160),
+        ] {
+            refreshes.done(is_news, now);
+            let pause = Duration::from_secs(seconds);
+            assert!(!refreshes.may(now + pause.mul_f64(0.99)) && refreshes.may(now + pause));
+            now += pause;
+        }
+    }
 }

@@ -155,7 +155,7 @@ async fn await_endpoints(worker: &Rc<Worker>, name: &Arc<str>) -> Result<Rc<Upst
 
 impl UpstreamState {
     fn is_known(&self) -> bool {
-        self.upstream.census.is_known || !self.endpoints.is_empty()
+        self.upstream.is_known() || !self.endpoints.is_empty()
     }
 }
 

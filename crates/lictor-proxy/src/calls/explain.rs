@@ -92,7 +92,7 @@ pub struct Candidate {
     pub id: Arc<str>,
     /// What is dialled.
     pub address: Address,
-    /// `healthy`, `warning`, `suspect`, `ejected`, `draining` or `resting`.
+    /// `healthy`, `warning`, `flapping`, `suspect`, `ejected`, `draining` or `resting`.
     pub state: &'static str,
     /// Until it is not ejected any more.
     pub ejected_for_ms: Option<u64>,

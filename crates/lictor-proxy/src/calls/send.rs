@@ -80,7 +80,7 @@ async fn dial(call: &Call, state: &EndpointState, fresh: bool) -> Result<Lease, 
             state.pool.http1(policy, limits).await
         }
     };
-    match call.remaining(Instant::now()) {
+    let dialled = match call.remaining(Instant::now()) {
         // Only worth a timer when it may be what ends the connect.
         Some((left, reason)) if left < policy.timeouts.connect => match tokio::time::timeout(left, dial).await {
             Ok(lease) => lease,
@@ -91,7 +91,8 @@ async fn dial(call: &Call, state: &EndpointState, fresh: bool) -> Result<Lease, 
             }
         },
         _ => dial.await,
-    }
+    };
+    dialled.inspect_err(|failure| state.undialled(failure))
 }
 
 async fn send(

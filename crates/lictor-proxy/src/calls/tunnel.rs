@@ -189,6 +189,7 @@ async fn dial(
             }
             Err(failure) => failure,
         };
+        endpoint.undialled(&failure);
         busy.failed();
         let next = after(worker, target, &failure, &tried);
         if let Some(attempt) = attempts.last_mut() {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use lictor_core::candidates::Candidates;
+use lictor_core::mesh::Census;
 use lictor_core::{Address, Failure, Reason};
 
 use crate::world::view::UpstreamState;
@@ -69,19 +70,24 @@ fn nobody(upstream: &UpstreamState, candidates: &Candidates<'_>) -> Failure {
     }
 }
 
-/// Says how many instances there are and why none will do.
+/// Says how many instances there are and why none will do, tier by tier.
 pub(crate) fn no_endpoints(upstream: &UpstreamState) -> Failure {
-    let census = &upstream.upstream.census;
-    let service = &upstream.upstream.service;
-    let sentence = if !census.is_known {
-        format!("{} has not told the instances of {service} yet", census.source)
+    let upstream = &upstream.upstream;
+    let tiers = upstream.standby.iter().map(|standby| (&standby.name, &standby.census));
+    let tiers = [(&upstream.service, &upstream.census)].into_iter().chain(tiers);
+    let sentences: Vec<String> = tiers.map(|(name, census)| nobody_of(name, census)).collect();
+    Failure::new(Reason::NoEndpoints, sentences.join("; ")).retry_after(Duration::from_secs(1))
+}
+
+fn nobody_of(name: &str, census: &Census) -> String {
+    if !census.is_known {
+        format!("{} has not told the instances of {name} yet", census.source)
     } else if census.total == 0 {
-        format!("no instance of {service} is registered")
+        format!("no instance of {name} is registered")
     } else {
         format!(
-            "none of {} instances of {service} can be used ({} critical, {} in maintenance, {} without address or weight)",
+            "none of {} instances of {name} can be used ({} critical, {} in maintenance, {} without address or weight)",
             census.total, census.critical, census.maintenance, census.unusable
         )
-    };
-    Failure::new(Reason::NoEndpoints, sentence).retry_after(Duration::from_secs(1))
+    }
 }

@@ -16,7 +16,7 @@ use lictor_core::mesh::Inbound;
 use lictor_core::policy::Policy;
 use lictor_core::route::Route;
 use lictor_core::steering::Orders;
-use lictor_core::{Address, Endpoint, Mesh, Upstream};
+use lictor_core::{Address, Endpoint, Failure, Mesh, Reason, Upstream};
 use lictor_tls::Client;
 use tokio::sync::Notify;
 
@@ -223,6 +223,13 @@ impl EndpointState {
             host: self.host.clone(),
             to: self.to.clone(),
             hash: self.hash,
+        }
+    }
+
+    /// No connection could be made: the control plane asks whether it is still there.
+    pub(crate) fn undialled(&self, failure: &Failure) {
+        if matches!(failure.reason, Reason::ConnectRefused | Reason::ConnectTimeout) {
+            self.endpoint.health.unreachable(Instant::now());
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use lictor_config::{Config, Effective};
 use lictor_consul::{AppHealth, DiskSnapshot, RegistrationState, Standing};
+use lictor_core::mesh::{Census, Standby};
 use lictor_core::policy::Balance;
 use lictor_core::{Endpoint, Mesh, Upstream};
 use lictor_proxy::Report;
@@ -172,6 +173,8 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Standing, only: O
                         "for_ms": ordered.until.saturating_duration_since(now).as_millis() as u64,
                     })),
                     "status": endpoint.status.as_str(),
+                    "tier": endpoint.tier,
+                    "service": endpoint.service,
                     "weight": endpoint.weight,
                     "tags": endpoint.tags,
                     "meta": endpoint.meta,
@@ -179,7 +182,15 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Standing, only: O
                     "live": live,
                 })
             });
-            (name.to_string(), json!({ "service": upstream.service, "census": census(upstream, consul), "endpoints": list.collect::<Vec<_>>() }))
+            (
+                name.to_string(),
+                json!({
+                    "service": upstream.service,
+                    "census": census(upstream, consul),
+                    "failover": standby(upstream),
+                    "endpoints": list.collect::<Vec<_>>(),
+                }),
+            )
         })
         .collect();
     Json::Object(page)
@@ -192,16 +203,27 @@ fn warming(endpoint: &Endpoint, balance: &Balance, now: Instant) -> Option<u64> 
 }
 
 fn census(upstream: &Upstream, consul: &Standing) -> Json {
-    let census = &upstream.census;
     let watches = consul.watches.iter().filter(|watch| watch.service == *upstream.service);
+    let mut page = seen(&upstream.census);
+    page["age_ms"] = json!(watches.filter_map(|watch| watch.age_ms).max());
+    page
+}
+
+/// The further tiers.
+fn standby(upstream: &Upstream) -> Vec<Json> {
+    let page = |standby: &Standby| json!({ "name": standby.name, "census": seen(&standby.census) });
+    upstream.standby.iter().map(page).collect()
+}
+
+fn seen(census: &Census) -> Json {
     json!({
         "source": census.source,
-        "age_ms": watches.filter_map(|watch| watch.age_ms).max(),
         "known": census.is_known,
         "total": census.total,
         "critical": census.critical,
         "maintenance": census.maintenance,
         "unusable": census.unusable,
+        "flapping": census.flapping,
         "suspect": census.suspect,
     })
 }

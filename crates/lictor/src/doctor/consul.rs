@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use lictor_config::{Config, Query, Source};
+use lictor_config::{Config, Query};
 use lictor_consul::{Agent, ConsulError};
 use serde_json::{Value as Json, json};
 
@@ -123,10 +123,8 @@ fn count_connections(found: &mut Findings, config: &Config, limit: Option<u64>) 
 
 /// What is asked of Consul, by the upstream that asks.
 pub(super) fn queries(config: &Config) -> impl Iterator<Item = (&str, &Query)> {
-    config.upstreams.iter().filter_map(|upstream| match &upstream.source {
-        Source::Consul(query) => Some((upstream.name.as_str(), query)),
-        Source::Static(_) => None,
-    })
+    let all = config.upstreams.iter();
+    all.flat_map(|upstream| upstream.queries().map(|query| (upstream.name.as_str(), query)))
 }
 
 /// Consul says what a token may do without anything being done with it (the endpoint that its own UI asks).
