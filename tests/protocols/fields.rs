@@ -285,3 +285,117 @@ fn only_grpc_is_answered_as_grpc() {
         assert_eq!((answer.status, answer.header("content-type")), (status, kind), "{said}");
     }
 }
+
+/// RFC 9110, section 7.6.3: a proxy in both directions, a gateway in requests, each by the version that came.
+#[test]
+fn via_says_the_version_that_came_and_a_proxys_answers_have_it() {
+    let backend = Backend::start("a");
+    let yaml = format!(
+        "registration: off\nservice: orders\noutbound: {{proxy: 0}}\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{port}']}}\n  \
+         new: {{static: ['127.0.0.1:{port}'], protocol: h2c}}\n",
+        port = backend.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let (users, forward) = (lictor.address("users"), lictor.address("forward"));
+    let via = |answer: &Answer| told(answer, "via").join(", ");
+    let old = exchange(&users, b"GET / HTTP/1.0\r\nHost: users\r\n\r\n").unwrap();
+    assert!(via(&old).starts_with("1.0 lictor-"), "{}", old.text());
+    let usual = ask(&users, "GET /", "Host: users\r\nVia: 1.0 fred\r\n");
+    assert!(via(&usual).starts_with("1.0 fred, 1.1 lictor-"), "{}", usual.text());
+    assert_eq!(usual.header("via"), "", "a gateway's answers need none");
+    for (host, version) in [("users", "1.1"), ("new", "2.0")] {
+        let answer = ask(&forward, &format!("GET http://{host}/"), &format!("Host: {host}\r\n"));
+        assert!(answer.header("via").starts_with(&format!("{version} lictor-")), "{host}: {:?}", answer.headers);
+    }
+    let again = ask(&users, "GET /", &format!("Host: users\r\nVia: {}\r\n", via(&old).replace("1.0", "2.0")));
+    assert_eq!((again.status, again.header("x-lictor-reason")), (502, "loop_detected"));
+    let over_http2 = over_http2(&users, &[]);
+    assert!(over_http2.1.contains("via: 2.0 lictor-"), "{}", over_http2.1);
+}
+
+/// A request over HTTP/2: the answer's head, and its text.
+fn over_http2(address: &str, fields: &[(&str, &str)]) -> (http::HeaderMap, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut sender = sender.ready().await.unwrap();
+        let request = fields
+            .iter()
+            .fold(http::Request::get("http://users/"), |request, (name, value)| request.header(*name, *value));
+        let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+        let (head, mut body) = response.await.unwrap().into_parts();
+        let mut text = Vec::new();
+        while let Some(data) = body.data().await {
+            text.extend_from_slice(&data.unwrap());
+        }
+        (head.headers, String::from_utf8(text).unwrap())
+    })
+}
+
+/// RFC 9110, section 6.6.1.
+#[test]
+fn an_answer_has_a_date() {
+    let is_date = |date: &str| httpdate::parse_http_date(date).is_ok();
+    for (theirs, expected) in
+        [("", None), ("Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n", Some("Sun, 06 Nov 1994 08:49:37 GMT"))]
+    {
+        let server =
+            lictor_testkit::RawServer::answering(format!("HTTP/1.1 200 OK\r\n{theirs}Content-Length: 0\r\n\r\n"));
+        let lictor = caller(&[server.port()], "");
+        let answer = lictor.get("users", "/");
+        let dates: Vec<_> = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("date")).collect();
+        assert!(dates.len() == 1 && is_date(&dates[0].1), "{dates:?}");
+        assert!(expected.is_none_or(|expected| dates[0].1 == expected), "{dates:?}");
+        let (head, _) = over_http2(&lictor.address("users"), &[]);
+        assert!(is_date(head["date"].to_str().unwrap()), "{head:?}");
+        let unread = exchange(&lictor.address("users"), b"GET / HTTP/1.1\r\nBad Name: a\r\n\r\n").unwrap();
+        assert!(unread.status == 400 && is_date(unread.header("date")), "{unread:?}");
+    }
+    let [gone] = free_ports();
+    let failed = caller(&[gone], ", retry: off").get("users", "/");
+    assert!(failed.status == 502 && is_date(failed.header("date")), "{failed:?}");
+}
+
+/// RFC 9110, section 10.1.4.
+#[test]
+fn who_sends_te_says_so_in_connection() {
+    let backend = Backend::start("a");
+    let lictor = caller(&[backend.port()], "");
+    let answer = ask(&lictor.address("users"), "GET /", "Host: users\r\nTE: trailers, deflate\r\n");
+    assert_eq!((told(&answer, "te"), told(&answer, "connection")), (vec!["trailers".into()], vec!["te".into()]));
+    let answer = ask(&lictor.address("users"), "GET /", "Host: users\r\nTE: deflate\r\n");
+    assert!(told(&answer, "te").is_empty() && told(&answer, "connection").is_empty(), "{}", answer.text());
+}
+
+/// What a server says of its idle connections is believed, where the policy would keep them longer.
+#[test]
+fn a_connection_is_not_used_beyond_what_its_server_keeps_it_for() {
+    for (said, is_reused) in [("", true), ("Keep-Alive: timeout=0\r\n", false), ("Keep-Alive: timeout=600\r\n", true)] {
+        let server =
+            lictor_testkit::RawServer::answering(format!("HTTP/1.1 200 OK\r\n{said}Content-Length: 0\r\n\r\n"));
+        let lictor = caller(&[server.port()], ", pool: {idle: 1h}");
+        let mut client = lictor_testkit::connect(&lictor.address("users"));
+        for _ in 0..2 {
+            std::io::Write::write_all(&mut client, b"GET / HTTP/1.1\r\nHost: users\r\n\r\n").unwrap();
+            let head = lictor_testkit::read_head(&mut client);
+            assert!(head.starts_with("HTTP/1.1 200") && !head.to_lowercase().contains("keep-alive"), "{head}");
+        }
+        assert_eq!(server.connections(), if is_reused { 1 } else { 2 }, "{said}");
+    }
+    let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let end = std::sync::Arc::clone(&ended);
+    let server = lictor_testkit::RawServer::start(move |mut stream| {
+        lictor_testkit::read_head(&mut stream);
+        let _ = std::io::Write::write_all(
+            &mut stream,
+            b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2\r\nContent-Length: 0\r\n\r\n",
+        );
+        let is_end = matches!(std::io::Read::read(&mut stream, &mut [0]), Ok(0));
+        end.store(is_end, std::sync::atomic::Ordering::Relaxed);
+    });
+    let lictor = caller(&[server.port()], ", pool: {idle: 1h}");
+    assert_eq!(lictor.get("users", "/").status, 200);
+    eventually_is("it is closed first", || ended.load(std::sync::atomic::Ordering::Relaxed), |ended| *ended);
+}

@@ -6,6 +6,7 @@ mod bearer;
 mod caching;
 #[path = "../../crates/lictor-http/tests/corpora/mod.rs"]
 mod corpora;
+mod expect;
 mod fields;
 mod floods;
 mod hedging;

@@ -1,6 +1,8 @@
 //! What RFC 9110 and 9112 ask of an intermediary about a head's fields, beyond framing: one host, one length, nothing of
 //! one connection on another (RFC 9110, section 7.6.1). All of it is pure.
 
+use std::time::Duration;
+
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
     COOKIE, EXPECT, FORWARDED, HOST, LOCATION, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
@@ -8,6 +10,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 
+use crate::digits::length;
 use crate::target;
 
 /// `Keep-Alive` (RFC 9112, appendix C.2.2).
@@ -155,7 +158,7 @@ impl Fields {
     /// `Expect`.
     pub const EXPECT: u32 = 1 << 7;
     /// Those of the connection that are none of the above.
-    const OTHER_HOPS: u32 = 1 << 8;
+    pub(crate) const OTHER_HOPS: u32 = 1 << 8;
     /// Some field has no value.
     const EMPTY: u32 = 1 << 9;
     /// `Date`.
@@ -252,6 +255,16 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
 /// Whether the client waits for a 100 before it sends its content (RFC 9110, section 10.1.1).
 pub fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// How long a server says that it keeps a connection on which nothing is asked: `Keep-Alive: timeout=5` (RFC 2068, section
+/// 19.7.1.1).
+pub(crate) fn keeps_for(headers: &HeaderMap) -> Option<Duration> {
+    let name = KEEP_ALIVE;
+    let said = tokens(headers, &name).filter_map(|parameter| parameter.split_once('='));
+    let mut timeouts = said.filter(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"));
+    let seconds = length(timeouts.next()?.1.trim().trim_matches('"').as_bytes())?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// The comma-separated members of all fields of this name.
@@ -390,6 +403,30 @@ mod tests {
         let fields = Fields::of::<Colours>(&headers(&[("x-red", "1"), ("via", "a"), ("x-green", "1s")]));
         assert!(fields.has(Fields::MARKS) && fields.has(Fields::VIA));
         assert!(!fields.has(Fields::CONNECTION | Fields::TE | Fields::MARKS << 1));
+    }
+
+    #[test]
+    fn a_server_says_how_long_it_keeps_a_connection() {
+        let rows = [
+            ("timeout=5", Some(5)),
+            ("max=100, Timeout=7", Some(7)),
+            ("timeout = 9", Some(9)),
+            ("timeout=\"3\"", Some(3)),
+            ("timeout=0", Some(0)),
+            ("timeout", None),
+            ("timeout=", None),
+            ("timeout=-1", None),
+            ("timeout=5s", None),
+            ("max=5", None),
+            ("", None),
+        ];
+        for (said, seconds) in rows {
+            assert_eq!(keeps_for(&headers(&[("keep-alive", said)])), seconds.map(Duration::from_secs), "{said}");
+        }
+        assert_eq!(
+            keeps_for(&headers(&[("keep-alive", "max=1"), ("keep-alive", "timeout=2")])),
+            Some(Duration::from_secs(2))
+        );
     }
 
     #[test]

@@ -56,6 +56,14 @@ impl RequestBody {
         }
     }
 
+    /// The client waits for a 100 before it sends anything (RFC 9110, section 10.1.1). It gets one when the body is first read.
+    pub fn awaits_continue(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.awaits_continue(),
+            Self::Http2(body) => body.awaits_continue(),
+        }
+    }
+
     /// Where interim answers go; clients of HTTP/1.0 take none.
     pub fn interim(&mut self) -> Option<Interim> {
         match self {

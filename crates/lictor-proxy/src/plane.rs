@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lictor_core::breaker::Transition;
 use lictor_core::mesh::{Listener, ListenerKind};
@@ -184,7 +184,9 @@ impl DataPlane {
     /// Starts the worker threads.
     pub fn start(settings: Settings) -> io::Result<Self> {
         let live = (0..settings.workers.max(1)).map(|_| Live::default()).collect();
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let shared = Arc::new(Shared {
+            number: since.as_nanos() as u64,
             metrics: Metrics::new(
                 &settings.registry,
                 settings.compat_metrics,

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -44,7 +44,7 @@ impl Answerer for Connection {
 
     fn refuse(&self, version: &'static str, refused: &Refused) -> Response<Bytes> {
         let id = refused::tell(self, version, refused.status, refused.why);
-        respond::refuse(refused, &id)
+        respond::refuse(refused, &id, self.worker.date.now(Instant::now()))
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -17,7 +18,7 @@ use super::head;
 use super::write::{Framing, Outgoing, TURN_MAX, WrongLength};
 use crate::buffers::ReadAhead;
 use crate::error::BodyError;
-use crate::fields::{Answered, Marks};
+use crate::fields::{Answered, Fields, Marks, keeps_for};
 use crate::prelude::Prelude;
 use crate::spelling::Spelling;
 use crate::stream::Stream;
@@ -27,6 +28,7 @@ use crate::stream::Stream;
 pub struct Connection {
     stream: Stream,
     read: ReadAhead,
+    keeps_for: Option<Duration>,
 }
 
 /// Why there is no answer.
@@ -77,7 +79,12 @@ pub struct Body<B> {
 impl Connection {
     /// On a stream that nothing was read from or written to yet, but what TLS does.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, read: ReadAhead::default() }
+        Self { stream, read: ReadAhead::default(), keeps_for: None }
+    }
+
+    /// How long the server said, with its last answer that did, that it keeps the connection while nothing is asked.
+    pub fn keeps_for(&self) -> Option<Duration> {
+        self.keeps_for
     }
 
     /// Whether the server has ended it, or said something that nobody asked for.
@@ -121,7 +128,7 @@ impl Connection {
         // A block instead of an `async fn`, which would hold its arguments twice.
         async move {
             let head = poll_fn(|context| {
-                let Self { stream, read } = &mut self;
+                let Self { stream, read, .. } = &mut self;
                 if let Some(active) = &mut sending {
                     let progress = active.poll(stream, context);
                     written = active.out.written();
@@ -148,6 +155,9 @@ impl Connection {
                 }
             })
             .await?;
+            if head.fields.has(Fields::OTHER_HOPS) {
+                self.keeps_for = keeps_for(head.response.headers()).or(self.keeps_for);
+            }
             let body = Body {
                 connection: self,
                 decoder: Decoder::new(head.length),
@@ -251,7 +261,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Body<B> {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let Connection { stream, read } = &mut this.connection;
+        let Connection { stream, read, .. } = &mut this.connection;
         if let Some(sending) = &mut this.sending
             && let Poll::Ready(result) = sending.poll(stream, context)
         {

@@ -118,7 +118,7 @@ pub fn request<M: Marks>(buffer: &mut BytesMut) -> Result<Option<RequestHead>, R
 }
 
 /// Takes the head of a final answer to a request from the buffer; `None` while it is not whole. Interim ones before it
-/// (1xx) are told as far as the prelude goes, but for 100, which is between each two of a chain. 101 is final.
+/// (1xx) are told as far as the prelude goes. 101 is final.
 pub fn response<M: Marks>(
     buffer: &mut BytesMut,
     is_head: bool,
@@ -145,9 +145,7 @@ pub fn response<M: Marks>(
         let spelling = spelling.with_reason(reason);
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             prelude.hear(length)?;
-            if status != StatusCode::CONTINUE {
-                interim(status, &headers, &spelling);
-            }
+            interim(status, &headers, &spelling);
             continue;
         }
         let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };

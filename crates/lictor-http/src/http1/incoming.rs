@@ -23,6 +23,7 @@ use crate::stream::Stream;
 
 /// What is read ahead of a request that is being answered: the ones that follow it (pipelining).
 const PIPELINE_MAX: usize = 64 << 10;
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Interim answers that wait for a client that does not read.
 const INTERIM_MAX: usize = 64 << 10;
 
@@ -33,10 +34,12 @@ pub(super) struct Wire {
     pub(super) read: ReadAhead,
     /// Of the request that is being answered.
     pub(super) decoder: Decoder,
-    /// What the client waits for before it sends the body.
-    pub(super) to_continue: &'static [u8],
-    /// Interim answers that are not written yet.
+    /// The client waits for a 100 before it sends the body.
+    expects_continue: bool,
+    /// Interim answers that are not written yet, in their order.
     interim: BytesMut,
+    /// The final answer has begun: no interim one may follow (RFC 9110, section 15.2).
+    is_answered: bool,
     /// Requests so far: a body of an earlier one has nothing to read any more.
     number: u64,
 }
@@ -66,8 +69,11 @@ impl Interim {
     pub fn tell(&self, status: StatusCode, headers: &HeaderMap, spelling: &Spelling) {
         let Some(wire) = self.wire.upgrade() else { return };
         let wire = &mut *wire.borrow_mut();
-        if wire.number != self.number || wire.interim.len() > INTERIM_MAX {
+        if wire.number != self.number || wire.is_answered || wire.interim.len() > INTERIM_MAX {
             return;
+        }
+        if status == StatusCode::CONTINUE {
+            return; // each side's own
         }
         let mut out = Outgoing::default();
         out.status_line(status, spelling);
@@ -79,7 +85,25 @@ impl Interim {
 
 impl Wire {
     pub(super) fn new(stream: Stream, read: ReadAhead) -> Self {
-        Self { stream, read, decoder: Decoder::Done, to_continue: b"", interim: BytesMut::new(), number: 0 }
+        Self {
+            stream,
+            read,
+            decoder: Decoder::Done,
+            expects_continue: false,
+            interim: BytesMut::new(),
+            is_answered: false,
+            number: 0,
+        }
+    }
+
+    /// The final answer begins, once the interim ones are written.
+    pub(super) fn answered(&mut self) {
+        (self.is_answered, self.expects_continue) = (true, false);
+    }
+
+    /// The client waits for a 100, and has sent nothing yet.
+    fn awaits_continue(&self) -> bool {
+        self.expects_continue && self.read.bytes.is_empty() && !self.decoder.is_done()
     }
 
     /// Writes what there is of interim answers.
@@ -105,11 +129,13 @@ impl Wire {
     }
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        while !self.to_continue.is_empty() {
-            match ready!(Pin::new(&mut self.stream).poll_write(context, self.to_continue)) {
-                Ok(count @ 1..) => self.to_continue = &self.to_continue[count..],
-                Ok(0) | Err(_) => return Poll::Ready(Some(Err(BodyError::Cut))),
-            }
+        if self.awaits_continue() {
+            self.interim.extend_from_slice(CONTINUE);
+        }
+        self.expects_continue = false;
+        // What the client does not take at once is written by whoever waits for the answer.
+        if let Poll::Ready(Err(_)) = self.poll_interim(context) {
+            return Poll::Ready(Some(Err(BodyError::Cut)));
         }
         loop {
             match self.decoder.decode(&mut self.read.bytes) {
@@ -131,14 +157,14 @@ impl Body {
     pub(super) fn next(
         wire: &Rc<RefCell<Wire>>,
         decoder: Decoder,
-        to_continue: &'static [u8],
+        expects_continue: bool,
         spelling: Spelling,
         takes_interim: bool,
         handover: Option<oneshot::Receiver<Stream>>,
     ) -> Self {
         let mut now = wire.borrow_mut();
         let size = decoder.size_hint();
-        (now.decoder, now.to_continue) = (decoder, to_continue);
+        (now.decoder, now.expects_continue, now.is_answered) = (decoder, expects_continue, false);
         now.number += 1;
         let interim = takes_interim.then(|| Interim { wire: Rc::downgrade(wire), number: now.number });
         Self { wire: Rc::clone(wire), number: now.number, size, spelling, interim, handover }
@@ -147,6 +173,12 @@ impl Body {
     /// How the head was written; what is left is the usual way.
     pub fn take_spelling(&mut self) -> Spelling {
         std::mem::take(&mut self.spelling)
+    }
+
+    /// The client waits for a 100, which it gets when the body is first read.
+    pub fn awaits_continue(&self) -> bool {
+        let wire = self.wire.borrow();
+        wire.number == self.number && wire.awaits_continue()
     }
 
     /// Where interim answers go.

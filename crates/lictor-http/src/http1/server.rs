@@ -41,7 +41,6 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Requests in a row, after which the worker's other tasks have their turn: what was sent ahead, and is answered at once, waits
 /// for nothing.
 const TURN: u32 = 32;
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What is known of a request when its answer is written.
 struct Asked {
@@ -93,8 +92,7 @@ pub async fn serve<A: Answerer>(
         };
         let may_switch = asked.is_connect || fields.has(Fields::UPGRADE);
         let (give, handover) = if may_switch { Some(oneshot::channel()).unzip() } else { (None, None) };
-        let to_continue = if expects_continue { CONTINUE } else { b"" };
-        let body = Body::next(&wire, Decoder::new(length), to_continue, spelling, !asked.is_http10, handover);
+        let body = Body::next(&wire, Decoder::new(length), expects_continue, spelling, !asked.is_http10, handover);
         let request = request.map(|()| RequestBody::Http1(body));
         let response = {
             // Pinned where it is made: it is large, and moving it would cost more than most of what it does.
@@ -262,6 +260,7 @@ async fn answer(
         is_broken: false,
     };
     poll_fn(|context| wire.borrow_mut().poll_interim(context)).await?;
+    wire.borrow_mut().answered();
     sending.write_head(&head, asked, is_last, shape.is_switch);
     // An answer without a body may still say how long the body of another would be.
     let is_known = shape.told.is_some() || (asked.is_head && length.is_some_and(|length| length > 0));

@@ -51,6 +51,11 @@ impl Body {
         Interim::new(self.channel.clone())
     }
 
+    /// The client waits for a 100, which it gets when the body is first read.
+    pub fn awaits_continue(&self) -> bool {
+        self.expects_continue && !self.channel.stream.borrow().has_content()
+    }
+
     /// The stream's bytes, once an upgrade or CONNECT was granted.
     pub fn handover(&mut self) -> Option<oneshot::Receiver<Stream>> {
         self.handover.take()
@@ -72,7 +77,7 @@ impl http_body::Body for Body {
         if this.is_tunnel {
             return Poll::Ready(None);
         }
-        if std::mem::take(&mut this.expects_continue) && !this.channel.stream.borrow().is_ended() {
+        if std::mem::take(&mut this.expects_continue) && !this.channel.stream.borrow().has_content() {
             this.interim().status(StatusCode::CONTINUE);
         }
         Poll::Ready(match ready!(this.channel.poll_read(context)) {

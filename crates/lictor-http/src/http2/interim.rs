@@ -14,8 +14,11 @@ impl Interim {
         Self(channel)
     }
 
-    /// The client gets it before the final answer.
+    /// The client gets it before the final answer; a 100 is each side's own.
     pub fn tell(&self, status: StatusCode, headers: &HeaderMap) {
+        if status == StatusCode::CONTINUE {
+            return;
+        }
         self.write(status, &end_to_end(headers));
     }
 
@@ -25,7 +28,7 @@ impl Interim {
 
     fn write(&self, status: StatusCode, headers: &HeaderMap) {
         let (wire, stream) = (&mut *self.0.wire.borrow_mut(), &mut *self.0.stream.borrow_mut());
-        if stream.broken.is_some() || stream.is_sent() || !wire.has_room() {
+        if stream.broken.is_some() || stream.is_answered() || !wire.has_room() {
             return;
         }
         wire.write_fields(stream, false, |fields| {

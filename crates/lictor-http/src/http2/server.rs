@@ -144,6 +144,7 @@ async fn answer(channel: &Channel, response: Response<impl Answer>, is_head: boo
 /// Writes an answer's head, whose body, if it is known, is so long, and may have something to add.
 fn write_head(channel: &Channel, head: &Parts, length: Option<u64>, body: Option<&mut impl Answer>, is_end: bool) {
     let (wire, stream) = (&mut *channel.wire.borrow_mut(), &mut *channel.stream.borrow_mut());
+    stream.answered();
     wire.write_fields(stream, is_end, |fields| {
         fields.status(head.status);
         let length = length.filter(|length| *length > 0 && !head.headers.contains_key(CONTENT_LENGTH));

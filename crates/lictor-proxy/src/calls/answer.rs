@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use http::header::DATE;
+use http::response::Parts;
+use http::{HeaderValue, Response, StatusCode, Version};
 use lictor_core::Reason;
 use lictor_core::breaker::Verdict;
 use lictor_http::buffers;
@@ -34,8 +36,9 @@ impl Call {
         let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_granted(status, self.is_http2) == Ok(true));
         if let Some(upgrade) = upgrade {
             let (mut head, upstream) = Switched::upstream(response);
+            self.dress(&mut head, fields, true, &record, at);
+            respond::via(&record, head.version, &mut head.headers);
             head.version = Version::HTTP_11;
-            self.dress(&mut head.headers, fields, true, false);
             head.status = upgrade.grant(&mut head.headers, self.is_http2);
             record.answered(head.status, at);
             respond::debug(&record, &mut head.headers);
@@ -48,10 +51,8 @@ impl Call {
             return Response::from_parts(head, ResponseBody::empty().telling(ids));
         }
         let (mut head, body) = response.into_parts();
-        head.version = Version::HTTP_11;
-        let is_retried =
-            status.is_server_error() && self.is_inbound && self.worker.shared.spent.has(&record.request_id);
-        self.dress(&mut head.headers, fields, false, is_retried);
+        let version = std::mem::replace(&mut head.version, Version::HTTP_11);
+        self.dress(&mut head, fields, false, &record, at);
         record.answered(status, at);
         let is_stream = fields.has(Fields::CONTENT_TYPE) && names::is_stream(&head.headers);
         if self.is_grpc {
@@ -67,8 +68,9 @@ impl Call {
             let came = Came { request: &self.head.headers, status, trace: &record.trace, when };
             asking.passes(&came, &mut head.headers)
         });
+        respond::via(&record, version, &mut head.headers); // after that: what is one asker's is not kept for others
         record.shows(&head.headers);
-        respond::debug(&record, &mut head.headers); // after that: what one asked for is not kept for others
+        respond::debug(&record, &mut head.headers);
         let ids = self.ids(&record, fields);
         buffers::give_fields(self.head.headers);
         let body = ResponseBody::stream(body, exchange, self.running, record, self.probe, patience, keeping);
@@ -92,8 +94,15 @@ impl Call {
     }
 
     /// The answer's head, as the client gets it but for its [`Ids`].
-    fn dress(&self, headers: &mut HeaderMap, fields: Fields, is_upgraded: bool, is_retried: bool) {
+    fn dress(&self, head: &mut Parts, fields: Fields, is_upgraded: bool, record: &Record, at: Instant) {
+        let headers = &mut head.headers;
         fields::strip_hop_by_hop(headers, fields, is_upgraded);
+        // RFC 9110, section 6.6.1: when it came, where its server has not said.
+        if !fields.has(Fields::DATE) && !is_upgraded {
+            headers.insert(DATE, self.worker.date.now(at));
+        }
+        let is_failure = head.status.is_server_error() && !is_upgraded;
+        let is_retried = is_failure && self.is_inbound && self.worker.shared.spent.has(&record.request_id);
         if let Some(why) = self.spent.or(is_retried.then_some("request-id")) {
             headers.insert(X_LICTOR_NO_RETRY, HeaderValue::from_static(why));
         }

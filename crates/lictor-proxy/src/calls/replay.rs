@@ -9,8 +9,8 @@ use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -18,6 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use lictor_http::fields::strip_trailers;
 use lictor_http::{BodyError, RequestBody as Incoming};
 use smallvec::SmallVec;
+use tokio::time::Sleep;
 
 use crate::names::strip_vouched;
 
@@ -59,6 +60,29 @@ struct Source {
     progress: Instant,
     /// The upstream could take more than the client has sent.
     is_awaited: bool,
+    /// The client waits for a 100, and we for the upstream's.
+    gate: Option<Gate>,
+}
+
+/// An upstream that says nothing is not waited for any longer: then the client is told to go on (RFC 9110, section 10.1.1).
+const CONTINUE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Before a body that its client sends when it is told to.
+#[derive(Debug, Default)]
+struct Gate {
+    until: Option<Pin<Box<Sleep>>>,
+    reader: Option<Waker>,
+}
+
+impl Gate {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let until = self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(CONTINUE_WITHIN)));
+        if until.as_mut().poll(context).is_pending() {
+            self.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
 }
 
 impl Replay {
@@ -68,6 +92,7 @@ impl Replay {
             return Self(None);
         }
         let size = incoming.size_hint();
+        let gate = incoming.awaits_continue().then(Gate::default);
         Self(Some(Rc::new(RefCell::new(Source {
             incoming,
             kept: SmallVec::new(),
@@ -82,6 +107,7 @@ impl Replay {
             size,
             progress: now,
             is_awaited: false,
+            gate,
         }))))
     }
 
@@ -107,6 +133,14 @@ impl Replay {
             let source = source.borrow();
             source.is_whole && source.fault.is_none()
         })
+    }
+
+    /// The upstream wants the body, or says why not.
+    pub(super) fn go_on(&self) {
+        let gate = self.0.as_ref().and_then(|source| source.borrow_mut().gate.take());
+        if let Some(reader) = gate.and_then(|gate| gate.reader) {
+            reader.wake();
+        }
     }
 
     /// When the client last gave a byte: until the body is whole, the upstream is not late.
@@ -169,6 +203,10 @@ impl Body for RequestBody {
         if source.is_ended {
             self.source = None;
             return Poll::Ready(source.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        if let Some(gate) = &mut source.gate {
+            ready!(gate.poll(context));
+            source.gate = None;
         }
         let frame = Pin::new(&mut source.incoming).poll_frame(context);
         let came_with_the_head = source.kept_bytes == 0 && !source.is_awaited;

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER, VIA};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use lictor_core::{Failure, Reason};
 use lictor_http::Refused;
 use serde::Serialize;
@@ -45,6 +45,7 @@ pub(super) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spen
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
     }
     let now = Instant::now();
+    headers.insert(DATE, record.worker.date.now(now));
     record.detail = Some(sentence);
     record.answered(status, now);
     debug(&record, response.headers_mut());
@@ -54,12 +55,13 @@ pub(super) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spen
 }
 
 /// What is said to a request whose head could not be read.
-pub(crate) fn refuse(refused: &Refused, request_id: &RequestId) -> Response<Bytes> {
+pub(crate) fn refuse(refused: &Refused, request_id: &RequestId, date: HeaderValue) -> Response<Bytes> {
     let reason = refused::reason(refused.status);
     let mut response = Response::new(problem(refused.why, reason, request_id));
     *response.status_mut() = refused.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(DATE, date);
     insert(headers, &PROXY_STATUS, format!("lictor; error={}", reason.proxy_status()));
     headers.insert(X_LICTOR_REASON, HeaderValue::from_static(reason.as_str()));
     headers.insert(X_REQUEST_ID, request_id.to_value());
@@ -79,6 +81,7 @@ pub(super) fn kept(mut record: Box<Record>, given: Given) -> Response<ResponseBo
     if is_head && !is_known && code != StatusCode::NO_CONTENT {
         head.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(kept.body.len()));
     }
+    via(&record, Version::HTTP_11, &mut head);
     head.insert(AGE, HeaderValue::from(age));
     head.insert(X_REQUEST_ID, record.request_id.to_value());
     if let Ok(status) = HeaderValue::try_from(status) {
@@ -103,6 +106,14 @@ pub(super) fn kept(mut record: Box<Record>, given: Given) -> Response<ResponseBo
     record.shows(response.headers());
     record.close(now);
     response
+}
+
+/// Says that an answer has come by us, in this version: a proxy does in both directions, and a gateway need not (RFC 9110,
+/// section 7.6.3).
+pub(super) fn via(record: &Record, version: Version, headers: &mut HeaderMap) {
+    if record.connection.is_forward() {
+        headers.append(VIA, record.worker.hop.entry(version).clone());
+    }
 }
 
 /// Tells how an answer came about, to those who may ask (`X-Lictor-Debug`).

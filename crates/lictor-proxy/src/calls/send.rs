@@ -150,9 +150,11 @@ async fn send(
     sent.unwrap_or_else(|(reason, waited)| Err(late(call, state, reason, waited)))
 }
 
-/// Passes an interim answer on, if the client takes such.
+/// Passes an interim answer on, if the client takes such; a 100 lets it send its body.
 fn tell(call: &Call, status: StatusCode, headers: &HeaderMap, spelling: &Spelling) {
-    if let Some(interim) = &call.interim {
+    if status == StatusCode::CONTINUE {
+        call.body.go_on(); // the client's own 100 comes with the first look at its body
+    } else if let Some(interim) = &call.interim {
         interim.tell(status, headers, spelling);
     }
 }

@@ -49,6 +49,14 @@ impl Connection {
         if self.is_inbound() { "inbound" } else { "outbound" }
     }
 
+    /// Whether we are its client's proxy (RFC 9110, section 3.7).
+    pub(crate) fn is_forward(&self) -> bool {
+        match self.kind() {
+            ListenerKind::Forward => true,
+            ListenerKind::Upstream(_) | ListenerKind::Inbound => false,
+        }
+    }
+
     /// Whether it leads to our own application.
     pub(crate) fn is_inbound(&self) -> bool {
         match self.kind() {

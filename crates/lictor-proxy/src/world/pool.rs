@@ -25,6 +25,8 @@ use crate::net::dial::Destination;
 
 /// How long a server may take to say how many streams it takes. After that it is taken for a usual one.
 const SETTLING: Duration = Duration::from_secs(1);
+/// So long before a server closes an idle connection it is not used any more, or half its time if that is less.
+const MARGIN: Duration = Duration::from_secs(1);
 /// Streams that a usual server takes.
 const STREAMS_USUAL: u32 = 100;
 
@@ -225,8 +227,15 @@ impl Exclusive {
         (self.connection, Term { birth: self.birth, open: self.open })
     }
 
+    /// How long it may wait for a request: as the policy says, and well before the server closes it, as far as that said
+    /// when. A request on its way then would meet the end (RFC 9112, section 9.5).
+    fn idle(&self, policy: &PoolPolicy) -> Duration {
+        let theirs = |keeps_for: Duration| keeps_for.saturating_sub(MARGIN).max(keeps_for / 2);
+        self.connection.keeps_for().map_or(policy.idle, |keeps_for| policy.idle.min(theirs(keeps_for)))
+    }
+
     fn is_usable(&mut self, policy: &PoolPolicy, now: Instant, generation: u64) -> bool {
-        now.saturating_duration_since(self.used) < policy.idle
+        now.saturating_duration_since(self.used) < self.idle(policy)
             && self.birth.is_good(policy, now, generation)
             && !self.connection.is_stale()
     }

@@ -17,6 +17,8 @@ use crate::stores::tap::Tap;
 /// What all workers of the process share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// Another one for each process, and the same for all its workers.
+    pub(crate) number: u64,
     pub(crate) metrics: Metrics,
     pub(crate) access_log: Option<SyncSender<Vec<u8>>>,
     pub(crate) spans: Option<mpsc::Sender<Span>>,

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::shared::Shared;
 use super::view::View;
+use crate::stores::date::Date;
 
 /// One thread.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Worker {
     random: Cell<u64>,
     /// Good requests so far.
     requests: Cell<u32>,
+    /// The date, for answers that have none.
+    pub(crate) date: Date,
     /// Our hop in `Via`.
     pub(crate) hop: Hop,
     /// `<service>/<instance>`: who calls.
@@ -61,8 +64,11 @@ impl Hop {
 impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>, mesh: &Arc<Mesh>, seed: u64) -> Rc<Self> {
         let local = &mesh.local;
-        let name =
-            if local.instance.is_empty() { format!("lictor-{seed:08x}") } else { format!("lictor-{}", local.instance) };
+        let name = if local.instance.is_empty() {
+            format!("lictor-{:08x}", shared.number)
+        } else {
+            format!("lictor-{}", local.instance)
+        };
         let from = match (local.service.is_empty(), local.instance.is_empty()) {
             (true, _) => None,
             (false, true) => Some(local.service.clone()),
@@ -75,6 +81,7 @@ impl Worker {
             changed: Notify::new(),
             random: Cell::new(seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))),
             requests: Cell::new(0),
+            date: Date::default(),
             hop: Hop::new(name),
             from: from.and_then(|from| HeaderValue::try_from(from).ok()),
         });

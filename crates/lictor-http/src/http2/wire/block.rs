@@ -148,9 +148,7 @@ impl Wire {
             if let Err(why) = stream.prelude.hear(size) {
                 return self.refuse(stream, Code::PROTOCOL_ERROR, broken(why));
             }
-            if status != StatusCode::CONTINUE {
-                stream.hear(status, response.into_parts().0.headers);
-            }
+            stream.hear(status, response.into_parts().0.headers);
             return Ok(());
         }
         stream.left = match of_answer(stream.kind, status, told) {

@@ -119,8 +119,19 @@ impl Stream {
         self.is_ended && self.data.length == 0 && self.trailers.is_none()
     }
 
-    pub(in crate::http2) fn is_ended(&self) -> bool {
-        self.is_ended
+    /// Its final head has come, or was sent.
+    pub(in crate::http2) fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+
+    /// The final head is sent now.
+    pub(in crate::http2) fn answered(&mut self) {
+        self.is_answered = true;
+    }
+
+    /// Something of what it carries has come.
+    pub(in crate::http2) fn has_content(&self) -> bool {
+        self.data.length > 0 || self.is_ended
     }
 
     pub(in crate::http2) fn is_sent(&self) -> bool {
