@@ -2,9 +2,11 @@
 //! them on new inputs, and the tests here on those that are kept in `fuzz/corpus`.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use crate::caching::{Keeper, laws};
 use crate::route::{Route, Routes};
 use crate::trace::{B3, TraceContext, TraceSettings};
 
@@ -78,6 +80,52 @@ pub fn traceparent(bytes: &[u8]) {
         let understood = (further.trace_id, further.parent, further.is_sampled);
         assert_eq!(understood, (context.trace_id, Some(context.span_id), context.is_sampled));
     }
+}
+
+/// Whatever an answer, the requests before and after it and a 304 say: what is given again may be
+/// ([`laws`](crate::caching::laws)). The first five bytes choose the status and times; each line after them is a field: its
+/// first byte the head and the name, the others the value.
+pub fn caching(bytes: &[u8]) {
+    const NAMES: [&str; 16] = [
+        "cache-control",
+        "vary",
+        "age",
+        "date",
+        "expires",
+        "etag",
+        "last-modified",
+        "if-none-match",
+        "if-modified-since",
+        "authorization",
+        "cookie",
+        "set-cookie",
+        "x-a",
+        "location",
+        "content-location",
+        "accept",
+    ];
+    const STATUSES: [u16; 8] = [200, 204, 206, 301, 304, 404, 503, 599];
+    let Some(([status, ttl, stale, delay, later], lines)) = bytes.split_first_chunk() else { return };
+    let mut heads: [HeaderMap; 4] = Default::default();
+    for line in lines.split(|byte| *byte == b'\n').take(64) {
+        let Some((name, value)) = line.split_first() else { continue };
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            let name = HeaderName::from_static(NAMES[usize::from(name & 15)]);
+            heads[usize::from(line[0] >> 4 & 3)].append(name, value);
+        }
+    }
+    let [first, answer, second, told] = heads;
+    let seconds = |byte: &u8| Duration::from_secs(u64::from(*byte));
+    laws::hold(&laws::Case {
+        first,
+        answer,
+        second,
+        told,
+        status: StatusCode::from_u16(STATUSES[usize::from(status & 7)]).unwrap_or_default(),
+        keeper: Keeper { ttl: seconds(ttl), stale: (*stale > 0).then(|| seconds(stale)) },
+        seconds: (u64::from(delay & 3), u64::from(*later)),
+        date: SystemTime::UNIX_EPOCH + Duration::from_secs(1_604_232_000),
+    });
 }
 
 fn settings(choice: u8) -> TraceSettings {
@@ -164,6 +212,7 @@ mod tests {
 
     #[test]
     fn every_kept_input_keeps_the_laws() {
+        replay("caching", caching);
         replay("traceparent", traceparent);
         replay("route", route);
     }

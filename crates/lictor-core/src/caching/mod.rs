@@ -16,6 +16,8 @@ mod dates;
 mod directives;
 mod head;
 mod invalidation;
+#[cfg(any(fuzzing, test))]
+pub mod laws;
 mod question;
 mod terms;
 
