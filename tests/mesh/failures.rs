@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lictor_testkit::{Backend, eventually_is, free_ports, request};
+use lictor_testkit::{Backend, Sidecar, eventually_is, free_ports, request};
 
 use crate::{LICTOR, caller_of};
 
@@ -10,7 +10,7 @@ use crate::{LICTOR, caller_of};
 fn a_refused_connection_is_a_502_with_its_story() {
     let [port] = free_ports();
     let yaml = format!("registration: off\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{port}']}}\n");
-    let lictor = lictor_testkit::Sidecar::serve(LICTOR, &yaml).up();
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
     let answer = lictor.get("users", "/");
     assert_eq!((answer.status, answer.header("x-lictor-reason")), (502, "connect_refused"));
     let status = answer.header("proxy-status");
@@ -64,7 +64,7 @@ fn an_open_breaker_answers_at_once_and_says_when_to_come_back() {
     let refused = lictor.get("users", "/");
     assert_eq!(
         (refused.status, refused.header("x-lictor-reason"), refused.header("retry-after")),
-        (503, "breaker_open", "60")
+        (503, "breaker_open", "5")
     );
     assert_eq!(backend.hits(), 5);
     assert_eq!(lictor.page("/breakers")["users"]["state"], "open");
@@ -111,7 +111,7 @@ fn a_post_goes_elsewhere_when_nothing_was_sent() {
         "registration: off\nupstreams:\n  users: {{listen: 0, balance: round_robin, static: ['127.0.0.1:{gone}', '127.0.0.1:{}']}}\n",
         good.port()
     );
-    let lictor = lictor_testkit::Sidecar::serve(LICTOR, &yaml).up();
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
     for _ in 0..6 {
         assert_eq!(request(&lictor.address("users"), "POST", "/", &[], b"order").unwrap().status, 200);
     }
@@ -136,9 +136,50 @@ fn grpc_callers_get_a_grpc_status() {
     let yaml = format!(
         "registration: off\nupstreams:\n  users: {{listen: 0, protocol: grpc, static: ['127.0.0.1:{port}']}}\n"
     );
-    let lictor = lictor_testkit::Sidecar::serve(LICTOR, &yaml).up();
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
     let answer = request(&lictor.address("users"), "POST", "/user.User/Get", &headers, b"\0\0\0\0\0").unwrap();
     assert_eq!((answer.status, answer.header("grpc-status")), (200, "14"));
     assert!(answer.header("grpc-message").contains("connection refused"));
+}
+
+#[test]
+fn a_short_outage_is_over_soon_for_callers_too() {
+    let [port] = free_ports();
+    let yaml =
+        format!("registration: off\nupstreams:\n  users: {{listen: 0, retry: off, static: ['127.0.0.1:{port}']}}\n");
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    for _ in 0..5 {
+        assert_eq!(lictor.get("users", "/").status, 502);
+    }
+    let refused = lictor.get("users", "/");
+    assert_eq!(refused.header("x-lictor-reason"), "breaker_open");
+    assert!(refused.header("retry-after").parse::<u32>().unwrap() <= 4, "{}", refused.header("retry-after"));
+    let page = lictor.page("/breakers");
+    assert!(page["users"]["next_connect_ms"].as_u64().is_some(), "{page}");
+    // Twice it is tried in vain; then somebody is there again.
+    eventually_is("two tries", || lictor.page("/breakers"), |page| page["users"]["connects_tried"].as_u64() >= Some(2));
+    let _backend = Backend::on("back", port);
+    eventually_is(
+        "the breaker is half-open",
+        || lictor.page("/breakers"),
+        |page| page["users"]["state"] == "half-open",
+    );
+    assert_eq!(lictor.page("/breakers")["users"]["cause"], "connected");
+    for _ in 0..3 {
+        assert_eq!(lictor.get("users", "/").status, 200);
+    }
+    assert_eq!(lictor.page("/breakers")["users"]["state"], "closed");
+    let told = lictor.metric("lictor_breaker_transitions_total", &[("to", "half-open"), ("cause", "connected")]);
+    assert!((told - 1.0).abs() < 0.1, "{told}");
+}
+
+#[test]
+fn slow_answers_open_a_breaker_that_counts_them() {
+    let backend = Backend::start("slow");
+    let lictor = caller_of(&[&backend], ", breaker: {slow_call: {over: 20ms, ratio: 50%, min_requests: 4}}");
+    backend.delays(Duration::from_millis(60));
+    let answers: Vec<u16> = (0..5).map(|_| lictor.get("users", "/").status).collect();
+    assert_eq!(answers, [200, 200, 200, 200, 503]);
+    assert_eq!(lictor.page("/breakers")["users"]["cause"], "slow_call");
 }

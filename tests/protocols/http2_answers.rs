@@ -266,3 +266,32 @@ fn a_grpc_instance_that_always_fails_is_ejected_and_the_breaker_stays_closed() {
         }
     }
 }
+
+/// As many fields as over HTTP/1.1, and no more.
+#[test]
+fn an_answer_has_as_many_fields_over_either_version() {
+    for (fields, status) in [(100, 200), (101, 502)] {
+        let block: Vec<u8> = std::iter::once(0x88)
+            .chain(
+                (0..fields)
+                    .flat_map(|number: u32| [&b"\x00\x05x-"[..], format!("{number:03}\x011").as_bytes()].concat()),
+            )
+            .collect();
+        let http2 = Server::http2(move |link, id, _| link.send(&[frame(HEADERS, ENDS, id, &block)]));
+        // Content-Length is one of them.
+        let lines: String = (1..fields).map(|number| format!("x-{number:03}: 1\r\n")).collect::<Vec<_>>().concat();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{lines}\r\n");
+        let http1 = lictor_testkit::RawServer::answering(answer);
+        let yaml = format!(
+            "registration: off\nupstreams:\n  two: {{listen: 0, protocol: h2c, static: ['127.0.0.1:{}']}}\n  one: {{listen: 0, static: ['127.0.0.1:{}']}}\n",
+            http2.port,
+            http1.port()
+        );
+        let lictor = Sidecar::serve(LICTOR, &yaml).up();
+        for upstream in ["one", "two"] {
+            let got = ask(&lictor.address(upstream), "GET", "/", b"");
+            assert_eq!(got.status, status, "{upstream}: {got:?}");
+            assert!(status == 200 || got.body.contains("more than 100 fields"), "{upstream}: {got:?}");
+        }
+    }
+}

@@ -305,7 +305,8 @@ impl Balancer {
         }
         let weigh = |index: usize| self.weight(index, now);
         let sum: f64 = (0..self.slots.len()).filter(|index| eligible(*index)).map(weigh).sum();
-        let mut ticket = share_of(self.step()) * sum;
+        // By chance now: after four that are not eligible the circle's next point is a certain one.
+        let mut ticket = self.share() * sum;
         let mut last = None;
         for index in (0..self.slots.len()).filter(|index| eligible(*index)) {
             ticket -= weigh(index);

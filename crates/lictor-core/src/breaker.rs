@@ -13,6 +13,10 @@ use crate::outcome::Reason;
 use crate::policy::{BreakerPolicy, ErrorRate};
 
 const BUCKETS: usize = 10;
+/// How long it is open at first, unless `recovery_timeout` is shorter; then twice as long each time.
+const FIRST_REST: Duration = Duration::from_secs(5);
+/// When a connection is tried first, where none was to be had; then after twice the time each time.
+const FIRST_CONNECT: Duration = Duration::from_secs(1);
 
 /// The breaker.
 #[derive(Debug)]
@@ -20,7 +24,8 @@ pub struct Breaker {
     epoch: Instant,
     state: AtomicU8,
     consecutive: AtomicU32,
-    buckets: [Bucket; BUCKETS],
+    failures: Buckets,
+    slow_calls: Buckets,
     slow: Mutex<Slow>,
 }
 
@@ -70,6 +75,8 @@ pub enum Admission {
 pub enum Verdict {
     /// The service works.
     Success,
+    /// It works, and took longer than `slow_call` allows.
+    Slow,
     /// It does not.
     Failure(Reason),
     /// It says nothing about the service: the client went away, say.
@@ -98,6 +105,10 @@ pub struct BreakerView {
     pub since_ms: u64,
     /// Until a probe may go, while open.
     pub next_probe_ms: Option<u64>,
+    /// Until a connection is tried again, while open because none was to be had.
+    pub next_connect_ms: Option<u64>,
+    /// Connections that were tried since it opened.
+    pub connects_tried: u32,
     /// Of the last change.
     pub cause: &'static str,
     /// How often it has opened.
@@ -123,11 +134,20 @@ pub enum Forced {
 #[derive(Debug, Default)]
 struct Bucket(AtomicU64);
 
+/// A window.
+#[derive(Debug, Default)]
+struct Buckets([Bucket; BUCKETS]);
+
 #[derive(Debug)]
 struct Slow {
     changed: Instant,
     /// Open: when a probe may go.
     probe_at: Instant,
+    /// Openings since it was last closed.
+    reopened: u32,
+    /// Open because nobody could be connected to: when that is tried again.
+    connect_at: Option<Instant>,
+    connects: u32,
     /// Counts half-open states.
     round: u64,
     probes: u32,
@@ -145,10 +165,14 @@ impl Breaker {
             epoch: now,
             state: AtomicU8::new(BreakerState::Closed.as_gauge()),
             consecutive: AtomicU32::new(0),
-            buckets: Default::default(),
+            failures: Buckets::default(),
+            slow_calls: Buckets::default(),
             slow: Mutex::new(Slow {
                 changed: now,
                 probe_at: now,
+                reopened: 0,
+                connect_at: None,
+                connects: 0,
                 round: 0,
                 probes: 0,
                 successes: 0,
@@ -173,7 +197,10 @@ impl Breaker {
         }
         match self.state() {
             BreakerState::Closed => Ok(Admission::Closed),
-            BreakerState::Open if now < slow.probe_at => Err(slow.probe_at - now),
+            BreakerState::Open if now < slow.probe_at => {
+                let next = slow.connect_at.map_or(slow.probe_at, |at| at.min(slow.probe_at));
+                Err(next.saturating_duration_since(now))
+            }
             BreakerState::Open => {
                 self.change(&mut slow, BreakerState::HalfOpen, "recovery_timeout", now);
                 slow.probes = 1;
@@ -228,6 +255,35 @@ impl Breaker {
         Some(self.change(&mut slow, BreakerState::HalfOpen, "new_instance", now))
     }
 
+    /// Which opening this is, while it is open because nobody could be connected to.
+    pub fn unconnected(&self) -> Option<u64> {
+        let slow = self.slow.lock();
+        let is_it = self.state() == BreakerState::Open && slow.forced.is_none() && slow.connect_at.is_some();
+        is_it.then_some(slow.opened_total)
+    }
+
+    /// How long to wait before a connection is tried, 1, 2, 4 s and so on up to `recovery_timeout`; `None`: that opening is
+    /// over.
+    pub fn next_connect(&self, policy: &BreakerPolicy, opening: u64, now: Instant) -> Option<Duration> {
+        if self.unconnected() != Some(opening) {
+            return None;
+        }
+        let mut slow = self.slow.lock();
+        let wait = doubled(FIRST_CONNECT, slow.connects).min(policy.recovery_timeout);
+        slow.connects += 1;
+        slow.connect_at = Some(now + wait);
+        Some(wait)
+    }
+
+    /// A connection was made: there is no need to wait any longer for a probe.
+    pub fn connected(&self, opening: u64, now: Instant) -> Option<Transition> {
+        if self.unconnected() != Some(opening) {
+            return None;
+        }
+        let mut slow = self.slow.lock();
+        (self.state() == BreakerState::Open).then(|| self.change(&mut slow, BreakerState::HalfOpen, "connected", now))
+    }
+
     /// An operator's order, until then; with `None` it judges by itself again, and begins closed.
     pub fn force(&self, order: Option<(Forced, Instant)>, now: Instant) -> Option<Transition> {
         let mut slow = self.slow.lock();
@@ -235,6 +291,7 @@ impl Breaker {
         let to = match order {
             Some((Forced::Open, until)) => {
                 slow.probe_at = until;
+                slow.connect_at = None;
                 slow.opened_total += 1;
                 BreakerState::Open
             }
@@ -271,6 +328,11 @@ impl Breaker {
             failures: self.consecutive.load(Relaxed),
             since_ms: now.saturating_duration_since(slow.changed).as_millis() as u64,
             next_probe_ms: (state == BreakerState::Open).then_some(wait),
+            next_connect_ms: slow
+                .connect_at
+                .filter(|_| state == BreakerState::Open)
+                .map(|at| at.saturating_duration_since(now).as_millis() as u64),
+            connects_tried: slow.connects.saturating_sub(1),
             cause: slow.cause,
             opened_total: slow.opened_total,
             forced: slow.forced.map(|(order, _)| order),
@@ -287,14 +349,14 @@ impl Breaker {
     ) -> Option<Transition> {
         let reason = match verdict {
             Verdict::Unknown => return None,
-            Verdict::Success => {
+            Verdict::Success | Verdict::Slow => {
                 if self.consecutive.load(Relaxed) != 0 {
                     self.consecutive.store(0, Relaxed);
                 }
                 if let Some(rate) = &policy.error_rate {
-                    self.bucket(rate, now, 0);
+                    self.add(&self.failures, rate, now, 0);
                 }
-                return None;
+                return self.count_slow(policy, verdict == Verdict::Slow, now);
             }
             Verdict::Failure(reason) => reason,
         };
@@ -304,8 +366,8 @@ impl Breaker {
         }
         let in_a_row = self.consecutive.fetch_add(1, Relaxed) + 1;
         let is_rate_exceeded = policy.error_rate.as_ref().is_some_and(|rate| {
-            self.bucket(rate, now, 1);
-            self.is_exceeded(rate, now)
+            self.add(&self.failures, rate, now, 1);
+            self.is_exceeded(&self.failures, rate, now)
         });
         if in_a_row < policy.failure_threshold && !is_rate_exceeded || is_spared() {
             return None;
@@ -314,7 +376,19 @@ impl Breaker {
         if self.state() != BreakerState::Closed || slow.forced.is_some() {
             return None;
         }
-        Some(self.open(&mut slow, policy, reason.as_str(), now))
+        Some(self.open(&mut slow, policy, reason.as_str(), is_connect(reason), now))
+    }
+
+    /// An answer that was slow or was not, where that counts.
+    fn count_slow(&self, policy: &BreakerPolicy, is_slow: bool, now: Instant) -> Option<Transition> {
+        let rate = &policy.slow_call.as_ref()?.rate;
+        self.add(&self.slow_calls, rate, now, u64::from(is_slow));
+        if !is_slow || self.state() != BreakerState::Closed || !self.is_exceeded(&self.slow_calls, rate, now) {
+            return None;
+        }
+        let mut slow = self.slow.lock();
+        let is_free = self.state() == BreakerState::Closed && slow.forced.is_none();
+        is_free.then(|| self.open(&mut slow, policy, "slow_call", false, now))
     }
 
     fn probed(&self, policy: &BreakerPolicy, round: u64, verdict: Verdict, now: Instant) -> Option<Transition> {
@@ -325,7 +399,8 @@ impl Breaker {
         slow.probes = slow.probes.saturating_sub(1);
         match verdict {
             Verdict::Unknown => None,
-            Verdict::Failure(reason) => Some(self.open(&mut slow, policy, reason.as_str(), now)),
+            Verdict::Slow => Some(self.open(&mut slow, policy, "slow_call", false, now)),
+            Verdict::Failure(reason) => Some(self.open(&mut slow, policy, reason.as_str(), is_connect(reason), now)),
             Verdict::Success => {
                 slow.successes += 1;
                 if slow.successes < policy.success_threshold {
@@ -336,8 +411,20 @@ impl Breaker {
         }
     }
 
-    fn open(&self, slow: &mut Slow, policy: &BreakerPolicy, cause: &'static str, now: Instant) -> Transition {
-        slow.probe_at = now + policy.recovery_timeout;
+    /// For a growing time; where nobody could be connected to, that is tried meanwhile, and the time is the longest.
+    fn open(
+        &self,
+        slow: &mut Slow,
+        policy: &BreakerPolicy,
+        cause: &'static str,
+        is_connect: bool,
+        now: Instant,
+    ) -> Transition {
+        let rest = if is_connect { policy.recovery_timeout } else { doubled(FIRST_REST, slow.reopened) };
+        slow.probe_at = now + rest.min(policy.recovery_timeout);
+        slow.connect_at = is_connect.then_some(now + FIRST_CONNECT);
+        slow.connects = 0;
+        slow.reopened += 1;
         slow.opened_total += 1;
         self.change(slow, BreakerState::Open, cause, now)
     }
@@ -351,16 +438,19 @@ impl Breaker {
         slow.round += u64::from(to == BreakerState::HalfOpen);
         if to == BreakerState::Closed {
             self.consecutive.store(0, Relaxed);
-            self.buckets.iter().for_each(|bucket| bucket.0.store(0, Relaxed));
+            slow.reopened = 0;
+            for bucket in self.failures.0.iter().chain(&self.slow_calls.0) {
+                bucket.0.store(0, Relaxed);
+            }
         }
         self.state.store(to.as_gauge(), Relaxed);
         Transition { from, to, cause }
     }
 
     /// Adds a request to its slice of the window; a slice from an earlier round starts over.
-    fn bucket(&self, rate: &ErrorRate, now: Instant, failures: u64) {
+    fn add(&self, buckets: &Buckets, rate: &ErrorRate, now: Instant, failures: u64) {
         let number = self.slice(rate, now);
-        let bucket = &self.buckets[(number % BUCKETS as u64) as usize].0;
+        let bucket = &buckets.0[(number % BUCKETS as u64) as usize].0;
         let word = bucket.load(Relaxed);
         if word >> 48 == number & 0xffff && word & 0xff_ffff != 0xff_ffff {
             bucket.fetch_add(failures << 24 | 1, Relaxed);
@@ -370,10 +460,10 @@ impl Breaker {
         }
     }
 
-    fn is_exceeded(&self, rate: &ErrorRate, now: Instant) -> bool {
+    fn is_exceeded(&self, buckets: &Buckets, rate: &ErrorRate, now: Instant) -> bool {
         let number = self.slice(rate, now);
         let (mut requests, mut failures) = (0, 0);
-        for bucket in &self.buckets {
+        for bucket in &buckets.0 {
             let word = bucket.0.load(Relaxed);
             let age = (number & 0xffff).wrapping_sub(word >> 48) & 0xffff;
             if age < BUCKETS as u64 {
@@ -392,9 +482,19 @@ impl Breaker {
     }
 }
 
+/// Nobody could be connected to: then there is something that can be tried without a request.
+fn is_connect(reason: Reason) -> bool {
+    matches!(reason, Reason::ConnectRefused | Reason::ConnectTimeout | Reason::TlsFailed)
+}
+
+fn doubled(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1 << times.min(20))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::SlowCall;
 
     const FAILED: Verdict = Verdict::Failure(Reason::ConnectRefused);
 
@@ -421,7 +521,7 @@ mod tests {
         }
         let change = request(&breaker, &policy, FAILED, now).unwrap();
         assert_eq!((change.to, change.cause), (BreakerState::Open, "connect_refused"));
-        assert_eq!(breaker.admit(&policy, now), Err(policy.recovery_timeout));
+        assert_eq!(breaker.admit(&policy, now), Err(FIRST_CONNECT), "a connection is tried");
         assert_eq!(breaker.view(now).next_probe_ms, Some(60_000));
     }
 
@@ -474,7 +574,7 @@ mod tests {
         assert_eq!(request(&breaker, &policy, Verdict::Unknown, later), None);
         let change = request(&breaker, &policy, FAILED, later).unwrap();
         assert_eq!(change.to, BreakerState::Open);
-        assert_eq!(breaker.admit(&policy, later), Err(policy.recovery_timeout));
+        assert_eq!(breaker.view(later).next_probe_ms, Some(60_000));
     }
 
     #[test]
@@ -514,6 +614,74 @@ mod tests {
         assert_eq!(breaker.topology_changed(now).unwrap().to, BreakerState::HalfOpen);
         assert_eq!(breaker.admit(&policy, now), Ok(Admission::Probe(1)));
         assert_eq!(breaker.topology_changed(now), None);
+    }
+
+    #[test]
+    fn it_is_open_for_five_seconds_then_ten_and_so_on_until_it_was_closed() {
+        let (policy, mut now) = (BreakerPolicy::default(), Instant::now());
+        let breaker = Breaker::new(now);
+        let failed = Verdict::Failure(Reason::Status);
+        for _ in 0..5 {
+            request(&breaker, &policy, failed, now);
+        }
+        for seconds in [5, 10, 20, 40, 60, 60] {
+            assert_eq!(breaker.admit(&policy, now), Err(Duration::from_secs(seconds)));
+            now += Duration::from_secs(seconds);
+            assert_eq!(request(&breaker, &policy, failed, now).unwrap().to, BreakerState::Open);
+        }
+        now += policy.recovery_timeout;
+        for _ in 0..policy.success_threshold {
+            request(&breaker, &policy, Verdict::Success, now);
+        }
+        for _ in 0..5 {
+            request(&breaker, &policy, failed, now);
+        }
+        assert_eq!(breaker.admit(&policy, now), Err(Duration::from_secs(5)), "from the beginning");
+        let short = BreakerPolicy { recovery_timeout: Duration::from_secs(2), ..policy };
+        let breaker = Breaker::new(now);
+        for _ in 0..5 {
+            request(&breaker, &short, failed, now);
+        }
+        assert_eq!(breaker.admit(&short, now), Err(short.recovery_timeout), "never longer than that");
+    }
+
+    #[test]
+    fn while_nobody_can_be_connected_to_that_is_tried_and_ends_the_wait() {
+        let (policy, now) = (BreakerPolicy::default(), Instant::now());
+        let breaker = opened(&policy, now);
+        let opening = breaker.unconnected().unwrap();
+        let waits: Vec<_> = (0..8).map_while(|_| breaker.next_connect(&policy, opening, now)).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60].map(Duration::from_secs));
+        assert_eq!(breaker.view(now).connects_tried, 7);
+        let change = breaker.connected(opening, now).unwrap();
+        assert_eq!((change.to, change.cause), (BreakerState::HalfOpen, "connected"));
+        assert_eq!((breaker.connected(opening, now), breaker.next_connect(&policy, opening, now)), (None, None));
+        request(&breaker, &policy, FAILED, now);
+        assert!(breaker.unconnected().is_some_and(|again| again != opening), "another opening");
+        assert_eq!(breaker.connected(opening, now), None, "that is over");
+        breaker.force(Some((Forced::Open, now + policy.recovery_timeout)), now);
+        assert_eq!(breaker.unconnected(), None, "an order is an order");
+    }
+
+    #[test]
+    fn slow_calls_open_it_where_they_count_and_a_slow_probe_opens_it_again() {
+        let now = Instant::now();
+        let slow_call = Some(SlowCall::default());
+        let policy = BreakerPolicy { slow_call, ..BreakerPolicy::default() };
+        for (policy, opens) in [(policy.clone(), true), (BreakerPolicy::default(), false)] {
+            let breaker = Breaker::new(now);
+            for _ in 0..10 {
+                assert_eq!(request(&breaker, &policy, Verdict::Success, now), None);
+            }
+            let changes: Vec<_> = (0..10).filter_map(|_| request(&breaker, &policy, Verdict::Slow, now)).collect();
+            assert_eq!(
+                changes.iter().map(|change| change.cause).collect::<Vec<_>>(),
+                ["slow_call"][..usize::from(opens)]
+            );
+        }
+        let breaker = opened(&policy, now);
+        let change = request(&breaker, &policy, Verdict::Slow, now + policy.recovery_timeout).unwrap();
+        assert_eq!((change.to, change.cause), (BreakerState::Open, "slow_call"));
     }
 
     #[test]

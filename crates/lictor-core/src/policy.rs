@@ -224,12 +224,14 @@ pub struct BreakerPolicy {
     pub failure_threshold: u32,
     /// Consecutive successful probes that close it. Default 3.
     pub success_threshold: u32,
-    /// How long it stays open before a probe. Default 60 s.
+    /// The longest that it stays open before a probe: 5 s at first, then twice as long each time. Default 60 s.
     pub recovery_timeout: Duration,
     /// Probes at a time while half-open. Default 1.
     pub half_open_max: u32,
     /// Opens by share of failures, besides the consecutive count. Default 50 % of at least 20 in 10 s.
     pub error_rate: Option<ErrorRate>,
+    /// Opens by share of slow answers. Default: never.
+    pub slow_call: Option<SlowCall>,
     /// What counts as a failure.
     pub failure: BreakerFailures,
 }
@@ -243,6 +245,7 @@ impl Default for BreakerPolicy {
             recovery_timeout: Duration::from_secs(60),
             half_open_max: 1,
             error_rate: Some(ErrorRate::default()),
+            slow_call: None,
             failure: BreakerFailures::default(),
         }
     }
@@ -262,6 +265,21 @@ pub struct ErrorRate {
 impl Default for ErrorRate {
     fn default() -> Self {
         Self { threshold: 0.5, window: Duration::from_secs(10), min_requests: 20 }
+    }
+}
+
+/// The share of slow answers that opens a breaker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlowCall {
+    /// From admission to the response head: longer is slow. Default 3 s.
+    pub over: Duration,
+    /// The share of slow answers among good ones, and what it is of. Default 50 % of at least 20 in 10 s.
+    pub rate: ErrorRate,
+}
+
+impl Default for SlowCall {
+    fn default() -> Self {
+        Self { over: Duration::from_secs(3), rate: ErrorRate::default() }
     }
 }
 

@@ -13,6 +13,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use crate::digits::length;
 use crate::target;
 
+/// A head with more fields is refused, in either version, of a request and of an answer.
+pub(crate) const FIELDS_MAX: usize = 100;
+
 /// `Keep-Alive` (RFC 9112, appendix C.2.2).
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// `Proxy-Connection` (the same).

@@ -12,6 +12,7 @@ mod collapse;
 mod inbound;
 pub(crate) mod leave;
 pub(crate) mod permit;
+mod recovery;
 pub(crate) mod target;
 
 use http::Request;

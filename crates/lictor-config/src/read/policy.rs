@@ -7,7 +7,7 @@ use http::{HeaderName, Method, StatusCode};
 use lictor_core::policy::{
     Algorithm, Backoff, Balance, BreakerFailures, BreakerPolicy, BudgetPolicy, CachePolicy, DeadlineMode,
     EjectionPolicy, ErrorRate, HashOn, Hedge, HedgeDelay, Limits, Policy, PoolPolicy, RetryClasses, RetryMethods,
-    RetryPolicy, Timeouts,
+    RetryPolicy, SlowCall, Timeouts,
 };
 use lictor_core::route::{Route, Routes};
 use serde_json::json;
@@ -369,10 +369,11 @@ fn breaker(node: &Node<'_>, base: &BreakerPolicy) -> BreakerPolicy {
             .field("success_threshold", "Consecutive successful probes that close it.")
             .integer(base.success_threshold, 1),
         recovery_timeout: section
-            .field("recovery_timeout", "How long it stays open before a probe.")
+            .field("recovery_timeout", "The longest that it stays open before a probe: 5 s at first, then twice as long each time. Where nobody could be connected to, that is tried meanwhile after 1, 2, 4 s and so on, and ends it.")
             .duration(base.recovery_timeout),
         half_open_max: section.field("half_open_max", "Probes at a time.").integer(base.half_open_max, 1),
         error_rate: error_rate(&section.field("error_rate", "Opens by the share of failures; `off`."), base.error_rate),
+        slow_call: slow_call(&section.field("slow_call", "Opens by the share of slow answers; `off`."), base.slow_call),
         failure: failures(
             &section.field("failure", "What counts: 5xx, statuses, connect_failure, reset, timeout."),
             &base.failure,
@@ -380,6 +381,26 @@ fn breaker(node: &Node<'_>, base: &BreakerPolicy) -> BreakerPolicy {
     };
     section.finish();
     policy
+}
+
+fn slow_call(node: &Node<'_>, base: Option<SlowCall>) -> Option<SlowCall> {
+    if node.is_off() {
+        return None;
+    }
+    let section = node.section(&[json!({ "const": "off" })]);
+    let from = base.unwrap_or_default();
+    let policy = SlowCall {
+        over: section.field("over", "From admission to the response head: longer is slow.").duration(from.over),
+        rate: ErrorRate {
+            threshold: section.field("ratio", "Slow ones as a share of good answers.").share(from.rate.threshold),
+            window: section.field("window", "How far back.").duration(from.rate.window),
+            min_requests: section
+                .field("min_requests", "Answers needed before it is believed.")
+                .integer(from.rate.min_requests, 1),
+        },
+    };
+    section.finish();
+    (base.is_some() || node.is_set()).then_some(policy)
 }
 
 fn error_rate(node: &Node<'_>, base: Option<ErrorRate>) -> Option<ErrorRate> {

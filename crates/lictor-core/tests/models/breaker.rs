@@ -20,6 +20,8 @@ struct Model {
     /// The tenth of the window that each request ended in, and whether it failed.
     log: Vec<(u64, bool)>,
     open_until: u64,
+    /// Openings since it was last closed.
+    reopened: u32,
     /// Counts half-open states.
     round: u32,
     probes: u32,
@@ -47,7 +49,9 @@ impl Model {
 
     fn open(&mut self, millis: u64) {
         self.state = BreakerState::Open;
-        self.open_until = millis + self.policy.recovery_timeout.as_millis() as u64;
+        let rest = 5_000_u64 << self.reopened.min(20);
+        self.open_until = millis + rest.min(self.policy.recovery_timeout.as_millis() as u64);
+        self.reopened += 1;
     }
 
     fn finish(&mut self, leave: Leave, verdict: Verdict, millis: u64) {
@@ -66,12 +70,12 @@ impl Model {
             (Leave::Probe(round), _) if self.state == BreakerState::HalfOpen && round == self.round => {
                 self.probes -= 1;
                 match verdict {
-                    Verdict::Failure(_) => self.open(millis),
+                    Verdict::Failure(_) | Verdict::Slow => self.open(millis),
                     Verdict::Success => self.successes += 1,
                     Verdict::Unknown => (),
                 }
                 if self.state == BreakerState::HalfOpen && self.successes >= self.policy.success_threshold {
-                    (self.state, self.in_a_row) = (BreakerState::Closed, 0);
+                    (self.state, self.in_a_row, self.reopened) = (BreakerState::Closed, 0, 0);
                     self.log.clear();
                 }
             }
@@ -133,6 +137,7 @@ proptest! {
             in_a_row: 0,
             log: Vec::new(),
             open_until: 0,
+            reopened: 0,
             round: 0,
             probes: 0,
             successes: 0,

@@ -231,3 +231,20 @@ fn a_balancer_goes_on_where_the_one_before_was() {
         }
     }
 }
+
+#[test]
+fn one_that_may_not_be_asked_leaves_the_others_their_shares() {
+    for algorithm in Algorithm::ALL {
+        for weights in [[1, 1, 4], [1, 3, 20], [5, 5, 1]] {
+            let world = World { weights: &weights, newcomer: None, answers: &alike, callers: 1, workers: 1 };
+            let balance = Balance { algorithm: algorithm.clone(), ..Balance::default() };
+            let (now, mut counts) = (Instant::now(), vec![0; 3]);
+            let balancer = Balancer::new(&balance, world.slots(now), 11);
+            for request in 0..20_000_u32 {
+                let key = Some(hash_bytes(&request.to_be_bytes()));
+                counts[balancer.pick(now, key, |index| index != 2).expect("two are eligible")] += 1;
+            }
+            assert_fair(&counts[..2], &[f64::from(weights[0]), f64::from(weights[1])], &algorithm.to_string());
+        }
+    }
+}

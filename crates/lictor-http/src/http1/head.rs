@@ -12,7 +12,7 @@ use memchr::memchr;
 
 use crate::buffers;
 use crate::error::Refused;
-use crate::fields::{Fields, Marks, clean, expects_continue, takes_trailers};
+use crate::fields::{FIELDS_MAX, Fields, Marks, clean, expects_continue, takes_trailers};
 use crate::framing::{self, Kind};
 use crate::prelude::Prelude;
 use crate::spelling::{Range, Spelling};
@@ -22,8 +22,6 @@ pub use crate::framing::Length;
 
 /// A longer head is refused.
 const HEAD_MAX: usize = 128 << 10;
-/// More fields are refused.
-const FIELDS_MAX: usize = 100;
 
 /// A request's head.
 #[derive(Debug)]

@@ -1,14 +1,14 @@
 //! Heads and trailers, put together from their fields (RFC 9113, section 8.3).
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::hpack::{Field, Malformed};
 use crate::buffers;
 use crate::digits::length;
-use crate::fields::{Fields, KEEP_ALIVE, PROXY_CONNECTION};
+use crate::fields::{FIELDS_MAX, Fields, KEEP_ALIVE, PROXY_CONNECTION};
 use crate::framing::{Length, told};
 use crate::target;
 
@@ -37,6 +37,8 @@ pub(super) struct Message {
     protocol: Option<Bytes>,
     status: Option<StatusCode>,
     headers: HeaderMap,
+    /// Crumbs of a cookie are one field (section 8.2.3).
+    fields: usize,
     size: usize,
     malformed: Option<Malformed>,
 }
@@ -51,6 +53,7 @@ impl Message {
             protocol: None,
             status: None,
             headers: buffers::take_fields(),
+            fields: 0,
             size: 0,
             malformed: None,
         }
@@ -59,7 +62,7 @@ impl Message {
     /// Takes the next field. What is beyond the limit is only counted.
     pub(super) fn take(&mut self, field: Result<Field, Malformed>, size: usize) {
         self.size = self.size.saturating_add(size);
-        if self.is_too_large() || self.malformed.is_some() {
+        if self.too_large().is_some() || self.malformed.is_some() {
             return;
         }
         self.malformed = field.and_then(|field| self.add(field)).err();
@@ -70,8 +73,13 @@ impl Message {
         self.size
     }
 
-    pub(super) fn is_too_large(&self) -> bool {
-        self.size > LIST_MAX
+    /// Why it is refused for its size, if it is.
+    pub(super) fn too_large(&self) -> Option<&'static str> {
+        if self.size > LIST_MAX {
+            Some("the head is longer than 64 KiB")
+        } else {
+            (self.fields > FIELDS_MAX).then_some("there are more than 100 fields")
+        }
     }
 
     fn add(&mut self, field: Field) -> Result<(), Malformed> {
@@ -88,7 +96,9 @@ impl Message {
         if CONNECTIONS.contains(&name) || (name == TE && value != "trailers") {
             return Err(Malformed("a field that belongs to HTTP/1.1's connections"));
         }
-        self.headers.append(name, value);
+        let is_crumb = name == COOKIE;
+        let is_further = self.headers.append(name, value);
+        self.fields += usize::from(!(is_crumb && is_further));
         Ok(())
     }
 
@@ -194,4 +204,28 @@ fn uri(scheme: &[u8], authority: Option<Bytes>, path: Bytes) -> Result<(Uri, Opt
     }
     parts.path_and_query = Some(path);
     Ok((Uri::from_parts(parts).map_err(|_| Malformed("the target is not a URI"))?, raw))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(fields: usize, crumbs: usize) -> Message {
+        let mut message = Message::new();
+        let regular = |name: &str| Field::Regular(HeaderName::try_from(name).unwrap(), HeaderValue::from_static("1"));
+        for number in 0..fields {
+            message.take(Ok(regular(&format!("x-{number}"))), 36);
+        }
+        (0..crumbs).for_each(|_| message.take(Ok(regular("cookie")), 40));
+        message
+    }
+
+    #[test]
+    fn a_hundred_fields_are_taken_as_in_http1_and_crumbs_are_one() {
+        assert_eq!(message(100, 0).too_large(), None);
+        assert_eq!(message(101, 0).too_large(), Some("there are more than 100 fields"));
+        assert_eq!(message(99, 200).too_large(), None);
+        assert_eq!(message(100, 2).too_large(), Some("there are more than 100 fields"));
+        assert_eq!(message(0, 2_000).too_large(), Some("the head is longer than 64 KiB"));
+    }
 }

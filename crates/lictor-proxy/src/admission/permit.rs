@@ -1,6 +1,7 @@
 //! Leave to send: the breaker's, and a place among the running requests. Both are given back when they are dropped.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lictor_core::breaker::{Admission, BreakerState, BreakerView, Forced, Transition, Verdict};
@@ -9,6 +10,7 @@ use lictor_core::policy::Limits;
 use lictor_core::{Failure, Reason};
 use tracing::{info, warn};
 
+use super::recovery;
 use crate::choose::verdict::{Judged, judge};
 use crate::stores::metrics::Metrics;
 use crate::stores::millis::Millis;
@@ -74,6 +76,9 @@ pub(crate) struct Probe {
     upstream: Rc<UpstreamState>,
     route: Option<usize>,
     admission: Option<Admission>,
+    since: Instant,
+    /// When the answer's head came.
+    head: Option<Instant>,
 }
 
 impl Probe {
@@ -86,7 +91,8 @@ impl Probe {
         let policy = &upstream.policy(route).breaker;
         match upstream.upstream.breaker.admit(policy, now) {
             Ok(admission) => {
-                Ok(Self { worker: Rc::clone(worker), upstream: Rc::clone(upstream), route, admission: Some(admission) })
+                let (worker, upstream) = (Rc::clone(worker), Rc::clone(upstream));
+                Ok(Self { worker, upstream, route, admission: Some(admission), since: now, head: None })
             }
             Err(wait) => {
                 let sentence = is_open(&upstream.upstream.breaker.view(Instant::now()), wait);
@@ -98,6 +104,11 @@ impl Probe {
     /// Few may go until it has a verdict.
     pub(crate) fn is_of_half_open(&self) -> bool {
         matches!(self.admission, Some(Admission::Probe(_)))
+    }
+
+    /// The answer's head has come: what follows is no matter of time.
+    pub(crate) fn answered(&mut self, at: Instant) {
+        self.head = Some(at);
     }
 
     /// What it became, if this changed it.
@@ -121,9 +132,18 @@ impl Probe {
         let admission = self.admission.take()?;
         let policy = &self.upstream.policy(self.route).breaker;
         let breaker = &self.upstream.upstream.breaker;
+        let took = |head: Instant| head.saturating_duration_since(self.since);
+        let is_slow = policy.slow_call.zip(self.head).is_some_and(|(slow, head)| took(head) > slow.over);
+        let verdict = if is_slow && verdict == Verdict::Success { Verdict::Slow } else { verdict };
         let endpoints = &self.upstream.upstream.endpoints;
         let change = breaker.finish_unless(policy, admission, verdict, now, || is_of_one(endpoints, now))?;
         tell(&self.worker.shared.metrics, &self.upstream.upstream.name, &change);
+        if change.to == BreakerState::Open {
+            let (worker, name) = (Rc::clone(&self.worker), Arc::clone(&self.upstream.upstream.name));
+            recovery::begin(&self.worker, &self.upstream, self.route, move |change| {
+                tell(&worker.shared.metrics, &name, change);
+            });
+        }
         Some(change.to)
     }
 }
@@ -144,6 +164,9 @@ pub(crate) fn is_open(breaker: &BreakerView, wait: Duration) -> String {
     let seconds = wait.as_millis().div_ceil(1000).max(1);
     match breaker.forced {
         Some(Forced::Open) => format!("an operator has opened the circuit breaker, for {seconds} s more"),
+        None if breaker.next_connect_ms.is_some() => {
+            format!("the circuit breaker is open: nobody could be connected to; that is tried again in {seconds} s")
+        }
         _ => format!("the circuit breaker is open; the next probe may go in {seconds} s"),
     }
 }

@@ -32,6 +32,9 @@ impl Call {
         asking: Option<Box<Asking>>,
     ) -> Response<ResponseBody> {
         let Sent { response, fields, at, exchange } = sent;
+        if let Some(probe) = &mut self.probe {
+            probe.answered(at);
+        }
         let status = response.status();
         let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_granted(status, self.is_http2) == Ok(true));
         if let Some(upgrade) = upgrade {

@@ -205,7 +205,8 @@ fn would_refuse(upstream: &UpstreamState, policy: &Policy, is_late: bool, now: I
         return Some(no_endpoints(upstream));
     }
     let is_judged = policy.breaker.enabled || breaker.forced.is_some();
-    let wait = breaker.next_probe_ms.filter(|ms| *ms > 0 && is_judged && breaker.state == BreakerState::Open);
+    let next = breaker.next_probe_ms.map(|probe| breaker.next_connect_ms.map_or(probe, |connect| connect.min(probe)));
+    let wait = next.filter(|ms| *ms > 0 && is_judged && breaker.state == BreakerState::Open);
     if let Some(wait) = wait {
         let sentence = is_open(&breaker, Duration::from_millis(wait));
         return Some(Failure::new(Reason::BreakerOpen, sentence));

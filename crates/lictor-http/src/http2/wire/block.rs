@@ -102,11 +102,11 @@ impl Wire {
             self.forget(id, Code::REFUSED_STREAM);
             return Ok(None);
         }
-        if message.is_too_large() {
+        if let Some(why) = message.too_large() {
             self.calm.wasted()?;
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
             let unanswered = Some(Unanswered { id, is_end });
-            return Ok(Some(Event::Refused(status, "the head is longer than 64 KiB", unanswered)));
+            return Ok(Some(Event::Refused(status, why, unanswered)));
         }
         let request = message.into_request();
         let checked = request.and_then(|request| {
@@ -132,8 +132,8 @@ impl Wire {
 
     fn answer(&mut self, stream: &mut Stream, message: Message, is_end: bool) -> Result<(), Fatal> {
         let broken = |why| Broken::Malformed(why);
-        if message.is_too_large() {
-            return self.refuse(stream, Code::PROTOCOL_ERROR, broken("the head is longer than 64 KiB"));
+        if let Some(why) = message.too_large() {
+            return self.refuse(stream, Code::PROTOCOL_ERROR, broken(why));
         }
         let size = message.size();
         let (response, told) = match message.into_response() {
@@ -172,7 +172,7 @@ impl Wire {
         if stream.is_ended {
             return self.refuse(stream, Code::STREAM_CLOSED, Broken::Malformed("HEADERS after the end"));
         }
-        let is_too_large = message.is_too_large();
+        let is_too_large = message.too_large().is_some();
         let trailers = match message.into_trailers() {
             Ok(trailers) if is_end && !is_too_large && matches!(stream.left, None | Some(0)) => trailers,
             Ok(_) => return self.refuse(stream, Code::PROTOCOL_ERROR, Broken::Malformed("trailers that are none")),
