@@ -14,6 +14,7 @@ mod http2_answers;
 mod hygiene;
 mod identity;
 mod instance_floods;
+mod shown;
 mod sockets;
 mod streams;
 mod tcp;

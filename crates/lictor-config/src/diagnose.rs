@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use lictor_core::plain;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -179,7 +181,7 @@ impl Diagnostic {
     pub fn sentence(&self) -> String {
         let help = self.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
         let path = if self.path.is_empty() { String::new() } else { format!(" {}:", self.path) };
-        format!("{}:{path} {}{help}", self.place, self.message)
+        plain::line(&format!("{}:{path} {}{help}", self.place, self.message)).into_owned()
     }
 
     fn render(&self, out: &mut String, colour: bool) -> fmt::Result {
@@ -190,22 +192,23 @@ impl Diagnostic {
         let paint = |text: &str, code: &str| {
             if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
         };
-        writeln!(out, "{}: {}", paint(word, shade), self.message)?;
-        let help = self.help.as_deref().unwrap_or("");
+        let place = plain::line(&self.place.to_string()).into_owned();
+        let (path, help) = (plain::line(&self.path), plain::line(self.help.as_deref().unwrap_or("")));
+        writeln!(out, "{}: {}", paint(word, shade), plain::line(&self.message))?;
         match &self.place {
-            place @ Place::File { line, column, source, width, .. } => {
+            Place::File { line, column, source, width, .. } => {
                 let gutter = line.to_string().len().max(3);
                 let carets = paint(&"^".repeat((*width).max(1)), shade);
-                writeln!(out, "{:gutter$}--> {place}   {}", "", self.path)?;
+                writeln!(out, "{:gutter$}--> {place}   {path}", "")?;
                 if source.is_empty() {
                     return if help.is_empty() { Ok(()) } else { writeln!(out, "{:gutter$} = {help}", "") };
                 }
-                writeln!(out, "{line:>gutter$} | {source}")?;
+                writeln!(out, "{line:>gutter$} | {}", plain::line(&source.replace('\t', " ")))?;
                 let line = format!("{:gutter$} | {:indent$}{carets} {help}", "", "", indent = column - 1);
                 writeln!(out, "{}", line.trim_end())?;
             }
-            place => {
-                writeln!(out, "   --> {place}   {}", self.path)?;
+            _ => {
+                writeln!(out, "   --> {place}   {path}")?;
                 if !help.is_empty() {
                     writeln!(out, "    = {help}")?;
                 }

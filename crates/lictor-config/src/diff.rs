@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use lictor_core::plain;
+
 use crate::tree::{Effective, MASKED, Origin};
 
 /// One key's change; secrets are masked.
@@ -53,6 +55,7 @@ fn is_same(old: &Effective, new: &Effective) -> bool {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
-        write!(f, "{}: {} -> {}", self.path, show(&self.before), show(&self.after))
+        let line = format!("{}: {} -> {}", self.path, show(&self.before), show(&self.after));
+        f.write_str(&plain::line(&line))
     }
 }

@@ -27,6 +27,7 @@ mod values;
 
 use std::fmt::Write;
 
+use lictor_core::plain;
 use serde_json::Value as Json;
 
 use self::value::{Step, show};
@@ -122,7 +123,7 @@ pub fn render(values: &[Effective], with_origins: bool) -> String {
     let mut text = String::new();
     let width = values.iter().map(|value| value.path.len() + value.value.len() + 2).max().unwrap_or(0).min(72);
     for value in values {
-        let line = format!("{}: {}", value.path, value.value);
+        let line = format!("{}: {}", plain::line(&value.path), plain::line(&value.value));
         let written =
             if with_origins { writeln!(text, "{line:width$}  # {}", value.origin) } else { writeln!(text, "{line}") };
         written.expect("writing to a string cannot fail");

@@ -14,6 +14,7 @@ use crate::address::Address;
 use crate::breaker::BreakerView;
 use crate::outcome::{Failure, Reason, Retryable};
 use crate::policy::{Policy, RetryMethods};
+use crate::redact;
 use crate::retry::{Denied, Next};
 
 /// The longest id, path and sentence that are kept, in bytes.
@@ -297,7 +298,7 @@ pub fn cut(text: &str, max: usize) -> Box<str> {
 
 /// A path as a story keeps it.
 pub fn cut_path(path: &str) -> Box<str> {
-    cut(path, PATH_MAX)
+    cut(&redact::path(path), PATH_MAX)
 }
 
 /// A sentence as a story keeps it.

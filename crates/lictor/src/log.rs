@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use lictor_config::LogFormat;
+use lictor_core::plain;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -128,7 +129,11 @@ impl<W: AsFd> Out<W> {
         if self.lines.is_empty() && self.is_cut {
             self.lines.push(b'\n');
         }
-        self.lines.extend_from_slice(line);
+        let is_plain = line.iter().all(|byte| (b' '..0x7f).contains(byte));
+        match str::from_utf8(line) {
+            Ok(text) if !is_plain => self.lines.extend_from_slice(plain::line(text).as_bytes()),
+            _ => self.lines.extend_from_slice(line),
+        }
         self.lines.push(b'\n');
         if self.lines.len() >= BATCH {
             self.flush();

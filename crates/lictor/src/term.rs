@@ -2,6 +2,9 @@
 
 use std::io::IsTerminal;
 
+use lictor_core::plain;
+use serde_json::Value as Json;
+
 /// Colours, or none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paint {
@@ -35,6 +38,18 @@ impl Paint {
 
     fn with(self, code: &str, text: &str) -> String {
         if self.is_on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// A page as it may be shown: what others have named or said is one line, and nothing but seen.
+pub(crate) fn shown(page: &Json) -> Json {
+    match page {
+        Json::String(text) => Json::String(plain::line(text).into_owned()),
+        Json::Array(values) => values.iter().map(shown).collect(),
+        Json::Object(entries) => {
+            Json::Object(entries.iter().map(|(key, value)| (plain::line(key).into_owned(), shown(value))).collect())
+        }
+        other => other.clone(),
     }
 }
 

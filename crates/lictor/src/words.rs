@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 
-use crate::term::{Paint, millis, table};
+use crate::term::{Paint, millis, shown, table};
 
 /// What `/requests/ID` says, as text.
 pub(crate) fn in_words(page: &Json) -> String {
@@ -12,6 +12,7 @@ pub(crate) fn in_words(page: &Json) -> String {
 
 /// Of all requests with that id, in the order in which they came.
 pub(crate) fn stories(page: &Json, paint: Paint) -> String {
+    let page = shown(page);
     let stories = page["requests"].as_array().map_or(&[][..], Vec::as_slice);
     stories.iter().rev().map(|told| story(told, paint)).collect::<Vec<_>>().join("\n")
 }
@@ -154,6 +155,7 @@ fn state(page: &Json) -> String {
 
 /// What would become of a request.
 pub(crate) fn prospect(page: &Json, paint: Paint) -> String {
+    let page = &shown(page);
     let text = |key: &str| page[key].as_str().unwrap_or_default();
     let mut lines = Vec::new();
     match page["refused"]["reason"].as_str() {

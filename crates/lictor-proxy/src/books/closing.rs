@@ -1,11 +1,13 @@
 //! The end of a request's books: the metrics, the log line, the spans and the story; nothing else writes them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use lictor_core::Reason;
 use lictor_core::mesh::AccessLog;
+use lictor_core::redact;
 use lictor_core::story::{self, Kept, Story};
 use serde::Serialize;
 
@@ -129,7 +131,7 @@ impl Record {
         Line {
             service: self.worker.from.as_ref().and_then(|from| from.to_str().ok()?.split('/').next()).unwrap_or(""),
             method: self.method.as_str(),
-            path: self.uri.path(),
+            path: redact::path(self.uri.path()),
             status,
             duration: took.as_secs_f64(),
             bytes: self.bytes,
@@ -168,7 +170,7 @@ impl Drop for Record {
 struct Line<'a> {
     service: &'a str,
     method: &'a str,
-    path: &'a str,
+    path: Cow<'a, str>,
     status: u16,
     /// Seconds.
     duration: f64,

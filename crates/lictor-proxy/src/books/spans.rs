@@ -8,7 +8,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::Method;
-use lictor_core::Address;
+use lictor_core::{Address, redact};
 
 use super::attempts::Attempt;
 use super::record::Record;
@@ -97,7 +97,7 @@ fn tried(record: &Record, attempt: &Attempt, start: SystemTime, end: Option<Syst
     if let Some(upstream) = &record.upstream {
         // Without the query, which may hold secrets.
         let scheme = if upstream.upstream.tls.is_some() { "https" } else { "http" };
-        let url = format!("{scheme}://{}{}", upstream.upstream.service, record.uri.path());
+        let url = format!("{scheme}://{}{}", upstream.upstream.service, redact::path(record.uri.path()));
         attributes.push(("url.full", url.as_str().into()));
     }
     attributes.push(("network.protocol.version", if attempt.is_http2 { "2" } else { "1.1" }.into()));
@@ -150,7 +150,8 @@ fn name(record: &Record, route: &str) -> String {
 
 fn request(record: &Record) -> Attributes {
     let label = method_label(&record.method);
-    let mut attributes = vec![("http.request.method", label.into()), ("url.path", record.uri.path().into())];
+    let mut attributes =
+        vec![("http.request.method", label.into()), ("url.path", redact::path(record.uri.path()).as_ref().into())];
     if label == "_OTHER" {
         attributes.push(("http.request.method_original", record.method.as_str().into()));
     }

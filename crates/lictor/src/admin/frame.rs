@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use lictor_core::breaker::BreakerState;
+use lictor_core::plain;
 use lictor_core::story::Story;
 use lictor_core::{Mesh, Upstream};
 use lictor_proxy::quantile;
@@ -49,7 +50,7 @@ async fn run(admin: Arc<Admin>) {
         let now = Sample::take(&admin);
         let json = frame(&admin, before.as_ref(), &now).await;
         let has_rates = before.replace(now).is_some();
-        if !admin.live.show(Frame { json: json.to_string().into(), has_rates }) {
+        if !admin.live.show(Frame { json: plain::lines(&json.to_string()).into_owned().into(), has_rates }) {
             return;
         }
     }

@@ -10,6 +10,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Frame, SizeHint};
+use lictor_core::plain;
 use serde_json::{Value as Json, json};
 
 use super::places::Answering;
@@ -21,7 +22,7 @@ pub(super) fn health_code(is_well: bool) -> StatusCode {
 }
 
 pub(super) fn reply(status: StatusCode, page: &Json) -> Response<Body> {
-    let mut response = text_reply("application/json", format!("{page:#}\n"));
+    let mut response = text_reply("application/json", plain::lines(&format!("{page:#}\n")).into_owned());
     *response.status_mut() = status;
     response
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
+use lictor_core::plain;
 use lictor_proxy::Tapping;
 use serde_json::Value as Json;
 use tokio::sync::broadcast::error::RecvError;
@@ -71,7 +72,7 @@ async fn feed_tap(mut tapping: Tapping, sender: mpsc::Sender<Bytes>) {
                 biased;
                 () = sender.closed() => return,
                 tapped = tapping.next() => match tapped {
-                    Some(tapped) => Bytes::from(format!("event: request\ndata: {}\n\n", serde_json::json!(*tapped))),
+                    Some(tapped) => event("", "request", &serde_json::json!(*tapped)),
                     None => return,
                 },
                 () = sleep(HEARTBEAT) => Bytes::from_static(b": still here\n\n"),
@@ -105,9 +106,13 @@ async fn feed(subscription: Subscription, sender: mpsc::Sender<Bytes>) {
     }
 }
 
+fn event(id: &str, kind: &str, data: &Json) -> Bytes {
+    Bytes::from(plain::lines(&format!("{id}event: {kind}\ndata: {data}\n\n")).into_owned())
+}
+
 fn frame(event: &Json) -> Bytes {
     let kind = event["kind"].as_str().unwrap_or("event");
-    Bytes::from(format!("id: {}\nevent: {kind}\ndata: {event}\n\n", event["id"]))
+    self::event(&format!("id: {}\n", event["id"]), kind, event)
 }
 
 /// A body that is sent as it comes.

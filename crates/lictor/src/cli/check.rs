@@ -3,6 +3,7 @@
 use crate::cli::{print, render_report};
 use crate::configured::Configured;
 use crate::otlp;
+use lictor_core::plain;
 
 /// Mistakes are the error; warnings are told, and it is good all the same.
 pub(super) fn check(configured: &Configured) -> anyhow::Result<u8> {
@@ -23,5 +24,5 @@ pub(super) fn check(configured: &Configured) -> anyhow::Result<u8> {
 
 fn tell(text: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain::painted(text));
 }

@@ -1,6 +1,7 @@
 //! `lictor doctor`, also `lictor check --live`.
 
 use lictor_config::{Environment, Report};
+use lictor_core::plain;
 use serde_json::{Value as Json, json};
 
 use crate::cli::print;
@@ -52,11 +53,13 @@ fn text(found: &Findings, source: &str) -> String {
     let mut text = String::new();
     for finding in found.sorted() {
         let (code, severity) = (finding.code.number(), finding.code.severity().as_str());
-        text += &format!("{severity:<8} {code}  {}: {}\n{:19}{}\n", finding.subject, finding.what, "", finding.fix);
+        let [subject, what, fix] = [&finding.subject, &finding.what, &finding.fix].map(|text| plain::line(text));
+        text += &format!("{severity:<8} {code}  {subject}: {what}\n{:19}{fix}\n", "");
     }
     if let Some(seen) = &found.consul {
         let version = seen.version.as_deref().unwrap_or("of a version that the token may not see");
-        text += &format!("Consul {version} at {}, led by {}\n", seen.address, seen.leader);
+        let line = format!("Consul {version} at {}, led by {}", seen.address, seen.leader);
+        text += &format!("{}\n", plain::line(&line));
     }
     let count = |severity: Severity| {
         let count = found.count(severity);

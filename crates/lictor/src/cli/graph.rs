@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 use lictor_consul::{Agent, encode, named_upstreams};
+use lictor_core::plain;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
@@ -36,11 +37,18 @@ pub(super) fn graph(dot: bool, as_json: bool, configured: &Configured) -> anyhow
         read(&mut agent, &datacenter).await
     })?;
     print(&match (dot, as_json) {
-        (true, _) => as_dot(&map),
+        (true, _) => as_dot(&shown(map)),
         (_, true) => format!("{:#}\n", json!({ "services": map })),
-        _ => as_tree(&map),
+        _ => as_tree(&shown(map)),
     });
     Ok(0)
+}
+
+/// With names as they may be shown.
+fn shown(map: Map) -> Map {
+    let name = |name: String| plain::line(&name).into_owned();
+    let service = |service: Service| Service { calls: service.calls.into_iter().map(name).collect(), ..service };
+    map.into_iter().map(|(key, value)| (name(key), service(value))).collect()
 }
 
 async fn read(agent: &mut Agent, datacenter: &[(&str, &str)]) -> anyhow::Result<Map> {

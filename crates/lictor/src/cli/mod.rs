@@ -22,6 +22,7 @@ use anyhow::bail;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use lictor_config::{Report, json_schema, render};
+use lictor_core::plain;
 
 use crate::configured::Configured;
 use crate::{boot, version};
@@ -241,16 +242,16 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
     }
 }
 
-/// To standard output, where commands print.
+/// To standard output, where commands print. Nothing gets to a terminal that does more than be seen, but our own colours.
 fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes()); // a closed pipe is the reader's choice
+    let _ = std::io::stdout().lock().write_all(plain::painted(text).as_bytes()); // a closed pipe is the reader's choice
 }
 
 /// Says to standard error why it failed. Mistakes in a configuration speak for themselves.
 pub(crate) fn complain(error: &anyhow::Error) {
     let text = match error.downcast_ref::<Report>() {
         Some(report) => render_report(report),
-        None => format!("lictor: {error:#}"),
+        None => format!("lictor: {}", plain::line(&format!("{error:#}"))),
     };
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 
 use crate::cli::probe::{Running, encode};
 use crate::cli::{print, probe};
-use crate::term::{Paint, millis, table};
+use crate::term::{Paint, millis, shown, table};
 
 /// An order about an endpoint.
 #[derive(Args, Debug)]
@@ -47,7 +47,7 @@ enum BreakerState {
 pub(super) fn endpoints(upstream: Option<&str>, running: &Running) -> anyhow::Result<u8> {
     let page = upstream.map_or("endpoints".to_owned(), |name| format!("endpoints/{}", encode(name)));
     let page = probe::page(&running.admin()?, &page)?;
-    print(&shown(&page, Paint::stdout()));
+    print(&in_rows(&page, Paint::stdout()));
     Ok(0)
 }
 
@@ -82,8 +82,8 @@ fn encode_id(id: &str) -> String {
     encode(id).replace('/', "%2F")
 }
 
-fn shown(page: &Json, paint: Paint) -> String {
-    let mut text = String::new();
+fn in_rows(page: &Json, paint: Paint) -> String {
+    let (page, mut text) = (shown(page), String::new());
     for (name, upstream) in page.as_object().into_iter().flatten() {
         let endpoints = upstream["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
         let census = &upstream["census"];

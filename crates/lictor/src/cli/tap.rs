@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use crate::cli::print;
 use crate::cli::probe::{self, Running, encode};
-use crate::term::{Paint, millis};
+use crate::term::{Paint, millis, shown};
 
 /// The server says something at least every 15 s.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ pub(super) fn tap(asked: &Tap) -> anyhow::Result<u8> {
             print(&format!("({dropped} requests were too fast to be shown)\n"));
             continue;
         }
-        print(&if asked.json { format!("{event}\n") } else { shown(&event, asked.headers, paint) });
+        print(&if asked.json { format!("{event}\n") } else { in_a_line(&shown(&event), asked.headers, paint) });
         left -= 1;
         if left == 0 {
             return Ok(0);
@@ -82,7 +82,7 @@ fn page(asked: &Tap) -> String {
     format!("tap?{}", pairs.collect::<Vec<_>>().join("&"))
 }
 
-fn shown(event: &Json, with_headers: bool, paint: Paint) -> String {
+fn in_a_line(event: &Json, with_headers: bool, paint: Paint) -> String {
     let text = |key: &str| event[key].as_str().unwrap_or("-");
     let last = event["attempts"].as_array().and_then(|attempts| attempts.last());
     let status = event["status"].to_string();

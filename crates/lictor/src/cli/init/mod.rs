@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use lictor_config::{Environment, Text, load};
+use lictor_core::plain;
 
 use crate::cli::print;
 use crate::configured::Configured;
@@ -115,7 +116,7 @@ impl Plan {
     fn render(&self) -> String {
         let mut lines = vec![format!(
             "# Written by `lictor init` from {}. `lictor check` validates it, `lictor doctor` asks Consul.",
-            self.source
+            plain::line(&self.source)
         )];
         match (&self.service, &self.port) {
             (Some((name, found)), Some((port, place))) => {

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use lictor_core::plain;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::Rect;
 
 use crate::cli::print;
 use crate::cli::probe::{self, Admin, Running, encode};
+use crate::term::shown;
 use crate::words::in_words;
 use model::{Focus, Frame, Model, Screen};
 use view::Look;
@@ -64,7 +66,7 @@ pub(super) fn top(asked: &Top) -> anyhow::Result<u8> {
 /// One moment as text.
 fn once(admin: &Admin, width: u16) -> anyhow::Result<String> {
     let mut model = Model::default();
-    model.take(serde_json::from_value(probe::page(admin, "ui/data")?)?, Instant::now());
+    model.take(serde_json::from_value(shown(&probe::page(admin, "ui/data")?))?, Instant::now());
     let area = Rect::new(0, 0, width, view::height(&model));
     let mut buffer = Buffer::empty(area);
     view::draw(&model, Look { has_colour: false, is_live: false }, Instant::now(), area, &mut buffer);
@@ -124,7 +126,7 @@ fn listen(admin: Admin) -> Receiver<News> {
         loop {
             let why = match follow(&admin, &sender) {
                 Ok(()) => "the sidecar has ended the stream".to_owned(),
-                Err(error) => format!("{error:#}"),
+                Err(error) => plain::line(&format!("{error:#}")).into_owned(),
             };
             if sender.send(News::Lost(why)).is_err() {
                 return;
@@ -147,7 +149,7 @@ fn follow(admin: &Admin, news: &Sender<News>) -> anyhow::Result<()> {
     for line in lines {
         // Chunked framing is between the lines: an event's data is one line.
         if let Some(data) = line?.strip_prefix("data: ") {
-            news.send(News::Frame(Box::new(serde_json::from_str(data)?)))?;
+            news.send(News::Frame(Box::new(serde_json::from_value(shown(&serde_json::from_str(data)?))?)))?;
         }
     }
     Ok(())
@@ -204,7 +206,7 @@ fn type_filter(model: &mut Model, code: KeyCode) {
 fn story(model: &Model, admin: &Admin) -> Vec<String> {
     let Some(failure) = model.chosen_failure() else { return vec!["There is no failure to tell of.".to_owned()] };
     let page = probe::page(admin, &format!("requests/{}", encode(&failure.id)));
-    let text = page.map_or_else(|error| format!("{error:#}"), |page| in_words(&page));
+    let text = page.map_or_else(|error| plain::line(&format!("{error:#}")).into_owned(), |page| in_words(&page));
     text.lines().map(str::to_owned).collect()
 }
 
