@@ -10,8 +10,9 @@ use crate::LICTOR;
 
 fn traced(backend: &Backend, otlp: &str) -> Sidecar {
     let yaml = format!(
-        "registration: off\nservice: orders\ntrace: {{otlp: '{otlp}', sample: 0%}}\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{}']}}\n",
-        backend.port()
+        "registration: off\nservice: orders\nport: {port}\ninbound: {{listen: '127.0.0.1:0'}}\noutbound: {{proxy: 0}}\n\
+         trace: {{otlp: '{otlp}', sample: 0%}}\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{port}']}}\n",
+        port = backend.port()
     );
     Sidecar::serve(LICTOR, &yaml).up()
 }
@@ -241,11 +242,27 @@ fn each_request_of_a_trace_is_a_span_of_its_own() {
     assert_eq!(spans.len(), 5);
 }
 
-/// What the upstream was sent, from `traceparent` on.
+/// A request's ways through lictor.
+const WAYS: [&str; 3] = ["users", "forward", "inbound"];
+
+/// What the upstream or the application was sent on each, from `traceparent` on; they do not differ but by their spans.
 fn passed_on(lictor: &Sidecar, fields: &str) -> String {
+    let ways = WAYS.map(|way| passed_on_by(lictor, way, fields));
+    let without_ids = |way: &str| {
+        let states: Vec<String> = way.lines().skip(1).map(str::to_owned).collect();
+        (way.get(..16).map(str::to_owned), states)
+    };
+    assert!(ways.iter().all(|way| without_ids(way) == without_ids(&ways[0])), "{fields}: {ways:?}");
+    if let Some(id) = ways[0].get(16..48).filter(|id| fields.contains(*id)) {
+        assert!(ways.iter().all(|way| way[16..48] == *id), "{fields}: {ways:?}");
+    }
+    ways.into_iter().next().unwrap()
+}
+
+fn passed_on_by(lictor: &Sidecar, way: &str, fields: &str) -> String {
     let head = format!("GET / HTTP/1.1\r\nHost: users\r\nConnection: close\r\n{fields}\r\n");
-    let answer = exchange(&lictor.address("users"), head.as_bytes()).unwrap();
-    assert_eq!(answer.status, 200, "{fields}");
+    let answer = exchange(&lictor.address(way), head.as_bytes()).unwrap();
+    assert_eq!(answer.status, 200, "{way}: {fields}");
     let text = answer.text();
     let ours: Vec<&str> =
         text.lines().filter(|line| line.starts_with("traceparent: ") || line.starts_with("tracestate: ")).collect();

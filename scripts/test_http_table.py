@@ -1,0 +1,45 @@
+"""What scripts/http_table.py finds, on a small planted page."""
+
+import pathlib
+import tempfile
+import unittest
+
+import http_table
+
+HEAD = "| section | says | lictor | test |\n|---|---|---|---|\n"
+
+
+class Finds(unittest.TestCase):
+    def found(self, rows):
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder)
+            (root / "docs").mkdir()
+            (root / "tests").mkdir()
+            (root / "tests/a.rs").write_text("#[test]\nfn it_is_so() {}\nfn it_is_so_too() {}\n")
+            (root / "docs/http.md").write_text(HEAD + rows)
+            return list(http_table.problems(root))
+
+    def test_a_row_with_its_tests_or_its_reason_is_right(self):
+        self.assertEqual(self.found("| 1 | a | b | `tests/a.rs::it_is_so`, `tests/a.rs::it_is_so_too` |\n| 2 | a | b | no: nobody sends that any more |\n"), [])
+
+    def test_what_is_missing_is_told_with_its_line(self):
+        for row, what in (
+            ("| 1 | a | b | c |", "neither a test nor a reason"),
+            ("| 1 | a | b | no: later |", "neither a test nor a reason"),
+            ("| 1 | a | b |  |", "four cells"),
+            ("| 1 | a | b |", "four cells"),
+            ("| 1 | a | b | `tests/b.rs::it_is_so` |", "tests/b.rs is not there"),
+            ("| 1 | a | b | `tests/a.rs::it_is` |", "has no it_is"),
+        ):
+            [problem] = self.found(row + "\n")
+            self.assertTrue(problem.startswith("docs/http.md:3: ") and what in problem, (row, problem))
+
+    def test_a_page_without_rows_is_none(self):
+        self.assertEqual(self.found(""), ["docs/http.md has no rows"])
+
+    def test_a_bar_may_be_escaped(self):
+        self.assertEqual(self.found("| 1 | `a\\|b` | b | `tests/a.rs::it_is_so` |\n"), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
