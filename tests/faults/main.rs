@@ -5,6 +5,7 @@
 
 mod admin;
 mod client;
+mod clock;
 mod dial;
 mod http2;
 mod overload;

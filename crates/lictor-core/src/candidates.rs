@@ -275,6 +275,7 @@ mod tests {
             meta: BTreeMap::new(),
             warms_from: None,
             health: Arc::new(health),
+            connections: Arc::default(),
         })
     }
 

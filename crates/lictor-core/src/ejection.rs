@@ -56,6 +56,7 @@ mod tests {
                     meta: BTreeMap::new(),
                     warms_from: None,
                     health: Arc::new(EndpointHealth::new(now)),
+                    connections: Arc::default(),
                 })
             })
             .collect()

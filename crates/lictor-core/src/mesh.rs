@@ -15,7 +15,7 @@ use crate::address::Address;
 use crate::bearer::Bearer;
 use crate::breaker::Breaker;
 use crate::health::EndpointHealth;
-use crate::limits::InFlight;
+use crate::limits::{InFlight, Places};
 use crate::policy::Policy;
 use crate::route::Routes;
 use crate::secret::Secret;
@@ -40,6 +40,8 @@ pub struct Mesh {
     pub inbound: Option<Arc<Inbound>>,
     /// Trace headers and sampling.
     pub trace: TraceSettings,
+    /// How long a request waits for endpoints that are unknown yet.
+    pub start_timeout: Duration,
     /// Which requests are logged.
     pub access_log: AccessLog,
     /// And at which level.
@@ -267,6 +269,12 @@ impl Upstream {
         let is_known = |standby: &Standby| standby.census.is_known;
         self.census.is_known && (!self.endpoints.is_empty() || self.standby.iter().all(is_known))
     }
+
+    /// Requests that wait for a place, those of its routes' own limits too.
+    pub fn pending(&self) -> u32 {
+        let routes = self.routes.iter().filter_map(|route| route.in_flight.as_ref());
+        self.in_flight.pending() + routes.map(|in_flight| in_flight.pending()).sum::<u32>()
+    }
 }
 
 /// Who else takes requests, while nobody of the tiers before is well.
@@ -324,6 +332,8 @@ pub struct Endpoint {
     pub warms_from: Option<Instant>,
     /// Carried over by key.
     pub health: Arc<EndpointHealth>,
+    /// One for each open connection to it. Carried over by key.
+    pub connections: Arc<Places>,
 }
 
 impl Endpoint {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 pub use crate::balance::{Algorithm, Balance, HashOn};
+pub use crate::deadline::DeadlineMode;
+use crate::deadline::{Deadline, End};
 
 /// Everything that decides how one upstream is called.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,12 +29,21 @@ pub struct Policy {
     pub limits: Limits,
     /// How connections are kept.
     pub pool: PoolPolicy,
+    /// Which requests go first, and which have to go, when not all can be sent.
+    pub priority: Priority,
     /// When and how a request is sent again.
     pub retry: RetryPolicy,
     /// When there is no good answer, an earlier one stands in for so long past its life. Default: none.
     pub stale: Option<Duration>,
     /// How long things may take.
     pub timeouts: Timeouts,
+}
+
+impl Policy {
+    /// When the time of a request ends that was not sent yet.
+    pub fn end(&self, deadline: Deadline) -> Option<End> {
+        deadline.under(self.deadline).end(self.timeouts.total, deadline.arrival())
+    }
 }
 
 /// How long things may take.
@@ -323,14 +334,15 @@ impl Default for EjectionPolicy {
     }
 }
 
-/// How much may be in flight, per process.
+/// How much may be in flight, for the whole process, whatever the number of its workers. Who finds no place waits for
+/// one, no longer than the request's own time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Requests at a time. Default 1024.
     pub max_in_flight: u32,
-    /// Requests that may wait for a place. Default 256.
+    /// Requests that may wait for a place, and as many for a connection to one endpoint. Default 256.
     pub max_pending: u32,
-    /// How long they may wait. Default 1 s.
+    /// How long they may wait for each. Default 1 s.
     pub pending_timeout: Duration,
     /// Connections to one endpoint. Default 256.
     pub max_connections: u32,
@@ -340,6 +352,18 @@ impl Default for Limits {
     fn default() -> Self {
         Self { max_in_flight: 1024, max_pending: 256, pending_timeout: Duration::from_secs(1), max_connections: 256 }
     }
+}
+
+/// How important a request is, among those that wait for a place. The lowest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Waits behind all others, and is refused first.
+    Low,
+    /// As most are.
+    #[default]
+    Normal,
+    /// Goes before all others, and takes the place of one of them where the queue is full.
+    High,
 }
 
 /// How connections are kept.
@@ -357,14 +381,4 @@ impl Default for PoolPolicy {
     fn default() -> Self {
         Self { idle: Duration::from_secs(3), max_age: Duration::from_secs(600), max_streams: 100 }
     }
-}
-
-/// What to do with a caller's deadline (`grpc-timeout`, `X-Request-Timeout-Ms`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeadlineMode {
-    /// Honour it, and pass on what remains.
-    #[default]
-    Propagate,
-    /// Neither.
-    Ignore,
 }

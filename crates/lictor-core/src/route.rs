@@ -1,10 +1,12 @@
 //! Routes: method and path patterns of an upstream that have a policy of their own.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::Method;
 use thiserror::Error;
 
+use crate::limits::InFlight;
 use crate::policy::Policy;
 
 /// An upstream's routes; the first match wins.
@@ -32,6 +34,22 @@ impl Routes {
         self.0.iter()
     }
 
+    /// The same, with the counts of the routes that were there before.
+    #[must_use]
+    pub fn follow(&self, earlier: &Self) -> Self {
+        if Arc::ptr_eq(&self.0, &earlier.0) || self.iter().all(|route| route.in_flight.is_none()) {
+            return self.clone();
+        }
+        let bounded =
+            earlier.iter().filter_map(|route| Some(((route.method(), &route.label), route.in_flight.as_ref()?)));
+        let counts: HashMap<_, _> = bounded.collect();
+        let follow = |route: &Route| {
+            let before = counts.get(&(route.method(), &route.label)).map(|before| Arc::clone(before));
+            Route { in_flight: route.in_flight.clone().map(|own| before.unwrap_or(own)), ..route.clone() }
+        };
+        Self(self.iter().map(follow).collect())
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -56,6 +74,8 @@ pub struct Route {
     pub policy: Arc<Policy>,
     /// Whether a second processing is harmless, if the route says.
     pub is_idempotent: Option<bool>,
+    /// Its requests, where it has limits of its own.
+    pub in_flight: Option<Arc<InFlight>>,
     method: Option<Method>,
     /// What all its paths start with, after the slash: most others are told by it alone.
     start: String,
@@ -120,7 +140,15 @@ impl Route {
             Segment::Any => None,
         });
         let start = literals.collect::<Vec<_>>().join("/");
-        Ok(Self { label: Arc::from(path), policy, is_idempotent, method, start, segments, takes_rest })
+        let in_flight = None;
+        Ok(Self { label: Arc::from(path), policy, is_idempotent, in_flight, method, start, segments, takes_rest })
+    }
+
+    /// The same, with its requests counted by themselves: it has limits of its own.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        self.in_flight = Some(Arc::default());
+        self
     }
 
     /// The method it is for; `None` is any.
@@ -205,6 +233,17 @@ mod tests {
         assert_eq!(routes.position(&Method::GET, "/orders/7"), Some(2));
         assert_eq!(&*routes.get(2).unwrap().label, "/orders/*");
         assert_eq!(routes.position(&Method::GET, "/users"), None);
+    }
+
+    #[test]
+    fn the_requests_of_a_bounded_route_are_counted_on_through_a_reload() {
+        let before = Routes::new(vec![route("GET /a").bounded(), route("/b").bounded(), route("/c")]);
+        let after = Routes::new(vec![route("/b").bounded(), route("/a").bounded(), route("/c").bounded(), route("/d")]);
+        let after = after.follow(&before);
+        let of = |routes: &Routes, index: usize| routes.get(index).unwrap().in_flight.clone();
+        assert!(Arc::ptr_eq(&of(&before, 1).unwrap(), &of(&after, 0).unwrap()));
+        assert!(!Arc::ptr_eq(&of(&before, 0).unwrap(), &of(&after, 1).unwrap()), "another method, another route");
+        assert!(of(&after, 2).is_some() && of(&after, 3).is_none());
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod admission;
 mod books;
 mod calls;
 mod choose;
+mod clock;
 mod head;
 mod names;
 mod net;

@@ -91,6 +91,7 @@ fn plane(backend: SocketAddr) -> (DataPlane, watch::Sender<Arc<Mesh>>, SocketAdd
         forward: None,
         inbound: None,
         trace: TraceSettings::default(),
+        start_timeout: Duration::from_secs(30),
         access_log: AccessLog::Off,
         access_levels: Arc::default(),
     });
@@ -128,6 +129,7 @@ fn upstream(address: Address) -> Upstream {
         meta: BTreeMap::new(),
         warms_from: None,
         health: Arc::new(EndpointHealth::new(now)),
+        connections: Arc::default(),
     };
     Upstream {
         name: "users".into(),

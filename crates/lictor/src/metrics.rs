@@ -279,7 +279,7 @@ impl Scrape {
             let name = [name.as_ref()];
             self.breaker.with_label_values(&name).set(upstream.breaker.state().as_gauge().into());
             self.in_flight.with_label_values(&name).set(upstream.in_flight.running().into());
-            self.pending.with_label_values(&name).set(upstream.in_flight.pending().into());
+            self.pending.with_label_values(&name).set(upstream.pending().into());
             self.connections.with_label_values(&name).set(upstream.in_flight.connections().into());
             for ordered in upstream.steering.in_force(now).iter() {
                 self.orders.with_label_values(&[name[0], ordered.order.as_str()]).inc();

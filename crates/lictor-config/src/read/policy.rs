@@ -6,14 +6,17 @@ use std::time::Duration;
 use http::{HeaderName, Method, StatusCode};
 use lictor_core::policy::{
     Algorithm, Backoff, Balance, BreakerFailures, BreakerPolicy, BudgetPolicy, CachePolicy, DeadlineMode,
-    EjectionPolicy, ErrorRate, HashOn, Hedge, HedgeDelay, Limits, Policy, PoolPolicy, RetryClasses, RetryMethods,
-    RetryPolicy, SlowCall, Timeouts,
+    EjectionPolicy, ErrorRate, HashOn, Hedge, HedgeDelay, Limits, Policy, PoolPolicy, Priority, RetryClasses,
+    RetryMethods, RetryPolicy, SlowCall, Timeouts,
 };
 use lictor_core::route::{Route, Routes};
 use serde_json::json;
 
 use crate::bounds::too_many_called;
 use crate::tree::{Node, Section};
+
+const LIMITS: &str = "How much may be in flight, for the whole process.";
+const MAX_CONNECTIONS: &str = "Connections to one endpoint.";
 
 /// Reads the policy's keys of a section; what is not said is `base`'s.
 pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
@@ -46,7 +49,8 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
             &section.field("fallback", "What is answered when there is no good answer; `none`."),
             base.stale,
         ),
-        limits: limits(&section.field("limits", "How much may be in flight, for the whole process."), &base.limits),
+        limits: limits(&section.field("limits", LIMITS), &base.limits),
+        priority: base.priority,
         pool: pool(&section.field("pool", "How connections are kept."), &base.pool),
         deadline: section
             .field("deadline", "propagate or ignore callers' deadlines.")
@@ -147,7 +151,17 @@ fn route(node: &Node<'_>, base: &Policy) -> Option<Route> {
     if !idempotent.is_set() {
         idempotent.parsed(json!({ "type": "boolean" }), None, |_| Ok(()));
     }
-    let policy = Arc::new(policy(&section, base));
+    let priorities = [("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High)];
+    let priority = section
+        .field("priority", "Who goes first, and who has to go, when requests wait for a place.")
+        .choice(&priorities, Some("normal"))
+        .unwrap_or_default();
+    let policy = Arc::new(Policy { priority, ..policy(&section, base) });
+    let connections = section.field("limits", LIMITS).section(&[]).field("max_connections", MAX_CONNECTIONS);
+    if policy.limits.max_connections != base.limits.max_connections {
+        connections.error("connections are shared by all routes", Some("say it for the upstream".to_owned()));
+    }
+    let is_bounded = policy.limits != base.limits;
     let text = pattern.text(None);
     let method = text.as_deref().and_then(|text| Some(text.trim().split_once(' ')?.0.to_owned()));
     if let Some(method) = method.filter(|method| !matches!(method.as_str(), "GET" | "HEAD")) {
@@ -160,7 +174,9 @@ fn route(node: &Node<'_>, base: &Policy) -> Option<Route> {
         }
         return None;
     };
-    Route::parse(&text, policy, is_idempotent).map_err(|error| pattern.error(error.to_string(), None)).ok()
+    let route =
+        Route::parse(&text, policy, is_idempotent).map_err(|error| pattern.error(error.to_string(), None)).ok()?;
+    Some(if is_bounded { route.bounded() } else { route })
 }
 
 fn timeouts(section: &Section<'_>, base: &Timeouts) -> Timeouts {
@@ -472,9 +488,7 @@ fn limits(node: &Node<'_>, base: &Limits) -> Limits {
         max_in_flight: section.field("max_in_flight", "Requests at a time.").integer(base.max_in_flight, 1),
         max_pending: section.field("max_pending", "Requests that may wait for a place.").integer(base.max_pending, 0),
         pending_timeout: section.field("pending_timeout", "How long they may wait.").duration(base.pending_timeout),
-        max_connections: section
-            .field("max_connections", "Connections to one endpoint.")
-            .integer(base.max_connections, 1),
+        max_connections: section.field("max_connections", MAX_CONNECTIONS).integer(base.max_connections, 1),
     };
     section.finish();
     limits

@@ -507,6 +507,13 @@ fn each_mistake_is_found_where_it_is() {
         ("registration: off\nupstreams:\n  a: {headers: {set: {Host: 'a b'}}}\n", 3, "not a host"),
         ("registration: off\nupstreams:\n  a: {headers: {set: {Host: 'u@a'}}}\n", 3, "not a host"),
         ("registration: off\nupstreams:\n  a: {headers: {set: {Host: 'a:http'}}}\n", 3, "not a host"),
+        (
+            "upstreams:\n  a:\n    routes:\n      - {match: /u, limits: {max_connections: 9}}\n",
+            4,
+            "shared by all routes",
+        ),
+        ("upstreams:\n  a:\n    routes:\n      - {match: /u, priority: urgent}\n", 4, "urgent"),
+        ("upstreams:\n  a: {priority: high}\n", 2, "priority"),
         ("registration: off\nupstreams:\n  a: {headers: {set: {'b c': d}}}\n", 3, "not a header name"),
         ("registration: off\nupstreams: [a]\n", 2, "expected a map"),
         ("registration: off\nconsul: {address: 'ftp://x'}\n", 2, "not a scheme"),

@@ -54,6 +54,7 @@ pub(crate) fn assemble(inputs: &Inputs<'_>, previous: Option<&Mesh>, now: Instan
         forward: config.outbound.proxy.as_ref().map(|_| Forward { allow: config.outbound.allow.clone() }),
         inbound: inbound(config, previous, now),
         trace: config.trace.settings.clone(),
+        start_timeout: config.lifecycle.start_timeout,
         access_log: config.log.access,
         access_levels: Arc::clone(&config.log.levels),
     };
@@ -75,6 +76,7 @@ pub(crate) fn is_news(previous: &Mesh, next: &Mesh) -> bool {
         && previous.local == next.local
         && previous.forward == next.forward
         && previous.trace == next.trace
+        && previous.start_timeout == next.start_timeout
         && previous.access_log == next.access_log
         && previous.access_levels == next.access_levels)
 }

@@ -46,7 +46,7 @@ pub(super) fn build(
         protocol: config.protocol.unwrap_or_else(|| protocol_of(&endpoints)),
         tls: config.tls.clone(),
         policy: Arc::new(config.policy.clone()),
-        routes: config.routes.clone(),
+        routes: earlier.map_or_else(|| config.routes.clone(), |earlier| config.routes.follow(&earlier.routes)),
         set_headers: config.set_headers.clone(),
         bearer: config.bearer.clone(),
         is_required: config.is_required,
@@ -209,6 +209,7 @@ pub(super) fn endpoint(
         // Those of the first answer were there before us: only later ones are new.
         warms_from: before.map_or((!is_first).then_some(now), |before| before.warms_from),
         health: before.map_or_else(|| Arc::new(EndpointHealth::new(now)), |before| Arc::clone(&before.health)),
+        connections: before.map_or_else(Arc::default, |before| Arc::clone(&before.connections)),
     })
 }
 
@@ -252,8 +253,9 @@ pub(super) fn is_same(earlier: &Upstream, built: &Upstream) -> bool {
 /// Routes are equal when their patterns and policies are.
 trait EqByPolicy<'a>: Iterator<Item = &'a lictor_core::route::Route> + Sized {
     fn eq_by_policy(self, other: Self) -> bool {
-        let key =
-            |route: &'a lictor_core::route::Route| (&route.label, route.method(), &route.policy, route.is_idempotent);
+        let key = |route: &'a lictor_core::route::Route| {
+            (&route.label, route.method(), &route.policy, route.is_idempotent, route.in_flight.is_some())
+        };
         self.map(key).eq(other.map(key))
     }
 }

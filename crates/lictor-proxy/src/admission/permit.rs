@@ -5,67 +5,123 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lictor_core::breaker::{Admission, BreakerState, BreakerView, Forced, Transition, Verdict};
+use lictor_core::deadline::{End, sooner};
 use lictor_core::ejection::is_of_one;
-use lictor_core::policy::Limits;
+use lictor_core::limits::{InFlight, Shed};
+use lictor_core::policy::{Limits, Priority};
 use lictor_core::{Failure, Reason};
 use tracing::{info, warn};
 
 use super::recovery;
 use crate::choose::verdict::{Judged, judge};
+use crate::clock::{self, Stage};
 use crate::stores::metrics::Metrics;
 use crate::stores::millis::Millis;
 use crate::stores::outcome::Outcome;
 use crate::world::view::UpstreamState;
 use crate::world::worker::Worker;
 
-/// A place among the upstream's running requests.
+/// A place among the upstream's running requests, and among its route's, where that has limits of its own.
 #[derive(Debug)]
-pub(crate) struct Running(Rc<UpstreamState>);
+pub(crate) struct Running {
+    of_upstream: Option<Rc<UpstreamState>>,
+    of_route: Option<Arc<InFlight>>,
+}
 
 impl Running {
     /// A place that is free.
     pub(crate) fn try_enter(upstream: &Rc<UpstreamState>, route: Option<usize>) -> Option<Self> {
-        let limits = &upstream.policy(route).limits;
-        upstream.upstream.in_flight.enter(limits.max_in_flight).then(|| Self(Rc::clone(upstream)))
+        let own = upstream.bounded(route);
+        if let Some((in_flight, limits)) = own
+            && !in_flight.places.enter(limits.max_in_flight)
+        {
+            return None;
+        }
+        let all = &upstream.upstream.in_flight.places;
+        if !all.enter(upstream.upstream.policy.limits.max_in_flight) {
+            own.inspect(|(in_flight, _)| in_flight.places.leave());
+            return None;
+        }
+        let of_route = own.map(|(in_flight, _)| Arc::clone(in_flight));
+        Some(Self { of_upstream: Some(Rc::clone(upstream)), of_route })
     }
 
-    /// A place, once one is free.
-    pub(crate) async fn enter(upstream: &Rc<UpstreamState>, route: Option<usize>) -> Result<Self, Failure> {
+    /// A place, once one is free: first one of its route's, then one of its upstream's.
+    pub(crate) async fn enter(
+        worker: &Worker,
+        upstream: &Rc<UpstreamState>,
+        route: Option<usize>,
+        end: Option<End>,
+    ) -> Result<Self, Failure> {
         if let Some(running) = Self::try_enter(upstream, route) {
             return Ok(running);
         }
-        Box::pin(Self::wait(upstream, &upstream.policy(route).limits)).await
+        Box::pin(Self::wait(worker, upstream, route, end)).await
     }
 
-    async fn wait(upstream: &Rc<UpstreamState>, limits: &Limits) -> Result<Self, Failure> {
-        let in_flight = &upstream.upstream.in_flight;
-        let overloaded =
-            |sentence: String| Failure::new(Reason::Overloaded, sentence).retry_after(Duration::from_secs(1));
-        let Some(_waiting) = in_flight.wait(limits.max_pending) else {
-            let sentence =
-                format!("{} requests are in flight and {} wait already", limits.max_in_flight, limits.max_pending);
-            return Err(overloaded(sentence));
-        };
-        let until = tokio::time::Instant::now() + limits.pending_timeout;
-        loop {
-            // A place that another worker frees is noticed by looking again.
-            let again = tokio::time::Instant::now() + Duration::from_millis(5);
-            let _ = tokio::time::timeout_at(again.min(until), upstream.freed.notified()).await;
-            if in_flight.enter(limits.max_in_flight) {
-                return Ok(Self(Rc::clone(upstream)));
-            }
-            if tokio::time::Instant::now() >= until {
-                let waited = Millis(limits.pending_timeout);
-                return Err(overloaded(format!("{} requests are in flight; waited {waited}", limits.max_in_flight)));
-            }
+    async fn wait(
+        worker: &Worker,
+        upstream: &Rc<UpstreamState>,
+        route: Option<usize>,
+        end: Option<End>,
+    ) -> Result<Self, Failure> {
+        let (metrics, priority) = (&worker.shared.metrics, upstream.policy(route).priority);
+        let mut running = Self { of_upstream: None, of_route: None };
+        if let Some((in_flight, limits)) = upstream.bounded(route) {
+            place(metrics, in_flight, limits, priority, end).await?;
+            running.of_route = Some(Arc::clone(in_flight));
+        }
+        place(metrics, &upstream.upstream.in_flight, &upstream.upstream.policy.limits, priority, end).await?;
+        running.of_upstream = Some(Rc::clone(upstream));
+        Ok(running)
+    }
+}
+
+/// Waits for one of these places, which is to be given back.
+async fn place(
+    metrics: &Metrics,
+    in_flight: &InFlight,
+    limits: &Limits,
+    priority: Priority,
+    end: Option<End>,
+) -> Result<(), Failure> {
+    let most = limits.max_in_flight;
+    if in_flight.places.enter(most) {
+        return Ok(());
+    }
+    let refused = |sentence: String| {
+        in_flight.refuse();
+        Failure::new(Reason::Overloaded, sentence).retry_after(Duration::from_secs(1))
+    };
+    let Some(waiting) = in_flight.places.queue(most, limits.max_pending, priority) else {
+        return Err(refused(format!("{most} requests are in flight and {} wait already", limits.max_pending)));
+    };
+    let patience = End { at: Instant::now() + limits.pending_timeout, reason: Reason::Overloaded };
+    match clock::within(sooner(end, Some(patience)), waiting).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(Shed)) => {
+            Err(refused(format!("{most} requests are in flight, and more important ones wait (routes[].priority)")))
+        }
+        Err(End { reason: Reason::Overloaded, .. }) => {
+            let waited = Millis(limits.pending_timeout);
+            Err(refused(format!("{most} requests are in flight; waited {waited}")))
+        }
+        Err(end) => {
+            in_flight.refuse();
+            let sentence = format!("{most} requests are in flight; the time was over before there was a place");
+            Err(clock::ran_out(metrics, end, Stage::Queue, sentence))
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.upstream.in_flight.leave();
-        self.0.freed.notify_one();
+        if let Some(upstream) = &self.of_upstream {
+            upstream.upstream.in_flight.places.leave();
+        }
+        if let Some(route) = &self.of_route {
+            route.places.leave();
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use lictor_core::mesh::Protocol;
 use lictor_tls::Alpn;
 use tokio::task::{JoinSet, spawn_local};
 
+use crate::world::room::Want;
 use crate::world::view::UpstreamState;
 use crate::world::worker::Worker;
 
@@ -33,7 +34,7 @@ pub(super) fn begin(
             tokio::time::sleep(wait).await;
             let view = worker.view();
             let Some(upstream) = view.upstreams.get(&name) else { return };
-            if connects(upstream, first).await {
+            if connects(&worker, upstream, first).await {
                 if let Some(change) = breaker.connected(opening, Instant::now()) {
                     tell(&change);
                 }
@@ -45,7 +46,7 @@ pub(super) fn begin(
 }
 
 /// Whether one of a few endpoints takes a connection, which ends again. One that was ejected may be asked again.
-async fn connects(upstream: &Rc<UpstreamState>, first: usize) -> bool {
+async fn connects(worker: &Worker, upstream: &Rc<UpstreamState>, first: usize) -> bool {
     let count = upstream.endpoints.len();
     let orders = upstream.upstream.steering.in_force(Instant::now());
     let alpn = match upstream.upstream.protocol {
@@ -57,9 +58,11 @@ async fn connects(upstream: &Rc<UpstreamState>, first: usize) -> bool {
     for place in 0..count.min(AT_ONCE) {
         let endpoint = Rc::clone(&upstream.endpoints[first.wrapping_add(place) % count]);
         if !orders.ejects(&endpoint.endpoint.key.id) {
-            let upstream = Arc::clone(&upstream.upstream);
+            let (upstream, process) = (Arc::clone(&upstream.upstream), Arc::clone(&worker.shared));
             tries.spawn_local(async move {
-                let is_made = endpoint.pool.bytes(&upstream.policy, &upstream.in_flight, Some(alpn)).await.is_ok();
+                let (policy, in_flight) = (&*upstream.policy, &upstream.in_flight);
+                let want = Want { process: &process, policy, in_flight, end: None };
+                let is_made = endpoint.pool.bytes(&want, Some(alpn)).await.is_ok();
                 if is_made {
                     endpoint.endpoint.health.readmit();
                 }

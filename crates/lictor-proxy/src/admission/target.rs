@@ -4,21 +4,20 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::HOST;
 use http::{Request, Uri, Version};
+use lictor_core::deadline::{End, sooner};
 use lictor_core::mesh::ListenerKind;
 use lictor_core::{Address, Failure, Reason};
 
+use crate::clock::{self, Stage};
 use crate::stores::millis::Millis;
 use crate::world::client::Connection;
 use crate::world::generation;
 use crate::world::view::{UpstreamState, View};
 use crate::world::worker::Worker;
-
-/// A request that comes before its endpoints are known waits for them, at most this long.
-const HOLD: Duration = Duration::from_secs(30);
 
 /// An upstream, and its one endpoint that will do, if an address was named.
 #[derive(Debug)]
@@ -29,11 +28,19 @@ pub(crate) struct Target {
     pub(crate) is_peer: bool,
 }
 
+/// When the time of a request ends; it depends on the upstream, once that is known.
+pub(crate) type Ends<'a> = &'a dyn Fn(Option<&UpstreamState>) -> Option<End>;
+
 /// The upstream that a request is for, as its listener has it.
-pub(crate) async fn target<B>(client: &Connection, view: &View, request: &Request<B>) -> Result<Target, Failure> {
+pub(crate) async fn target<B>(
+    client: &Connection,
+    view: &View,
+    request: &Request<B>,
+    ends: Ends<'_>,
+) -> Result<Target, Failure> {
     let target = match client.kind() {
-        ListenerKind::Upstream(name) => whole(&client.worker, view, name).await?,
-        ListenerKind::Forward => named(&client.worker, view, request).await?,
+        ListenerKind::Upstream(name) => whole(&client.worker, view, name, ends).await?,
+        ListenerKind::Forward => named(&client.worker, view, request, ends).await?,
         ListenerKind::Inbound => ours(client, view)?,
     };
     scheme(client, &target.upstream, request)?;
@@ -67,21 +74,31 @@ pub(crate) fn ours(client: &Connection, view: &View) -> Result<Target, Failure> 
 }
 
 /// The upstream that a request to the forward proxy names, as soon as its endpoints are known.
-pub(crate) async fn named<B>(worker: &Rc<Worker>, view: &View, request: &Request<B>) -> Result<Target, Failure> {
+pub(crate) async fn named<B>(
+    worker: &Rc<Worker>,
+    view: &View,
+    request: &Request<B>,
+    ends: Ends<'_>,
+) -> Result<Target, Failure> {
     if view.mesh.forward.is_none() {
         return Err(generation::gone());
     }
     match name(request)? {
-        Named::Service(name) => whole(worker, view, &name).await,
+        Named::Service(name) => whole(worker, view, &name, ends).await,
         Named::Address(address) => endpoint(view, address),
     }
 }
 
 /// The upstream of this name, with all its endpoints, as soon as they are known.
-pub(crate) async fn whole(worker: &Rc<Worker>, view: &View, name: &Arc<str>) -> Result<Target, Failure> {
+pub(crate) async fn whole(
+    worker: &Rc<Worker>,
+    view: &View,
+    name: &Arc<str>,
+    ends: Ends<'_>,
+) -> Result<Target, Failure> {
     let upstream = match view.named(name) {
         Some(upstream) if upstream.is_known() => Rc::clone(upstream),
-        _ => Box::pin(await_endpoints(worker, name)).await?,
+        _ => Box::pin(await_endpoints(worker, name, ends)).await?,
     };
     Ok(Target { upstream, only: None, is_peer: true })
 }
@@ -129,13 +146,16 @@ fn endpoint(view: &View, address: SocketAddr) -> Result<Target, Failure> {
     }
 }
 
-async fn await_endpoints(worker: &Rc<Worker>, name: &Arc<str>) -> Result<Rc<UpstreamState>, Failure> {
-    let until = tokio::time::Instant::now() + HOLD;
+/// Waits for endpoints as long as the start may take (`lifecycle.start_timeout`) and the request's time goes.
+async fn await_endpoints(worker: &Rc<Worker>, name: &Arc<str>, ends: Ends<'_>) -> Result<Rc<UpstreamState>, Failure> {
+    let at_most = worker.view().mesh.start_timeout;
+    let patience = End { at: Instant::now() + at_most, reason: Reason::NoEndpoints };
     let mut has_asked = false;
     loop {
         let changed = worker.changed.notified();
         let view = worker.view();
-        match view.named(name) {
+        let upstream = view.named(name);
+        match upstream {
             Some(upstream) if upstream.is_known() => return Ok(Rc::clone(upstream)),
             Some(_) => (),
             None if view.mesh.forward.as_ref().is_some_and(|forward| forward.allows(name)) => {
@@ -146,9 +166,14 @@ async fn await_endpoints(worker: &Rc<Worker>, name: &Arc<str>) -> Result<Rc<Upst
             }
             None => return Err(unknown(&view, name)),
         }
-        if tokio::time::timeout_at(until, changed).await.is_err() {
-            let sentence = format!("{name}: its endpoints are still unknown after {}", Millis(HOLD));
-            return Err(Failure::new(Reason::NoEndpoints, sentence).retry_after(Duration::from_secs(1)));
+        let end = sooner(ends(upstream.map(Rc::as_ref)), Some(patience));
+        if let Err(end) = clock::within(end, changed).await {
+            let metrics = &worker.shared.metrics;
+            let sentence = match end.reason {
+                Reason::NoEndpoints => format!("{name}: its endpoints are still unknown after {}", Millis(at_most)),
+                _ => format!("{name}: the time was over before its endpoints were known"),
+            };
+            return Err(clock::ran_out(metrics, end, Stage::Queue, sentence).retry_after(Duration::from_secs(1)));
         }
     }
 }

@@ -33,7 +33,7 @@ impl Record {
         if self.is_inbound && self.fields.has(names::TRACE) {
             self.worker.shared.traced_inbound.fetch_sub(1, Relaxed);
         }
-        let took = now.saturating_duration_since(self.arrival);
+        let took = now.saturating_duration_since(self.arrival());
         let status = self.status.unwrap_or_else(|| Reason::ClientGone.status()).as_u16();
         self.count(status, took);
         if self.access_log != AccessLog::Off && self.worker.shared.access_log.is_some() {
@@ -91,10 +91,10 @@ impl Record {
             took_ms: story::millis(took),
             head_ms: self.head.map(story::millis),
             bytes: self.bytes,
-            deadline_ms: self.deadline.get().map(|deadline| deadline.as_millis() as u64),
+            deadline_ms: self.deadline.given().map(|given| given.as_millis() as u64),
             breaker: upstream.map(|upstream| upstream.upstream.breaker.view(now)),
             retry_budget_remaining: upstream.map(|upstream| upstream.budget.remaining_ratio(now)),
-            attempts: attempt_stories(&attempts, self.arrival, &self.method),
+            attempts: attempt_stories(&attempts, self.arrival(), &self.method),
             attempts_left_out: attempts.len().saturating_sub(story::ATTEMPTS_MAX),
         }
     }

@@ -10,6 +10,7 @@ use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use lictor_core::breaker::BreakerState;
 use lictor_core::caching::Exchanged;
+use lictor_core::deadline::{Deadline, End, callers_deadline};
 use lictor_core::mesh::AccessLog;
 use lictor_core::retry::Next;
 use lictor_core::story;
@@ -41,8 +42,8 @@ pub(crate) struct Record {
     pub(crate) reason: Option<Reason>,
     /// The sentence that goes with the reason.
     pub(crate) detail: Option<String>,
-    /// The time that the caller gave it.
-    pub(crate) deadline: Cell<Option<Duration>>,
+    /// Until when anything may be done for it.
+    pub(crate) deadline: Deadline,
     /// Hedged attempts write it at the same time.
     pub(crate) attempts: RefCell<SmallVec<[Attempt; 2]>>,
     /// `hit`, `coalesced`, `revalidated` or `stale`, when what was kept is the answer.
@@ -65,7 +66,6 @@ pub(crate) struct Record {
     pub(super) uri: Uri,
     is_http2: bool,
     pub(super) user_agent: Option<HeaderValue>,
-    pub(super) arrival: Instant,
     /// From its arrival to its answer's head.
     pub(super) head: Option<Duration>,
     pub(super) status: Option<StatusCode>,
@@ -102,6 +102,7 @@ impl Record {
         if is_inbound && is_traced {
             traced_inbound.fetch_add(1, Relaxed);
         }
+        let callers = if fields.has(names::DEADLINE) { callers_deadline(headers) } else { None };
         let is_plain = !is_inbound && !is_traced && *request.method() != Method::CONNECT;
         let is_orphan = is_plain && traced_inbound.load(Relaxed) > 0;
         let logs = worker.shared.access_log.is_some() && mesh.access_log != AccessLog::Off;
@@ -114,7 +115,7 @@ impl Record {
             request_id,
             reason: None,
             detail: None,
-            deadline: Cell::new(None),
+            deadline: Deadline::new(arrival, callers),
             attempts: RefCell::default(),
             cache: None,
             is_grpc: false,
@@ -130,7 +131,6 @@ impl Record {
             uri: request.uri().clone(),
             is_http2: request.version() == Version::HTTP_2,
             user_agent: if logs { headers.get(USER_AGENT).cloned() } else { None },
-            arrival,
             head: None,
             status: None,
             access_log: mesh.access_log,
@@ -143,7 +143,12 @@ impl Record {
 
     /// When the request came.
     pub(crate) fn arrival(&self) -> Instant {
-        self.arrival
+        self.deadline.arrival()
+    }
+
+    /// When its time ends, as far as nothing has been sent yet.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.upstream.as_ref()?.policy(self.route).end(self.deadline)
     }
 
     /// Whether each attempt is a span of its own. To our own application there is hardly ever a second one.
@@ -168,7 +173,7 @@ impl Record {
 
     /// When the answer whose head came at `at` was asked for.
     pub(crate) fn exchanged(&self, at: Instant) -> Exchanged {
-        let asked = self.attempts.borrow().last().map_or(self.arrival, |attempt| attempt.began);
+        let asked = self.attempts.borrow().last().map_or(self.arrival(), |attempt| attempt.began);
         Exchanged { asked, answered: at, date: SystemTime::now() }
     }
 
@@ -184,7 +189,7 @@ impl Record {
     /// The status that the client sees is known.
     pub(crate) fn answered(&mut self, status: StatusCode, now: Instant) {
         self.status = Some(status);
-        let head = now.saturating_duration_since(self.arrival);
+        let head = now.saturating_duration_since(self.arrival());
         self.head = Some(head);
         if let Some(upstream) = &self.upstream {
             let attempts: Duration = self.attempts.borrow().iter().map(|attempt| attempt.took).sum();

@@ -65,7 +65,7 @@ impl Call {
         }
         let timeouts = &self.policy().timeouts;
         let silence = if is_stream { Some(timeouts.idle) } else { timeouts.total.or(Some(timeouts.idle)) };
-        let patience = Patience::new(silence, self.deadline, at);
+        let patience = Patience::new(silence, self.deadline.callers(), at);
         let keeping = asking.and_then(|asking| {
             let when = record.exchanged(at);
             let came = Came { request: &self.head.headers, status, trace: &record.trace, when };

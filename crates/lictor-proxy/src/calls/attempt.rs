@@ -14,6 +14,7 @@ use crate::books::record::Record;
 use crate::choose::exchange::{Busy, Exchange};
 use crate::choose::pick::pick;
 use crate::choose::verdict::{Judged, judge, report};
+use crate::clock::{self, Stage};
 use crate::names::{self, X_LICTOR_DRAINING, X_LICTOR_REASON, grpc_status, retry_after};
 use crate::stores::outcome::Outcome;
 use crate::world::view::EndpointState;
@@ -24,6 +25,10 @@ const DRAIN_REST: Duration = Duration::from_secs(30);
 /// Tries once.
 pub(super) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failure> {
     let started = call.starts();
+    clock::check(call.end(), started).map_err(|end| {
+        let sentence = "the time was over before it could be sent";
+        clock::ran_out(&call.worker.shared.metrics, end, Stage::Queue, sentence)
+    })?;
     let index = pick(&call.upstream, call.route, &call.tried.borrow(), call.hash, call.only.as_ref(), started)?;
     let number = {
         let mut tried = call.tried.borrow_mut();

@@ -9,6 +9,7 @@ use http::header::COOKIE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Version};
 use lictor_core::balance::hash_bytes;
+use lictor_core::deadline::{Deadline, End, sooner};
 use lictor_core::policy::{Algorithm, HashOn, Hedge, HedgeDelay, Policy};
 use lictor_core::{Address, Failure, Reason, retry};
 use lictor_http::fields::Fields;
@@ -55,11 +56,9 @@ pub(super) struct Call {
     /// What the client's head has.
     pub(super) fields: Fields,
     pub(super) route: Option<usize>,
-    pub(super) arrival: Instant,
     /// When the first attempt may begin; none after it.
     admitted: Cell<Option<Instant>>,
-    /// The caller's own deadline.
-    pub(super) deadline: Option<Instant>,
+    pub(super) deadline: Deadline,
     pub(super) probe: Option<Probe>,
     pub(super) running: Running,
     /// What `Authorization` is to say, where the application says nothing.
@@ -80,7 +79,7 @@ impl Call {
         record: &Record,
         leave: Leave,
     ) -> Result<Box<Self>, Failure> {
-        let (worker, upstream, arrival) = (&connection.worker, &target.upstream, record.arrival());
+        let (worker, upstream, deadline) = (&connection.worker, &target.upstream, record.deadline);
         let policy = upstream.policy(record.route);
         let route_says = record.route.and_then(|index| upstream.upstream.routes.get(index)?.is_idempotent);
         let is_idempotent = retry::is_idempotent(&policy.retry, request.method(), request.headers(), route_says);
@@ -91,9 +90,8 @@ impl Call {
         let is_http2 = upstream.upstream.protocol.is_http2(request.version() == Version::HTTP_2);
         let (mut head, mut body) = request.into_parts();
         let (spelling, interim) = (body.take_spelling(), body.interim());
-        let is_timed = leave.callers.is_some() || record.is_grpc || policy.timeouts.total.is_some();
-        let body = Replay::new(body, kept, arrival);
-        let sends = Sends { is_http2, has_content: !body.is_empty(), keeps_upgrade: upgrade.is_some(), is_timed };
+        let body = Replay::new(body, kept, deadline.arrival());
+        let sends = Sends { is_http2, has_content: !body.is_empty(), keeps_upgrade: upgrade.is_some() };
         let rewrite = Rewrite::new(connection, target, &mut head, record, sends)?;
         let call = Box::new(Self {
             worker: Rc::clone(worker),
@@ -114,9 +112,8 @@ impl Call {
             tried: RefCell::default(),
             fields: record.fields,
             route: record.route,
-            arrival,
             admitted: Cell::new(Some(leave.since)),
-            deadline: leave.callers.and_then(|callers| arrival.checked_add(callers)),
+            deadline,
             probe: Some(leave.probe),
             running: leave.running,
             token: RefCell::default(),
@@ -137,39 +134,24 @@ impl Call {
         self.upstream.policy(self.route)
     }
 
-    /// The time left for everything, and which limit that is.
-    pub(super) fn remaining(&self, now: Instant) -> Option<(Duration, Reason)> {
-        let (ends, reason) = self.ends()?;
-        Some((ends.saturating_duration_since(now), reason))
-    }
-
     /// When an attempt that began at `started` must have its response head.
-    pub(super) fn head_limit(&self, started: Instant) -> Option<(Instant, Reason)> {
+    pub(super) fn head_end(&self, started: Instant) -> Option<End> {
         let per_try = self.policy().timeouts.per_try.map(|per_try| {
             let since = match self.body.last_progress() {
                 _ if self.body.is_awaited() => Instant::now(),
                 progress => progress.map_or(started, |progress| progress.max(started)),
             };
-            (since + per_try, Reason::PerTryTimeout)
+            End { at: since + per_try, reason: Reason::PerTryTimeout }
         });
-        match (self.ends(), per_try) {
-            (Some(total), Some(per_try)) => Some(if per_try.0 < total.0 { per_try } else { total }),
-            (total, per_try) => total.or(per_try),
-        }
+        sooner(self.end(), per_try)
     }
 
-    /// Our own limit counts from the last byte that the client sent, and does not hold for gRPC, whose streams look
-    /// like any call: there the caller's deadline is the limit.
-    fn ends(&self) -> Option<(Instant, Reason)> {
+    /// When its time ends. Our own limit counts from the last byte that the client sent, and does not hold for gRPC, whose
+    /// streams look like any call: there the caller's deadline is the limit.
+    pub(super) fn end(&self) -> Option<End> {
         let timeouts = &self.policy().timeouts;
-        let total = if self.is_grpc { Some(timeouts.idle) } else { timeouts.total };
-        let since = self.body.last_progress().map_or(self.arrival, |progress| progress.max(self.arrival));
-        let ours = total.map(|total| (since + total, Reason::Timeout));
-        let callers = self.deadline.map(|callers| (callers, Reason::DeadlineExceeded));
-        match (ours, callers) {
-            (Some(ours), Some(callers)) => Some(if callers.0 < ours.0 { callers } else { ours }),
-            (ours, callers) => ours.or(callers),
-        }
+        let ours = if self.is_grpc { Some(timeouts.idle) } else { timeouts.total };
+        self.deadline.end(ours, self.body.last_progress().unwrap_or(self.deadline.arrival()))
     }
 
     /// Why an answer may not be the last word: its status is one to retry.

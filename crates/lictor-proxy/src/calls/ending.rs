@@ -19,6 +19,7 @@ use crate::admission::cache::Keeping;
 use crate::admission::permit::{Probe, Running};
 use crate::books::record::Record;
 use crate::choose::exchange::Exchange;
+use crate::clock::Stage;
 use crate::names::{X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, grpc_status};
 use crate::stores::millis::Millis;
 use crate::stores::request_id::RequestId;
@@ -210,7 +211,7 @@ impl Stream {
         self.keeping = None;
         if let Some(mut record) = self.record.take() {
             if matches!(reason, Reason::Timeout | Reason::DeadlineExceeded) {
-                record.worker.shared.metrics.deadline_exceeded("upstream");
+                record.worker.shared.metrics.deadline_exceeded(Stage::Upstream.as_str());
             }
             record.reason = Some(reason);
             record.detail = Some(sentence.to_owned());

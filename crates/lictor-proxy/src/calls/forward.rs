@@ -20,7 +20,7 @@ use crate::admission::{self, Asked};
 use crate::books::record::Record;
 use crate::names;
 use crate::world::client::Connection;
-use crate::world::view::View;
+use crate::world::view::{UpstreamState, View};
 
 /// Carries one request from the client to an upstream and back.
 pub(crate) fn forward(
@@ -42,6 +42,7 @@ pub(crate) fn forward(
             Err(failure) => return respond::failure(record, &failure, false),
         };
         let policy = target.upstream.policy(record.route);
+        let end = record.end();
         // What is not one answer to one request is nothing to keep, nor to be answered by what is kept.
         let found = if upgrade.is_some() || record.is_grpc {
             Found::Ask(None)
@@ -63,7 +64,7 @@ pub(crate) fn forward(
         if let Some(asking) = &mut asking {
             asking.put_conditions(request.headers_mut());
         }
-        let call = match admit(&connection.worker, &target.upstream, &request, &record).await {
+        let call = match admit(&connection.worker, &target.upstream, &record, end).await {
             Ok(leave) => Call::new(&connection, &target, request, upgrade, &record, leave),
             Err(failure) => Err(failure),
         };
@@ -83,11 +84,18 @@ async fn find(
 ) -> Result<Target, Failure> {
     fields::check(request, record.fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
     connection.check()?;
-    let target = target::target(connection, view, request).await?;
+    let route_of = |upstream: &UpstreamState| upstream.route(request.method(), request.uri().path());
+    let arrived = record.deadline;
+    let ends = |upstream: Option<&UpstreamState>| match upstream {
+        Some(upstream) => upstream.policy(route_of(upstream)).end(arrived),
+        None => arrived.end(None, arrived.arrival()),
+    };
+    let target = target::target(connection, view, request, &ends).await?;
     record.upstream = Some(Rc::clone(&target.upstream));
-    let route = target.upstream.route(request.method(), request.uri().path());
+    let route = route_of(&target.upstream);
     let policy = target.upstream.policy(route);
     admission::check(&Asked { client: connection, view, request, policy })?;
     record.route = route;
+    record.deadline = record.deadline.under(policy.deadline);
     Ok(target)
 }

@@ -13,6 +13,7 @@ use super::call::Call;
 use super::hedge::hedged;
 use super::sent::Sent;
 use crate::books::record::Record;
+use crate::clock::{self, Stage};
 use crate::names::{X_LICTOR_NO_RETRY, retry_after};
 
 impl Call {
@@ -20,7 +21,7 @@ impl Call {
     /// says that it was the retry budget that ended it.
     pub(super) async fn run(&mut self, record: &Record) -> Result<Sent, (Failure, bool)> {
         let upstream = Rc::clone(&self.upstream);
-        upstream.budget.deposit(self.arrival);
+        upstream.budget.deposit(self.deadline.arrival());
         loop {
             let tried = match self.hedge() {
                 None => attempt(self, record).await,
@@ -55,8 +56,11 @@ impl Call {
             if let Some(sent) = held {
                 sent.discard();
             }
-            if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
+            if let Err(end) = clock::pause(self.end(), wait).await {
+                let sentence = format!("the time was over before another attempt; the last: {}", failure.detail);
+                let failure = clock::ran_out(&self.worker.shared.metrics, end, Stage::Upstream, sentence);
+                self.judge(&failure, None, record);
+                return Err((failure, false));
             }
         }
     }
@@ -84,7 +88,7 @@ impl Call {
             is_idempotent: self.is_idempotent,
             is_replayable: self.body.is_replayable() && self.upgrade.is_none(),
             retry_after: headers.and_then(retry_after),
-            remaining: self.remaining(now).map(|(left, _)| left),
+            remaining: self.end().map(|end| end.left(now)),
             has_other: self.has_other(now),
         };
         retry::next(&self.policy().retry, &tried, &self.upstream.budget, now, self.worker.chance())

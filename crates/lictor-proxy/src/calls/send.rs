@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
-use lictor_core::deadline::format_grpc_timeout;
+use lictor_core::deadline::{End, FIELDS, format_grpc_timeout};
 use lictor_core::{Failure, Reason};
 use lictor_http::fields::{Answered, Fields};
 use lictor_http::http1::{Framing, HeadFields, Outgoing};
@@ -20,9 +20,11 @@ use super::call::Call;
 use super::replay::{AnswerBody, RequestBody};
 use super::unanswered::{http1_failed, http2_failed, late};
 use crate::choose::exchange::Hold;
+use crate::clock::{self, Stage};
 use crate::head::rewrite::Setting;
-use crate::names::{GRPC_TIMEOUT, Looked, X_LICTOR_ATTEMPT, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS};
+use crate::names::{self, GRPC_TIMEOUT, Looked, X_LICTOR_ATTEMPT, X_LICTOR_TO, X_REQUEST_TIMEOUT_MS};
 use crate::world::pool::Lease;
+use crate::world::room::Want;
 use crate::world::view::EndpointState;
 
 /// A response head as it came.
@@ -41,15 +43,14 @@ pub(super) async fn exchange(
     number: usize,
     started: Instant,
 ) -> Result<Exchanged, Failure> {
-    let mut fresh = false;
+    let (mut fresh, mut began) = (false, started);
     loop {
-        let lease = connection(call, state, fresh, started).await?;
+        let (lease, now) = connection(call, state, fresh, began).await?;
         let is_reused = match &lease {
             Lease::Http1 { is_reused, .. } | Lease::Http2 { is_reused, .. } => *is_reused,
         };
-        let since = if is_reused { started } else { Instant::now() };
-        let failure = match send(call, state, number, lease, started).await {
-            Ok(exchanged) => return Ok(Exchanged { since, ..exchanged }),
+        let failure = match send(call, state, number, lease, now, started).await {
+            Ok(exchanged) => return Ok(Exchanged { since: now, ..exchanged }),
             Err(failure) => failure,
         };
         // The keep-alive race (RFC 9112, section 9.6): the server closed an idle connection as we used it.
@@ -57,42 +58,40 @@ pub(super) async fn exchange(
         if !is_reused || fresh || !is_stale || !call.body.is_replayable() {
             return Err(failure);
         }
-        fresh = true;
+        (fresh, began) = (true, Instant::now());
+        clock::check(call.end(), began).map_err(|end| {
+            let sentence = "the time was over before it could be sent again";
+            clock::ran_out(&call.worker.shared.metrics, end, Stage::Connect, sentence)
+        })?;
     }
 }
 
-/// A connection that is there, or a new one.
-async fn connection(call: &Call, state: &EndpointState, fresh: bool, now: Instant) -> Result<Lease, Failure> {
+/// A connection that is there, or a new one, and when it was there: there is time left then.
+async fn connection(
+    call: &Call,
+    state: &EndpointState,
+    fresh: bool,
+    now: Instant,
+) -> Result<(Lease, Instant), Failure> {
     let kept = if fresh { None } else { state.pool.kept(&call.policy().pool, call.is_http2, now) };
     match kept {
-        Some(lease) => Ok(lease),
+        Some(lease) => Ok((lease, now)),
         None => Box::pin(dial(call, state, fresh)).await, // seldom, and large: it may speak TLS
     }
 }
 
-async fn dial(call: &Call, state: &EndpointState, fresh: bool) -> Result<Lease, Failure> {
-    let policy = call.policy();
-    let limits = &call.upstream.upstream.in_flight;
-    let dial = async {
-        if call.is_http2 {
-            state.pool.http2(policy, limits, fresh).await
-        } else {
-            state.pool.http1(policy, limits).await
-        }
-    };
-    let dialled = match call.remaining(Instant::now()) {
-        // Only worth a timer when it may be what ends the connect.
-        Some((left, reason)) if left < policy.timeouts.connect => match tokio::time::timeout(left, dial).await {
-            Ok(lease) => lease,
-            Err(_) => {
-                call.worker.shared.metrics.deadline_exceeded("connect");
-                let sentence = format!("no connection to {} before the time was over", state.endpoint.address);
-                Err(Failure::new(reason, sentence))
-            }
-        },
-        _ => dial.await,
-    };
-    dialled.inspect_err(|failure| state.undialled(failure))
+async fn dial(call: &Call, state: &EndpointState, fresh: bool) -> Result<(Lease, Instant), Failure> {
+    let (process, in_flight) = (&call.worker.shared, &call.upstream.upstream.in_flight);
+    let want = Want { process, policy: call.policy(), in_flight, end: call.end() };
+    let dialled = if call.is_http2 { state.pool.http2(&want, fresh).await } else { state.pool.http1(&want).await };
+    let lease = dialled.inspect_err(|failure| state.undialled(failure))?;
+    let now = Instant::now();
+    if let Err(end) = clock::check(want.end, now) {
+        state.pool.unused(lease, now);
+        let sentence = format!("no connection to {} before the time was over", state.endpoint.address);
+        return Err(clock::ran_out(&process.metrics, end, Stage::Connect, sentence));
+    }
+    Ok((lease, now))
 }
 
 async fn send(
@@ -100,6 +99,7 @@ async fn send(
     state: &EndpointState,
     number: usize,
     lease: Lease,
+    now: Instant,
     started: Instant,
 ) -> Result<Exchanged, Failure> {
     let sent = match lease {
@@ -107,7 +107,7 @@ async fn send(
             let (connection, term) = connection.lend();
             let body = call.body.body();
             let framing = framing(call, &body);
-            let out = head(call, state, number, framing, started);
+            let out = head(call, state, number, framing, now);
             let is_head = call.head.method == Method::HEAD;
             let sending =
                 pin!(connection.send::<Looked, _>(out, framing, body, is_head, |status, headers, spelling| {
@@ -130,7 +130,8 @@ async fn send(
                 None if call.head.method == Method::HEAD => Kind::Head,
                 None => Kind::Other,
             };
-            let write = |fields: &mut Encoder<'_>| http2_head(call, state, number, fields, started);
+            // It may have waited for the server to take another stream.
+            let write = |fields: &mut Encoder<'_>| http2_head(call, state, number, fields, Instant::now());
             let (is_once, body) = (!call.is_idempotent, call.body.body());
             let sending = pin!(connection.send::<Looked, _>(kind, is_once, write, body, |status, headers| {
                 tell(call, status, headers, &Spelling::default());
@@ -147,7 +148,7 @@ async fn send(
             })
         }
     };
-    sent.unwrap_or_else(|(reason, waited)| Err(late(call, state, reason, waited)))
+    sent.unwrap_or_else(|(end, waited)| Err(late(call, state, end, waited)))
 }
 
 /// Passes an interim answer on, if the client takes such; a 100 lets it send its body.
@@ -165,14 +166,14 @@ async fn until_head<F: Future>(
     call: &Call,
     mut sending: Pin<&mut F>,
     started: Instant,
-) -> Result<F::Output, (Reason, Duration)> {
+) -> Result<F::Output, (End, Duration)> {
     loop {
-        let Some((ends, reason)) = call.head_limit(started) else { return Ok(sending.await) };
-        if let Ok(output) = tokio::time::timeout_at(ends.into(), sending.as_mut()).await {
-            return Ok(output);
-        }
-        if call.head_limit(started).is_none_or(|(later, _)| later <= Instant::now()) {
-            return Err((reason, started.elapsed()));
+        let end = match clock::within(call.head_end(started), sending.as_mut()).await {
+            Ok(output) => return Ok(output),
+            Err(end) => end,
+        };
+        if call.head_end(started).is_none_or(|later| later.at <= Instant::now()) {
+            return Err((end, started.elapsed()));
         }
     }
 }
@@ -229,10 +230,19 @@ fn attempt_fields(call: &Call, state: &EndpointState, number: usize, now: Instan
     if let Some(token) = &*call.token.borrow() {
         to.own(&AUTHORIZATION, token.as_bytes());
     }
-    match call.remaining(now) {
-        Some((left, _)) if call.is_grpc => to.own(&GRPC_TIMEOUT, format_grpc_timeout(left).as_bytes()),
-        Some((left, _)) => to.own(&X_REQUEST_TIMEOUT_MS, decimal(left.as_millis() as u64, &mut [0; 20])),
-        None => (),
+    let Some(left) = call.end().map(|end| end.left(now).max(Duration::from_millis(1))) else { return };
+    let name = if call.is_grpc {
+        to.own(&GRPC_TIMEOUT, format_grpc_timeout(left).as_bytes());
+        &GRPC_TIMEOUT
+    } else {
+        to.own(&X_REQUEST_TIMEOUT_MS, decimal(left.as_millis() as u64, &mut [0; 20]));
+        &X_REQUEST_TIMEOUT_MS
+    };
+    if call.fields.has(names::DEADLINE) {
+        // What the caller said in other words is said in these too: somebody further on may read no others.
+        for field in FIELDS.iter().filter(|field| field.name != *name && call.head.headers.contains_key(&field.name)) {
+            to.own(&field.name, (field.format)(left).as_bytes());
+        }
     }
 }
 

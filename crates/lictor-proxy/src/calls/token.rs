@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
+use lictor_core::deadline::{End, sooner};
 use lictor_core::retry::Next;
 use lictor_core::{Failure, Reason, Secret};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
 use super::call::Call;
 use crate::books::record::Record;
+use crate::clock;
 
 /// A token is shorter.
 const TOKEN_MAX: u64 = 64 << 10;
@@ -41,14 +42,16 @@ impl Call {
             && self.upgrade.is_none()
             && !self.has_shown_another.get()
             && (self.tried.borrow().len() as u32) < self.max_attempts
-            && self.remaining(now).is_none_or(|(left, _)| !left.is_zero());
+            && clock::check(self.end(), now).is_ok();
         if !may_repeat {
             return false;
         }
         if let Some(file) = bearer.file_after(&refused, now) {
             let file = file.clone();
             // On a thread of its own: this one has other requests.
-            if let Ok(Ok(Ok(token))) = timeout(WITHIN, spawn_blocking(move || read(&file))).await {
+            let patience = End { at: now + WITHIN, reason: Reason::Timeout };
+            let read = spawn_blocking(move || read(&file));
+            if let Ok(Ok(Ok(token))) = clock::within(sooner(self.end(), Some(patience)), read).await {
                 bearer.renew(&token);
             }
         }

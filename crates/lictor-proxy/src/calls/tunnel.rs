@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request, Response, StatusCode};
 use lictor_core::breaker::Verdict;
+use lictor_core::deadline::{Deadline, End};
 use lictor_core::mesh::ListenerKind;
 use lictor_core::retry::{self, Next, Tried};
 use lictor_core::{Failure, Reason};
@@ -32,10 +33,11 @@ use crate::books::record::Record;
 use crate::choose::exchange::Busy;
 use crate::choose::pick::pick;
 use crate::choose::verdict::{judge, report};
+use crate::clock::{self, Stage};
 use crate::stores::outcome::Outcome;
 use crate::world::client::Connection;
 use crate::world::generation;
-use crate::world::pool::Open;
+use crate::world::room::{Open, Want};
 use crate::world::view::{EndpointState, UpstreamState};
 use crate::world::worker::Worker;
 
@@ -43,16 +45,17 @@ use crate::world::worker::Worker;
 pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
     let worker = &connection.worker;
     let mut passage = Passage::open(connection);
+    let deadline = Deadline::new(Instant::now(), None);
     let dialled = async {
         connection.check()?;
         let target = match connection.kind() {
-            ListenerKind::Upstream(name) => target::whole(worker, &worker.view(), name).await?,
+            ListenerKind::Upstream(name) => target::whole(worker, &worker.view(), name, &ends(deadline)).await?,
             ListenerKind::Inbound => target::ours(connection, &worker.view())?,
             // HTTP is spoken there.
             ListenerKind::Forward => return Err(generation::gone()),
         };
         passage.upstream = Some(Rc::clone(&target.upstream));
-        dial(connection, &target, Some(Alpn::None), &mut passage.attempts).await
+        dial(connection, &target, deadline, Some(Alpn::None), &mut passage.attempts).await
     };
     match dialled.await {
         Ok(Dialled { stream: mut upstream, endpoint, lease }) => {
@@ -80,13 +83,16 @@ pub(super) async fn connect(
         fields::check(&request, record.fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
         connection.check()?;
         let target = match connection.kind() {
-            ListenerKind::Forward => target::named(&connection.worker, &connection.worker.view(), &request).await?,
+            ListenerKind::Forward => {
+                let view = connection.worker.view();
+                target::named(&connection.worker, &view, &request, &ends(record.deadline)).await?
+            }
             ListenerKind::Upstream(_) | ListenerKind::Inbound => {
                 return Err(Failure::new(Reason::BadRequest, "CONNECT is for the forward proxy (outbound.proxy)"));
             }
         };
         record.upstream = Some(Rc::clone(&target.upstream));
-        dial(connection, &target, None, &mut attempts).await
+        dial(connection, &target, record.deadline, None, &mut attempts).await
     };
     let dialled = dialled.await;
     record.attempts.borrow_mut().extend(attempts); // counted already
@@ -154,24 +160,28 @@ impl Lease {
 async fn dial(
     connection: &Connection,
     target: &Target,
+    deadline: Deadline,
     alpn: Option<Alpn>,
     attempts: &mut Vec<Attempt>,
 ) -> Result<Dialled, Failure> {
     let (worker, upstream) = (&connection.worker, &target.upstream);
-    let policy = &upstream.upstream.policy;
+    let (policy, metrics) = (&upstream.upstream.policy, &worker.shared.metrics);
+    let end = policy.end(deadline);
     let probe = Probe::admit(worker, upstream, None, Instant::now())?;
-    let running = Running::enter(upstream, None).await?;
+    let running = Running::enter(worker, upstream, None, end).await?;
     let hash = hash_of(policy, &HeaderMap::new(), connection.peer); // of bytes there is no head
-    let arrival = Instant::now();
-    upstream.budget.deposit(arrival);
+    upstream.budget.deposit(deadline.arrival());
     let mut tried = Vec::new();
     loop {
         let began = Instant::now();
+        clock::check(end, began)
+            .map_err(|end| clock::ran_out(metrics, end, Stage::Queue, "the time was over before it was connected"))?;
         let index = pick(upstream, None, &tried, hash, target.only.as_ref(), began)?;
         tried.push(index);
         let endpoint = Rc::clone(&upstream.endpoints[index]);
         let mut busy = Busy::new(&endpoint, began);
-        let connected = endpoint.pool.bytes(policy, &upstream.upstream.in_flight, alpn).await;
+        let want = Want { process: &worker.shared, policy, in_flight: &upstream.upstream.in_flight, end };
+        let connected = endpoint.pool.bytes(&want, alpn).await;
         let outcome = connected.as_ref().map_or_else(|failure| Outcome::Failed(failure.reason), |_| Outcome::Connected);
         upstream.meters.attempt(&worker.shared.metrics, outcome, tried.len() as u32);
         let (number, took) = (tried.len(), began.elapsed());
@@ -191,7 +201,7 @@ async fn dial(
         };
         endpoint.undialled(&failure);
         busy.failed();
-        let next = after(worker, target, &failure, &tried);
+        let next = after(worker, target, end, &failure, &tried);
         if let Some(attempt) = attempts.last_mut() {
             attempt.failure = Some(Box::new((failure.clone(), next)));
         }
@@ -203,14 +213,24 @@ async fn dial(
             }
         };
         upstream.meters.retried();
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+        if let Err(end) = clock::pause(end, wait).await {
+            let sentence = format!("the time was over before another attempt; the last: {}", failure.detail);
+            probe.failed(end.reason);
+            return Err(clock::ran_out(metrics, end, Stage::Connect, sentence));
         }
     }
 }
 
+/// When the time for a connection to an upstream ends.
+fn ends(deadline: Deadline) -> impl Fn(Option<&UpstreamState>) -> Option<End> {
+    move |upstream| match upstream {
+        Some(upstream) => upstream.upstream.policy.end(deadline),
+        None => deadline.end(None, deadline.arrival()),
+    }
+}
+
 /// What follows a failed connect. Nothing was sent, so it is always harmless to try elsewhere.
-fn after(worker: &Worker, target: &Target, failure: &Failure, tried: &[usize]) -> Next {
+fn after(worker: &Worker, target: &Target, end: Option<End>, failure: &Failure, tried: &[usize]) -> Next {
     let Target { upstream, only, .. } = target;
     let now = Instant::now();
     let tried = Tried {
@@ -219,7 +239,7 @@ fn after(worker: &Worker, target: &Target, failure: &Failure, tried: &[usize]) -
         is_idempotent: true,
         is_replayable: true,
         retry_after: None,
-        remaining: None,
+        remaining: end.map(|end| end.left(now)),
         has_other: only.is_none() && upstream.has_other(tried, now),
     };
     retry::next(&upstream.upstream.policy.retry, &tried, &upstream.budget, now, worker.chance())

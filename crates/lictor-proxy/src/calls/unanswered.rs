@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use lictor_core::deadline::End;
 use lictor_core::{Failure, Reason};
 use lictor_http::{BodyError, http1, http2};
 
 use super::call::Call;
+use crate::clock::{self, Stage};
 use crate::stores::millis::Millis;
 use crate::world::view::EndpointState;
 
@@ -55,14 +57,14 @@ pub(super) fn http2_failed(call: &Call, state: &EndpointState, error: http2::cli
 }
 
 /// Of one that took too long.
-pub(super) fn late(call: &Call, state: &EndpointState, reason: Reason, waited: Duration) -> Failure {
-    if reason == Reason::Timeout && call.body.is_awaited() {
+pub(super) fn late(call: &Call, state: &EndpointState, end: End, waited: Duration) -> Failure {
+    if end.reason == Reason::Timeout && call.body.is_awaited() {
         return Failure::new(Reason::RequestTimeout, "the client stopped sending the request's body");
     }
-    call.worker.shared.metrics.deadline_exceeded("upstream");
     let address = &state.endpoint.address;
     let waited = Duration::from_millis(waited.as_millis() as u64);
-    Failure::new(reason, format!("no answer from {address} within {}", Millis(waited)))
+    let sentence = format!("no answer from {address} within {}", Millis(waited));
+    clock::ran_out(&call.worker.shared.metrics, end, Stage::Upstream, sentence)
 }
 
 /// Why the client's body has no end, if it is that.

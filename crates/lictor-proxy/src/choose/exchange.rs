@@ -108,5 +108,6 @@ impl Drop for Busy {
             Ended::Well(latency, at) => load.finished(at, Some(latency)),
             Ended::Badly => load.finished(Instant::now(), None),
         }
+        self.state.pool.ended();
     }
 }

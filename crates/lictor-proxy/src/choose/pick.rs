@@ -1,4 +1,5 @@
-//! Which endpoint: who may take the request says [`Candidates`], and who of them the balancer.
+//! Which endpoint: who may take the request says [`Candidates`], and who of them the balancer; one that has room for a
+//! connection before one that would have to be waited for.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ pub(crate) fn pick(
     let orders = upstream.upstream.steering.in_force(now);
     let candidates = upstream.candidates(upstream.policy(route), &orders, only, tried, now);
     let balancer = upstream.balancer(route);
+    let has_room = |index: usize| upstream.endpoints[index].pool.has_room(upstream.policy(route));
     let is_plain = only.is_none() && orders.is_empty();
     let mut picked = None;
     if is_plain && upstream.is_usual.get() {
@@ -32,7 +34,7 @@ pub(crate) fn pick(
             candidates.is_in_front(index) && {
                 let is_well = candidates.is_well(index);
                 saw_away.set(saw_away.get() || !is_well);
-                is_well
+                is_well && has_room(index)
             }
         });
         if let (Some(picked), false) = (picked, saw_away.get()) {
@@ -48,8 +50,9 @@ pub(crate) fn pick(
     if let (Some(picked), true) = (picked, is_usual) {
         return Ok(picked);
     }
-    let picked = balancer.pick(now, hash, |index| candidates.may_take(index, &choice));
-    picked.ok_or_else(|| nobody(upstream, &candidates))
+    let may_take = |index| candidates.may_take(index, &choice);
+    let picked = balancer.pick(now, hash, |index| may_take(index) && has_room(index));
+    picked.or_else(|| balancer.pick(now, hash, may_take)).ok_or_else(|| nobody(upstream, &candidates))
 }
 
 /// Why there is nobody whom one may ask.

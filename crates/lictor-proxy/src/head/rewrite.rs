@@ -28,8 +28,6 @@ pub(crate) struct Sends {
     pub(crate) has_content: bool,
     /// As an upgrade.
     pub(crate) keeps_upgrade: bool,
-    /// Each attempt says how much time is left.
-    pub(crate) is_timed: bool,
 }
 
 /// Decided once for a request.
@@ -59,8 +57,6 @@ pub(crate) struct Rewrite {
     /// The client's `Expect` goes on: HTTP/1.0 has no 100, and nobody waits for one before no content (RFC 9110, section
     /// 10.1.1).
     expects: bool,
-    /// Each attempt says how much time is left.
-    is_timed: bool,
 }
 
 impl Rewrite {
@@ -72,7 +68,7 @@ impl Rewrite {
         record: &Record,
         sends: Sends,
     ) -> Result<Self, Failure> {
-        let Sends { is_http2, has_content, keeps_upgrade, is_timed } = sends;
+        let Sends { is_http2, has_content, keeps_upgrade } = sends;
         let worker = &connection.worker;
         let is_inbound = connection.is_inbound();
         let authority = head.uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
@@ -115,7 +111,6 @@ impl Rewrite {
             takes_trailers: fields.has(Fields::TE) && takes_trailers(headers),
             expects: fields.has(Fields::EXPECT)
                 && ((head.version != Version::HTTP_10 && has_content) || !expects_continue(headers)),
-            is_timed,
         })
     }
 
@@ -172,21 +167,26 @@ impl Rewrite {
 
     fn passes(&self, name: &HeaderName, trace: &TraceContext, settings: &TraceSettings) -> bool {
         match name.as_str() {
+            // Deadlines too: what is left is told anew with each attempt, if there is a limit at all.
             "connection"
+            | "grpc-timeout"
             | "host"
             | "keep-alive"
+            | "l5d-timeout"
             | "proxy-authenticate"
             | "proxy-authorization"
             | "proxy-connection"
             | "te"
             | "transfer-encoding"
+            | "x-envoy-upstream-rq-timeout-ms"
             | "x-lictor-attempt"
             | "x-lictor-debug"
             | "x-lictor-retry"
+            | "x-lictor-timeout"
             | "x-lictor-to"
-            | "x-request-id" => false,
+            | "x-request-id"
+            | "x-request-timeout-ms" => false,
             "expect" => self.expects,
-            "grpc-timeout" | "x-request-timeout-ms" => !self.is_timed,
             "upgrade" => self.keeps_upgrade,
             "x-forwarded-for" => self.forwarded_for.is_none(),
             "x-service-auth" => !self.is_inbound,

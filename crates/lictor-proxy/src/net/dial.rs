@@ -2,8 +2,9 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use lictor_core::deadline::End;
 use lictor_core::{Address, Failure, Reason};
 use lictor_http::stream::{Socket, Stream, unpace_loopback};
 use lictor_tls::{Alpn, HandshakeError};
@@ -11,6 +12,7 @@ use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::clock;
 use crate::stores::millis::Millis;
 
 /// Where and how an endpoint is dialled.
@@ -37,9 +39,10 @@ impl Destination {
                     .map_err(|error| self.no_tls(&error)),
             }
         };
-        tokio::time::timeout(at_most, dial).await.unwrap_or_else(|_| {
+        let end = End { at: Instant::now() + at_most, reason: Reason::ConnectTimeout };
+        clock::within(Some(end), dial).await.unwrap_or_else(|end| {
             let sentence = format!("no connection to {} within {}", self.address, Millis(at_most));
-            Err(Failure::new(Reason::ConnectTimeout, sentence))
+            Err(Failure::new(end.reason, sentence))
         })
     }
 

@@ -38,6 +38,7 @@ pub(super) async fn run(
     drop(first);
     spawn_local(Rc::clone(&worker).follow(mesh.clone()));
     spawn_local(Rc::clone(&worker).sweep());
+    spawn_local(Rc::clone(&worker).yield_idle());
     let (listeners, generations, draining) = Default::default();
     Office { worker, mesh, peers, listeners, generations, draining }.work(commands).await;
 }

@@ -4,23 +4,31 @@
 //! - An HTTP/1.1 connection is in `idle` or lent out, never both; it comes back only when the response before it was
 //!   read to its end, so whatever arrives on it next belongs to the next request (RFC 9112, section 9.3).
 //! - The most recently used connection goes out first: the rest grow old and are closed.
+//! - Where connections are waited for, one that comes back goes to who waits: here, or, when this worker has more than its
+//!   share of them, closed, to another worker.
 //! - HTTP/2 connections stay in `shared` while they are lent out.
+//! - One HTTP/2 connection is dialled at a time; whoever has waited for it takes its result, good or bad.
 //! - No borrow of a cell lives over an `await`.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lictor_core::limits::{ConnectionPermit, InFlight};
+use lictor_core::deadline::End;
+use lictor_core::limits::Places;
 use lictor_core::policy::{Policy, PoolPolicy};
 use lictor_core::{Failure, Reason};
 use lictor_http::stream::Stream;
 use lictor_http::{http1, http2};
 use lictor_tls::Alpn;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::spawn_local;
 
+use super::room::{Come, Open, Room, Want};
+use crate::clock::{self, Stage};
 use crate::net::dial::Destination;
 
 /// How long a server may take to say how many streams it takes. After that it is taken for a usual one.
@@ -36,10 +44,19 @@ pub(crate) struct Pool {
     destination: Destination,
     idle: RefCell<Vec<Exclusive>>,
     shared: RefCell<Vec<Rc<Shared>>>,
-    /// One HTTP/2 dial at a time: the others wait for its streams.
-    dialling: Semaphore,
-    open: Rc<Cell<u32>>,
+    /// Those who wait for an HTTP/1.1 connection to come back, in the order in which they came.
+    waiting: RefCell<VecDeque<oneshot::Sender<Exclusive>>>,
+    /// The result of the HTTP/2 dial that is on its way.
+    dialling: RefCell<Option<watch::Receiver<Dialled>>>,
+    /// Those who wait for an HTTP/2 stream, and what tells them that one has ended.
+    short_of_streams: Cell<u32>,
+    stream_ended: Notify,
+    room: Room,
+    workers: usize,
 }
+
+/// What became of a dial; `None` while it is on its way.
+type Dialled = Option<Result<Rc<Shared>, Failure>>;
 
 /// An HTTP/1.1 connection: one request at a time.
 #[derive(Debug)]
@@ -57,6 +74,8 @@ pub(crate) struct Shared {
     birth: Birth,
     /// When somebody used it last, to a second.
     used: Cell<Instant>,
+    /// Somebody has used it.
+    is_reused: Cell<bool>,
 }
 
 /// What is known of a connection while it is lent out.
@@ -97,13 +116,17 @@ impl Deref for Shared {
 }
 
 impl Pool {
-    pub(super) fn new(destination: Destination) -> Self {
+    pub(super) fn new(destination: Destination, places: Arc<Places>, workers: usize) -> Self {
         Self {
             destination,
             idle: RefCell::default(),
             shared: RefCell::default(),
-            dialling: Semaphore::new(1),
-            open: Rc::default(),
+            waiting: RefCell::default(),
+            dialling: RefCell::default(),
+            short_of_streams: Cell::default(),
+            stream_ended: Notify::new(),
+            room: Room::new(places),
+            workers,
         }
     }
 
@@ -115,51 +138,175 @@ impl Pool {
         self.take_idle(policy, now).map(|connection| Lease::Http1 { connection, is_reused: true })
     }
 
-    /// A new HTTP/1.1 connection.
-    pub(crate) async fn http1(&self, policy: &Policy, limits: &Arc<InFlight>) -> Result<Lease, Failure> {
-        let open = self.room(policy, limits)?;
+    /// Whether a request would not have to wait for a connection, as far as can be seen.
+    pub(crate) fn has_room(&self, policy: &Policy) -> bool {
+        self.room.is_free(policy.limits.max_connections)
+            || !self.idle.borrow().is_empty()
+            || !self.shared.borrow().is_empty()
+    }
+
+    /// A new HTTP/1.1 connection, or one that came back while there was no room for another.
+    pub(crate) async fn http1(&self, want: &Want<'_>) -> Result<Lease, Failure> {
+        let open = loop {
+            if let Some(open) = self.room.enter(want) {
+                break open;
+            }
+            let (giver, given) = oneshot::channel();
+            {
+                let mut waiting = self.waiting.borrow_mut();
+                waiting.retain(|giver| !giver.is_closed());
+                waiting.push_back(giver);
+            }
+            match self.room.wait(want, &self.destination.address, Some(given)).await? {
+                Come::Room(open) => break open,
+                Come::Back(mut connection) => {
+                    let (now, generation) = (Instant::now(), self.destination.generation());
+                    if connection.is_usable(&want.policy.pool, now, generation) {
+                        return Ok(Lease::Http1 { connection, is_reused: true });
+                    }
+                }
+            }
+        };
         let generation = self.destination.generation();
-        let stream = self.destination.connect(Some(Alpn::Http1), policy.timeouts.connect).await?;
+        let stream = self.connect(want, Some(Alpn::Http1)).await?;
         let now = Instant::now();
         let (connection, birth) = (http1::client::Connection::new(stream), Birth { at: now, generation });
         let connection = Exclusive { connection, birth, used: now, open };
         Ok(Lease::Http1 { connection, is_reused: false })
     }
 
-    /// A stream on a new HTTP/2 connection, or on one that somebody else has just made.
-    pub(crate) async fn http2(&self, policy: &Policy, limits: &Arc<InFlight>, fresh: bool) -> Result<Lease, Failure> {
-        let _turn = self.dialling.acquire().await.expect("the semaphore is never closed");
-        if !fresh {
-            self.settle().await;
-            if let Some(lease) = self.share(&policy.pool, Instant::now()) {
-                return Ok(lease);
+    /// A stream on an HTTP/2 connection: unless it has to be a `fresh` one, on any that has room.
+    pub(crate) async fn http2(self: &Rc<Self>, want: &Want<'_>, mut fresh: bool) -> Result<Lease, Failure> {
+        let late = |end| clock::ran_out(&want.process.metrics, end, Stage::Connect, self.no_connection());
+        loop {
+            if !std::mem::take(&mut fresh) {
+                clock::within(want.end, self.settle()).await.map_err(late)?;
+                if let Some(lease) = self.share(&want.policy.pool, Instant::now()) {
+                    return Ok(lease);
+                }
+            }
+            let mut dialled = self.dialling(want);
+            self.short_of_streams.set(self.short_of_streams.get() + 1);
+            let _short = Short(&self.short_of_streams);
+            let come = async {
+                tokio::select! {
+                    biased;
+                    dialled = dialled.wait_for(Option::is_some) => dialled.ok().and_then(|dialled| dialled.clone()),
+                    () = self.stream_ended.notified() => None,
+                }
+            };
+            if let Some(dialled) = clock::within(want.end, come).await.map_err(late)? {
+                let connection = dialled?;
+                // The first has it for sure. What has ended already is everybody's result; else there may be more streams.
+                if !connection.is_reused.replace(true) || connection.is_closed() {
+                    return Ok(Lease::Http2 { connection, is_reused: false });
+                }
             }
         }
-        let open = self.room(policy, limits)?;
-        let generation = self.destination.generation();
-        let stream = self.destination.connect(Some(Alpn::Http2), policy.timeouts.connect).await?;
-        let connection = http2::client::Connection::new(stream, open);
-        let now = Instant::now();
-        let shared = Rc::new(Shared { connection, birth: Birth { at: now, generation }, used: Cell::new(now) });
-        self.shared.borrow_mut().push(Rc::clone(&shared));
-        Ok(Lease::Http2 { connection: shared, is_reused: false })
     }
 
     /// A connection of its own, for bytes. The guard counts it for as long as it is open.
-    pub(crate) async fn bytes(
-        &self,
-        policy: &Policy,
-        limits: &Arc<InFlight>,
-        alpn: Option<Alpn>,
-    ) -> Result<(Stream, Open), Failure> {
-        let open = self.room(policy, limits)?;
-        Ok((self.destination.connect(alpn, policy.timeouts.connect).await?, open))
+    pub(crate) async fn bytes(&self, want: &Want<'_>, alpn: Option<Alpn>) -> Result<(Stream, Open), Failure> {
+        let open = match self.room.enter(want) {
+            Some(open) => open,
+            None => match self.room.wait(want, &self.destination.address, None::<oneshot::Receiver<()>>).await? {
+                Come::Room(open) => open,
+                Come::Back(()) => unreachable!("bytes take no connection that comes back"),
+            },
+        };
+        Ok((self.connect(want, alpn).await?, open))
+    }
+
+    async fn connect(&self, want: &Want<'_>, alpn: Option<Alpn>) -> Result<Stream, Failure> {
+        let connect = self.destination.connect(alpn, want.policy.timeouts.connect);
+        let late = |end| clock::ran_out(&want.process.metrics, end, Stage::Connect, self.no_connection());
+        clock::within(want.end, connect).await.map_err(late)?
+    }
+
+    fn no_connection(&self) -> String {
+        format!("no connection to {} before the time was over", self.destination.address)
+    }
+
+    /// The HTTP/2 dial that is on its way, or a new one. It goes on when whoever began it leaves: others may wait for it.
+    fn dialling(self: &Rc<Self>, want: &Want<'_>) -> watch::Receiver<Dialled> {
+        if let Some(dialling) = &*self.dialling.borrow() {
+            return dialling.clone();
+        }
+        let (told, dialled) = watch::channel(None);
+        *self.dialling.borrow_mut() = Some(dialled.clone());
+        let (pool, shared, in_flight) = (Rc::clone(self), Arc::clone(want.process), Arc::clone(want.in_flight));
+        let policy = want.policy.clone();
+        spawn_local(async move {
+            let want = Want { process: &shared, policy: &policy, in_flight: &in_flight, end: None };
+            let dialled = pool.dial_http2(&want).await;
+            pool.dialling.take();
+            told.send_replace(Some(dialled));
+        });
+        dialled
+    }
+
+    async fn dial_http2(&self, want: &Want<'_>) -> Result<Rc<Shared>, Failure> {
+        let generation = self.destination.generation();
+        let (stream, open) = self.bytes(want, Some(Alpn::Http2)).await?;
+        let connection = http2::client::Connection::new(stream, open);
+        let now = Instant::now();
+        let (birth, used) = (Birth { at: now, generation }, Cell::new(now));
+        let shared = Rc::new(Shared { connection, birth, used, is_reused: Cell::default() });
+        self.shared.borrow_mut().push(Rc::clone(&shared));
+        Ok(shared)
     }
 
     /// Takes a connection back whose response was read to its end.
     pub(crate) fn give_back(&self, connection: http1::client::Connection, term: Term, now: Instant) {
         let Term { birth, open } = term;
-        self.idle.borrow_mut().push(Exclusive { connection, birth, used: now, open });
+        self.keep(Exclusive { connection, birth, used: now, open });
+    }
+
+    /// Takes back what was not used.
+    pub(crate) fn unused(&self, lease: Lease, now: Instant) {
+        match lease {
+            Lease::Http1 { connection, .. } => self.keep(Exclusive { used: now, ..connection }),
+            Lease::Http2 { .. } => self.ended(),
+        }
+    }
+
+    /// An exchange over HTTP/2 has ended.
+    pub(crate) fn ended(&self) {
+        if self.short_of_streams.get() > 0 {
+            self.stream_ended.notify_one();
+        }
+    }
+
+    fn keep(&self, mut connection: Exclusive) {
+        let waiting = self.room.waiting() as usize;
+        if waiting == 0 {
+            return self.idle.borrow_mut().push(connection);
+        }
+        let mut here = self.waiting.borrow_mut();
+        here.retain(|giver| !giver.is_closed());
+        let is_elsewhere = waiting > here.len();
+        if is_elsewhere && self.room.is_above_share(self.workers) {
+            return; // closed, and so the next one's, wherever that waits
+        }
+        while let Some(giver) = here.pop_front() {
+            match giver.send(connection) {
+                Ok(()) => return,
+                Err(unwanted) => connection = unwanted,
+            }
+        }
+        if !is_elsewhere {
+            self.idle.borrow_mut().push(connection);
+        }
+    }
+
+    /// Closes idle connections for those who wait on other workers.
+    pub(super) fn yield_idle(&self) {
+        let waiting = self.room.waiting() as usize;
+        if waiting > 0 {
+            let mut idle = self.idle.borrow_mut();
+            let given = waiting.min(idle.len());
+            idle.drain(..given); // the oldest
+        }
     }
 
     /// Closes what has been idle, or is old, for too long.
@@ -171,7 +318,7 @@ impl Pool {
 
     /// Connections now open, and of those, how many wait for a request.
     pub(crate) fn counts(&self) -> (u32, usize) {
-        (self.open.get(), self.idle.borrow().len())
+        (self.room.open(), self.idle.borrow().len())
     }
 
     fn take_idle(&self, policy: &PoolPolicy, now: Instant) -> Option<Exclusive> {
@@ -192,26 +339,17 @@ impl Pool {
             .filter(|shared| shared.open() < policy.max_streams.min(shared.max(now)))
             .min_by_key(|shared| shared.open())?;
         least.used.set(now);
-        Some(Lease::Http2 { connection: Rc::clone(least), is_reused: true })
+        Some(Lease::Http2 { connection: Rc::clone(least), is_reused: least.is_reused.replace(true) })
     }
 
     /// Waits until the newest server has said how many streams it takes: what is sent before may be refused.
     async fn settle(&self) {
         let newest = self.shared.borrow().last().map(Rc::clone);
         if let Some(newest) = newest {
-            let _ = tokio::time::timeout_at((newest.birth.at + SETTLING).into(), newest.settled()).await; // then it is taken for a usual one
+            // Then it is taken for a usual one.
+            let patience = End { at: newest.birth.at + SETTLING, reason: Reason::ConnectTimeout };
+            let _ = clock::within(Some(patience), newest.settled()).await;
         }
-    }
-
-    fn room(&self, policy: &Policy, limits: &Arc<InFlight>) -> Result<Open, Failure> {
-        let max = policy.limits.max_connections;
-        if self.open.get() >= max {
-            let sentence =
-                format!("all {max} connections to {} are in use (limits.max_connections)", self.destination.address);
-            return Err(Failure::new(Reason::Overloaded, sentence).retry_after(Duration::from_secs(1)));
-        }
-        self.open.set(self.open.get() + 1);
-        Ok(Open { open: Rc::clone(&self.open), _counted: limits.connected() })
     }
 }
 
@@ -262,15 +400,11 @@ impl Shared {
     }
 }
 
-/// An open connection, counted here and for the process.
-#[derive(Debug)]
-pub(crate) struct Open {
-    open: Rc<Cell<u32>>,
-    _counted: ConnectionPermit,
-}
+/// Somebody who waits for a stream.
+struct Short<'a>(&'a Cell<u32>);
 
-impl Drop for Open {
+impl Drop for Short<'_> {
     fn drop(&mut self) {
-        self.open.set(self.open.get() - 1);
+        self.0.set(self.0.get() - 1);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 
 use lictor_tls::Credentials;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::stores::kept::Cache;
 use crate::stores::metrics::Metrics;
@@ -39,21 +39,34 @@ pub(crate) struct Shared {
     pub(crate) live: Box<[Live]>,
 }
 
+impl Shared {
+    /// Somebody waits for a connection: idle ones, on any worker, make room.
+    pub(crate) fn ask_for_idle(&self) {
+        for live in &self.live {
+            live.wanted.notify_one();
+        }
+    }
+}
+
 /// One worker's connections; a cache line of its own, because only its worker writes it often.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(crate) struct Live(AtomicUsize);
+pub(crate) struct Live {
+    count: AtomicUsize,
+    /// Somebody waits for a connection that may be idle here.
+    pub(crate) wanted: Notify,
+}
 
 impl Live {
     pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Relaxed);
+        self.count.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn remove(&self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.count.fetch_sub(1, Relaxed);
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.0.load(Relaxed)
+        self.count.load(Relaxed)
     }
 }

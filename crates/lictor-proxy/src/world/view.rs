@@ -12,13 +12,13 @@ use lictor_core::balance::{Balance, Balancer, Load, Slot, hash_bytes};
 use lictor_core::budget::RetryBudget;
 use lictor_core::candidates::{Candidates, Front};
 use lictor_core::latency::Latencies;
+use lictor_core::limits::InFlight;
 use lictor_core::mesh::Inbound;
-use lictor_core::policy::Policy;
+use lictor_core::policy::{Limits, Policy};
 use lictor_core::route::Route;
 use lictor_core::steering::Orders;
 use lictor_core::{Address, Endpoint, Failure, Mesh, Reason, Upstream};
 use lictor_tls::Client;
-use tokio::sync::Notify;
 
 use super::pool::Pool;
 use super::shared::Shared;
@@ -56,8 +56,6 @@ pub(crate) struct UpstreamState {
     pub(crate) is_usual: Cell<bool>,
     pub(crate) budget: Rc<RetryBudget>,
     pub(crate) meters: UpstreamMeters,
-    /// A place among the running requests became free.
-    pub(crate) freed: Notify,
     /// Of good answers, for hedging.
     pub(crate) latencies: Rc<RefCell<Latencies>>,
 }
@@ -146,7 +144,7 @@ impl UpstreamState {
                 match known.next_if(|state| keeps_tls && is_same(&state.endpoint)) {
                     Some(state) if Arc::ptr_eq(&state.endpoint, endpoint) => Rc::clone(state),
                     Some(state) => Rc::new(state.renewed(endpoint)),
-                    None => Rc::new(EndpointState::new(endpoint, tls.clone())),
+                    None => Rc::new(EndpointState::new(endpoint, tls.clone(), shared.live.len())),
                 }
             })
             .collect();
@@ -165,7 +163,6 @@ impl UpstreamState {
             is_usual: Cell::new(true),
             budget,
             meters: UpstreamMeters::new(&shared.metrics, &upstream.name),
-            freed: Notify::new(),
             latencies: earlier.map_or_else(
                 || Rc::new(RefCell::new(Latencies::new(Instant::now()))),
                 |earlier| Rc::clone(&earlier.latencies),
@@ -201,14 +198,14 @@ fn balancers(
 }
 
 impl EndpointState {
-    fn new(endpoint: &Arc<Endpoint>, tls: Option<Arc<Client>>) -> Self {
+    fn new(endpoint: &Arc<Endpoint>, tls: Option<Arc<Client>>, workers: usize) -> Self {
         let (key, service) = (&endpoint.key, &*endpoint.service);
         let to = format!("{service}/{}", key.id);
         let destination = Destination { address: endpoint.address.clone(), host: Arc::clone(&endpoint.host), tls };
         Self {
             endpoint: Arc::clone(endpoint),
             load: Rc::new(Load::default()),
-            pool: Rc::new(Pool::new(destination)),
+            pool: Rc::new(Pool::new(destination, Arc::clone(&endpoint.connections), workers)),
             host: HeaderValue::try_from(service).unwrap_or(HeaderValue::from_static("localhost")),
             to: HeaderValue::try_from(to).unwrap_or(HeaderValue::from_static("")),
             hash: hash_bytes(format!("{}/{}/{}", key.node, key.id, key.address).as_bytes()),
@@ -270,6 +267,12 @@ impl UpstreamState {
 
     pub(crate) fn route(&self, method: &Method, path: &str) -> Option<usize> {
         self.upstream.routes.position(method, path)
+    }
+
+    /// A route's own counts and limits, where it has such besides the upstream's.
+    pub(crate) fn bounded(&self, route: Option<usize>) -> Option<(&Arc<InFlight>, &Limits)> {
+        let route = self.upstream.routes.get(route?)?;
+        Some((route.in_flight.as_ref()?, &route.policy.limits))
     }
 
     /// How an endpoint is chosen for a route's requests.

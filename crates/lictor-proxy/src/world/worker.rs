@@ -13,6 +13,9 @@ use super::shared::Shared;
 use super::view::View;
 use crate::stores::date::Date;
 
+/// Idle connections are looked for at most so often: it is a look at all endpoints.
+const YIELD: Duration = Duration::from_millis(5);
+
 /// One thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -124,6 +127,17 @@ impl Worker {
             }
             let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
             self.shared.metrics.tasks(self.index, tasks);
+        }
+    }
+
+    /// Closes idle connections that somebody elsewhere waits for.
+    pub(crate) async fn yield_idle(self: Rc<Self>) {
+        loop {
+            self.shared.live[self.index].wanted.notified().await;
+            for upstream in self.view().upstreams.values() {
+                upstream.endpoints.iter().for_each(|endpoint| endpoint.pool.yield_idle());
+            }
+            tokio::time::sleep(YIELD).await;
         }
     }
 

@@ -242,7 +242,7 @@ pub(crate) fn upstreams(mesh: &Mesh, report: &Report) -> Json {
                 "required": upstream.is_required,
                 "endpoints": upstream.endpoints.len(),
                 "in_flight": upstream.in_flight.running(),
-                "pending": upstream.in_flight.pending(),
+                "pending": upstream.pending(),
                 "connections": upstream.in_flight.connections(),
                 "breaker": upstream.breaker.state().as_str(),
                 "retry_budget_remaining": live.map(|live| live.retry_budget_remaining),

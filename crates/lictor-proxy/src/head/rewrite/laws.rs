@@ -123,7 +123,6 @@ fn rewrite(head: &RequestHead, headers: &HeaderMap, settings: &TraceSettings, ch
         keeps_upgrade: choice & 2 != 0 && head.fields.has(Fields::UPGRADE),
         takes_trailers: head.takes_trailers,
         expects: head.expects_continue,
-        is_timed: choice & 4 != 0,
     }
 }
 
