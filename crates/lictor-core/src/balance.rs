@@ -380,19 +380,11 @@ impl Balancer {
     /// warms up, only its own keys move. One whose load is far above the mean gives way to the next.
     fn for_key(&self, now: Instant, key: u64, eligible: &impl Fn(usize) -> bool) -> Option<usize> {
         let is_even = self.is_even && self.warm_at.is_none_or(|at| at <= now);
-        let way = |index: usize| {
-            let chance = 1.0 - share_of(mix(key ^ self.slots[index].hash));
-            if is_even { -chance } else { -chance.ln() / self.weight(index, now) }
-        };
+        let word = |index: usize| mix(key ^ self.slots[index].hash);
+        let way = |index: usize| -(1.0 - share_of(word(index))).ln() / self.weight(index, now);
+        // Of equal weights the least word is the shortest way.
         let nearest = |is_able: &dyn Fn(usize) -> bool| {
-            let (mut nearest, mut least) = (None, f64::INFINITY);
-            for index in 0..self.slots.len() {
-                let way = way(index);
-                if way < least && is_able(index) {
-                    (nearest, least) = (Some(index), way);
-                }
-            }
-            nearest
+            if is_even { self.least_of(word, is_able) } else { self.least_of(way, is_able) }
         };
         let first = nearest(&eligible)?;
         let total: f64 = self.slots.iter().map(|slot| f64::from(slot.load.in_flight())).sum();
@@ -407,6 +399,18 @@ impl Balancer {
         }
         let is_well = |index: usize| self.slots[index].load.failing(now) <= 0.0;
         nearest(&|index| eligible(index) && !is_full(index) && is_well(index)).or(Some(first))
+    }
+
+    /// The able one for which this is the least.
+    fn least_of<T: PartialOrd>(&self, value: impl Fn(usize) -> T, is_able: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let mut least: Option<(T, usize)> = None;
+        for index in 0..self.slots.len() {
+            let value = value(index);
+            if least.as_ref().is_none_or(|(least, _)| value < *least) && is_able(index) {
+                least = Some((value, index));
+            }
+        }
+        least.map(|(_, index)| index)
     }
 
     /// The weight, less while the endpoint is new.

@@ -215,6 +215,7 @@ impl Breaker {
     }
 
     /// Takes the leave back and counts the verdict.
+    #[inline]
     pub fn finish(
         &self,
         policy: &BreakerPolicy,
@@ -380,6 +381,7 @@ impl Breaker {
     }
 
     /// An answer that was slow or was not, where that counts.
+    #[inline]
     fn count_slow(&self, policy: &BreakerPolicy, is_slow: bool, now: Instant) -> Option<Transition> {
         let rate = &policy.slow_call.as_ref()?.rate;
         self.add(&self.slow_calls, rate, now, u64::from(is_slow));
@@ -448,6 +450,7 @@ impl Breaker {
     }
 
     /// Adds a request to its slice of the window; a slice from an earlier round starts over.
+    #[inline]
     fn add(&self, buckets: &Buckets, rate: &ErrorRate, now: Instant, failures: u64) {
         let number = self.slice(rate, now);
         let bucket = &buckets.0[(number % BUCKETS as u64) as usize].0;
