@@ -106,11 +106,20 @@ pub fn field<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
 /// A path, without its query. An id is shown, and a token is not.
 pub fn path(path: &str) -> Cow<'_, str> {
     let is_shown = |segment: &str| !is_token(segment) && !segment.split(';').any(is_secret_pair);
-    if path.len() < 8 || path.split('/').all(is_shown) {
+    if !may_hide(path) || path.split('/').all(is_shown) {
         return Cow::Borrowed(path);
     }
     let shown = path.split('/').map(|segment| if is_shown(segment) { segment } else { STARS });
     Cow::Owned(shown.collect::<Vec<_>>().join("/"))
+}
+
+/// Whether a segment is as long as a token's least, or has a parameter: usually none is, and this is all that it costs.
+fn may_hide(path: &str) -> bool {
+    let mut run = 0;
+    path.bytes().any(|byte| {
+        run = if byte == b'/' { 0 } else { run + 1 };
+        run > 8 || byte == b'='
+    })
 }
 
 /// Whether a name is one of a secret.

@@ -87,8 +87,17 @@ fn odd(name: &str) -> u32 {
     if name.bytes().all(is_plain) { 0 } else { ODD }
 }
 
+/// By a table: every name that nobody looks for is asked.
 fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'-'
+    const PLAIN: [bool; 256] = {
+        let (mut plain, mut byte) = ([false; 256], 0_u8);
+        while byte < 128 {
+            plain[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'-';
+            byte += 1;
+        }
+        plain
+    };
+    PLAIN[usize::from(byte)]
 }
 
 /// Whether whoever is behind us may rely on this field, as lictor writes it, checks it, or takes it off: what a body's end
@@ -127,9 +136,11 @@ pub(crate) fn shadows(name: &HeaderName, ours: impl Fn(&str) -> bool) -> bool {
 /// Who somebody is, or what only lictor says: a peer may say so, because whoever gets it believes it, and nobody else. A
 /// deadline is anybody's.
 pub(crate) fn is_identity(name: &str) -> bool {
-    name.starts_with("x-user-")
-        || name == "x-gateway-request-id"
-        || (name.starts_with("x-lictor-") && name != "x-lictor-timeout")
+    name.strip_prefix("x-").is_some_and(|rest| {
+        rest.starts_with("user-")
+            || rest == "gateway-request-id"
+            || (rest.starts_with("lictor-") && rest != "lictor-timeout")
+    })
 }
 
 /// Takes off a request's trailers what lictor vouches for, however it is spelled: some programs put trailers among fields.
