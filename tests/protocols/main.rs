@@ -7,6 +7,7 @@ mod caching;
 #[path = "../../crates/lictor-http/tests/corpora/mod.rs"]
 mod corpora;
 mod expect;
+mod fallback;
 mod fields;
 mod floods;
 mod hedging;
@@ -14,6 +15,7 @@ mod http2_answers;
 mod hygiene;
 mod identity;
 mod instance_floods;
+mod keys;
 mod shown;
 mod sockets;
 mod streams;

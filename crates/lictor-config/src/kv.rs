@@ -142,6 +142,7 @@ pub(crate) fn check(tree: &Tree, config: &Config) {
         listens(tree, &homes, PROXY, &PROXY_ADDRESS, listen);
     }
     let known = Known::of(tree, config);
+    stands_in(tree, [steps(&["defaults"])].into_iter());
     for upstream in &config.upstreams {
         let name = upstream.name.as_str();
         if let Some(listen) = &upstream.listen {
@@ -242,11 +243,28 @@ fn leads(tree: &Tree, known: &Known, name: &str) {
     let keys = tree.keys_in_kv(&steps(&set));
     let hosts = keys.iter().filter(|key| key.eq_ignore_ascii_case("host"));
     let hosts = hosts.map(|key| ("headers.set.Host", steps(&[&set[..], &[key.as_str()]].concat())));
+    let kv_routes = tree.length_in_kv(&steps(&["upstreams", name, "routes"]));
+    let routes =
+        (0..kv_routes).map(|index| [&steps(&["upstreams", name, "routes"])[..], &[Step::Index(index)]].concat());
+    stands_in(tree, routes.chain([steps(&["upstreams", name])]));
     for (key, path) in LEADS.map(|key| (key, steps(&["upstreams", name, key]))).into_iter().chain(hosts) {
         if tree.is_changed_by_kv(&path) {
             let help =
                 format!("`{key}` belongs where `{name}` is declared; an upstream of another name may have its own");
             tree.refuse(&path, format!("KV may not change whom this machine's `{name}` leads to"), Some(help));
+        }
+    }
+}
+
+/// Whoever says what is answered in place of a failure can cause the failure too: that is to lead it elsewhere.
+fn stands_in(tree: &Tree, policies: impl Iterator<Item = Vec<Step>>) {
+    for policy in policies {
+        for key in ["upstream", "body", "status", "content_type"] {
+            let path = [&policy[..], &steps(&["fallback", key])].concat();
+            if tree.is_changed_by_kv(&path) {
+                let help = "it belongs in the file; KV may say `fallback.stale`".to_owned();
+                tree.refuse(&path, format!("KV may not change `{}`", show(&path)), Some(help));
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 mod advertised;
 mod consul;
 mod exported;
+mod fallback;
 mod listen;
 mod policy;
 mod ports;
@@ -75,6 +76,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
     };
     ports::check(&top, &config);
     exported::check(&top, &config);
+    fallback::check(&top, &config);
     top.finish();
     config
 }

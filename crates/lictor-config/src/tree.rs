@@ -183,6 +183,15 @@ impl Tree {
         entries.into_iter().flatten().map(|(key, _)| key.clone()).collect()
     }
 
+    /// Of the list that KV has there.
+    pub(crate) fn length_in_kv(&self, path: &[Step]) -> usize {
+        match self.said(path, true) {
+            Some(Value::List(values)) => values.len(),
+            Some(Value::Map(_)) => 1,
+            Some(Value::Null | Value::Scalar(_)) | None => 0,
+        }
+    }
+
     /// What this machine's file says there, whatever KV says.
     pub(crate) fn said_in_file(&self, path: &[Step]) -> Option<&str> {
         match self.said(path, false)? {

@@ -2,9 +2,11 @@
 //!
 //! The `Default` of each struct *is* the product's default; nothing else in the workspace repeats these numbers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode};
 
 pub use crate::balance::{Algorithm, Balance, HashOn};
 pub use crate::deadline::DeadlineMode;
@@ -35,6 +37,8 @@ pub struct Policy {
     pub retry: RetryPolicy,
     /// When there is no good answer, an earlier one stands in for so long past its life. Default: none.
     pub stale: Option<Duration>,
+    /// And what else is answered then. Default: nothing.
+    pub fallback: Option<Arc<Fallback>>,
     /// How long things may take.
     pub timeouts: Timeouts,
 }
@@ -44,6 +48,26 @@ impl Policy {
     pub fn end(&self, deadline: Deadline) -> Option<End> {
         deadline.under(self.deadline).end(self.timeouts.total, deadline.arrival())
     }
+}
+
+/// What is answered in place of a failure: 5xx, or no answer at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fallback {
+    /// The upstream that is asked instead.
+    pub upstream: Option<Arc<str>>,
+    /// Given when that has no good answer either, or is not there.
+    pub answer: Option<FixedAnswer>,
+}
+
+/// An answer of the configuration's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FixedAnswer {
+    /// Its status. Default 200.
+    pub status: StatusCode,
+    /// Of its body. Default `application/json`.
+    pub content_type: HeaderValue,
+    /// Its body.
+    pub body: Bytes,
 }
 
 /// How long things may take.

@@ -62,6 +62,8 @@ pub struct Story {
     pub detail: Option<Box<str>>,
     /// `hit`, `coalesced` or `stale`, when it was not the upstream that answered.
     pub cache: Option<&'static str>,
+    /// `stale`, `static`, or `upstream` (whose name is `upstream`), when that stood in for a failure.
+    pub fallback: Option<&'static str>,
     /// From its arrival to the last byte.
     pub took_ms: f64,
     /// From its arrival to the answer's head.
@@ -149,6 +151,7 @@ impl Story {
             reason: None,
             detail: None,
             cache: None,
+            fallback: None,
             took_ms: 0.0,
             head_ms: None,
             bytes: 0,
@@ -340,6 +343,8 @@ pub struct PolicyView {
     pub is_hedged: bool,
     /// Answers are kept.
     pub is_cached: bool,
+    /// What is answered in place of a failure, in the order in which it is tried.
+    pub fallback: Vec<String>,
 }
 
 impl From<&Policy> for PolicyView {
@@ -364,8 +369,18 @@ impl From<&Policy> for PolicyView {
             max_in_flight: policy.limits.max_in_flight,
             is_hedged: policy.hedge.is_some(),
             is_cached: policy.cache.is_some(),
+            fallback: fallback(policy),
         }
     }
+}
+
+/// `stale up to 300000 ms`, `upstream users-backup`, `static 200`
+fn fallback(policy: &Policy) -> Vec<String> {
+    let stale = policy.stale.map(|stale| format!("stale up to {} ms", stale.as_millis()));
+    let fallback = policy.fallback.as_deref();
+    let upstream = fallback.and_then(|it| it.upstream.as_ref()).map(|name| format!("upstream {name}"));
+    let fixed = fallback.and_then(|it| it.answer.as_ref()).map(|answer| format!("static {}", answer.status.as_u16()));
+    stale.into_iter().chain(upstream).chain(fixed).collect()
 }
 
 #[expect(clippy::ref_option, reason = "what serde calls")]

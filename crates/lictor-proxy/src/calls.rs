@@ -6,6 +6,7 @@ mod cached;
 mod call;
 pub(crate) mod ending;
 pub(crate) mod explain;
+mod fallback;
 pub(crate) mod forward;
 mod hedge;
 mod replay;

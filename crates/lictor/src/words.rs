@@ -38,6 +38,11 @@ fn story(story: &Json, paint: Paint) -> String {
     if let Some(cache) = story["cache"].as_str() {
         lines.push(format!("The answer is a kept one ({cache})."));
     }
+    match story["fallback"].as_str() {
+        Some("upstream") => lines.push("The answer is that of the upstream that stands in (fallback).".to_owned()),
+        Some("static") => lines.push("The answer is the configuration's (fallback).".to_owned()),
+        _ => (), // a kept one, which is told
+    }
     lines.push(String::new());
     lines.push(attempts(story, paint));
     if !story["policy"].is_null() {

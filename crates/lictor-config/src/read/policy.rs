@@ -12,6 +12,7 @@ use lictor_core::policy::{
 use lictor_core::route::{Route, Routes};
 use serde_json::json;
 
+use super::fallback;
 use crate::bounds::too_many_called;
 use crate::tree::{Node, Section};
 
@@ -30,6 +31,10 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
             .field("panic", "Ejection is ignored when fewer than this share of endpoints is left; instances whose checks warn are asked when fewer than this share pass.")
             .share(base.balance.panic),
     };
+    let (stale, fallback) = fallback::fallback(
+        &section.field("fallback", "What is answered when there is no good answer, in this order; `none`."),
+        base,
+    );
     let modes = [("propagate", DeadlineMode::Propagate), ("ignore", DeadlineMode::Ignore)];
     let mode = if base.deadline == DeadlineMode::Propagate { "propagate" } else { "ignore" };
     Policy {
@@ -45,10 +50,8 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
             base.cache,
         ),
         hedge: hedge(&section.field("hedge", "A slow GET is sent to another endpoint too; `off`: never."), base.hedge),
-        stale: fallback(
-            &section.field("fallback", "What is answered when there is no good answer; `none`."),
-            base.stale,
-        ),
+        stale,
+        fallback,
         limits: limits(&section.field("limits", LIMITS), &base.limits),
         priority: base.priority,
         pool: pool(&section.field("pool", "How connections are kept."), &base.pool),
@@ -112,16 +115,6 @@ fn hedge_delay(node: &Node<'_>, base: HedgeDelay) -> HedgeDelay {
         None => crate::values::duration(text).map(HedgeDelay::Fixed),
     };
     node.parsed(json!({ "type": "string", "examples": ["p95", "200ms"] }), Some(&shown), parse).unwrap_or(base)
-}
-
-fn fallback(node: &Node<'_>, base: Option<Duration>) -> Option<Duration> {
-    if node.is_off() {
-        return None;
-    }
-    let section = node.section(&[json!({ "const": "none" })]);
-    let stale = section.field("stale", "A kept answer, for so long past its life.").limit(base);
-    section.finish();
-    stale
 }
 
 /// Tells where answers are to be kept that never are.

@@ -61,6 +61,16 @@ impl<'t> Node<'t> {
         self.step(Step::Key(key.into()), self.value)
     }
 
+    /// What is written at a key within it, whoever reads it otherwise.
+    pub(crate) fn below(&self, key: &'static str) -> Self {
+        self.step(Step::Key(key.into()), self.value.and_then(|value| value.entry(key)))
+    }
+
+    /// Whether keys are read for their schema.
+    pub(crate) fn is_describing(&self) -> bool {
+        self.tree.is_describing
+    }
+
     /// The key as if nothing had been written.
     pub(crate) fn unset(&self) -> Self {
         Self { value: None, ..self.clone() }

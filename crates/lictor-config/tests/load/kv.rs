@@ -278,3 +278,34 @@ proptest! {
         let _ = load(Some(&text(&yaml)), &env(&[]), &[]);
     }
 }
+
+#[test]
+fn kv_may_not_answer_in_place_of_this_machines_upstreams() {
+    let file = format!("{ORDERS}  rich: {{listen: 3004, fallback: {{upstream: carts, body: ours}}}}\n");
+    for refused in [
+        "upstreams: {users: {fallback: {upstream: carts}}}\n",
+        "upstreams: {users: {fallback: {body: yes}}}\n",
+        "upstreams: {users: {routes: [{match: /a}, {match: /x, fallback: {body: yes}}]}}\n",
+        "upstreams: {users: {routes: [{match: /x, fallback: {upstream: pay}}]}, pay: 3005}\n",
+        "upstreams: {users: {routes: {match: /x, fallback: {body: yes}}}}\n",
+        "upstreams: {rich: {fallback: {upstream: users}}}\n",
+        "upstreams: {rich: {fallback: {status: 201}}}\n",
+        "upstreams: {rich: {fallback: {content_type: text/html}}}\n",
+        "defaults: {fallback: {body: yes}}\n",
+        "defaults: {fallback: {upstream: users}}\n",
+    ] {
+        let said = over(&file, refused).load().err().unwrap_or_else(|| panic!("accepted: {refused}")).to_string();
+        let is_told = said.contains("KV may not change `") && said.contains("fallback.");
+        assert!(is_told || said.contains("expected a list"), "{refused}{said}");
+    }
+    for taken in [
+        "upstreams: {users: {fallback: {stale: 5m}}}\n",
+        "upstreams: {rich: {fallback: {upstream: carts, body: ours}}}\n",
+        "upstreams: {rich: {fallback: none}}\n",
+        "defaults: {fallback: {stale: 5m}}\n",
+        "upstreams: {pay: {listen: 3005, fallback: {body: later}}}\n",
+        "upstreams: {pay: {listen: 3005, fallback: {upstream: users}}}\n",
+    ] {
+        over(&file, taken).load().unwrap_or_else(|report| panic!("{taken}{report}"));
+    }
+}

@@ -151,6 +151,62 @@ fn the_token_of_our_calls_is_of_all_upstreams_but_those_that_say_otherwise() {
 }
 
 #[test]
+fn what_stands_in_for_a_failure_is_said_key_by_key() {
+    let file = |users: &str| {
+        format!(
+            "registration: off\ndefaults: {{fallback: {{stale: 5m, body: later}}}}\nupstreams:\n  users: {{listen: 3001{users}}}\n  \
+             backup: {{listen: 3002}}\n  db: {{listen: 3306, protocol: tcp}}\n  rpc: {{listen: 3003, protocol: grpc}}\n"
+        )
+    };
+    let of = |users: &str| {
+        let policy = good(&file(users)).upstreams[0].policy.clone();
+        let fallback = policy.fallback.as_deref().cloned().unwrap_or_default();
+        let answer = fallback.answer.map(|it| format!("{} {}", it.status.as_u16(), String::from_utf8_lossy(&it.body)));
+        (policy.stale.map(|stale| stale.as_secs()), fallback.upstream.as_deref().map(str::to_owned), answer)
+    };
+    let answer = |text: &str| Some(text.to_owned());
+    for (users, expected) in [
+        ("", (Some(300), None, answer("200 later"))),
+        (", fallback: none", (None, None, None)),
+        (", fallback: {stale: none}", (None, None, answer("200 later"))),
+        (", fallback: {upstream: backup}", (Some(300), answer("backup"), answer("200 later"))),
+        (", fallback: {status: 503}", (Some(300), None, answer("503 later"))),
+        (", fallback: {body: ''}", (Some(300), None, answer("200 "))),
+        (", fallback: {body: '{}', status: 201, content_type: text/plain}", (Some(300), None, answer("201 {}"))),
+    ] {
+        assert_eq!(of(users), expected, "{users}");
+    }
+    for (users, complaint) in [
+        (", fallback: {upstream: users}", "an upstream cannot stand in for itself"),
+        (", fallback: {upstream: backpu}", "there is no upstream `backpu`"),
+        (", fallback: {upstream: db}", "`db` carries bytes"),
+        (", routes: [{match: /x, fallback: {upstream: nope}}]", "there is no upstream `nope`"),
+        (", routes: [{match: /x, fallback: {upstream: users}}]", "cannot stand in for itself"),
+        (", fallback: {status: 99}", "not a status from 200 to 599"),
+        (", fallback: {status: 204}", "an answer with status 204 has no body"),
+        (", fallback: {content_type: \"a\\nb\"}", "not a header value"),
+        (", fallback: 5m", "expected a map"),
+        (", fallback: {boddy: x}", "did you mean `body`?"),
+    ] {
+        let said = bad(&file(users)).to_string();
+        assert!(said.contains(complaint), "{users}: {said}");
+    }
+    let long = format!(", fallback: {{body: {}}}", "x".repeat((64 << 10) + 1));
+    assert!(bad(&file(&long)).to_string().contains("longer than 65536 bytes"));
+    let plain = |more: &str| {
+        bad(&format!("registration: off\nupstreams: {{rpc: {{listen: 1025, protocol: grpc, fallback: {more}}}}}\n"))
+    };
+    assert!(plain("{body: x}").to_string().contains("a body is no answer to gRPC"));
+    assert!(plain("{status: 500}").to_string().contains("there is no `body`"));
+    let everybody =
+        good("registration: off\ndefaults: {fallback: {upstream: backup}}\nupstreams: {users: 3001, backup: 3002}\n");
+    assert!(
+        everybody.upstreams.iter().all(|upstream| upstream.policy.fallback.is_some()),
+        "backup asks nobody for itself"
+    );
+}
+
+#[test]
 fn an_application_is_started_again_only_where_that_is_said_plainly() {
     let of = |app: &str| {
         let file = text(&format!("registration: off\napp: {app}\n"));

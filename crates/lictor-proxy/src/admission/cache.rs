@@ -328,6 +328,11 @@ impl Asking {
         may.is_confirming = true;
     }
 
+    /// Whether its conditions are ours.
+    pub(crate) fn is_confirming(&self) -> bool {
+        matches!(self, Self::May(may) if may.is_confirming)
+    }
+
     /// What stands in for a failure with this status, if that is a server's.
     pub(crate) fn instead(&self, status: StatusCode) -> Option<Given> {
         match self {

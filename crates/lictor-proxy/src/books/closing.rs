@@ -88,6 +88,7 @@ impl Record {
             reason: self.reason,
             detail: self.detail.as_deref().map(story::cut_sentence),
             cache: self.cache,
+            fallback: self.fallback,
             took_ms: story::millis(took),
             head_ms: self.head.map(story::millis),
             bytes: self.bytes,
@@ -146,6 +147,8 @@ impl Record {
             span_id: format!("{:016x}", self.trace.span_id),
             ip: self.connection.ip(),
             cache: self.cache,
+            fallback: self.fallback,
+            instead_of: self.instead_of.as_deref(),
             user_agent: self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()),
         }
     }
@@ -193,6 +196,11 @@ struct Line<'a> {
     ip: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<&'static str>,
+    /// The upstream that it was for, where another one was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instead_of: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<&'a str>,
 }

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,6 +22,7 @@ use smallvec::SmallVec;
 
 use super::attempts::Attempt;
 use crate::names::{self, X_REQUEST_ID};
+use crate::stores::metrics::{Over, method_label};
 use crate::stores::request_id::RequestId;
 use crate::stores::tap::Heads;
 use crate::world::client::Connection;
@@ -48,6 +50,10 @@ pub(crate) struct Record {
     pub(crate) attempts: RefCell<SmallVec<[Attempt; 2]>>,
     /// `hit`, `coalesced`, `revalidated` or `stale`, when what was kept is the answer.
     pub(crate) cache: Option<&'static str>,
+    /// `stale`, `static` or `upstream`, when that stood in for a failure.
+    pub(crate) fallback: Option<&'static str>,
+    /// The upstream that it was for, when another one was asked instead.
+    pub(crate) instead_of: Option<Arc<str>>,
     pub(crate) is_grpc: bool,
     /// The answer tells how it came about.
     pub(crate) is_debug: bool,
@@ -118,6 +124,8 @@ impl Record {
             deadline: Deadline::new(arrival, callers),
             attempts: RefCell::default(),
             cache: None,
+            fallback: None,
+            instead_of: None,
             is_grpc: false,
             is_debug: fields.has(names::LICTOR) && names::asks_for_debug(headers, connection.peer),
             grpc_status: None,
@@ -175,6 +183,27 @@ impl Record {
     pub(crate) fn exchanged(&self, at: Instant) -> Exchanged {
         let asked = self.attempts.borrow().last().map_or(self.arrival(), |attempt| attempt.began);
         Exchanged { asked, answered: at, date: SystemTime::now() }
+    }
+
+    /// Its upstream has failed, and another one is asked: from now on it is a request to that.
+    pub(crate) fn falls_to(&mut self, other: &Rc<UpstreamState>, status: StatusCode, reason: Option<Reason>) {
+        if let Some(own) = &self.upstream {
+            let (method, route) = (method_label(&self.method), self.route_label());
+            let over = Over { is_inbound: self.is_inbound, method, route, status: status.as_u16(), reason };
+            own.meters.request(&self.worker.shared.metrics, &over, self.arrival().elapsed());
+            self.instead_of = Some(Arc::clone(&own.upstream.name));
+        }
+        self.route = other.route(&self.method, self.uri.path());
+        self.upstream = Some(Rc::clone(other));
+    }
+
+    /// An answer stands in for that of the upstream that the request was for.
+    pub(crate) fn fell_back(&mut self, kind: &'static str) {
+        self.fallback = Some(kind);
+        let own = self.upstream.as_ref().map(|upstream| &upstream.upstream.name);
+        if let Some(name) = self.instead_of.as_ref().or(own) {
+            self.worker.shared.metrics.fell_back(name, kind);
+        }
     }
 
     /// What follows the failure of the last attempt. One that never came to an endpoint is the request's own.

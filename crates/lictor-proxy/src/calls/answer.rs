@@ -56,6 +56,7 @@ impl Call {
         let (mut head, body) = response.into_parts();
         let version = std::mem::replace(&mut head.version, Version::HTTP_11);
         self.dress(&mut head, fields, false, &record, at);
+        respond::stands_in(&mut record, &mut head.headers);
         record.answered(status, at);
         let is_stream = fields.has(Fields::CONTENT_TYPE) && names::is_stream(&head.headers);
         if self.is_grpc {

@@ -33,7 +33,7 @@ pub(super) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
     let number = {
         let mut tried = call.tried.borrow_mut();
         tried.push(index);
-        tried.len()
+        call.earlier + tried.len()
     };
     let state = Rc::clone(&call.upstream.endpoints[index]);
     let mut trial = Trial { record, state: &state, number, is_http2: call.is_http2, began: started, ended: None };

@@ -5,6 +5,7 @@ use lictor_core::Failure;
 
 use super::call::Call;
 use super::ending::ResponseBody;
+use super::fallback::Standby;
 use super::respond;
 use super::sent::Sent;
 use crate::admission::cache::{self, Asking, Verdict};
@@ -15,16 +16,23 @@ pub(super) async fn answer(
     mut call: Box<Call>,
     record: Box<Record>,
     mut asking: Option<Box<Asking>>,
+    standby: &Standby<'_>,
 ) -> Response<ResponseBody> {
     loop {
         let mut sent = match call.run(&record).await {
             Ok(sent) => sent,
+            Err(end) if standby.is_for(end.0.reason.status()) && !has_kept(asking.as_deref(), &end.0) => {
+                return Box::pin(standby.answer_instead(call, Err(end), record, asking)).await;
+            }
             Err((failure, is_budget_spent)) => {
                 drop(call);
-                return failed(record, &failure, is_budget_spent, asking.as_deref());
+                return failed(record, &failure, is_budget_spent, asking.as_deref(), standby);
             }
         };
         match asking.as_deref_mut().map_or(Verdict::PassOn, |asking| judge(asking, &call, &record, &mut sent)) {
+            Verdict::PassOn if standby.is_for(sent.response.status()) => {
+                return Box::pin(standby.answer_instead(call, Ok(sent), record, asking)).await;
+            }
             Verdict::PassOn => return call.answer(sent, record, asking),
             Verdict::Give(given) => {
                 call.judge_status(sent.response.status(), &record, sent.at);
@@ -46,6 +54,7 @@ pub(super) fn failed(
     failure: &Failure,
     is_budget_spent: bool,
     asking: Option<&Asking>,
+    standby: &Standby<'_>,
 ) -> Response<ResponseBody> {
     if let Some(asking) = asking {
         if !record.attempts.borrow().is_empty() {
@@ -55,7 +64,14 @@ pub(super) fn failed(
             return respond::kept(record, given);
         }
     }
-    respond::failure(record, failure, is_budget_spent)
+    match standby.fixed(failure) {
+        Some(fixed) => respond::fixed(record, fixed),
+        None => respond::failure(record, failure, is_budget_spent),
+    }
+}
+
+fn has_kept(asking: Option<&Asking>, failure: &Failure) -> bool {
+    asking.is_some_and(|asking| asking.instead(failure.reason.status()).is_some())
 }
 
 fn judge(asking: &mut Asking, call: &Call, record: &Record, sent: &mut Sent) -> Verdict {

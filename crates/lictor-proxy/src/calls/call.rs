@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use super::replay::Replay;
 use super::sent::Sent;
 use super::upgrade::Upgrade;
-use crate::admission::leave::Leave;
+use crate::admission::leave::{Leave, admit};
 use crate::admission::permit::{Probe, Running};
 use crate::admission::target::Target;
 use crate::books::record::Record;
@@ -53,6 +53,8 @@ pub(super) struct Call {
     pub(super) hash: Option<u64>,
     /// Endpoints by index, one entry an attempt. Hedged attempts write it at the same time.
     pub(super) tried: RefCell<SmallVec<[usize; 4]>>,
+    /// Attempts at another upstream, before this one stood in for it.
+    pub(super) earlier: usize,
     /// What the client's head has.
     pub(super) fields: Fields,
     pub(super) route: Option<usize>,
@@ -110,6 +112,7 @@ impl Call {
             max_attempts,
             hash,
             tried: RefCell::default(),
+            earlier: 0,
             fields: record.fields,
             route: record.route,
             admitted: Cell::new(Some(leave.since)),
@@ -122,6 +125,34 @@ impl Call {
         });
         call.show_token();
         Ok(call)
+    }
+
+    /// The same request to another upstream.
+    pub(super) async fn move_to(
+        &mut self,
+        connection: &Rc<Connection>,
+        upstream: Rc<UpstreamState>,
+        record: &Record,
+    ) -> Result<(), Failure> {
+        let leave = admit(&self.worker, &upstream, record, record.end()).await?;
+        (self.running, self.probe) = (leave.running, Some(leave.probe));
+        let policy = upstream.policy(record.route);
+        let route_says = record.route.and_then(|index| upstream.upstream.routes.get(index)?.is_idempotent);
+        let Parts { method, headers, .. } = &self.head;
+        self.is_idempotent = retry::is_idempotent(&policy.retry, method, headers, route_says);
+        self.max_attempts = attempts_allowed(policy, headers, self.fields);
+        self.hash = hash_of(policy, headers, connection.peer);
+        self.is_http2 = upstream.upstream.protocol.is_http2(self.head.version == Version::HTTP_2);
+        let target = Target { upstream: Rc::clone(&upstream), only: None, is_peer: true };
+        let has_content = !self.body.is_empty();
+        let sends = Sends { is_http2: self.is_http2, has_content, keeps_upgrade: false };
+        self.rewrite = Rewrite::new(connection, &target, &mut self.head, record, sends)?;
+        self.earlier += self.tried.borrow_mut().drain(..).count();
+        (self.only, self.spent, self.route, self.upstream) = (None, None, record.route, upstream);
+        self.token.take();
+        self.has_shown_another.set(false);
+        self.show_token();
+        Ok(())
     }
 
     /// When an attempt that begins now begins: the first one right after admission.

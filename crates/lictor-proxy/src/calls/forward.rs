@@ -11,6 +11,7 @@ use lictor_http::fields::{self, Fields};
 
 use super::call::Call;
 use super::ending::ResponseBody;
+use super::fallback::Standby;
 use super::upgrade::Upgrade;
 use super::{cached, respond, tunnel};
 use crate::admission::cache::{self, Found};
@@ -64,13 +65,22 @@ pub(crate) fn forward(
         if let Some(asking) = &mut asking {
             asking.put_conditions(request.headers_mut());
         }
-        let call = match admit(&connection.worker, &target.upstream, &record, end).await {
-            Ok(leave) => Call::new(&connection, &target, request, upgrade, &record, leave),
-            Err(failure) => Err(failure),
+        let standby = Standby::new(&connection, &view, policy, record.is_grpc || upgrade.is_some());
+        let admitted = match admit(&connection.worker, &target.upstream, &record, end).await {
+            Err(failure) if standby.may_admit(&failure, asking.as_deref()) => {
+                if asking.take().is_some_and(|asking| asking.is_confirming()) {
+                    cache::forget_conditions(request.headers_mut());
+                }
+                Box::pin(standby.admit(&target, &mut record, failure)).await
+            }
+            admitted => admitted.map(|leave| (None, leave)),
         };
-        match (call, asking) {
-            (Ok(call), asking) => cached::answer(call, record, asking).await,
-            (Err(failure), asking) => cached::failed(record, &failure, false, asking.as_deref()),
+        let call = admitted.and_then(|(other, leave)| {
+            Call::new(&connection, other.as_ref().unwrap_or(&target), request, upgrade, &record, leave)
+        });
+        match call {
+            Ok(call) => cached::answer(call, record, asking, &standby).await,
+            Err(failure) => cached::failed(record, &failure, false, asking.as_deref(), &standby),
         }
     }
 }

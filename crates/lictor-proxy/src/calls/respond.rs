@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER, VIA};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use lictor_core::policy::FixedAnswer;
 use lictor_core::{Failure, Reason};
 use lictor_http::Refused;
 use serde::Serialize;
@@ -89,9 +90,7 @@ pub(super) fn kept(mut record: Box<Record>, given: Given) -> Response<ResponseBo
     }
     if how == How::Stale {
         insert(&mut head, &X_LICTOR_FALLBACK, format!("stale;age={age}"));
-        if let Some(upstream) = &record.upstream {
-            record.worker.shared.metrics.fell_back(&upstream.upstream.name, how.as_str());
-        }
+        record.fell_back("stale");
     }
     let has_body = !is_head && !is_known && !kept.body.is_empty();
     let body = if has_body { ResponseBody::whole(kept.body.clone()) } else { ResponseBody::empty() };
@@ -113,6 +112,35 @@ pub(super) fn kept(mut record: Box<Record>, given: Given) -> Response<ResponseBo
 pub(super) fn via(record: &Record, version: Version, headers: &mut HeaderMap) {
     if record.connection.is_forward() {
         headers.append(VIA, record.worker.hop.entry(version).clone());
+    }
+}
+
+/// Answers as the configuration says, and closes the books.
+pub(super) fn fixed(mut record: Box<Record>, answer: &FixedAnswer) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(answer.body.clone()));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, answer.content_type.clone());
+    headers.insert(X_REQUEST_ID, record.request_id.to_value());
+    headers.insert(X_LICTOR_FALLBACK, HeaderValue::from_static("static"));
+    let now = Instant::now();
+    headers.insert(DATE, record.worker.date.now(now));
+    record.fell_back("static");
+    record.bytes = answer.body.len() as u64;
+    record.answered(answer.status, now);
+    debug(&record, response.headers_mut());
+    record.shows(response.headers());
+    record.close(now);
+    response
+}
+
+/// Tells that another upstream has answered.
+pub(super) fn stands_in(record: &mut Record, headers: &mut HeaderMap) {
+    if record.instead_of.is_some()
+        && let Some(upstream) = &record.upstream
+    {
+        insert(headers, &X_LICTOR_FALLBACK, format!("upstream;name={}", upstream.upstream.name));
+        record.fell_back("upstream");
     }
 }
 
