@@ -69,7 +69,7 @@ fn the_manual_has_every_command_key_and_variable() {
         assert!(page.contains(&format!(".SH {title}")) || page.contains(&format!(".SH \"{title}\"")), "no {title}");
     }
     let plain = page.replace('\\', "");
-    for word in ["lifecycle.drain_delay", "upstreams.NAME.near", "CONSUL_HTTP_ADDR", "LICTOR_UPSTREAMS", "--force"] {
+    for word in ["lifecycle.drain_delay", "upstreams.NAME.query", "CONSUL_HTTP_ADDR", "LICTOR_UPSTREAMS", "--force"] {
         assert!(plain.contains(word), "no {word}");
     }
 }

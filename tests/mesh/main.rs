@@ -28,6 +28,7 @@ mod snapshot;
 mod steering;
 mod suspects;
 mod tracing;
+mod zones;
 
 use lictor_testkit::{Backend, Consul, Sidecar};
 

@@ -24,6 +24,8 @@ pub struct Config {
     pub service: Option<String>,
     /// How we are registered; `None`: not at all.
     pub registration: Option<Registration>,
+    /// Where we are; `None`: nowhere in particular. Default the registration's Meta `zone`.
+    pub zone: Option<String>,
     /// The application beside us.
     pub app: App,
     /// The server side; `None`: the application is reached directly.
@@ -328,6 +330,8 @@ pub struct Upstream {
     pub source: Source,
     /// Where else while nobody there is well, the best first.
     pub failover: Vec<Query>,
+    /// Instances of our own zone come first. Default true.
+    pub prefers_zone: bool,
     /// What endpoints speak; `None`: what their `Meta.protocol` says, else HTTP/1.1.
     pub protocol: Option<Protocol>,
     /// TLS towards its endpoints.
@@ -382,8 +386,6 @@ pub struct Query {
     pub tags: Vec<String>,
     /// A filter expression; `version: v2` becomes `Service.Meta.version == "v2"`.
     pub filter: Option<String>,
-    /// Sort by round-trip time from this node, or `_agent`.
-    pub near: Option<String>,
     /// Another datacenter.
     pub datacenter: Option<String>,
 }

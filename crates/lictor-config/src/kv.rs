@@ -129,7 +129,7 @@ impl Vetting<'_> {
 }
 
 /// The keys that say whom an upstream leads to.
-const LEADS: [&str; 9] = ["service", "query", "static", "tag", "filter", "version", "near", "datacenter", "failover"];
+const LEADS: [&str; 8] = ["service", "query", "static", "tag", "filter", "version", "datacenter", "failover"];
 
 /// Finds what shows when all is put together: where it listens, whom it would send what this machine says to somebody
 /// else, and a server side that nobody else asked for.

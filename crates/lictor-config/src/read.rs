@@ -46,6 +46,11 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
     let bearer = auth(&top.field("auth", "What our calls show of us, besides `service_token`."));
     let inbound = service::inbound(&top, &app, &tokens);
     let registration = service::registration(&top, service.as_deref(), &app, inbound.as_ref(), env);
+    let zone = top.field(
+        "zone",
+        "Where we are: instances with the same Meta `zone` come first; default: `registration.meta.zone`.",
+    );
+    let zone = zone.text(None).or_else(|| registration.as_ref()?.meta.get("zone").cloned());
     let defaults_node = top.field("defaults", "The policy of every upstream that does not say otherwise.");
     let defaults_section = defaults_node.section(&[]);
     let defaults = policy::policy(&defaults_section, &Policy::default());
@@ -67,6 +72,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
         lifecycle: lifecycle(&top.field("lifecycle", "Starting and stopping.")),
         service,
         registration,
+        zone,
         app,
         inbound,
         consul,

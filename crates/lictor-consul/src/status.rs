@@ -376,7 +376,6 @@ fn describe(query: &Query) -> String {
     let mut parts: Vec<String> = kind.into_iter().collect();
     parts.extend(query.tags.iter().map(|tag| format!("tag={tag}")));
     parts.extend(query.filter.iter().map(|filter| format!("filter={filter}")));
-    parts.extend(query.near.iter().map(|near| format!("near={near}")));
     parts.extend(query.datacenter.iter().map(|datacenter| format!("dc={datacenter}")));
     parts.join("&")
 }

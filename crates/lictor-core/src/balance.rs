@@ -441,7 +441,8 @@ impl Balancer {
         state.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn share(&self) -> f64 {
+    /// A random number, uniform in 0 to 1.
+    pub fn share(&self) -> f64 {
         share_of(self.next_random())
     }
 }

@@ -37,6 +37,7 @@ pub mod steering;
 pub mod story;
 pub mod tls;
 pub mod trace;
+pub mod zones;
 
 pub use address::Address;
 pub use mesh::{Endpoint, EndpointKey, Mesh, Upstream};

@@ -255,6 +255,8 @@ pub struct Upstream {
     pub census: Census,
     /// The further tiers, from 1.
     pub standby: Box<[Standby]>,
+    /// Ours: its endpoints with the same Meta `zone` come first; `None`: all are alike.
+    pub zone: Option<Arc<str>>,
     /// Carried over by name.
     pub breaker: Arc<Breaker>,
     /// Carried over by name.

@@ -144,6 +144,7 @@ fn upstream(address: Address) -> Upstream {
         endpoints: Box::new([Arc::new(endpoint)]),
         census: Census { source: "static", is_known: true, total: 1, ..Census::default() },
         standby: Box::default(),
+        zone: None,
         breaker: Arc::new(Breaker::new(now)),
         in_flight: Arc::default(),
         steering: Arc::default(),

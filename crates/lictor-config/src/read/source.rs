@@ -45,7 +45,7 @@ impl<'t> Asked<'t> {
     }
 
     /// What it does not say is as in `of`.
-    fn query(&self, of: &Query, near: Option<String>) -> Query {
+    fn query(&self, of: &Query) -> Query {
         let named = self.prepared.text(None).or_else(|| self.service.text(None));
         let tags = self.tag.elements().iter().filter_map(|tag| tag.text(None)).collect();
         let filter = filter_of(self.filter.text(None), self.version.text(None));
@@ -56,7 +56,6 @@ impl<'t> Asked<'t> {
             service: named.unwrap_or_else(|| of.service.clone()),
             tags: if is_same { of.tags.clone() } else { tags },
             filter: if is_same { of.filter.clone() } else { filter },
-            near,
             datacenter: self.datacenter.text(None).or_else(|| of.datacenter.clone()),
         }
     }
@@ -71,12 +70,11 @@ pub(super) fn source(section: &Section<'_>, name: &str) -> Source {
         .filter_map(|entry| entry.parsed(json!({ "type": "string" }), None, values::host_port))
         .collect();
     let asked = Asked::read(section);
-    let near = section.field("near", "Sorted by round-trip time from this node, or `_agent`.");
-    let query = asked.query(&Query { service: name.to_owned(), ..Query::default() }, near.text(None));
+    let query = asked.query(&Query { service: name.to_owned(), ..Query::default() });
     if !fixed.is_set() {
         return Source::Consul(query);
     }
-    for other in asked.of_instances().into_iter().chain([&near, &asked.datacenter]) {
+    for other in asked.of_instances().into_iter().chain([&asked.datacenter]) {
         if other.is_set() {
             other.error(format!("`{}` asks Consul, but the endpoints are static", other.name()), None);
         }
@@ -100,7 +98,7 @@ pub(super) fn failover(section: &Section<'_>, source: &Source) -> Vec<Query> {
     let mut queries: Vec<Query> = Vec::new();
     for entry in elements.iter().take(FAILOVER_MAX) {
         let Some(query) = standby(entry, source) else { continue };
-        let is_itself = matches!(source, Source::Consul(of) if Query { near: None, ..of.clone() } == query);
+        let is_itself = matches!(source, Source::Consul(of) if *of == query);
         if is_itself || queries.contains(&query) {
             entry.error("this is where it goes already", Some("name another service, datacenter or subset".to_owned()));
         }
@@ -119,8 +117,8 @@ fn standby(entry: &Node<'_>, source: &Source) -> Option<Query> {
     section.finish();
     let is_named = asked.service.is_set() || asked.prepared.is_set();
     match source {
-        Source::Consul(of) => Some(asked.query(of, None)),
-        Source::Static(_) if is_named => Some(asked.query(&Query::default(), None)),
+        Source::Consul(of) => Some(asked.query(of)),
+        Source::Static(_) if is_named => Some(asked.query(&Query::default())),
         Source::Static(_) => {
             let help = "write `{service: NAME}`, with `datacenter` where it is elsewhere".to_owned();
             entry.error("the endpoints are static: name the service that takes over", Some(help));

@@ -62,6 +62,8 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, shown: &Show
     let listen = listener(&if is_short { node.short_for("listen") } else { listen });
     let source = source(&section, &name);
     let failover = failover(&section, &source);
+    let prefers_zone = section.field("prefer_zone", "Instances of our own `zone` first, as far as they can carry it.");
+    let prefers_zone = prefers_zone.boolean(true);
     let protocol = section.field("protocol", "What its instances speak; default: their Meta `protocol`, else http1.");
     let protocol = protocol_of(&protocol, None);
     let tls = client_tls(&section.field("tls", "TLS towards its instances: true, or a map."));
@@ -98,7 +100,20 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, shown: &Show
         policy::nothing_kept(&section, "and gRPC asks by POST");
     }
     section.finish();
-    Upstream { name, listen, source, failover, protocol, tls, is_required, policy, routes, set_headers, bearer }
+    Upstream {
+        name,
+        listen,
+        source,
+        failover,
+        prefers_zone,
+        protocol,
+        tls,
+        is_required,
+        policy,
+        routes,
+        set_headers,
+        bearer,
+    }
 }
 
 /// A token, or `file:` and where it is.

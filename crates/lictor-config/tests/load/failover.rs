@@ -26,7 +26,7 @@ fn each_tier_says_what_differs_from_the_upstream() {
         ("{listen: 1, datacenter: dc2, failover: [{service: old}]}", vec!["users in dc2", "old in dc2"]),
         ("{listen: 1, query: q, failover: [dc2]}", vec!["the query q", "the query q in dc2"]),
         ("{listen: 1, failover: [{query: q, datacenter: dc2}]}", vec!["users", "the query q in dc2"]),
-        ("{listen: 1, near: _agent, query: q}", vec!["the query q"]),
+        ("{listen: 1, query: q}", vec!["the query q"]),
         ("{listen: 1, static: ['127.0.0.1:1'], failover: [{service: users}]}", vec!["users"]),
     ] {
         assert_eq!(queries(upstream), expected, "{upstream}");
@@ -38,13 +38,14 @@ fn what_leads_nowhere_else_is_refused() {
     for (upstream, expected) in [
         ("{listen: 1, failover: [{service: users}]}", "this is where it goes already"),
         ("{listen: 1, failover: [dc2, {datacenter: dc2}]}", "this is where it goes already"),
-        ("{listen: 1, near: _agent, failover: [{}]}", "this is where it goes already"),
+        ("{listen: 1, failover: [{}]}", "this is where it goes already"),
+        ("{listen: 1, near: _agent}", "`near` is not in this version yet"),
         ("{listen: 1, static: ['127.0.0.1:1'], failover: [dc2]}", "the endpoints are static"),
         ("{listen: 1, static: ['127.0.0.1:1'], query: q}", "`query` asks Consul, but the endpoints are static"),
         ("{listen: 1, query: q, tag: a}", "`tag` is for the prepared query to say"),
         ("{listen: 1, query: q, service: a}", "`service` is for the prepared query to say"),
         ("{listen: 1, failover: [{query: q, version: v1}]}", "`version` is for the prepared query to say"),
-        ("{listen: 1, failover: [{near: _agent}]}", "unknown field `near`"),
+        ("{listen: 1, failover: [{near: _agent}]}", "`near` is not in this version yet"),
         ("{listen: 1, failover: ['']}", "must not be empty"),
         ("{listen: 1, failover: {service: old}}", "expected a list"),
         ("{listen: 1, failover: [a, b, c, d, e, f, g, h, i]}", "at most 8"),

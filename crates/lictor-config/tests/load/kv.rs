@@ -119,7 +119,6 @@ fn kv_never_chooses_who_gets_what_this_machine_sends() {
         "tag: []",
         "filter: 'Node == evil'",
         "version: evil",
-        "near: evil",
         "static: ['evil:80']",
         "service: evil, headers: {set: {X-Partner-Key: mine, X-Service-Auth: mine}}",
         "headers: {set: {Host: evil}}",

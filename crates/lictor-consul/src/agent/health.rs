@@ -72,7 +72,6 @@ pub(crate) async fn get(
         if query.is_prepared { format!("/v1/query/{name}/execute") } else { format!("/v1/health/service/{name}") };
     let mut more: Vec<(&str, &str)> = query.tags.iter().map(|tag| ("tag", tag.as_str())).collect();
     more.extend(query.filter.iter().map(|filter| ("filter", filter.as_str())));
-    more.extend(query.near.iter().map(|near| ("near", near.as_str())));
     more.extend(query.datacenter.iter().map(|datacenter| ("dc", datacenter.as_str())));
     let answer = connection.query(&path, ask, consistency, &more).await?.accepted()?;
     let parse = if query.is_prepared { parse_prepared } else { parse };

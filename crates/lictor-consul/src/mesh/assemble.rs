@@ -95,6 +95,7 @@ fn implied(config: &Config, name: &str) -> lictor_config::Upstream {
         set_headers: Vec::new(),
         bearer: None,
         failover: Vec::new(),
+        prefers_zone: true,
     }
 }
 
@@ -167,6 +168,7 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
         endpoints: Box::new([endpoint]),
         census: Census { source: "static", is_known: true, total: 1, ..Census::default() },
         standby: Box::default(),
+        zone: None,
         breaker: Arc::new(Breaker::new(now)),
         steering: Arc::default(),
         in_flight: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.app.in_flight)),

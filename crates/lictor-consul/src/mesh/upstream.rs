@@ -53,6 +53,7 @@ pub(super) fn build(
         endpoints: endpoints.into(),
         census,
         standby,
+        zone: inputs.config.zone.as_deref().filter(|_| config.prefers_zone).map(Arc::from),
         breaker: earlier.map_or_else(|| Arc::new(Breaker::new(now)), |earlier| Arc::clone(&earlier.breaker)),
         steering: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.steering)),
         in_flight: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.in_flight)),
@@ -248,6 +249,7 @@ pub(super) fn is_same(earlier: &Upstream, built: &Upstream) -> bool {
         && earlier.is_required == built.is_required
         && earlier.census == built.census
         && earlier.standby == built.standby
+        && earlier.zone == built.zone
 }
 
 /// Routes are equal when their patterns and policies are.

@@ -75,7 +75,7 @@ pub struct DiskSnapshot {
 pub struct WatchStanding {
     /// The service.
     pub service: String,
-    /// Whether it is a prepared one, tags, filter, near and datacenter, as asked.
+    /// Whether it is a prepared one, tags, filter and datacenter, as asked.
     pub query: String,
     /// Consul's index.
     pub index: u64,

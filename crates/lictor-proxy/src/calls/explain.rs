@@ -64,6 +64,8 @@ pub struct Explanation {
     pub retry_budget_remaining: f64,
     /// So many endpoints are ejected that ejection is ignored.
     pub is_panic: bool,
+    /// The share that stays in our zone while all endpoints are well; `None`: zones do not count.
+    pub zone_share: Option<f64>,
     /// Where it could go.
     pub endpoints: Vec<Candidate>,
     /// The id of the one that the next request gets; `None`: see `refused`.
@@ -187,6 +189,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         in_flight: upstream.upstream.in_flight.running(),
         retry_budget_remaining: upstream.budget.remaining_ratio(now),
         is_panic: choice.is_some_and(|choice| choice.is_panic),
+        zone_share: upstream.zones.as_ref().map(|zones| zones.own),
         endpoints: candidates(upstream, index, hash, &considered, choice.as_ref()),
         picked: picked.ok().map(|index| Arc::clone(&upstream.endpoints[index].endpoint.key.id)),
         refused,

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use lictor_core::balance::hash_bytes;
 use lictor_core::candidates::Candidates;
 use lictor_core::mesh::Census;
 use lictor_core::{Address, Failure, Reason};
@@ -30,13 +31,23 @@ pub(crate) fn pick(
     let mut picked = None;
     if is_plain && upstream.is_usual.get() {
         let saw_away = Cell::new(false);
-        picked = balancer.pick(now, hash, |index| {
+        let is_well = |index: usize| {
             candidates.is_in_front(index) && {
                 let is_well = candidates.is_well(index);
                 saw_away.set(saw_away.get() || !is_well);
                 is_well && has_room(index)
             }
-        });
+        };
+        if let Some(zones) = upstream.zones.as_ref().filter(|_| tried.is_empty()) {
+            // A request that belongs to an endpoint belongs to a zone; to which says nothing of its place on the ring.
+            let of_zone = |hash: u64| hash_bytes(&hash.to_le_bytes()) as f64 / u64::MAX as f64;
+            let zone = zones.draw(hash.map_or_else(|| balancer.share(), of_zone));
+            let within = balancer.pick(now, hash, |index| zones.has(zone, index) && is_well(index));
+            if let (Some(within), false) = (within, saw_away.get()) {
+                return Ok(within);
+            }
+        }
+        picked = balancer.pick(now, hash, is_well);
         if let (Some(picked), false) = (picked, saw_away.get()) {
             return Ok(picked);
         }

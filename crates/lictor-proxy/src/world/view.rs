@@ -17,6 +17,7 @@ use lictor_core::mesh::Inbound;
 use lictor_core::policy::{Limits, Policy};
 use lictor_core::route::Route;
 use lictor_core::steering::Orders;
+use lictor_core::zones::Zones;
 use lictor_core::{Address, Endpoint, Failure, Mesh, Reason, Upstream};
 use lictor_tls::Client;
 
@@ -52,6 +53,8 @@ pub(crate) struct UpstreamState {
     routes: Box<[usize]>,
     /// Whom a request usually goes to.
     front: Front,
+    /// Whom of these first, where we have a zone.
+    pub(crate) zones: Option<Zones>,
     /// When all endpoints were last looked at, it was to go there.
     pub(crate) is_usual: Cell<bool>,
     pub(crate) budget: Rc<RetryBudget>,
@@ -160,6 +163,7 @@ impl UpstreamState {
             routes,
             endpoints,
             front: Front::of(&upstream.endpoints),
+            zones: upstream.zone.as_ref().and_then(|zone| Zones::of(&upstream.endpoints, zone)),
             is_usual: Cell::new(true),
             budget,
             meters: UpstreamMeters::new(&shared.metrics, &upstream.name),
