@@ -55,7 +55,7 @@ pub async fn is_http(stream: &mut Stream, read: &mut ReadAhead, at_most: Duratio
 
 /// Whether these are the first bytes of HTTP; `None` while more are needed to tell. A method alone is not enough:
 /// other protocols start with words too.
-pub(crate) fn looks_like_http(bytes: &[u8]) -> Option<bool> {
+fn looks_like_http(bytes: &[u8]) -> Option<bool> {
     let line = bytes.split(|byte| *byte == b'\n').next()?;
     if !line.iter().all(|byte| (0x20..0x7f).contains(byte) || matches!(byte, b'\r' | b'\t')) {
         return Some(false);
@@ -68,6 +68,15 @@ pub(crate) fn looks_like_http(bytes: &[u8]) -> Option<bool> {
         return Some(false);
     }
     is_whole.then(|| words.next_back().is_some_and(|version| version.starts_with(b"HTTP/")))
+}
+
+/// Whether the first line is another protocol's: it says another version than one of HTTP, or none and is no text.
+pub(crate) fn is_anothers(bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    match line.trim_ascii_end().split(|byte| *byte == b' ').skip(2).last() {
+        Some(version) => !version.starts_with(b"HTTP/"),
+        None => !line.iter().all(|byte| *byte >= 0x20 && *byte != 0x7f || matches!(byte, b'\r' | b'\t')),
+    }
 }
 
 #[cfg(test)]
@@ -93,5 +102,22 @@ mod tests {
         for unclear in ["", "G", "GET /users/1 HT"] {
             assert_eq!(looks_like_http(unclear.as_bytes()), None, "{unclear}");
         }
+    }
+
+    #[test]
+    fn a_client_of_another_protocol_is_told_from_one_that_errs() {
+        let others: [&[u8]; 4] =
+            [b"INVALID CONNECTION PREFACE\r\n\r\n", b"OPTIONS * RTSP/1.0\r\n", b"\x16\x03\x01\x02", b"GET / \x01\r\n"];
+        let errs: [&[u8]; 7] = [
+            b"GET /\x00 HTTP/1.1\r\n",
+            b"nothing\r\n\r\n",
+            b"DELETE items\r\n",
+            b"GET / HTTP/9.9\r\n",
+            b"GET  /  HTTP/1.1\r\n",
+            b"GET /\xc3\xa9 HTTP/1.1\r\n",
+            b"",
+        ];
+        assert_eq!(others.map(is_anothers), [true; 4]);
+        assert_eq!(errs.map(is_anothers), [false; 7]);
     }
 }

@@ -26,7 +26,7 @@ use crate::error::Refused;
 use crate::fields::{Fields, Marks};
 use crate::message::RequestBody;
 use crate::service::{Answer, Answerer};
-use crate::sniff::looks_like_http;
+use crate::sniff::is_anothers;
 use crate::spelling::Spelling;
 use crate::stall::{Stall, poll_until};
 use crate::stream::Stream;
@@ -76,7 +76,7 @@ pub async fn serve<A: Answerer>(
                 Err(refused) => {
                     let mut out = refusal(answerer.refuse("HTTP/1.1", &refused));
                     // Who speaks another protocol would take an answer for something of that one.
-                    let is_other = answered == 0 && looks_like_http(&wire.borrow().read.bytes) == Some(false);
+                    let is_other = answered == 0 && is_anothers(&wire.borrow().read.bytes);
                     if !is_other {
                         let _ = poll_fn(|context| out.poll_write(&mut wire.borrow_mut().stream, context)).await;
                     }
