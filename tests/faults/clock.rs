@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use lictor_testkit::{Answer, RawServer, Sidecar, connect, eventually_is, get, lictor, read_head, request};
+use lictor_testkit::{Answer, RawServer, Sidecar, connect, eventually_is, free_ports, get, lictor, read_head, request};
 
 use crate::caller;
 
@@ -356,4 +356,64 @@ fn important_requests_go_first_and_take_the_place_of_others() {
         gate.open();
         assert!([running, high].into_iter().all(|asked| asked.join().unwrap().status == 200));
     });
+}
+
+/// A service that, asked for anything, works for a while and asks its own upstream, which is asked with these of its
+/// fields; what that upstream is told is given back.
+fn told_to_the_callee(workers: u32, forwards: &'static [&'static str]) -> String {
+    let (heads, seen) = mpsc::channel();
+    let heads = parking_lot::Mutex::new(heads);
+    let callee = RawServer::start(move |mut stream| {
+        let head = read_head(&mut stream);
+        if !head.is_empty() {
+            let _ = heads.lock().send(head);
+            let _ = stream.write_all(OK);
+        }
+    });
+    let [users] = free_ports();
+    let app = RawServer::start(move |mut stream| {
+        let head = read_head(&mut stream);
+        if head.is_empty() {
+            return;
+        }
+        pause(Duration::from_millis(1500));
+        let passed: Vec<(&str, String)> =
+            forwards.iter().filter_map(|name| Some((*name, field(&head, name).first()?.clone()))).collect();
+        let passed: Vec<(&str, &str)> = passed.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(request(&format!("127.0.0.1:{users}"), "GET", "/", &passed, b"").unwrap().status, 200);
+        let _ = stream.write_all(OK);
+    });
+    let yaml = format!(
+        "registration: off\nservice: orders\nworkers: {workers}\napp: {{address: '127.0.0.1:{}'}}\n\
+         inbound: {{listen: '127.0.0.1:0'}}\nupstreams: {{users: {{listen: {users}, static: ['127.0.0.1:{}']}}}}\n",
+        app.port(),
+        callee.port()
+    );
+    let lictor = Sidecar::serve(lictor(), &yaml).up();
+    let answer = request(&lictor.address("inbound"), "GET", "/", &[("X-Request-Timeout-Ms", "3000")], b"").unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    seen.recv().unwrap().to_lowercase()
+}
+
+/// The work of an application.
+fn pause(time: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "a time that is measured")]
+    std::thread::sleep(time);
+}
+
+#[test]
+fn what_an_application_calls_for_a_request_has_no_more_time_than_the_request() {
+    let told = |workers, forwards| {
+        let head = told_to_the_callee(workers, forwards);
+        field(&head, "x-request-timeout-ms")[0].parse::<u64>().unwrap()
+    };
+    for workers in [1, 2] {
+        for forwards in
+            [&["x-request-id"][..], &["traceparent"], &["x-request-id", "traceparent", "x-request-timeout-ms"]]
+        {
+            let left = told(workers, forwards);
+            assert!((1..=1500).contains(&left), "{workers} {forwards:?}: {left}");
+        }
+        assert!(told(workers, &[]) > 20_000, "nobody knows for whom this is");
+    }
 }

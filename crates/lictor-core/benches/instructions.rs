@@ -13,7 +13,7 @@ use lictor_core::breaker::{Breaker, Verdict};
 use lictor_core::budget::RetryBudget;
 use lictor_core::outcome::{Failure, Reason};
 use lictor_core::policy::{Algorithm, Balance, BreakerPolicy, BudgetPolicy, RetryPolicy};
-use lictor_core::retry::{Tried, next};
+use lictor_core::retry::{Asked, Tried, next};
 use lictor_core::route::{Route, Routes};
 use lictor_core::trace::{TraceContext, TraceSettings, request_id};
 
@@ -125,7 +125,7 @@ fn retry(start: Instant) -> Operation {
             attempts: 1,
             is_idempotent: true,
             is_replayable: true,
-            retry_after: None,
+            asked: Asked::Nothing,
             remaining: Some(Duration::from_secs(30)),
             has_other: true,
         };

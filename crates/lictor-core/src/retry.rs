@@ -1,7 +1,8 @@
 //! Whether, and when, a request is sent again: the whole truth table, without a clock.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, Method};
 
 use crate::budget::RetryBudget;
@@ -9,6 +10,7 @@ use crate::outcome::{Failure, Reason, Retryable};
 use crate::policy::{Backoff, RetryClasses, RetryMethods, RetryPolicy};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +64,54 @@ pub struct Tried<'a> {
     /// The body can be sent again.
     pub is_replayable: bool,
     /// What the upstream's answer asks for.
-    pub retry_after: Option<Duration>,
+    pub asked: Asked,
     /// Of the request's time.
     pub remaining: Option<Duration>,
     /// An endpoint that was not tried yet exists.
     pub has_other: bool,
+}
+
+/// What an answer asks of who would send again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asked {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// To wait at least this long: `Retry-After` (RFC 9110, section 10.2.3).
+    NotBefore(Duration),
+    /// To wait this long, and no longer: `grpc-retry-pushback-ms` (gRFC A6).
+    After(Duration),
+    /// Not to: the same, negative or malformed.
+    Not,
+}
+
+impl Asked {
+    /// What an answer's head says.
+    pub fn of(headers: &HeaderMap, is_grpc: bool, now: SystemTime) -> Self {
+        if is_grpc && headers.contains_key(&GRPC_PUSHBACK) {
+            return pushback(headers).map_or(Self::Not, Self::After);
+        }
+        retry_after(headers, now).map_or(Self::Nothing, Self::NotBefore)
+    }
+}
+
+/// `Retry-After` as seconds or as a date; nothing where it is neither, or said twice.
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let mut lines = headers.get_all(RETRY_AFTER).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+    let text = line.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+fn pushback(headers: &HeaderMap) -> Option<Duration> {
+    let mut lines = headers.get_all(&GRPC_PUSHBACK).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+    let millis: i32 = line.to_str().ok()?.parse().ok()?;
+    u64::try_from(millis).ok().map(Duration::from_millis)
 }
 
 /// Decides what follows. `random` is uniform in 0 to 1. The budget is charged last, when the retry is certain.
@@ -83,6 +128,9 @@ pub fn wish(policy: &RetryPolicy, tried: &Tried<'_>, random: f64) -> Next {
     if retryable == Retryable::Never || !is_enabled(policy.classes, tried.failure) {
         return Next::Stop(Denied::Class);
     }
+    if tried.asked == Asked::Not {
+        return Next::Stop(Denied::Class);
+    }
     if tried.attempts >= policy.attempts {
         return Next::Stop(Denied::Attempts);
     }
@@ -97,7 +145,11 @@ pub fn wish(policy: &RetryPolicy, tried: &Tried<'_>, random: f64) -> Next {
     } else {
         policy.backoff.wait(tried.attempts, random)
     };
-    let wait = wait.max(tried.retry_after.unwrap_or_default());
+    let wait = match tried.asked {
+        Asked::Nothing | Asked::Not => wait,
+        Asked::NotBefore(asked) => wait.max(asked),
+        Asked::After(asked) => asked,
+    };
     if tried.remaining.is_some_and(|remaining| wait >= remaining) {
         return Next::Stop(Denied::Deadline);
     }
@@ -160,7 +212,7 @@ mod tests {
             attempts: 1,
             is_idempotent: true,
             is_replayable: true,
-            retry_after: None,
+            asked: Asked::Nothing,
             remaining: Some(Duration::from_secs(30)),
             has_other: true,
         };
@@ -192,9 +244,61 @@ mod tests {
 
     #[test]
     fn retry_after_is_waited_for_unless_it_is_too_long() {
-        let after = |seconds| decide(Reason::Status, |tried| tried.retry_after = Some(Duration::from_secs(seconds)));
+        let after =
+            |seconds| decide(Reason::Status, |tried| tried.asked = Asked::NotBefore(Duration::from_secs(seconds)));
         assert_eq!(after(2), Next::Retry(Duration::from_secs(2)));
         assert_eq!(after(60), Next::Stop(Denied::Deadline));
+    }
+
+    #[test]
+    fn a_grpc_server_pushes_back_by_waits_of_its_own() {
+        let asks = |asked| decide(Reason::Status, |tried| tried.asked = asked);
+        assert_eq!(
+            asks(Asked::After(Duration::from_millis(3))),
+            Next::Retry(Duration::from_millis(3)),
+            "not the backoff"
+        );
+        assert_eq!(asks(Asked::After(Duration::ZERO)), Next::Retry(Duration::ZERO));
+        assert_eq!(asks(Asked::After(Duration::from_secs(60))), Next::Stop(Denied::Deadline));
+        assert_eq!(asks(Asked::Not), Next::Stop(Denied::Class));
+    }
+
+    #[test]
+    fn answers_ask_for_time_in_seconds_dates_and_milliseconds() {
+        type Row = (&'static [(&'static str, &'static str)], Asked, Asked);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
+        let (nothing, secs) = (Asked::Nothing, |secs| Asked::NotBefore(Duration::from_secs(secs)));
+        let millis = |millis| Asked::After(Duration::from_millis(millis));
+        let table: &[Row] = &[
+            (&[], nothing, nothing),
+            (&[("retry-after", "120")], secs(120), secs(120)),
+            (&[("retry-after", " 0 ")], secs(0), secs(0)),
+            (&[("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT")], secs(10), secs(10)),
+            (&[("retry-after", "Sunday, 06-Nov-94 08:49:47 GMT")], secs(10), secs(10)),
+            (&[("retry-after", "Sun Nov  6 08:49:47 1994")], secs(10), secs(10)),
+            (&[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")], secs(0), secs(0)),
+            (&[("retry-after", "99999999999999999999999")], secs(u64::MAX), secs(u64::MAX)),
+            (&[("retry-after", "soon")], nothing, nothing),
+            (&[("retry-after", "-1")], nothing, nothing),
+            (&[("retry-after", "")], nothing, nothing),
+            (&[("retry-after", "1"), ("retry-after", "2")], nothing, nothing),
+            (&[("grpc-retry-pushback-ms", "2000")], nothing, millis(2000)),
+            (&[("grpc-retry-pushback-ms", "0")], nothing, millis(0)),
+            (&[("grpc-retry-pushback-ms", "-1")], nothing, Asked::Not),
+            (&[("grpc-retry-pushback-ms", "soon")], nothing, Asked::Not),
+            (&[("grpc-retry-pushback-ms", "")], nothing, Asked::Not),
+            (&[("grpc-retry-pushback-ms", "99999999999")], nothing, Asked::Not),
+            (&[("grpc-retry-pushback-ms", "1"), ("grpc-retry-pushback-ms", "1")], nothing, Asked::Not),
+            (&[("grpc-retry-pushback-ms", "5"), ("retry-after", "9")], secs(9), millis(5)),
+        ];
+        for (fields, http, grpc) in table {
+            let mut headers = HeaderMap::new();
+            for (name, value) in *fields {
+                headers.append(*name, http::HeaderValue::from_static(value));
+            }
+            let of = |is_grpc| Asked::of(&headers, is_grpc, now);
+            assert_eq!((of(false), of(true)), (*http, *grpc), "{fields:?}");
+        }
     }
 
     #[test]
@@ -208,7 +312,7 @@ mod tests {
             attempts: 1,
             is_idempotent: true,
             is_replayable: true,
-            retry_after: None,
+            asked: Asked::Nothing,
             remaining: None,
             has_other: true,
         };

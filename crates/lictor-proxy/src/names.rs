@@ -2,9 +2,8 @@
 //! them say. What belongs to HTTP itself is `lictor_http::fields`'s.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, FORWARDED, RETRY_AFTER, VIA};
+use http::header::{CONTENT_TYPE, FORWARDED, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use lictor_http::fields::{Fields, Marks, clean, tokens};
 
@@ -177,11 +176,6 @@ fn is_media_type(value: &[u8], wanted: &[u8]) -> bool {
 /// `grpc-status`, where there is one.
 pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
-}
-
-/// `Retry-After` in seconds (RFC 9110, section 10.2.3); the date form is left to clients.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// Whether a response is a stream by its type: it may be silent for long, and has no end to wait for.

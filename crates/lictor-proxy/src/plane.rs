@@ -200,6 +200,7 @@ impl DataPlane {
             is_draining: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             tls: Credentials::default(),
+            awaited: Arc::default(),
             cache: crate::stores::kept::Cache::default(),
             spent: crate::stores::spent::Spent::default(),
             recorder: crate::stores::recorder::Recorder::default(),

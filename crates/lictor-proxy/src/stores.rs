@@ -1,5 +1,6 @@
 //! What the process keeps of what happened. None of them knows who writes.
 
+pub(crate) mod awaited;
 pub(crate) mod date;
 pub(crate) mod exemplar;
 pub(crate) mod kept;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lictor_core::budget::RetryBudget;
 use lictor_core::policy::{Backoff, BudgetPolicy, RetryClasses, RetryPolicy};
-use lictor_core::retry::{Denied, Next, Tried, next};
+use lictor_core::retry::{Asked, Denied, Next, Tried, next};
 use lictor_core::{Failure, Reason};
 use proptest::prelude::*;
 
@@ -66,7 +66,7 @@ proptest! {
             attempts,
             is_idempotent,
             is_replayable,
-            retry_after: retry_after.map(millis),
+            asked: retry_after.map(millis).map_or(Asked::Nothing, Asked::NotBefore),
             remaining: remaining.map(millis),
             has_other,
         };

@@ -22,6 +22,7 @@ use smallvec::SmallVec;
 
 use super::attempts::Attempt;
 use crate::names::{self, X_REQUEST_ID};
+use crate::stores::awaited::{Served, of_id, of_trace};
 use crate::stores::metrics::{Over, method_label};
 use crate::stores::request_id::RequestId;
 use crate::stores::tap::Heads;
@@ -46,6 +47,8 @@ pub(crate) struct Record {
     pub(crate) detail: Option<String>,
     /// Until when anything may be done for it.
     pub(crate) deadline: Deadline,
+    /// While our application serves it, what that calls has no more time.
+    served: Option<Served>,
     /// Hedged attempts write it at the same time.
     pub(crate) attempts: RefCell<SmallVec<[Attempt; 2]>>,
     /// `hit`, `coalesced`, `revalidated` or `stale`, when what was kept is the answer.
@@ -109,6 +112,15 @@ impl Record {
             traced_inbound.fetch_add(1, Relaxed);
         }
         let callers = if fields.has(names::DEADLINE) { callers_deadline(headers) } else { None };
+        let mut deadline = Deadline::new(arrival, callers);
+        let awaited = &worker.shared.awaited;
+        if !is_inbound && !awaited.is_empty() {
+            // Our application may be calling for a request that it serves.
+            let by_id =
+                if let RequestId::Told(_) = request_id { awaited.ends(of_id(&request_id), arrival) } else { None };
+            let by_trace = || if is_traced { awaited.ends(of_trace(trace.trace_id), arrival) } else { None };
+            deadline = by_id.or_else(by_trace).map_or(deadline, |ends| deadline.no_later_than(ends));
+        }
         let is_plain = !is_inbound && !is_traced && *request.method() != Method::CONNECT;
         let is_orphan = is_plain && traced_inbound.load(Relaxed) > 0;
         let logs = worker.shared.access_log.is_some() && mesh.access_log != AccessLog::Off;
@@ -121,7 +133,8 @@ impl Record {
             request_id,
             reason: None,
             detail: None,
-            deadline: Deadline::new(arrival, callers),
+            deadline,
+            served: None,
             attempts: RefCell::default(),
             cache: None,
             fallback: None,
@@ -157,6 +170,14 @@ impl Record {
     /// When its time ends, as far as nothing has been sent yet.
     pub(crate) fn end(&self) -> Option<End> {
         self.upstream.as_ref()?.policy(self.route).end(self.deadline)
+    }
+
+    /// Our application serves it from now on: what that calls meanwhile has no more time than its caller has.
+    pub(crate) fn serve(&mut self) {
+        if let Some(ends) = self.deadline.callers() {
+            let names = [of_id(&self.request_id), of_trace(self.trace.trace_id)];
+            self.served = Some(self.worker.shared.awaited.serve(names, ends, self.arrival()));
+        }
     }
 
     /// Whether each attempt is a span of its own. To our own application there is hardly ever a second one.

@@ -1,9 +1,10 @@
 //! One try: pick an endpoint, take a connection, send, wait for the head, and tell the endpoint's health how it went.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
+use lictor_core::retry::retry_after;
 use lictor_core::{Failure, Reason};
 
 use super::call::Call;
@@ -15,7 +16,7 @@ use crate::choose::exchange::{Busy, Exchange};
 use crate::choose::pick::pick;
 use crate::choose::verdict::{Judged, judge, report};
 use crate::clock::{self, Stage};
-use crate::names::{self, X_LICTOR_DRAINING, X_LICTOR_REASON, grpc_status, retry_after};
+use crate::names::{self, X_LICTOR_DRAINING, X_LICTOR_REASON, grpc_status};
 use crate::stores::outcome::Outcome;
 use crate::world::view::EndpointState;
 
@@ -75,7 +76,7 @@ fn obey(call: &Call, state: &EndpointState, sent: &Sent) -> Result<(), Failure> 
     }
     let status = sent.response.status();
     if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-        && let Some(rest) = retry_after(headers)
+        && let Some(rest) = retry_after(headers, SystemTime::now())
     {
         state.endpoint.health.rest(rest, sent.at);
     }

@@ -300,7 +300,7 @@ impl Asked<'_> {
             attempts: 1,
             is_idempotent: self.is_idempotent,
             is_replayable: true,
-            retry_after: None,
+            asked: retry::Asked::Nothing,
             remaining: self.remaining,
             has_other,
         };

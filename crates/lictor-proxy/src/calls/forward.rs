@@ -107,5 +107,8 @@ async fn find(
     admission::check(&Asked { client: connection, view, request, policy })?;
     record.route = route;
     record.deadline = record.deadline.under(policy.deadline);
+    if connection.is_inbound() {
+        record.serve();
+    }
     Ok(target)
 }

@@ -1,12 +1,12 @@
 //! The attempts of a request, one after the other, or side by side: until there is an answer to pass on, or there will be none.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use http::{Method, StatusCode};
 use lictor_core::Failure;
 use lictor_core::policy::Hedge;
-use lictor_core::retry::{self, Denied, Next, Tried};
+use lictor_core::retry::{self, Asked, Denied, Next, Tried};
 
 use super::attempt::attempt;
 use super::call::Call;
@@ -14,7 +14,7 @@ use super::hedge::hedged;
 use super::sent::Sent;
 use crate::books::record::Record;
 use crate::clock::{self, Stage};
-use crate::names::{X_LICTOR_NO_RETRY, retry_after};
+use crate::names::X_LICTOR_NO_RETRY;
 
 impl Call {
     /// Sends until there is an answer to pass on, a final failure, or no budget, attempts or time remain. The flag
@@ -87,7 +87,7 @@ impl Call {
             attempts,
             is_idempotent: self.is_idempotent,
             is_replayable: self.body.is_replayable() && self.upgrade.is_none(),
-            retry_after: headers.and_then(retry_after),
+            asked: headers.map_or(Asked::Nothing, |headers| Asked::of(headers, self.is_grpc, SystemTime::now())),
             remaining: self.end().map(|end| end.left(now)),
             has_other: self.has_other(now),
         };

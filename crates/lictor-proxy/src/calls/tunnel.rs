@@ -11,7 +11,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use lictor_core::breaker::Verdict;
 use lictor_core::deadline::{Deadline, End};
 use lictor_core::mesh::ListenerKind;
-use lictor_core::retry::{self, Next, Tried};
+use lictor_core::retry::{self, Asked, Next, Tried};
 use lictor_core::{Failure, Reason};
 use lictor_http::RequestBody;
 use lictor_http::fields;
@@ -238,7 +238,7 @@ fn after(worker: &Worker, target: &Target, end: Option<End>, failure: &Failure, 
         attempts: tried.len() as u32,
         is_idempotent: true,
         is_replayable: true,
-        retry_after: None,
+        asked: Asked::Nothing,
         remaining: end.map(|end| end.left(now)),
         has_other: only.is_none() && upstream.has_other(tried, now),
     };

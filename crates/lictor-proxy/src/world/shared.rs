@@ -7,6 +7,7 @@ use std::sync::mpsc::SyncSender;
 use lictor_tls::Credentials;
 use tokio::sync::{Notify, mpsc};
 
+use crate::stores::awaited::Awaited;
 use crate::stores::kept::Cache;
 use crate::stores::metrics::Metrics;
 use crate::stores::recorder::Recorder;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     /// Requests to our own application that came with a trace and are being served.
     pub(crate) traced_inbound: AtomicUsize,
     pub(crate) tls: Credentials,
+    /// Until when the callers of our application wait.
+    pub(crate) awaited: Arc<Awaited>,
     pub(crate) cache: Cache,
     pub(crate) spent: Spent,
     pub(crate) recorder: Recorder,
