@@ -275,6 +275,30 @@ fn an_id_that_another_service_has() {
     service(&consul, app.port(), "registration: {id: one}\n").is(&["108"]);
     register(&consul, "orders", "one", app.port());
     service(&consul, app.port(), "registration: {id: one}\n").is(&[]);
+    register(&consul, "orders", "one", 1);
+    service(&consul, app.port(), "registration: {id: one}\n").is(&["111"]);
+}
+
+#[test]
+fn an_address_that_leads_to_several_agents() {
+    let (agents, app) = (Consul::cluster(), Backend::start("a"));
+    let places = [agents[0].address(), agents[1].address()];
+    let turn = std::sync::atomic::AtomicUsize::new(0);
+    let balancer = RawServer::start(move |mut client| {
+        let turn = turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut agent = std::net::TcpStream::connect(&places[turn % 2]).unwrap();
+        let (mut back, mut answers) = (client.try_clone().unwrap(), agent.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+        let _ = std::io::copy(&mut client, &mut agent);
+    });
+    let yaml = format!(
+        "service: orders\nport: {}\ncheck: /health\nconsul: {{address: 'http://127.0.0.1:{}'}}\n",
+        app.port(),
+        balancer.port()
+    );
+    let seen = doctor(&yaml);
+    seen.is(&["110"]);
+    assert!(seen.says("it leads to the agents of server-"), "{seen:?}");
 }
 
 #[test]

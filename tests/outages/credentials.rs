@@ -118,6 +118,30 @@ fn a_token_file_that_hangs_holds_up_neither_the_start_nor_the_pages() {
     drop(lictor);
 }
 
+/// A value that is in a file, where the file hangs: the reload is given up, and signals and pages wait for nothing.
+#[test]
+fn a_value_in_a_file_that_hangs_refuses_the_reload_and_holds_up_nothing() {
+    let folder = Folder::new("value");
+    let path = folder.at("token");
+    write(&path, "0123456789abcdef").unwrap();
+    let yaml = format!(
+        "registration: off\nservice_token: 'file:{}'\nupstreams: {{fixed: {{listen: 0, static: ['127.0.0.1:1']}}}}\n",
+        path.display()
+    );
+    let mut lictor = Sidecar::serve(lictor(), &yaml).up();
+    remove_file(&path).unwrap();
+    hang(&path);
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| lictor.post("/reload"));
+        let asked = Instant::now();
+        assert!(lictor.page("/upstreams").is_array() || lictor.page("/upstreams").is_object());
+        assert!(asked.elapsed().as_secs() < 8 || reload.is_finished(), "pages wait for it");
+        let answer = reload.join().unwrap();
+        assert!(answer.status >= 400 && answer.text().contains("hangs"), "{} {}", answer.status, answer.text());
+    });
+    assert!(lictor.terminate().success());
+}
+
 #[test]
 fn a_token_that_is_refused_from_the_start_is_replaced_by_one_that_is_not() {
     let consul = Consul::with_acls();

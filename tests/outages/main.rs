@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "figures for docs/reliability-consul.md; --nocapture shows them")]
 
 mod agent;
+mod agents;
 mod believed;
 mod consul;
 mod credentials;

@@ -6,6 +6,7 @@ mod client;
 mod connection;
 mod error;
 pub(crate) mod health;
+mod home;
 pub(crate) mod kv;
 mod random;
 mod token;

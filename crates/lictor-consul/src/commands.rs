@@ -1,5 +1,7 @@
 //! What a command asks the agent: one call, one answer, nothing watched and nothing tried again.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,11 @@ use serde_json::Value as Json;
 use crate::agent::{Answer, Ask, Client, Connection, ConsulError, KvKnown, PATIENCE, kv};
 use crate::handle::StartError;
 use crate::registration::{Definition, Place, Relayed};
+
+/// Of an address, so many places are asked which node's agent is there, and each so often.
+const PLACES: usize = 4;
+const ASKED_EACH: usize = 3;
+const NODE_WITHIN: Duration = Duration::from_secs(2);
 
 /// One connection to the agent.
 #[derive(Debug)]
@@ -54,6 +61,20 @@ impl Agent {
     pub async fn post(&mut self, path: &str, body: &Json) -> Result<Reply, ConsulError> {
         let body = Bytes::from(body.to_string());
         self.connection.ask(Method::POST, path, &[], body, PATIENCE).await?.accepted().map(Reply::from)
+    }
+
+    /// The names of the nodes whose agents answer at the address, as far as they are found: each place that it leads to is
+    /// asked a few times.
+    pub async fn nodes(&self) -> BTreeSet<String> {
+        let mut nodes = BTreeSet::new();
+        let places: Vec<SocketAddr> = self.client.all_addresses().await.into_iter().take(PLACES).collect();
+        for place in places.iter().cycle().take(places.len() * ASKED_EACH) {
+            let mut connection = Connection::at(*place, &self.client, &Arc::default());
+            let Ok(answer) = connection.get("/v1/agent/self", &[], NODE_WITHIN).await else { continue };
+            let about: Json = serde_json::from_slice(&answer.body).unwrap_or_default();
+            nodes.extend(about["Config"]["NodeName"].as_str().map(str::to_owned));
+        }
+        nodes
     }
 
     /// What a sidecar with this configuration would register; how the agent sees us is known after the first call.

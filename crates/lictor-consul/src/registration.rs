@@ -2,6 +2,7 @@
 
 mod app;
 mod checks;
+mod contest;
 mod definition;
 mod heartbeat;
 mod probe;

@@ -157,7 +157,8 @@ impl fmt::Display for Refusal {
 async fn renew(admin: &Admin, in_force: &mut InForce, cause: &Cause) -> Result<Vec<Change>, Refusal> {
     let before = Arc::clone(&admin.loaded.read());
     let sources = in_force.next(cause, admin.handle.kv_key().unwrap_or_default()).await?;
-    let (sources, loaded, changes) = put_together(sources, before).await?;
+    let together = in_force.reading(move || put_together(sources, &before)).await?;
+    let (sources, loaded, changes) = together.map_err(Refusal::Report)?;
     let config = loaded.config.clone();
     let check = move || lictor_tls::check(config.server_tls(), config.client_tls());
     in_force.reading(check).await?.map_err(|error| Refusal::Other(error.to_string()))?;
@@ -169,18 +170,12 @@ async fn renew(admin: &Admin, in_force: &mut InForce, cause: &Cause) -> Result<V
     Ok(changes)
 }
 
-/// On a thread of its own, because admin, watches and TTL beats share this one, and a large text takes its time. Never
-/// two at once: whoever asks holds what is in force.
-async fn put_together(sources: Sources, before: Arc<Loaded>) -> Result<(Sources, Loaded, Vec<Change>), Refusal> {
-    let work = move || {
-        let loaded = sources.load()?;
-        let changes = changes(&before.values, &loaded.values);
-        Ok((sources, loaded, changes))
-    };
-    match spawn_blocking(work).await {
-        Ok(done) => done.map_err(Refusal::Report),
-        Err(error) => Err(Refusal::Other(format!("it cannot be put together: {error}"))),
-    }
+/// With what is different from what is in force. Values may be in files (`file:/path`), so it waits for the disk; a large
+/// text takes its time, too.
+fn put_together(sources: Sources, before: &Loaded) -> Result<(Sources, Loaded, Vec<Change>), Report> {
+    let loaded = sources.load()?;
+    let changes = changes(&before.values, &loaded.values);
+    Ok((sources, loaded, changes))
 }
 
 /// Tells whoever wrote the key what became of it.

@@ -162,7 +162,9 @@ impl Backoff {
         let pause = match error {
             ConsulError::Unreachable(_) if self.is_local => doubling.min(UNREACHABLE_PAUSE),
             // An agent with too many connections closes them too.
-            ConsulError::Unreachable(_) | ConsulError::Broken(_) => doubling.min(LONGEST_PAUSE),
+            ConsulError::Unreachable(_) | ConsulError::Broken(_) | ConsulError::Elsewhere(_) => {
+                doubling.min(LONGEST_PAUSE)
+            }
             error if error.is_denied() => DENIED_PAUSE.mul_f64(4.0 / 3.0),
             // It costs both sides what was sent of it.
             ConsulError::TooLarge(_) => LARGE_PAUSE,

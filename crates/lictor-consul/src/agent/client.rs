@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::error::ConsulError;
+use super::home::{Home, Seen};
 use super::token::Token;
 use crate::tls;
 
@@ -19,12 +20,16 @@ const SCOUT: Duration = Duration::from_secs(1);
 /// One who waits to be the scout looks this often whether he is.
 const SCOUT_LOOK: Duration = Duration::from_millis(500);
 
+/// For the agent's name, for who wants all of its addresses.
+const LOOK_UP_WITHIN: Duration = Duration::from_secs(3);
+
 /// How the agent is reached, shared by all connections.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(super) address: ConsulAddress,
     pub(super) tls: Option<Arc<lictor_tls::Client>>,
     token: Arc<Token>,
+    pub(super) home: Home,
     /// Where its name led the last time that it led somewhere.
     known: Mutex<Vec<IpAddr>>,
     /// Counts what we say anew who we are, or who is believed: what was asked before is asked again.
@@ -46,6 +51,7 @@ impl Client {
             address: address.clone(),
             tls,
             token: Arc::new(Token::new(settings)),
+            home: Home::default(),
             known: Mutex::default(),
             fresh: watch::Sender::default(),
             scouted: Mutex::new(Instant::now()),
@@ -115,6 +121,21 @@ impl Client {
         *self.fresh.borrow()
     }
 
+    /// Another agent is to have our registration.
+    pub(crate) fn leave_home(&self) {
+        self.home.leave();
+    }
+
+    /// Agents that had our registration, and may have it still.
+    pub(crate) fn former_homes(&self) -> Vec<Seen> {
+        self.home.former()
+    }
+
+    /// This one does not have it any more.
+    pub(crate) fn is_rid_of(&self, former: &Seen) {
+        self.home.is_rid_of(former);
+    }
+
     /// Reads the files of the token and of TLS again when they change, for as long as there is this client.
     pub(crate) fn follow_files(self: &Arc<Self>) {
         let client = Arc::downgrade(self);
@@ -133,6 +154,16 @@ impl Client {
             ConsulAddress::Http(host, port) => format!("http://{}", authority(host, *port)),
             ConsulAddress::Https(host, port) => format!("https://{}", authority(host, *port)),
             ConsulAddress::Unix(path) => format!("unix://{}", path.display()),
+        }
+    }
+
+    /// Where the address leads; nowhere that has a name of its own for a Unix socket.
+    pub(crate) async fn all_addresses(&self) -> Vec<SocketAddr> {
+        match &self.address {
+            ConsulAddress::Http(host, port) | ConsulAddress::Https(host, port) => {
+                self.addresses(host, *port, LOOK_UP_WITHIN).await.unwrap_or_default()
+            }
+            ConsulAddress::Unix(_) => Vec::new(),
         }
     }
 

@@ -4,7 +4,7 @@
 //! blocking query occupies it. Every call has a deadline, and every answer a bound.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -25,12 +25,18 @@ use tokio::net::{TcpStream, UnixStream};
 use super::blocking::Ask;
 use super::client::Client;
 use super::error::ConsulError;
+use super::home::{self, Seen};
 
 /// The largest answer that is read, in bytes: ten thousand instances and more, with their checks.
 const MAX_ANSWER: usize = 32 << 20;
 /// Without a leader an agent takes 7 s to say so.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often an address is dialled that leads to several agents, to find one of them.
+const TRIES: usize = 6;
+/// For an agent to say who it is, and how much it may say, in bytes.
+const SELF_WITHIN: Duration = Duration::from_secs(2);
+const SELF_MAX: usize = 1 << 20;
 
 /// An answer that says yes (or, where the caller allows it, 404).
 #[derive(Debug)]
@@ -56,15 +62,35 @@ impl Answer {
     }
 }
 
+/// Whom a connection is to.
+#[derive(Clone, Debug)]
+enum Whom {
+    /// Whomever the address leads to.
+    Anybody,
+    /// The agent that has our registration, once one does.
+    Home,
+    /// This one.
+    Former(Seen),
+    /// Whoever is at this address.
+    At(SocketAddr),
+}
+
+type Sender = SendRequest<Full<Bytes>>;
+
 /// One connection to the agent.
 #[derive(Debug)]
 pub(crate) struct Connection {
     client: Arc<Client>,
-    sender: Option<SendRequest<Full<Bytes>>>,
+    whom: Whom,
+    sender: Option<Sender>,
+    /// Whom it was to when it was opened, where that matters.
+    agent: Seen,
     /// Of who we were and who was believed when it was opened.
     generation: u64,
     /// Our own address as the agent's network sees it.
     local: Option<IpAddr>,
+    /// Where it leads; `None` on a Unix socket.
+    peer: Option<SocketAddr>,
     open: Arc<AtomicUsize>,
     /// The last answer but errors was 401 or 403.
     was_denied: bool,
@@ -72,11 +98,33 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn new(client: &Arc<Client>, open: &Arc<AtomicUsize>) -> Self {
+        Self::to(Whom::Anybody, client, open)
+    }
+
+    /// To the agent that has our registration; before one does, to any.
+    pub(crate) fn home(client: &Arc<Client>, open: &Arc<AtomicUsize>) -> Self {
+        Self::to(Whom::Home, client, open)
+    }
+
+    /// To one that had it before.
+    pub(crate) fn former(agent: &Seen, client: &Arc<Client>, open: &Arc<AtomicUsize>) -> Self {
+        Self::to(Whom::Former(agent.clone()), client, open)
+    }
+
+    /// To whoever is at this address.
+    pub(crate) fn at(address: SocketAddr, client: &Arc<Client>, open: &Arc<AtomicUsize>) -> Self {
+        Self::to(Whom::At(address), client, open)
+    }
+
+    fn to(whom: Whom, client: &Arc<Client>, open: &Arc<AtomicUsize>) -> Self {
         Self {
             client: Arc::clone(client),
+            whom,
+            agent: Seen::default(),
             sender: None,
             generation: 0,
             local: None,
+            peer: None,
             open: Arc::clone(open),
             was_denied: false,
         }
@@ -89,6 +137,25 @@ impl Connection {
 
     pub(crate) fn local(&self) -> Option<IpAddr> {
         self.local
+    }
+
+    /// The agent at the other end is the one to have our registration, unless one has it.
+    pub(crate) fn settle(&self) {
+        self.client.home.settle(&self.agent);
+    }
+
+    /// Whether the agent that has our registration is still the one that answers here; otherwise the next call is on another
+    /// connection. A load balancer may give each request to another one.
+    pub(crate) async fn is_still_home(&mut self) -> bool {
+        let (Some(home), Some(mut sender)) = (self.client.home.now(), self.sender.take()) else { return true };
+        let agent = self.identify(&mut sender).await;
+        let is_home = agent.node.is_none() || agent.is(&home);
+        if is_home {
+            self.sender = Some(sender);
+        } else {
+            self.client.home.tell_of(&agent);
+        }
+        is_home
     }
 
     pub(crate) async fn get(
@@ -211,7 +278,7 @@ impl Connection {
                 self.generation == generation && self.sender.as_ref().is_some_and(|sender| !sender.is_closed());
             if !is_kept {
                 self.generation = generation;
-                self.sender = Some(self.open().await.map_err(|error| ConsulError::Unreachable(error.to_string()))?);
+                self.sender = Some(self.come().await?);
             }
             let sender = self.sender.as_mut().expect("just opened");
             if sender.ready().await.is_err() {
@@ -247,17 +314,75 @@ impl Connection {
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
 
-    async fn open(&mut self) -> io::Result<SendRequest<Full<Bytes>>> {
+    /// Opens it, to whom it is meant to be.
+    async fn come(&mut self) -> Result<Sender, ConsulError> {
+        let unreachable = |error: io::Error| ConsulError::Unreachable(error.to_string());
+        let wanted = match &self.whom {
+            Whom::Anybody => return self.open(None).await.map_err(unreachable),
+            Whom::At(address) => return self.open(Some(*address)).await.map_err(unreachable),
+            Whom::Home => self.client.home.now(),
+            Whom::Former(agent) => Some(agent.clone()),
+        };
+        let Some(wanted) = wanted else {
+            let mut sender = self.open(None).await.map_err(unreachable)?;
+            self.agent = self.identify(&mut sender).await;
+            return Ok(sender);
+        };
+        let (mut stranger, mut failed) = (None, None);
+        let direct = self.client.home.ways(&wanted).into_iter().map(Some);
+        for way in direct.chain(std::iter::repeat_n(None, TRIES)) {
+            match self.open(way).await {
+                Ok(mut sender) => {
+                    let agent = self.identify(&mut sender).await;
+                    if agent.is(&wanted) {
+                        if let Some(stranger) = &stranger {
+                            self.client.home.tell_of(stranger);
+                        }
+                        self.agent = agent;
+                        return Ok(sender);
+                    }
+                    stranger = Some(agent);
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    if way.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(match (stranger, failed) {
+            (Some(stranger), _) => ConsulError::Elsewhere(stranger.name()),
+            (None, Some(error)) => unreachable(error),
+            (None, None) => ConsulError::Unreachable("there is no way to it".to_owned()),
+        })
+    }
+
+    /// Asks whoever is at the other end who he is. What he does not say in time, or may not say to us, stays unknown.
+    async fn identify(&self, sender: &mut Sender) -> Seen {
+        let request = self.request(Method::GET, "/v1/agent/self", &[], Bytes::new());
+        let asking = async {
+            sender.ready().await.ok()?;
+            let answer = sender.send_request(request).await.ok()?;
+            let body = Limited::new(answer.into_body(), SELF_MAX).collect().await.ok()?;
+            Some(body.to_bytes())
+        };
+        let body = tokio::time::timeout(SELF_WITHIN, asking).await.ok().flatten().unwrap_or_default();
+        home::seen(&body, self.peer, matches!(self.client.address, ConsulAddress::Https(..)))
+    }
+
+    /// To this address, or to wherever the agent's leads.
+    async fn open(&mut self, way: Option<SocketAddr>) -> io::Result<Sender> {
         let client = Arc::clone(&self.client);
         let opening = async {
             match &client.address {
                 ConsulAddress::Unix(path) => self.speak(UnixStream::connect(path).await?).await,
                 ConsulAddress::Http(host, port) => {
-                    let stream = self.dial(host, *port).await?;
+                    let stream = self.dial(way, host, *port).await?;
                     self.speak(stream).await
                 }
                 ConsulAddress::Https(host, port) => {
-                    let stream = self.dial(host, *port).await?;
+                    let stream = self.dial(way, host, *port).await?;
                     let tls = client.tls.as_ref().expect("made for https");
                     let stream = tls.connect(stream, host, Alpn::None).await.map_err(io::Error::other)?;
                     self.speak(stream).await
@@ -267,15 +392,19 @@ impl Connection {
         tokio::time::timeout(CONNECT_TIMEOUT, opening).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    async fn dial(&mut self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let addresses = self.client.addresses(host, port, CONNECT_TIMEOUT / 2).await?;
+    async fn dial(&mut self, way: Option<SocketAddr>, host: &str, port: u16) -> io::Result<TcpStream> {
+        let addresses = match way {
+            Some(address) => vec![address],
+            None => self.client.addresses(host, port, CONNECT_TIMEOUT / 2).await?,
+        };
         let stream = lictor_os::dial::connect(&addresses).await?;
         stream.set_nodelay(true)?;
         self.local = stream.local_addr().ok().map(|address| address.ip());
+        self.peer = stream.peer_addr().ok();
         Ok(stream)
     }
 
-    async fn speak<S>(&self, stream: S) -> io::Result<SendRequest<Full<Bytes>>>
+    async fn speak<S>(&self, stream: S) -> io::Result<Sender>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {

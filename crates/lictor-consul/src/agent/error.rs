@@ -24,6 +24,9 @@ pub enum ConsulError {
         /// The body, shortened.
         text: String,
     },
+    /// The address leads to another agent than the one that has our registration, which is not to be found.
+    #[error("the agent that has our registration is not there; the address leads to {0}")]
+    Elsewhere(String),
     /// An answer of more bytes than are read.
     #[error("the agent's answer is larger than {} MiB and is not read", .0 >> 20)]
     TooLarge(usize),
@@ -38,6 +41,7 @@ impl ConsulError {
         match self {
             Self::Unreachable(_) => "unreachable",
             Self::Broken(_) => "broken",
+            Self::Elsewhere(_) => "elsewhere",
             Self::Timeout(_) => "timeout",
             Self::Status { code: 403 | 401, .. } => "denied",
             Self::Status { code: 429, .. } => "rate_limited",
@@ -55,7 +59,7 @@ impl ConsulError {
     /// Whether Consul as a whole is in trouble, rather than this one call wrong.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Broken(_) | Self::Timeout(_) | Self::Decode(_) => true,
+            Self::Unreachable(_) | Self::Broken(_) | Self::Elsewhere(_) | Self::Timeout(_) | Self::Decode(_) => true,
             Self::Status { code, .. } => *code == 429 || *code >= 500,
             Self::TooLarge(_) => false,
         }

@@ -92,16 +92,27 @@ impl Definition {
     }
 
     /// Whether what the agent holds is not what we said. Addresses that Consul adds by itself do not count.
-    pub(super) fn has_drifted(&self, held: &[u8], place: Place) -> Result<bool, serde_json::Error> {
+    pub(super) fn drift(&self, held: &[u8], place: Place) -> Result<Drift, serde_json::Error> {
         let held: Held = serde_json::from_slice(held)?;
+        let is_elsewhere = held.service == self.service
+            && (held.port != i64::from(self.registration.port)
+                || self.address(place).is_some_and(|address| !held.address.is_empty() && address != held.address));
+        Ok(match self.has_drifted(&held, place) {
+            false => Drift::None,
+            true if is_elsewhere => Drift::Elsewhere(format!("{}:{}", held.address, held.port)),
+            true => Drift::Otherwise,
+        })
+    }
+
+    fn has_drifted(&self, held: &Held, place: Place) -> bool {
         let ours = &self.registration;
         let weights = held.weights.unwrap_or(HeldWeights { passing: 1, warning: 1 });
-        Ok(held.service != self.service
+        held.service != self.service
             || held.port != i64::from(ours.port)
-            || held.tags.unwrap_or_default() != ours.tags
-            || held.meta.unwrap_or_default() != self.meta()
+            || held.tags.clone().unwrap_or_default() != ours.tags
+            || held.meta.clone().unwrap_or_default() != self.meta()
             || (weights.passing, weights.warning) != (ours.weight_passing, ours.weight_warning)
-            || self.address(place).is_some_and(|address| address != held.address))
+            || self.address(place).is_some_and(|address| address != held.address)
     }
 
     /// Compares the agent's checks for our id with ours.
@@ -142,6 +153,17 @@ pub(super) struct HeldCheck {
     pub(super) check_id: String,
     #[serde(default)]
     pub(super) notes: String,
+}
+
+/// What the agent holds against what we said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Drift {
+    /// It is the same.
+    None,
+    /// An instance of our service at another address, which is shown.
+    Elsewhere(String),
+    /// It says something else of us.
+    Otherwise,
 }
 
 /// The agent's checks for our id against ours.
@@ -223,7 +245,7 @@ struct Held {
     weights: Option<HeldWeights>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct HeldWeights {
     passing: u32,
@@ -279,7 +301,7 @@ mod tests {
         held["Service"] = held["Name"].clone();
         held["TaggedAddresses"] = json!({ "lan_ipv4": { "Address": "127.0.0.1", "Port": 8080 } });
         held["Address"] = json!("");
-        let drifted = |held: &Json| web.has_drifted(held.to_string().as_bytes(), LOCAL).unwrap();
+        let drifted = |held: &Json| web.drift(held.to_string().as_bytes(), LOCAL).unwrap() != Drift::None;
         assert!(!drifted(&held));
         for (field, value) in [
             ("Port", json!(1)),
@@ -293,8 +315,13 @@ mod tests {
             changed[field] = value;
             assert!(drifted(&changed), "{field}");
         }
-        assert!(web.has_drifted(b"{", LOCAL).is_err(), "an answer that cannot be read says nothing");
-        assert!(web.has_drifted(held.to_string().as_bytes(), remote("10.1.2.3")).unwrap());
+        assert!(web.drift(b"{", LOCAL).is_err(), "an answer that cannot be read says nothing");
+        let from_elsewhere = web.drift(held.to_string().as_bytes(), remote("10.1.2.3")).unwrap();
+        assert_eq!(from_elsewhere, Drift::Otherwise, "it has no address yet");
+        held["Port"] = json!(1);
+        held["Address"] = json!("10.9.9.9");
+        let elsewhere = web.drift(held.to_string().as_bytes(), LOCAL).unwrap();
+        assert_eq!(elsewhere, Drift::Elsewhere("10.9.9.9:1".to_owned()));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Heartbeat {
         Self {
             definition: Arc::clone(definition),
             status: Arc::clone(status),
-            connection: Arc::new(Mutex::new(Connection::new(client, status.connections()))),
+            connection: Arc::new(Mutex::new(Connection::home(client, status.connections()))),
         }
     }
 

@@ -18,7 +18,8 @@ use tracing::{debug, info, warn};
 
 use super::app::{AppHealth, Away};
 use super::checks::{Reported, reported};
-use super::definition::{Comparison, Definition, HeldCheck, OWN_MAINTENANCE, Place};
+use super::contest::{Contest, Strangers};
+use super::definition::{Comparison, Definition, Drift, HeldCheck, OWN_MAINTENANCE, Place};
 use super::heartbeat::Heartbeat;
 use crate::agent::{Answer, Backoff, Client, Connection, ConsulError, Instance, Random, Throttle, encode, health};
 use crate::status::{RegistrationState, Status};
@@ -34,6 +35,9 @@ const LAST_CALLS: Duration = Duration::from_millis(300);
 /// A registration that is on its way as we leave is waited for this long, then dropped.
 const REGISTERING: Duration = Duration::from_millis(500);
 const DEREGISTER: Duration = Duration::from_secs(5);
+/// The same at an agent that had our registration before, which is probably away.
+const FORMER: Duration = Duration::from_secs(2);
+
 /// How much longer than asked for leaving may take.
 const LEAVE_SLACK: Duration = Duration::from_secs(2);
 
@@ -57,6 +61,7 @@ pub(crate) struct Registrar {
     /// The application, where it is asked.
     app: Option<watch::Receiver<AppHealth>>,
     maintenance: Mutex<Maintenance>,
+    contest: Mutex<Contest>,
     /// What we beat since the registration was made, or made again.
     registered: watch::Sender<Vec<Reported>>,
     /// The definition is another one.
@@ -92,8 +97,9 @@ impl Registrar {
         app: Option<watch::Receiver<AppHealth>>,
     ) -> Self {
         let (maintenance, registered) = (Mutex::default(), watch::Sender::default());
-        let (changed, registering) = Default::default();
-        Self { definition: Arc::new(definition), client, status, app, maintenance, registered, changed, registering }
+        let (changed, registering, contest) = Default::default();
+        let definition = Arc::new(definition);
+        Self { definition, client, status, app, maintenance, contest, registered, changed, registering }
     }
 
     /// What we call is in our Meta, and checks depend on `inbound`: another of either is another registration.
@@ -125,6 +131,7 @@ impl Registrar {
         let mut connection = self.connection();
         let mut random = Random::new();
         let mut cause: Option<&'static str> = None;
+        let mut strangers = Strangers::default();
         // Somebody who undoes it again and again is not fought at full speed: it is three queries each time. An agent that
         // restarts a few times is no such somebody.
         let mut throttle = Throttle::new(10.0, 0.3, Instant::now());
@@ -135,13 +142,19 @@ impl Registrar {
             let mut is_up = self.is_app_up(cause.is_none()).await;
             let mut backoff = Backoff::new(self.client.is_local());
             while let Err(error) = self.register(&mut connection, is_up).await {
+                if strangers.moves(&error) {
+                    self.client.leave_home();
+                    cause = Some("moved");
+                }
                 self.status.registration_failed(&error);
                 debug!(%error, "not registered yet");
                 self.pause(&error, token.as_ref(), &mut backoff, &mut random).await;
                 token = self.client.token();
                 is_up = self.is_app_up(false).await;
             }
+            strangers = Strangers::default();
             self.announce(cause);
+            self.clean_former().await;
             self.registered.send_replace(reported(self.definition.checks(self.place(&connection))));
             cause = Some(self.watch(&mut connection, token.as_ref(), &mut random).await);
             self.status.registration(RegistrationState::Registering);
@@ -172,6 +185,8 @@ impl Registrar {
         let body = Bytes::from(self.definition.body(self.place(connection), status).to_string());
         // Checks that an earlier version of us left would fail for ever. Replacing drops maintenance too.
         let replace: &[(&str, &str)] = if held.has_foreign { &[("replace-existing-checks", "true")] } else { &[] };
+        // Before it says yes: one that goes meanwhile may have it all the same.
+        connection.settle();
         connection.put("/v1/agent/service/register", replace, body, CALL).await?;
         // What a person began stays; what lictor began and does not want any more (a predecessor that was killed
         // while it drained) ends.
@@ -207,6 +222,7 @@ impl Registrar {
         let mut backoff = Backoff::new(self.client.is_local());
         let mut is_back = false;
         let mut looked = Instant::now();
+        let mut strangers = Strangers::default();
         let mut fresh = self.client.fresh();
         if self.client.token().as_ref() != token {
             return "token"; // while we registered
@@ -240,8 +256,12 @@ impl Registrar {
             let answer = match held {
                 Ok((answer, false)) => answer,
                 Ok((_, true)) => return "drift",
-                Err(ConsulError::Status { code: 404, .. }) => return "forgotten",
+                Err(ConsulError::Status { code: 404, .. }) if connection.is_still_home().await => return "forgotten",
                 Err(error) => {
+                    if strangers.moves(&error) {
+                        self.client.leave_home();
+                        return "moved";
+                    }
                     self.status.registration_failed(&error);
                     is_back = true;
                     self.pause(&error, token, &mut backoff, random).await;
@@ -249,11 +269,12 @@ impl Registrar {
                 }
             };
             backoff.succeeded();
-            is_back = false;
+            (is_back, strangers) = (false, Strangers::default());
             self.status.registration_well();
             self.tell_maintenance(connection).await;
             if looked.elapsed() >= WATCH {
                 looked = Instant::now();
+                self.clean_former().await;
                 if matches!(self.held_checks(connection).await, Ok(Some(held)) if held.lacks_ours) {
                     return "drift";
                 }
@@ -270,8 +291,21 @@ impl Registrar {
     }
 
     fn has_drifted(&self, answer: &Answer, connection: &Connection) -> Result<bool, ConsulError> {
-        let compared = self.definition.has_drifted(&answer.body, self.place(connection));
-        compared.map_err(|error| ConsulError::Decode(error.to_string()))
+        let drift = self.definition.drift(&answer.body, self.place(connection));
+        let drift = drift.map_err(|error| ConsulError::Decode(error.to_string()))?;
+        if let Drift::Elsewhere(other) = &drift
+            && self.contest.lock().is_one(Instant::now())
+        {
+            let id = &self.definition.registration.id;
+            warn!(
+                target: "lictor::event",
+                kind = "id_contested",
+                %id,
+                %other,
+                "somebody else registers our instance id for another address again and again: give each instance a `registration.id` of its own (LIC-C111)"
+            );
+        }
+        Ok(drift != Drift::None)
     }
 
     async fn pause(&self, error: &ConsulError, token: Option<&Secret>, backoff: &mut Backoff, random: &mut Random) {
@@ -392,7 +426,9 @@ impl Registrar {
         }
         let Registration { id, deregister_after: after, .. } = &self.definition.registration;
         let left = (at_most + LEAVE_SLACK).saturating_sub(started.elapsed()).min(DEREGISTER);
-        match self.deregister(left).await {
+        let deregistered = self.deregister(&mut self.connection(), left).await;
+        let _ = tokio::time::timeout(FORMER, self.clean_former()).await;
+        match deregistered {
             Ok(()) => {
                 self.status.registration(RegistrationState::Deregistered);
                 info!(target: "lictor::event", kind = "deregistered", %id, "deregistered from Consul");
@@ -437,9 +473,20 @@ impl Registrar {
         }
     }
 
-    async fn deregister(&self, at_most: Duration) -> Result<(), ConsulError> {
+    /// Deregisters where we were registered before the address led elsewhere: the agent may be back.
+    async fn clean_former(&self) {
+        for agent in self.client.former_homes() {
+            let mut connection = Connection::former(&agent, &self.client, self.status.connections());
+            if self.deregister(&mut connection, FORMER).await.is_ok() {
+                self.client.is_rid_of(&agent);
+                info!(target: "lictor::event", kind = "deregistered_elsewhere", agent = %agent.name(), "deregistered from the agent that had our registration before");
+            }
+        }
+    }
+
+    async fn deregister(&self, connection: &mut Connection, at_most: Duration) -> Result<(), ConsulError> {
         let path = format!("/v1/agent/service/deregister/{}", encode(&self.definition.registration.id));
-        match self.connection().put(&path, &[], Bytes::new(), at_most).await {
+        match connection.put(&path, &[], Bytes::new(), at_most).await {
             // An unknown id is an error with ACLs, and in newer versions: then it is gone already.
             Err(ConsulError::Status { code: 404, .. }) => Ok(()),
             Err(ConsulError::Status { text, .. }) if text.contains("Unknown service") => Ok(()),
@@ -448,7 +495,7 @@ impl Registrar {
     }
 
     fn connection(&self) -> Connection {
-        Connection::new(&self.client, self.status.connections())
+        Connection::home(&self.client, self.status.connections())
     }
 
     fn place(&self, connection: &Connection) -> Place {

@@ -82,6 +82,8 @@ codes! {
     CheckTooRare = "107", Warning, "A check runs no more often than `deregister_after`";
     IdTaken = "108", Error, "Another service has our instance id on this agent";
     CheckRelayed = "109", Note, "lictor runs a check in Consul's place";
+    SeveralAgents = "110", Warning, "The address leads to several agents";
+    IdContested = "111", Warning, "Another address has our instance id on this agent";
     // What we call
     UnknownService = "201", Error, "Consul knows no such service";
     NothingPassing = "202", Error, "No instance is passing";

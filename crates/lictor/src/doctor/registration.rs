@@ -21,6 +21,12 @@ pub(super) async fn examine(found: &mut Findings, agent: &mut Agent, config: &Co
                    only be removed by the same one";
         found.add(Code::RemoteAgent, "consul.address", what, fix);
     }
+    let nodes = agent.nodes().await;
+    if nodes.len() > 1 {
+        let what = format!("it leads to the agents of {}", nodes.into_iter().collect::<Vec<_>>().join(", "));
+        let fix = "give each machine its own agent, or name one of them: an agent knows its own registrations alone";
+        found.add(Code::SeveralAgents, "consul.address", what, fix);
+    }
     timing(found, ours);
     for (index, check) in body["Checks"].as_array().into_iter().flatten().enumerate() {
         reach(found, agent, index, check).await;
@@ -116,6 +122,14 @@ async fn taken(found: &mut Findings, agent: &mut Agent, ours: &Registration, bod
         let what = format!("`{}` is an instance of `{service}` there", ours.id);
         let fix = "set registration.id: registering would replace that one";
         found.add(Code::IdTaken, "registration.id", what, fix);
+        return;
+    }
+    let at = |json: &Json| (json["Address"].as_str().unwrap_or_default().to_owned(), json["Port"].as_u64());
+    let (theirs, mine) = (at(&held.json), at(body));
+    if theirs.1 != mine.1 || (!mine.0.is_empty() && theirs.0 != mine.0) {
+        let what = format!("`{}` is registered at {}:{}", ours.id, theirs.0, theirs.1.unwrap_or_default());
+        let fix = "give each instance a registration.id of its own, unless that is this one with another address";
+        found.add(Code::IdContested, "registration.id", what, fix);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What we call: is it there, is it well, is it what the configuration thinks?
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use lictor_config::{Config, Query, Source, suggest};
 use lictor_consul::{Agent, ConsulError, encode};
@@ -9,6 +10,9 @@ use serde_json::Value as Json;
 
 use super::consul::{Granted, queries};
 use super::{Code, Findings};
+
+/// For one name.
+const LOOK_UP_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn examine(found: &mut Findings, agent: &mut Agent, config: &Config, granted: &Granted) {
     let mut catalogs: HashMap<Option<String>, Vec<String>> = HashMap::new();
@@ -61,7 +65,9 @@ pub(super) async fn resolve(found: &mut Findings, config: &Config) {
     for upstream in &config.upstreams {
         let Source::Static(hosts) = &upstream.source else { continue };
         for host in hosts {
-            if let Err(error) = tokio::net::lookup_host(host.as_str()).await {
+            let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name).trim_matches(['[', ']']);
+            let looked = tokio::time::timeout(LOOK_UP_WITHIN, lictor_os::names::look_up(name)).await;
+            if let Err(error) = looked.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
                 let subject = format!("upstreams.{}.static", upstream.name);
                 found.add(Code::NoSuchHost, subject, format!("`{host}`: {error}"), "correct the name, or DNS");
             }
