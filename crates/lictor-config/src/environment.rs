@@ -122,7 +122,7 @@ pub(crate) fn is_under(name: &str) -> bool {
 }
 
 /// Those that are read.
-pub(crate) const OLDER: [&str; 14] = [
+pub(crate) const OLDER: [&str; 15] = [
     "APP_NAME",
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
     "CIRCUIT_BREAKER_RECOVERY_TIMEOUT",
@@ -136,6 +136,7 @@ pub(crate) const OLDER: [&str; 14] = [
     "SERVICE_HOST",
     "SERVICE_NAME",
     "SERVICE_PORT",
+    "SERVICE_TOKEN",
     "SERVICE_VERSION",
 ];
 
