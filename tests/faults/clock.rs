@@ -121,6 +121,25 @@ fn in_the_queue_what_is_configured_counts() {
     });
 }
 
+#[test]
+fn an_equal_requests_answer_is_waited_for_no_longer_than_the_callers_time() {
+    for field in FIELDS {
+        let gate = Gate::shut();
+        let lictor = caller(&[gate.server.port()], ", routes: [{match: /, cache: {ttl: 5s, coalesce: true}}]");
+        let users = lictor.address("users");
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| get(&users, "/").unwrap());
+            eventually_is("the first is on its way", || gate.requests(), |requests| *requests == 1);
+            let answers = at_once(8, || request(&users, "GET", "/", &[field], b"").unwrap());
+            gate.open();
+            assert_in_time(&answers, "deadline_exceeded", Duration::from_millis(300));
+            assert_eq!(first.join().unwrap().status, 200);
+        });
+        assert_eq!(gate.requests(), 1, "none of those that waited was sent");
+        assert_eq!(count(&lictor, "lictor_deadline_exceeded_total", ("where", "queue")), 8);
+    }
+}
+
 /// A caller whose Consul does not answer: its endpoints stay unknown.
 fn without_endpoints(more: &str) -> Sidecar {
     let yaml = format!(

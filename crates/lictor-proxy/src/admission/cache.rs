@@ -10,6 +10,7 @@ use http::header::{CONTENT_LENGTH, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body::Body;
 use lictor_core::caching::{self, Exchanged, Head, Keeper, Key, Place, Question, Use};
+use lictor_core::deadline::End;
 use lictor_core::policy::Policy;
 use lictor_core::trace::TraceContext;
 use lictor_core::{Failure, Reason};
@@ -167,16 +168,16 @@ pub(crate) fn look<B: Body>(client: &Connection, target: &Target, policy: &Polic
     found
 }
 
-/// Waits for the answer to an equal request, and asks where there is none for this one.
+/// Waits for the answer to an equal request, until the end at most, and asks where there is none for this one.
 pub(crate) async fn wait<B>(
     shared: &Shared,
     upstream: &str,
-    policy: &Policy,
+    end: Option<End>,
     request: &Request<B>,
     asking: Box<Asking>,
     mut waiting: Waiting,
 ) -> Found {
-    let kept = collapse::wait(&mut waiting, policy).await;
+    let kept = collapse::wait(&mut waiting, end).await;
     if let (Asking::May(may), Some(kept)) = (&*asking, kept)
         && kept.head.answers(request.headers())
         && kept.head.is_shared(&may.question, &may.keeper)

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_core::policy::Policy;
+use lictor_core::deadline::End;
 
+use crate::clock;
 use crate::stores::kept::{Kept, Waiting};
 
 /// Others wait for an answer that is on its way for at most this long when there is no other limit.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The answer to the equal request; `None` when it has none that may be shared, or the time is over.
-pub(super) async fn wait(waiting: &mut Waiting, policy: &Policy) -> Option<Arc<Kept>> {
-    let at_most = policy.timeouts.total.unwrap_or(WAIT_MAX);
-    let answer = Box::pin(tokio::time::timeout(at_most, waiting.wait_for(Option::is_some))).await;
-    answer.ok()?.ok()?.clone()
+pub(super) async fn wait(waiting: &mut Waiting, end: Option<End>) -> Option<Arc<Kept>> {
+    let told = clock::within(end, tokio::time::timeout(WAIT_MAX, waiting.wait_for(Option::is_some)));
+    Box::pin(told).await.ok()?.ok()?.ok()?.clone()
 }

@@ -53,7 +53,7 @@ pub(crate) fn forward(
         let found = match found {
             Found::Wait(asking, waiting) => {
                 let (shared, name) = (&connection.worker.shared, &target.upstream.upstream.name);
-                Box::pin(cache::wait(shared, name, policy, &request, asking, waiting)).await
+                Box::pin(cache::wait(shared, name, end, &request, asking, waiting)).await
             }
             found => found,
         };
