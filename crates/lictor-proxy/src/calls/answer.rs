@@ -39,14 +39,14 @@ impl Call {
         let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_granted(status, self.is_http2) == Ok(true));
         if let Some(upgrade) = upgrade {
             let (mut head, upstream) = Switched::upstream(response);
-            self.dress(&mut head, fields, true, &record, at);
+            self.dress(&mut head, fields, true, &record);
             respond::via(&record, head.version, &mut head.headers);
             head.version = Version::HTTP_11;
             head.status = upgrade.grant(&mut head.headers, self.is_http2);
             record.answered(head.status, at);
             respond::debug(&record, &mut head.headers);
             record.shows(&head.headers);
-            let (idle, ids) = (self.policy().timeouts.idle, self.ids(&record, fields));
+            let (idle, ids) = (self.policy().timeouts.idle, self.ids(&record, fields, None));
             if let Some(probe) = self.probe.take() {
                 record.breaker.set(probe.finish(Verdict::Success, at));
             }
@@ -55,7 +55,13 @@ impl Call {
         }
         let (mut head, body) = response.into_parts();
         let version = std::mem::replace(&mut head.version, Version::HTTP_11);
-        self.dress(&mut head, fields, false, &record, at);
+        self.dress(&mut head, fields, false, &record);
+        let mut date = if fields.has(Fields::DATE) { None } else { Some(self.worker.date.now(at)) };
+        if asking.is_some()
+            && let Some(date) = date.take()
+        {
+            head.headers.insert(DATE, date); // it is kept with the rest
+        }
         respond::stands_in(&mut record, &mut head.headers);
         record.answered(status, at);
         let is_stream = fields.has(Fields::CONTENT_TYPE) && names::is_stream(&head.headers);
@@ -75,7 +81,7 @@ impl Call {
         respond::via(&record, version, &mut head.headers); // after that: what is one asker's is not kept for others
         record.shows(&head.headers);
         respond::debug(&record, &mut head.headers);
-        let ids = self.ids(&record, fields);
+        let ids = self.ids(&record, fields, date);
         buffers::give_fields(self.head.headers);
         let body = ResponseBody::stream(body, exchange, self.running, record, self.probe, patience, keeping);
         Response::from_parts(head, body.telling(ids))
@@ -98,13 +104,9 @@ impl Call {
     }
 
     /// The answer's head, as the client gets it but for its [`Ids`].
-    fn dress(&self, head: &mut Parts, fields: Fields, is_upgraded: bool, record: &Record, at: Instant) {
+    fn dress(&self, head: &mut Parts, fields: Fields, is_upgraded: bool, record: &Record) {
         let headers = &mut head.headers;
         fields::strip_hop_by_hop(headers, fields, is_upgraded);
-        // RFC 9110, section 6.6.1: when it came, where its server has not said.
-        if !fields.has(Fields::DATE) && !is_upgraded {
-            headers.insert(DATE, self.worker.date.now(at));
-        }
         let is_failure = head.status.is_server_error() && !is_upgraded;
         let is_retried = is_failure && self.is_inbound && self.worker.shared.spent.has(&record.request_id);
         if let Some(why) = self.spent.or(is_retried.then_some("request-id")) {
@@ -115,12 +117,13 @@ impl Call {
         }
     }
 
-    fn ids(&self, record: &Record, fields: Fields) -> Ids {
+    fn ids(&self, record: &Record, fields: Fields, date: Option<HeaderValue>) -> Ids {
         let is_legacy = self.worker.view().mesh.trace.legacy;
         Ids {
             request: record.request_id.clone(),
             may_be_set: fields.has(names::IDS),
             trace: is_legacy.then_some(record.trace),
+            date,
         }
     }
 }

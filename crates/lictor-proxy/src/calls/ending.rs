@@ -6,7 +6,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
+use http::header::DATE;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use lictor_core::Reason;
 use lictor_core::trace::TraceContext;
@@ -42,11 +43,16 @@ pub(super) struct Ids {
     pub(super) may_be_set: bool,
     /// For those that ask for it by the older names.
     pub(super) trace: Option<TraceContext>,
+    /// When it came, where the upstream has not said (RFC 9110, section 6.6.1).
+    pub(super) date: Option<HeaderValue>,
 }
 
 impl Ids {
     /// The fields, but for those that the upstream has set.
     pub(super) fn write(&self, headers: &HeaderMap, mut write: impl FnMut(&HeaderName, &[u8])) {
+        if let Some(date) = &self.date {
+            write(&DATE, date.as_bytes());
+        }
         let is_set = |name| self.may_be_set && headers.contains_key(name);
         if !is_set(X_REQUEST_ID) {
             write(&X_REQUEST_ID, self.request.as_bytes());

@@ -190,7 +190,8 @@ impl Rewrite {
             "upgrade" => self.keeps_upgrade,
             "x-forwarded-for" => self.forwarded_for.is_none(),
             "x-service-auth" => !self.is_inbound,
-            name if names::is_identity(name) => self.is_peer && (self.is_inbound || name != X_LICTOR_FROM),
+            "x-lictor-from" => self.is_peer && self.is_inbound,
+            name if !self.is_peer && names::is_identity(name) => false,
             name => !trace.replaces(name, settings),
         }
     }
