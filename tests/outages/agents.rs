@@ -127,6 +127,7 @@ fn a_switch_to_another_agent_takes_the_registration_with_it() {
     assert!(lictor.log().contains("\"cause\":\"moved\""), "{}", lictor.log());
     // The first one is back, and knows it still.
     agents[0].resume();
+    agents[0].await_nodes(3);
     eventually_is("it is back", || having(&[&agents[0]]), |at| at.len() == 1);
     lictor.terminate();
     assert_eq!(having(&[&agents[0], &agents[1]]), [] as [usize; 0], "{}", lictor.log());

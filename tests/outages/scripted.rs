@@ -312,10 +312,10 @@ fn ten_mebibytes_of_instances_are_taken_and_more_than_can_be_is_refused() {
         began.elapsed(),
         lictor.resident().saturating_sub(before) >> 20
     );
-    // Twice the limit of 64 MiB, all blanks but for the brackets: it would be an empty list.
+    // Four times the limit of 32 MiB, all blanks but for the brackets: it would be an empty list.
     let huge = [b"[".to_vec(), vec![b' '; 128 << 20], b"]".to_vec()].concat();
     agent.says(move |_| ok(7, huge.clone()));
-    let errors = || lictor.metric("lictor_consul_errors_total", &[("kind", "broken")]);
+    let errors = || lictor.metric("lictor_consul_errors_total", &[("kind", "too_large")]);
     eventually_is("it is refused", errors, |count| *count >= 1.0);
     assert_eq!(lictor.endpoints("users"), 3);
     agent.says(well(8, backends.two()));

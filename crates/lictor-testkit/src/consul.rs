@@ -211,7 +211,7 @@ impl Consul {
     }
 
     /// Waits for a leader that knows so many nodes.
-    fn await_nodes(&self, count: usize) {
+    pub fn await_nodes(&self, count: usize) {
         eventually("Consul has a leader", || {
             let answer = client::get(&self.address(), "/v1/status/leader").map_err(|error| error.to_string())?;
             let text = answer.text();
