@@ -358,7 +358,7 @@ impl Scrape {
     }
 }
 
-/// Of endpoints, as [`Endpoint::state`] has them.
+/// Of endpoints, as [`lictor_core::Endpoint::state`] has them.
 const STATES: [&str; 7] = ["healthy", "warning", "flapping", "suspect", "ejected", "draining", "resting"];
 
 /// Who may take the next request that nothing is known of.
