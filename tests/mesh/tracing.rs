@@ -3,8 +3,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::{Arc, Barrier, OnceLock};
 
-use lictor_testkit::{Backend, Sidecar, eventually_is, exchange, request};
+use lictor_testkit::{Backend, RawServer, Sidecar, eventually_is, exchange, read_head, request};
 
 use crate::LICTOR;
 
@@ -269,4 +270,113 @@ fn passed_on_by(lictor: &Sidecar, way: &str, fields: &str) -> String {
     let (parents, states): (Vec<&str>, Vec<&str>) = ours.into_iter().partition(|line| line.starts_with("traceparent"));
     assert_eq!(parents.len(), 1, "{text}");
     [parents, states].concat().join("\n")
+}
+
+/// An application that waits until so many requests are served, calls `users` for each, and answers with what it was asked
+/// and what that was. Of the request it passes on what its path says.
+fn forgetful(together: usize) -> (RawServer, Arc<OnceLock<String>>) {
+    let (users, barrier) = (Arc::new(OnceLock::<String>::new()), Barrier::new(together));
+    let at = Arc::clone(&users);
+    let server = RawServer::start(move |mut stream| {
+        let head = read_head(&mut stream);
+        if head.is_empty() {
+            return;
+        }
+        barrier.wait();
+        let id = field(&head, "x-request-id").unwrap_or_default();
+        let headers = match head.split(' ').nth(1) {
+            Some("/id") => vec![("x-request-id", id)],
+            Some("/own-id") => vec![("x-request-id", "of-its-own")],
+            Some("/own-trace") => vec![("traceparent", "00-12345678901234567890123456789012-1234567890123456-01")],
+            Some("/own-b3") => vec![("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1")],
+            _ => Vec::new(),
+        };
+        let seen = request(at.get().unwrap(), "GET", "/", &headers, b"").unwrap().text();
+        barrier.wait();
+        let both = format!("{head}\n==\n{seen}");
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{both}", both.len());
+    });
+    (server, users)
+}
+
+fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+    fields.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+}
+
+/// `traceparent`'s trace and span.
+fn context(head: &str) -> (&str, &str) {
+    let text = field(head, "traceparent").unwrap_or_else(|| panic!("no traceparent: {head}"));
+    (&text[3..35], &text[36..52])
+}
+
+/// What is said of the only request, or by the ids of several.
+#[test]
+fn a_call_without_a_context_belongs_to_the_request_that_is_served() {
+    let (backend, [gone]) = (Backend::start("b"), lictor_testkit::free_ports());
+    let exporting = format!("infer_parent: on, sample: 0%, otlp: 'http://127.0.0.1:{gone}'");
+    for (trace, together, path, ids, joins) in [
+        ("sample: 0%", 1, "/", "told", false),
+        ("infer_parent: off", 2, "/id", "told", false),
+        ("infer_parent: on", 1, "/", "told", true),
+        ("infer_parent: on", 1, "/", "none", true),
+        ("infer_parent: on", 1, "/id", "told", true),
+        ("infer_parent: on", 1, "/own-id", "told", true),
+        ("infer_parent: on", 1, "/own-trace", "told", false),
+        ("infer_parent: on", 1, "/own-b3", "told", false),
+        ("infer_parent: on", 2, "/", "told", false),
+        ("infer_parent: on", 2, "/id", "told", true),
+        ("infer_parent: on", 2, "/id", "none", true), // lictor gave them some
+        ("infer_parent: on", 2, "/id", "same", false),
+        ("infer_parent: on", 2, "/own-id", "told", false),
+        ("infer_parent: on", 2, "/own-trace", "told", false),
+        ("infer_parent: on", 6, "/id", "told", true),
+        (&exporting, 1, "/", "told", true),
+        (&exporting, 2, "/id", "told", true),
+    ] {
+        let case = format!("{trace}; {together} at a time, {path}, ids: {ids}");
+        let (app, users) = forgetful(together);
+        let yaml = format!(
+            "registration: off\nservice: orders\nworkers: 2\ntrace: {{{trace}}}\napp: {{port: {}, probe: off}}\n\
+             inbound: {{listen: '127.0.0.1:0'}}\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{}']}}\n",
+            app.port(),
+            backend.port()
+        );
+        let lictor = Sidecar::serve(LICTOR, &yaml).up();
+        users.set(lictor.address("users")).unwrap();
+        let ask = |number: usize| {
+            let inbound = lictor.address("inbound");
+            let (parent, id) = (format!("00-{number:032x}-{number:016x}-00"), format!("req-{number}"));
+            let id = match ids {
+                "told" => Some(id),
+                "same" => Some("the-same".to_owned()),
+                _ => None,
+            };
+            std::thread::spawn(move || {
+                let headers = id.iter().map(|id| ("x-request-id", id.as_str()));
+                let headers: Vec<_> = headers.chain([("traceparent", parent.as_str())]).collect();
+                request(&inbound, "GET", path, &headers, b"").unwrap().text()
+            })
+        };
+        let asked: Vec<_> = (1..=together).map(ask).collect();
+        for asked in asked {
+            let both = asked.join().unwrap();
+            let (served, called) = both.split_once("\n==\n").unwrap_or_else(|| panic!("{case}: {both}"));
+            let ((trace_id, span_id), (called_trace, called_span)) = (context(served), context(called));
+            assert_eq!(called_trace == trace_id, joins, "{case}: {both}");
+            if joins && trace == exporting {
+                assert_eq!(field(called, "x-parent-id"), Some(span_id), "{case}: {both}");
+            } else if joins {
+                assert_eq!(called_span, span_id, "no span lies between that nobody sends: {case}: {both}");
+            }
+        }
+        let is_told = joins || path.starts_with("/own-trace") || path.starts_with("/own-b3");
+        let orphans = lictor.metric("lictor_trace_orphans_total", &[]) as usize;
+        assert_eq!(orphans, if is_told { 0 } else { together }, "{case}");
+        eventually_is(
+            &format!("nobody is served any more: {case}"),
+            || lictor.get("users", "/").text(),
+            |later| (1..=together).all(|number| !later.contains(&format!("{number:032x}"))),
+        );
+    }
 }

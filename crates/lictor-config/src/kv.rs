@@ -17,7 +17,7 @@ use crate::value::{Step, Value, show};
 use crate::values;
 
 /// The keys that it may change. All of them work on a running sidecar.
-const MAY: [&[&str]; 14] = [
+const MAY: [&[&str]; 15] = [
     &["version"],
     &["defaults"],
     &["upstreams"],
@@ -28,6 +28,7 @@ const MAY: [&[&str]; 14] = [
     &["trace", "parent_based"],
     &["trace", "propagate"],
     &["trace", "legacy_headers"],
+    &["trace", "infer_parent"],
     &["log", "level"],
     &["log", "access"],
     &["log", "levels"],

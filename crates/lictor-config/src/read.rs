@@ -175,6 +175,12 @@ fn trace(node: &Node<'_>, service: Option<&str>) -> Trace {
             .field("parent_based", "A caller's decision stands; `sample` is for new traces. Off: `sample` is for all.")
             .boolean(true),
         export: url.is_some(),
+        infer_parent: section
+            .field(
+                "infer_parent",
+                "A call without a context is a child of the only request that `inbound` serves, or of the one with its X-Request-ID.",
+            )
+            .boolean(false),
     };
     section.finish();
     let otlp = url.map(|endpoint| Otlp {

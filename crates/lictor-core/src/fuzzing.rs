@@ -137,6 +137,7 @@ fn settings(choice: u8) -> TraceSettings {
         sample: [0.0, 0.5, 1.0][usize::from(choice >> 4 & 3) % 3],
         parent_based: is(6),
         export: is(7),
+        infer_parent: false, // heeded by those who know what is served
     }
 }
 

@@ -31,6 +31,8 @@ pub struct TraceSettings {
     /// Whether spans are exported at all. Where they are not, a caller's span stays the parent of what follows:
     /// the trace would have a hole otherwise.
     pub export: bool,
+    /// A call without a context belongs to the request that is served, where that can be known. Default false.
+    pub infer_parent: bool,
 }
 
 /// What is done about B3. Whatever a caller sends goes on in the form that it came in, but for `Off`.
@@ -48,7 +50,15 @@ pub enum B3 {
 
 impl Default for TraceSettings {
     fn default() -> Self {
-        Self { w3c: true, b3: B3::Echoed, legacy: true, sample: 0.1, parent_based: true, export: false }
+        Self {
+            w3c: true,
+            b3: B3::Echoed,
+            legacy: true,
+            sample: 0.1,
+            parent_based: true,
+            export: false,
+            infer_parent: false,
+        }
     }
 }
 
@@ -112,6 +122,13 @@ impl TraceContext {
             keeps_state: false,
             kept: Kept::default(),
         }
+    }
+
+    /// Where a request stands that this one caused: in the same trace, below this one's span. B3 goes on as it came here.
+    #[must_use]
+    pub fn causes(self, settings: &TraceSettings, random: &mut impl FnMut() -> u64) -> Self {
+        let own = Self { keeps_state: false, kept: Kept::default(), ..self };
+        if settings.export { Self { span_id: random() | 1, parent: Some(self.span_id), ..own } } else { own }
     }
 
     /// The caller's `tracestate` as one list; `None` where it does not go on.
@@ -490,6 +507,27 @@ mod tests {
         context.inject(&mut map, &TraceSettings::default());
         assert_eq!(map["x-b3-parentspanid"], "e457b5a2e4d86bd1");
         assert!(!map.contains_key("b3"));
+    }
+
+    #[test]
+    fn what_a_request_causes_is_its_child_in_the_form_that_it_came_in() {
+        let quiet = TraceSettings::default();
+        let b3 = "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1";
+        for came in [&[("traceparent", PARENT), ("tracestate", "a=b")][..], &[("b3", b3)], &[]] {
+            for settings in [&quiet, &exporting()] {
+                let cause = TraceContext::extract(&headers(came), settings, &mut || 7);
+                let caused = cause.causes(settings, &mut || 11);
+                let mut sent = headers(&[("tracestate", "of=another")]);
+                caused.inject(&mut sent, settings);
+                assert_eq!(caused.trace_id, cause.trace_id, "{came:?}");
+                assert_eq!(caused.is_sampled, cause.is_sampled, "{came:?}");
+                let expected = if settings.export { (11, Some(cause.span_id)) } else { (cause.span_id, cause.parent) };
+                assert_eq!((caused.span_id, caused.parent), expected, "no span that nobody sends: {came:?}");
+                let forms = ["traceparent", "b3"].map(|form| sent.contains_key(form));
+                assert_eq!(forms, [true, came == [("b3", b3)]], "{came:?}");
+                assert!(!sent.contains_key("tracestate"), "{came:?}");
+            }
+        }
     }
 
     #[test]

@@ -201,6 +201,7 @@ impl DataPlane {
             is_cut: AtomicBool::new(false),
             tls: Credentials::default(),
             awaited: Arc::default(),
+            causes: Arc::default(),
             cache: crate::stores::kept::Cache::default(),
             spent: crate::stores::spent::Spent::default(),
             recorder: crate::stores::recorder::Recorder::default(),

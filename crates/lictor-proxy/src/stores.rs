@@ -1,6 +1,7 @@
 //! What the process keeps of what happened. None of them knows who writes.
 
 pub(crate) mod awaited;
+pub(crate) mod causes;
 pub(crate) mod date;
 pub(crate) mod exemplar;
 pub(crate) mod kept;

@@ -17,7 +17,7 @@ use crate::value::{Step, Value, show};
 use crate::values;
 
 /// Keys that the product will have: said so, rather than "unknown".
-const PLANNED: [&str; 5] = ["gateway", "building_blocks", "chaos", "infer_parent", "near"];
+const PLANNED: [&str; 4] = ["gateway", "building_blocks", "chaos", "near"];
 
 /// A key with its value, if it has one.
 #[derive(Clone, Debug)]

@@ -23,6 +23,7 @@ use smallvec::SmallVec;
 use super::attempts::Attempt;
 use crate::names::{self, X_REQUEST_ID};
 use crate::stores::awaited::{Served, of_id, of_trace};
+use crate::stores::causes::Cause;
 use crate::stores::metrics::{Over, method_label};
 use crate::stores::request_id::RequestId;
 use crate::stores::tap::Heads;
@@ -49,6 +50,8 @@ pub(crate) struct Record {
     pub(crate) deadline: Deadline,
     /// While our application serves it, what that calls has no more time.
     served: Option<Served>,
+    /// While our application serves it, it may be what caused a call.
+    cause: Option<Cause>,
     /// Hedged attempts write it at the same time.
     pub(crate) attempts: RefCell<SmallVec<[Attempt; 2]>>,
     /// `hit`, `coalesced`, `revalidated` or `stale`, when what was kept is the answer.
@@ -96,18 +99,22 @@ impl Record {
     ) -> Box<Self> {
         let (worker, is_inbound) = (Rc::clone(&connection.worker), connection.is_inbound());
         let headers = request.headers();
-        let random = &mut || worker.random();
-        let trace = if fields.has(names::TRACE) {
-            TraceContext::extract(headers, &mesh.trace, random)
-        } else {
-            TraceContext::start(&mesh.trace, random)
+        let told = if fields.has(names::IDS) { headers.get(X_REQUEST_ID).cloned() } else { None };
+        let told = told.map(RequestId::Told);
+        let (is_traced, random) = (fields.has(names::TRACE), &mut || worker.random());
+        let is_plain = !is_inbound && !is_traced && *request.method() != Method::CONNECT;
+        let infers = is_plain && mesh.trace.infer_parent;
+        let cause = if infers { worker.shared.causes.of(told.as_ref()) } else { None };
+        let trace = match &cause {
+            _ if is_traced => TraceContext::extract(headers, &mesh.trace, random),
+            Some(cause) => cause.causes(&mesh.trace, random),
+            None => TraceContext::start(&mesh.trace, random),
         };
         // Kept for sampled requests alone: it is copied.
         let has_spans = trace.is_sampled && worker.shared.spans.is_some();
         let trace_state = if has_spans { trace.state(headers) } else { None };
-        let told = if fields.has(names::IDS) { headers.get(X_REQUEST_ID).cloned() } else { None };
-        let request_id = told.map_or_else(|| RequestId::new(|| worker.random()), RequestId::Told);
-        let (is_traced, traced_inbound) = (fields.has(names::TRACE), &worker.shared.traced_inbound);
+        let request_id = told.unwrap_or_else(|| RequestId::new(|| worker.random()));
+        let traced_inbound = &worker.shared.traced_inbound;
         if is_inbound && is_traced {
             traced_inbound.fetch_add(1, Relaxed);
         }
@@ -121,8 +128,7 @@ impl Record {
             let by_trace = || if is_traced { awaited.ends(of_trace(trace.trace_id), arrival) } else { None };
             deadline = by_id.or_else(by_trace).map_or(deadline, |ends| deadline.no_later_than(ends));
         }
-        let is_plain = !is_inbound && !is_traced && *request.method() != Method::CONNECT;
-        let is_orphan = is_plain && traced_inbound.load(Relaxed) > 0;
+        let is_orphan = is_plain && cause.is_none() && traced_inbound.load(Relaxed) > 0;
         let logs = worker.shared.access_log.is_some() && mesh.access_log != AccessLog::Off;
         Box::new(Self {
             upstream: None,
@@ -135,6 +141,7 @@ impl Record {
             detail: None,
             deadline,
             served: None,
+            cause: None,
             attempts: RefCell::default(),
             cache: None,
             fallback: None,
@@ -172,8 +179,12 @@ impl Record {
         self.upstream.as_ref()?.policy(self.route).end(self.deadline)
     }
 
-    /// Our application serves it from now on: what that calls meanwhile has no more time than its caller has.
-    pub(crate) fn serve(&mut self) {
+    /// Our application serves it from now on: what that calls meanwhile has no more time than its caller has, and may be
+    /// its child where nothing says whose it is.
+    pub(crate) fn serve(&mut self, infers_parents: bool) {
+        if infers_parents {
+            self.cause = Some(self.worker.shared.causes.serve(&self.request_id, self.trace));
+        }
         if let Some(ends) = self.deadline.callers() {
             let names = [of_id(&self.request_id), of_trace(self.trace.trace_id)];
             self.served = Some(self.worker.shared.awaited.serve(names, ends, self.arrival()));

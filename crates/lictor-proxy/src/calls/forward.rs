@@ -108,7 +108,7 @@ async fn find(
     record.route = route;
     record.deadline = record.deadline.under(policy.deadline);
     if connection.is_inbound() {
-        record.serve();
+        record.serve(view.mesh.trace.infer_parent);
     }
     Ok(target)
 }

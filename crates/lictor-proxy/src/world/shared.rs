@@ -8,6 +8,7 @@ use lictor_tls::Credentials;
 use tokio::sync::{Notify, mpsc};
 
 use crate::stores::awaited::Awaited;
+use crate::stores::causes::Causes;
 use crate::stores::kept::Cache;
 use crate::stores::metrics::Metrics;
 use crate::stores::recorder::Recorder;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) tls: Credentials,
     /// Until when the callers of our application wait.
     pub(crate) awaited: Arc<Awaited>,
+    /// Whose children our application's calls may be.
+    pub(crate) causes: Arc<Causes>,
     pub(crate) cache: Cache,
     pub(crate) spent: Spent,
     pub(crate) recorder: Recorder,
