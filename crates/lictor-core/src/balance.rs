@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 pub use crate::hash::hash_bytes;
-use crate::hash::{mix, share_of};
+use crate::hash::{fold, share_of};
 pub use crate::load::Load;
 
 /// One pick in this many is random, so that an endpoint that looked bad once is looked at again.
@@ -129,6 +129,8 @@ pub struct Balancer {
     algorithm: Algorithm,
     slow_start: Duration,
     slots: Vec<Slot>,
+    /// Theirs, beside one another: a key of a hash ring looks at all.
+    hashes: Vec<u64>,
     /// Weights added up, for a weighted draw by binary search.
     sums: Vec<u64>,
     /// The last endpoint's slow start ends here.
@@ -162,6 +164,7 @@ impl Balancer {
             algorithm: balance.algorithm.clone(),
             slow_start: balance.slow_start,
             running: vec![Cell::default(); slots.len()],
+            hashes: slots.iter().map(|slot| slot.hash).collect(),
             slots,
             sums,
             warm_at,
@@ -270,7 +273,8 @@ impl Balancer {
     /// only as often as its weight is to that one's (Metropolis et al. 1953): then as many pass the one way as the other.
     fn is_better(&self, second: usize, first: usize, now: Instant, is_timed: bool) -> bool {
         let (theirs, ours) = (&*self.slots[first].load, &*self.slots[second].load);
-        let (w1, w2) = (self.weight(first, now), self.weight(second, now));
+        let (w1, w2) =
+            if self.is_alike(now) { (1.0, 1.0) } else { (self.weight(first, now), self.weight(second, now)) };
         if w2 < w1 && self.share() * w1 >= w2 {
             return false;
         }
@@ -297,8 +301,12 @@ impl Balancer {
     fn draw(&self, now: Instant, eligible: &impl Fn(usize) -> bool) -> Option<usize> {
         let total = *self.sums.last()?;
         for _ in 0..4 {
-            let ticket = scale(self.step(), total);
-            let index = self.sums.partition_point(|sum| *sum <= ticket);
+            let index = if self.is_even {
+                scale(self.step(), self.slots.len() as u64) as usize
+            } else {
+                let ticket = scale(self.step(), total);
+                self.sums.partition_point(|sum| *sum <= ticket)
+            };
             if eligible(index) && self.is_let_in(index, now) {
                 return Some(index);
             }
@@ -336,9 +344,9 @@ impl Balancer {
 
     /// Smooth weighted round robin (nginx): the weights of those that could go add up, the largest goes and pays.
     fn next_in_turn(&self, now: Instant, eligible: &impl Fn(usize) -> bool) -> Option<usize> {
-        if self.is_even && self.slots.len() > LOOKED_AT && self.warm_at.is_none_or(|at| at <= now) {
+        if self.slots.len() > LOOKED_AT && self.is_alike(now) {
             let next = self.turn.get();
-            self.turn.set((next + 1) % self.slots.len());
+            self.turn.set(if next + 1 < self.slots.len() { next + 1 } else { 0 });
             // Not its neighbour, which would have two turns.
             return if eligible(next) { Some(next) } else { self.draw(now, eligible) };
         }
@@ -361,17 +369,28 @@ impl Balancer {
     /// One drawn by weight, unless another, of all, has clearly fewer requests for its weight.
     fn least(&self, now: Instant, eligible: &impl Fn(usize) -> bool) -> Option<usize> {
         let first = self.draw(now, eligible)?;
+        let is_alike = self.is_alike(now);
         let busy = |index: usize| {
             let load = &self.slots[index].load;
-            (f64::from(load.in_flight()) + load.failing(now) * REFUSED) / self.weight(index, now)
+            let requests = f64::from(load.in_flight()) + load.failing(now) * REFUSED;
+            if is_alike { requests } else { requests / self.weight(index, now) }
         };
         if busy(first) <= 0.0 {
             return Some(first);
         }
-        let able = || (0..self.slots.len()).filter(|index| eligible(*index));
-        let least = able().map(busy).fold(f64::INFINITY, f64::min);
-        let idle = || able().filter(|index| busy(*index) <= least);
-        let second = idle().nth(scale(self.next_random(), idle().count() as u64) as usize)?;
+        let (mut least, mut equals, mut second) = (f64::INFINITY, 0, first);
+        for index in 0..self.slots.len() {
+            let its = busy(index);
+            if its > least || !eligible(index) {
+                continue;
+            }
+            equals = if its < least { 1 } else { equals + 1 };
+            least = its;
+            // Each of the equals is as likely: the last of two takes half, of three a third (reservoir sampling).
+            if equals == 1 || scale(self.next_random(), equals) == 0 {
+                second = index;
+            }
+        }
         Some(if second != first && self.is_better(second, first, now, false) { second } else { first })
     }
 
@@ -379,30 +398,51 @@ impl Balancer {
     /// (weighted rendezvous; Thaler and Ravishankar 1998, Schindelhauer and Schomaker 2005): when one comes or goes, or
     /// warms up, only its own keys move. One whose load is far above the mean gives way to the next.
     fn for_key(&self, now: Instant, key: u64, eligible: &impl Fn(usize) -> bool) -> Option<usize> {
-        let is_even = self.is_even && self.warm_at.is_none_or(|at| at <= now);
-        let word = |index: usize| mix(key ^ self.slots[index].hash);
-        let way = |index: usize| -(1.0 - share_of(word(index))).ln() / self.weight(index, now);
-        // Of equal weights the least word is the shortest way.
+        let word = |index: usize| fold(key ^ self.slots[index].hash);
+        let is_alike = self.is_alike(now);
         let nearest = |is_able: &dyn Fn(usize) -> bool| {
-            if is_even { self.least_of(word, is_able) } else { self.least_of(way, is_able) }
+            if is_alike {
+                return self.least_of(word, is_able); // of equal weights the least word is the shortest way
+            }
+            self.least_of(|index| -(1.0 - share_of(word(index))).ln() / self.weight(index, now), is_able)
         };
-        let first = nearest(&eligible)?;
-        let total: f64 = self.slots.iter().map(|slot| f64::from(slot.load.in_flight())).sum();
-        let weights = *self.sums.last()? as f64;
-        let is_full = |index: usize| {
-            let mean = (total + 1.0) * self.weight(index, now) / weights;
-            let most = (mean * BOUNDED_LOAD).max(mean + 2.0 * mean.sqrt() + 1.0); // more is seldom chance
-            f64::from(self.slots[index].load.in_flight()) >= most.ceil()
-        };
-        if !is_full(first) {
+        let of_all = if is_alike { Some(self.nearest_of_all(key)).filter(|first| eligible(*first)) } else { None };
+        let first = of_all.or_else(|| nearest(eligible))?;
+        if !self.is_full(first, now) {
             return Some(first);
         }
         let is_well = |index: usize| self.slots[index].load.failing(now) <= 0.0;
-        nearest(&|index| eligible(index) && !is_full(index) && is_well(index)).or(Some(first))
+        nearest(&|index| eligible(index) && !self.is_full(index, now) && is_well(index)).or(Some(first))
+    }
+
+    /// Of equal weights, the one with the shortest way to the key, whoever may take it.
+    fn nearest_of_all(&self, key: u64) -> usize {
+        let (mut least, mut nearest) = (u64::MAX, 0);
+        for (index, hash) in self.hashes.iter().enumerate() {
+            let word = fold(key ^ hash);
+            if word < least {
+                (least, nearest) = (word, index);
+            }
+        }
+        nearest
+    }
+
+    /// Whether an endpoint of a hash ring has more requests than its share of all, by more than chance makes of them.
+    fn is_full(&self, index: usize, now: Instant) -> bool {
+        let its = f64::from(self.slots[index].load.in_flight());
+        // Of a mean `m` it may have `m + 2 sqrt(m) + 1`, or a quarter more than the mean, whichever is more.
+        let enough = (its.sqrt() - 1.0).max(0.0).powi(2).min(its / BOUNDED_LOAD);
+        let weights = *self.sums.last().unwrap_or(&1) as f64;
+        let mut missing = enough * weights / self.weight(index, now) - 1.0;
+        its > 1.0
+            && self.slots.iter().all(|slot| {
+                missing -= f64::from(slot.load.in_flight());
+                missing >= 0.0
+            })
     }
 
     /// The able one for which this is the least.
-    fn least_of<T: PartialOrd>(&self, value: impl Fn(usize) -> T, is_able: &dyn Fn(usize) -> bool) -> Option<usize> {
+    fn least_of<T: PartialOrd>(&self, value: impl Fn(usize) -> T, is_able: impl Fn(usize) -> bool) -> Option<usize> {
         let mut least: Option<(T, usize)> = None;
         for index in 0..self.slots.len() {
             let value = value(index);
@@ -411,6 +451,11 @@ impl Balancer {
             }
         }
         least.map(|(_, index)| index)
+    }
+
+    /// All weights are the same, and nobody is new.
+    fn is_alike(&self, now: Instant) -> bool {
+        self.is_even && self.warm_at.is_none_or(|at| at <= now)
     }
 
     /// The weight, less while the endpoint is new.

@@ -18,9 +18,11 @@ pub struct RetryBudget {
     policy: BudgetPolicy,
     /// The floor, already divided by the number of workers, over the whole window.
     floor: f64,
-    epoch: Instant,
-    /// The number of the bucket that is being filled.
+    /// How long a bucket is filled.
+    width: Duration,
+    /// The number of the bucket that is being filled, and until when.
     current: Cell<u64>,
+    ends: Cell<Instant>,
     buckets: RefCell<[Bucket; BUCKETS]>,
 }
 
@@ -34,12 +36,14 @@ impl RetryBudget {
     /// A budget for one of `workers`: requests are counted where they are, only the floor has to be shared.
     pub fn new(policy: BudgetPolicy, workers: usize, now: Instant) -> Self {
         let floor = policy.min_per_second * policy.window.as_secs_f64() / workers.max(1) as f64;
+        let width = (policy.window / BUCKETS as u32).max(Duration::from_millis(1));
         Self {
             // A share of less than one retry would be none at all.
             floor: if floor > 0.0 { floor.max(1.0) } else { 0.0 },
             policy,
-            epoch: now,
+            width,
             current: Cell::new(0),
+            ends: Cell::new(now + width),
             buckets: RefCell::default(),
         }
     }
@@ -87,18 +91,17 @@ impl RetryBudget {
 
     /// Forgets what is older than the window; gives the index of the current bucket.
     fn advance(&self, now: Instant) -> usize {
-        let width = (self.policy.window / BUCKETS as u32).max(Duration::from_millis(1));
-        let number = (now.saturating_duration_since(self.epoch).as_nanos() / width.as_nanos()) as u64;
-        let current = self.current.get();
-        if number > current {
+        if now >= self.ends.get() {
+            let current = self.current.get();
+            let since = now.saturating_duration_since(self.ends.get()).as_nanos();
+            let number = current + 1 + (since / self.width.as_nanos()) as u64;
             let mut buckets = self.buckets.borrow_mut();
             for passed in 1..=(number - current).min(BUCKETS as u64) {
                 buckets[((current + passed) % BUCKETS as u64) as usize] = Bucket::default();
             }
-            if number - current >= BUCKETS as u64 {
-                *buckets = Default::default();
-            }
             self.current.set(number);
+            let left = self.width.as_nanos() - since % self.width.as_nanos();
+            self.ends.set(now + Duration::from_nanos(left as u64));
         }
         (self.current.get() % BUCKETS as u64) as usize
     }

@@ -89,7 +89,7 @@ impl End {
 
     /// Whether it is too late to send anything.
     pub fn is_over(self, now: Instant) -> bool {
-        self.left(now) < LEAST
+        self.at < now + LEAST
     }
 }
 

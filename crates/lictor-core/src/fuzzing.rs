@@ -41,7 +41,7 @@ pub fn traceparent(bytes: &[u8]) {
     }
     let mut numbers = 1_u64..;
     let mut random = || numbers.next().unwrap_or_default().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let context = TraceContext::extract(&headers, &settings, &mut random);
+    let context = TraceContext::extract(&headers, true, &settings, &mut random);
     assert!(context.trace_id != 0 && context.span_id != 0, "an id of zeros: {context:?}");
 
     let mut told = headers.get_all("traceparent").into_iter();
@@ -74,6 +74,7 @@ pub fn traceparent(bytes: &[u8]) {
         assert_eq!((trace_id, span_id, sent_flags & 1), (context.trace_id, context.span_id, flags));
         let further = TraceContext::extract(
             &sent,
+            true,
             &TraceSettings { export: true, parent_based: true, ..settings.clone() },
             &mut random,
         );

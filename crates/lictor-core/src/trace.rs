@@ -138,21 +138,29 @@ impl TraceContext {
         self.keeps_state.then(|| members().collect::<Vec<_>>().join(",").into())
     }
 
-    /// Goes on with the caller's trace, `traceparent` before B3 before the older pair, or starts one.
-    pub fn extract(headers: &HeaderMap, settings: &TraceSettings, random: &mut impl FnMut() -> u64) -> Self {
+    /// Goes on with the caller's trace, `traceparent` before B3 before the older pair, or starts one. `has_others`: there
+    /// may be more than a `traceparent`.
+    pub fn extract(
+        headers: &HeaderMap,
+        has_others: bool,
+        settings: &TraceSettings,
+        random: &mut impl FnMut() -> u64,
+    ) -> Self {
         let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        // Two traceparent headers are as good as none (W3C Trace Context, 3.2).
-        let is_single = headers.get_all(TRACEPARENT).iter().nth(1).is_none();
-        let w3c = text(&TRACEPARENT).filter(|_| is_single).and_then(parse_traceparent);
-        let b3 = if settings.b3 == B3::Off { Heard::default() } else { parse_b3(text) };
+        let mut lines = headers.get_all(TRACEPARENT).iter();
+        let w3c = match (lines.next(), lines.next()) {
+            (Some(line), None) => parse_traceparent(line.as_bytes()),
+            _ => None, // two are as good as none (W3C Trace Context, 3.2)
+        };
+        let b3 = if has_others && settings.b3 != B3::Off { parse_b3(text) } else { Heard::default() };
         let standard = w3c.or(b3.remote);
         let own = Self::start(settings, random);
         let own = Self {
             b3: if b3.form == B3Form::None { own.b3 } else { b3.form },
-            keeps_state: w3c.is_some() && is_tracestate(headers),
+            keeps_state: has_others && w3c.is_some() && is_tracestate(headers),
             ..own
         };
-        let legacy = || if settings.legacy { parse_legacy(text) } else { None };
+        let legacy = || if has_others && settings.legacy { parse_legacy(text) } else { None };
         let callers = |decision: Option<bool>| decision.filter(|_| settings.parent_based);
         let Some(remote) = standard.or_else(legacy) else {
             return Self { is_sampled: callers(b3.decision).unwrap_or(own.is_sampled), ..own };
@@ -278,16 +286,17 @@ fn hex_digits<const N: usize>(number: u128) -> [u8; N] {
 }
 
 /// W3C Trace Context, 3.2: lower-case digits, no zero ids, version ff invalid, later versions may be longer.
-fn parse_traceparent(text: &str) -> Option<Remote> {
-    let text = trim(text);
-    let (byte, part) = (|at| text.as_bytes().get(at), |from, to| lower_hex(text.get(from..to)?));
+fn parse_traceparent(line: &[u8]) -> Option<Remote> {
+    let text = line.trim_ascii(); // of white space a field has only that which is optional
+    let (byte, part) = (|at| text.get(at), |from, to| lower_hex(text.get(from..to)?));
     let version = part(0, 2)?;
     let is_divided = [2, 35, 52].into_iter().all(|at| byte(at) == Some(&b'-'));
     let is_whole = text.len() == 55 || (version > 0 && byte(55) == Some(&b'-'));
-    if version == 0xff || !is_divided || !is_whole {
+    if version == 0xff || !is_divided || !is_whole || !text.is_ascii() {
         return None;
     }
-    let (trace_id, span_id, flags) = (part(3, 35)?, part(36, 52)? as u64, part(53, 55)?);
+    let trace_id = u128::from(part(3, 19)?) << 64 | u128::from(part(19, 35)?);
+    let (span_id, flags) = (part(36, 52)?, part(53, 55)?);
     (trace_id != 0 && span_id != 0).then_some(Remote {
         trace_id,
         span_id: Some(span_id),
@@ -384,15 +393,24 @@ fn parse_legacy<'a>(text: impl Fn(&HeaderName) -> Option<&'a str>) -> Option<Rem
     Some(Remote { trace_id: id(LEGACY_TRACE_ID)?, span_id, is_sampled: None, is_random: false })
 }
 
-fn lower_hex(text: &str) -> Option<u128> {
-    text.bytes().try_fold(0, |number, byte| {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            _ => return None,
-        };
-        Some((number << 4) | u128::from(digit))
-    })
+/// Each lower-case digit's value; others have one that no digit has.
+static DIGITS: [u8; 256] = {
+    let mut values = [0x10; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        values[b"0123456789abcdef"[digit as usize] as usize] = digit;
+        digit += 1;
+    }
+    values
+};
+
+/// Up to 16 digits.
+fn lower_hex(digits: &[u8]) -> Option<u64> {
+    let (number, seen) = digits.iter().fold((0, 0), |(number, seen), byte| {
+        let value = DIGITS[usize::from(*byte)];
+        (number << 4 | u64::from(value & 0xf), seen | value)
+    });
+    (seen < 0x10).then_some(number)
 }
 
 fn any_hex(text: &str) -> Option<u128> {
@@ -448,7 +466,7 @@ mod tests {
 
     fn extract(headers: &HeaderMap) -> TraceContext {
         let mut next = 0;
-        TraceContext::extract(headers, &exporting(), &mut || {
+        TraceContext::extract(headers, true, &exporting(), &mut || {
             next += 0x1234_5678_9abc_def1_u64;
             next
         })
@@ -515,7 +533,7 @@ mod tests {
         let b3 = "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1";
         for came in [&[("traceparent", PARENT), ("tracestate", "a=b")][..], &[("b3", b3)], &[]] {
             for settings in [&quiet, &exporting()] {
-                let cause = TraceContext::extract(&headers(came), settings, &mut || 7);
+                let cause = TraceContext::extract(&headers(came), true, settings, &mut || 7);
                 let caused = cause.causes(settings, &mut || 11);
                 let mut sent = headers(&[("tracestate", "of=another")]);
                 caused.inject(&mut sent, settings);
@@ -533,8 +551,9 @@ mod tests {
     #[test]
     fn a_decision_without_a_trace_stands() {
         let always = TraceSettings { sample: 1.0, ..exporting() };
-        let heard =
-            |map: &HeaderMap, settings: &TraceSettings| TraceContext::extract(map, settings, &mut || 7).is_sampled;
+        let heard = |map: &HeaderMap, settings: &TraceSettings| {
+            TraceContext::extract(map, true, settings, &mut || 7).is_sampled
+        };
         assert!(!heard(&headers(&[("b3", "0")]), &always));
         assert!(!heard(&headers(&[("x-b3-sampled", "0")]), &always));
         let own = TraceSettings { sample: 1.0, parent_based: false, ..exporting() };
@@ -548,7 +567,7 @@ mod tests {
         let sampled = |text: &str, parent_based, sample| {
             let settings = TraceSettings { sample, parent_based, ..exporting() };
             let map = headers(&[("traceparent", text)]);
-            TraceContext::extract(&map, &settings, &mut || 7).is_sampled
+            TraceContext::extract(&map, true, &settings, &mut || 7).is_sampled
         };
         for sample in [0.0, 0.5, 1.0] {
             assert!(!sampled(&low, true, sample) && sampled(&high, true, sample), "the caller decides");
@@ -561,7 +580,7 @@ mod tests {
     /// As a proxy writes it: what is replaced is taken off, and what is ours is added.
     fn passed(came: &[(&str, &str)], settings: &TraceSettings) -> HeaderMap {
         let mut map = headers(came);
-        TraceContext::extract(&map, settings, &mut || 7).inject(&mut map, settings);
+        TraceContext::extract(&map, true, settings, &mut || 7).inject(&mut map, settings);
         map
     }
 
@@ -618,7 +637,7 @@ mod tests {
     #[test]
     fn without_spans_of_our_own_the_callers_stays_the_parent() {
         let mut map = headers(&[("traceparent", PARENT)]);
-        let context = TraceContext::extract(&map, &TraceSettings::default(), &mut || 7);
+        let context = TraceContext::extract(&map, true, &TraceSettings::default(), &mut || 7);
         context.inject(&mut map, &TraceSettings::default());
         assert_eq!(map["traceparent"], PARENT);
     }

@@ -176,8 +176,13 @@ impl Fields {
         fields
     }
 
-    pub(crate) fn add<M: Marks>(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.0 |= Self::bit::<M>(name.as_str());
+    fn add<M: Marks>(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.note(Self::bit::<M>(name.as_str()), value);
+    }
+
+    /// A field that is one of these.
+    pub(crate) fn note(&mut self, bits: u32, value: &HeaderValue) {
+        self.0 |= bits;
         if value.is_empty() {
             self.0 |= Self::EMPTY;
         }
@@ -188,7 +193,8 @@ impl Fields {
         self.0 & any != 0
     }
 
-    fn bit<M: Marks>(name: &str) -> u32 {
+    /// Which of those that somebody looks for a field with this name is.
+    pub(crate) fn bit<M: Marks>(name: &str) -> u32 {
         match name {
             "content-length" => Self::CONTENT_LENGTH,
             "content-type" => Self::CONTENT_TYPE,

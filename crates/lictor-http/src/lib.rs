@@ -31,6 +31,7 @@ pub mod fields;
 mod framing;
 pub mod http1;
 pub mod http2;
+mod known;
 #[cfg(any(feature = "laws", test))]
 pub mod laws;
 mod message;

@@ -49,8 +49,10 @@ pub(crate) const LICTOR: u32 = Fields::MARKS << 3;
 pub(crate) const IDS: u32 = Fields::MARKS << 4;
 /// Any with a sign that is not `-` in its name: it may be taken for another (see [`is_vouched`]).
 pub(crate) const ODD: u32 = Fields::MARKS << 5;
+/// Any that carries a trace, but `traceparent`.
+pub(crate) const TRACE_OTHERS: u32 = Fields::MARKS << 6;
 /// Another that says something to lictor.
-const OTHER: u32 = Fields::MARKS << 6;
+const OTHER: u32 = Fields::MARKS << 7;
 
 impl Marks for Looked {
     /// An odd name says nothing by itself.
@@ -58,17 +60,18 @@ impl Marks for Looked {
 
     fn of(name: &str) -> u32 {
         match name {
-            "b3" | "traceparent" | "tracestate" => TRACE,
+            "traceparent" => TRACE,
+            "b3" | "tracestate" => TRACE | TRACE_OTHERS,
             "idempotency-key" => OTHER,
             "grpc-timeout" | "l5d-timeout" => DEADLINE,
             name if !name.starts_with("x-") => odd(name),
             "x-request-timeout-ms" | "x-envoy-upstream-rq-timeout-ms" => DEADLINE,
             "x-lictor-timeout" => DEADLINE | LICTOR,
             "x-request-id" => IDS,
-            "x-trace-id" | "x-span-id" => TRACE | IDS,
-            "x-parent-id" => TRACE,
+            "x-trace-id" | "x-span-id" => TRACE | TRACE_OTHERS | IDS,
+            "x-parent-id" => TRACE | TRACE_OTHERS,
             "x-service-auth" => OTHER,
-            name if name.starts_with("x-b3-") => TRACE,
+            name if name.starts_with("x-b3-") => TRACE | TRACE_OTHERS,
             name if name.starts_with("x-forwarded-") => FORWARDED_BY | odd(name),
             name if name.starts_with("x-lictor-") => LICTOR | odd(name),
             name => odd(name),

@@ -201,10 +201,10 @@ proptest! {
         let ring = balancer(RING, slots(&weights), 1);
         let eligible = |index: usize| mask >> index & 1 == 1;
         let way = |index: usize| {
-            let mut word = key ^ ring.slots()[index].hash; // splitmix64's mixer
-            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            let chance = 1.0 - ((word ^ (word >> 31)) >> 11) as f64 / (1_u64 << 53) as f64;
+            // Both halves of the product with the golden ratio's fraction.
+            let product = u128::from(key ^ ring.slots()[index].hash) * 0x9e37_79b9_7f4a_7c15_u128;
+            let word = (product >> 64) as u64 ^ (product & u128::from(u64::MAX)) as u64;
+            let chance = 1.0 - (word >> 11) as f64 / (1_u64 << 53) as f64;
             -chance.ln() / f64::from(weights[index])
         };
         let nearest = (0..weights.len()).filter(|index| eligible(*index)).min_by(|a, b| way(*a).total_cmp(&way(*b)));

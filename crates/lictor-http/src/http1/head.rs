@@ -5,8 +5,7 @@ use std::mem::MaybeUninit;
 use std::str;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONNECTION;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use httparse::{Header, ParserConfig, Status};
 use memchr::memchr;
 
@@ -14,6 +13,7 @@ use crate::buffers;
 use crate::error::Refused;
 use crate::fields::{FIELDS_MAX, Fields, Marks, clean, expects_continue, takes_trailers};
 use crate::framing::{self, Kind};
+use crate::known;
 use crate::prelude::Prelude;
 use crate::spelling::{Range, Spelling};
 use crate::target;
@@ -272,13 +272,14 @@ fn fields_of<M: Marks>(head: &Bytes, ranges: Ranges) -> Result<(HeaderMap, Spell
     let mut headers = buffers::take_fields();
     let spelling = Spelling::of_head(head.clone());
     for (name, value) in &ranges.0 {
-        let name = HeaderName::from_bytes(name.get(head)).map_err(|_| Refused::bad("a field's name is not a token"))?;
+        let (name, bits) =
+            known::name::<M>(name.get(head)).map_err(|_| Refused::bad("a field's name is not a token"))?;
         let value = HeaderValue::from_maybe_shared(value.slice(head))
             .map_err(|_| Refused::bad("a field's value has a control character"))?;
-        if name == CONNECTION && says.connection(value.as_bytes()) {
+        if bits == Fields::CONNECTION && says.connection(value.as_bytes()) {
             continue;
         }
-        says.fields.add::<M>(&name, &value);
+        says.fields.note(bits, &value);
         headers.append(name, value);
     }
     ranges.give_back();
@@ -288,6 +289,8 @@ fn fields_of<M: Marks>(head: &Bytes, ranges: Ranges) -> Result<(HeaderMap, Spell
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn parsed(text: &str) -> Result<Option<RequestHead>, Refused> {

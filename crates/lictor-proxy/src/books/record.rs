@@ -106,7 +106,7 @@ impl Record {
         let infers = is_plain && mesh.trace.infer_parent;
         let cause = if infers { worker.shared.causes.of(told.as_ref()) } else { None };
         let trace = match &cause {
-            _ if is_traced => TraceContext::extract(headers, &mesh.trace, random),
+            _ if is_traced => TraceContext::extract(headers, fields.has(names::TRACE_OTHERS), &mesh.trace, random),
             Some(cause) => cause.causes(&mesh.trace, random),
             None => TraceContext::start(&mesh.trace, random),
         };

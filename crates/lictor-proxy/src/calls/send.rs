@@ -50,8 +50,8 @@ pub(super) async fn exchange(
             Lease::Http1 { is_reused, .. } | Lease::Http2 { is_reused, .. } => *is_reused,
         };
         let failure = match send(call, state, number, lease, now, started).await {
-            Ok(exchanged) => return Ok(Exchanged { since: now, ..exchanged }),
             Err(failure) => failure,
+            exchanged => return exchanged,
         };
         // The keep-alive race (RFC 9112, section 9.6): the server closed an idle connection as we used it.
         let is_stale = failure.is_unprocessed || (failure.reason == Reason::ResetBeforeResponse && call.is_idempotent);
@@ -102,7 +102,7 @@ async fn send(
     now: Instant,
     started: Instant,
 ) -> Result<Exchanged, Failure> {
-    let sent = match lease {
+    match lease {
         Lease::Http1 { connection, .. } => {
             let (connection, term) = connection.lend();
             let body = call.body.body();
@@ -113,16 +113,14 @@ async fn send(
                 pin!(connection.send::<Looked, _>(out, framing, body, is_head, |status, headers, spelling| {
                     tell(call, status, headers, spelling);
                 }));
-            let sent = until_head(call, sending, started).await;
-            sent.map(|sent| match sent {
-                Ok(Answered { response, fields }) => Ok(Exchanged {
-                    response: response.map(AnswerBody::Http1),
-                    fields,
-                    hold: Hold::Http1(term),
-                    since: started,
-                }),
-                Err(error) => Err(http1_failed(call, state, error)),
-            })
+            match until_head(call, sending, started).await {
+                Ok(Ok(Answered { response, fields })) => {
+                    let response = response.map(AnswerBody::Http1);
+                    Ok(Exchanged { response, fields, hold: Hold::Http1(term), since: now })
+                }
+                Ok(Err(error)) => Err(http1_failed(call, state, error)),
+                Err((end, waited)) => Err(late(call, state, end, waited)),
+            }
         }
         Lease::Http2 { connection, .. } => {
             let kind = match &call.upgrade {
@@ -136,19 +134,16 @@ async fn send(
             let sending = pin!(connection.send::<Looked, _>(kind, is_once, write, body, |status, headers| {
                 tell(call, status, headers, &Spelling::default());
             }));
-            let sent = until_head(call, sending, started).await;
-            sent.map(|sent| match sent {
-                Ok(Answered { response, fields }) => Ok(Exchanged {
-                    response: response.map(AnswerBody::Http2),
-                    fields,
-                    hold: Hold::Http2,
-                    since: started,
-                }),
-                Err(error) => Err(http2_failed(call, state, error)),
-            })
+            match until_head(call, sending, started).await {
+                Ok(Ok(Answered { response, fields })) => {
+                    let response = response.map(AnswerBody::Http2);
+                    Ok(Exchanged { response, fields, hold: Hold::Http2, since: now })
+                }
+                Ok(Err(error)) => Err(http2_failed(call, state, error)),
+                Err((end, waited)) => Err(late(call, state, end, waited)),
+            }
         }
-    };
-    sent.unwrap_or_else(|(end, waited)| Err(late(call, state, end, waited)))
+    }
 }
 
 /// Passes an interim answer on, if the client takes such; a 100 lets it send its body.

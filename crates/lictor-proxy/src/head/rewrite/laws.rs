@@ -105,7 +105,7 @@ fn passed(head: &RequestHead, target: &str, choice: u8) {
 
 fn rewrite(head: &RequestHead, headers: &HeaderMap, settings: &TraceSettings, choice: u8) -> Rewrite {
     let mut numbers = 1_u64..;
-    let trace = TraceContext::extract(headers, settings, &mut || numbers.next().unwrap_or_default());
+    let trace = TraceContext::extract(headers, true, settings, &mut || numbers.next().unwrap_or_default());
     Rewrite {
         host: None,
         is_http2: false,
