@@ -25,7 +25,7 @@ UNITS = {"": 1, "bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "ms": 0.001, "s": 1,
 def constants(root):
     """Of product code: the parts of each one's path, its name, its text, and its file."""
     for file in sorted((root / "crates").glob("*/src/**/*.rs")):
-        text = re.split(r"^#\[cfg\(test\)\]\nmod ", file.read_text(), maxsplit=1, flags=re.MULTILINE)[0]
+        text = re.split(r"^#\[cfg\(test\)\]\nmod \w+ \{", file.read_text(), maxsplit=1, flags=re.MULTILINE)[0]
         parts = file.relative_to(root / "crates").with_suffix("").parts
         for found in CONSTANT.finditer(text):
             holders = [one[1] for one in IMPL.finditer(text, 0, found.start())]
