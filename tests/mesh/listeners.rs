@@ -434,9 +434,10 @@ fn a_refused_reload_changes_nothing() {
         for (name, yaml) in rows {
             let case = format!("{name}, {workers} workers");
             assert_eq!(ask(&mut users, "/", ""), stays_as(), "{case}");
-            let generation = lictor.page("/config/changes").to_string();
+            let made = || lictor.page("/config/changes").to_string().matches("\"type\"").count();
+            let before = made();
             refused(&lictor, &format!("workers: {workers}\n{yaml}"));
-            assert_eq!(lictor.page("/config/changes").to_string(), generation, "{case}");
+            assert_eq!(made(), before, "{case}: it made no change");
             assert_eq!(ask(&mut users, "/", ""), stays_as(), "{case}: kept connections");
             assert_eq!(ask(&mut carts, "/", ""), stays_as(), "{case}: kept connections");
             assert_eq!(get(&at(first), "/").unwrap().header("x-backend"), "a", "{case}: new ones");

@@ -10,6 +10,7 @@ mod expect;
 mod fallback;
 mod fields;
 mod floods;
+mod followed;
 mod hedging;
 mod http2_answers;
 mod hygiene;

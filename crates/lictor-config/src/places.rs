@@ -7,7 +7,7 @@ use crate::diagnose::Place;
 use crate::value::Step;
 
 /// A file's name and text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
     /// For messages.
     pub name: String,

@@ -1,5 +1,8 @@
 //! What a configuration is made of, and in which order it lies over one another.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use crate::diagnose::{Diagnostic, Report, Severity};
 use crate::env::Unheeded;
 use crate::environment::Environment;
@@ -21,6 +24,21 @@ pub struct Sources {
     pub env: Environment,
     /// `--set`: keys and values.
     pub flags: Vec<(String, String)>,
+}
+
+impl Sources {
+    /// Whether the files' texts are those.
+    pub fn says_as(&self, other: &Self) -> bool {
+        self.file == other.file && self.staged == other.staged
+    }
+
+    /// The files that values are in (`file:/path`), whatever else is wrong; none where a text cannot be read.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Ok((tree, _)) = overlay(self, &Unheeded::default()) else { return Vec::new() };
+        let paths = tree.texts().into_iter().filter_map(|text| text.strip_prefix("file:"));
+        let paths: BTreeSet<PathBuf> = paths.map(PathBuf::from).collect();
+        paths.into_iter().collect()
+    }
 }
 
 /// The file with everything else over and under it, and the older services' variables that had an effect.

@@ -122,6 +122,20 @@ impl Tree {
         Node::root(self, &self.root)
     }
 
+    /// Every single value that is in force.
+    pub(crate) fn texts(&self) -> Vec<&str> {
+        let (mut texts, mut ahead) = (Vec::new(), vec![&self.root]);
+        while let Some(value) = ahead.pop() {
+            match value {
+                Value::Null => (),
+                Value::Scalar(text) => texts.push(text.as_str()),
+                Value::List(values) => ahead.extend(values),
+                Value::Map(entries) => ahead.extend(entries.values()),
+            }
+        }
+        texts
+    }
+
     /// Whether something is said at a path, or above it by a single value such as `off`.
     pub(crate) fn decides(&self, path: &[&str]) -> bool {
         self.root.reach(&steps(path)).0

@@ -1,7 +1,7 @@
 //! Whether files are still what they were, and reading them where a file that hangs holds up nobody.
 //!
-//! [`Look`] is the one rule of when a file has changed; [`follow`] looks each second, on one of tokio's threads for
-//! blocking work. Renames, links that are swapped (as Kubernetes does it) and edits in place are all seen: what counts is
+//! [`Look`] is the one rule of when a file has changed; [`follow`] and [`follow_settled`] look each second, on one of
+//! tokio's threads for blocking work. Renames, links that are swapped (as Kubernetes does it) and edits in place are all seen: what counts is
 //! the file that a name leads to now. A look that hangs is followed by no other of the same files.
 
 use std::fs::File;
@@ -55,10 +55,30 @@ impl Look {
 
 /// Looks each second, from now on and for as long as somebody listens. The receiver changes when a look ends otherwise
 /// than the one before, the first look against `before`: what was seen before the files were read, if they were.
-pub fn follow(before: Option<u64>, mut look: impl FnMut(&mut Look) + Send + 'static) -> watch::Receiver<u64> {
-    let (seen, receiver) = watch::channel(before.unwrap_or_default());
+pub fn follow(before: Option<u64>, look: impl FnMut(&mut Look) + Send + 'static) -> watch::Receiver<u64> {
+    told(before.unwrap_or_default(), LOOK_EVERY, look, |_| true)
+}
+
+/// The same, but of a change is told when the look after it ends alike: what is still being written is left alone.
+pub fn follow_settled(before: u64, look: impl FnMut(&mut Look) + Send + 'static) -> watch::Receiver<u64> {
+    told(before, LOOK_EVERY, look, settling(before))
+}
+
+/// Whether a look ended as the one before it did.
+fn settling(mut last: u64) -> impl FnMut(u64) -> bool {
+    move |now| std::mem::replace(&mut last, now) == now
+}
+
+/// Tells how a look ended, where that is to be heeded and is not what was told last.
+fn told(
+    before: u64,
+    every: Duration,
+    mut look: impl FnMut(&mut Look) + Send + 'static,
+    mut is_heeded: impl FnMut(u64) -> bool + Send + 'static,
+) -> watch::Receiver<u64> {
+    let (seen, receiver) = watch::channel(before);
     tokio::spawn(async move {
-        let mut tick = tokio::time::interval(LOOK_EVERY);
+        let mut tick = tokio::time::interval(every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !seen.is_closed() {
             tick.tick().await;
@@ -69,7 +89,9 @@ pub fn follow(before: Option<u64>, mut look: impl FnMut(&mut Look) + Send + 'sta
             });
             let Ok((now, again)) = looking.await else { return };
             look = again;
-            seen.send_if_modified(|seen| std::mem::replace(seen, now) != now);
+            if is_heeded(now) {
+                seen.send_if_modified(|seen| std::mem::replace(seen, now) != now);
+            }
         }
     });
     receiver
@@ -199,6 +221,50 @@ mod tests {
         write(&path, "two").unwrap();
         tokio::time::timeout(count, changes.changed()).await.unwrap().unwrap();
         assert_eq!(*changes.borrow(), look(&path));
+    }
+
+    #[test]
+    fn of_what_is_still_written_nothing_is_told() {
+        // How looks end, and of which is told: the same twice in a row, and other than what was told last.
+        for (looks, expected) in [
+            (&[0, 0, 0][..], &[][..]),
+            (&[1, 1, 1], &[1]),
+            (&[1, 2, 3, 4], &[]),
+            (&[1, 2, 3, 3], &[3]),
+            (&[1, 0, 0], &[]),
+            (&[1, 1, 2, 1, 1], &[1]),
+            (&[1, 1, 2, 2, 0, 0], &[1, 2, 0]),
+        ] {
+            let (mut is_settled, mut last) = (settling(0), 0);
+            let told = looks.iter().filter(|now| is_settled(**now) && std::mem::replace(&mut last, **now) != **now);
+            assert_eq!(told.copied().collect::<Vec<u64>>(), expected, "{looks:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_written_for_a_while_is_told_of_once_it_is_whole() {
+        let scratch = Scratch::new("settled");
+        let path = scratch.0.join("file");
+        write(&path, "one").unwrap();
+        let look = |path: &Path| {
+            let mut look = Look::default();
+            look.at(path);
+            look.end()
+        };
+        let (before, watched, mut pieces) = (look(&path), path.clone(), 0);
+        let every = Duration::from_millis(1);
+        // It grows as fast as it is looked at, until it is whole.
+        let grows = move |look: &mut Look| {
+            pieces += 1;
+            if pieces < 20 {
+                write(&watched, "piece ".repeat(pieces)).unwrap();
+            }
+            look.at(&watched);
+        };
+        let mut changes = told(before, every, grows, settling(before));
+        tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
+        assert_eq!(*changes.borrow_and_update(), look(&path));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "piece ".repeat(19));
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
 //! From a configuration to a stopped process, in the order of the lifecycle contract. Each state is made from the one
-//! before it: [`Loaded`], then [`Bound`] with every listener open, then [`Running`], then [`Drained`].
+//! before it: [`Start`], then [`Bound`] with every listener open, then [`Running`], then [`Drained`].
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use lictor_config::{Config, Environment, Lifecycle, Loaded, Sources};
+use lictor_config::{Config, Environment, Lifecycle, Loaded};
 use lictor_consul::{Handle, KvKnown};
 use lictor_core::Mesh;
 use lictor_proxy::{DataPlane, Settings, Which};
@@ -22,8 +22,8 @@ use crate::admin::{self, Access, Admin, Order};
 use crate::app_metrics::AppMetrics;
 use crate::application::{Application, Change};
 use crate::child::{self, Child};
-use crate::configured::Configured;
 use crate::events::Events;
+use crate::followed::Start;
 use crate::lifecycle::grace;
 use crate::log::Logs;
 use crate::metrics::Scrape;
@@ -43,12 +43,12 @@ const AGAIN: Duration = Duration::from_millis(100);
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the sidecar, with an application within it where there is a command. The number is the exit code.
-pub(crate) fn run(configured: Configured, sources: Sources, loaded: Loaded, command: &[String]) -> anyhow::Result<u8> {
-    let events = Events::new();
-    let logs = Logs::start(&loaded.config.log.level, loaded.config.log.format, events.clone())?;
+pub(crate) fn run(start: Start, command: &[String]) -> anyhow::Result<u8> {
+    let (events, log) = (Events::new(), &start.loaded.config.log);
+    let logs = Logs::start(&log.level, log.format, events.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
-        let bound = Bound::open(configured, sources, loaded, logs.clone(), events).await?;
+        let bound = Bound::open(start, logs.clone(), events).await?;
         let mut running = bound.start(command)?;
         let ending = running.serve().await;
         let drained = Box::pin(running.drain(ending)).await;
@@ -124,13 +124,8 @@ impl Ending {
 
 impl Bound {
     /// Opens everything; what cannot be opened is the error.
-    async fn open(
-        configured: Configured,
-        sources: Sources,
-        loaded: Loaded,
-        logs: Logs,
-        events: Events,
-    ) -> anyhow::Result<Self> {
+    async fn open(start: Start, logs: Logs, events: Events) -> anyhow::Result<Self> {
+        let Start { configured, sources, loaded, followed } = start;
         let limits = ProcessLimits::set();
         tell(&loaded);
         let config = Arc::new(loaded.config.clone());
@@ -165,7 +160,7 @@ impl Bound {
         }
         listeners.iter().for_each(announce);
         tokio::spawn(refresh_certificates(Arc::clone(&admin)));
-        let in_force = InForce::new(configured, sources, listeners);
+        let in_force = InForce::new(configured, sources, followed, listeners);
         Ok(Self { admin, in_force, admin_address, orders, export, limits })
     }
 
@@ -201,6 +196,7 @@ impl Running {
     /// Waits for the first endpoints, starts the application and registers; serves until there is a reason to stop.
     async fn serve(&mut self) -> Ending {
         let at_most = self.bound.config().lifecycle.start_timeout;
+        let mut files = self.bound.in_force.followed.changes();
         let mut kv = Kv::of(&self.bound.admin.handle);
         let (kv_known, is_kv_known) = watch::channel(kv.0.is_none());
         let mut first_endpoints = pin!(first_endpoints(self.bound.admin.handle.mesh(), is_kv_known, at_most));
@@ -232,6 +228,9 @@ impl Running {
                         let _ = done.send(self.reload(Cause::Reload).await.map_err(|refusal| refusal.to_string()));
                     }
                 },
+                Ok(()) = files.changed() => {
+                    let _ = self.reload(Cause::File).await; // the log has the reason
+                }
                 known = kv.next() => {
                     let _ = self.reload(Cause::Kv(known)).await; // the log has the reason
                     kv_known.send_replace(true);

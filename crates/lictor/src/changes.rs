@@ -1,4 +1,4 @@
-//! What changed in the configuration while it ran, for the log and for `/config/changes`. Secrets are masked before they
+//! What changed in the configuration while it ran, or was refused, for the log and for `/config/changes`. Secrets are masked before they
 //! get here.
 
 use std::collections::VecDeque;
@@ -22,19 +22,31 @@ impl Changes {
         if changes.is_empty() {
             return;
         }
+        let changes: Vec<Json> = changes.iter().map(record).collect();
+        self.keep(json!({ "at": now(), "origin": origin, "changes": changes }));
+    }
+
+    /// A reload because of `origin` has changed nothing.
+    pub(crate) fn refused(&self, origin: &str, reason: &str) {
+        self.keep(json!({ "at": now(), "origin": origin, "changes": [], "refused": reason }));
+    }
+
+    fn keep(&self, entry: Json) {
         let mut kept = self.0.lock();
         if kept.len() == KEPT {
             kept.pop_front();
         }
-        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        let changes: Vec<Json> = changes.iter().map(record).collect();
-        kept.push_back(json!({ "at": at, "origin": origin, "changes": changes }));
+        kept.push_back(entry);
     }
 
     /// The newest first.
     pub(crate) fn page(&self) -> Json {
         self.0.lock().iter().rev().cloned().collect()
     }
+}
+
+fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
 /// In one line.
@@ -84,6 +96,14 @@ mod tests {
         let record =
             json!({ "type": "modified", "key": "key-59", "oldValue": "a", "newValue": "b", "origin": "--set" });
         assert_eq!(page[0]["changes"], json!([record]));
+    }
+
+    #[test]
+    fn what_was_refused_is_among_them() {
+        let changes = Changes::default();
+        changes.refused("file", "unknown field");
+        let page = changes.page();
+        assert_eq!((&page[0]["refused"], &page[0]["changes"]), (&json!("unknown field"), &json!([])));
     }
 
     #[test]

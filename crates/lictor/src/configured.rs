@@ -35,6 +35,15 @@ impl Configured {
         Ok(Sources { file, staged, kv: None, flags: self.flags()?, env })
     }
 
+    /// Its files, whether or not they are there: the file, and the one beside it of the environment that this process
+    /// runs in.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let env = Environment::process();
+        let path = self.path(&env);
+        let staged = staged(path.as_deref(), &env);
+        path.into_iter().chain(staged).collect()
+    }
+
     /// Where Consul is, for commands that look at no service of ours: a file need not be there, nor good.
     pub(crate) fn consul(&self) -> anyhow::Result<Consul> {
         let mut sources = self.sources()?;
@@ -57,10 +66,10 @@ impl Configured {
 
     /// The names of its files, or that there are none.
     pub(crate) fn source(&self) -> String {
-        let env = Environment::process();
-        let staged = staged(self.path(&env).as_deref(), &env).filter(|path| path.is_file());
-        let files: Vec<_> = self.path(&env).into_iter().chain(staged).collect();
-        let names: Vec<_> = files.iter().map(|path| path.to_string_lossy()).collect();
+        let files = self.files();
+        let (file, staged) = files.split_at(files.len().min(1));
+        let staged = staged.iter().filter(|path| path.is_file());
+        let names: Vec<_> = file.iter().chain(staged).map(|path| path.to_string_lossy()).collect();
         if names.is_empty() { "environment".to_owned() } else { names.join(", ") }
     }
 

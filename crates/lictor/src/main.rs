@@ -14,6 +14,7 @@ mod descendants;
 mod doctor;
 mod events;
 mod family;
+mod followed;
 mod lifecycle;
 mod log;
 mod metrics;

@@ -1,7 +1,8 @@
 //! A new configuration for a running sidecar: all of it, or, with one mistake, none of it. A changed file and a changed
-//! KV key take the same way.
+//! KV key take the same way. Files are followed: whoever changes one need not ask for a reload.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +19,7 @@ use tracing::{info, warn};
 use crate::admin::Admin;
 use crate::changes::told;
 use crate::configured::Configured;
+use crate::followed::Followed;
 
 /// Of files for a reload. A disk may hang, and whoever asks for a reload, or for the end, is not to wait for it.
 const READING: Duration = Duration::from_secs(10);
@@ -27,9 +29,12 @@ const READING: Duration = Duration::from_secs(10);
 pub(crate) struct InForce {
     configured: Configured,
     sources: Sources,
+    pub(crate) followed: Followed,
     pub(crate) bound: Vec<Bound>,
     /// What the KV key says in vain.
     refused: Option<KvKnown>,
+    /// Why the files as they are now are not in force, as it was told.
+    complaint: Option<String>,
     /// A thread that reads files: one that hangs is not followed by others that hang.
     reading: Option<AbortHandle>,
 }
@@ -39,6 +44,8 @@ pub(crate) struct InForce {
 pub(crate) enum Cause {
     /// SIGHUP, or `POST /reload`: the file may be another one.
     Reload,
+    /// A file has changed.
+    File,
     /// The KV key says something else.
     Kv(KvKnown),
 }
@@ -57,16 +64,26 @@ pub(crate) async fn reload(admin: &Admin, in_force: &mut InForce, cause: Cause) 
         admin.handle.applied(None);
         return Ok(());
     }
-    let origin = cause.as_str();
+    let (origin, is_of_files) = (cause.as_str(), matches!(cause, Cause::Reload | Cause::File));
     let result = match renew(admin, in_force, &cause).await {
-        Ok(changes) => {
+        Ok(None) => return Ok(()),
+        Ok(Some(changes)) => {
+            in_force.complaint.take_if(|_| is_of_files);
             info!(target: "lictor::event", kind = "config_reloaded", origin, changes = told(&changes), "the new configuration is in force");
             admin.changes.add(origin, &changes);
             Ok(())
         }
         Err(refusal) => {
             admin.scrape.reloaded(None, "");
-            warn!(target: "lictor::event", kind = "config_rejected", origin, reason = %refusal, "the new configuration is refused; the old one stays in force");
+            let reason = refusal.to_string();
+            // Files that are written piece by piece are refused for one reason many times.
+            if !matches!(cause, Cause::File) || in_force.complaint.as_ref() != Some(&reason) {
+                warn!(target: "lictor::event", kind = "config_rejected", origin, %reason, "the new configuration is refused; the old one stays in force");
+                admin.changes.refused(origin, &reason);
+            }
+            if is_of_files {
+                in_force.complaint = Some(reason);
+            }
             Err(refusal)
         }
     };
@@ -79,7 +96,7 @@ pub(crate) async fn reload(admin: &Admin, in_force: &mut InForce, cause: Cause) 
             }
         }
         // With another file what the key says may be right.
-        Cause::Reload => {
+        Cause::Reload | Cause::File => {
             if let Some(known) = in_force.refused.take_if(|_| result.is_ok()) {
                 let _ = Box::pin(reload(admin, in_force, Cause::Kv(known))).await; // the log has the reason
             }
@@ -89,16 +106,18 @@ pub(crate) async fn reload(admin: &Admin, in_force: &mut InForce, cause: Cause) 
 }
 
 impl InForce {
-    pub(crate) fn new(configured: Configured, sources: Sources, bound: Vec<Bound>) -> Self {
-        Self { configured, sources, bound, refused: None, reading: None }
+    pub(crate) fn new(configured: Configured, sources: Sources, followed: Followed, bound: Vec<Bound>) -> Self {
+        Self { configured, sources, followed, bound, refused: None, complaint: None, reading: None }
     }
 
     /// What a configuration is to be made of now.
     async fn next(&mut self, cause: &Cause, key: &str) -> Result<Sources, Refusal> {
         match cause {
-            Cause::Reload => {
+            Cause::Reload | Cause::File => {
                 let (configured, in_force) = (self.configured.clone(), self.sources.clone());
-                self.reading(move || read(&configured, &in_force)).await?
+                let (sources, files) = self.reading(move || read(&configured, &in_force)).await??;
+                self.followed.tries(files);
+                Ok(sources)
             }
             // The file as it is in force: whoever is editing it has not asked for a reload.
             Cause::Kv(known) => Ok(Sources { kv: text_of(known.as_ref(), key)?, ..self.sources.clone() }),
@@ -120,12 +139,15 @@ impl InForce {
     }
 }
 
-/// What the file says now, with everything else as it is in force.
-fn read(configured: &Configured, in_force: &Sources) -> Result<Sources, Refusal> {
+/// What the file says now, with everything else as it is in force; and the files that its values are in.
+fn read(configured: &Configured, in_force: &Sources) -> Result<(Sources, Vec<PathBuf>), Refusal> {
     let fresh = configured.sources().map_err(|error| Refusal::Other(format!("{error:#}")))?;
     match fresh.emptied(in_force) {
         Some(emptied) => Err(Refusal::Other(emptied)),
-        None => Ok(Sources { kv: in_force.kv.clone(), ..fresh }),
+        None => {
+            let (files, kv) = (fresh.files(), in_force.kv.clone());
+            Ok((Sources { kv, ..fresh }, files))
+        }
     }
 }
 
@@ -140,6 +162,7 @@ impl Cause {
     fn as_str(&self) -> &'static str {
         match self {
             Self::Reload => "reload",
+            Self::File => "file",
             Self::Kv(_) => "kv",
         }
     }
@@ -154,20 +177,29 @@ impl fmt::Display for Refusal {
     }
 }
 
-async fn renew(admin: &Admin, in_force: &mut InForce, cause: &Cause) -> Result<Vec<Change>, Refusal> {
+/// What became different; `None`: a file was written again, and says what is in force.
+async fn renew(admin: &Admin, in_force: &mut InForce, cause: &Cause) -> Result<Option<Vec<Change>>, Refusal> {
     let before = Arc::clone(&admin.loaded.read());
     let sources = in_force.next(cause, admin.handle.kv_key().unwrap_or_default()).await?;
     let together = in_force.reading(move || put_together(sources, &before)).await?;
     let (sources, loaded, changes) = together.map_err(Refusal::Report)?;
+    let says_the_same = sources.says_as(&in_force.sources) && changes.is_empty();
+    if matches!(cause, Cause::File) && says_the_same && in_force.complaint.is_none() {
+        in_force.followed.holds();
+        return Ok(None);
+    }
     let config = loaded.config.clone();
     let check = move || lictor_tls::check(config.server_tls(), config.client_tls());
     in_force.reading(check).await?.map_err(|error| Refusal::Other(error.to_string()))?;
     adopt(admin, loaded, &mut in_force.bound).await.map_err(Refusal::Other)?;
     let name = sources.kv.as_ref().map(|text| format!(", {}", text.name)).unwrap_or_default();
     in_force.sources = sources;
+    if !matches!(cause, Cause::Kv(_)) {
+        in_force.followed.holds();
+    }
     let after = Arc::clone(&admin.loaded.read());
     admin.scrape.reloaded(Some(&after.values), &format!("{}{name}", in_force.configured.source()));
-    Ok(changes)
+    Ok(Some(changes))
 }
 
 /// With what is different from what is in force. Values may be in files (`file:/path`), so it waits for the disk; a large

@@ -30,7 +30,7 @@ GET  /upstreams         upstreams and their policy
 GET  /breakers          circuit breakers
 GET  /routes            routes with a policy of their own
 GET  /config[?origin=1] effective configuration
-GET  /config/changes    what reloads and KV changed
+GET  /config/changes    what reloads and KV changed, or could not
 GET  /stats             instances by service
 GET  /consul            watches and registration
 GET  /events            what changed, as server-sent events

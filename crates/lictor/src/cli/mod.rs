@@ -25,6 +25,7 @@ use lictor_config::{Report, json_schema, render};
 use lictor_core::plain;
 
 use crate::configured::Configured;
+use crate::followed::Start;
 use crate::{boot, version};
 
 /// A sidecar proxy for services on Consul.
@@ -184,19 +185,14 @@ enum Command {
 /// Does what was asked; the number is the exit code.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
     match arguments.command {
-        Command::Serve(configured) => {
-            let sources = configured.sources()?;
-            let loaded = sources.load()?;
-            boot::run(configured, sources, loaded, &[])
-        }
+        Command::Serve(configured) => boot::run(Start::read(configured)?, &[]),
         Command::Run { configured, command, .. } => {
-            let sources = configured.sources()?;
-            let loaded = sources.load()?;
-            let command = if command.is_empty() { loaded.config.app.command.clone() } else { command };
+            let start = Start::read(configured)?;
+            let command = if command.is_empty() { start.loaded.config.app.command.clone() } else { command };
             if command.is_empty() {
                 bail!("`lictor run` has nothing to run: say `lictor run -- ./app`, or set app.command");
             }
-            boot::run(configured, sources, loaded, &command)
+            boot::run(start, &command)
         }
         Command::Wait { what, timeout, admin, configured } => probe::wait(&what, &timeout, admin, &configured),
         Command::Health { admin, configured } => probe::health(admin, &configured),
