@@ -13,21 +13,29 @@ if ! command -v valgrind >/dev/null; then
   "${run[@]}" apt-get -qq update >&2
   "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends valgrind >/dev/null
 fi
-binary=$(cargo bench --quiet -p lictor-core --bench instructions --no-run --message-format json |
-  grep -o '"executable":"[^"]*/instructions-[^"]*"' | tail -n 1 | cut -d '"' -f 4)
+declare -A binary # of each operation
+names=()
+for crate in lictor-core lictor-jose; do
+  built=$(cargo bench --quiet -p "$crate" --bench instructions --no-run --message-format json |
+    grep -o '"executable":"[^"]*/instructions-[^"]*"' | tail -n 1 | cut -d '"' -f 4)
+  for name in $("$built" list); do
+    binary[$name]=$built
+    names+=("$name")
+  done
+done
 
 lictor=${LICTOR_BIN:-${CARGO_TARGET_DIR:-target}/release/lictor}
 [ -n "${LICTOR_BIN:-}" ] || cargo build --quiet --release -p lictor
 
 count() {
   case $1 in request_get | request_post) python3 -B bench/request.py "$lictor" "${1#request_}" "$2"; return ;; esac
-  valgrind --tool=callgrind --callgrind-out-file=/dev/null "$binary" "$1" "$2" 2>&1 >/dev/null |
+  valgrind --tool=callgrind --callgrind-out-file=/dev/null "${binary[$1]}" "$1" "$2" 2>&1 >/dev/null |
     awk '/Collected/ {print $NF; ok = 1} END {exit !ok}'
 }
 
 measured=$(mktemp)
 trap 'rm -f "$measured"' EXIT
-for name in $("$binary" list) request_get request_post; do
+for name in "${names[@]}" request_get request_post; do
   low=$(count "$name" $few)
   high=$(count "$name" $many)
   printf '%-28s %10.1f\n' "$name" "$(awk "BEGIN {print ($high - $low) / ($many - $few)}")" >> "$measured"

@@ -15,7 +15,7 @@ import sys
 import tomllib
 
 # Crates that stand by themselves: no crate of this workspace is among their dependencies, those of builds and tests included.
-ALONE = ["lictor-http"]
+ALONE = ["lictor-http", "lictor-jose"]
 FUNCTION_MAX = 80
 # Tables that do not look like one, with the reason. Those whose body is one match with arms of one line, or one list, are seen.
 TABLES = {

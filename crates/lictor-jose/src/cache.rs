@@ -1,0 +1,202 @@
+//! Tokens that were believed, so that the same one costs a look the next time: a signature costs up to 0.1 ms.
+//!
+//! It keeps **facts** (signature good, claims), never verdicts: rules are judged on every request (a verdict that was found by one rule and used
+//! under another was an advisory in several gateways). What influenced a fact is in its key: all of the token, as SHA-256, and the
+//! issuer's entry as it was ([`crate::Trusted::generation`]), so that another key set or a reload finds nothing of what was before. What is
+//! not believed is not kept: whoever sends it pays with a check each time, and can push nobody out.
+//!
+//! One worker's, so without a lock. Its memory is bounded: two halves, of which the older one goes whole when the younger one is full;
+//! what is used moves to the younger one.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::{Duration, SystemTime};
+
+use ring::digest::{SHA256, digest};
+use serde_json::Value;
+
+use crate::claims::Moment;
+use crate::issuer::Issuers;
+use crate::refusal::Refusal;
+use crate::verify::{MAX_TOKEN, Verified, verify};
+
+/// Bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// How long a token is known at most; it never is beyond its `exp`.
+    pub ttl: Duration,
+    /// How much memory it may take, in bytes, as far as we can count it.
+    pub bytes: usize,
+}
+
+impl Default for CacheLimits {
+    /// 5 minutes, 8 MiB.
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(300), bytes: 8 << 20 }
+    }
+}
+
+/// The tokens that are known.
+#[derive(Debug)]
+pub struct Cache {
+    limits: CacheLimits,
+    young: Half,
+    old: Half,
+}
+
+#[derive(Debug, Default)]
+struct Half {
+    known: HashMap<Key, Known, BuildHasherDefault<First>>,
+    bytes: usize,
+}
+
+/// Which token, under which entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
+    digest: [u8; 32],
+    generation: u64,
+}
+
+/// Equal ones hash alike, and a digest's bytes are as good as random.
+impl std::hash::Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let first = self.digest.first_chunk().map_or(0, |first| u64::from_ne_bytes(*first));
+        state.write_u64(first ^ self.generation);
+    }
+}
+
+/// What a digest begins with is a hash already.
+#[derive(Default)]
+struct First(u64);
+
+impl Hasher for First {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    token: Verified,
+    /// A clock that was set back finds nothing: what was true later may not be true yet.
+    from: SystemTime,
+    until: SystemTime,
+    bytes: usize,
+}
+
+impl Cache {
+    /// Nothing is known.
+    pub fn new(limits: CacheLimits) -> Self {
+        Self { limits, young: Half::default(), old: Half::default() }
+    }
+
+    /// What the token says, by memory or by [`verify`]; whether by memory, too.
+    pub fn verify(&mut self, token: &[u8], issuers: &Issuers, now: SystemTime) -> Result<(Verified, bool), Refusal> {
+        if token.len() > MAX_TOKEN {
+            return verify(token, issuers, now).map(|verified| (verified, false));
+        }
+        let digest = digest_of(token);
+        for entry in issuers.entries() {
+            if let Some(verified) = self.find(Key { digest, generation: entry.generation }, now) {
+                return Ok((verified, true));
+            }
+        }
+        let verified = verify(token, issuers, now)?;
+        self.keep(Key { digest, generation: verified.generation }, &verified, now);
+        Ok((verified, false))
+    }
+
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        self.young.known.len() + self.old.known.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How much memory they take, as far as we can count it.
+    pub fn bytes(&self) -> usize {
+        self.young.bytes + self.old.bytes
+    }
+
+    fn find(&mut self, key: Key, now: SystemTime) -> Option<Verified> {
+        if let Some(known) = self.young.known.get(&key) {
+            if known.is_good(now) {
+                return Some(known.token.clone());
+            }
+            self.young.forget(&key);
+            return None;
+        }
+        let known = self.old.forget(&key)?;
+        let token = known.token.clone();
+        known.is_good(now).then(|| {
+            self.put(key, known);
+            token
+        })
+    }
+
+    fn keep(&mut self, key: Key, token: &Verified, now: SystemTime) {
+        let ttl = self.limits.ttl.min(token.expires.after(Moment::of(now)));
+        let Some(until) = now.checked_add(ttl).filter(|_| !ttl.is_zero()) else { return };
+        let bytes =
+            size_of::<(Key, Known)>() + token.claims.iter().map(|(name, value)| weight(name, value)).sum::<usize>();
+        self.put(key, Known { token: token.clone(), from: now, until, bytes });
+    }
+
+    fn put(&mut self, key: Key, known: Known) {
+        let half = self.limits.bytes / 2;
+        if known.bytes > half {
+            return;
+        }
+        if self.young.bytes + known.bytes > half {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.bytes += known.bytes;
+        if let Some(before) = self.young.known.insert(key, known) {
+            self.young.bytes -= before.bytes;
+        }
+    }
+}
+
+impl Half {
+    fn forget(&mut self, key: &Key) -> Option<Known> {
+        let known = self.known.remove(key)?;
+        self.bytes -= known.bytes;
+        Some(known)
+    }
+}
+
+impl Known {
+    fn is_good(&self, now: SystemTime) -> bool {
+        self.from <= now && now < self.until
+    }
+}
+
+fn digest_of(token: &[u8]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest(&SHA256, token).as_ref());
+    bytes
+}
+
+/// What a member takes, as far as we can count it: its texts, its values, and twice the place of each in its map or list.
+fn weight(name: &str, value: &Value) -> usize {
+    let inner = match value {
+        Value::String(text) => text.capacity(),
+        Value::Array(list) => list.iter().map(|value| weight("", value)).sum(),
+        Value::Object(members) => members.iter().map(|(name, value)| weight(name, value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    2 * (size_of::<String>() + size_of::<Value>()) + name.len() + inner
+}
