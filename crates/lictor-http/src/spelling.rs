@@ -53,12 +53,13 @@ impl Spelling {
     /// The whole line, its end too, of a field that is as it came, if it was written in the usual way.
     pub(crate) fn line(&self, name: &HeaderName, value: &HeaderValue) -> Option<&[u8]> {
         // Values are parts of the head: where this one is, tells where its line is.
+        let name = name.as_str().as_bytes();
         let from = value.as_bytes().as_ptr().addr().checked_sub(self.head.as_ptr().addr())?;
-        let at = from.checked_sub(name.as_str().len() + 2)?;
+        let at = from.checked_sub(name.len() + 2)?;
         let line = self.head.get(at..from + value.len() + 2)?;
-        let (before, rest) = line.split_at(name.as_str().len());
+        let (before, rest) = line.split_at(name.len());
         let is_usual = rest.starts_with(b": ") && rest.ends_with(b"\r\n");
-        if !is_usual || !is_alike(before, name.as_str().as_bytes()) {
+        if !is_usual || !is_alike(before, name) {
             return None;
         }
         self.last.set(at as u32);
@@ -90,8 +91,35 @@ impl Spelling {
     }
 }
 
-/// Whether these names of one length differ in nothing but the case of letters; without a branch for each byte. (`^` and `~`
-/// are alike too, which the place of the value rules out.)
+/// Whether these names of one length differ in nothing but the case of letters: eight signs at a time, the last eight perhaps
+/// again. (`^` and `~` are alike too, which the place of the value rules out.)
 fn is_alike(one: &[u8], other: &[u8]) -> bool {
-    one.iter().zip(other).fold(0, |differ, (one, other)| differ | ((one ^ other) & !0x20)) == 0
+    const CASE: u64 = 0x2020_2020_2020_2020;
+    let differs = |(one, other): (&[u8; 8], &[u8; 8])| (u64::from_le_bytes(*one) ^ u64::from_le_bytes(*other)) & !CASE;
+    match one.last_chunk().zip(other.last_chunk()) {
+        Some(last) => {
+            one.as_chunks().0.iter().zip(other.as_chunks().0).fold(differs(last), |all, eight| all | differs(eight))
+                == 0
+        }
+        None => one.eq_ignore_ascii_case(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_differ_by_case_are_alike_whatever_their_length() {
+        let name = b"x-a-name-that-is-rather-long";
+        for length in 0..=name.len() {
+            let name = &name[..length];
+            assert!(is_alike(name, &name.to_ascii_uppercase()), "{length}");
+            for at in 0..length {
+                let mut other = name.to_vec();
+                other[at] = b'Q';
+                assert!(!is_alike(name, &other), "{length}, {at}");
+            }
+        }
+    }
 }
