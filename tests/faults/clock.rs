@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use lictor_testkit::{Answer, RawServer, Sidecar, connect, eventually_is, free_ports, get, lictor, read_head, request};
+use lictor_testkit::{
+    Answer, Blackhole, RawServer, Sidecar, connect, eventually_is, free_ports, get, lictor, read_head, request,
+};
 
 use crate::caller;
 
@@ -184,30 +186,12 @@ fn a_tcp_connection_waits_no_longer_than_its_timeout() {
     assert!(began.elapsed() < Duration::from_millis(300) + SLACK, "{:?}", began.elapsed());
 }
 
-/// A port where nothing answers to SYN, as long as the value lives.
-fn blackhole() -> (u16, impl Sized) {
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-    listener.listen(0).unwrap();
-    let address = listener.local_addr().unwrap();
-    // The queue has one place; from then on the kernel drops what comes, as a firewall does.
-    let fillers: Vec<_> = (0..4)
-        .map(|_| {
-            let filler = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            filler.set_nonblocking(true).unwrap();
-            let _ = filler.connect(&address);
-            filler
-        })
-        .collect();
-    (address.as_socket().unwrap().port(), (listener, fillers))
-}
-
 #[test]
 fn a_dial_is_waited_for_once_whoever_dials() {
-    let (port, _held) = blackhole();
+    let blackhole = Blackhole::new();
     for protocol in ["http1", "h2c", "grpc"] {
         let policy = ", connect_timeout: 1s, retry: off, breaker: off, ejection: off";
-        let lictor = caller(&[port], &format!(", protocol: {protocol}{policy}"));
+        let lictor = caller(&[blackhole.port()], &format!(", protocol: {protocol}{policy}"));
         let users = lictor.address("users");
         for (answer, took) in at_once(10, || get(&users, "/").unwrap()) {
             assert_eq!(answer.header("X-Lictor-Reason"), "connect_timeout", "{protocol}: {}", answer.text());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::Method;
 use lictor_testkit::{
-    Authority, Backend, Load, Pair, RawServer, Sidecar, eventually_is, free_ports, lictor, read_head,
+    Authority, Backend, Blackhole, Load, Pair, RawServer, Sidecar, eventually_is, free_ports, lictor, read_head,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
@@ -61,24 +61,10 @@ fn nobody_listens() {
 
 #[test]
 fn a_full_accept_queue() {
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-    listener.listen(0).unwrap();
-    let address = listener.local_addr().unwrap();
-    // The queue has one place; from then on the kernel drops what comes, as a firewall does.
-    let fillers: Vec<_> = (0..4)
-        .map(|_| {
-            let filler = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            filler.set_nonblocking(true).unwrap();
-            let _ = filler.connect(&address);
-            filler
-        })
-        .collect();
-    let good = Backend::start("good");
-    let bad = address.as_socket().unwrap().port();
+    let (blackhole, good) = (Blackhole::new(), Backend::start("good"));
     let what = "nothing answers to SYN (a blackhole, a full accept queue)";
-    Fault { what, bad, good: good.port(), policy: ", connect_timeout: 100ms" }.is_in_the_table();
-    drop(fillers);
+    let (bad, policy) = (blackhole.port(), ", connect_timeout: 100ms");
+    Fault { what, bad, good: good.port(), policy }.is_in_the_table();
 }
 
 #[test]

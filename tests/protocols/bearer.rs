@@ -1,26 +1,17 @@
 //! The bearer token of our calls: shown where the application shows nothing, and another one after a 401.
 
-use std::io::Write;
 use std::path::PathBuf;
 
-use lictor_testkit::{Backend, RawServer, Sidecar, eventually_is, read_head, request};
+use lictor_testkit::{Backend, RawServer, Sidecar, eventually_is, request};
 
 use crate::{LICTOR, caller};
 
 /// A service that takes `Authorization: Bearer good` alone.
 fn guarded() -> RawServer {
-    RawServer::start(|mut stream| {
-        loop {
-            let head = read_head(&mut stream).to_lowercase();
-            if head.is_empty() {
-                return;
-            }
-            let status =
-                if head.contains("\r\nauthorization: bearer good\r\n") { "200 OK" } else { "401 Unauthorized" };
-            if write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").is_err() {
-                return;
-            }
-        }
+    RawServer::saying(|head| {
+        let is_good = head.to_lowercase().contains("\r\nauthorization: bearer good\r\n");
+        let status = if is_good { "200 OK" } else { "401 Unauthorized" };
+        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")
     })
 }
 
@@ -36,11 +27,12 @@ fn holding(token: &str, port: u16) -> (Sidecar, PathBuf) {
 #[test]
 fn a_token_is_shown_where_the_application_shows_nothing() {
     let backend = Backend::start("a");
-    let [one, two, three] = lictor_testkit::free_ports();
+    let [one, two, three, four] = lictor_testkit::free_ports();
     let endpoint = format!("static: ['127.0.0.1:{}']", backend.port());
     let yaml = format!(
         "registration: off\nauth: {{outbound: {{bearer: t0ken}}}}\nupstreams:\n  users: {{listen: {one}, {endpoint}}}\n  \
          carts: {{listen: {two}, {endpoint}, auth: off}}\n  \
+         shops: {{listen: {four}, {endpoint}, auth: {{bearer: 0ther}}}}\n  \
          bank: {{listen: {three}, {endpoint}, headers: {{set: {{Authorization: Basic abc}}}}}}\n"
     );
     let lictor = Sidecar::serve(LICTOR, &yaml).up();
@@ -56,11 +48,12 @@ fn a_token_is_shown_where_the_application_shows_nothing() {
     assert_eq!(seen("users", &[("Authorization", "Digest x")]), ["authorization: digest x"]);
     assert_eq!(seen("users", &[("Connection", "authorization"), ("Authorization", "Bearer mine")]).len(), 1);
     assert!(seen("carts", &[]).is_empty());
+    assert_eq!(seen("shops", &[]), ["authorization: bearer 0ther"]);
     assert_eq!(seen("bank", &[]), ["authorization: basic abc"]);
     for page in ["/config", "/upstreams", "/requests", "/metrics"] {
         assert!(!lictor.get("admin", page).text().contains("t0ken"), "{page}");
     }
-    assert!(!lictor.log().contains("t0ken"));
+    assert!(!lictor.log().contains("t0ken") && !lictor.log().contains("0ther"));
 }
 
 #[test]

@@ -73,14 +73,7 @@ fn equal_requests_at_the_same_time_are_one() {
 
 #[test]
 fn who_waits_for_an_answer_that_may_not_be_shared_asks_for_itself() {
-    let private = RawServer::start(|mut stream| {
-        while !read_head(&mut stream).is_empty() {
-            let answer = b"HTTP/1.1 200 OK\r\nCache-Control: private\r\nContent-Length: 2\r\n\r\nme";
-            if stream.write_all(answer).is_err() {
-                return;
-            }
-        }
-    });
+    let private = RawServer::answering("HTTP/1.1 200 OK\r\nCache-Control: private\r\nContent-Length: 2\r\n\r\nme");
     let lictor = caller(&[private.port()], ", cache: 60s");
     let address = lictor.address("users");
     std::thread::scope(|scope| {
@@ -209,14 +202,11 @@ fn what_the_answer_says_goes_before_the_routes_ttl() {
 
 #[test]
 fn upgrades_are_never_answered_from_it() {
-    let origin = RawServer::start(|mut stream| {
-        let head = read_head(&mut stream).to_lowercase();
-        if head.contains("upgrade: websocket") {
-            let _ = stream.write_all(
-                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello",
-            );
+    let origin = RawServer::saying(|head| {
+        if head.to_lowercase().contains("upgrade: websocket") {
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello"
         } else {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\nkept");
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\nkept"
         }
     });
     let lictor = caller(&[origin.port()], ", cache: 60s, fallback: {stale: 5m}");

@@ -1,6 +1,6 @@
 //! What becomes of a head on its way: fields that mean nothing, that are lictor's, that are set, and whom a request is for.
 
-use lictor_testkit::{Answer, Backend, Sidecar, eventually_is, exchange, free_ports};
+use lictor_testkit::{Answer, Backend, RawServer, Sidecar, eventually_is, exchange, free_ports};
 
 use crate::{LICTOR, caller};
 
@@ -94,7 +94,7 @@ fn what_connection_names_or_what_is_empty_means_nothing() {
 fn what_an_answers_connection_names_means_nothing() {
     for (named, is_drained) in [("", true), ("Connection: X-Lictor-Draining\r\n", false)] {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Lictor-Draining: 1\r\n{named}\r\n");
-        let server = lictor_testkit::RawServer::answering(head);
+        let server = RawServer::answering(head);
         let lictor = caller(&[server.port()], "");
         assert_eq!(lictor.get("users", "/").status, 200);
         let page = lictor.page("/endpoints/users");
@@ -217,14 +217,9 @@ fn a_target_that_is_none_is_refused_and_reaches_nobody() {
 #[test]
 fn what_should_have_been_encoded_passes_as_it_came() {
     for (protocol, target) in [("http1", "/a?q=\"b\"&<c>"), ("http1", "/<a>?`"), ("http1", "/a?%22%zz\"")] {
-        let seen = lictor_testkit::RawServer::start(|mut stream| {
-            let head = lictor_testkit::read_head(&mut stream);
-            let line = head.lines().next().unwrap_or_default().to_owned();
-            let _ = std::io::Write::write_all(
-                &mut stream,
-                format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{line}", line.len())
-                    .as_bytes(),
-            );
+        let seen = RawServer::saying(|head| {
+            let line = head.lines().next().unwrap_or_default();
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{line}", line.len())
         });
         let lictor = caller(&[seen.port()], &format!(", protocol: {protocol}"));
         let answer = ask(&lictor.address("users"), &format!("GET {target}"), "Host: users\r\n");
@@ -341,8 +336,7 @@ fn an_answer_has_a_date() {
     for (theirs, expected) in
         [("", None), ("Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n", Some("Sun, 06 Nov 1994 08:49:37 GMT"))]
     {
-        let server =
-            lictor_testkit::RawServer::answering(format!("HTTP/1.1 200 OK\r\n{theirs}Content-Length: 0\r\n\r\n"));
+        let server = RawServer::answering(format!("HTTP/1.1 200 OK\r\n{theirs}Content-Length: 0\r\n\r\n"));
         let lictor = caller(&[server.port()], "");
         let answer = lictor.get("users", "/");
         let dates: Vec<_> = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("date")).collect();
@@ -373,8 +367,7 @@ fn who_sends_te_says_so_in_connection() {
 #[test]
 fn a_connection_is_not_used_beyond_what_its_server_keeps_it_for() {
     for (said, is_reused) in [("", true), ("Keep-Alive: timeout=0\r\n", false), ("Keep-Alive: timeout=600\r\n", true)] {
-        let server =
-            lictor_testkit::RawServer::answering(format!("HTTP/1.1 200 OK\r\n{said}Content-Length: 0\r\n\r\n"));
+        let server = RawServer::answering(format!("HTTP/1.1 200 OK\r\n{said}Content-Length: 0\r\n\r\n"));
         let lictor = caller(&[server.port()], ", pool: {idle: 1h}");
         let mut client = lictor_testkit::connect(&lictor.address("users"));
         for _ in 0..2 {
@@ -386,7 +379,7 @@ fn a_connection_is_not_used_beyond_what_its_server_keeps_it_for() {
     }
     let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let end = std::sync::Arc::clone(&ended);
-    let server = lictor_testkit::RawServer::start(move |mut stream| {
+    let server = RawServer::start(move |mut stream| {
         lictor_testkit::read_head(&mut stream);
         let _ = std::io::Write::write_all(
             &mut stream,

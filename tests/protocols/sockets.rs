@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::Duration;
 
 use lictor_testkit::{Authority, Backend, RawServer, Sidecar, eventually_is, read_head, request};
@@ -13,7 +14,16 @@ fn folder() -> Authority {
     Authority::new() // for its folder
 }
 
-fn get(path: &std::path::Path, target: &str) -> String {
+/// What a caller's configuration is whose upstream `users` listens there.
+fn at(socket: &Path, backend: &Backend) -> String {
+    format!(
+        "registration: off\nworkers: 2\nupstreams:\n  users: {{listen: 'unix:{}', static: ['127.0.0.1:{}']}}\n",
+        socket.display(),
+        backend.port()
+    )
+}
+
+fn get(path: &Path, target: &str) -> String {
     let mut stream = UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     write!(stream, "GET {target} HTTP/1.1\r\nHost: users\r\nConnection: close\r\n\r\n").unwrap();
@@ -27,11 +37,7 @@ fn applications_may_call_through_a_unix_socket() {
     let backend = Backend::start("a");
     let folder = folder();
     let socket = folder.ca().with_file_name("users.sock");
-    let yaml = format!(
-        "registration: off\nworkers: 2\nupstreams:\n  users: {{listen: 'unix:{}', static: ['127.0.0.1:{}']}}\n",
-        socket.display(),
-        backend.port()
-    );
+    let yaml = at(&socket, &backend);
     let mut lictor = Sidecar::serve(LICTOR, &yaml).up();
     for _ in 0..4 {
         let answer = get(&socket, "/users/1");
@@ -52,11 +58,7 @@ fn a_socket_that_a_killed_process_left_is_replaced_and_a_live_one_is_not() {
     let backend = Backend::start("a");
     let folder = folder();
     let socket = folder.ca().with_file_name("users.sock");
-    let yaml = format!(
-        "registration: off\nupstreams:\n  users: {{listen: 'unix:{}', static: ['127.0.0.1:{}']}}\n",
-        socket.display(),
-        backend.port()
-    );
+    let yaml = at(&socket, &backend);
     drop(UnixListener::bind(&socket).unwrap()); // closed, but still there
     let first = Sidecar::serve(LICTOR, &yaml).up();
     assert!(get(&socket, "/1").contains("a GET /1 "));
@@ -77,11 +79,7 @@ fn a_socket_file_is_removed_by_whoever_made_it_alone() {
     let backend = Backend::start("a");
     let folder = folder();
     let socket = folder.ca().with_file_name("users.sock");
-    let at = |listen: &str| {
-        let static_ = format!("static: ['127.0.0.1:{}']", backend.port());
-        format!("registration: off\nworkers: 2\nupstreams:\n  users: {{listen: {listen}, {static_}}}\n")
-    };
-    let unix = at(&format!("'unix:{}'", socket.display()));
+    let unix = at(&socket, &backend);
     for ends in ["a reload", "a stop"] {
         let mut lictor = Sidecar::serve(LICTOR, &unix).up();
         assert!(get(&socket, "/").contains("a GET / "));
@@ -92,7 +90,7 @@ fn a_socket_file_is_removed_by_whoever_made_it_alone() {
                 lictor.rewrite(&unix);
                 let refused = lictor.post("/reload");
                 assert_eq!(refused.status, 422, "its place is taken: {}", refused.text());
-                lictor.rewrite(&at("0"));
+                lictor.rewrite(&unix.replace(&format!("'unix:{}'", socket.display()), "0"));
                 assert_eq!(lictor.post("/reload").status, 200);
             }
             _ => assert!(lictor.terminate().success()),
@@ -108,11 +106,7 @@ fn a_socket_file_that_somebody_removed_is_there_again_after_a_reload() {
     let backend = Backend::start("a");
     let folder = folder();
     let socket = folder.ca().with_file_name("users.sock");
-    let yaml = format!(
-        "registration: off\nworkers: 2\nupstreams:\n  users: {{listen: 'unix:{}', static: ['127.0.0.1:{}']}}\n",
-        socket.display(),
-        backend.port()
-    );
+    let yaml = at(&socket, &backend);
     let mut lictor = Sidecar::serve(LICTOR, &yaml).up();
     for _ in 0..2 {
         std::fs::remove_file(&socket).unwrap();

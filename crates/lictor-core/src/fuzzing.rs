@@ -87,31 +87,13 @@ pub fn traceparent(bytes: &[u8]) {
 /// ([`laws`](crate::caching::laws)). The first five bytes choose the status and times; each line after them is a field: its
 /// first byte the head and the name, the others the value.
 pub fn caching(bytes: &[u8]) {
-    const NAMES: [&str; 16] = [
-        "cache-control",
-        "vary",
-        "age",
-        "date",
-        "expires",
-        "etag",
-        "last-modified",
-        "if-none-match",
-        "if-modified-since",
-        "authorization",
-        "cookie",
-        "set-cookie",
-        "x-a",
-        "location",
-        "content-location",
-        "accept",
-    ];
     const STATUSES: [u16; 8] = [200, 204, 206, 301, 304, 404, 503, 599];
     let Some(([status, ttl, stale, delay, later], lines)) = bytes.split_first_chunk() else { return };
     let mut heads: [HeaderMap; 4] = Default::default();
     for line in lines.split(|byte| *byte == b'\n').take(64) {
         let Some((name, value)) = line.split_first() else { continue };
         if let Ok(value) = HeaderValue::from_bytes(value) {
-            let name = HeaderName::from_static(NAMES[usize::from(name & 15)]);
+            let name = HeaderName::from_static(laws::NAMES[usize::from(name & 15)]);
             heads[usize::from(line[0] >> 4 & 3)].append(name, value);
         }
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 use crate::eventually;
 
 /// A running one. Connections are threads; they end when the closure does.
@@ -55,7 +57,23 @@ impl RawServer {
     /// Reads a head (and drops it) and writes these bytes, again and again.
     pub fn answering(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
-        Self::start(move |mut stream| while !read_head(&mut stream).is_empty() && stream.write_all(&bytes).is_ok() {})
+        Self::saying(move |_| bytes.clone())
+    }
+
+    /// Reads a head and writes what it is answered, again and again; what is empty ends the connection.
+    pub fn saying<T: AsRef<[u8]>>(answer: impl Fn(&str) -> T + Send + Sync + 'static) -> Self {
+        Self::start(move |mut stream| {
+            loop {
+                let head = read_head(&mut stream);
+                if head.is_empty() {
+                    return;
+                }
+                let answer = answer(&head);
+                if answer.as_ref().is_empty() || stream.write_all(answer.as_ref()).is_err() {
+                    return;
+                }
+            }
+        })
     }
 
     /// Where it listens.
@@ -71,6 +89,38 @@ impl RawServer {
     /// Waits until there were so many.
     pub fn await_connections(&self, count: usize) {
         eventually("connections come", || if self.connections() >= count { Ok(()) } else { Err(self.connections()) });
+    }
+}
+
+/// A port where nothing answers to SYN, for as long as this lives, as behind a firewall that drops.
+#[derive(Debug)]
+pub struct Blackhole {
+    address: SocketAddr,
+    _held: Vec<Socket>,
+}
+
+impl Blackhole {
+    /// One on loopback.
+    #[expect(clippy::new_without_default, reason = "it opens sockets")]
+    pub fn new() -> Self {
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("there are sockets");
+        let listener = socket();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        listener.bind(&any.into()).and_then(|()| listener.listen(0)).expect("loopback has a free port");
+        let address = listener.local_addr().expect("it is bound");
+        // The queue has one place; from then on the kernel drops what comes.
+        let fillers = (0..4).map(|_| {
+            let filler = socket();
+            let _ = filler.set_nonblocking(true).and_then(|()| filler.connect(&address));
+            filler
+        });
+        let held = std::iter::once(listener).chain(fillers.collect::<Vec<_>>()).collect();
+        Self { address: address.as_socket().expect("of IPv4"), _held: held }
+    }
+
+    /// Where nobody answers.
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 }
 

@@ -6,6 +6,26 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::{Exchanged, Head, Keeper, Question, Use, also_spoiled};
 
+/// The fields that decide.
+pub(crate) const NAMES: [&str; 16] = [
+    "cache-control",
+    "vary",
+    "age",
+    "date",
+    "expires",
+    "etag",
+    "last-modified",
+    "if-none-match",
+    "if-modified-since",
+    "authorization",
+    "cookie",
+    "set-cookie",
+    "x-a",
+    "location",
+    "content-location",
+    "accept",
+];
+
 /// An answer, the request that it answered, and what comes later.
 #[derive(Debug)]
 pub struct Case {
