@@ -94,6 +94,24 @@ fn another_datacenter_takes_over_while_nobody_here_is_well() {
 }
 
 #[test]
+fn another_version_of_the_same_service_takes_over() {
+    let consul = Consul::dev();
+    let backends = ["v1", "v2"].map(Backend::start);
+    for backend in &backends {
+        let body = json!({ "Name": "users", "ID": backend.name(), "Address": "127.0.0.1", "Port": backend.port(),
+            "Meta": { "version": backend.name() } });
+        consul.put("/v1/agent/service/register", &body);
+    }
+    let lictor = caller(&consul, ", version: v2, failover: [{version: v1}]");
+    lictor.await_endpoints("users", 2);
+    goes_to(&lictor, "v2");
+    consul.maintain("v2", true);
+    goes_to(&lictor, "v1");
+    consul.maintain("v2", false);
+    goes_to(&lictor, "v2");
+}
+
+#[test]
 fn another_service_and_a_prepared_query_take_over_in_their_order_and_give_back() {
     let consul = Consul::dev();
     let backends = ["a", "b", "c"].map(Backend::start);

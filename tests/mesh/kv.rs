@@ -103,6 +103,22 @@ fn a_value_adds_a_listener_and_changes_a_timeout_and_its_removal_takes_both_back
 }
 
 #[test]
+fn kv_config_and_status_are_other_keys() {
+    let consul = Consul::dev();
+    let _a = users(&consul);
+    let keys = "kv: {config: 'ours/${service}/lictor', status: 'ours/${service}/told'}";
+    let lictor = Sidecar::serve(LICTOR, &yaml(&consul, "").replace("kv: true", keys)).up();
+    put(&consul, "upstreams: {users: {timeout: 1s}}\n");
+    let path = "/v1/kv/ours/orders/lictor";
+    let value = b"upstreams: {users: {timeout: 2s}}\n";
+    assert_eq!(request(&consul.address(), "PUT", path, &[], value).unwrap().text().trim(), "true");
+    await_timeout(&lictor, 2000);
+    let written = || consul.json("/v1/kv/ours/orders/told/?keys")[0].clone();
+    eventually_is("the status is below its key", written, Json::is_string);
+    assert_eq!(status(&consul), Json::Null, "and nowhere else");
+}
+
+#[test]
 fn a_value_that_is_wrong_or_forbidden_changes_nothing_and_says_why_in_kv() {
     let consul = Consul::dev();
     let _a = users(&consul);

@@ -93,7 +93,18 @@ impl Agent {
 
     /// Queries since then whose request line contains this.
     pub(crate) fn queries(&self, since: Instant, what: &str) -> usize {
-        self.state.queries.lock().iter().filter(|(at, line)| *at >= since && line.contains(what)).count()
+        self.lines(since).iter().filter(|line| line.contains(what)).count()
+    }
+
+    /// The request lines since then.
+    pub(crate) fn lines(&self, since: Instant) -> Vec<String> {
+        let queries = self.state.queries.lock();
+        queries.iter().filter(|(at, _)| *at >= since).map(|(_, line)| line.clone()).collect()
+    }
+
+    /// The body of the last registration.
+    pub(crate) fn registered(&self) -> String {
+        self.state.registered.lock().clone()
     }
 }
 

@@ -216,9 +216,13 @@ pub(super) fn registration(
         return None;
     }
     let section = node.section(&[json!({ "const": "off" })]);
-    let advertise = section
-        .field("advertise", "auto, inbound or app: whose port is registered.")
+    let advertise_node = section.field("advertise", "auto, inbound or app: whose port is registered.");
+    let advertise = advertise_node
         .choice(&[("auto", Advertise::Auto), ("inbound", Advertise::Inbound), ("app", Advertise::App)], Some("auto"));
+    if matches!(advertise, Some(Advertise::Inbound)) && inbound.is_none() {
+        advertise_node
+            .error("there is no `inbound` whose port could be registered", Some("add an `inbound` block".to_owned()));
+    }
     let advertised = match advertise {
         Some(Advertise::App) => app.address.as_ref(),
         _ => inbound.map(|inbound| &inbound.listen.address).or(app.address.as_ref()),

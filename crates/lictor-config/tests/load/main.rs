@@ -542,6 +542,7 @@ fn each_mistake_is_found_where_it_is() {
         ("registration: off\nupstreams:\n  a: {listen: 'unix:a.sock'}\n", 3, "absolute path"),
         ("registration: off\nupstreams:\n  a: {listen: 1, hedge: {after: p100}}\n", 3, "not a percentile"),
         ("service: a\napp: {address: 'unix:/a.sock'}\n", 1, "callers cannot reach the application's Unix socket"),
+        ("service: a\nport: 80\nregistration: {advertise: inbound}\n", 3, "there is no `inbound` whose port could"),
         ("service: a\napp: {address: 'unix:/a.sock'}\ninbound: true\n", 3, "needs a port of its own"),
         ("service: a\nport: 1\ninbound: {listen: 'unix:/a.sock'}\n", 3, "cannot reach a Unix socket"),
         ("registration: off\nservice: a\nport: 1\napp: {address: '127.0.0.1:2'}\n", 3, "are both given"),
