@@ -1,6 +1,7 @@
 //! What services say to each other, byte by byte: raw sockets on both sides of the real lictor. No Consul is needed.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
+#![allow(clippy::print_stdout, reason = "the figures of floods; --nocapture shows them")]
 
 mod bearer;
 mod caching;
@@ -12,6 +13,7 @@ mod fields;
 mod floods;
 mod followed;
 mod hedging;
+mod hops;
 mod http2_answers;
 mod hygiene;
 mod identity;

@@ -69,7 +69,7 @@ pub fn clean<M: Marks>(headers: &mut HeaderMap, fields: Fields) -> Fields {
 }
 
 /// Takes off what may not come after a body: what frames, routes, authenticates, says what the content is, or belongs to
-/// the connection (RFC 9110, section 6.5.1).
+/// the connection (RFC 9110, section 6.5.1). What the head's `Connection` names has not been taken for a trailer at all.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     const FORBIDDEN: [HeaderName; 24] = [
         AGE,
@@ -245,15 +245,17 @@ pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 /// Takes off what `Connection` names (RFC 9110, section 7.6.1), but for what decides where a message goes and how long it
 /// is, and for what the connection itself is governed by.
 fn strip_named(headers: &mut HeaderMap) {
-    const KEPT: [HeaderName; 10] =
-        [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, KEEP_ALIVE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA];
-    let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
-        .filter_map(|token| HeaderName::try_from(token).ok())
-        .filter(|name| !KEPT.contains(name))
-        .collect();
-    for name in named {
+    for name in named(headers) {
         headers.remove(name);
     }
+}
+
+/// What `Connection` names of a message's own: fields of its head, and of its trailers.
+pub(crate) fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+    const KEPT: [HeaderName; 10] =
+        [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, KEEP_ALIVE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA];
+    let names = tokens(headers, &CONNECTION).filter_map(|token| HeaderName::try_from(token).ok());
+    names.filter(|name| !KEPT.contains(name)).collect()
 }
 
 /// Whether the client wants trailers. Nothing else of its `TE` goes further.

@@ -1,11 +1,12 @@
 //! Bodies as they come: by length, in chunks, or until the connection ends.
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use http_body::{Frame, SizeHint};
 
 use super::head::{self, Length};
 use crate::error::BodyError;
+use crate::fields::{Fields, named};
 
 /// All chunk extensions of a body together are not longer.
 const EXTENSIONS_MAX: usize = 16 << 10;
@@ -20,11 +21,16 @@ const GATHERED_MAX: usize = 16 << 10;
 pub(crate) enum Decoder {
     /// So many bytes are left.
     Length(u64),
-    /// And bytes of chunk extensions so far: nobody reads them, so they may not be many.
-    Chunked(Chunked, usize),
+    /// Bytes of chunk extensions so far: nobody reads them, so they may not be many. And which trailers are not passed
+    /// on, because the head's `Connection` names them (RFC 9110, section 7.6.1).
+    Chunked(Chunked, usize, Option<Box<Hidden>>),
     UntilClose,
     Done,
 }
+
+/// Names of trailers; seldom any, so that a body is no larger for them than a pointer.
+#[derive(Debug)]
+pub(crate) struct Hidden(Vec<HeaderName>);
 
 /// What comes next of a chunked body (RFC 9112, section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +53,18 @@ impl Decoder {
         match length {
             Length::Exactly(0) => Self::Done,
             Length::Exactly(length) => Self::Length(length),
-            Length::Chunked => Self::Chunked(Chunked::Size, 0),
+            Length::Chunked => Self::Chunked(Chunked::Size, 0, None),
             Length::UntilClose => Self::UntilClose,
         }
+    }
+
+    /// Of a body whose head is this.
+    pub(crate) fn of(length: Length, headers: &HeaderMap, fields: Fields) -> Self {
+        let mut decoder = Self::new(length);
+        if let (Self::Chunked(_, _, hidden), true) = (&mut decoder, fields.has(Fields::CONNECTION)) {
+            *hidden = Some(Box::new(Hidden(named(headers))));
+        }
+        decoder
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -78,11 +93,14 @@ impl Decoder {
                 }
                 Ok(Some(Frame::data(data)))
             }
-            Self::Chunked(chunked, extensions) => {
+            Self::Chunked(chunked, extensions, hidden) => {
                 Ok(match chunked.decode(buffer, extensions).map_err(BodyError::Malformed)? {
                     None => None,
                     Some(Part::Data(data)) => Some(Frame::data(data)),
-                    Some(Part::End(trailers)) => {
+                    Some(Part::End(mut trailers)) => {
+                        for name in hidden.iter().flat_map(|hidden| &hidden.0) {
+                            trailers.remove(name);
+                        }
                         *self = Self::Done;
                         (!trailers.is_empty()).then(|| Frame::trailers(trailers))
                     }

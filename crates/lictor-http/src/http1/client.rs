@@ -160,7 +160,7 @@ impl Connection {
             }
             let body = Body {
                 connection: self,
-                decoder: Decoder::new(head.length),
+                decoder: Decoder::of(head.length, head.response.headers(), head.fields),
                 sending,
                 keeps_alive: head.keeps_alive,
                 has_failed: false,

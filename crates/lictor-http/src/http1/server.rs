@@ -92,7 +92,8 @@ pub async fn serve<A: Answerer>(
         };
         let may_switch = asked.is_connect || fields.has(Fields::UPGRADE);
         let (give, handover) = if may_switch { Some(oneshot::channel()).unzip() } else { (None, None) };
-        let body = Body::next(&wire, Decoder::new(length), expects_continue, spelling, !asked.is_http10, handover);
+        let decoder = Decoder::of(length, request.headers(), fields);
+        let body = Body::next(&wire, decoder, expects_continue, spelling, !asked.is_http10, handover);
         let request = request.map(|()| RequestBody::Http1(body));
         let response = {
             // Pinned where it is made: it is large, and moving it would cost more than most of what it does.

@@ -44,6 +44,8 @@ pub(super) struct Call {
     pub(super) body: Replay,
     pub(super) upgrade: Option<Upgrade>,
     pub(super) is_inbound: bool,
+    /// As a proxy that the client has chosen.
+    pub(super) is_forward: bool,
     pub(super) is_grpc: bool,
     /// Endpoints are spoken to in HTTP/2.
     pub(super) is_http2: bool,
@@ -106,6 +108,7 @@ impl Call {
             body,
             upgrade,
             is_inbound: connection.is_inbound(),
+            is_forward: connection.is_forward(),
             is_grpc: record.is_grpc,
             is_http2,
             is_idempotent,

@@ -19,6 +19,7 @@ use crate::admission::leave::admit;
 use crate::admission::target::{self, Target};
 use crate::admission::{self, Asked};
 use crate::books::record::Record;
+use crate::head::forwards;
 use crate::names;
 use crate::world::client::Connection;
 use crate::world::view::{UpstreamState, View};
@@ -42,6 +43,9 @@ pub(crate) fn forward(
             Ok(target) => target,
             Err(failure) => return respond::failure(record, &failure, false),
         };
+        if forwards::is_last(&mut request) {
+            return respond::last(record, &request);
+        }
         let policy = target.upstream.policy(record.route);
         let end = record.end();
         // What is not one answer to one request is nothing to keep, nor to be answered by what is kept.

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER, VIA};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use lictor_core::policy::FixedAnswer;
 use lictor_core::{Failure, Reason};
 use lictor_http::Refused;
@@ -15,6 +15,7 @@ use super::ending::ResponseBody;
 use crate::admission::cache::{Given, How};
 use crate::books::record::Record;
 use crate::books::refused;
+use crate::head::forwards;
 use crate::names::{
     CACHE_STATUS, GRPC_MESSAGE, GRPC_STATUS, PROXY_STATUS, SERVER_TIMING, X_LICTOR_ATTEMPTS, X_LICTOR_FALLBACK,
     X_LICTOR_NO_RETRY, X_LICTOR_REASON, X_LICTOR_UPSTREAM, X_REQUEST_ID,
@@ -121,13 +122,31 @@ pub(super) fn fixed(mut record: Box<Record>, answer: &FixedAnswer) -> Response<R
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, answer.content_type.clone());
-    headers.insert(X_REQUEST_ID, record.request_id.to_value());
     headers.insert(X_LICTOR_FALLBACK, HeaderValue::from_static("static"));
-    let now = Instant::now();
-    headers.insert(DATE, record.worker.date.now(now));
     record.fell_back("static");
     record.bytes = answer.body.len() as u64;
-    record.answered(answer.status, now);
+    own(record, response)
+}
+
+/// Answers a TRACE or OPTIONS that may not be passed on, and closes the books (RFC 9110, section 7.6.2).
+pub(super) fn last<B>(mut record: Box<Record>, request: &Request<B>) -> Response<ResponseBody> {
+    if *request.method() != Method::TRACE {
+        return own(record, Response::new(ResponseBody::empty()));
+    }
+    let body = forwards::reflected(request);
+    record.bytes = body.len() as u64;
+    let mut response = Response::new(ResponseBody::whole(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("message/http"));
+    own(record, response)
+}
+
+/// Closes the books with an answer of our own.
+fn own(mut record: Box<Record>, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let now = Instant::now();
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, record.request_id.to_value());
+    headers.insert(DATE, record.worker.date.now(now));
+    record.answered(response.status(), now);
     debug(&record, response.headers_mut());
     record.shows(response.headers());
     record.close(now);

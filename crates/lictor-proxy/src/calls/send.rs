@@ -5,8 +5,8 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH};
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, VIA};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body::Body as _;
 use lictor_core::deadline::{End, FIELDS, format_grpc_timeout};
 use lictor_core::{Failure, Reason};
@@ -151,7 +151,14 @@ fn tell(call: &Call, status: StatusCode, headers: &HeaderMap, spelling: &Spellin
     if status == StatusCode::CONTINUE {
         call.body.go_on(); // the client's own 100 comes with the first look at its body
     } else if let Some(interim) = &call.interim {
-        interim.tell(status, headers, spelling);
+        if !call.is_forward {
+            return interim.tell(status, headers, spelling);
+        }
+        // A proxy says so in each message that it forwards (RFC 9110, section 7.6.3).
+        let version = if call.is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        let mut headers = headers.clone();
+        headers.append(VIA, call.worker.hop.entry(version).clone());
+        interim.tell(status, &headers, spelling);
     }
 }
 
