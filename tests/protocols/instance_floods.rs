@@ -7,20 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use http::Method;
-use lictor_testkit::{Backend, Load, RawServer, Sidecar, connect, get, read_head};
+use lictor_testkit::{Backend, RawServer, Sidecar, connect, read_head};
 
 use super::LICTOR;
 use crate::corpora::frames::{
     END_HEADERS, GOAWAY, HEADERS, RST_STREAM, continuation, data, frame, literal, ping, settings, window,
 };
-use crate::floods::{PACE, SLOWEST};
-
-/// A probe is answered within this.
-const PROBE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
-/// Requests of the good client in a second, and in all.
-const RATE: u32 = 100;
-const GOOD: u64 = 50;
+use crate::floods::{PACE, noticed};
 
 /// What is said again and again.
 struct Flood {
@@ -145,25 +138,12 @@ impl Flood {
         })
     }
 
-    /// What the good client, and who probes, noticed.
+    /// What others noticed.
     fn failure(&self, lictor: &Sidecar, name: &str, is_over: &AtomicBool) -> Option<String> {
-        let (tally, slowest) = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             scope.spawn(|| ask(&lictor.address(name), is_over));
-            let load = Load::start(&lictor.address("good"), &[Method::GET], RATE);
-            let mut slowest = Duration::ZERO;
-            for _ in 0..5 {
-                load.await_more(GOOD / 5);
-                let began = Instant::now();
-                let answer = get(&lictor.admin(), "/live").map(|answer| answer.status);
-                let took = if answer.is_ok_and(|status| status == 200) { began.elapsed() } else { Duration::MAX };
-                slowest = slowest.max(took);
-            }
-            is_over.store(true, Relaxed);
-            (load.finish(), slowest)
-        });
-        let (slow, errors) = (tally.percentile(0.99), tally.errors());
-        let is_good = slow <= SLOWEST && errors == 0 && slowest <= PROBE;
-        (!is_good).then(|| format!("{name}, {}: p99 {slow:?}, {errors} errors, a probe took {slowest:?}", self.what))
+            noticed(lictor, &format!("{name}, {}", self.what), 50, is_over)
+        })
     }
 }
 
