@@ -119,7 +119,7 @@ fn a_file_that_is_wrong_changes_nothing_and_is_told_once() {
         ("a value in a file that is not there", "cannot read /no/such", &|| {
             replace(&file, &format!("{}service_token: file:/no/such\n", yaml(&backend, "3s")));
         }),
-        ("gone", "is not there any more", &|| remove_file(&file).unwrap()),
+        ("gone", "No such file", &|| remove_file(&file).unwrap()),
     ];
     for (number, (what, reason, change)) in ways.iter().enumerate() {
         change();
