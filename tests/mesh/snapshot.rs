@@ -1,4 +1,4 @@
-//! The last good answers on disk: a sidecar that starts while Consul is away.
+//! A sidecar that starts while Consul is away: by the last good answers on disk, or by what the configuration says.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -160,4 +160,78 @@ fn an_answer_of_consul_beats_the_snapshot_and_an_emptied_one_is_guarded() {
     let only_new = || lictor.page("/endpoints/users")["users"]["endpoints"].to_string();
     eventually_is("the answer counts", only_new, |page| page.contains("\"new\"") && !page.contains("\"old\""));
     assert_eq!(lictor.get("users", "/").header("x-backend"), "new");
+}
+
+/// With endpoints for a start without Consul.
+fn start_with(consul: &Consul, bootstrap: &Backend, more: &str) -> Sidecar {
+    let yaml = format!(
+        "registration: off\nservice: orders\nworkers: 2\nlifecycle: {{start_timeout: 10m}}\nconsul: {{address: '{}'{more}}}\n\
+         upstreams: {{users: {{listen: 0, required: true, bootstrap: ['127.0.0.1:{}']}}}}\n",
+        consul.url(),
+        bootstrap.port()
+    );
+    Sidecar::serve(LICTOR, &yaml).up()
+}
+
+fn whom(lictor: &Sidecar) -> String {
+    lictor.get("users", "/").header("x-backend").to_owned()
+}
+
+#[test]
+fn bootstrap_endpoints_serve_until_a_consul_that_comes_late_replaces_them_for_good() {
+    let mut consul = Consul::server();
+    consul.kill();
+    let (early, late) = (Backend::start("early"), Backend::start("late"));
+    let lictor = start_with(&consul, &early, ", guard: {on_empty: drop, keep_for: 100ms}");
+    assert_eq!(whom(&lictor), "early", "egress is up without Consul");
+    assert_eq!(lictor.get("admin", "/ready").status, 200);
+    let page = lictor.page("/endpoints/users");
+    assert_eq!(
+        (&page["users"]["census"]["source"], &page["users"]["census"]["known"]),
+        (&"bootstrap".into(), &true.into())
+    );
+    let explained = || lictor.page("/explain?method=GET&upstream=users&path=/")["source"].clone();
+    assert_eq!(explained(), "bootstrap");
+    let load = Load::start(&lictor.address("users"), &[Method::GET, Method::POST], 200);
+    load.await_more(100);
+
+    // Whoever registers before lictor asks again: an answer without instances would replace them too.
+    consul.restart();
+    consul.register("users", "late", late.port());
+    eventually_is("the endpoints are Consul's", || whom(&lictor), |whom| whom == "late");
+    assert_eq!((source(&lictor), explained()), ("Consul".into(), "Consul".into()));
+    let hits = early.hits();
+    load.await_more(200);
+    load.finish();
+    assert_eq!(early.hits(), hits, "nobody asks the earlier ones any more");
+    for kind in ["bootstrap_used", "bootstrap_replaced"] {
+        eventually_is(kind, || lictor.log().matches(kind).count(), |count| *count == 1);
+    }
+
+    // For good: neither Consul's end nor an empty list brings them back.
+    consul.kill();
+    assert_eq!((whom(&lictor), source(&lictor)), ("late".to_owned(), "Consul".into()));
+    consul.restart();
+    consul.deregister("late");
+    lictor.await_endpoints("users", 0);
+    assert_eq!((lictor.get("users", "/").status, source(&lictor)), (503, "Consul".into()));
+    assert_eq!(early.hits(), hits);
+}
+
+#[test]
+fn a_consul_that_answers_and_a_snapshot_go_before_bootstrap() {
+    let (mut consul, kept) = (Consul::server(), Kept::new("bootstrap"));
+    let (early, known) = (Backend::start("early"), Backend::start("known"));
+    let snapshot = format!(", snapshot: {{path: '{}'}}", kept.path().display());
+    consul.register("users", "known", known.port());
+    let mut lictor = start_with(&consul, &early, &snapshot);
+    eventually_is("Consul has answered", || source(&lictor), |source| source == "Consul");
+    assert_eq!(whom(&lictor), "known");
+    assert!(lictor.terminate().success());
+    consul.kill();
+    let hits = early.hits();
+    let lictor = start_with(&consul, &early, &snapshot);
+    assert_eq!((whom(&lictor), source(&lictor)), ("known".to_owned(), "snapshot".into()));
+    assert_eq!(early.hits(), hits);
+    assert!(!lictor.log().contains("bootstrap_used"));
 }

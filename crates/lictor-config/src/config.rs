@@ -328,6 +328,8 @@ pub struct Upstream {
     pub listen: Option<Listen>,
     /// Where endpoints come from.
     pub source: Source,
+    /// Endpoints until Consul has answered for the first time, `host:port`.
+    pub bootstrap: Vec<String>,
     /// Where else while nobody there is well, the best first.
     pub failover: Vec<Query>,
     /// Instances of our own zone come first. Default true.

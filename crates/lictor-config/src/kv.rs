@@ -150,6 +150,11 @@ pub(crate) fn check(tree: &Tree, config: &Config) {
             listens(tree, &homes, name, &["upstreams", name, "listen", "address"], listen);
         }
         leads(tree, &known, name);
+        let bootstrap = steps(&["upstreams", name, "bootstrap"]);
+        if tree.is_changed_by_kv(&bootstrap) {
+            let help = Some("it is for a start without Consul, so it belongs in the file".to_owned());
+            tree.refuse(&bootstrap, format!("KV may not set `bootstrap` of `{name}`"), help);
+        }
     }
     if tree.is_only_in_kv("inbound") {
         tree.refuse(&steps(&["inbound"]), "there is no inbound listener that KV could tune".to_owned(), None);
@@ -214,7 +219,10 @@ fn homes(tree: &Tree, config: &Config) -> HashMap<u16, String> {
         listens(&["upstreams", name, "listen", "address"], upstream.listen.as_ref(), name);
     }
     for upstream in upstreams.iter().filter(|upstream| !tree.is_kvs_own(&steps(&["upstreams", &upstream.name]))) {
-        let Source::Static(endpoints) = &upstream.source else { continue };
+        let endpoints = match &upstream.source {
+            Source::Static(endpoints) => endpoints,
+            Source::Consul(_) => &upstream.bootstrap,
+        };
         let here = endpoints.iter().filter_map(|endpoint| endpoint.rsplit_once(':')).filter(|(host, _)| is_here(host));
         here.for_each(|(_, port)| means(port.parse().ok(), &upstream.name));
     }

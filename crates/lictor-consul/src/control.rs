@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::agent::{Client, Cursor, Instance, Random};
 use crate::memory::{Contents, Remembered, Scope};
-use crate::mesh::{Changed, Inputs, assemble, is_news, names, names_in};
+use crate::mesh::{BOOTSTRAP, Changed, Inputs, assemble, is_news, names, names_in};
 use crate::status::Status;
 use crate::watch::{Guard, Hint, Id, Names, News, Observed, Refreshes, Resolved, ServiceWatch};
 
@@ -105,6 +105,7 @@ impl Control {
         };
         control.watch();
         control.publish(Changed::Anything);
+        control.mesh.borrow().upstreams.values().for_each(|upstream| tell_of_bootstrap(upstream, None));
         tokio::spawn(control.run(incoming, orders, demands, resolved));
         receiver
     }
@@ -376,6 +377,7 @@ fn tell_of(upstream: &Arc<Upstream>, earlier: Option<&Arc<Upstream>>) {
     if earlier.is_some_and(|earlier| Arc::ptr_eq(earlier, upstream)) {
         return;
     }
+    tell_of_bootstrap(upstream, earlier);
     let before = earlier.map(|earlier| &*earlier.endpoints).unwrap_or_default();
     if let (Some(from), Some(to)) = (best_tier(before), best_tier(&upstream.endpoints))
         && from != to
@@ -397,6 +399,20 @@ fn tell_of(upstream: &Arc<Upstream>, earlier: Option<&Arc<Upstream>>) {
             endpoints = upstream.endpoints.len(),
             "the endpoints of an upstream changed"
         );
+    }
+}
+
+/// Says that Consul is done without, or is not any more.
+fn tell_of_bootstrap(upstream: &Upstream, earlier: Option<&Arc<Upstream>>) {
+    let (name, endpoints) = (&upstream.name, upstream.endpoints.len());
+    match (earlier.map(|earlier| earlier.census.source), upstream.census.source) {
+        (Some(BOOTSTRAP), "Consul") => {
+            info!(target: "lictor::event", kind = "bootstrap_replaced", upstream = %name, endpoints, "Consul has answered: its endpoints are in use");
+        }
+        (None | Some(_), BOOTSTRAP) if earlier.is_none_or(|earlier| earlier.census.source != BOOTSTRAP) => {
+            info!(target: "lictor::event", kind = "bootstrap_used", upstream = %name, endpoints, "the bootstrap endpoints are in use until Consul answers");
+        }
+        _ => (),
     }
 }
 

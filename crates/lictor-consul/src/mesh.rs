@@ -9,3 +9,4 @@ pub(crate) use addresses::{names, names_in};
 pub use assemble::listeners;
 pub(crate) use assemble::{assemble, is_news};
 pub(crate) use inputs::{Changed, Inputs};
+pub(crate) use upstream::BOOTSTRAP;

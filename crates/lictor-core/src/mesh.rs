@@ -291,7 +291,7 @@ pub struct Standby {
 /// What discovery saw of a service's instances.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Where endpoints come from, for messages: Consul, a snapshot of its answers, or static.
+    /// Where endpoints come from, for messages: Consul, a snapshot of its answers, the configuration's bootstrap, or static.
     pub source: &'static str,
     /// False until the first answer (or always true for static endpoints).
     pub is_known: bool,

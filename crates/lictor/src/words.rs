@@ -221,7 +221,13 @@ fn candidates(page: &Json, paint: Paint) -> String {
         ]);
     }
     let panic = if page["is_panic"] == true { "  So many are ejected that ejection is ignored.\n" } else { "" };
-    table(&rows) + panic
+    let whose = match page["source"].as_str() {
+        Some(source @ ("bootstrap" | "snapshot")) => {
+            format!("  Consul has not answered yet: they are from the {source}.\n")
+        }
+        _ => String::new(),
+    };
+    table(&rows) + panic + &whose
 }
 
 /// Where what is not a default comes from.

@@ -64,11 +64,7 @@ impl<'t> Asked<'t> {
 /// Consul, unless fixed endpoints are given.
 pub(super) fn source(section: &Section<'_>, name: &str) -> Source {
     let fixed = section.field("static", "Fixed endpoints, `host:port`, instead of Consul's.");
-    let endpoints: Vec<String> = fixed
-        .elements()
-        .iter()
-        .filter_map(|entry| entry.parsed(json!({ "type": "string" }), None, values::host_port))
-        .collect();
+    let endpoints = hosts(&fixed);
     let asked = Asked::read(section);
     let query = asked.query(&Query { service: name.to_owned(), ..Query::default() });
     if !fixed.is_set() {
@@ -83,6 +79,23 @@ pub(super) fn source(section: &Section<'_>, name: &str) -> Source {
         fixed.error("static endpoints need at least one `host:port`", None);
     }
     Source::Static(endpoints)
+}
+
+/// Who is called until Consul has answered.
+pub(super) fn bootstrap(section: &Section<'_>, source: &Source) -> Vec<String> {
+    let node = section.field(
+        "bootstrap",
+        "Endpoints, `host:port`, for a start without Consul: until it has answered for the first time, where no snapshot has any.",
+    );
+    if node.is_set() && matches!(source, Source::Static(_)) {
+        node.error("`bootstrap` is in place of Consul's first answer, but the endpoints are static", None);
+    }
+    hosts(&node)
+}
+
+fn hosts(node: &Node<'_>) -> Vec<String> {
+    let parsed = |entry: &Node<'_>| entry.parsed(json!({ "type": "string" }), None, values::host_port);
+    node.elements().iter().filter_map(parsed).collect()
 }
 
 /// Where else, the best first.

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::listen::{client_tls, listener, protocol_of};
 use super::policy;
 use super::service::is_service_name;
-use super::source::{failover, source};
+use super::source::{bootstrap, failover, source};
 use crate::bounds::{CALLED_MAX, too_many_called};
 use crate::config::Upstream;
 use crate::tree::Node;
@@ -61,6 +61,7 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, shown: &Show
     let listen = section.field("listen", "Its listener: port, address, unix:/path, or a map with more.");
     let listen = listener(&if is_short { node.short_for("listen") } else { listen });
     let source = source(&section, &name);
+    let bootstrap = bootstrap(&section, &source);
     let failover = failover(&section, &source);
     let prefers_zone = section.field("prefer_zone", "Instances of our own `zone` first, as far as they can carry it.");
     let prefers_zone = prefers_zone.boolean(true);
@@ -104,6 +105,7 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, shown: &Show
         name,
         listen,
         source,
+        bootstrap,
         failover,
         prefers_zone,
         protocol,

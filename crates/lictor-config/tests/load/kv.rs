@@ -140,6 +140,22 @@ fn kv_never_chooses_who_gets_what_this_machine_sends() {
 }
 
 #[test]
+fn kv_never_sets_whom_to_call_without_consul() {
+    for (kv, name) in [
+        ("upstreams: {payments: {bootstrap: ['evil:80']}}\n", "payments"),
+        ("upstreams: {short: {bootstrap: 'evil:80'}}\n", "short"),
+        ("x: &x {bootstrap: ['evil:80']}\nupstreams: {named: {<<: *x}}\n", "named"),
+        ("upstreams: {own: {listen: 3008, bootstrap: ['evil:80']}}\n", "own"),
+    ] {
+        let mut sources = with_secrets();
+        sources.kv.as_mut().unwrap().text = kv.to_owned();
+        let said = sources.load().expect_err(kv).sentences();
+        let expected = format!("KV may not set `bootstrap` of `{name}`");
+        assert!(said.iter().any(|line| line.contains(&expected)), "{kv}: {said:#?}");
+    }
+}
+
+#[test]
 fn what_kv_may_say_of_an_upstream_leaves_whom_it_leads_to_and_what_is_sent() {
     let before = with_secrets().load().unwrap_or_else(|report| panic!("{report}")).config;
     for kv in [
@@ -190,6 +206,7 @@ upstreams:
   long: {listen: {address: '127.0.0.1:3002'}}
   middle: {listen: 3003}
   legacy: {static: ['localhost:5432', '[::1]:5433', 'elsewhere:5434']}
+  early: {bootstrap: ['127.0.0.1:5435']}
 ";
     let load = |kv: &str| {
         let mut sources = over(file, kv);
@@ -216,6 +233,7 @@ upstreams:
         ("upstreams: {evil: 8501}", "Consul's agent"),
         ("upstreams: {evil: 5432}", "legacy"),
         ("upstreams: {evil: '127.0.0.9:5433'}", "legacy"),
+        ("upstreams: {evil: 5435}", "early"),
     ];
     for (kv, owner) in rows {
         let said = load(kv).expect_err(kv).sentences();

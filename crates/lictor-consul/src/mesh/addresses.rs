@@ -4,20 +4,21 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
-use lictor_config::Source;
+use lictor_config::{Source, Upstream};
 
 use super::inputs::Inputs;
 use crate::agent::Instance;
 use crate::agent::health::Condition;
 use crate::watch::Observed;
 
-/// Nothing, where Consul is the source.
-pub(super) fn fixed_by(source: &Source) -> Observed {
-    let instances = match source {
-        Source::Static(hosts) => hosts.iter().map(|host| fixed(host)).collect(),
-        Source::Consul(_) => Vec::new(),
+/// What the configuration says that there is: nothing, where Consul is the source and has answered.
+pub(super) fn fixed_by(upstream: &Upstream, inputs: &Inputs<'_>) -> Observed {
+    let hosts = match &upstream.source {
+        Source::Static(hosts) => hosts,
+        Source::Consul(query) if !inputs.observed.contains_key(query) => &upstream.bootstrap,
+        Source::Consul(_) => return Observed::default(),
     };
-    Observed::of(instances)
+    Observed::of(hosts.iter().map(|host| fixed(host)).collect())
 }
 
 /// A fixed `host:port` as an instance that always passes.
@@ -49,7 +50,7 @@ pub(super) fn resolve(instance: &Instance, addresses: &HashMap<String, Vec<IpAdd
 
 /// Host names that an observation or the configuration needs resolved.
 pub(crate) fn names(inputs: &Inputs<'_>) -> Vec<String> {
-    let fixed: Vec<Observed> = inputs.config.upstreams.iter().map(|upstream| fixed_by(&upstream.source)).collect();
+    let fixed: Vec<Observed> = inputs.config.upstreams.iter().map(|upstream| fixed_by(upstream, inputs)).collect();
     let mut names: Vec<String> = inputs.observed.values().chain(&fixed).flat_map(names_in).map(str::to_owned).collect();
     names.sort();
     names.dedup();

@@ -94,6 +94,7 @@ fn implied(config: &Config, name: &str) -> lictor_config::Upstream {
         routes: Routes::default(),
         set_headers: Vec::new(),
         bearer: None,
+        bootstrap: Vec::new(),
         failover: Vec::new(),
         prefers_zone: true,
     }

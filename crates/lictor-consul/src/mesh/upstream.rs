@@ -15,6 +15,9 @@ use crate::agent::Instance;
 use crate::agent::health::Condition;
 use crate::watch::Observed;
 
+/// Where endpoints are from until Consul has answered, if the configuration has some for that.
+pub(crate) const BOOTSTRAP: &str = "bootstrap";
+
 /// The upstream as it is now; what goes on from the one before is shared with it.
 pub(super) fn build(
     config: &lictor_config::Upstream,
@@ -23,9 +26,14 @@ pub(super) fn build(
     earlier: Option<&Arc<Upstream>>,
     now: Instant,
 ) -> Upstream {
-    let fixed = fixed_by(&config.source);
+    let fixed = fixed_by(config, inputs);
     let primary = match &config.source {
-        Source::Consul(query) => Tier::of(query, inputs),
+        Source::Consul(query) => match Tier::of(query, inputs) {
+            tier if tier.observed.is_none() && !config.bootstrap.is_empty() => {
+                Tier { source: BOOTSTRAP, observed: Some(&fixed), ..tier }
+            }
+            tier => tier,
+        },
         Source::Static(_) => Tier { source: "static", service: Some(Arc::clone(name)), observed: Some(&fixed) },
     };
     let service = primary.service.clone().unwrap_or_else(|| Arc::clone(name));
@@ -93,7 +101,9 @@ impl Gathered<'_> {
     /// Adds those of a tier that may be picked; what there is in all.
     fn add(&mut self, number: u8, tier: Tier<'_>) -> Census {
         let known = self.earlier.map_or(&[][..], |earlier| &earlier.endpoints);
-        let is_first = !self.earlier.is_some_and(|earlier| was_known(earlier, number));
+        let was_told =
+            |earlier: &Arc<Upstream>| was_known(earlier, number) && (number > 0 || earlier.census.source != BOOTSTRAP);
+        let is_first = !self.earlier.is_some_and(was_told);
         let mut census = Census { source: tier.source, ..Census::default() };
         let Some(observed) = tier.observed else { return census };
         let addresses = self.inputs.addresses;
@@ -333,6 +343,27 @@ mod tests {
         ] {
             assert_eq!(tiers(&mesh(&config, seen, None, now)), expected, "{seen:?}");
         }
+    }
+
+    #[test]
+    fn bootstrap_is_in_use_until_the_first_answer_and_is_nobody_new() {
+        let yaml = "registration: off\nupstreams: {users: {listen: 3001, bootstrap: ['127.0.0.1:7', '127.0.0.1:8'], failover: dc2}}\n";
+        let text = Text { name: "test".to_owned(), text: yaml.to_owned() };
+        let config = load(Some(&text), &Environment::default(), &[]).unwrap_or_else(|report| panic!("{report}")).config;
+        let now = Instant::now();
+        let first = mesh(&config, &[], None, now);
+        let users = &first.upstreams["users"];
+        assert_eq!((users.census.source, users.census.total, users.is_known()), (BOOTSTRAP, 2, true));
+        assert_eq!(tiers(&first), [of(7, 0, "users"), of(8, 0, "users")]);
+        for (answer, endpoints) in [(there(&[1, 7]), vec![of(1, 0, "users"), of(7, 0, "users")]), (there(&[]), vec![])]
+        {
+            let next = mesh(&config, &[("users", answer)], Some(&first), now);
+            assert_eq!((next.upstreams["users"].census.source, tiers(&next)), ("Consul", endpoints));
+            let warming = next.upstreams["users"].endpoints.iter().filter(|endpoint| endpoint.warms_from.is_some());
+            assert_eq!(warming.count(), 0, "those of the first answer were there before us");
+        }
+        let other_first = mesh(&config, &[("users in dc2", there(&[2]))], None, now);
+        assert_eq!(tiers(&other_first), [of(2, 1, "users"), of(7, 0, "users"), of(8, 0, "users")]);
     }
 
     #[test]

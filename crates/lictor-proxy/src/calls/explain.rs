@@ -44,6 +44,8 @@ pub struct Explanation {
     pub upstream: Arc<str>,
     /// The service's name in Consul.
     pub service: Arc<str>,
+    /// Whose word its endpoints are: `Consul`, `snapshot`, `bootstrap` or `static`; empty until there is one.
+    pub source: &'static str,
     /// What its endpoints speak.
     pub protocol: &'static str,
     /// The first that matches.
@@ -175,6 +177,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         worker: worker.index,
         upstream: Arc::clone(&upstream.upstream.name),
         service: Arc::clone(&upstream.upstream.service),
+        source: upstream.upstream.census.source,
         protocol: upstream.upstream.protocol.as_str(),
         route: index.zip(route).map(|(index, route)| RouteView {
             index,

@@ -60,15 +60,18 @@ pub(super) async fn examine(found: &mut Findings, agent: &mut Agent, config: &Co
     }
 }
 
-/// Names of static endpoints, which Consul knows nothing of.
+/// Names of endpoints that the configuration says, which Consul knows nothing of.
 pub(super) async fn resolve(found: &mut Findings, config: &Config) {
     for upstream in &config.upstreams {
-        let Source::Static(hosts) = &upstream.source else { continue };
+        let (key, hosts) = match &upstream.source {
+            Source::Static(hosts) => ("static", hosts),
+            Source::Consul(_) => ("bootstrap", &upstream.bootstrap),
+        };
         for host in hosts {
             let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name).trim_matches(['[', ']']);
             let looked = tokio::time::timeout(LOOK_UP_WITHIN, lictor_os::names::look_up(name)).await;
             if let Err(error) = looked.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
-                let subject = format!("upstreams.{}.static", upstream.name);
+                let subject = format!("upstreams.{}.{key}", upstream.name);
                 found.add(Code::NoSuchHost, subject, format!("`{host}`: {error}"), "correct the name, or DNS");
             }
         }
