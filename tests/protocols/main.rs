@@ -5,6 +5,7 @@
 
 mod bearer;
 mod caching;
+mod coalescing;
 #[path = "../../crates/lictor-http/tests/corpora/mod.rs"]
 mod corpora;
 mod expect;

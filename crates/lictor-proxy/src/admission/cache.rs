@@ -19,7 +19,7 @@ use lictor_http::fields::{Fields, strip_hop_by_hop};
 use super::collapse;
 use super::target::Target;
 use crate::names::{self, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID};
-use crate::stores::kept::{Cache, Flight, Kept, Looked, Next, Room, Waiting};
+use crate::stores::kept::{Cache, Flight, Kept, Looked, Next, Room};
 use crate::world::client::Connection;
 use crate::world::shared::Shared;
 
@@ -40,7 +40,7 @@ pub(crate) enum Found {
     /// The upstream must be asked; without a cache having anything to do with it.
     Ask(Option<Box<Asking>>),
     /// An equal request's answer is on its way.
-    Wait(Box<Asking>, Waiting),
+    Wait(Box<Asking>),
 }
 
 /// A kept answer, as this client gets it.
@@ -82,6 +82,7 @@ impl How {
 
 /// What to do with the upstream's answer.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is always in a box of its own")]
 pub(crate) enum Asking {
     /// It may be kept, or a kept one given in its place.
     May(May),
@@ -163,21 +164,24 @@ pub(crate) fn look<B: Body>(client: &Connection, target: &Target, policy: &Polic
     match &found {
         Found::Given(given) => shared.metrics.cached(upstream, given.how.as_str()),
         Found::Nothing | Found::Ask(_) => shared.metrics.cached(upstream, "miss"),
-        Found::Wait(..) => (),
+        Found::Wait(_) => (),
     }
     found
 }
 
-/// Waits for the answer to an equal request, until the end at most, and asks where there is none for this one.
+/// Waits for the answer to an equal request, until the end at most. Where there is none for this one it is asked for: it has
+/// got the place in front, or all go by themselves.
 pub(crate) async fn wait<B>(
     shared: &Shared,
     upstream: &str,
     end: Option<End>,
     request: &Request<B>,
-    asking: Box<Asking>,
-    mut waiting: Waiting,
+    mut asking: Box<Asking>,
 ) -> Found {
-    let kept = collapse::wait(&mut waiting, end).await;
+    let kept = match &mut *asking {
+        Asking::May(May { flight: Some(flight), .. }) => collapse::wait(flight, end).await,
+        Asking::May(_) | Asking::Spoils(_) => None,
+    };
     if let (Asking::May(may), Some(kept)) = (&*asking, kept)
         && kept.head.answers(request.headers())
         && kept.head.is_shared(&may.question, &may.keeper)
@@ -250,7 +254,7 @@ impl May {
             let leads = !question.is_conditional || kept.is_some_and(|kept| kept.head.has_validator());
             Next::Ask { waits: coalesces && !question.is_head, leads }
         };
-        let Looked { kept, has_other_variants, next, flight, waiting } =
+        let Looked { kept, has_other_variants, next, flight } =
             cache.look(&key, |kept| kept.head.answers(headers), next);
         let why = if has_other_variants { "vary-miss" } else { why };
         let flight = flight.filter(|_| !question.is_head);
@@ -260,11 +264,9 @@ impl May {
             (Next::Take, Some(kept)) => Found::Given(may.give(Arc::clone(kept), How::Hit, headers)),
             (Next::Take | Next::Leave, _) => Found::Nothing,
             (Next::Ask { .. }, _) => {
+                let is_behind = may.flight.as_ref().is_some_and(Flight::is_behind);
                 let asking = Box::new(Asking::May(may));
-                match waiting {
-                    Some(waiting) => Found::Wait(asking, waiting),
-                    None => Found::Ask(Some(asking)),
-                }
+                if is_behind { Found::Wait(asking) } else { Found::Ask(Some(asking)) }
             }
         }
     }
@@ -361,10 +363,20 @@ impl Asking {
         instead.map_or(Verdict::PassOn, Verdict::Give)
     }
 
-    /// It was sent, and nobody knows what came of it.
-    pub(crate) fn broke_off(&self) {
-        if let Self::Spoils(spoils) = self {
-            spoils.answered(None, &HeaderMap::new());
+    /// Another upstream is asked instead, without our conditions; what that says is not kept.
+    pub(crate) fn stands_back(self, headers: &mut HeaderMap, reason: Reason, was_sent: bool) {
+        if self.is_confirming() {
+            forget_conditions(headers);
+        }
+        self.fail(reason, was_sent);
+    }
+
+    /// Its upstream has no answer for the client; if it `was_sent`, nobody knows what came of it.
+    pub(crate) fn fail(self, reason: Reason, was_sent: bool) {
+        match self {
+            Self::Spoils(spoils) if was_sent => spoils.answered(None, &HeaderMap::new()),
+            Self::May(May { flight: Some(flight), .. }) => flight.fail(reason),
+            Self::Spoils(_) | Self::May(_) => (),
         }
     }
 
@@ -440,13 +452,10 @@ impl Keeping {
         headers: &HeaderMap,
     ) -> Option<Self> {
         let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if names::is_stream(headers) || length.is_some_and(|length| length > ENTRY_MAX) {
+        let Some((head, room)) = may_begin(flight.cache(), question, keeper, came, headers, length) else {
+            flight.share_nothing();
             return None;
-        }
-        let mut copied = copied(headers);
-        forget_ids(&mut copied);
-        let head = Head::keep(question, came.request, came.status, copied, keeper, &came.when)?;
-        let room = flight.cache().room(length.unwrap_or_default())?;
+        };
         let body = Vec::with_capacity(length.unwrap_or_default());
         let asked_by = came.trace.is_sampled.then_some((came.trace.trace_id, came.trace.span_id));
         Some(Self { flight, head, room, body, asked_by })
@@ -456,17 +465,28 @@ impl Keeping {
     pub(crate) fn add(mut self, data: &Bytes) -> Option<Self> {
         let length = self.body.len() + data.len();
         if length > ENTRY_MAX {
-            return None;
+            return self.give_up();
         }
         if length > self.body.capacity() {
             let capacity = length.max(2 * self.body.capacity()).min(ENTRY_MAX);
             if !self.room.grow(capacity - self.body.capacity()) {
-                return None;
+                return self.give_up();
             }
             self.body.reserve_exact(capacity - self.body.len());
         }
         self.body.extend_from_slice(data);
         Some(self)
+    }
+
+    /// It is not an answer to keep after all.
+    pub(crate) fn give_up(self) -> Option<Self> {
+        self.flight.share_nothing();
+        None
+    }
+
+    /// The answer did not become whole.
+    pub(crate) fn fail(self, reason: Reason) {
+        self.flight.fail(reason);
     }
 
     /// The answer was whole.
@@ -476,6 +496,24 @@ impl Keeping {
         flight.keep(&kept);
         drop(room);
     }
+}
+
+/// What is kept of an answer's head, and room for its body; `None` where it may not be kept.
+fn may_begin(
+    cache: &Cache,
+    question: &Question,
+    keeper: &Keeper,
+    came: &Came<'_>,
+    headers: &HeaderMap,
+    length: Option<usize>,
+) -> Option<(Head, Room)> {
+    if names::is_stream(headers) || length.is_some_and(|length| length > ENTRY_MAX) {
+        return None;
+    }
+    let mut copied = copied(headers);
+    forget_ids(&mut copied);
+    let head = Head::keep(question, came.request, came.status, copied, keeper, &came.when)?;
+    Some((head, cache.room(length.unwrap_or_default())?))
 }
 
 /// With memory of its own: what came is a piece of what was read, which it would hold.

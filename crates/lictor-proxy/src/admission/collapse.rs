@@ -6,13 +6,12 @@ use std::time::Duration;
 use lictor_core::deadline::End;
 
 use crate::clock;
-use crate::stores::kept::{Kept, Waiting};
+use crate::stores::kept::{Flight, Kept};
 
 /// Others wait for an answer that is on its way for at most this long when there is no other limit.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// The answer to the equal request; `None` when it has none that may be shared, or the time is over.
-pub(super) async fn wait(waiting: &mut Waiting, end: Option<End>) -> Option<Arc<Kept>> {
-    let told = clock::within(end, tokio::time::timeout(WAIT_MAX, waiting.wait_for(Option::is_some)));
-    Box::pin(told).await.ok()?.ok()?.ok()?.clone()
+/// The answer to the equal request; `None` when it has none to share, has left its place to this one, or the time is over.
+pub(super) async fn wait(flight: &mut Flight, end: Option<End>) -> Option<Arc<Kept>> {
+    Box::pin(clock::within(end, tokio::time::timeout(WAIT_MAX, flight.wait()))).await.ok()?.ok()?
 }

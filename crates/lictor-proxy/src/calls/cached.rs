@@ -1,7 +1,7 @@
 //! The attempts of a request, and then: the upstream's answer, or a kept one that it confirms or that stands in for it.
 
 use http::Response;
-use lictor_core::Failure;
+use lictor_core::{Failure, Reason};
 
 use super::call::Call;
 use super::ending::ResponseBody;
@@ -26,7 +26,7 @@ pub(super) async fn answer(
             }
             Err((failure, is_budget_spent)) => {
                 drop(call);
-                return failed(record, &failure, is_budget_spent, asking.as_deref(), standby);
+                return failed(record, &failure, is_budget_spent, asking, standby);
             }
         };
         match asking.as_deref_mut().map_or(Verdict::PassOn, |asking| judge(asking, &call, &record, &mut sent)) {
@@ -38,6 +38,9 @@ pub(super) async fn answer(
                 call.judge_status(sent.response.status(), &record, sent.at);
                 sent.discard();
                 drop(call);
+                if let Some(asking) = asking {
+                    asking.fail(Reason::Status, false); // no answer of its own, where it is not one that was confirmed
+                }
                 return respond::kept(record, given);
             }
             Verdict::AskAgain => {
@@ -53,14 +56,13 @@ pub(super) fn failed(
     record: Box<Record>,
     failure: &Failure,
     is_budget_spent: bool,
-    asking: Option<&Asking>,
+    asking: Option<Box<Asking>>,
     standby: &Standby<'_>,
 ) -> Response<ResponseBody> {
     if let Some(asking) = asking {
-        if !record.attempts.borrow().is_empty() {
-            asking.broke_off();
-        }
-        if let Some(given) = asking.instead(failure.reason.status()) {
+        let given = asking.instead(failure.reason.status());
+        asking.fail(failure.reason, !record.attempts.borrow().is_empty());
+        if let Some(given) = given {
             return respond::kept(record, given);
         }
     }

@@ -214,7 +214,9 @@ impl Stream {
             record.breaker.set(probe.failed(reason));
         }
         self.running = None;
-        self.keeping = None;
+        if let Some(keeping) = self.keeping.take() {
+            keeping.fail(reason);
+        }
         if let Some(mut record) = self.record.take() {
             if matches!(reason, Reason::Timeout | Reason::DeadlineExceeded) {
                 record.worker.shared.metrics.deadline_exceeded(Stage::Upstream.as_str());
@@ -232,7 +234,7 @@ impl Stream {
             self.keeping = self.keeping.take().and_then(|keeping| keeping.add(data));
         } else if let Some(trailers) = frame.trailers_ref() {
             record.grpc_status = grpc_status(trailers);
-            self.keeping = None; // what is kept has no trailers
+            self.keeping = self.keeping.take().and_then(Keeping::give_up); // what is kept has no trailers
         }
     }
 }

@@ -18,7 +18,7 @@ use super::call::Call;
 use super::ending::ResponseBody;
 use super::respond;
 use super::sent::Sent;
-use crate::admission::cache::{self, Asking};
+use crate::admission::cache::Asking;
 use crate::admission::leave::{self, Leave};
 use crate::admission::target::Target;
 use crate::books::record::Record;
@@ -79,30 +79,34 @@ impl<'a> Standby<'a> {
         mut call: Box<Call>,
         ran: Ran,
         mut record: Box<Record>,
-        asking: Option<Box<Asking>>,
+        mut asking: Option<Box<Asking>>,
     ) -> Response<ResponseBody> {
         let other = self.other(&call.upstream).filter(|_| may_move(&call, &ran, &record));
-        let (ran, asking) = match other {
-            None => (ran, asking),
+        let ran = match other {
+            None => ran,
             Some(other) => {
-                if asking.as_ref().is_some_and(|asking| asking.is_confirming()) {
-                    cache::forget_conditions(&mut call.head.headers);
+                if let Some(asking) = asking.take() {
+                    // What stands in may have changed what is kept.
+                    asking.stands_back(&mut call.head.headers, reason(&ran), true);
                 }
-                if let Some(asking) = &asking {
-                    asking.broke_off(); // what stands in is not kept, and may have changed what is
-                }
-                (self.run(&mut call, ran, other, &mut record).await, None)
+                self.run(&mut call, ran, other, &mut record).await
             }
         };
-        match (ran, self.answer()) {
+        let why = reason(&ran);
+        let fixed = self.answer().filter(|_| is_bad(why));
+        let is_passed_on = ran.as_ref().is_ok_and(|sent| fixed.is_none() || !sent.response.status().is_server_error());
+        if let Some(asking) = asking.take_if(|_| !is_passed_on) {
+            asking.fail(why, ran.is_err() && !record.attempts.borrow().is_empty());
+        }
+        match (ran, fixed) {
             (Ok(sent), Some(fixed)) if sent.response.status().is_server_error() => {
                 call.judge_status(sent.response.status(), &record, sent.at);
                 sent.discard();
                 respond::fixed(record, fixed)
             }
-            (Err((failure, _)), Some(fixed)) if is_bad(failure.reason) => respond::fixed(record, fixed),
+            (Err(_), Some(fixed)) => respond::fixed(record, fixed),
             (Ok(sent), _) => call.answer(sent, record, asking),
-            (Err((failure, is_budget_spent)), _) => respond::failure(record, &failure, is_budget_spent),
+            (Err((failure, is_budget_spent)), None) => respond::failure(record, &failure, is_budget_spent),
         }
     }
 
@@ -130,6 +134,10 @@ impl<'a> Standby<'a> {
         let name = self.fallback.as_ref()?.upstream.as_ref()?;
         self.view.upstreams.get(name).filter(|other| other.upstream.name != own.upstream.name).cloned()
     }
+}
+
+fn reason(ran: &Ran) -> Reason {
+    ran.as_ref().err().map_or(Reason::Status, |(failure, _)| failure.reason)
 }
 
 fn is_bad(reason: Reason) -> bool {

@@ -55,9 +55,9 @@ pub(crate) fn forward(
             cache::look(&connection, &target, policy, &request)
         };
         let found = match found {
-            Found::Wait(asking, waiting) => {
+            Found::Wait(asking) => {
                 let (shared, name) = (&connection.worker.shared, &target.upstream.upstream.name);
-                Box::pin(cache::wait(shared, name, end, &request, asking, waiting)).await
+                Box::pin(cache::wait(shared, name, end, &request, asking)).await
             }
             found => found,
         };
@@ -72,8 +72,8 @@ pub(crate) fn forward(
         let standby = Standby::new(&connection, &view, policy, record.is_grpc || upgrade.is_some());
         let admitted = match admit(&connection.worker, &target.upstream, &record, end).await {
             Err(failure) if standby.may_admit(&failure, asking.as_deref()) => {
-                if asking.take().is_some_and(|asking| asking.is_confirming()) {
-                    cache::forget_conditions(request.headers_mut());
+                if let Some(asking) = asking.take() {
+                    asking.stands_back(request.headers_mut(), failure.reason, false);
                 }
                 Box::pin(standby.admit(&target, &mut record, failure)).await
             }
@@ -84,7 +84,7 @@ pub(crate) fn forward(
         });
         match call {
             Ok(call) => cached::answer(call, record, asking, &standby).await,
-            Err(failure) => cached::failed(record, &failure, false, asking.as_deref(), &standby),
+            Err(failure) => cached::failed(record, &failure, false, asking, &standby),
         }
     }
 }

@@ -5,13 +5,14 @@
 //! invalid. Keys, heads and bodies count; bodies that are still coming have a share of their own.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use lictor_core::Reason;
 use lictor_core::caching::{Head, Key};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Whole answers of the process, in bytes; the oldest make room.
 pub(crate) const KEPT_MAX: usize = 12 << 20;
@@ -50,8 +51,8 @@ struct Contents {
 struct Resource {
     /// By asker, and there by variant.
     answers: HashMap<Arc<[u8]>, Vec<Entry>>,
-    /// By asker: requests that are on their way, for equal ones to wait for.
-    asked: HashMap<Arc<[u8]>, Waiting>,
+    /// By asker: equal requests, one of them on its way.
+    asked: HashMap<Arc<[u8]>, Asked>,
     /// Requests on their way whose answers may be kept.
     flights: usize,
     /// How often what is kept became invalid since the first of them.
@@ -73,8 +74,21 @@ pub(crate) struct Kept {
     pub(crate) asked_by: Option<(u128, u64)>,
 }
 
-/// Who waits gets the answer, or nothing when there is none to share.
-pub(crate) type Waiting = watch::Receiver<Option<Arc<Kept>>>;
+#[derive(Debug)]
+struct Asked {
+    queue: Arc<Queue>,
+    /// Flights in it.
+    members: usize,
+}
+
+/// Equal requests: the one in front is on its way, the others wait for what it says, or for its place.
+#[derive(Debug)]
+struct Queue {
+    /// One place; whoever is in front has it until it has an answer, which closes this. Left before, it is the next one's.
+    front: Semaphore,
+    /// For all, where there is one to share.
+    answer: OnceLock<Arc<Kept>>,
+}
 
 /// What to do with what there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,18 +110,19 @@ pub(crate) struct Looked {
     pub(crate) next: Next,
     /// The right to keep the answer, where one is asked for.
     pub(crate) flight: Option<Flight>,
-    /// An equal request's answer is on its way.
-    pub(crate) waiting: Option<Waiting>,
 }
 
-/// A request on its way whose answer may be kept. Dropped without one, those who wait ask for themselves.
+/// A request whose answer may be kept. Dropped in front without a word (its client has left), it makes way for the next.
 #[derive(Debug)]
 pub(crate) struct Flight {
     cache: Cache,
     key: Key,
     generation: u64,
     epoch: u64,
-    told: Option<watch::Sender<Option<Arc<Kept>>>>,
+    queue: Option<Arc<Queue>>,
+    is_front: bool,
+    /// Others may wait for it.
+    leads: bool,
 }
 
 /// Room for a body that is coming.
@@ -130,21 +145,17 @@ impl Cache {
         let variants = resource.and_then(|resource| resource.answers.get(&key.asker)).map_or(&[][..], Vec::as_slice);
         let kept = variants.iter().find(|entry| means(&entry.kept)).map(|entry| Arc::clone(&entry.kept));
         let has_other_variants = kept.is_none() && !variants.is_empty();
-        let asked = resource.and_then(|resource| resource.asked.get(&key.asker)).cloned();
-        let next = next(kept.as_deref(), asked.is_some());
+        let is_asked = resource.is_some_and(|resource| resource.asked.contains_key(&key.asker));
+        let next = next(kept.as_deref(), is_asked);
         let Next::Ask { waits, leads } = next else {
-            return Looked { kept, has_other_variants, next, flight: None, waiting: None };
+            return Looked { kept, has_other_variants, next, flight: None };
         };
         let resource = contents.resources.entry(Arc::clone(&key.resource)).or_default();
         resource.flights += 1;
-        let waiting = asked.filter(|_| waits);
-        let told = (waits && leads && waiting.is_none()).then(|| {
-            let (told, asked) = watch::channel(None);
-            resource.asked.insert(Arc::clone(&key.asker), asked);
-            told
-        });
-        let flight = Flight { cache: self.clone(), key: key.clone(), generation, epoch: resource.epoch, told };
-        Looked { kept, has_other_variants, next, flight: Some(flight), waiting }
+        let (queue, is_front) = if waits { resource.join(&key.asker, leads) } else { (None, false) };
+        let (cache, key, epoch) = (self.clone(), key.clone(), resource.epoch);
+        let flight = Flight { cache, key, generation, epoch, queue, is_front, leads };
+        Looked { kept, has_other_variants, next, flight: Some(flight) }
     }
 
     /// Whether anything can be in it.
@@ -194,7 +205,44 @@ impl Drop for Room {
     }
 }
 
+impl Resource {
+    /// Takes a place among equal requests, if there are any or this one may lead them; says whether it is in front.
+    fn join(&mut self, asker: &Arc<[u8]>, leads: bool) -> (Option<Arc<Queue>>, bool) {
+        if let Some(asked) = self.asked.get_mut(asker) {
+            asked.members += 1;
+            let is_front = leads && asked.queue.front.try_acquire().map(SemaphorePermit::forget).is_ok();
+            return (Some(Arc::clone(&asked.queue)), is_front);
+        }
+        if !leads {
+            return (None, false);
+        }
+        let queue = Arc::new(Queue { front: Semaphore::new(0), answer: OnceLock::new() });
+        self.asked.insert(Arc::clone(asker), Asked { queue: Arc::clone(&queue), members: 1 });
+        (Some(queue), true)
+    }
+}
+
 impl Flight {
+    /// Whether an equal request is in front of it.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.queue.is_some() && !self.is_front
+    }
+
+    /// Waits behind an equal request. Without an answer to share this one is to be sent: it is in front now, or each goes
+    /// by itself.
+    pub(crate) async fn wait(&mut self) -> Option<Arc<Kept>> {
+        let queue = self.queue.as_ref()?;
+        match queue.front.acquire().await {
+            Ok(place) if self.leads => {
+                place.forget();
+                self.is_front = true;
+                None
+            }
+            Ok(_) => None, // the place is the next one's
+            Err(_) => queue.answer.get().cloned(),
+        }
+    }
+
     /// Keeps the answer, unless what is kept of its resource became invalid meanwhile, and gives it to those who wait.
     pub(crate) fn keep(mut self, kept: &Arc<Kept>) {
         let cache = self.cache.clone();
@@ -202,10 +250,10 @@ impl Flight {
         let mut contents = cache.0.contents.lock();
         let is_valid = self.is_valid(&contents);
         let dropped = if is_valid { contents.insert(&self.key, kept) } else { Vec::new() };
-        self.land(&mut contents);
+        self.land(&mut contents, true);
         drop(contents);
         drop(dropped);
-        self.tell(kept);
+        self.tell(Some(kept));
     }
 
     /// Gives the answer to those who wait, and keeps none.
@@ -213,20 +261,36 @@ impl Flight {
         let cache = self.cache.clone();
         let mut contents = cache.0.contents.lock();
         let dropped = if self.is_valid(&contents) { contents.remove_variant(&self.key, &kept.head) } else { None };
-        self.land(&mut contents);
+        self.land(&mut contents, true);
         drop(contents);
         drop(dropped);
-        self.tell(kept);
+        self.tell(Some(kept));
+    }
+
+    /// There is no answer to share: whoever waits goes by itself.
+    pub(crate) fn share_nothing(mut self) {
+        let cache = self.cache.clone();
+        self.land(&mut cache.0.contents.lock(), true);
+        self.tell(None);
+    }
+
+    /// The same for this reason; but who left, or whose own time was over, says nothing of what the others would get.
+    pub(crate) fn fail(self, reason: Reason) {
+        if !matches!(reason, Reason::ClientGone | Reason::DeadlineExceeded | Reason::Timeout) {
+            self.share_nothing();
+        }
     }
 
     pub(crate) fn cache(&self) -> &Cache {
         &self.cache
     }
 
-    fn tell(&mut self, kept: &Arc<Kept>) {
-        if let Some(told) = self.told.take() {
-            let _ = told.send(Some(Arc::clone(kept))); // perhaps nobody waits
+    fn tell(&mut self, kept: Option<&Arc<Kept>>) {
+        let Some(queue) = self.queue.take().filter(|_| self.is_front) else { return };
+        if let Some(kept) = kept {
+            let _ = queue.answer.set(Arc::clone(kept)); // nobody else is in front
         }
+        queue.front.close();
     }
 
     fn is_valid(&self, contents: &Contents) -> bool {
@@ -234,16 +298,21 @@ impl Flight {
         contents.generation == self.generation && resource.is_some_and(|resource| resource.epoch == self.epoch)
     }
 
-    /// It is not on its way any more.
-    fn land(&mut self, contents: &mut Contents) {
+    /// It is not on its way any more; nobody is to wait for it, or the next.
+    fn land(&mut self, contents: &mut Contents, is_over: bool) {
         if contents.generation != self.generation {
             return;
         }
         self.generation = u64::MAX; // once
         let Some(resource) = contents.resources.get_mut(&self.key.resource) else { return };
         resource.flights -= 1;
-        if self.told.is_some() && resource.epoch == self.epoch {
-            resource.asked.remove(&self.key.asker);
+        let asked = resource.asked.get_mut(&self.key.asker);
+        let is_own = |asked: &Asked| self.queue.as_ref().is_some_and(|queue| Arc::ptr_eq(queue, &asked.queue));
+        if let Some(asked) = asked.filter(|asked| is_own(asked)) {
+            asked.members -= 1;
+            if asked.members == 0 || (self.is_front && is_over) {
+                resource.asked.remove(&self.key.asker);
+            }
         }
         contents.tidy(&self.key.resource);
     }
@@ -253,7 +322,10 @@ impl Drop for Flight {
     fn drop(&mut self) {
         if self.generation != u64::MAX {
             let cache = self.cache.clone();
-            self.land(&mut cache.0.contents.lock());
+            self.land(&mut cache.0.contents.lock(), false);
+        }
+        if let Some(queue) = self.queue.take().filter(|_| self.is_front) {
+            queue.front.add_permits(1);
         }
     }
 }
@@ -334,6 +406,8 @@ fn cost(key: &Key, kept: &Kept) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
     use std::time::{Duration, Instant, SystemTime};
 
     use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -366,6 +440,15 @@ mod tests {
         cache.look(key, |_| false, |_, _| ASKS)
     }
 
+    /// What has come of it by now.
+    fn now<F: Future>(wait: F) -> Option<F::Output> {
+        let mut context = Context::from_waker(Waker::noop());
+        match pin!(wait).poll(&mut context) {
+            Poll::Ready(told) => Some(told),
+            Poll::Pending => None,
+        }
+    }
+
     fn has(cache: &Cache, key: &Key) -> bool {
         cache.look(key, |_| true, |_, _| Next::Leave).kept.is_some()
     }
@@ -380,6 +463,8 @@ mod tests {
         let mut size = 0;
         let mut numbers = Vec::new();
         for (resource, of) in &contents.resources {
+            let members = of.asked.values().map(|asked| asked.members);
+            assert!(members.clone().all(|count| count > 0) && members.sum::<usize>() <= of.flights);
             assert!(of.flights > 0 || !of.answers.is_empty() || !of.asked.is_empty(), "nothing empty stays");
             for (asker, variants) in &of.answers {
                 assert!(!variants.is_empty() && variants.len() <= VARIANTS_MAX);
@@ -433,10 +518,10 @@ mod tests {
         cache.spoil(&one.resource);
         assert!(!has(&cache, &one) && !has(&cache, &other) && has(&cache, &elsewhere));
         let next = fly(&cache, &one);
-        assert!(next.waiting.is_none(), "what was asked before says what was before");
+        assert!(!next.flight.as_ref().unwrap().is_behind(), "what was asked before says what was before");
         flight.keep(&kept("1", 10));
         assert!(!has(&cache, &one));
-        assert!(fly(&cache, &one).waiting.is_some(), "the newer one is still waited for");
+        assert!(fly(&cache, &one).flight.unwrap().is_behind(), "the newer one is still waited for");
         next.flight.unwrap().keep(&kept("1", 10));
         assert!(has(&cache, &one));
         check(&cache);
@@ -452,22 +537,61 @@ mod tests {
         let cache = Cache::default();
         let one = key("a", "ann");
         let leads = fly(&cache, &one);
-        let waits = fly(&cache, &one);
-        assert!(leads.waiting.is_none() && waits.waiting.is_some());
+        let mut waits = fly(&cache, &one).flight.unwrap();
+        assert!(!leads.flight.as_ref().unwrap().is_behind() && waits.is_behind());
         assert!(
             cache.look(&one, |_| true, |_, is_asked| if is_asked { Next::Leave } else { Next::Take }).next
                 == Next::Leave
         );
         leads.flight.unwrap().keep(&kept("1", 10));
-        assert!(waits.waiting.unwrap().borrow().is_some());
-        drop(waits.flight);
-        let leads = fly(&cache, &one);
-        let waits = fly(&cache, &one);
-        drop(leads);
-        assert!(waits.waiting.unwrap().has_changed().is_err(), "nobody will tell");
-        drop(waits.flight);
+        assert!(now(waits.wait()).unwrap().is_some());
+        drop(waits);
+        let leads = fly(&cache, &one).flight.unwrap();
+        let (mut waits, mut also) = (fly(&cache, &one).flight.unwrap(), fly(&cache, &one).flight.unwrap());
+        assert!(now(waits.wait()).is_none() && now(also.wait()).is_none(), "nothing is known");
+        leads.share_nothing();
+        assert!(!fly(&cache, &one).flight.unwrap().is_behind(), "nobody waits for that any more");
+        assert!(now(waits.wait()).unwrap().is_none() && now(also.wait()).unwrap().is_none(), "each goes by itself");
+        drop((waits, also));
         check(&cache);
         assert_eq!(cache.0.contents.lock().resources.values().map(|resource| resource.flights).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn who_leaves_makes_way_for_one_at_a_time_in_the_order_of_their_coming() {
+        let cache = Cache::default();
+        let one = key("a", "ann");
+        let mut front = fly(&cache, &one).flight.unwrap();
+        let mut waits: Vec<Flight> = (0..4).map(|_| fly(&cache, &one).flight.unwrap()).collect();
+        while !waits.is_empty() {
+            let mut waiting: Vec<_> = waits.iter_mut().map(|flight| Box::pin(flight.wait())).collect();
+            assert!(waiting.iter_mut().all(|wait| now(wait).is_none()), "nothing is known");
+            drop(front);
+            let told: Vec<bool> = waiting.iter_mut().map(|wait| now(wait).is_some()).collect();
+            drop(waiting);
+            assert!(told[0] && !told[1..].contains(&true), "{told:?}");
+            front = waits.remove(0);
+            assert!(!front.is_behind() && fly(&cache, &one).flight.unwrap().is_behind());
+            check(&cache);
+        }
+        // Who may not lead goes by itself, and the place goes on; who came for it and left does not have it.
+        let mut private = cache.look(&one, |_| false, |_, _| Next::Ask { waits: true, leads: false }).flight.unwrap();
+        let mut gone = Box::new(fly(&cache, &one).flight.unwrap());
+        let mut last = fly(&cache, &one).flight.unwrap();
+        {
+            let (mut private, mut last) = (Box::pin(private.wait()), Box::pin(last.wait()));
+            let mut left = Box::pin(gone.wait());
+            assert!(now(&mut private).is_none() && now(&mut left).is_none() && now(&mut last).is_none());
+            front.fail(Reason::DeadlineExceeded);
+            assert!(now(&mut private).unwrap().is_none() && now(&mut last).is_none());
+            drop(left);
+            assert!(now(&mut last).unwrap().is_none());
+        }
+        assert!(private.is_behind() && !last.is_behind());
+        last.keep(&kept("1", 10));
+        drop((private, gone));
+        check(&cache);
+        assert!(has(&cache, &one));
     }
 
     #[test]
@@ -501,7 +625,9 @@ mod tests {
                     3 => cache.spoil(&key.resource),
                     4 if variant == 0 => cache.forget_all(),
                     _ => if let Some(flight) = flights.pop().and_then(|looked| looked.flight) {
-                        if what == 4 {
+                        if variant == 2 {
+                            flight.fail(if what == 4 { Reason::Status } else { Reason::Timeout });
+                        } else if what == 4 {
                             flight.forget(&kept(&variant.to_string(), 100));
                         } else {
                             flight.keep(&kept(&variant.to_string(), 5 << 20));
