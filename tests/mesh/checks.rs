@@ -62,7 +62,7 @@ fn a_check_that_would_meet_inbound_says_how_the_application_is() {
 }
 
 #[test]
-fn overload_of_inbound_does_not_take_the_instance_away() {
+fn overload_of_inbound_warns_and_does_not_take_the_instance_away() {
     let consul = Consul::dev();
     let backend = Backend::start("app");
     backend.delays(Duration::from_millis(100));
@@ -75,17 +75,23 @@ fn overload_of_inbound_does_not_take_the_instance_away() {
     eventually_is("the catalog has it", || consul.passing("users"), |ids| ids == &["u"]);
     let load = Load::start(&lictor.address("inbound"), &[http::Method::GET], 100);
     let mut looks = Vec::new();
-    eventually_is(
-        "much is shed",
-        || {
-            looks.push(consul.passing("users"));
-            load.tally().total()
-        },
-        |total| *total >= 300,
-    );
+    let mut health = || {
+        let all = consul.json("/v1/health/service/users");
+        let found = all[0]["Checks"].as_array().into_iter().flatten().find(|check| check["ServiceID"] == "u");
+        let text = |key: &str| found.map_or("", |check| check[key].as_str().unwrap_or_default()).to_owned();
+        looks.push(text("Status"));
+        (text("Status"), text("Output"))
+    };
+    let warns = |(status, output): &(String, String)| {
+        status == "warning" && output.contains("inbound refuses requests") && output.contains("200 OK")
+    };
+    eventually_is("callers are told, and how the application is", &mut health, warns);
+    load.await_more(200);
+    health();
     let tally = load.finish();
     assert!(tally.errors() > 100, "{:?}", tally.statuses);
-    assert!(looks.len() > 10 && looks.iter().all(|ids| ids == &["u"]), "{looks:?}");
+    eventually_is("it is over", &mut health, |(status, output)| status == "passing" && !output.contains("refuses"));
+    assert!(looks.iter().all(|status| status != "critical"), "{looks:?}");
 }
 
 #[test]

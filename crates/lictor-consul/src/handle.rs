@@ -67,10 +67,6 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
         let definition = Definition::of(&config)?;
         Some(Arc::new(Registrar::new(definition, Arc::clone(client), Arc::clone(&status), app.clone())))
     });
-    if let Some(registrar) = &registrar {
-        tokio::spawn(Arc::clone(registrar).run(wish.subscribe()));
-        tokio::spawn(Arc::clone(registrar).follow_app(away.subscribe()));
-    }
     if let Some(client) = &client {
         client.follow_files();
         tokio::spawn(identify(Arc::clone(client), Arc::clone(&status)));
@@ -84,6 +80,10 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     let kv = keys.zip(client.clone()).map(|(keys, client)| watch_kv(&config, keys, client, &status, known.as_ref()));
     let changed = Arc::new(Notify::new());
     let mesh = Control::start(config, client, Arc::clone(&status), remembered, Arc::clone(&changed), commands, demands);
+    if let Some(registrar) = &registrar {
+        tokio::spawn(Arc::clone(registrar).run(wish.subscribe(), mesh.clone()));
+        tokio::spawn(Arc::clone(registrar).follow_app(away.subscribe()));
+    }
     let keeper =
         snapshot.map(|file| Arc::new(Keeper::new(file.path, orders.clone(), Arc::clone(&status), changed, known)));
     if let Some(keeper) = &keeper {

@@ -7,6 +7,7 @@ mod definition;
 mod heartbeat;
 mod probe;
 mod register;
+mod shedding;
 
 pub use app::AppHealth;
 pub(crate) use app::{Away, ask_app};

@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
-use lictor_core::Address;
+use lictor_core::{Address, Mesh};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::debug;
 
 use super::checks::{Report, Reported};
 use super::definition::Definition;
 use super::probe::{Verdict, probe};
+use super::shedding::{self, Shedding};
 use crate::agent::{Client, Connection, ConsulError, encode};
 use crate::status::{RegistrationState, Status};
 
@@ -30,6 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Heartbeat {
     definition: Arc<Definition>,
     status: Arc<Status>,
+    /// It has what `inbound` refuses.
+    mesh: watch::Receiver<Arc<Mesh>>,
     /// One for all: an agent has 200 for a machine.
     connection: Arc<Mutex<Connection>>,
 }
@@ -41,15 +45,25 @@ struct Beat {
     report: Report,
     app: Address,
     connection: Arc<Mutex<Connection>>,
+    mesh: watch::Receiver<Arc<Mesh>>,
+    shedding: Shedding,
+    /// When to look whether load is shed.
+    looks: Interval,
     /// What the agent was last told, and when.
     told: Option<(Verdict, Instant)>,
 }
 
 impl Heartbeat {
-    pub(super) fn new(definition: &Arc<Definition>, client: &Arc<Client>, status: &Arc<Status>) -> Self {
+    pub(super) fn new(
+        definition: &Arc<Definition>,
+        client: &Arc<Client>,
+        status: &Arc<Status>,
+        mesh: watch::Receiver<Arc<Mesh>>,
+    ) -> Self {
         Self {
             definition: Arc::clone(definition),
             status: Arc::clone(status),
+            mesh,
             connection: Arc::new(Mutex::new(Connection::home(client, status.connections()))),
         }
     }
@@ -69,11 +83,16 @@ impl Heartbeat {
     }
 
     fn beat(&self, check: Reported) -> Option<Beat> {
+        let mut looks = interval(shedding::LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Some(Beat {
             path: format!("/v1/agent/check/update/{}", encode(&check.id)),
             report: check.report,
             app: self.definition.app.address.clone()?,
             connection: Arc::clone(&self.connection),
+            mesh: self.mesh.clone(),
+            shedding: Shedding::new(refused(&self.mesh)),
+            looks,
             told: None,
         })
     }
@@ -111,14 +130,31 @@ impl Beat {
                     UNTOLD
                 }
             };
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => (),
+                () = self.sheds_or_not() => (),
+            }
+        }
+    }
+
+    /// Returns when load begins to be shed, and when it ends. What was counted stays when this is dropped.
+    async fn sheds_or_not(&mut self) {
+        loop {
+            self.looks.tick().await;
+            if self.shedding.look(refused(&self.mesh)) {
+                return;
+            }
         }
     }
 
     /// Asks, and tells what is due or news; returns when to do so again.
     async fn beat(&mut self) -> Result<Duration, ConsulError> {
         let Report { question, every, at_most, .. } = &self.report;
-        let said = probe(&self.app, question, *at_most).await;
+        let mut said = probe(&self.app, question, *at_most).await;
+        if self.shedding.is_on() && said.verdict == Verdict::Passing {
+            said.verdict = Verdict::Warning;
+            said.words = format!("inbound refuses requests (inbound.max_in_flight). {}", said.words);
+        }
         let verdict = said.verdict;
         let is_due = self.told.is_none_or(|(was, at)| was != verdict || at.elapsed() + EAGER / 2 >= *every);
         if is_due {
@@ -132,6 +168,11 @@ impl Beat {
             Verdict::Critical => EAGER.min(*every),
         })
     }
+}
+
+/// Requests that found no place in our application, so far.
+fn refused(mesh: &watch::Receiver<Arc<Mesh>>) -> u64 {
+    mesh.borrow().inbound.as_ref().map_or(0, |inbound| inbound.app.in_flight.refused())
 }
 
 #[derive(Deserialize)]

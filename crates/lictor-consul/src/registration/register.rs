@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lictor_config::{Config, Registration};
-use lictor_core::Secret;
+use lictor_core::{Mesh, Secret};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
@@ -110,11 +110,11 @@ impl Registrar {
     }
 
     /// Keeps the registration for as long as it is wished for.
-    pub(crate) async fn run(self: Arc<Self>, mut wish: watch::Receiver<Wish>) {
+    pub(crate) async fn run(self: Arc<Self>, mut wish: watch::Receiver<Wish>, mesh: watch::Receiver<Arc<Mesh>>) {
         if wish.wait_for(|wish| *wish != Wish::Wait).await.is_err() {
             return;
         }
-        let heartbeat = Heartbeat::new(&self.definition, &self.client, &self.status);
+        let heartbeat = Heartbeat::new(&self.definition, &self.client, &self.status, mesh);
         let beats = heartbeat.run(self.registered.subscribe());
         tokio::select! {
             biased;
