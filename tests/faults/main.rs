@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod dial;
 mod http2;
+mod late;
 mod overload;
 mod secrets;
 mod table;
