@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use lictor_testkit::{Backend, request};
+use lictor_testkit::{Backend, Sidecar, eventually_is, request};
 
-use crate::caller;
+use crate::{LICTOR, caller};
 
 const SLOW: Duration = Duration::from_secs(5);
 
@@ -75,4 +75,32 @@ fn the_percentile_of_recent_answers_is_the_delay() {
     }
     assert!(began.elapsed() < SLOW, "{:?}", began.elapsed());
     assert!(hedged() > before);
+}
+
+#[test]
+fn the_percentile_is_known_on_when_endpoints_change() {
+    let (one, two, new) = (Backend::start("one"), Backend::start("two"), Backend::start("new"));
+    new.delays(SLOW);
+    let policy = "hedge: p95, balance: round_robin, slow_start: 0s, retry: {budget: {ratio: 100%}}";
+    let yaml = |port: u16| {
+        let endpoints = format!("['127.0.0.1:{port}', '127.0.0.1:{}']", two.port());
+        format!("registration: off\nupstreams:\n  users: {{listen: 0, static: {endpoints}, {policy}}}\n")
+    };
+    let lictor = Sidecar::serve(LICTOR, &yaml(one.port())).up();
+    for _ in 0..60 {
+        assert_eq!(lictor.get("users", "/").status, 200);
+    }
+    lictor.rewrite(&yaml(new.port()));
+    assert_eq!(lictor.post("/reload").status, 200);
+    eventually_is(
+        "it is an endpoint",
+        || lictor.page("/endpoints/users").to_string(),
+        |page| page.contains(&new.port().to_string()),
+    );
+    let began = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(lictor.get("users", "/").header("x-backend"), "two");
+    }
+    assert!(began.elapsed() < SLOW, "{:?}", began.elapsed());
+    assert!(new.hits() > 0, "the new one was asked first");
 }
