@@ -95,8 +95,20 @@ impl Asked {
     }
 }
 
+/// The rest that an answer, or the end of one, asks for whoever gave it: with 429 and 503 by `Retry-After`, with gRPC's
+/// RESOURCE_EXHAUSTED and UNAVAILABLE by `grpc-retry-pushback-ms` too.
+pub fn rest(status: u16, grpc: Option<u16>, headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Option<Duration> {
+    if !matches!(status, 429 | 503) && !matches!(grpc, Some(8 | 14)) {
+        return None;
+    }
+    match Asked::of(headers, grpc.is_some(), now()) {
+        Asked::NotBefore(rest) | Asked::After(rest) => Some(rest),
+        Asked::Nothing | Asked::Not => None,
+    }
+}
+
 /// `Retry-After` as seconds or as a date; nothing where it is neither, or said twice.
-pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let mut lines = headers.get_all(RETRY_AFTER).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
     let text = line.to_str().ok()?.trim();

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
-use lictor_core::retry::retry_after;
+use lictor_core::retry;
 use lictor_core::{Failure, Reason};
 
 use super::call::Call;
@@ -64,20 +64,18 @@ pub(super) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
     }
     let Exchanged { response, fields, hold, .. } = result?;
     let sent = Sent { response, fields, at: now, exchange: Exchange::new(hold, busy) };
-    obey(call, &state, &sent)?;
+    obey(call, &state, &sent, grpc)?;
     Ok(sent)
 }
 
 /// What a callee's sidecar tells about itself.
-fn obey(call: &Call, state: &EndpointState, sent: &Sent) -> Result<(), Failure> {
+fn obey(call: &Call, state: &EndpointState, sent: &Sent, grpc: Option<u16>) -> Result<(), Failure> {
     let headers = sent.response.headers();
     if sent.fields.has(names::LICTOR) && headers.contains_key(X_LICTOR_DRAINING) {
         state.endpoint.health.drain(Instant::now() + DRAIN_REST);
     }
     let status = sent.response.status();
-    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-        && let Some(rest) = retry_after(headers, SystemTime::now())
-    {
+    if let Some(rest) = retry::rest(status.as_u16(), grpc, headers, SystemTime::now) {
         state.endpoint.health.rest(rest, sent.at);
     }
     match &call.upgrade {

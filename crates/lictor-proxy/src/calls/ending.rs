@@ -234,6 +234,9 @@ impl Stream {
             self.keeping = self.keeping.take().and_then(|keeping| keeping.add(data));
         } else if let Some(trailers) = frame.trailers_ref() {
             record.grpc_status = grpc_status(trailers);
+            if let Some(exchange) = &self.exchange {
+                exchange.obey(record.grpc_status, trailers);
+            }
             self.keeping = self.keeping.take().and_then(Keeping::give_up); // what is kept has no trailers
         }
     }

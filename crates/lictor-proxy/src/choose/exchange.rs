@@ -1,10 +1,11 @@
 //! What one exchange holds of its endpoint, from the pick to the last byte of the answer.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use lictor_core::Reason;
+use http::HeaderMap;
 use lictor_core::policy::Policy;
+use lictor_core::{Reason, retry};
 use lictor_http::AnswerBody;
 
 use super::verdict::{Judged, judge, report};
@@ -39,6 +40,13 @@ impl Exchange {
                 report(upstream, policy, &self.endpoint.state, judged);
                 self.endpoint.failed();
             }
+        }
+    }
+
+    /// Trailers may ask for a rest, as heads do.
+    pub(crate) fn obey(&self, grpc: Option<u16>, trailers: &HeaderMap) {
+        if let Some(rest) = retry::rest(200, grpc, trailers, SystemTime::now) {
+            self.endpoint.state.endpoint.health.rest(rest, Instant::now());
         }
     }
 
