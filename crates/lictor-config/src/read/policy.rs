@@ -16,9 +16,6 @@ use super::fallback;
 use crate::bounds::too_many_called;
 use crate::tree::{Node, Section};
 
-const LIMITS: &str = "How much may be in flight, for the whole process.";
-const MAX_CONNECTIONS: &str = "Connections to one endpoint.";
-
 /// Reads the policy's keys of a section; what is not said is `base`'s.
 pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
     let timeouts = timeouts(section, &base.timeouts);
@@ -52,7 +49,7 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
         hedge: hedge(&section.field("hedge", "A slow GET is sent to another endpoint too; `off`: never."), base.hedge),
         stale,
         fallback,
-        limits: limits(&section.field("limits", LIMITS), &base.limits),
+        limits: limits(&section.field("limits", "How much may be in flight, for the whole process."), &base.limits),
         priority: base.priority,
         pool: pool(&section.field("pool", "How connections are kept."), &base.pool),
         deadline: section
@@ -150,10 +147,7 @@ fn route(node: &Node<'_>, base: &Policy) -> Option<Route> {
         .choice(&priorities, Some("normal"))
         .unwrap_or_default();
     let policy = Arc::new(Policy { priority, ..policy(&section, base) });
-    let connections = section.field("limits", LIMITS).section(&[]).field("max_connections", MAX_CONNECTIONS);
-    if policy.limits.max_connections != base.limits.max_connections {
-        connections.error("connections are shared by all routes", Some("say it for the upstream".to_owned()));
-    }
+    nothing_shared(&section, &policy, base);
     let is_bounded = policy.limits != base.limits;
     let text = pattern.text(None);
     let method = text.as_deref().and_then(|text| Some(text.trim().split_once(' ')?.0.to_owned()));
@@ -170,6 +164,23 @@ fn route(node: &Node<'_>, base: &Policy) -> Option<Route> {
     let route =
         Route::parse(&text, policy, is_idempotent).map_err(|error| pattern.error(error.to_string(), None)).ok()?;
     Some(if is_bounded { route.bounded() } else { route })
+}
+
+/// Refuses for a route what all routes of an upstream have together: connections, and the budget of retries.
+fn nothing_shared(section: &Section<'_>, route: &Policy, base: &Policy) {
+    let within = |outer: &'static str, name: &'static str| {
+        let outer = section.field(outer, "");
+        if outer.is_map() { outer.section(&[]).field(name, "") } else { outer }
+    };
+    let shared = [
+        (within("limits", "max_connections"), route.limits.max_connections == base.limits.max_connections),
+        (section.field("pool", ""), route.pool == base.pool),
+        (within("retry", "budget"), route.retry.budget == base.retry.budget),
+    ];
+    for (node, _) in shared.into_iter().filter(|(_, is_same)| !is_same) {
+        let what = if node.name() == "budget" { "the budget of retries is" } else { "connections are" };
+        node.error(format!("{what} shared by all routes"), Some("say it for the upstream".to_owned()));
+    }
 }
 
 fn timeouts(section: &Section<'_>, base: &Timeouts) -> Timeouts {
@@ -481,7 +492,9 @@ fn limits(node: &Node<'_>, base: &Limits) -> Limits {
         max_in_flight: section.field("max_in_flight", "Requests at a time.").integer(base.max_in_flight, 1),
         max_pending: section.field("max_pending", "Requests that may wait for a place.").integer(base.max_pending, 0),
         pending_timeout: section.field("pending_timeout", "How long they may wait.").duration(base.pending_timeout),
-        max_connections: section.field("max_connections", MAX_CONNECTIONS).integer(base.max_connections, 1),
+        max_connections: section
+            .field("max_connections", "Connections to one endpoint.")
+            .integer(base.max_connections, 1),
     };
     section.finish();
     limits

@@ -86,7 +86,7 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, shown: &Show
         }
     }
     if protocol == Some(Protocol::Tcp) {
-        for http in ["routes", "headers", "hedge", "cache", "fallback", "auth"] {
+        for http in ["routes", "headers", "hedge", "cache", "fallback", "auth", "deadline", "per_try_timeout"] {
             let node = section.field(http, "");
             if node.is_set() {
                 node.key_error(format!("`{http}` is about HTTP, but `protocol: tcp` carries bytes"), None);

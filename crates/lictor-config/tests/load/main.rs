@@ -2,6 +2,7 @@
 
 mod failover;
 mod kv;
+mod policy;
 mod variables;
 
 use std::time::Duration;
@@ -524,6 +525,12 @@ fn each_mistake_is_found_where_it_is() {
         ("registration: off\ndefaults: {ejection: {max_percent: 150}}\n", 2, "between 0% and 100%"),
         ("registration: off\ngateway: {listen: 8080}\n", 2, "not in this version yet"),
         ("registration: off\nupstreams:\n  db: {listen: 3306, protocol: tcp, cache: 5s}\n", 3, "carries bytes"),
+        ("registration: off\nupstreams:\n  db: {listen: 3306, protocol: tcp, deadline: ignore}\n", 3, "carries bytes"),
+        (
+            "registration: off\nupstreams:\n  db: {listen: 3306, protocol: tcp, per_try_timeout: 5s}\n",
+            3,
+            "carries bytes",
+        ),
         ("registration: off\nupstreams:\n  a: {listen: 1, protocol: grpc, cache: 5s}\n", 3, "gRPC asks by POST"),
         ("registration: off\nupstreams:\n  a: {listen: 1, protocol: grpc, fallback: {stale: 1m}}\n", 3, "asks by POST"),
         (
