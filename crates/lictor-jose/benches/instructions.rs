@@ -73,7 +73,7 @@ fn issuers() -> Issuers {
         algorithms,
         ..Issuer::default()
     };
-    let entry = Trusted { issuer: Arc::new(issuer), keys: Keys::Known(Arc::new(keys)), generation: 1 };
+    let entry = Trusted::new(Arc::new(issuer), Keys::Known(Arc::new(keys)));
     Issuers::new(vec![entry]).expect("there is one")
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It keeps **facts** (signature good, claims), never verdicts: rules are judged on every request (a verdict that was found by one rule and used
 //! under another was an advisory in several gateways). What influenced a fact is in its key: all of the token, as SHA-256, and the
-//! issuer's entry as it was ([`crate::Trusted::generation`]), so that another key set or a reload finds nothing of what was before. What is
+//! issuer's entry as it was ([`crate::Trusted::entry`]), so that another key set or a reload finds nothing of what was before. What is
 //! not believed is not kept: whoever sends it pays with a check each time, and can push nobody out.
 //!
 //! One worker's, so without a lock. Its memory is bounded: two halves, of which the older one goes whole when the younger one is full;
@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, SystemTime};
 
-use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use crate::claims::Moment;
+use crate::fingerprint::Fingerprint;
 use crate::issuer::Issuers;
 use crate::refusal::Refusal;
 use crate::verify::{MAX_TOKEN, Verified, verify};
@@ -53,15 +53,14 @@ struct Half {
 /// Which token, under which entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
-    digest: [u8; 32],
-    generation: u64,
+    token: Fingerprint,
+    entry: Fingerprint,
 }
 
-/// Equal ones hash alike, and a digest's bytes are as good as random.
+/// Equal ones hash alike, and their bytes are as good as random.
 impl std::hash::Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let first = self.digest.first_chunk().map_or(0, |first| u64::from_ne_bytes(*first));
-        state.write_u64(first ^ self.generation);
+        state.write_u64(self.token.first() ^ self.entry.first());
     }
 }
 
@@ -105,14 +104,14 @@ impl Cache {
         if token.len() > MAX_TOKEN {
             return verify(token, issuers, now).map(|verified| (verified, false));
         }
-        let digest = digest_of(token);
+        let digest = Fingerprint::of([token]);
         for entry in issuers.entries() {
-            if let Some(verified) = self.find(Key { digest, generation: entry.generation }, now) {
+            if let Some(verified) = self.find(Key { token: digest, entry: entry.entry() }, now) {
                 return Ok((verified, true));
             }
         }
         let verified = verify(token, issuers, now)?;
-        self.keep(Key { digest, generation: verified.generation }, &verified, now);
+        self.keep(Key { token: digest, entry: verified.entry }, &verified, now);
         Ok((verified, false))
     }
 
@@ -182,12 +181,6 @@ impl Known {
     fn is_good(&self, now: SystemTime) -> bool {
         self.from <= now && now < self.until
     }
-}
-
-fn digest_of(token: &[u8]) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest(&SHA256, token).as_ref());
-    bytes
 }
 
 /// What a member takes, as far as we can count it: its texts, its values, and twice the place of each in its map or list.

@@ -30,19 +30,15 @@ fn issuers() -> Issuers {
     let all = |family: Family| family.algorithms().collect::<Vec<_>>();
     let secret = KeySet::secret(SECRET, &all(Family::Hmac)).expect("it is long enough");
     let public = jwks::parse(KEYS.as_bytes()).expect("they are good").keys;
-    let entry = |generation, iss: Option<&str>, family, keys: &KeySet| {
-        let issuer = Issuer {
-            name: format!("{generation}").into(),
-            iss: iss.map(str::to_owned),
-            algorithms: all(family),
-            ..Issuer::default()
-        };
-        Trusted { issuer: Arc::new(issuer), keys: Keys::Known(Arc::new(keys.clone())), generation }
+    let entry = |name: &str, iss: Option<&str>, family, keys: &KeySet| {
+        let issuer =
+            Issuer { name: name.into(), iss: iss.map(str::to_owned), algorithms: all(family), ..Issuer::default() };
+        Trusted::new(Arc::new(issuer), Keys::Known(Arc::new(keys.clone())))
     };
     let entries = vec![
-        entry(1, Some("hs"), Family::Hmac, &secret),
-        entry(2, Some("ec"), Family::Ec, &public),
-        entry(3, None, Family::Ed, &public),
+        entry("hs", Some("hs"), Family::Hmac, &secret),
+        entry("ec", Some("ec"), Family::Ec, &public),
+        entry("ed", None, Family::Ed, &public),
     ];
     Issuers::new(entries).expect("they can be told apart")
 }

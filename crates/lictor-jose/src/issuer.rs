@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::algorithm::Algorithm;
+use crate::fingerprint::Fingerprint;
 use crate::key::KeySet;
 
 /// The most that clocks may differ: more leeway than this is refused.
@@ -47,6 +48,21 @@ impl Default for Issuer {
 }
 
 impl Issuer {
+    fn fingerprint(&self, keys: &Keys) -> Fingerprint {
+        let Self { name, iss, audiences, algorithms, leeway, required, typ } = self; // all of them: the compiler asks for a new one
+        let list = |texts: &[String]| Fingerprint::of(texts.iter().map(String::as_bytes));
+        let option = |text: &Option<String>| Fingerprint::of(text.iter().map(String::as_bytes));
+        let keys = match keys {
+            Keys::Known(keys) => Some(keys.fingerprint()),
+            Keys::Unavailable => None,
+        };
+        let leeway = leeway.as_nanos().to_be_bytes();
+        let algorithms = Fingerprint::of(algorithms.iter().map(|algorithm| algorithm.name().as_bytes()));
+        let parts = [option(iss), list(audiences), algorithms, list(required), option(typ)];
+        let parts = parts.iter().chain(&keys).map(Fingerprint::bytes);
+        Fingerprint::of([name.as_bytes(), &leeway].into_iter().chain(parts))
+    }
+
     /// What is wrong with it by itself.
     fn check(&self) -> Result<(), Mistake> {
         let name = || self.name.to_string();
@@ -75,13 +91,33 @@ pub enum Keys {
 /// An issuer with its keys.
 #[derive(Clone, Debug)]
 pub struct Trusted {
+    issuer: Arc<Issuer>,
+    keys: Keys,
+    entry: Fingerprint,
+}
+
+impl Trusted {
+    /// An entry as it is now; other keys make another one.
+    pub fn new(issuer: Arc<Issuer>, keys: Keys) -> Self {
+        let entry = issuer.fingerprint(&keys);
+        Self { issuer, keys, entry }
+    }
+
     /// Who.
-    pub issuer: Arc<Issuer>,
+    pub fn issuer(&self) -> &Arc<Issuer> {
+        &self.issuer
+    }
+
     /// Its keys.
-    pub keys: Keys,
-    /// Names this entry as it is now: another number with other keys, other settings, or of another entry. What was found out under
-    /// one number is not used under another.
-    pub generation: u64,
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// All that decides about a token: each setting and each key. What was found out under one is no ground under another, and nobody can
+    /// forget to say that something changed.
+    pub fn entry(&self) -> Fingerprint {
+        self.entry
+    }
 }
 
 /// Issuers that cannot stand together, or by themselves. Each names the entry.
@@ -95,7 +131,7 @@ pub enum Mistake {
     Leeway(String),
     /// An empty text.
     Empty(String),
-    /// Two entries of one name, of one `iss`, both without, or with one generation.
+    /// Two entries of one name, of one `iss`, or both without.
     Twice(String, String),
 }
 
@@ -124,11 +160,8 @@ impl Issuers {
     pub fn new(entries: Vec<Trusted>) -> Result<Self, Mistake> {
         for (at, entry) in entries.iter().enumerate() {
             entry.issuer.check()?;
-            let is_like = |other: &&Trusted| {
-                other.issuer.iss == entry.issuer.iss
-                    || other.issuer.name == entry.issuer.name
-                    || other.generation == entry.generation
-            };
+            let is_like =
+                |other: &&Trusted| other.issuer.iss == entry.issuer.iss || other.issuer.name == entry.issuer.name;
             if let Some(other) = entries[..at].iter().find(is_like) {
                 return Err(Mistake::Twice(other.issuer.name.to_string(), entry.issuer.name.to_string()));
             }

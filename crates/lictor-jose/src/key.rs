@@ -4,10 +4,10 @@
 use std::fmt;
 
 use jsonwebtoken::DecodingKey;
-use ring::digest;
 
 use crate::algorithm::{Algorithm, Family};
 use crate::crypto;
+use crate::fingerprint::Fingerprint;
 use crate::refusal::{Refusal, Why};
 
 /// The longest `kid` of a token that is looked up, in bytes.
@@ -22,23 +22,15 @@ pub(crate) struct Key {
     pub(crate) algorithms: Vec<Algorithm>,
     check: DecodingKey,
     /// What it is: kind, algorithms, name and bytes.
-    fingerprint: [u8; 32],
+    fingerprint: Fingerprint,
 }
 
 impl Key {
     pub(crate) fn new(id: Option<&str>, algorithms: Vec<Algorithm>, parts: &[&[u8]], key: DecodingKey) -> Self {
-        let mut context = digest::Context::new(&digest::SHA256);
-        let mut put = |bytes: &[u8]| {
-            context.update(&(bytes.len() as u64).to_be_bytes());
-            context.update(bytes);
-        };
-        put(&[u8::from(id.is_some())]);
-        put(id.unwrap_or_default().as_bytes());
-        for part in algorithms.iter().map(|algorithm| algorithm.name().as_bytes()).chain(parts.iter().copied()) {
-            put(part);
-        }
-        let mut fingerprint = [0; 32];
-        fingerprint.copy_from_slice(context.finish().as_ref());
+        let kind = [u8::from(id.is_some())];
+        let names = algorithms.iter().map(|algorithm| algorithm.name().as_bytes());
+        let all = [&kind[..], id.unwrap_or_default().as_bytes()].into_iter().chain(names).chain(parts.iter().copied());
+        let fingerprint = Fingerprint::of(all);
         Self { id: id.map(Into::into), algorithms, check: key, fingerprint }
     }
 
@@ -61,7 +53,7 @@ pub struct KeySet {
 
 impl PartialEq for KeySet {
     fn eq(&self, other: &Self) -> bool {
-        self.keys.iter().map(|key| key.fingerprint).eq(other.keys.iter().map(|key| key.fingerprint))
+        self.fingerprint() == other.fingerprint()
     }
 }
 
@@ -105,6 +97,10 @@ impl KeySet {
         }
         let key = DecodingKey::from_secret(secret).map_err(|_| SecretError::TooShort(least))?;
         Ok(Self { keys: vec![Key::new(None, algorithms.to_vec(), &[b"oct", secret], key)] })
+    }
+
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.keys.iter().map(|key| key.fingerprint.bytes()))
     }
 
     /// How many keys there are.

@@ -43,6 +43,7 @@ mod base64url;
 pub mod cache;
 pub mod claims;
 mod crypto;
+mod fingerprint;
 pub mod forward;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
@@ -61,6 +62,7 @@ pub mod verify;
 
 pub use algorithm::{Algorithm, Family};
 pub use claims::Moment;
+pub use fingerprint::Fingerprint;
 pub use issuer::{Issuer, Issuers, Keys, MAX_LEEWAY, Mistake, Trusted};
 pub use json::{MAX_DEPTH, MAX_MEMBERS};
 pub use key::{KeySet, MAX_KEY_ID, SecretError};

@@ -137,8 +137,7 @@ impl Refresh {
         Miss::Fetch(self.begin(now))
     }
 
-    /// What came of a fetch. Gives back whether the keys are others now, so that they need a new generation; what was found out by the same
-    /// keys stays true.
+    /// What came of a fetch. Gives back whether the keys are others now.
     pub fn answered(&mut self, ticket: Ticket, answer: Answer, now: Instant, random: u64) -> bool {
         if self.flight.is_none_or(|(awaited, _)| awaited != ticket) {
             return false;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 
 use crate::claims::{self, Moment};
+use crate::fingerprint::Fingerprint;
 use crate::header::{Header, is_type};
 use crate::issuer::{Issuer, Issuers, Keys, Trusted};
 use crate::refusal::{Refusal, Why};
@@ -20,8 +21,8 @@ pub const MAX_TOKEN: usize = 8 << 10;
 pub struct Verified {
     /// Who gave it out.
     pub issuer: Arc<Issuer>,
-    /// Under which keys and settings it was believed ([`crate::Trusted::generation`]).
-    pub generation: u64,
+    /// Under which keys and settings it was believed ([`crate::Trusted::entry`]).
+    pub entry: Fingerprint,
     /// What it says.
     pub claims: Arc<Map<String, Value>>,
     /// When it ends, leeway not counted.
@@ -46,8 +47,7 @@ pub fn verify(token: &[u8], issuers: &Issuers, now: SystemTime) -> Result<Verifi
         return Err(Refusal::new(Why::Issuer, if iss.is_some() { "iss is nobody's" } else { "iss is not there" }));
     };
     let expires = check(&parts, &header, &claims, trusted, now).map_err(|refusal| refusal.of(at))?;
-    let Trusted { issuer, generation, .. } = trusted;
-    Ok(Verified { issuer: Arc::clone(issuer), generation: *generation, claims: Arc::new(claims), expires })
+    Ok(Verified { issuer: Arc::clone(trusted.issuer()), entry: trusted.entry(), claims: Arc::new(claims), expires })
 }
 
 /// What this issuer's entry says of it.
@@ -58,7 +58,7 @@ fn check(
     trusted: &Trusted,
     now: SystemTime,
 ) -> Result<Moment, Refusal> {
-    let issuer = &trusted.issuer;
+    let issuer = trusted.issuer();
     if !issuer.algorithms.contains(&header.algorithm) {
         return Err(Refusal::new(Why::Algorithm, format!("{} is not this issuer's", header.algorithm)));
     }
@@ -67,7 +67,7 @@ fn check(
     {
         return Err(Refusal::new(Why::Type, "typ is not what was asked for"));
     }
-    let Keys::Known(keys) = &trusted.keys else {
+    let Keys::Known(keys) = trusted.keys() else {
         return Err(Refusal::new(Why::NoKeys, "there are no keys, or they are too old"));
     };
     let key = keys.pick(header.key_id, header.algorithm)?;

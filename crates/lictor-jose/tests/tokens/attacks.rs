@@ -1,11 +1,16 @@
 //! The usual attacks, each beside a token that passes.
 
-use lictor_jose::{Algorithm, Family, KeySet, Kind, MAX_DEPTH, MAX_KEY_ID, MAX_MEMBERS, MAX_TOKEN, Why, jwks, verify};
+use std::sync::Arc;
+
+use lictor_jose::{
+    Algorithm, Family, Issuers, KeySet, Keys, Kind, MAX_DEPTH, MAX_KEY_ID, MAX_MEMBERS, MAX_TOKEN, Trusted, Why, jwks,
+    verify,
+};
 use ring::hmac::HMAC_SHA256;
 use serde_json::{Value, json};
 
 use super::signer::{self, encode, sealed, sign, token, usual};
-use super::{claims, issuer, keys, now, of, only, refused, trusted};
+use super::{claims, issuer, now, of, only, refused};
 
 const ALL: [Family; 4] = [Family::Hmac, Family::Rsa, Family::Ec, Family::Ed];
 
@@ -390,9 +395,8 @@ fn another_ones_key_is_nobodys() {
 
 #[test]
 fn without_keys_nothing_is_said_of_a_token() {
-    let mut entry = trusted(issuer(Family::Rsa), keys(Family::Rsa));
-    entry.keys = lictor_jose::Keys::Unavailable;
-    let issuers = lictor_jose::Issuers::new(vec![entry]).unwrap();
+    let entry = Trusted::new(Arc::new(issuer(Family::Rsa)), Keys::Unavailable);
+    let issuers = Issuers::new(vec![entry]).unwrap();
     for (token, kind) in [
         (usual(Algorithm::RS256, &claims()), Kind::Unavailable),
         (usual(Algorithm::RS256, &super::with(json!({"exp": 1}))), Kind::Unavailable),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::signer::{self, encode, mac, usual};
 use super::{at, claims, issuer, keys, now, refused, with};
 
-fn entry(name: &str, iss: Option<&str>, algorithm: Algorithm, keys: KeySet, generation: u64) -> Trusted {
+fn entry(name: &str, iss: Option<&str>, algorithm: Algorithm, keys: KeySet) -> Trusted {
     let issuer = Issuer {
         name: name.into(),
         iss: iss.map(str::to_owned),
@@ -17,7 +17,7 @@ fn entry(name: &str, iss: Option<&str>, algorithm: Algorithm, keys: KeySet, gene
         audiences: vec![name.to_owned()],
         ..Issuer::default()
     };
-    Trusted { issuer: Arc::new(issuer), keys: Keys::Known(Arc::new(keys)), generation }
+    Trusted::new(Arc::new(issuer), Keys::Known(Arc::new(keys)))
 }
 
 fn set(jwk: Value) -> KeySet {
@@ -31,8 +31,8 @@ fn one_kid_of_two_issuers_is_two_keys() {
         jwk["kid"] = "1".into();
         set(jwk)
     };
-    let a = entry("a", Some("https://a.example"), Algorithm::ES256, named(Algorithm::ES256), 1);
-    let b = entry("b", Some("https://b.example"), Algorithm::Ed25519, named(Algorithm::Ed25519), 2);
+    let a = entry("a", Some("https://a.example"), Algorithm::ES256, named(Algorithm::ES256));
+    let b = entry("b", Some("https://b.example"), Algorithm::Ed25519, named(Algorithm::Ed25519));
     for entries in [vec![a.clone(), b.clone()], vec![b, a]] {
         let issuers = Issuers::new(entries).unwrap();
         for (signed, iss, aud, expected) in [
@@ -55,9 +55,9 @@ fn one_kid_of_two_issuers_is_two_keys() {
 fn a_secret_speaks_for_its_own_issuer() {
     let secret = |byte: u8| KeySet::secret(&[byte; 32], &[Algorithm::HS256]).unwrap();
     let issuers = Issuers::new(vec![
-        entry("a", Some("a"), Algorithm::HS256, secret(b'a'), 1),
-        entry("b", Some("b"), Algorithm::HS256, secret(b'b'), 2),
-        entry("rest", None, Algorithm::HS256, secret(b'r'), 3),
+        entry("a", Some("a"), Algorithm::HS256, secret(b'a')),
+        entry("b", Some("b"), Algorithm::HS256, secret(b'b')),
+        entry("rest", None, Algorithm::HS256, secret(b'r')),
     ])
     .unwrap();
     for (key, iss, aud, expected) in [
@@ -83,8 +83,8 @@ fn a_secret_speaks_for_its_own_issuer() {
 #[test]
 fn a_refusal_says_whose_keys_to_fetch() {
     let issuers = Issuers::new(vec![
-        entry("a", Some("a"), Algorithm::Ed25519, keys(Family::Ed), 1),
-        entry("b", Some("b"), Algorithm::ES256, keys(Family::Ec), 2),
+        entry("a", Some("a"), Algorithm::Ed25519, keys(Family::Ed)),
+        entry("b", Some("b"), Algorithm::ES256, keys(Family::Ec)),
     ])
     .unwrap();
     let header = json!({"alg": "ES256", "kid": "new"}).to_string();
@@ -95,11 +95,11 @@ fn a_refusal_says_whose_keys_to_fetch() {
 
 #[test]
 fn entries_that_cannot_be_told_apart_are_a_mistake() {
-    let good = || entry("a", Some("a"), Algorithm::Ed25519, keys(Family::Ed), 1);
+    let good = || entry("a", Some("a"), Algorithm::Ed25519, keys(Family::Ed));
     let changed = |change: &dyn Fn(&mut Issuer)| {
         let mut issuer = issuer(Family::Ed);
         change(&mut issuer);
-        Issuers::new(vec![Trusted { issuer: Arc::new(issuer), ..good() }])
+        Issuers::new(vec![Trusted::new(Arc::new(issuer), good().keys().clone())])
     };
     assert!(changed(&|_| ()).is_ok());
     assert!(matches!(changed(&|issuer| issuer.algorithms.clear()), Err(Mistake::NoAlgorithm(_))));
@@ -127,16 +127,15 @@ fn entries_that_cannot_be_told_apart_are_a_mistake() {
     assert!(matches!(changed(&|issuer| issuer.required.push(String::new())), Err(Mistake::Empty(_))));
     assert!(matches!(changed(&|issuer| issuer.typ = Some(String::new())), Err(Mistake::Empty(_))));
     let others = [
-        entry("b", Some("a"), Algorithm::Ed25519, keys(Family::Ed), 2),
-        entry("a", Some("b"), Algorithm::Ed25519, keys(Family::Ed), 2),
-        entry("b", Some("b"), Algorithm::Ed25519, keys(Family::Ed), 1),
+        entry("b", Some("a"), Algorithm::Ed25519, keys(Family::Ed)),
+        entry("a", Some("b"), Algorithm::Ed25519, keys(Family::Ed)),
     ];
     for other in others {
         assert!(matches!(Issuers::new(vec![good(), other]), Err(Mistake::Twice(..))));
     }
-    let without = |name: &str, generation| entry(name, None, Algorithm::Ed25519, keys(Family::Ed), generation);
-    assert!(matches!(Issuers::new(vec![without("b", 2), good(), without("c", 3)]), Err(Mistake::Twice(..))));
-    assert!(Issuers::new(vec![good(), without("b", 2)]).is_ok());
+    let without = |name: &str| entry(name, None, Algorithm::Ed25519, keys(Family::Ed));
+    assert!(matches!(Issuers::new(vec![without("b"), good(), without("c")]), Err(Mistake::Twice(..))));
+    assert!(Issuers::new(vec![good(), without("b")]).is_ok());
 }
 
 #[test]

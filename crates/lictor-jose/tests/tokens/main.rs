@@ -74,7 +74,7 @@ fn keys(family: Family) -> KeySet {
 }
 
 fn trusted(issuer: Issuer, keys: KeySet) -> Trusted {
-    Trusted { issuer: Arc::new(issuer), keys: Keys::Known(Arc::new(keys)), generation: 1 }
+    Trusted::new(Arc::new(issuer), Keys::Known(Arc::new(keys)))
 }
 
 fn only(issuer: Issuer, keys: KeySet) -> Issuers {
