@@ -11,7 +11,7 @@ import re
 import sys
 
 PAGE = "docs/configuration.md"
-TESTS = ("tests/mesh", "tests/protocols", "tests/faults", "tests/outages", "tests/chaos", "crates/lictor/tests")
+TESTS = ("tests/mesh", "tests/protocols", "tests/faults", "tests/outages", "tests/chaos", "tests/gateway", "crates/lictor/tests")
 # Keys that no test can turn, and why.
 REASONS = {}
 
@@ -29,7 +29,7 @@ def keys(text):
     policies = {path.removeprefix("defaults.") for path in paths if path.startswith("defaults.")}
 
     def one(path):
-        for place in ("defaults.", "upstreams.NAME.routes[].", "upstreams.NAME."):
+        for place in ("defaults.", "upstreams.NAME.routes[].", "upstreams.NAME.", "gateway.routes[]."):
             if path.startswith(place) and path.removeprefix(place) in policies:
                 return path.removeprefix(place)
         return path

@@ -53,6 +53,7 @@ fn case(reason: Reason) -> Case {
         Reason::LoopDetected => produced(loop_detected),
         Reason::Misdirected => produced(|| inbound("", &[("X-Lictor-To", "carts/1")])),
         Reason::NoEndpoints => produced(no_endpoints),
+        Reason::NoRoute => produced(no_route),
         Reason::NotCached => produced(not_cached),
         Reason::Overloaded => produced(overloaded),
         Reason::PerTryTimeout => produced(|| slow(", per_try_timeout: 50ms", &[])),
@@ -87,7 +88,9 @@ fn tells_the_same(reason: Reason, produced: &Produced) {
     if let Some(answer) = &produced.answer {
         assert_eq!((answer.status, answer.header("x-request-id")), (status, &*produced.id), "{word}");
         if !is_mid_answer {
-            assert_eq!(answer.header("x-lictor-reason"), word);
+            // A gateway's clients are told in the body alone.
+            let field = if reason == Reason::NoRoute { "" } else { word };
+            assert_eq!(answer.header("x-lictor-reason"), field);
             let proxy_status = answer.header("proxy-status");
             assert!(
                 proxy_status.contains(&format!("lictor; error={}", reason.proxy_status())),
@@ -140,6 +143,13 @@ fn is_the_cause(reason: Reason, sidecar: &Sidecar) {
 
 fn produced(produce: impl Fn() -> Produced + 'static) -> Case {
     Case::Produced(Box::new(produce))
+}
+
+fn no_route() -> Produced {
+    let yaml = "registration: off\ngateway: {listen: '127.0.0.1:0', routes: {/api/*: users}}\nupstreams:\n  users: {static: ['127.0.0.1:1']}\n";
+    let sidecar = Sidecar::serve(LICTOR, yaml).up();
+    let answer = get(&sidecar, "gateway", "/", &[]);
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(()) }
 }
 
 /// Asks a sidecar with one upstream, `users`, that is as `more` says.

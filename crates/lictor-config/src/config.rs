@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use lictor_core::bearer::Bearer;
+use lictor_core::gateway;
 use lictor_core::mesh::{AccessLevels, AccessLog, Protocol};
 use lictor_core::policy::Policy;
 use lictor_core::route::Routes;
@@ -36,8 +37,10 @@ pub struct Config {
     pub outbound: Outbound,
     /// The policy of upstreams that say nothing, and of services called through the forward proxy only.
     pub defaults: Policy,
-    /// In the file's order; names are unique.
+    /// In the file's order, and behind them those that only the gateway names; names are unique.
     pub upstreams: Vec<Upstream>,
+    /// Routes for clients that are not ours; `None`: there is no gateway.
+    pub gateway: Option<Gateway>,
     /// Trace headers, sampling, export.
     pub trace: Trace,
     /// The Prometheus endpoint.
@@ -164,6 +167,15 @@ pub struct Inbound {
     pub max_in_flight: u32,
     /// Any of these must be in `X-Service-Auth`; empty: not checked.
     pub tokens: Vec<Secret>,
+}
+
+/// Routes for clients that are not ours.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Where they connect.
+    pub listen: Listen,
+    /// Which requests go where.
+    pub routes: Arc<gateway::Gateway>,
 }
 
 /// How Consul is reached.
@@ -310,7 +322,8 @@ impl Config {
     pub fn server_tls(&self) -> impl Iterator<Item = &ServerTls> {
         let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.listen.as_ref());
         let inbound = self.inbound.as_ref().map(|inbound| &inbound.listen);
-        upstreams.chain(&self.outbound.proxy).chain(inbound).filter_map(|listen| listen.tls.as_ref())
+        let gateway = self.gateway.as_ref().map(|gateway| &gateway.listen);
+        upstreams.chain(&self.outbound.proxy).chain(inbound).chain(gateway).filter_map(|listen| listen.tls.as_ref())
     }
 
     /// TLS towards all upstreams.

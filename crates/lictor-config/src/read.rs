@@ -4,6 +4,7 @@ mod advertised;
 mod consul;
 mod exported;
 mod fallback;
+mod gateway;
 mod listen;
 mod policy;
 mod ports;
@@ -57,8 +58,11 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
     defaults_section.finish();
     let outbound = outbound(&top.field("outbound", "The forward proxy, and what `lictor run` exports."));
     let upstreams_node = top.field("upstreams", "Services that are called, by name.");
-    let upstreams =
-        upstream::upstreams(&upstreams_node, &defaults, &Shown { tokens: &tokens, bearer: bearer.as_ref() });
+    let shown = Shown { tokens: &tokens, bearer: bearer.as_ref() };
+    let mut upstreams = upstream::upstreams(&upstreams_node, &defaults, &shown);
+    let gateway_node =
+        top.field("gateway", "Routes for clients from outside: one listener, and where each request goes.");
+    let gateway = gateway::gateway(&gateway_node, &mut upstreams, |name| upstream::implied(name, &defaults, &shown));
     let needs_consul = registration.is_some()
         || !outbound.allow.is_empty()
         || upstreams.iter().any(|upstream| upstream.queries().next().is_some());
@@ -79,6 +83,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
         outbound,
         defaults,
         upstreams,
+        gateway,
     };
     ports::check(&top, &config);
     exported::check(&top, &config);

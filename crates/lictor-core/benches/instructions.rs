@@ -7,10 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::Method;
+use http::{HeaderMap, Method};
 use lictor_core::balance::{Balancer, Load, Slot, hash_bytes};
 use lictor_core::breaker::{Breaker, Verdict};
 use lictor_core::budget::RetryBudget;
+use lictor_core::gateway::table::{self, Conditions, Matcher, Table};
+use lictor_core::gateway::{HostPattern, PathPattern, host, path};
 use lictor_core::outcome::{Failure, Reason};
 use lictor_core::policy::{Algorithm, Balance, BreakerPolicy, BudgetPolicy, RetryPolicy};
 use lictor_core::retry::{Asked, Tried, next};
@@ -61,6 +63,7 @@ fn operations(start: Instant) -> Vec<(String, Box<dyn Fn() -> Operation>)> {
         }
     }
     operations.push(("route_match_10".to_owned(), Box::new(route_match)));
+    operations.push(("gateway_match_10000".to_owned(), Box::new(gateway_match)));
     operations.push(("breaker_success".to_owned(), Box::new(move || breaker(start))));
     operations.push(("budget".to_owned(), Box::new(move || budget(start))));
     operations.push(("retry_next".to_owned(), Box::new(move || retry(start))));
@@ -91,6 +94,24 @@ fn route_match() -> Operation {
     let routes = Routes::new((0..10).map(route).collect::<Result<_, _>>().expect("they are patterns"));
     Box::new(move |_| {
         black_box(routes.position(black_box(&Method::GET), black_box("/api/v1/thing9/1234")));
+    })
+}
+
+/// One of ten thousand routes of a gateway, its path and host read first.
+fn gateway_match() -> Operation {
+    let matcher = |number: usize| Matcher {
+        host: HostPattern::parse("shop.example").expect("it is one"),
+        path: PathPattern::parse(&format!("/api/v{}/thing{number}/{{id}}", number % 7), false).expect("it is one"),
+        conditions: Conditions::default(),
+    };
+    let table = Table::new((0..10_000).map(matcher).collect()).expect("none is there twice");
+    let headers = HeaderMap::new();
+    Box::new(move |_| {
+        let host = host::read(black_box("Shop.example:8080")).expect("it is one");
+        let read = path::read(black_box("/api/v3/thing9999/1234")).expect("it is one");
+        let asked =
+            table::Asked { host: &host, path: read.folded(), query: None, method: &Method::GET, headers: &headers };
+        assert_eq!(black_box(table.find(&asked)), Some(9_999));
     })
 }
 

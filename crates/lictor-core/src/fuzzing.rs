@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::caching::{Keeper, laws};
+use crate::gateway;
 use crate::route::{Route, Routes};
 use crate::trace::{B3, TraceContext, TraceSettings};
 
@@ -163,6 +164,19 @@ pub fn route(bytes: &[u8]) {
     assert_eq!(Routes::new(vec![again]).position(&method, path).is_some(), without, "{text:?} {method} {path:?}");
 }
 
+/// A path and a host have one reading, and the table finds what a scan finds ([`laws`](crate::gateway::laws)). The first line is the
+/// request's method, host and target; each after it is a route.
+pub fn gateway(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (request, routes) = text.split_once('\n').unwrap_or((&text, ""));
+    let mut words = request.splitn(3, ' ');
+    let (Some(method), Some(host), Some(target)) = (words.next(), words.next(), words.next()) else { return };
+    gateway::laws::read_path(target);
+    gateway::laws::read_host(host);
+    let Ok(method) = Method::from_bytes(method.as_bytes()) else { return };
+    gateway::laws::find(routes, &method, host, target);
+}
+
 fn inner(path: &str) -> &str {
     path.strip_prefix('/').unwrap_or(path)
 }
@@ -199,5 +213,6 @@ mod tests {
         replay("caching", caching);
         replay("traceparent", traceparent);
         replay("route", route);
+        replay("gateway", gateway);
     }
 }

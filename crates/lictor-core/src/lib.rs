@@ -20,6 +20,7 @@ pub mod deadline;
 pub mod ejection;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+pub mod gateway;
 mod hash;
 pub mod health;
 pub mod latency;

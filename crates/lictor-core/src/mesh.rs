@@ -14,6 +14,7 @@ use http::{HeaderName, HeaderValue};
 use crate::address::Address;
 use crate::bearer::Bearer;
 use crate::breaker::Breaker;
+use crate::gateway::Gateway;
 use crate::health::EndpointHealth;
 use crate::limits::{InFlight, Places};
 use crate::policy::Policy;
@@ -38,6 +39,8 @@ pub struct Mesh {
     pub forward: Option<Forward>,
     /// The server side; `None` when the application is reached directly.
     pub inbound: Option<Arc<Inbound>>,
+    /// Routes for clients that are not ours; `None` when there is no gateway.
+    pub gateway: Option<Arc<Gateway>>,
     /// Trace headers and sampling.
     pub trace: TraceSettings,
     /// How long a request waits for endpoints that are unknown yet.
@@ -79,6 +82,8 @@ pub enum ListenerKind {
     Forward,
     /// Our own application.
     Inbound,
+    /// Whatever the gateway's routes say.
+    Gateway,
 }
 
 /// Services that the forward proxy may call.

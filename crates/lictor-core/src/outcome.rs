@@ -38,6 +38,8 @@ pub enum Reason {
     Misdirected,
     /// No healthy instance is known.
     NoEndpoints,
+    /// None of the gateway's routes is for this request.
+    NoRoute,
     /// The client wants a kept answer or none (`only-if-cached`), and there is none.
     NotCached,
     /// Limits on requests in flight or waiting.
@@ -77,7 +79,7 @@ pub enum Retryable {
 
 impl Reason {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::AllEjected,
         Self::BadRequest,
         Self::BreakerOpen,
@@ -91,6 +93,7 @@ impl Reason {
         Self::LoopDetected,
         Self::Misdirected,
         Self::NoEndpoints,
+        Self::NoRoute,
         Self::NotCached,
         Self::Overloaded,
         Self::PerTryTimeout,
@@ -121,6 +124,7 @@ impl Reason {
             Self::LoopDetected => "loop_detected",
             Self::Misdirected => "misdirected",
             Self::NoEndpoints => "no_endpoints",
+            Self::NoRoute => "no_route",
             Self::NotCached => "not_cached",
             Self::Overloaded => "overloaded",
             Self::PerTryTimeout => "per_try_timeout",
@@ -140,6 +144,7 @@ impl Reason {
     pub fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::NoRoute => StatusCode::NOT_FOUND,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             // Only ever logged: nginx's "client closed request".
             Self::ClientGone => StatusCode::from_u16(499).expect("499 is within 100..=999"),
@@ -187,7 +192,7 @@ impl Reason {
             Self::Forbidden => 7,
             Self::HeadersTooLarge | Self::Overloaded => 8,
             Self::Unauthenticated => 16,
-            Self::UnknownUpstream => 12,
+            Self::NoRoute | Self::UnknownUpstream => 12,
         }
     }
 
@@ -207,7 +212,7 @@ impl Reason {
             Self::ResetMidResponse => "http_response_incomplete",
             Self::NotCached | Self::Status => "proxy_internal_response",
             Self::TlsFailed => "tls_protocol_error",
-            Self::UnknownUpstream => "destination_not_found",
+            Self::NoRoute | Self::UnknownUpstream => "destination_not_found",
         }
     }
 
@@ -223,7 +228,7 @@ impl Reason {
             Self::ProtocolError => "UPE",
             Self::RequestTimeout => "SI",
             Self::ResetBeforeResponse | Self::ResetMidResponse => "UC",
-            Self::UnknownUpstream => "NR",
+            Self::NoRoute | Self::UnknownUpstream => "NR",
             Self::BadRequest
             | Self::Draining
             | Self::HeadersTooLarge
@@ -251,6 +256,7 @@ impl Reason {
             | Self::HeadersTooLarge
             | Self::LoopDetected
             | Self::NoEndpoints
+            | Self::NoRoute
             | Self::NotCached
             | Self::Overloaded
             | Self::RequestTimeout

@@ -9,36 +9,58 @@ use thiserror::Error;
 use crate::limits::InFlight;
 use crate::policy::Policy;
 
-/// An upstream's routes; the first match wins.
+/// An upstream's routes; the first match wins. Behind them stand those of the gateway that lead to it: they are matched there,
+/// by host and path as the client has them, and are named here for their policy and label.
 #[derive(Clone, Debug, Default)]
-pub struct Routes(Arc<[Route]>);
+pub struct Routes {
+    all: Arc<[Route]>,
+    /// How many of them are matched here.
+    own: usize,
+}
 
 impl Routes {
     /// In the order of the configuration.
     pub fn new(routes: Vec<Route>) -> Self {
-        Self(routes.into())
+        Self { own: routes.len(), all: routes.into() }
+    }
+
+    /// The same, and the gateway's behind them.
+    #[must_use]
+    pub fn with_gateways(&self, routes: Vec<Route>) -> Self {
+        let own = self.all.iter().take(self.own).cloned();
+        Self { all: own.chain(routes).collect(), own: self.own }
+    }
+
+    /// How many are matched here; the gateway's come after them.
+    pub fn own(&self) -> usize {
+        self.own
+    }
+
+    /// Whether it is the gateway that matches the one at this place.
+    pub fn is_gateways(&self, index: usize) -> bool {
+        index >= self.own && index < self.all.len()
     }
 
     /// Where the first route is that matches.
     pub fn position(&self, method: &Method, path: &str) -> Option<usize> {
         let path = path.strip_prefix('/').unwrap_or(path);
-        self.0.iter().position(|route| route.matches(method, path))
+        self.all.iter().take(self.own).position(|route| route.matches(method, path))
     }
 
     /// The one at this place, from 0.
     pub fn get(&self, index: usize) -> Option<&Route> {
-        self.0.get(index)
+        self.all.get(index)
     }
 
-    /// All of them.
+    /// All of them, the gateway's too.
     pub fn iter(&self) -> std::slice::Iter<'_, Route> {
-        self.0.iter()
+        self.all.iter()
     }
 
     /// The same, with the counts of the routes that were there before.
     #[must_use]
     pub fn follow(&self, earlier: &Self) -> Self {
-        if Arc::ptr_eq(&self.0, &earlier.0) || self.iter().all(|route| route.in_flight.is_none()) {
+        if Arc::ptr_eq(&self.all, &earlier.all) || self.iter().all(|route| route.in_flight.is_none()) {
             return self.clone();
         }
         let bounded =
@@ -48,12 +70,12 @@ impl Routes {
             let before = counts.get(&(route.method(), &route.label)).map(|before| Arc::clone(before));
             Route { in_flight: route.in_flight.clone().map(|own| before.unwrap_or(own)), ..route.clone() }
         };
-        Self(self.iter().map(follow).collect())
+        Self { all: self.iter().map(follow).collect(), own: self.own }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 }
 
@@ -143,6 +165,12 @@ impl Route {
         let start = literals.collect::<Vec<_>>().join("/");
         let in_flight = None;
         Ok(Self { label: Arc::from(path), policy, is_idempotent, in_flight, method, start, segments, takes_rest })
+    }
+
+    /// One that a gateway matches.
+    pub fn of_gateway(label: Arc<str>, policy: Arc<Policy>, is_idempotent: Option<bool>) -> Self {
+        let (method, start, segments) = (None, String::new(), Vec::new());
+        Self { label, policy, is_idempotent, in_flight: None, method, start, segments, takes_rest: false }
     }
 
     /// The same, with its requests counted by themselves: it has limits of its own.
@@ -246,6 +274,17 @@ mod tests {
         assert!(Arc::ptr_eq(&of(&before, 1).unwrap(), &of(&after, 0).unwrap()));
         assert!(!Arc::ptr_eq(&of(&before, 0).unwrap(), &of(&after, 1).unwrap()), "another method, another route");
         assert!(of(&after, 2).is_some() && of(&after, 3).is_none());
+    }
+
+    #[test]
+    fn what_the_gateway_matches_is_not_matched_again() {
+        let of_gateway = Route::of_gateway("/*".into(), Arc::default(), Some(true));
+        let routes = Routes::new(vec![route("/a")]).with_gateways(vec![of_gateway]);
+        assert_eq!(routes.position(&Method::GET, "/a"), Some(0));
+        assert_eq!(routes.position(&Method::GET, "/b"), None);
+        assert_eq!(&*routes.get(1).unwrap().label, "/*");
+        assert!(routes.is_gateways(1) && !routes.is_gateways(0) && !routes.is_gateways(2));
+        assert_eq!(routes.with_gateways(Vec::new()).iter().count(), 1);
     }
 
     #[test]

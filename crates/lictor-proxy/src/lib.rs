@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`plane`] | the workers as the program sees them: start, bind, drain, report |
 //! | [`serve`] | one accepted connection; the wire (`lictor-http`) asks it for answers |
+//! | [`edge`] | a request from outside: which of the gateway's routes is it for, and what may he know of us |
 //! | [`calls`] | one request, from its head to the last byte of its answer; read [`calls::forward`] first |
 //! | [`admission`] | what may refuse a request before anything is sent |
 //! | [`head`] | what a request's head becomes |
@@ -28,6 +29,7 @@ mod books;
 mod calls;
 mod choose;
 mod clock;
+mod edge;
 mod head;
 mod names;
 mod net;
@@ -36,7 +38,7 @@ mod serve;
 mod stores;
 mod world;
 
-pub use calls::explain::{Candidate, Explanation, OnFailure, Question, Refusal, RouteView};
+pub use calls::explain::{Candidate, Explanation, GatewayView, OnFailure, Question, Refusal, RouteView};
 #[cfg(any(feature = "laws", test))]
 pub use head::rewrite::laws::header_pass;
 pub use net::listen::{BindError, Bound};

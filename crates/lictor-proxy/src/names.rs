@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::{CONTENT_TYPE, FORWARDED, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use lictor_http::fields::{Fields, Marks, clean, tokens};
+use smallvec::SmallVec;
 
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -150,12 +151,57 @@ pub(crate) fn is_identity(name: &str) -> bool {
     })
 }
 
+/// Whether nobody from outside may say this: who somebody is and whom a request came by, what lictors tell each other, and
+/// fields that name another target or method than the request's, which some servers obey.
+fn is_for_peers(name: &str) -> bool {
+    const PREFIXES: [&str; 7] =
+        ["x-envoy-", "x-forwarded-", "x-lictor-", "x-original-", "x-rewrite-", "x-ssl-", "x-user-"];
+    matches!(
+        name,
+        "forwarded"
+            | "l5d-timeout"
+            | "x-client-cert"
+            | "x-client-ip"
+            | "x-gateway-request-id"
+            | "x-http-method"
+            | "x-http-method-override"
+            | "x-method-override"
+            | "x-real-ip"
+            | "x-service-auth"
+    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Takes off a head from outside what only peers may say, however it is spelled.
+pub(crate) fn strip_outsiders(headers: &mut HeaderMap) {
+    strip(headers, is_for_peers);
+}
+
+/// Takes off an answer's head what is nobody's business outside: what lictors tell each other, and addresses.
+pub(crate) fn seal(headers: &mut HeaderMap) {
+    strip(headers, |name| name.starts_with("x-lictor-"));
+    let tells = |value: &HeaderValue| value.as_bytes().windows(8).any(|part| part.eq_ignore_ascii_case(b"next-hop"));
+    if headers.get_all(PROXY_STATUS).iter().any(tells) {
+        headers.remove(PROXY_STATUS);
+    }
+}
+
+/// Takes off the fields whose names, once every sign of them is `-`, are these.
+fn strip(headers: &mut HeaderMap, is_one: impl Fn(&str) -> bool) {
+    let is_named = |name: &&HeaderName| {
+        let name = name.as_str();
+        if name.bytes().all(is_plain) {
+            return is_one(name);
+        }
+        is_one(&name.replace(|sign: char| !sign.is_ascii_alphanumeric(), "-"))
+    };
+    for name in headers.keys().filter(is_named).cloned().collect::<SmallVec<[_; 4]>>() {
+        headers.remove(name);
+    }
+}
+
 /// Takes off a request's trailers what lictor vouches for, however it is spelled: some programs put trailers among fields.
 pub(crate) fn strip_vouched(trailers: &mut HeaderMap) {
-    let named = trailers.keys().filter(|name| is_vouched(name.as_str()) || shadows(name, |_| false));
-    for name in named.cloned().collect::<Vec<_>>() {
-        trailers.remove(name);
-    }
+    strip(trailers, |name| is_vouched(name) || is_for_peers(name));
 }
 
 /// Whether the answer is to tell how it came about: somebody on this machine asks, and not for somebody else. A
@@ -283,6 +329,61 @@ mod tests {
         for name in ["x-forwarded-for", "x-partner-key", "x_custom", "api_key", "x_forwarded", "user_id", "sec-ch_ua"] {
             assert!(!is(name), "{name}");
         }
+    }
+
+    #[test]
+    fn nobody_from_outside_says_who_he_is_or_what_else_he_asks_for() {
+        let of = |names: &[&str]| headers(&names.iter().map(|name| (*name, "x")).collect::<Vec<_>>());
+        let taken = [
+            "forwarded",
+            "x-forwarded-for",
+            "X-Forwarded-Client-Cert",
+            "x_forwarded_for",
+            "x.forwarded-uri",
+            "x-real-ip",
+            "x_real_ip",
+            "x-lictor-from",
+            "x-lictor-timeout",
+            "X_Lictor_Debug",
+            "x-service-auth",
+            "x_service_auth",
+            "x-user-id",
+            "x_user_role",
+            "x-original-url",
+            "x-rewrite-url",
+            "x-http-method-override",
+            "x_http_method_override",
+            "x-method-override",
+            "x-envoy-original-path",
+            "x-ssl-client-verify",
+        ];
+        let passes =
+            ["accept", "authorization", "x-request-id", "traceparent", "x-user", "x_custom", "idempotency-key"];
+        for name in taken {
+            let mut head = of(&[name, "accept"]);
+            strip_outsiders(&mut head);
+            assert_eq!(head, of(&["accept"]), "{name}");
+            strip_vouched(&mut head);
+        }
+        let mut head = of(&passes);
+        strip_outsiders(&mut head);
+        assert_eq!(head, of(&passes));
+    }
+
+    #[test]
+    fn no_address_and_nothing_between_lictors_goes_outside() {
+        let mut head = headers(&[
+            ("x-lictor-attempts", "127.0.0.1:1=503"),
+            ("x_lictor_upstream", "a"),
+            ("proxy-status", "lictor; error=connection_refused; Next-Hop=\"127.0.0.1:1\""),
+            ("x-request-id", "1"),
+        ]);
+        seal(&mut head);
+        assert_eq!(head, headers(&[("x-request-id", "1")]));
+        let own = headers(&[("proxy-status", "lictor; error=connection_refused")]);
+        let mut head = own.clone();
+        seal(&mut head);
+        assert_eq!(head, own);
     }
 
     #[test]

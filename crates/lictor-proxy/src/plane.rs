@@ -133,7 +133,7 @@ enum Change {
 /// Which connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// Those to our own application.
+    /// Those from elsewhere: to our own application, and to the gateway.
     Inbound,
     /// All.
     All,
@@ -142,7 +142,7 @@ pub enum Which {
 impl Which {
     fn covers(self, kind: &ListenerKind) -> bool {
         match (self, kind) {
-            (Self::All, _) | (Self::Inbound, ListenerKind::Inbound) => true,
+            (Self::All, _) | (Self::Inbound, ListenerKind::Inbound | ListenerKind::Gateway) => true,
             (Self::Inbound, ListenerKind::Upstream(_) | ListenerKind::Forward) => false,
         }
     }

@@ -21,6 +21,7 @@ use crate::books::refused;
 use crate::calls::ending::ResponseBody;
 use crate::calls::forward::forward;
 use crate::calls::{respond, tunnel};
+use crate::edge::Edge;
 use crate::names::Looked;
 use crate::world::client::Connection;
 use crate::world::generation::Generation;
@@ -60,6 +61,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, generation: Rc<Generation>, socket
     };
     // A tenth more or less, so that connections that came at the same time do not all end at the same time.
     let max_age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * connection.worker.chance()));
+    if connection.is_edge() {
+        let edge = Rc::new(Edge(Rc::new(connection)));
+        return match spoken {
+            Some(Spoken::Http1) => http1::server::serve(edge, stream, read, max_age, drain).await,
+            Some(Spoken::Http2) => http2::server::serve(edge, stream, read, stop(max_age, drain)).await,
+            None => (), // HTTP is spoken there
+        };
+    }
     match spoken {
         Some(Spoken::Http1) => http1::server::serve(Rc::new(connection), stream, read, max_age, drain).await,
         Some(Spoken::Http2) => http2::server::serve(Rc::new(connection), stream, read, stop(max_age, drain)).await,
@@ -111,7 +120,7 @@ fn protocol(worker: &Worker, kind: &ListenerKind) -> Protocol {
     match kind {
         ListenerKind::Upstream(name) => view.upstreams.get(name).map(|upstream| upstream.upstream.protocol),
         ListenerKind::Inbound => view.inbound.as_ref().map(|inbound| inbound.app.upstream.protocol),
-        ListenerKind::Forward => None,
+        ListenerKind::Forward | ListenerKind::Gateway => None,
     }
     .unwrap_or(Protocol::Http1)
 }

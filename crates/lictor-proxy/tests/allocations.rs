@@ -94,6 +94,7 @@ fn plane(backend: SocketAddr) -> (DataPlane, watch::Sender<Arc<Mesh>>, SocketAdd
         start_timeout: Duration::from_secs(30),
         access_log: AccessLog::Off,
         access_levels: Arc::default(),
+        gateway: None,
     });
     let (published, mesh) = watch::channel(mesh);
     let settings = Settings {

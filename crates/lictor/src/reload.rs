@@ -276,6 +276,7 @@ pub(crate) fn announce(bound: &Bound) {
         ListenerKind::Upstream(name) => info!(kind = "upstream", %name, %address, "listening"),
         ListenerKind::Forward => info!(kind = "forward", %address, "listening"),
         ListenerKind::Inbound => info!(kind = "inbound", %address, "listening"),
+        ListenerKind::Gateway => info!(kind = "gateway", %address, "listening"),
     }
 }
 

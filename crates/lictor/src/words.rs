@@ -180,6 +180,10 @@ pub(crate) fn prospect(page: &Json, paint: Paint) -> String {
     }
     lines.push(String::new());
     lines.push(candidates(page, paint));
+    if let Some(route) = page["gateway"]["route"].as_str() {
+        let target = page["gateway"]["target"].as_str().unwrap_or_default();
+        lines.push(format!("Gateway: the route {route}, to {} as {target}.", text("upstream")));
+    }
     let route = page["route"]["path"].as_str().map(|path| match page["route"]["method"].as_str() {
         Some(method) => format!("{method} {path}"),
         None => path.to_owned(),

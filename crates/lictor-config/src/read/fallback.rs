@@ -37,7 +37,7 @@ pub(super) fn fallback(node: &Node<'_>, base: &Policy) -> (Option<Duration>, Opt
     (stale, (fallback != Fallback::default()).then(|| Arc::new(fallback)))
 }
 
-fn answer(section: &Section<'_>, base: Option<&FixedAnswer>) -> Option<FixedAnswer> {
+pub(super) fn answer(section: &Section<'_>, base: Option<&FixedAnswer>) -> Option<FixedAnswer> {
     let body = section.field("body", "This text; at most 64KiB.");
     let status = section.field("status", "Its status: 200 to 599.");
     let kind = section.field("content_type", "What it is.");

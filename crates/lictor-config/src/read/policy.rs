@@ -183,7 +183,7 @@ fn nothing_shared(section: &Section<'_>, route: &Policy, base: &Policy) {
     }
 }
 
-fn timeouts(section: &Section<'_>, base: &Timeouts) -> Timeouts {
+pub(super) fn timeouts(section: &Section<'_>, base: &Timeouts) -> Timeouts {
     let total =
         section.field("timeout", "From arrival to the response head, and the longest silence after it; `none`.");
     let per_try = section.field("per_try_timeout", "From an attempt's start to its response head; `none`.");
@@ -246,7 +246,7 @@ fn ring_hash(node: &Node<'_>) -> Option<Algorithm> {
     hash_on.map(Algorithm::RingHash)
 }
 
-fn retry(node: &Node<'_>, base: &RetryPolicy) -> RetryPolicy {
+pub(super) fn retry(node: &Node<'_>, base: &RetryPolicy) -> RetryPolicy {
     if node.is_off() {
         return RetryPolicy { attempts: 1, ..base.clone() };
     }

@@ -43,6 +43,11 @@ pub(super) fn check(top: &Section<'_>, config: &Config) {
     if let Some(proxy) = &config.outbound.proxy {
         claim(proxy.address.clone(), "the forward proxy".to_owned(), &node("outbound", "proxy"));
     }
+    if let Some(gateway) = &config.gateway {
+        let listen = top.field("gateway", "").below("listen");
+        let node = if listen.is_map() { listen.below("address") } else { listen };
+        claim(gateway.listen.address.clone(), "the gateway".to_owned(), &node);
+    }
     let entries = top.field("upstreams", "").entries();
     for (upstream, entry) in config.upstreams.iter().zip(&entries) {
         let Some(listen) = &upstream.listen else { continue };

@@ -10,6 +10,7 @@ use lictor_core::Secret;
 use lictor_core::bearer::Bearer;
 use lictor_core::mesh::Protocol;
 use lictor_core::policy::Policy;
+use lictor_core::route::Routes;
 use serde_json::json;
 
 use super::listen::{client_tls, listener, protocol_of};
@@ -17,7 +18,7 @@ use super::policy;
 use super::service::is_service_name;
 use super::source::{bootstrap, failover, source};
 use crate::bounds::{CALLED_MAX, too_many_called};
-use crate::config::Upstream;
+use crate::config::{Query, Source, Upstream};
 use crate::tree::Node;
 
 /// What our calls show of us.
@@ -115,6 +116,25 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, shown: &Show
         routes,
         set_headers,
         bearer,
+    }
+}
+
+/// One that only the gateway names: as if nothing were said of it.
+pub(super) fn implied(name: &str, defaults: &Policy, shown: &Shown<'_>) -> Upstream {
+    Upstream {
+        name: name.to_owned(),
+        listen: None,
+        source: Source::Consul(Query { service: name.to_owned(), ..Query::default() }),
+        bootstrap: Vec::new(),
+        failover: Vec::new(),
+        prefers_zone: true,
+        protocol: None,
+        tls: None,
+        is_required: false,
+        policy: defaults.clone(),
+        routes: Routes::default(),
+        set_headers: token_header(shown.tokens),
+        bearer: shown.bearer.cloned(),
     }
 }
 

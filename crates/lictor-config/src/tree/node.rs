@@ -17,7 +17,7 @@ use crate::value::{Step, Value, show};
 use crate::values;
 
 /// Keys that the product will have: said so, rather than "unknown".
-const PLANNED: [&str; 4] = ["gateway", "building_blocks", "chaos", "near"];
+const PLANNED: [&str; 3] = ["building_blocks", "chaos", "near"];
 
 /// A key with its value, if it has one.
 #[derive(Clone, Debug)]
@@ -160,7 +160,16 @@ impl<'t> Node<'t> {
 
     /// The elements of a list; one value alone is a list of one.
     pub(crate) fn elements(&self) -> Vec<Self> {
-        self.describe(json!({ "type": ["array", "string", "number"] }), None);
+        self.elements_of(json!({ "type": ["array", "string", "number"] }))
+    }
+
+    /// The elements of a list, or the entries of a map with free keys, which is short for it.
+    pub(crate) fn elements_or_entries(&self) -> Vec<Self> {
+        if self.is_map() { self.entries() } else { self.elements_of(json!({ "type": ["array", "object"] })) }
+    }
+
+    fn elements_of(&self, schema: Json) -> Vec<Self> {
+        self.describe(schema, None);
         match self.value {
             _ if self.tree.is_describing => vec![self.step(Step::Index(0), None)],
             Some(Value::List(values)) => {
@@ -416,11 +425,16 @@ impl<'t> Section<'t> {
 
     /// Whatever was not asked for is a mistake.
     pub(crate) fn finish(self) {
+        self.finish_before(&PLANNED);
+    }
+
+    /// The same, where these keys will come.
+    pub(crate) fn finish_before(self, planned: &[&str]) {
         let Some(Value::Map(entries)) = self.node.value else { return };
         let asked = self.asked.borrow();
         for (key, value) in entries.iter().filter(|(key, _)| !asked.contains(&key.as_str())) {
             let node = self.node.step(Step::Key(key.clone().into()), Some(value));
-            if PLANNED.contains(&key.as_str()) {
+            if planned.contains(&key.as_str()) {
                 node.key_error(format!("`{key}` is not in this version yet"), None);
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Whole files in, configurations or complaints out.
 
 mod failover;
+mod gateway;
 mod kv;
 mod policy;
 mod variables;
@@ -523,7 +524,7 @@ fn each_mistake_is_found_where_it_is() {
         ("registration: off\ndefaults: {balance: ring_hash}\n", 2, "something to hash on"),
         ("registration: off\ndefaults: {breaker: {success_threshold: 0}}\n", 2, "at least 1"),
         ("registration: off\ndefaults: {ejection: {max_percent: 150}}\n", 2, "between 0% and 100%"),
-        ("registration: off\ngateway: {listen: 8080}\n", 2, "not in this version yet"),
+        ("registration: off\nchaos: {}\n", 2, "not in this version yet"),
         ("registration: off\nupstreams:\n  db: {listen: 3306, protocol: tcp, cache: 5s}\n", 3, "carries bytes"),
         ("registration: off\nupstreams:\n  db: {listen: 3306, protocol: tcp, deadline: ignore}\n", 3, "carries bytes"),
         (

@@ -53,6 +53,7 @@ pub(crate) fn assemble(inputs: &Inputs<'_>, previous: Option<&Mesh>, now: Instan
         upstreams,
         forward: config.outbound.proxy.as_ref().map(|_| Forward { allow: config.outbound.allow.clone() }),
         inbound: inbound(config, previous, now),
+        gateway: config.gateway.as_ref().map(|gateway| Arc::clone(&gateway.routes)),
         trace: config.trace.settings.clone(),
         start_timeout: config.lifecycle.start_timeout,
         access_log: config.log.access,
@@ -70,8 +71,14 @@ pub(crate) fn is_news(previous: &Mesh, next: &Mesh) -> bool {
         (None, None) => true,
         _ => false,
     };
+    let same_gateway = match (&previous.gateway, &next.gateway) {
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+        (None, None) => true,
+        _ => false,
+    };
     !(same_upstreams
         && same_inbound
+        && same_gateway
         && previous.listeners == next.listeners
         && previous.local == next.local
         && previous.forward == next.forward
@@ -121,7 +128,8 @@ pub fn listeners(config: &Config) -> Vec<Listener> {
     });
     let forward = config.outbound.proxy.as_ref().map(|listen| listener(ListenerKind::Forward, listen));
     let inbound = config.inbound.as_ref().map(|inbound| listener(ListenerKind::Inbound, &inbound.listen));
-    upstreams.chain(forward).chain(inbound).collect()
+    let gateway = config.gateway.as_ref().map(|gateway| listener(ListenerKind::Gateway, &gateway.listen));
+    upstreams.chain(forward).chain(inbound).chain(gateway).collect()
 }
 
 /// Our application as an upstream: one endpoint, tried once, never given a rest.

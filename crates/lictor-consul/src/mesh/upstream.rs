@@ -247,7 +247,8 @@ pub(super) fn has_newcomer(built: &Upstream, earlier: Option<&Arc<Upstream>>) ->
 pub(super) fn is_same(earlier: &Upstream, built: &Upstream) -> bool {
     let same_endpoints = earlier.endpoints.len() == built.endpoints.len()
         && earlier.endpoints.iter().zip(&built.endpoints).all(|(old, new)| Arc::ptr_eq(old, new));
-    let same_routes = earlier.routes.iter().eq_by_policy(built.routes.iter());
+    let same_routes =
+        earlier.routes.own() == built.routes.own() && earlier.routes.iter().eq_by_policy(built.routes.iter());
     same_endpoints
         && same_routes
         && earlier.service == built.service

@@ -14,7 +14,8 @@ pub(super) fn check(asked: &Asked<'_>) -> Result<(), Failure> {
             of_ours(&inbound.inbound, &asked.view.mesh.local, asked.request.headers())
         }
         // Without `inbound` there is no target, and nothing comes here.
-        (ListenerKind::Inbound, None) | (ListenerKind::Upstream(_) | ListenerKind::Forward, _) => Ok(()),
+        (ListenerKind::Inbound, None)
+        | (ListenerKind::Upstream(_) | ListenerKind::Forward | ListenerKind::Gateway, _) => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use lictor_core::deadline::{End, sooner};
 use lictor_core::mesh::ListenerKind;
 use lictor_core::{Address, Failure, Reason};
 
+use super::routed::Routed;
 use crate::clock::{self, Stage};
 use crate::stores::millis::Millis;
 use crate::world::client::Connection;
@@ -42,6 +43,10 @@ pub(crate) async fn target<B>(
         ListenerKind::Upstream(name) => whole(&client.worker, view, name, ends).await?,
         ListenerKind::Forward => named(&client.worker, view, request, ends).await?,
         ListenerKind::Inbound => ours(client, view)?,
+        ListenerKind::Gateway => {
+            let routed = request.extensions().get::<Routed>().ok_or_else(generation::gone)?;
+            Target { is_peer: false, ..whole(&client.worker, view, &routed.upstream, ends).await? }
+        }
     };
     scheme(client, &target.upstream, request)?;
     Ok(target)

@@ -36,7 +36,10 @@ use crate::world::worker::Worker;
 pub(crate) struct Record {
     pub(crate) worker: Rc<Worker>,
     pub(crate) upstream: Option<Rc<UpstreamState>>,
+    /// Whose policy is in force.
     pub(crate) route: Option<usize>,
+    /// Where the gateway's route stands among the upstream's: it is what the request is told as.
+    pub(crate) edge: Option<usize>,
     /// What the request's head has.
     pub(crate) fields: Fields,
     pub(crate) trace: TraceContext,
@@ -58,6 +61,8 @@ pub(crate) struct Record {
     pub(crate) cache: Option<&'static str>,
     /// `stale`, `static` or `upstream`, when that stood in for a failure.
     pub(crate) fallback: Option<&'static str>,
+    /// The gateway's route that has answered by itself.
+    pub(crate) told_by: Option<Arc<str>>,
     /// The upstream that it was for, when another one was asked instead.
     pub(crate) instead_of: Option<Arc<str>>,
     pub(crate) is_grpc: bool,
@@ -102,7 +107,7 @@ impl Record {
         let told = if fields.has(names::IDS) { headers.get(X_REQUEST_ID).cloned() } else { None };
         let told = told.map(RequestId::Told);
         let (is_traced, random) = (fields.has(names::TRACE), &mut || worker.random());
-        let is_plain = !is_inbound && !is_traced && *request.method() != Method::CONNECT;
+        let is_plain = connection.is_applications() && !is_traced && *request.method() != Method::CONNECT;
         let infers = is_plain && mesh.trace.infer_parent;
         let cause = if infers { worker.shared.causes.of(told.as_ref()) } else { None };
         let trace = match &cause {
@@ -121,7 +126,7 @@ impl Record {
         let callers = if fields.has(names::DEADLINE) { callers_deadline(headers) } else { None };
         let mut deadline = Deadline::new(arrival, callers);
         let awaited = &worker.shared.awaited;
-        if !is_inbound && !awaited.is_empty() {
+        if connection.is_applications() && !awaited.is_empty() {
             // Our application may be calling for a request that it serves.
             let by_id =
                 if let RequestId::Told(_) = request_id { awaited.ends(of_id(&request_id), arrival) } else { None };
@@ -133,6 +138,7 @@ impl Record {
         Box::new(Self {
             upstream: None,
             route: None,
+            edge: None,
             fields,
             trace,
             trace_state,
@@ -145,6 +151,7 @@ impl Record {
             attempts: RefCell::default(),
             cache: None,
             fallback: None,
+            told_by: None,
             instead_of: None,
             is_grpc: false,
             is_debug: fields.has(names::LICTOR) && names::asks_for_debug(headers, connection.peer),
@@ -167,6 +174,11 @@ impl Record {
             is_closed: false,
             worker,
         })
+    }
+
+    /// Whether only the head of its answer is wanted.
+    pub(crate) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
     }
 
     /// When the request came.
@@ -225,7 +237,9 @@ impl Record {
             own.meters.request(&self.worker.shared.metrics, &over, self.arrival().elapsed());
             self.instead_of = Some(Arc::clone(&own.upstream.name));
         }
-        self.route = other.route(&self.method, self.uri.path());
+        // What a gateway's client asked for is no path of that upstream.
+        let is_edge = self.edge.take().is_some();
+        self.route = if is_edge { None } else { other.route(&self.method, self.uri.path()) };
         self.upstream = Some(Rc::clone(other));
     }
 
@@ -266,7 +280,7 @@ impl Record {
     }
 
     pub(super) fn route_label(&self) -> Option<(usize, &str)> {
-        let index = self.route?;
+        let index = self.edge.or(self.route)?;
         let route = self.upstream.as_ref()?.upstream.routes.get(index)?;
         Some((index, route.label.as_ref()))
     }

@@ -21,7 +21,7 @@ use crate::admission::permit::{Probe, Running};
 use crate::books::record::Record;
 use crate::choose::exchange::Exchange;
 use crate::clock::Stage;
-use crate::names::{X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, grpc_status};
+use crate::names::{self, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, grpc_status};
 use crate::stores::millis::Millis;
 use crate::stores::request_id::RequestId;
 
@@ -276,6 +276,9 @@ impl Body for ResponseBody {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_trailers(trailers);
+                    if stream.record.as_ref().is_some_and(|record| record.connection.is_edge()) {
+                        names::seal(trailers);
+                    }
                 }
                 stream.patience.has_moved = true;
                 stream.saw(&frame);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Uri};
 use lictor_core::breaker::{BreakerState, BreakerView};
 use lictor_core::candidates::{Candidates, Choice, WhyNot};
 use lictor_core::deadline::callers_deadline;
@@ -16,10 +16,11 @@ use serde::Serialize;
 
 use super::call::{attempts_allowed, hash_of};
 use crate::admission::permit::is_open;
+use crate::admission::routed::{self, Routed, Says};
 use crate::admission::target;
 use crate::choose::pick::{no_endpoints, pick};
-use crate::names::fields_of;
-use crate::world::view::UpstreamState;
+use crate::names::{self, fields_of};
+use crate::world::view::{UpstreamState, View};
 use crate::world::worker::Worker;
 
 /// A request that is not sent.
@@ -27,10 +28,12 @@ use crate::world::worker::Worker;
 pub struct Question {
     /// Its method.
     pub method: Method,
-    /// The upstream's name.
+    /// The upstream's name; empty where `url` is asked for.
     pub upstream: String,
     /// Its path, perhaps with a query.
     pub path: String,
+    /// What a client of the gateway asks for.
+    pub url: Option<Uri>,
     /// Those that matter for it.
     pub headers: HeaderMap,
 }
@@ -48,6 +51,8 @@ pub struct Explanation {
     pub source: &'static str,
     /// What its endpoints speak.
     pub protocol: &'static str,
+    /// What the gateway does with it, if it is asked there.
+    pub gateway: Option<GatewayView>,
     /// The first that matches.
     pub route: Option<RouteView>,
     /// In force for it.
@@ -89,6 +94,15 @@ pub struct RouteView {
     pub path: Arc<str>,
 }
 
+/// A route of the gateway.
+#[derive(Clone, Debug, Serialize)]
+pub struct GatewayView {
+    /// Its host, if it has one, and path.
+    pub route: Arc<str>,
+    /// What goes on.
+    pub target: String,
+}
+
 /// An endpoint, as the picker sees it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Candidate {
@@ -125,8 +139,8 @@ pub struct Candidate {
 pub struct Refusal {
     /// The status.
     pub status: u16,
-    /// The word.
-    pub reason: Reason,
+    /// The word; `None`: a route of the gateway answers itself.
+    pub reason: Option<Reason>,
     /// The sentence.
     pub detail: String,
 }
@@ -144,11 +158,16 @@ pub struct OnFailure {
 /// Decides as for a real request.
 pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanation, Refusal> {
     let view = worker.view();
-    let upstream = view.upstreams.get(question.upstream.as_str());
-    let upstream = upstream.ok_or_else(|| Refusal::from(target::unknown(&view, &question.upstream)))?;
+    let routed = question.url.as_ref().map(|url| routed_by(&view, url, question)).transpose()?;
+    let name = routed.as_ref().map_or(question.upstream.as_str(), |routed| &routed.upstream);
+    let upstream = view.upstreams.get(name);
+    let upstream = upstream.ok_or_else(|| Refusal::from(target::unknown(&view, name)))?;
     let path = question.path.split('?').next().unwrap_or_default();
     let now = Instant::now();
-    let index = upstream.route(&question.method, path);
+    let index = match &routed {
+        Some(routed) => routed.route(upstream, &question.method),
+        None => upstream.route(&question.method, path),
+    };
     let route = index.and_then(|index| upstream.upstream.routes.get(index));
     let policy = upstream.policy(index);
     let mut headers = question.headers.clone();
@@ -179,6 +198,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         service: Arc::clone(&upstream.upstream.service),
         source: upstream.upstream.census.source,
         protocol: upstream.upstream.protocol.as_str(),
+        gateway: routed.map(|routed| GatewayView { route: routed.label, target: routed.target.to_string() }),
         route: index.zip(route).map(|(index, route)| RouteView {
             index,
             method: route.method().map(ToString::to_string),
@@ -198,6 +218,23 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         refused,
         on_failure: asked.failures(upstream, policy, has_other, now),
     })
+}
+
+/// What the gateway's routes say of it.
+fn routed_by(view: &View, url: &Uri, question: &Question) -> Result<Routed, Refusal> {
+    let none = || Failure::new(Reason::NoRoute, "there is no gateway in this configuration");
+    let gateway = view.mesh.gateway.as_ref().ok_or_else(none)?;
+    let mut headers = question.headers.clone();
+    names::strip_outsiders(&mut headers);
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    match routed::says(gateway, &question.method, authority, url, &headers)? {
+        Says::Send(routed) => Ok(routed),
+        Says::Tell(label, status, (name, value), _) => {
+            let value = value.to_str().unwrap_or_default();
+            let detail = format!("the route {label} answers by itself: {status}, {name}: {value}");
+            Err(Refusal { status: status.as_u16(), reason: None, detail })
+        }
+    }
 }
 
 /// What admission would say.
@@ -321,6 +358,6 @@ impl Asked<'_> {
 
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
-        Self { status: failure.reason.status().as_u16(), reason: failure.reason, detail: failure.detail }
+        Self { status: failure.reason.status().as_u16(), reason: Some(failure.reason), detail: failure.detail }
     }
 }

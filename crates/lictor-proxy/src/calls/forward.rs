@@ -16,6 +16,7 @@ use super::upgrade::Upgrade;
 use super::{cached, respond, tunnel};
 use crate::admission::cache::{self, Found};
 use crate::admission::leave::admit;
+use crate::admission::routed::Routed;
 use crate::admission::target::{self, Target};
 use crate::admission::{self, Asked};
 use crate::books::record::Record;
@@ -43,6 +44,9 @@ pub(crate) fn forward(
             Ok(target) => target,
             Err(failure) => return respond::failure(record, &failure, false),
         };
+        if connection.is_edge() {
+            Routed::put(&mut request);
+        }
         if forwards::is_last(&mut request) {
             return respond::last(record, &request);
         }
@@ -98,7 +102,11 @@ async fn find(
 ) -> Result<Target, Failure> {
     fields::check(request, record.fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
     connection.check()?;
-    let route_of = |upstream: &UpstreamState| upstream.route(request.method(), request.uri().path());
+    let routed = Routed::of(connection, request);
+    let route_of = |upstream: &UpstreamState| match routed {
+        None => upstream.route(request.method(), request.uri().path()),
+        Some(routed) => routed.route(upstream, request.method()),
+    };
     let arrived = record.deadline;
     let ends = |upstream: Option<&UpstreamState>| match upstream {
         Some(upstream) => upstream.policy(route_of(upstream)).end(arrived),
@@ -110,6 +118,7 @@ async fn find(
     let policy = target.upstream.policy(route);
     admission::check(&Asked { client: connection, view, request, policy })?;
     record.route = route;
+    record.edge = routed.and_then(|routed| routed.place(&target.upstream));
     record.deadline = record.deadline.under(policy.deadline);
     if connection.is_inbound() {
         record.serve(view.mesh.trace.infer_parent);

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER, VIA};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use lictor_core::policy::FixedAnswer;
 use lictor_core::{Failure, Reason};
 use lictor_http::Refused;
@@ -24,9 +24,12 @@ use crate::stores::outcome::Outcome;
 use crate::stores::request_id::RequestId;
 
 /// Answers with a failure, and closes the books.
-pub(super) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spent: bool) -> Response<ResponseBody> {
-    let sentence = sentence(&record, failure);
+pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spent: bool) -> Response<ResponseBody> {
+    let full = sentence(&record, failure);
     record.reason = Some(failure.reason);
+    // Who is behind a gateway, and where, is nobody's business in front of it.
+    let is_of_inside = record.connection.is_edge() && !matches!(failure.reason, Reason::BadRequest | Reason::NoRoute);
+    let sentence = if is_of_inside { outsiders(failure.reason).to_owned() } else { full.clone() };
     let status = if record.is_grpc { StatusCode::OK } else { failure.reason.status() };
     let mut response = if record.is_grpc {
         record.grpc_status = Some(u16::from(failure.reason.grpc_status()));
@@ -48,7 +51,7 @@ pub(super) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spen
     }
     let now = Instant::now();
     headers.insert(DATE, record.worker.date.now(now));
-    record.detail = Some(sentence);
+    record.detail = Some(full);
     record.answered(status, now);
     debug(&record, response.headers_mut());
     record.shows(response.headers());
@@ -153,6 +156,26 @@ fn own(mut record: Box<Record>, mut response: Response<ResponseBody>) -> Respons
     response
 }
 
+/// Answers as a gateway's route says, and closes the books.
+pub(crate) fn told(
+    mut record: Box<Record>,
+    status: StatusCode,
+    field: (HeaderName, HeaderValue),
+    body: &Bytes,
+) -> Response<ResponseBody> {
+    // The length that GET's answer has, and no body (RFC 9110, section 9.3.2).
+    let content = if record.is_head() { Bytes::new() } else { body.clone() };
+    record.bytes = content.len() as u64;
+    let mut response = Response::new(ResponseBody::whole(content));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(field.0, field.1);
+    if record.is_head() {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    own(record, response)
+}
+
 /// Tells that another upstream has answered.
 pub(super) fn stands_in(record: &mut Record, headers: &mut HeaderMap) {
     if record.instead_of.is_some()
@@ -189,6 +212,17 @@ fn sentence(record: &Record, failure: &Failure) -> String {
     }
 }
 
+/// What those hear who are nobody of ours.
+fn outsiders(reason: Reason) -> &'static str {
+    match reason.status() {
+        StatusCode::GATEWAY_TIMEOUT => "the service did not answer in time",
+        StatusCode::SERVICE_UNAVAILABLE => "the service is not available at the moment",
+        StatusCode::BAD_GATEWAY => "the service could not be reached, or broke off",
+        StatusCode::MISDIRECTED_REQUEST => "this connection is too old: connect again",
+        _ => "the request was refused",
+    }
+}
+
 fn json(record: &Record, reason: Reason, sentence: &str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::whole(problem(sentence, reason, &record.request_id)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -220,7 +254,7 @@ fn grpc(reason: Reason, sentence: &str) -> Response<ResponseBody> {
 fn proxy_status(record: &Record, reason: Reason) -> HeaderValue {
     let mut value = format!("lictor; error={}", reason.proxy_status());
     let attempts = record.attempts.borrow();
-    if let Some(last) = attempts.last() {
+    if let Some(last) = attempts.last().filter(|_| !record.connection.is_edge()) {
         let attempts = attempts.len();
         let plural = if attempts == 1 { "" } else { "s" };
         let _ =
@@ -232,7 +266,7 @@ fn proxy_status(record: &Record, reason: Reason) -> HeaderValue {
     HeaderValue::try_from(value).expect("tokens, numbers and addresses")
 }
 
-fn insert(headers: &mut HeaderMap, name: &http::HeaderName, value: String) {
+fn insert(headers: &mut HeaderMap, name: &HeaderName, value: String) {
     if !value.is_empty()
         && let Ok(value) = HeaderValue::try_from(value)
     {

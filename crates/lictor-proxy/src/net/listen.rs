@@ -43,6 +43,7 @@ fn describe(kind: &ListenerKind) -> String {
         ListenerKind::Upstream(name) => format!("upstream {name}"),
         ListenerKind::Forward => "the forward proxy".to_owned(),
         ListenerKind::Inbound => "inbound".to_owned(),
+        ListenerKind::Gateway => "the gateway".to_owned(),
     }
 }
 

@@ -46,14 +46,18 @@ impl Connection {
 
     /// As the access log and stories have it.
     pub(crate) fn direction(&self) -> &'static str {
-        if self.is_inbound() { "inbound" } else { "outbound" }
+        match self.kind() {
+            ListenerKind::Inbound => "inbound",
+            ListenerKind::Gateway => "gateway",
+            ListenerKind::Upstream(_) | ListenerKind::Forward => "outbound",
+        }
     }
 
     /// Whether we are its client's proxy (RFC 9110, section 3.7).
     pub(crate) fn is_forward(&self) -> bool {
         match self.kind() {
             ListenerKind::Forward => true,
-            ListenerKind::Upstream(_) | ListenerKind::Inbound => false,
+            ListenerKind::Upstream(_) | ListenerKind::Inbound | ListenerKind::Gateway => false,
         }
     }
 
@@ -61,8 +65,21 @@ impl Connection {
     pub(crate) fn is_inbound(&self) -> bool {
         match self.kind() {
             ListenerKind::Inbound => true,
-            ListenerKind::Upstream(_) | ListenerKind::Forward => false,
+            ListenerKind::Upstream(_) | ListenerKind::Forward | ListenerKind::Gateway => false,
         }
+    }
+
+    /// Whether it is our own application that calls.
+    pub(crate) fn is_applications(&self) -> bool {
+        match self.kind() {
+            ListenerKind::Upstream(_) | ListenerKind::Forward => true,
+            ListenerKind::Inbound | ListenerKind::Gateway => false,
+        }
+    }
+
+    /// Whether whoever asks is nobody of ours: he is believed nothing, and told nothing of us.
+    pub(crate) fn is_edge(&self) -> bool {
+        *self.kind() == ListenerKind::Gateway
     }
 
     /// Whether what is still open of it was ended without waiting any longer.

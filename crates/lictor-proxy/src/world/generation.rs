@@ -37,6 +37,8 @@ enum Rules {
         declared: BTreeSet<Arc<str>>,
     },
     Inbound(Option<(Protocol, Vec<Secret>, Limits)>),
+    /// Each request is judged by the routes that are in force then.
+    Gateway,
 }
 
 /// Whether what admitted a connection is still in force.
@@ -64,6 +66,7 @@ impl Terms {
                     .as_ref()
                     .map(|inbound| (inbound.app.protocol, inbound.tokens.clone(), inbound.app.policy.limits.clone())),
             ),
+            ListenerKind::Gateway => Rules::Gateway,
         };
         Self { listener: listener.clone(), rules }
     }
@@ -92,7 +95,7 @@ impl Rules {
             (Self::Forward { allow, declared }, Self::Forward { allow: now, declared: then }) => {
                 allow != now || !declared.is_subset(then)
             }
-            (Self::Upstream(_) | Self::Forward { .. } | Self::Inbound(_), _) => self != next,
+            (Self::Upstream(_) | Self::Forward { .. } | Self::Inbound(_) | Self::Gateway, _) => self != next,
         }
     }
 }

@@ -272,8 +272,9 @@ pub(crate) fn routes(mesh: &Mesh) -> Json {
         .upstreams
         .iter()
         .map(|(name, upstream)| {
-            let routes = upstream.routes.iter().map(|route| {
+            let routes = upstream.routes.iter().enumerate().map(|(index, route)| {
                 json!({
+                    "gateway": upstream.routes.is_gateways(index),
                     "method": route.method().map(http::Method::as_str),
                     "path": route.label,
                     "idempotent": route.is_idempotent,

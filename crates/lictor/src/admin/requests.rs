@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use lictor_config::Effective;
 use lictor_core::story::{Story, advice};
 use lictor_proxy::{Explanation, Question, Refusal};
@@ -43,7 +43,16 @@ pub(super) fn whole(stories: &[Arc<Story>]) -> Json {
 
 /// `?method=GET&upstream=users&path=/users/1&header=Name:value`
 pub(super) fn question(query: &Query) -> Result<Question, String> {
-    let upstream = query.get("upstream").ok_or("say which: /explain?method=GET&upstream=NAME&path=/")?;
+    let url = query.get("url").map(|url| {
+        let url: Result<Uri, _> = url.parse();
+        let absolute = url.ok().filter(|url| url.authority().is_some() && url.scheme().is_some());
+        absolute.ok_or("the URL must be whole: https://shop.example/api/users/1")
+    });
+    let url = url.transpose()?;
+    let upstream = match (query.get("upstream"), &url) {
+        (None, Some(_)) => "",
+        (upstream, _) => upstream.ok_or("say which: /explain?method=GET&upstream=NAME&path=/")?,
+    };
     let method = query.get("method").unwrap_or("GET").to_ascii_uppercase();
     let path = query.get("path").unwrap_or("/");
     if !path.starts_with('/') {
@@ -57,7 +66,7 @@ pub(super) fn question(query: &Query) -> Result<Question, String> {
         headers.append(name, HeaderValue::try_from(value.trim()).map_err(|_| wrong())?);
     }
     let method = method.parse().map_err(|_| format!("`{method}` is not a method"))?;
-    Ok(Question { method, upstream: upstream.to_owned(), path: path.to_owned(), headers })
+    Ok(Question { method, upstream: upstream.to_owned(), path: path.to_owned(), url, headers })
 }
 
 /// What the first worker would do, whom the others would pick, and where the policy comes from.

@@ -9,11 +9,12 @@ use crate::cli::{print, probe};
 use crate::term::Paint;
 use crate::words::{prospect, stories};
 
-/// Either a request's id, or METHOD UPSTREAM PATH.
+/// Either a request's id, or METHOD UPSTREAM PATH, or METHOD URL at the gateway.
 #[derive(Args, Debug)]
 pub(super) struct Explain {
-    /// A request's id (`X-Request-ID`), or METHOD UPSTREAM PATH: `GET user-service /users/1`.
-    #[arg(required = true, num_args = 1..=3, value_name = "ID | METHOD UPSTREAM PATH")]
+    /// A request's id (`X-Request-ID`), or METHOD UPSTREAM PATH: `GET user-service /users/1`, or, at the gateway, METHOD URL:
+    /// `GET https://shop.example/api/users/1`.
+    #[arg(required = true, num_args = 1..=3, value_name = "ID | METHOD UPSTREAM PATH | METHOD URL")]
     what: Vec<String>,
     /// A header of the request that is not sent.
     #[arg(short = 'H', value_name = "NAME: VALUE")]
@@ -29,15 +30,25 @@ pub(super) fn explain(asked: &Explain) -> anyhow::Result<u8> {
     let admin = asked.running.admin()?;
     let (page, told): (Json, fn(&Json, Paint) -> String) = match asked.what.as_slice() {
         [id] => (probe::page(&admin, &format!("requests/{}", encode(id)))?, stories),
+        [method, url] if url.contains("://") => {
+            let page = with_headers(format!("explain?method={}&url={}", encode(method), encode(url)), &asked.headers);
+            (probe::page(&admin, &page)?, prospect)
+        }
         [method, upstream, path] => (probe::page(&admin, &question(method, upstream, path, &asked.headers))?, prospect),
-        _ => bail!("say a request's id, or METHOD UPSTREAM PATH: `lictor explain GET user-service /users/1`"),
+        _ => bail!(
+            "say a request's id, or METHOD UPSTREAM PATH: `lictor explain GET user-service /users/1`, or METHOD URL"
+        ),
     };
     print(&if asked.json { format!("{page:#}\n") } else { told(&page, Paint::stdout()) });
     Ok(0)
 }
 
 fn question(method: &str, upstream: &str, path: &str, headers: &[String]) -> String {
-    let mut page = format!("explain?method={}&upstream={}&path={}", encode(method), encode(upstream), encode(path));
+    let page = format!("explain?method={}&upstream={}&path={}", encode(method), encode(upstream), encode(path));
+    with_headers(page, headers)
+}
+
+fn with_headers(mut page: String, headers: &[String]) -> String {
     for header in headers {
         page += &format!("&header={}", encode(header));
     }

@@ -10,6 +10,7 @@ mod init;
 mod kv;
 mod man;
 mod probe;
+mod routes;
 mod steer;
 mod tap;
 mod top;
@@ -169,6 +170,11 @@ enum Command {
         #[command(flatten)]
         configured: Configured,
     },
+    /// Print the gateway's routes, in the order in which they are asked.
+    Routes {
+        #[command(flatten)]
+        configured: Configured,
+    },
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Print what a shell needs to complete lictor's command line.
@@ -217,6 +223,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Push { file, index, force, configured } => kv::push(&file, index, force, &configured),
         Command::Init { look, output, force, stdout } => init::init(&look, (!stdout).then_some(&output), force),
         Command::Graph { dot, json, configured } => graph::graph(dot, json, &configured),
+        Command::Routes { configured } => routes::routes(&configured),
         Command::Schema => {
             print(&format!("{:#}\n", json_schema()));
             Ok(0)

@@ -1,0 +1,373 @@
+//! `gateway:`, routes for clients from outside.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use lictor_core::gateway::{
+    self, Action, Condition, Conditions, HostPattern, Matcher, PathPattern, Redirect, Rewrite, Table,
+};
+use lictor_core::mesh::Protocol;
+use lictor_core::policy::Policy;
+use lictor_core::route::Route;
+use serde_json::json;
+
+use super::listen::{ANY, listen};
+use super::service::is_service_name;
+use super::{fallback, policy};
+use crate::bounds::{CALLED_MAX, too_many_called};
+use crate::config::{Gateway, Upstream};
+use crate::diagnose::suggest;
+use crate::tree::{Node, Section};
+
+/// Keys that the gateway will have.
+const PLANNED: [&str; 9] =
+    ["tls", "trusted_proxies", "errors", "cors", "auth", "limit", "body_max", "from_consul", "maintenance"];
+const PLANNED_OF_ROUTES: [&str; 10] =
+    ["auth", "body_max", "cache", "cors", "headers_to", "limit", "mirror", "priority", "split", "when"];
+
+/// Keys of a route that sends requests on, and means nothing where it does not.
+const OF_SENDING: [&str; 7] =
+    ["strip", "timeout", "per_try_timeout", "connect_timeout", "idle_timeout", "retry", "idempotent"];
+
+/// The gateway. Whom it leads to is among `upstreams` afterwards, each with the routes that lead there.
+pub(super) fn gateway(
+    node: &Node<'_>,
+    upstreams: &mut Vec<Upstream>,
+    implied: impl Fn(&str) -> Upstream,
+) -> Option<Gateway> {
+    let section = node.section(&[]);
+    let listen_node =
+        section.field("listen", "Where clients connect: port (of every address), address, or a map with more.");
+    let listen = listen(&listen_node, None, ANY);
+    if node.is_map() && !listen_node.is_set() {
+        node.error("a gateway needs `listen`", Some("write `listen: 8080`".to_owned()));
+    }
+    let routes = section.field("routes", "A map of paths to upstreams, or a list of routes. Their order means nothing: the most specific route is the one.");
+    let mut reading = Reading { upstreams, implied: &implied, read: Vec::new(), to: Vec::new() };
+    reading.routes(&routes);
+    if node.is_map() && !routes.is_set() {
+        node.error("a gateway needs `routes`", Some("write `routes: {/api/users/*: user-service}`".to_owned()));
+    }
+    let Reading { read, to, .. } = reading;
+    for (upstream, routes) in to {
+        if let Some(upstream) = upstreams.get_mut(upstream) {
+            upstream.routes = upstream.routes.with_gateways(routes);
+        }
+    }
+    section.finish_before(&PLANNED);
+    let (matchers, routes): (Vec<_>, Vec<_>) =
+        read.iter().map(|read| (read.matcher.clone(), read.route.clone())).unzip();
+    let table = Table::new(matchers).map_err(|clash| tell(&read[clash.first], &read[clash.second])).ok()?;
+    Some(Gateway { listen: listen?, routes: Arc::new(gateway::Gateway { table, routes }) })
+}
+
+/// A route, and where it was written.
+struct Read<'t> {
+    node: Node<'t>,
+    matcher: Matcher,
+    route: gateway::Route,
+}
+
+struct Reading<'u, 't> {
+    upstreams: &'u mut Vec<Upstream>,
+    implied: &'u dyn Fn(&str) -> Upstream,
+    read: Vec<Read<'t>>,
+    /// What an upstream, by its place, has of routes.
+    to: Vec<(usize, Vec<Route>)>,
+}
+
+impl<'t> Reading<'_, 't> {
+    fn routes(&mut self, node: &Node<'t>) {
+        let entries = node.elements_or_entries();
+        let taken = self.upstreams.iter().map(|upstream| 1 + upstream.routes.iter().count()).sum::<usize>();
+        if let Some(entry) = entries.get(CALLED_MAX.saturating_sub(taken)) {
+            return entry.error(too_many_called(), None);
+        }
+        for entry in &entries {
+            let read = if node.is_map() { self.short(entry) } else { self.full(entry) };
+            self.read.extend(read);
+        }
+    }
+
+    /// `/api/users/*: user-service`
+    fn short(&mut self, node: &Node<'t>) -> Option<Read<'t>> {
+        let path = match PathPattern::parse(&node.name(), false) {
+            Ok(path) => path,
+            Err(why) => {
+                node.key_error(why.to_string(), None);
+                return None;
+            }
+        };
+        let upstream = self.upstream(node)?;
+        let label: Arc<str> = path.as_str().into();
+        let policy = Arc::new(self.upstreams[upstream].policy.clone());
+        let send = self.lead(upstream, Route::of_gateway(Arc::clone(&label), policy, None), false, None);
+        let matcher = Matcher { host: HostPattern::Any, path, conditions: Conditions::default() };
+        Some(Read { node: node.clone(), matcher, route: gateway::Route { label, action: Action::Send(send) } })
+    }
+
+    fn full(&mut self, node: &Node<'t>) -> Option<Read<'t>> {
+        let section = node.section(&[]);
+        let host =
+            host(&section.field(
+                "host",
+                "The client's: `shop.example`, or `*.shop.example` for all names under it. Default: any.",
+            ));
+        let ignores_case = section.field("ignore_case", "Letters of the path match in either case.").boolean(false);
+        let path = section.field("path", "`/users`, `/users/{id}` (one segment), or `/users/*` (it and all below).");
+        let pattern = path.parsed(json!({ "type": "string" }), None, |text| {
+            PathPattern::parse(text, ignores_case).map_err(|why| why.to_string())
+        });
+        let conditions = Conditions {
+            methods: methods(&section.field("methods", "Any of these. Default: all.")),
+            headers: headers(&section.field("headers", "Fields with these values; `*` is any value.")),
+            query: query(&section.field(
+                "query",
+                "Parameters of the query with these values, as they are written there; `*` is any value.",
+            )),
+        };
+        let action = self.action(&section, host.as_ref(), pattern.as_ref());
+        section.finish_before(&PLANNED_OF_ROUTES);
+        if node.is_set() && !path.is_set() {
+            node.error("a route needs a `path`", Some("write `path: /api/*`".to_owned()));
+        }
+        let (host, path) = (host?, pattern?);
+        let route = gateway::Route { label: label(&host, &path), action: action? };
+        Some(Read { node: node.clone(), matcher: Matcher { host, path, conditions }, route })
+    }
+
+    fn action(
+        &mut self,
+        section: &Section<'t>,
+        host: Option<&HostPattern>,
+        pattern: Option<&PathPattern>,
+    ) -> Option<Action> {
+        let to = section.field("to", "The upstream that it goes to.");
+        let redirect_node = section.field("redirect", "Where the client is sent instead: a path, a URL, or a map.");
+        let respond = section.field("respond", "What it is answered instead.");
+        let rewrite = rewrite(section, pattern, to.is_set() || to.is_describing());
+        let redirect = redirect(&redirect_node, pattern);
+        let answered = respond.section(&[]);
+        let answer = fallback::answer(&answered, None);
+        answered.finish();
+        let upstream = if to.is_set() { self.upstream(&to) } else { None };
+        let base = upstream.map_or_else(Policy::default, |upstream| self.upstreams[upstream].policy.clone());
+        let (policy, is_idempotent) = route_policy(section, &base);
+        match [&to, &redirect_node, &respond].map(Node::is_set) {
+            [true, false, false] => {
+                let has_policy = policy != base || is_idempotent.is_some();
+                let label = label(host?, pattern?);
+                let route = Route::of_gateway(label, Arc::new(policy), is_idempotent);
+                Some(Action::Send(self.lead(upstream?, route, has_policy, rewrite)))
+            }
+            [false, redirects, responds] if redirects != responds => {
+                for key in OF_SENDING.map(|key| section.field(key, "")).iter().filter(|key| key.is_set()) {
+                    key.key_error(format!("`{}` is about requests that go to an upstream (`to`)", key.name()), None);
+                }
+                if responds && answer.is_none() && !respond.below("body").is_set() {
+                    respond.error("an answer needs a `body`", Some("write `body: ''` for none".to_owned()));
+                }
+                if redirects { redirect.map(Action::Redirect) } else { answer.map(Action::Answer) }
+            }
+            _ => {
+                if section.node().is_set() {
+                    section.node().error("a route has one of `to`, `redirect` and `respond`", None);
+                }
+                None
+            }
+        }
+    }
+
+    /// Where the upstream of this name is; one that nobody declared is made.
+    fn upstream(&mut self, node: &Node<'t>) -> Option<usize> {
+        let name = node.parsed(json!({ "type": "string" }), None, |text| match text {
+            text if text.contains("://") => Err(format!(
+                "`{text}` is a URL: name an upstream, with `static: [{}]`",
+                text.split("://").last().unwrap_or_default()
+            )),
+            text if is_service_name(text) => Ok(text.to_owned()),
+            text => Err(format!("`{text}` is not a service name: letters, digits, `-`, `_` and `.`")),
+        })?;
+        let known = self.upstreams.iter().position(|upstream| upstream.name == name);
+        if let Some(known) = known {
+            if self.upstreams[known].protocol == Some(Protocol::Tcp) {
+                node.error(format!("`{name}` carries bytes, and answers no requests"), None);
+                return None;
+            }
+            return Some(known);
+        }
+        let meant = suggest(&name, self.upstreams.iter().map(|upstream| upstream.name.as_str()));
+        if let Some(meant) = meant {
+            let help = format!("did you mean `{meant}`? If not, declare it in `upstreams`");
+            node.warn(
+                format!("there is no upstream `{name}`: the service of that name is called, by `defaults`"),
+                Some(help),
+            );
+        }
+        self.upstreams.push((self.implied)(&name));
+        Some(self.upstreams.len() - 1)
+    }
+
+    /// Puts a route behind those of the upstream.
+    fn lead(&mut self, upstream: usize, route: Route, has_policy: bool, rewrite: Option<Rewrite>) -> gateway::Send {
+        let to = match self.to.iter_mut().find(|(known, _)| *known == upstream) {
+            Some((_, routes)) => routes,
+            None => {
+                self.to.push((upstream, Vec::new()));
+                &mut self.to.last_mut().expect("just pushed").1
+            }
+        };
+        to.push(route);
+        let own = &self.upstreams[upstream];
+        let index = own.routes.iter().count() + to.len() - 1;
+        gateway::Send { upstream: own.name.as_str().into(), index, has_policy, rewrite }
+    }
+}
+
+fn label(host: &HostPattern, path: &PathPattern) -> Arc<str> {
+    match host {
+        HostPattern::Any => path.as_str().into(),
+        host => format!("{host}{}", path.as_str()).into(),
+    }
+}
+
+fn host(node: &Node<'_>) -> Option<HostPattern> {
+    let host = node.parsed(json!({ "type": "string" }), Some("*"), HostPattern::parse);
+    if node.is_set() { host } else { Some(HostPattern::Any) }
+}
+
+fn methods(node: &Node<'_>) -> Vec<Method> {
+    let parse = |text: &str| {
+        let is_usual = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+        let method = Method::from_bytes(text.as_bytes()).ok().filter(|method| is_usual && *method != Method::CONNECT);
+        method.ok_or_else(|| format!("`{text}` is not a method of a route: write `[GET, PUT]`"))
+    };
+    let elements = node.elements();
+    if node.is_set() && elements.is_empty() {
+        node.error("needs at least one method; without `methods` there are all", None);
+    }
+    elements.iter().filter_map(|entry| entry.parsed(json!({ "type": "string" }), None, parse)).collect()
+}
+
+fn condition(node: &Node<'_>) -> Option<Condition> {
+    node.parsed(json!({ "type": ["string", "number", "boolean"] }), None, |text| {
+        Ok(if text == "*" { Condition::Present } else { Condition::Exactly(text.to_owned()) })
+    })
+}
+
+fn headers(node: &Node<'_>) -> Vec<(HeaderName, Condition)> {
+    let mut headers: Vec<(HeaderName, Condition)> = Vec::new();
+    for entry in node.entries() {
+        let Some(condition) = condition(&entry) else { continue };
+        match HeaderName::try_from(entry.name()) {
+            Ok(name) if headers.iter().any(|(known, _)| *known == name) => {
+                entry.key_error(format!("`{name}` is there twice: names of fields do not differ by case"), None);
+            }
+            Ok(name) if name.as_str() == "host" => {
+                entry.key_error("what is asked of the host is `host`", None);
+            }
+            Ok(name) => headers.push((name, condition)),
+            Err(_) => entry.key_error(format!("`{}` is not a header name", entry.name()), None),
+        }
+    }
+    headers
+}
+
+fn query(node: &Node<'_>) -> Vec<(String, Condition)> {
+    let of = |entry: &Node<'_>| Some((entry.name(), condition(entry)?));
+    node.entries().iter().filter_map(of).collect()
+}
+
+fn rewrite(section: &Section<'_>, pattern: Option<&PathPattern>, may_strip: bool) -> Option<Rewrite> {
+    let strip = section.field("strip", "What is taken off the path's begin: `/api` of `/api/users/*`.");
+    let template = section.field("rewrite", "What the path becomes: `/users/{id}`, `/v1/*`.");
+    let made = |text: &str, make: fn(&str, &PathPattern) -> Result<Rewrite, String>| {
+        pattern.map(|pattern| make(text, pattern)).transpose()
+    };
+    let stripped = strip.parsed(json!({ "type": "string" }), None, |text| made(text, Rewrite::strip)).flatten();
+    let rewritten = template.parsed(json!({ "type": "string" }), None, |text| made(text, Rewrite::template)).flatten();
+    if strip.is_set() && template.is_set() {
+        template.error("`strip` and `rewrite` are both given", Some("keep one".to_owned()));
+    }
+    if template.is_set() && !may_strip {
+        template.key_error("`rewrite` is about requests that go to an upstream (`to`)", None);
+    }
+    stripped.or(rewritten)
+}
+
+fn redirect(node: &Node<'_>, pattern: Option<&PathPattern>) -> Option<Redirect> {
+    let is_short = node.scalar().is_some();
+    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "string" })]);
+    let to = section.field("to", "A path or a URL, which may have the route's `{id}` and `*`; the query stays.");
+    let to = if is_short { node.short_for("to") } else { to };
+    let status = section.field("status", "301, 302, 303, 307 or 308.");
+    let known = |text: &str| match text {
+        "301" | "302" | "303" | "307" | "308" => StatusCode::try_from(text.as_bytes()).map_err(|why| why.to_string()),
+        _ => Err(format!("`{text}` is none of 301, 302, 303, 307, 308")),
+    };
+    let status = status.parsed(json!({ "type": ["integer", "string"] }), (!is_short).then_some("308"), known);
+    let status = status.unwrap_or(StatusCode::PERMANENT_REDIRECT);
+    let target = to.parsed(json!({ "type": "string" }), None, |text| {
+        let (origin, path) = split_url(text)?;
+        let pattern = pattern.filter(|_| !path.is_empty());
+        let rewrite = pattern.map(|pattern| Rewrite::template(path, pattern)).transpose()?;
+        Ok(Redirect { status, origin, rewrite })
+    });
+    section.finish();
+    if node.is_map() && !to.is_set() {
+        node.error("a redirect needs `to`", Some("write `to: https://shop.example`".to_owned()));
+    }
+    target
+}
+
+/// A URL's origin, if there is one, and its path.
+fn split_url(text: &str) -> Result<(Option<HeaderValue>, &str), String> {
+    if text.starts_with('/') {
+        return Ok((None, text));
+    }
+    let scheme = ["https://", "http://"].into_iter().find(|scheme| text.starts_with(scheme));
+    let Some(scheme) = scheme else {
+        return Err(format!("`{text}` is neither a path nor a URL: write `https://shop.example/*`"));
+    };
+    let end = text[scheme.len()..].find('/').map_or(text.len(), |at| scheme.len() + at);
+    let (origin, path) = text.split_at(end);
+    let host = gateway::host::read(&origin[scheme.len()..]).map_err(|_| format!("`{text}` names no host"));
+    host.and_then(|_| HeaderValue::try_from(origin).map_err(|why| why.to_string())).map(|origin| (Some(origin), path))
+}
+
+/// What the route says of how its requests are sent.
+fn route_policy(section: &Section<'_>, base: &Policy) -> (Policy, Option<bool>) {
+    let timeouts = policy::timeouts(section, &base.timeouts);
+    let retry =
+        policy::retry(&section.field("retry", "When and how a request is sent again; `off`: never."), &base.retry);
+    if retry.budget != base.retry.budget {
+        let budget = section.field("retry", "").below("budget");
+        budget.error("the budget of retries is shared by all routes", Some("say it for the upstream".to_owned()));
+    }
+    let idempotent = section.field("idempotent", "Whether a second processing is harmless.");
+    let is_idempotent = idempotent.is_set().then(|| idempotent.boolean(false));
+    if !idempotent.is_set() {
+        idempotent.parsed(json!({ "type": "boolean" }), None, |_| Ok(()));
+    }
+    (Policy { timeouts, retry, ..base.clone() }, is_idempotent)
+}
+
+fn tell(first: &Read<'_>, second: &Read<'_>) {
+    let (own, other) = (&second.matcher, &first.matcher);
+    let conditions = match own.conditions.to_string() {
+        conditions if conditions.is_empty() => String::new(),
+        conditions => format!(" ({conditions})"),
+    };
+    let message = format!(
+        "`{}`{conditions} and `{}` at {} may match one request, and nothing says which is meant",
+        label(&own.host, &own.path),
+        label(&other.host, &other.path),
+        first.node.place(),
+    );
+    let help = "tell them apart by host, path, method, header or query, or take one away".to_owned();
+    if second.node.is_map() {
+        second.node.error(message, Some(help));
+    } else {
+        second.node.key_error(message, Some(help));
+    }
+}

@@ -1,0 +1,154 @@
+//! `gateway:`.
+
+use lictor_core::Address;
+use lictor_core::gateway::{Action, Gateway};
+
+use crate::{bad, good};
+
+fn gateway(routes: &str) -> String {
+    format!(
+        "registration: off\ngateway:\n  listen: 8080\n  routes:\n{routes}upstreams:\n  users: {{static: ['127.0.0.1:1']}}\n"
+    )
+}
+
+fn leads(gateway: &Gateway) -> Vec<(String, String)> {
+    let each = gateway.routes.iter().map(|route| match &route.action {
+        Action::Send(send) => (route.label.to_string(), send.upstream.to_string()),
+        other => panic!("{other:?}"),
+    });
+    each.collect()
+}
+
+#[test]
+fn one_line_is_enough_and_makes_the_upstreams_that_it_names() {
+    let config = good(
+        "registration: off\ndefaults: {timeout: 7s}\ngateway: {listen: 8080, routes: {/api/users/*: user-service, /api/orders/*: order-service}}\n",
+    );
+    let gateway = config.gateway.unwrap();
+    assert_eq!(gateway.listen.address, "0.0.0.0:8080".parse::<std::net::SocketAddr>().map(Address::Tcp).unwrap());
+    let pair = |path: &str, upstream: &str| (path.to_owned(), upstream.to_owned());
+    assert_eq!(leads(&gateway.routes), [pair("/api/users/*", "user-service"), pair("/api/orders/*", "order-service")]);
+    let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    assert_eq!(names, ["user-service", "order-service"]);
+    let upstream = &config.upstreams[0];
+    assert!(upstream.listen.is_none() && upstream.policy.timeouts.total == Some(std::time::Duration::from_secs(7)));
+    assert_eq!(upstream.queries().next().unwrap().service, "user-service");
+    assert_eq!(&*upstream.routes.get(0).unwrap().label, "/api/users/*");
+}
+
+#[test]
+fn routes_stand_behind_their_upstreams_own() {
+    let config = good(
+        "registration: off\nupstreams:\n  users:\n    static: ['127.0.0.1:1']\n    routes: [{match: /a}]\ngateway:\n  listen: {address: '127.0.0.1:0'}\n  routes:\n  - {path: /x, to: users}\n  - {host: '*.Shop.example', path: '/y/{id}', to: users, timeout: 1s}\n",
+    );
+    let gateway = config.gateway.unwrap();
+    let sends: Vec<_> = gateway
+        .routes
+        .routes
+        .iter()
+        .map(|route| match &route.action {
+            Action::Send(send) => (send.index, send.has_policy),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(sends, [(1, false), (2, true)]);
+    let routes = &config.upstreams[0].routes;
+    assert_eq!(routes.iter().map(|route| &*route.label).collect::<Vec<_>>(), ["/a", "/x", "*.shop.example/y/{id}"]);
+    assert_eq!(routes.get(2).unwrap().policy.timeouts.total, Some(std::time::Duration::from_secs(1)));
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    for (routes, line, message) in [
+        ("  - {path: users, to: users}\n", 5, "must start with `/`"),
+        ("  - {path: '/a*', to: users}\n", 5, "only be the last segment"),
+        ("  - {path: '/a/../b', to: users}\n", 5, "no request matches"),
+        ("  - {path: '/a;b', to: users}\n", 5, "no request matches"),
+        ("  - {path: '/{a}/{a}', to: users}\n", 5, "two segments with the name"),
+        ("  - {to: users}\n", 5, "needs a `path`"),
+        ("  - {path: /a}\n", 5, "one of `to`, `redirect` and `respond`"),
+        ("  - {path: /a, to: users, redirect: /b}\n", 5, "one of `to`, `redirect` and `respond`"),
+        ("  - {path: /a, redirect: /b, respond: {body: a}}\n", 5, "one of `to`, `redirect` and `respond`"),
+        ("  - {path: /a, redirect: /b, timeout: 1s}\n", 5, "requests that go to an upstream"),
+        ("  - {path: /a, redirect: /b, retry: off}\n", 5, "requests that go to an upstream"),
+        ("  - {path: /a, redirect: /b, idempotent: true}\n", 5, "requests that go to an upstream"),
+        ("  - {path: /a, respond: {body: a}, strip: /a}\n", 5, "requests that go to an upstream"),
+        ("  - {path: /a, respond: {body: a}, rewrite: /b}\n", 5, "requests that go to an upstream"),
+        ("  - {path: /a, redirect: b}\n", 5, "neither a path nor a URL"),
+        ("  - {path: /a, redirect: 'https:///b'}\n", 5, "names no host"),
+        ("  - {path: /a, redirect: 'https://u@b/'}\n", 5, "names no host"),
+        ("  - {path: /a, redirect: {to: /b, status: 200}}\n", 5, "none of 301"),
+        ("  - {path: /a, redirect: {status: 301}}\n", 5, "needs `to`"),
+        ("  - {path: /a, redirect: '/{id}'}\n", 5, "has no `{id}`"),
+        ("  - {path: /a, respond: {status: 410}}\n", 5, "no `body`"),
+        ("  - {path: /a, respond: {}}\n", 5, "needs a `body`"),
+        ("  - {path: /a, to: users, strip: /b}\n", 5, "does not begin with `/b`"),
+        ("  - {path: /a, to: users, rewrite: /b/*}\n", 5, "ends in `*`"),
+        ("  - {path: '/a/{id}', to: users, rewrite: '/b/{name}'}\n", 5, "has no `{name}`"),
+        ("  - {path: /a/*, to: users, strip: /a, rewrite: /b}\n", 5, "both given"),
+        ("  - {path: /a, to: 'http://127.0.0.1:1'}\n", 5, "`static: [127.0.0.1:1]`"),
+        ("  - {path: /a, to: 'a b'}\n", 5, "not a service name"),
+        ("  - {path: /a, to: users, methods: [get]}\n", 5, "not a method"),
+        ("  - {path: /a, to: users, methods: [CONNECT]}\n", 5, "not a method"),
+        ("  - {path: /a, to: users, methods: []}\n", 5, "at least one method"),
+        ("  - {path: /a, to: users, host: 'shop.example:80'}\n", 5, "has a port"),
+        ("  - {path: /a, to: users, host: 'b\u{fc}cher.example'}\n", 5, "A-label"),
+        ("  - {path: /a, to: users, host: 'a.*'}\n", 5, "whole first label"),
+        ("  - {path: /a, to: users, headers: {Host: a}}\n", 5, "what is asked of the host is `host`"),
+        ("  - {path: /a, to: users, headers: {X-A: 1, x-a: 1}}\n", 5, "there twice"),
+        ("  - {path: /a, to: users, headers: {'a b': 1}}\n", 5, "not a header name"),
+        ("  - {path: /a, to: users, retry: {budget: {ratio: 50%}}}\n", 5, "shared by all routes"),
+        ("  - {path: /a, to: users, auth: none}\n", 5, "`auth` is not in this version yet"),
+        ("  - {path: /a, to: users, limit: 10/60s}\n", 5, "`limit` is not in this version yet"),
+        ("  - {path: /a, to: users, split: {a: 1}}\n", 5, "`split` is not in this version yet"),
+        ("  - {path: /a, to: users, pats: 1}\n", 5, "unknown field `pats`"),
+        ("    /a: users\n    b: users\n", 6, "must start with `/`"),
+        ("    /a: [users]\n", 5, "expected one value"),
+    ] {
+        let report = bad(&gateway(routes));
+        let found = report.0.iter().find(|found| found.message.contains(message));
+        let found = found.unwrap_or_else(|| panic!("{routes}: no `{message}` in {report}"));
+        assert!(found.place.to_string().starts_with(&format!("lictor.yaml:{line}")), "{routes}: {}", found.place);
+    }
+    for (yaml, message) in [
+        ("registration: off\ngateway: {routes: {/a: b}}\n", "needs `listen`"),
+        ("registration: off\ngateway: {listen: 8080}\n", "needs `routes`"),
+        (
+            "registration: off\ngateway: {listen: 8080, routes: {/a: b}, cors: {}}\n",
+            "`cors` is not in this version yet",
+        ),
+        (
+            "registration: off\ngateway: {listen: 8080, routes: {/a: b}, trusted_proxies: []}\n",
+            "not in this version yet",
+        ),
+        (
+            "registration: off\ngateway: {listen: 8080, routes: {/a: b}}\nadmin: {listen: 8080}\n",
+            "port 8080 is taken already",
+        ),
+        (
+            "registration: off\ngateway: {listen: 8080, routes: {/a: db}}\nupstreams: {db: {listen: 1, protocol: tcp}}\n",
+            "carries bytes",
+        ),
+    ] {
+        assert!(bad(yaml).to_string().contains(message), "{yaml}: {}", bad(yaml));
+    }
+}
+
+#[test]
+fn two_routes_that_nothing_tells_apart_name_each_other() {
+    for (first, second) in [
+        ("{path: /a, to: users}", "{path: /a/, to: users}"),
+        ("{path: '/a/{b}', to: users}", "{path: '/a/{c}', to: users}"),
+        ("{path: /a, methods: [GET, PUT], to: users}", "{path: /a, methods: [PUT], to: users}"),
+        ("{host: Shop.example, path: /a, to: users}", "{host: shop.example., path: /a, redirect: /b}"),
+        ("{path: /a, headers: {X-A: 1}, to: users}", "{path: /a, query: {b: 1}, to: users}"),
+    ] {
+        let report =
+            bad(&gateway(&format!("  - {{path: /other, to: users}}\n  - {first}\n  - {second}\n"))).to_string();
+        assert!(
+            report.contains("may match one request") && report.contains("lictor.yaml:6"),
+            "{first} {second}: {report}"
+        );
+        assert!(report.contains("lictor.yaml:7"), "{first} {second}: {report}");
+    }
+}

@@ -1,0 +1,77 @@
+//! Which of a gateway's routes a request is for, as data and pure functions: the path and the host are read once
+//! ([`path`], [`host`]), a [`table`] finds the route by what was read, and a [`rewrite`] makes of it what goes on.
+//!
+//! What is matched is what goes on: nothing after this reads the request's target again.
+
+pub mod host;
+#[cfg(any(fuzzing, test))]
+pub mod laws;
+pub mod path;
+pub mod pattern;
+pub mod rewrite;
+pub mod table;
+
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode};
+
+use crate::policy::FixedAnswer;
+
+pub use host::HostPattern;
+pub use path::ReadPath;
+pub use pattern::PathPattern;
+pub use rewrite::Rewrite;
+pub use table::{Asked, Clash, Condition, Conditions, Matcher, Table};
+
+/// All routes, and what each does.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Which one a request is for.
+    pub table: Table,
+    /// By the table's indices: in the configuration's order.
+    pub routes: Vec<Route>,
+}
+
+/// What becomes of the requests that a route matches.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its host, if it has one, and its path as written: the metric label.
+    pub label: Arc<str>,
+    /// What is done.
+    pub action: Action,
+}
+
+/// What is done with a request.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// It goes on.
+    Send(Send),
+    /// Its client is sent elsewhere.
+    Redirect(Redirect),
+    /// It is answered by the gateway itself.
+    Answer(FixedAnswer),
+}
+
+/// How a request goes on.
+#[derive(Clone, Debug)]
+pub struct Send {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    /// Where the route stands among the upstream's ([`crate::route::Routes::with_gateways`]).
+    pub index: usize,
+    /// Whether the policy there is the route's own; if not, the upstream's routes are asked.
+    pub has_policy: bool,
+    /// What its path becomes; `None`: it stays as it was read.
+    pub rewrite: Option<Rewrite>,
+}
+
+/// Where a client is sent.
+#[derive(Clone, Debug)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// `https://shop.example`; `None`: the same.
+    pub origin: Option<HeaderValue>,
+    /// What its path becomes; `None`: it stays as it was read.
+    pub rewrite: Option<Rewrite>,
+}

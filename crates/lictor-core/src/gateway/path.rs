@@ -1,0 +1,315 @@
+//! A request's path, read once.
+//!
+//! Normalised as RFC 3986, section 6.2.2 allows: hexadecimal digits in upper case, escapes of unreserved characters decoded,
+//! dot segments removed; and empty segments too, because many servers do. Whatever some server behind us could read in
+//! another way is refused: an encoded separator, a second layer of escapes, a backslash, path parameters.
+
+use std::borrow::Cow;
+
+use thiserror::Error;
+
+/// A path that means the same to everybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadPath<'a> {
+    /// Normalised; this is what goes on.
+    sent: Cow<'a, str>,
+    /// The same with the escapes of `!$&'()*+,=:@` decoded, where it has any. Their escaped and plain forms are two
+    /// paths (RFC 3986, section 2.2), but no server has a rule for one and not the other.
+    folded: Option<String>,
+}
+
+/// Why a path is refused.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum PathError {
+    /// No slash begins it.
+    #[error("the path does not begin with `/`")]
+    NotAbsolute,
+    /// A `%` without two hexadecimal digits.
+    #[error("the path has a `%` that begins no escape (RFC 3986, section 2.1)")]
+    Escape,
+    /// `%2F`: a separator to those who decode first.
+    #[error("the path has an encoded slash (`%2F`), which some servers take for a separator")]
+    Slash,
+    /// `\` and `%5C`: a separator to some.
+    #[error("the path has a backslash, which some servers take for a slash")]
+    Backslash,
+    /// `;` and `%3B`: what follows is no part of the path to some.
+    #[error("the path has a `;`, after which some servers read parameters and no path")]
+    Parameters,
+    /// `%3F`, `%23` and `#`: the path's end to those who decode first.
+    #[error("the path has an encoded `?` or a `#`, at which it ends for some servers")]
+    End,
+    /// `%25` before two hexadecimal digits.
+    #[error("the path is encoded twice: `%25` stands before two hexadecimal digits")]
+    Twice,
+    /// NUL and other control characters, however written.
+    #[error("the path has a control character")]
+    Control,
+    /// What is encoded is not UTF-8: overlong forms among others.
+    #[error("the path's escapes are not UTF-8")]
+    NotUtf8,
+    /// A byte that no path has.
+    #[error("the path has a character that must be encoded (RFC 3986, section 3.3)")]
+    Character,
+}
+
+/// Reads the path of a request's target, without its query.
+pub fn read(path: &str) -> Result<ReadPath<'_>, PathError> {
+    if !path.starts_with('/') {
+        return Err(PathError::NotAbsolute);
+    }
+    let has_escapes = check_bytes(path)?;
+    if !has_escapes && !has_segments_to_remove(path) {
+        return Ok(ReadPath { sent: Cow::Borrowed(path), folded: None });
+    }
+    let decoded = if has_escapes { decode(path, is_unreserved)? } else { path.to_owned() };
+    if has_escapes {
+        check_escapes(&decoded)?;
+    }
+    let sent = remove_segments(&decoded);
+    // What is left of escapes is in order, so folding cannot fail.
+    let folded =
+        if sent.contains('%') { Some(decode(&sent, is_plain)?).filter(|folded| *folded != sent) } else { None };
+    Ok(ReadPath { sent: Cow::Owned(sent), folded })
+}
+
+impl ReadPath<'_> {
+    /// What goes on.
+    pub fn as_str(&self) -> &str {
+        &self.sent
+    }
+
+    /// What routes are compared with: it has the same segments.
+    pub fn folded(&self) -> &str {
+        self.folded.as_deref().unwrap_or(&self.sent)
+    }
+
+    /// The same, on its own.
+    pub fn into_owned(self) -> ReadPath<'static> {
+        ReadPath { sent: Cow::Owned(self.sent.into_owned()), folded: self.folded }
+    }
+}
+
+/// The segments of a path that was read. A slash at its end makes none: `/a/` is `/a` to most servers.
+pub fn segments(path: &str) -> impl Iterator<Item = &str> + Clone {
+    path.split('/').filter(|segment| !segment.is_empty())
+}
+
+/// Whether it has escapes; refuses what no path has.
+fn check_bytes(path: &str) -> Result<bool, PathError> {
+    let mut has_escapes = false;
+    for byte in path.bytes() {
+        match byte {
+            b'%' => has_escapes = true,
+            b'/' => (),
+            byte if is_plain(byte) => (),
+            0..=0x1f | 0x7f => return Err(PathError::Control),
+            b'\\' => return Err(PathError::Backslash),
+            b';' => return Err(PathError::Parameters),
+            b'?' | b'#' => return Err(PathError::End),
+            _ => return Err(PathError::Character),
+        }
+    }
+    Ok(has_escapes)
+}
+
+/// Decodes the escapes of these bytes, and writes the others in upper case.
+fn decode(path: &str, decodes: fn(u8) -> bool) -> Result<String, PathError> {
+    let mut decoded = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((plain, escape)) = rest.split_once('%') {
+        decoded.push_str(plain);
+        let byte = escaped(escape.as_bytes()).ok_or(PathError::Escape)?;
+        if decodes(byte) {
+            decoded.push(char::from(byte));
+        } else {
+            decoded.push('%');
+            decoded.push(digit(byte >> 4));
+            decoded.push(digit(byte & 15));
+        }
+        rest = &escape[2..];
+    }
+    decoded.push_str(rest);
+    Ok(decoded)
+}
+
+/// Refuses escapes that not everybody reads alike. Their unreserved ones are decoded already.
+fn check_escapes(decoded: &str) -> Result<(), PathError> {
+    let mut bytes = Vec::with_capacity(decoded.len());
+    let mut rest = decoded.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let byte = if *first == b'%' { escaped(after).ok_or(PathError::Escape)? } else { *first };
+        if *first == b'%' {
+            match byte {
+                b'/' => return Err(PathError::Slash),
+                b'\\' => return Err(PathError::Backslash),
+                b';' => return Err(PathError::Parameters),
+                b'?' | b'#' => return Err(PathError::End),
+                0..=0x1f | 0x7f => return Err(PathError::Control),
+                b'%' if escaped(&after[2..]).is_some() => return Err(PathError::Twice),
+                _ => (),
+            }
+        }
+        bytes.push(byte);
+        rest = if *first == b'%' { &after[2..] } else { after };
+    }
+    let text = str::from_utf8(&bytes).map_err(|_| PathError::NotUtf8)?;
+    // U+0080 to U+009F are controls too.
+    if text.chars().any(char::is_control) { Err(PathError::Control) } else { Ok(()) }
+}
+
+/// The byte whose two hexadecimal digits these begin with.
+fn escaped(digits: &[u8]) -> Option<u8> {
+    let of = |digit: &u8| char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let [high, low, ..] = digits else { return None };
+    Some(of(high)? << 4 | of(low)?)
+}
+
+fn digit(value: u8) -> char {
+    char::from_digit(u32::from(value), 16).unwrap_or('0').to_ascii_uppercase()
+}
+
+/// RFC 3986, section 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// What stands for itself in a segment (RFC 3986, section 3.3: `pchar`), but `;`.
+fn is_plain(byte: u8) -> bool {
+    is_unreserved(byte) || b"!$&'()*+,=:@".contains(&byte)
+}
+
+/// Whether there is an empty segment, or one of dots.
+fn has_segments_to_remove(path: &str) -> bool {
+    path.contains("//") || path.contains("/.")
+}
+
+/// Removes empty segments, then `.` and `..` (RFC 3986, section 5.2.4). A slash that ends it stays, and nothing is above
+/// the root.
+fn remove_segments(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => (),
+            ".." => {
+                kept.pop();
+            }
+            segment => kept.push(segment),
+        }
+    }
+    let ends_in_slash = matches!(path.rsplit('/').next(), Some("" | "." | ".."));
+    let mut removed = String::with_capacity(path.len());
+    for segment in &kept {
+        removed.push('/');
+        removed.push_str(segment);
+    }
+    if kept.is_empty() || ends_in_slash {
+        removed.push('/');
+    }
+    removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(path: &str) -> Result<String, PathError> {
+        read(path).map(|read| read.as_str().to_owned())
+    }
+
+    #[test]
+    fn paths_are_normalised() {
+        for (path, normal) in [
+            ("/", "/"),
+            ("/a", "/a"),
+            ("/a/", "/a/"),
+            ("/a/b.c/.d/..e/f..", "/a/b.c/.d/..e/f.."),
+            ("/%61%7E%2d", "/a~-"),
+            ("/a%c3%a9", "/a%C3%A9"),
+            ("/a/./b", "/a/b"),
+            ("/a/%2e/b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/a/%2E%2e/b", "/b"),
+            ("/a/.%2e/b", "/b"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/.", "/a/b/"),
+            ("/../../a", "/a"),
+            ("//a///b//", "/a/b/"),
+            ("/a//../b", "/b"),
+            ("/.", "/"),
+            ("/..", "/"),
+            ("/100%25", "/100%25"),
+            ("/%25%20", "/%25%20"),
+            ("/a%20b", "/a%20b"),
+            ("/a%2Bb", "/a%2Bb"),
+            ("/@a/(b)/c=d,e", "/@a/(b)/c=d,e"),
+            ("/...", "/..."),
+        ] {
+            assert_eq!(of(path).as_deref(), Ok(normal), "{path}");
+        }
+    }
+
+    #[test]
+    fn routes_see_plain_what_is_sent_escaped() {
+        for (path, sent, folded) in [
+            ("/%40scope/a", "/%40scope/a", "/@scope/a"),
+            ("/a%2bb%3a", "/a%2Bb%3A", "/a+b:"),
+            ("/a%20%c3%a9", "/a%20%C3%A9", "/a%20%C3%A9"),
+            ("/%61dmin", "/admin", "/admin"),
+        ] {
+            let read = read(path).unwrap();
+            assert_eq!((read.as_str(), read.folded()), (sent, folded), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_has_two_readings_is_refused() {
+        use PathError::{Backslash, Character, Control, End, Escape, NotAbsolute, NotUtf8, Parameters, Slash, Twice};
+        for (path, why) in [
+            ("", NotAbsolute),
+            ("*", NotAbsolute),
+            ("a/b", NotAbsolute),
+            ("%2Fa", NotAbsolute),
+            ("/%2f", Slash),
+            ("/a%2Fb", Slash),
+            ("/a/..%2fb", Slash),
+            ("/%5c", Backslash),
+            ("/a\\b", Backslash),
+            ("/a;b", Parameters),
+            ("/a/;/b", Parameters),
+            ("/a%3bb", Parameters),
+            ("/a%3Fb", End),
+            ("/a%23b", End),
+            ("/a#b", End),
+            ("/a?b", End),
+            ("/%252e%252e/a", Twice),
+            ("/%25%32%65", Twice),
+            ("/%252F", Twice),
+            ("/%2525", Twice),
+            ("/%00", Control),
+            ("/%0a", Control),
+            ("/%7f", Control),
+            ("/\u{1}", Control),
+            ("/%c2%85", Control),
+            ("/%", Escape),
+            ("/%2", Escape),
+            ("/%zz", Escape),
+            ("/%u002e", Escape),
+            ("/a%2/b", Escape),
+            ("/%c0%ae", NotUtf8),
+            ("/%c0%af", NotUtf8),
+            ("/%e0%80%af", NotUtf8),
+            ("/%ff", NotUtf8),
+            ("/%ed%a0%80", NotUtf8),
+            ("/%c3", NotUtf8),
+            ("/\u{e9}", Character),
+            ("/a b", Character),
+            ("/a\"", Character),
+            ("/a|b", Character),
+            ("/{a}", Character),
+        ] {
+            assert_eq!(of(path), Err(why), "{path}");
+        }
+    }
+}

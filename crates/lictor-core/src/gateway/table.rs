@@ -1,0 +1,507 @@
+//! Which route a request is for.
+//!
+//! All routes stand in one total order, which no order of a file or a map changes: by host (an exact one, then the longest
+//! `*.`, then none), by path ([`PathPattern::order`]), then by how much else they ask for (fields and query, exact values
+//! before mere presence, methods). The first that matches is the one. Two that stand on one place and may match one request
+//! are a mistake ([`Clash`]). Trees of segments find the first without a look at the others.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, Method};
+
+use super::host::HostPattern;
+use super::path::segments;
+use super::pattern::{PathPattern, Segment};
+
+/// What a route asks for besides host and path. All of it must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// Any of these; empty: all.
+    pub methods: Vec<Method>,
+    /// Fields of the request, each name once.
+    pub headers: Vec<(HeaderName, Condition)>,
+    /// Parameters of the query, each name once.
+    pub query: Vec<(String, Condition)>,
+}
+
+/// What a field or a parameter is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// There, whatever its value.
+    Present,
+    /// There once, with this value.
+    Exactly(String),
+}
+
+/// What one route matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matcher {
+    /// Whom it is sent to.
+    pub host: HostPattern,
+    /// Where.
+    pub path: PathPattern,
+    /// What else.
+    pub conditions: Conditions,
+}
+
+/// A request, as it was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// By [`super::host::read`].
+    pub host: &'a str,
+    /// [`super::ReadPath::folded`].
+    pub path: &'a str,
+    /// The target's query.
+    pub query: Option<&'a str>,
+    /// How.
+    pub method: &'a Method,
+    /// Its fields.
+    pub headers: &'a HeaderMap,
+}
+
+/// Two routes that may match one request, and nothing says which is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clash {
+    /// The one that was given first.
+    pub first: usize,
+    /// The other.
+    pub second: usize,
+}
+
+/// All routes.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// In the order in which they are asked, each with its index as given.
+    matchers: Vec<(usize, Matcher)>,
+    exact: HashMap<Box<str>, Node>,
+    under: HashMap<Box<str>, Node>,
+    any: Node,
+}
+
+/// Where a path has come to.
+#[derive(Debug)]
+struct Node {
+    /// The first place of any route from here on.
+    first: usize,
+    literals: HashMap<Box<str>, Self>,
+    /// In small letters.
+    folded: HashMap<Box<str>, Self>,
+    any: Option<Box<Self>>,
+    /// Routes whose path ends here, in order.
+    ends: Vec<usize>,
+    /// Routes that take what follows, in order.
+    rests: Vec<usize>,
+}
+
+impl Table {
+    /// Puts them in order, or says which two have none.
+    pub fn new(matchers: Vec<Matcher>) -> Result<Self, Clash> {
+        let mut matchers: Vec<(usize, Matcher)> = matchers.into_iter().enumerate().collect();
+        matchers.sort_by_cached_key(|(index, matcher)| (matcher.order(), *index));
+        find_clash(&matchers)?;
+        let mut table = Self::default();
+        for (place, (_, matcher)) in matchers.iter().enumerate() {
+            let tree = match &matcher.host {
+                HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
+                HostPattern::Under(end) => table.under.entry(end.clone()).or_default(),
+                HostPattern::Any => &mut table.any,
+            };
+            tree.insert(place, &matcher.path);
+        }
+        table.matchers = matchers;
+        Ok(table)
+    }
+
+    /// The index of the route that this request is for.
+    pub fn find(&self, asked: &Asked<'_>) -> Option<usize> {
+        self.trees(asked.host).find_map(|tree| {
+            let mut search = Search { table: self, asked, best: usize::MAX, visited: 0 };
+            search.visit(tree, segments(asked.path));
+            self.matchers.get(search.best).map(|(index, _)| *index)
+        })
+    }
+
+    /// All of them with their indices, in the order in which they are asked.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Matcher)> {
+        self.matchers.iter().map(|(index, matcher)| (*index, matcher))
+    }
+
+    /// Trees of routes for this host: its own, those of the names above it, those of all.
+    fn trees<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Node> {
+        let dots = host.char_indices().filter(|(at, sign)| *sign == '.' && *at > 0);
+        let under = dots.filter_map(|(at, _)| self.under.get(&host[at..]));
+        self.exact.get(host).into_iter().chain(under).chain([&self.any])
+    }
+}
+
+impl Matcher {
+    /// Whether it matches this request.
+    pub fn matches(&self, asked: &Asked<'_>) -> bool {
+        self.host.has(asked.host) && self.path.matches(asked.path) && self.conditions.hold(asked)
+    }
+
+    fn order(&self) -> impl Ord + use<> {
+        let host = match &self.host {
+            HostPattern::Exact(_) => (0, Reverse(0)),
+            HostPattern::Under(end) => (1, Reverse(end.len())),
+            HostPattern::Any => (2, Reverse(0)),
+        };
+        (host, self.host.clone(), self.path.order(), self.conditions.order())
+    }
+}
+
+impl Conditions {
+    fn hold(&self, asked: &Asked<'_>) -> bool {
+        self.has_method(asked.method)
+            && self.headers.iter().all(|(name, wanted)| {
+                let values = asked.headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default());
+                wanted.holds(values)
+            })
+            && self.query.iter().all(|(name, wanted)| wanted.holds(values_of(asked.query, name)))
+    }
+
+    fn has_method(&self, method: &Method) -> bool {
+        self.methods.is_empty() || self.methods.contains(method)
+    }
+
+    fn order(&self) -> (Reverse<usize>, Reverse<usize>, bool) {
+        let all = || self.headers.iter().map(|(_, wanted)| wanted).chain(self.query.iter().map(|(_, wanted)| wanted));
+        let exact = all().filter(|wanted| matches!(wanted, Condition::Exactly(_))).count();
+        (Reverse(all().count()), Reverse(exact), self.methods.is_empty())
+    }
+
+    /// Whether some request fulfils both.
+    fn may_meet(&self, other: &Self) -> bool {
+        let is_any = self.methods.is_empty() || other.methods.is_empty();
+        (is_any || self.methods.iter().any(|method| other.methods.contains(method)))
+            && agree(&self.headers, &other.headers)
+            && agree(&self.query, &other.query)
+    }
+}
+
+impl Condition {
+    fn holds<'a>(&self, mut values: impl Iterator<Item = &'a str>) -> bool {
+        let first = values.next();
+        match self {
+            Self::Present => first.is_some(),
+            // A field that stands twice is read by one as the first, by another as the last.
+            Self::Exactly(wanted) => first == Some(wanted) && values.next().is_none(),
+        }
+    }
+}
+
+impl fmt::Display for Conditions {
+    /// `GET, POST; X-Canary: 1; ?v=2`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let methods = self.methods.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let headers = self.headers.iter().map(|(name, wanted)| match wanted {
+            Condition::Present => format!("{name}: *"),
+            Condition::Exactly(value) => format!("{name}: {value}"),
+        });
+        let query = self.query.iter().map(|(name, wanted)| match wanted {
+            Condition::Present => format!("?{name}"),
+            Condition::Exactly(value) => format!("?{name}={value}"),
+        });
+        let parts: Vec<String> =
+            Some(methods).filter(|it| !it.is_empty()).into_iter().chain(headers).chain(query).collect();
+        f.write_str(&parts.join("; "))
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            first: usize::MAX,
+            literals: HashMap::default(),
+            folded: HashMap::default(),
+            any: None,
+            ends: Vec::new(),
+            rests: Vec::new(),
+        }
+    }
+}
+
+impl Node {
+    /// Places are given in order.
+    fn insert(&mut self, place: usize, pattern: &PathPattern) {
+        let mut node = self;
+        node.first = node.first.min(place);
+        for segment in &pattern.segments {
+            node = match segment {
+                Segment::Literal(literal) if pattern.ignores_case => node.folded.entry(literal.clone()).or_default(),
+                Segment::Literal(literal) => node.literals.entry(literal.clone()).or_default(),
+                Segment::Any(_) => node.any.get_or_insert_default(),
+            };
+            node.first = node.first.min(place);
+        }
+        if pattern.takes_rest { node.rests.push(place) } else { node.ends.push(place) }
+    }
+}
+
+/// One way through a tree: what cannot hold a better route than the best so far is passed by.
+struct Search<'a> {
+    table: &'a Table,
+    asked: &'a Asked<'a>,
+    best: usize,
+    /// Nodes that were looked at.
+    visited: usize,
+}
+
+impl Search<'_> {
+    fn visit<'p>(&mut self, node: &Node, mut rest: impl Iterator<Item = &'p str> + Clone) {
+        if node.first >= self.best {
+            return;
+        }
+        self.visited += 1;
+        let Some(segment) = rest.next() else {
+            self.take(&node.ends);
+            return self.take(&node.rests);
+        };
+        if let Some(next) = node.literals.get(segment) {
+            self.visit(next, rest.clone());
+        }
+        if !node.folded.is_empty() {
+            let small = segment.to_ascii_lowercase();
+            if let Some(next) = node.folded.get(&*small) {
+                self.visit(next, rest.clone());
+            }
+        }
+        if let Some(next) = &node.any {
+            self.visit(next, rest);
+        }
+        self.take(&node.rests);
+    }
+
+    /// The first of these whose conditions hold, if it is better.
+    fn take(&mut self, places: &[usize]) {
+        let better = places.iter().take_while(|place| **place < self.best);
+        let holds = |place: &&usize| {
+            self.table.matchers.get(**place).is_some_and(|(_, matcher)| matcher.conditions.hold(self.asked))
+        };
+        if let Some(place) = better.copied().find(|place| holds(&place)) {
+            self.best = place;
+        }
+    }
+}
+
+/// The values of a query's parameter, as they are written.
+fn values_of<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .filter(move |(own, _)| *own == name)
+        .map(|(_, value)| value)
+}
+
+/// Whether what is asked of one name by each can be true at once.
+fn agree<N: PartialEq>(own: &[(N, Condition)], other: &[(N, Condition)]) -> bool {
+    own.iter().all(|(name, wanted)| {
+        let theirs = other.iter().find(|(known, _)| known == name).map(|(_, wanted)| wanted);
+        match (wanted, theirs) {
+            (Condition::Exactly(own), Some(Condition::Exactly(other))) => own == other,
+            _ => true,
+        }
+    })
+}
+
+/// Routes on one place stand beside each other.
+fn find_clash(matchers: &[(usize, Matcher)]) -> Result<(), Clash> {
+    let is_one_place = |(_, one): &(usize, Matcher), (_, other): &(usize, Matcher)| one.order() == other.order();
+    for group in matchers.chunk_by(is_one_place) {
+        for (at, (second, matcher)) in group.iter().enumerate() {
+            let earlier = group[..at].iter().find(|(_, before)| before.conditions.may_meet(&matcher.conditions));
+            if let Some((first, _)) = earlier {
+                return Err(Clash { first: *first.min(second), second: *first.max(second) });
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matcher(text: &str) -> Matcher {
+        let (mut host, mut path, mut conditions) = (HostPattern::Any, None, Conditions::default());
+        let mut ignores_case = false;
+        for word in text.split(' ') {
+            let of = |text: &str| match text.split_once('=') {
+                Some((name, value)) => (name.to_owned(), Condition::Exactly(value.to_owned())),
+                None => (text.to_owned(), Condition::Present),
+            };
+            match word {
+                "~" => ignores_case = true,
+                word if word.starts_with('/') => path = Some(word),
+                word if word.starts_with('?') => conditions.query.push(of(&word[1..])),
+                word if word.starts_with('x') => {
+                    let (name, wanted) = of(word);
+                    conditions.headers.push((HeaderName::try_from(name).unwrap(), wanted));
+                }
+                word if word.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+                    conditions.methods.push(word.parse().unwrap());
+                }
+                word => host = HostPattern::parse(word).unwrap(),
+            }
+        }
+        Matcher { host, path: PathPattern::parse(path.unwrap(), ignores_case).unwrap(), conditions }
+    }
+
+    fn table(rows: &[&str]) -> Table {
+        Table::new(rows.iter().map(|row| matcher(row)).collect()).unwrap()
+    }
+
+    fn found(table: &Table, text: &str) -> Option<usize> {
+        let (mut headers, mut method, mut host) = (HeaderMap::new(), Method::GET, "shop.example");
+        let (mut path, mut query) = ("/", None);
+        for word in text.split(' ') {
+            match word {
+                word if word.starts_with('/') => {
+                    (path, query) = word.split_once('?').map_or((word, None), |(path, query)| (path, Some(query)));
+                }
+                word if word.starts_with('x') => {
+                    let (name, value) = word.split_once('=').unwrap();
+                    headers.append(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+                }
+                word if word.bytes().all(|byte| byte.is_ascii_uppercase()) => method = word.parse().unwrap(),
+                word => host = word,
+            }
+        }
+        table.find(&Asked { host, path, query, method: &method, headers: &headers })
+    }
+
+    #[test]
+    fn the_most_specific_route_is_the_one_whatever_the_order_of_the_file() {
+        let rows = [
+            "shop.example /api/users/me",
+            "shop.example /api/users/{id}",
+            "shop.example /api/users/*",
+            "shop.example /api/*",
+            "*.shop.example /api/*",
+            "*.eu.shop.example /api/*",
+            "/api/users/me",
+            "/*",
+            "/api/{kind}/me",
+            "~ /Admin/*",
+            "/admin/log",
+        ];
+        let asks = [
+            ("/api/users/me", Some(0)),
+            ("/api/users/me/", Some(0)),
+            ("/api/users/1", Some(1)),
+            ("/api/users/1/orders", Some(2)),
+            ("/api/users", Some(2)),
+            ("/api/usersx", Some(3)),
+            ("/api", Some(3)),
+            ("a.shop.example /api/users/me", Some(4)),
+            ("a.eu.shop.example /api/x", Some(5)),
+            ("eu.shop.example /api/x", Some(4)),
+            ("a.eu.shop.example /other", Some(7)),
+            ("other.example /api/users/me", Some(6)),
+            ("other.example /api/carts/me", Some(8)),
+            ("other.example /api/carts/you", Some(7)),
+            ("/ADMIN/x", Some(9)),
+            ("/admin", Some(9)),
+            ("/admin/log", Some(10)),
+            ("/Admin/log", Some(9)),
+        ];
+        for turn in 0..rows.len() {
+            let order: Vec<usize> = (0..rows.len()).map(|at| (at + turn) % rows.len()).collect();
+            let table = table(&order.iter().map(|at| rows[*at]).collect::<Vec<_>>());
+            for (ask, expected) in asks {
+                assert_eq!(found(&table, ask).map(|at| order[at]), expected, "{ask}, turned by {turn}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_else_a_route_asks_for_comes_after_its_path() {
+        let table = table(&[
+            "/users/{id}",
+            "GET POST /users/{id}",
+            "x-canary=1 /users/{id}",
+            "x-canary /users/{id}",
+            "x-canary=1 ?v=2 /users/{id}",
+            "DELETE /users/me",
+            "?v=2 /users/me",
+        ]);
+        for (ask, expected) in [
+            ("PUT /users/1", 0),
+            ("GET /users/1", 1),
+            ("x-canary=1 /users/1", 2),
+            ("x-canary=2 /users/1", 3),
+            ("x-canary=1 x-canary=1 /users/1", 3),
+            ("x-canary=1 /users/1?v=2", 4),
+            ("x-canary=1 /users/1?a&v=2&b=v", 4),
+            ("x-canary=1 /users/1?v=2&v=2", 2),
+            ("DELETE /users/me", 5),
+            ("GET /users/me?v=2", 6),
+            ("GET /users/me", 1),
+        ] {
+            assert_eq!(found(&table, ask), Some(expected), "{ask}");
+        }
+    }
+
+    #[test]
+    fn routes_that_nothing_tells_apart_are_a_mistake_and_name_each_other() {
+        for (first, second) in [
+            ("/a", "/a"),
+            ("/a", "/a/"),
+            ("/a", "/%61"),
+            ("/users/{id}", "/users/{name}"),
+            ("/a/*", "/a/*"),
+            ("~ /Admin", "~ /admin"),
+            ("~ /1", "/1"),
+            ("a.example /", "A.example. /"),
+            ("GET /a", "GET POST /a"),
+            ("x-a=1 /a", "x-b=1 /a"),
+            ("x-a=1 /a", "x-a=1 /a"),
+            ("x-a /a", "?a /a"),
+        ] {
+            let matchers = vec![matcher("/other"), matcher(first), matcher("/a/b"), matcher(second)];
+            assert_eq!(Table::new(matchers).err(), Some(Clash { first: 1, second: 3 }), "{first} and {second}");
+        }
+        for (first, second) in [
+            ("GET /a", "POST /a"),
+            ("GET /a", "/a"),
+            ("x-a=1 /a", "x-a=2 /a"),
+            ("x-a=1 /a", "x-a /a"),
+            ("?a=1 /a", "?a=2 /a"),
+            ("~ /a", "/a"),
+            ("/a/{b}", "/{a}/b"),
+            ("a.example /a", "/a"),
+        ] {
+            assert!(Table::new(vec![matcher(first), matcher(second)]).is_ok(), "{first} and {second}");
+        }
+    }
+
+    /// What a look-up costs does not grow with the routes: it visits no more nodes than the path has segments, twice.
+    #[test]
+    fn ten_thousand_routes_are_looked_up_in_as_many_steps_as_ten() {
+        let visits = |many: usize| {
+            let path = |at: usize| match at % 4 {
+                0 => format!("/api/v{}/things{at}/{{id}}", at % 7),
+                1 => format!("/api/v{}/things{at}/*", at % 7),
+                2 => format!("/api/v{}/things{at}", at % 7),
+                _ => format!("/api/{{version}}/things{at}/parts/{{part}}"),
+            };
+            let matchers = (0..many).map(|at| matcher(&path(at))).chain([matcher("/*")]).collect();
+            let table = Table::new(matchers).unwrap();
+            let (method, headers) = (Method::GET, HeaderMap::new());
+            let visit = |at: usize| {
+                let path =
+                    path(at).replace("{id}", "1").replace("{version}", "v3").replace("{part}", "2").replace('*', "x");
+                let asked = Asked { host: "a", path: &path, query: None, method: &method, headers: &headers };
+                assert_eq!(table.find(&asked), Some(at), "{path}");
+                let mut search = Search { table: &table, asked: &asked, best: usize::MAX, visited: 0 };
+                search.visit(&table.any, segments(&path));
+                search.visited
+            };
+            (0..many).map(visit).max().unwrap()
+        };
+        let (few, many) = (visits(10), visits(10_000));
+        assert!(many <= few + 2 && many <= 12, "{few} steps of 10 routes, {many} of 10,000");
+    }
+}

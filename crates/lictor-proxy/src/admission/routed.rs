@@ -1,0 +1,127 @@
+//! What a gateway's routes say of a request: to whom it goes and as what, or how it is answered. Its host and path are read
+//! here, once; nothing else reads them again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use lictor_core::gateway::{Action, Asked, Gateway, ReadPath, Redirect, Rewrite, host, path};
+use lictor_core::{Failure, Reason};
+use lictor_http::target::Raw;
+
+use crate::world::client::Connection;
+use crate::world::view::UpstreamState;
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Says {
+    /// It goes on.
+    Send(Routed),
+    /// The route with this label answers it: with this status, field and body.
+    Tell(Arc<str>, StatusCode, (HeaderName, HeaderValue), Bytes),
+}
+
+/// Finds the route that a request is for, and what that says.
+pub(crate) fn says(
+    gateway: &Gateway,
+    method: &Method,
+    authority: &str,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Says, Failure> {
+    let host = host::read(authority).map_err(bad)?;
+    let read = path::read(uri.path()).map_err(bad)?;
+    let asked = Asked { host: &host, path: read.folded(), query: uri.query(), method, headers };
+    let Some(route) = gateway.table.find(&asked).and_then(|index| gateway.routes.get(index)) else {
+        return Err(Failure::new(Reason::NoRoute, format!("no route is for {method} {host}{}", read.as_str())));
+    };
+    let label = Arc::clone(&route.label);
+    match &route.action {
+        Action::Send(send) => Ok(Says::Send(Routed {
+            upstream: Arc::clone(&send.upstream),
+            label,
+            index: send.index,
+            has_policy: send.has_policy,
+            target: target(&read, send.rewrite.as_ref(), uri.query())?,
+        })),
+        Action::Redirect(redirect) => {
+            let location = location(redirect, &read, uri.query())?;
+            Ok(Says::Tell(label, redirect.status, (LOCATION, location), Bytes::new()))
+        }
+        Action::Answer(answer) => {
+            let kind = (CONTENT_TYPE, answer.content_type.clone());
+            Ok(Says::Tell(label, answer.status, kind, answer.body.clone()))
+        }
+    }
+}
+
+/// What a gateway's route has decided of a request: an extension of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Routed {
+    pub(crate) upstream: Arc<str>,
+    pub(crate) label: Arc<str>,
+    /// Where the route stands among the upstream's.
+    pub(crate) index: usize,
+    /// The policy there is the route's own.
+    pub(crate) has_policy: bool,
+    /// What was matched, as the route changes it: nothing else goes on.
+    pub(crate) target: PathAndQuery,
+}
+
+impl Routed {
+    /// Of a request that came to a gateway and is to go on.
+    pub(crate) fn of<'a, B>(client: &Connection, request: &'a Request<B>) -> Option<&'a Self> {
+        if client.is_edge() { request.extensions().get() } else { None }
+    }
+
+    /// Where it stands among the upstream's routes, which may be others than those that it was made of.
+    pub(crate) fn place(&self, upstream: &UpstreamState) -> Option<usize> {
+        let routes = &upstream.upstream.routes;
+        let is_it = |index: usize| {
+            routes.is_gateways(index) && routes.get(index).is_some_and(|route| route.label == self.label)
+        };
+        if is_it(self.index) {
+            return Some(self.index);
+        }
+        (0..routes.iter().count()).find(|index| is_it(*index))
+    }
+
+    /// Whose policy is in force.
+    pub(crate) fn route(&self, upstream: &UpstreamState, method: &Method) -> Option<usize> {
+        if self.has_policy { self.place(upstream) } else { upstream.route(method, self.target.path()) }
+    }
+
+    /// Gives the request the target that goes on.
+    pub(crate) fn put<B>(request: &mut Request<B>) {
+        let Some(routed) = request.extensions_mut().remove::<Self>() else { return };
+        request.extensions_mut().remove::<Raw>();
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.path_and_query = Some(routed.target);
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    }
+}
+
+fn bad(why: impl ToString) -> Failure {
+    Failure::new(Reason::BadRequest, why.to_string())
+}
+
+/// What goes on: the path that was matched, as the route changes it, and the query as it came.
+fn target(read: &ReadPath<'_>, rewrite: Option<&Rewrite>, query: Option<&str>) -> Result<PathAndQuery, Failure> {
+    let path = match rewrite {
+        None => read.as_str().to_owned(),
+        Some(rewrite) => rewrite
+            .apply(read)
+            .ok_or_else(|| bad("the path has more than one reading once the route has changed it"))?,
+    };
+    let whole = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+    PathAndQuery::try_from(whole).map_err(bad)
+}
+
+/// It begins with an origin or with one slash, so that it leads nowhere else (RFC 3986, section 4.2).
+fn location(redirect: &Redirect, read: &ReadPath<'_>, query: Option<&str>) -> Result<HeaderValue, Failure> {
+    let target = target(read, redirect.rewrite.as_ref(), query)?;
+    let origin = redirect.origin.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+    HeaderValue::from_bytes(&[origin, target.as_str().as_bytes()].concat()).map_err(bad)
+}

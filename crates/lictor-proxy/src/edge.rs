@@ -1,0 +1,127 @@
+//! A gateway's listener: a request from somebody who is nobody of ours. Its host and path are read once, here; a route is
+//! found by what was read, and that goes on and nothing else. What only peers may say is taken off before anything looks at
+//! it, and what is nobody's business outside is taken off the answer after everything.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderValue, Method, Request, Response, Version};
+use lictor_core::gateway::host;
+use lictor_core::{Failure, Reason};
+use lictor_http::fields::{self, Fields};
+use lictor_http::http2::Protocol;
+use lictor_http::{Answerer, Refused, RequestBody};
+
+use crate::admission::routed::{self, Says};
+use crate::books::record::Record;
+use crate::books::refused;
+use crate::calls::ending::ResponseBody;
+use crate::calls::forward::forward;
+use crate::calls::respond;
+use crate::names::{self, Looked, X_FORWARDED_FOR};
+use crate::world::client::Connection;
+use crate::world::generation;
+use crate::world::view::View;
+
+/// A connection to a gateway's listener.
+#[derive(Debug)]
+pub(crate) struct Edge(pub(crate) Rc<Connection>);
+
+impl Answerer for Edge {
+    type Body = ResponseBody;
+    type Marks = Looked;
+
+    fn answer(
+        self: Rc<Self>,
+        request: Request<RequestBody>,
+        fields: Fields,
+    ) -> impl Future<Output = Response<ResponseBody>> {
+        answer(Rc::clone(&self.0), request, fields)
+    }
+
+    fn refuse(&self, version: &'static str, refused: &Refused) -> Response<Bytes> {
+        let id = refused::tell(&self.0, version, refused.status, refused.why);
+        let mut response = respond::refuse(refused, &id, self.0.worker.date.now(Instant::now()));
+        names::seal(response.headers_mut());
+        response
+    }
+}
+
+async fn answer(
+    connection: Rc<Connection>,
+    mut request: Request<RequestBody>,
+    fields: Fields,
+) -> Response<ResponseBody> {
+    let view = connection.worker.view();
+    strip(&connection, &mut request);
+    let mut response = if *request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
+        forward(connection, request, fields).await // which refuses it
+    } else {
+        match admit(&connection, &view, &request, fields) {
+            Ok(Says::Send(routed)) => {
+                request.extensions_mut().insert(routed);
+                forward(connection, request, fields).await
+            }
+            Ok(Says::Tell(label, status, field, body)) => {
+                let mut record = Record::open(&connection, &view.mesh, &request, fields, Instant::now());
+                record.told_by = Some(label);
+                respond::told(record, status, field, &body)
+            }
+            Err(failure) => {
+                let mut record = Record::open(&connection, &view.mesh, &request, fields, Instant::now());
+                record.is_grpc = names::is_grpc(request.headers());
+                respond::failure(record, &failure, false)
+            }
+        }
+    };
+    names::seal(response.headers_mut());
+    response
+}
+
+/// Takes off what only peers may say. Of a client on this machine it is told too that he is the client.
+fn strip(connection: &Connection, request: &mut Request<RequestBody>) {
+    let headers = request.headers_mut();
+    names::strip_outsiders(headers);
+    let local = connection.peer.as_ref().map(SocketAddr::ip).filter(IpAddr::is_loopback);
+    if let Some(Ok(local)) = local.map(|peer| HeaderValue::try_from(peer.to_string())) {
+        headers.insert(X_FORWARDED_FOR, local);
+    }
+}
+
+/// What the routes say of a request that is clear.
+fn admit(
+    connection: &Connection,
+    view: &View,
+    request: &Request<RequestBody>,
+    fields: Fields,
+) -> Result<Says, Failure> {
+    fields::check(request, fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
+    connection.check()?;
+    let gateway = view.mesh.gateway.as_ref().ok_or_else(generation::gone)?;
+    check_scheme(connection, request)?;
+    let uri = request.uri();
+    let named = || request.headers().get(HOST).map_or("", |host| host.to_str().unwrap_or("?"));
+    let authority = uri.authority().map_or_else(named, |authority| authority.as_str());
+    // In HTTP/1.1 the target's counts alone (RFC 9112, section 3.2.2).
+    if request.version() == Version::HTTP_2 && !named().is_empty() && host::read(named()) != host::read(authority) {
+        return Err(Failure::new(
+            Reason::BadRequest,
+            "`:authority` and `Host` name two hosts (RFC 9113, section 8.3.1)",
+        ));
+    }
+    // An extended CONNECT is HTTP/2's form of a GET that asks for an upgrade (RFC 8441, section 4).
+    let method = if *request.method() == Method::CONNECT { &Method::GET } else { request.method() };
+    routed::says(gateway, method, authority, uri, request.headers())
+}
+
+/// `https` without TLS is a mistake of the client's; HTTP/2's clients say it of a connection that had its TLS taken off.
+fn check_scheme(connection: &Connection, request: &Request<RequestBody>) -> Result<(), Failure> {
+    match request.uri().scheme_str() {
+        None | Some("http") => Ok(()),
+        Some("https") if connection.is_encrypted || request.version() == Version::HTTP_2 => Ok(()),
+        Some(_) => Err(Failure::new(Reason::BadRequest, "the URL's scheme is not what this connection speaks")),
+    }
+}

@@ -1,0 +1,46 @@
+//! `lictor routes`: the gateway's table, the most specific first.
+
+use lictor_core::gateway::{Action, Gateway, Redirect, Send};
+
+use crate::cli::print;
+use crate::configured::Configured;
+
+pub(super) fn routes(configured: &Configured) -> anyhow::Result<u8> {
+    let loaded = configured.load()?;
+    match &loaded.config.gateway {
+        Some(gateway) => print(&table(&gateway.routes)),
+        None => print("there is no gateway in this configuration\n"),
+    }
+    Ok(0)
+}
+
+fn table(gateway: &Gateway) -> String {
+    let mut rows = vec![["host", "path", "only", "becomes"].map(str::to_owned)];
+    for (index, matcher) in gateway.table.iter() {
+        let Some(route) = gateway.routes.get(index) else { continue };
+        let case = if matcher.path.ignores_case() { " (any case)" } else { "" };
+        let path = format!("{}{case}", matcher.path.as_str());
+        rows.push([matcher.host.to_string(), path, matcher.conditions.to_string(), becomes(&route.action)]);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths = [width(0), width(1), width(2)];
+    let line = |row: &[String; 4]| {
+        let [host, path, only, becomes] = row;
+        let [first, second, third] = widths;
+        format!("{host:first$}  {path:second$}  {only:third$}  {becomes}").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+fn becomes(action: &Action) -> String {
+    match action {
+        Action::Send(Send { upstream, rewrite: None, .. }) => upstream.to_string(),
+        Action::Send(Send { upstream, rewrite: Some(rewrite), .. }) => format!("{upstream}, {rewrite}"),
+        Action::Redirect(Redirect { status, origin, rewrite }) => {
+            let origin = origin.as_ref().and_then(|origin| origin.to_str().ok()).unwrap_or_default();
+            let path = rewrite.as_ref().map_or_else(|| "the same path".to_owned(), ToString::to_string);
+            format!("{} {origin} {path}", status.as_u16())
+        }
+        Action::Answer(answer) => format!("{} of its own", answer.status.as_u16()),
+    }
+}

@@ -1,0 +1,209 @@
+//! The gateway: strangers in front, services behind, raw sockets on both sides of the real lictor. No Consul is needed.
+
+#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
+
+mod hosts;
+mod listener;
+mod outsiders;
+mod paths;
+mod routes;
+
+use std::io::{Read, Write};
+
+use lictor_testkit::{RawServer, Sidecar, connect, read_head};
+
+const LICTOR: &str = env!("CARGO_BIN_EXE_lictor");
+
+/// A gateway with these routes, and an upstream for each server, under its name.
+fn gateway(servers: &[(&str, &RawServer)], routes: &str) -> Sidecar {
+    gateway_with(servers, "", routes)
+}
+
+/// The same with more upstreams.
+fn gateway_with(servers: &[(&str, &RawServer)], more: &str, routes: &str) -> Sidecar {
+    Sidecar::serve(LICTOR, &configuration(servers, more, routes)).up()
+}
+
+fn configuration(servers: &[(&str, &RawServer)], more: &str, routes: &str) -> String {
+    let upstream =
+        |(name, server): &(&str, &RawServer)| format!("  {name}: {{static: ['127.0.0.1:{}']}}\n", server.port());
+    let upstreams: String = servers.iter().map(upstream).collect();
+    format!(
+        "registration: off\nservice: edge\nupstreams:\n{upstreams}{more}gateway:\n  listen: 127.0.0.1:0\n  routes:\n{routes}"
+    )
+}
+
+/// A server that answers with its name and the head that it got.
+fn echo(name: &'static str) -> RawServer {
+    RawServer::start(move |mut stream| {
+        loop {
+            let head = read_head(&mut stream);
+            if head.is_empty() {
+                return;
+            }
+            let length = field(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            let mut body = vec![0; length];
+            if stream.read_exact(&mut body).is_err() {
+                return;
+            }
+            if field(&head, "transfer-encoding").is_some() {
+                while !body.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    if stream.read_exact(&mut byte).is_err() {
+                        return;
+                    }
+                    body.push(byte[0]);
+                }
+            }
+            let text = format!("{name}\n{head}{}", String::from_utf8_lossy(&body));
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().filter_map(|line| line.split_once(": ")).find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|it| it.1)
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+const BOTH: [Version; 2] = [Version::Http1, Version::Http2];
+
+/// A request, byte by byte.
+#[derive(Clone, Copy)]
+struct Ask<'a> {
+    method: &'a str,
+    /// `Host`, or `:authority`.
+    host: &'a str,
+    target: &'a str,
+    fields: &'a [(&'a str, &'a str)],
+}
+
+impl<'a> Ask<'a> {
+    fn get(target: &'a str) -> Self {
+        Self { method: "GET", host: "shop.example", target, fields: &[] }
+    }
+}
+
+/// An answer. What could not be read is status 0.
+#[derive(Clone, Debug)]
+struct Told {
+    status: u16,
+    /// As it came: of HTTP/2 the field block, in which names that are not in HPACK's static table stand as they are.
+    head: String,
+    body: String,
+}
+
+impl Told {
+    /// Who answered.
+    fn server(&self) -> &str {
+        if self.status == 200 { self.body.lines().next().unwrap_or_default() } else { "" }
+    }
+
+    /// What that was asked for.
+    fn target(&self) -> &str {
+        self.body.lines().nth(1).and_then(|line| line.split(' ').nth(1)).unwrap_or_default()
+    }
+}
+
+fn ask(lictor: &Sidecar, version: Version, ask: Ask<'_>) -> Told {
+    let mut stream = connect(&lictor.address("gateway"));
+    match version {
+        Version::Http1 => {
+            let Ask { method, host, target, fields } = ask;
+            let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
+            for (name, value) in fields {
+                text += &format!("{name}: {value}\r\n");
+            }
+            text += "Connection: close\r\n\r\n";
+            told_http1(stream, text.as_bytes())
+        }
+        Version::Http2 => {
+            stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+            stream.write_all(&frame(4, 0, 0, &[])).unwrap();
+            stream.write_all(&frame(1, 5, 1, &block(ask))).unwrap();
+            told_http2(stream)
+        }
+    }
+}
+
+/// Writes a request and reads to the end.
+fn told_http1(mut stream: std::net::TcpStream, request: &[u8]) -> Told {
+    stream.write_all(request).unwrap();
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes); // a reset is an end too
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+    Told { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+/// RFC 9113, section 4.1.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = payload.len() as u32;
+    [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Literals that are not indexed, and not in Huffman's code (RFC 7541, section 6.2.2).
+fn block(ask: Ask<'_>) -> Vec<u8> {
+    let mut block = Vec::new();
+    let text = |text: &str, block: &mut Vec<u8>| {
+        match text.len() {
+            short @ 0..127 => block.push(short as u8),
+            long => block.extend([127, ((long - 127) & 127) as u8 | 128, ((long - 127) >> 7) as u8]),
+        }
+        block.extend(text.as_bytes());
+    };
+    let own = [(":method", ask.method), (":scheme", "http"), (":authority", ask.host), (":path", ask.target)];
+    for (name, value) in own.iter().chain(ask.fields) {
+        block.push(0);
+        text(&name.to_ascii_lowercase(), &mut block);
+        text(value, &mut block);
+    }
+    block
+}
+
+fn told_http2(mut stream: std::net::TcpStream) -> Told {
+    let mut told = Told { status: 0, head: String::new(), body: String::new() };
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        if stream.read_exact(&mut payload).is_err() {
+            break;
+        }
+        let (kind, flags) = (head[3], head[4]);
+        match kind {
+            0 => told.body += &String::from_utf8_lossy(&payload),
+            1 => {
+                if told.status == 0 {
+                    told.status = status(&payload);
+                }
+                told.head += &String::from_utf8_lossy(&payload);
+            }
+            3 | 7 => break, // RST_STREAM, GOAWAY
+            _ => continue,
+        }
+        if matches!(kind, 0 | 1) && flags & 1 == 1 {
+            break;
+        }
+    }
+    told
+}
+
+/// `:status`, which comes first (RFC 7541, appendix A).
+fn status(block: &[u8]) -> u16 {
+    match block {
+        [indexed @ 0x88..=0x8e, ..] => [200, 204, 206, 304, 400, 404, 500][usize::from(indexed - 0x88)],
+        [0x08 | 0x18 | 0x48, 3, digits @ ..] => String::from_utf8_lossy(&digits[..3]).parse().unwrap_or_default(),
+        other => panic!("not a status: {other:x?}"),
+    }
+}

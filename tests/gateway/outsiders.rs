@@ -1,0 +1,138 @@
+//! What a stranger may say, and what he may learn.
+
+use std::io::Write;
+
+use lictor_testkit::{RawServer, connect, free_ports, read_head};
+
+use crate::{Ask, BOTH, ask, echo, gateway, gateway_with, told_http1};
+
+const MANAGED: [&str; 24] = [
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Uri",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Client-Cert",
+    "Forwarded",
+    "X-Real-IP",
+    "X-Client-IP",
+    "X-User-ID",
+    "X-User-Role",
+    "X-Gateway-Request-ID",
+    "X-Lictor-From",
+    "X-Lictor-To",
+    "X-Lictor-Attempt",
+    "X-Lictor-Anything",
+    "X-Service-Auth",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-HTTP-Method",
+    "X-HTTP-Method-Override",
+    "X-Method-Override",
+    "X-Envoy-Original-Path",
+    "X-SSL-Client-Verify",
+];
+
+#[test]
+fn no_stranger_says_who_he_is_or_what_else_he_asks_for() {
+    let one = echo("one");
+    let lictor = gateway(&[("one", &one)], "  - {path: /*, to: one}\n");
+    for version in BOTH {
+        for name in MANAGED {
+            for spelled in [name.to_owned(), name.to_uppercase(), name.replace('-', "_"), name.replace('-', ".")] {
+                for fields in [
+                    vec![(&*spelled, "spoofed"), ("X-Custom", "kept")],
+                    vec![(&*spelled, "spoofed"), (&*spelled, "spoofed"), ("X-Custom", "kept")],
+                ] {
+                    let told = ask(&lictor, version, Ask { fields: &fields, ..Ask::get("/") });
+                    assert_eq!(told.server(), "one", "{version:?} {spelled}: {told:?}");
+                    assert!(!told.body.contains("spoofed"), "{version:?} {spelled}: {}", told.body);
+                    assert!(
+                        told.body.to_lowercase().contains("x-custom: kept"),
+                        "{version:?} {spelled}: {}",
+                        told.body
+                    );
+                }
+            }
+        }
+        let told = ask(&lictor, version, Ask::get("/"));
+        for line in
+            ["x-forwarded-for: 127.0.0.1\r\n", "x-forwarded-host: shop.example\r\n", "x-forwarded-proto: http\r\n"]
+        {
+            assert_eq!(told.body.to_lowercase().matches(line).count(), 1, "{version:?} {line}: {}", told.body);
+        }
+    }
+}
+
+#[test]
+fn a_field_that_connection_names_takes_nothing_of_ours_away() {
+    let one = echo("one");
+    let lictor = gateway(&[("one", &one)], "  - {path: /*, to: one}\n");
+    for name in ["X-Forwarded-For", "x-forwarded-host", "X-Request-ID", "X-Lictor-From", "X-User-ID", "Host"] {
+        let text = format!(
+            "GET / HTTP/1.1\r\nHost: shop.example\r\n{}Connection: close, {name}\r\n\r\n",
+            if name == "Host" { String::new() } else { format!("{name}: spoofed\r\n") }
+        );
+        let told = told_http1(connect(&lictor.address("gateway")), text.as_bytes());
+        if told.status == 200 {
+            let seen = told.body.to_lowercase();
+            assert!(!seen.contains("spoofed"), "{name}: {seen}");
+            for own in ["x-forwarded-for: 127.0.0.1", "x-forwarded-host: shop.example", "x-request-id: ", "host: one"] {
+                assert!(seen.contains(own), "{name}: {own} in {seen}");
+            }
+        } else {
+            assert_eq!(told.status, 400, "{name}: {told:?}");
+        }
+    }
+}
+
+#[test]
+fn trailers_say_no_more_than_fields() {
+    let one = echo("one");
+    let lictor = gateway(&[("one", &one)], "  - {path: /*, to: one}\n");
+    for name in MANAGED {
+        let text = format!(
+            "POST / HTTP/1.1\r\nHost: shop.example\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nhi\r\n0\r\n{name}: spoofed\r\nX-Custom: kept\r\n\r\n"
+        );
+        let told = told_http1(connect(&lictor.address("gateway")), text.as_bytes());
+        assert_eq!(told.server(), "one", "{name}: {told:?}");
+        assert!(!told.body.contains("spoofed"), "{name}: {}", told.body);
+    }
+}
+
+#[test]
+fn nothing_between_sidecars_and_no_address_reaches_a_stranger() {
+    let [closed] = free_ports();
+    let telling = RawServer::start(|mut stream| {
+        while !read_head(&mut stream).is_empty() {
+            let answer = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX-Lictor-Early: 127.0.0.9\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Kept: kept\r\nX-Lictor-Reason: inner\r\nx_lictor_upstream: inner\r\nX-Lictor-Attempts: 127.0.0.9:1=503\r\nProxy-Status: lictor; error=connection_refused; next-hop=\"127.0.0.9:1\"\r\n\r\n2\r\nhi\r\n0\r\nX-Lictor-Late: 127.0.0.9\r\n\r\n";
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    let dead = format!("  dead: {{static: ['127.0.0.1:{closed}'], retry: {{delays: [1ms]}}}}\n");
+    let routes = "  - {path: /told, to: telling}\n  - {path: /dead, to: dead}\n";
+    let lictor = gateway_with(&[("telling", &telling)], &dead, routes);
+    let secrets = ["x-lictor", "x_lictor", "127.0.0.", "next-hop", "dead:", "inner"];
+    for version in BOTH {
+        for (target, status) in [("/told", 200), ("/dead", 502), ("/none", 404), ("/%2f", 400)] {
+            let fields = [("X-Lictor-Debug", "1"), ("TE", "trailers")];
+            let told = ask(&lictor, version, Ask { fields: &fields, ..Ask::get(target) });
+            let told_status = if told.head.contains("103 Early") { 200 } else { told.status };
+            let is_interim = told.status == 103;
+            assert!(told_status == status || is_interim, "{version:?} {target}: {told:?}");
+            let all = format!("{}{}", told.head, told.body).to_lowercase();
+            for secret in secrets {
+                assert!(!all.contains(secret), "{version:?} {target}: {secret} in {all}");
+            }
+            assert!(status != 200 || all.contains("x-kept"), "the control: {all}");
+            assert!(status != 502 || all.contains("connect_refused"), "the reason is told: {all}");
+        }
+    }
+    let line = lictor.lines("request").into_iter().find(|line| line["status"] == 502).unwrap();
+    assert!(line["attempts"].as_str().unwrap().contains("127.0.0.1:"), "the log tells all: {line}");
+    // A head that cannot be read is refused by the wire.
+    let told = told_http1(connect(&lictor.address("gateway")), b"GET / HTTP/1.1\r\nbad field\r\n\r\n");
+    assert!(told.status == 400 && !told.head.to_lowercase().contains("x-lictor"), "{told:?}");
+}
