@@ -24,7 +24,7 @@ const STREAMS: u32 = 1000;
 const RATE: u32 = 100;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// What is sent again and again.
+/// What is sent again and again over HTTP/2.
 struct Flood {
     what: &'static str,
     /// The settings it begins with.
@@ -33,6 +33,21 @@ struct Flood {
     has_streams: bool,
     piece: fn(u32) -> Vec<u8>,
 }
+
+/// Over HTTP/1.1: what it is, what it begins with, and what is sent again and again.
+const HTTP1: [(&str, &str, &str); 10] = [
+    ("requests ahead of an answer", "", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("requests that are answered at once", "", "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n"),
+    ("requests that are refused", "", "GET / HTTP/1.1\r\n\r\n"),
+    ("empty lines", "", "\r\n"),
+    ("fields", "GET / HTTP/1.1\r\nHost: a\r\n", "A: b\r\n"),
+    ("one field", "GET / HTTP/1.1\r\nHost: a\r\nA: ", "b"),
+    ("a target", "GET /", "a"),
+    ("chunks of a byte", CHUNKED, "1\r\nx\r\n"),
+    ("chunk extensions", CHUNKED, "1;a=b\r\nx\r\n"),
+    ("trailers", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", "A: b\r\n"),
+];
+const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 const FLOODS: &[Flood] = &[
     Flood {
@@ -105,77 +120,88 @@ fn no_flood_keeps_its_worker_from_others() {
         while stream.read(&mut sink).is_ok_and(|count| count > 0) {}
     });
     let yaml = format!(
-        "registration: off\nservice: orders\nworkers: 1\nupstreams:\n  good: {{listen: 0, static: ['127.0.0.1:{}']}}\n  \
+        "registration: off\nservice: orders\nworkers: 1\nlog: {{access: off}}\nupstreams:\n  good: {{listen: 0, static: ['127.0.0.1:{}']}}\n  \
          silent: {{listen: 0, protocol: h2c, timeout: 60s, static: ['127.0.0.1:{}']}}\n",
         good.port(),
         silent.port()
     );
     let lictor = Sidecar::serve(LICTOR, &yaml).up();
-    let failures: Vec<String> = FLOODS.iter().filter_map(|flood| flood.failure(&lictor)).collect();
+    let http1 = HTTP1.iter().filter_map(|(what, opening, piece)| {
+        failure(&lictor, &format!("http: {what}"), opening.as_bytes(), 0, &|_| piece.as_bytes().to_vec())
+    });
+    let http2 = FLOODS.iter().filter_map(|flood| {
+        let streams = if flood.has_streams { STREAMS } else { 0 };
+        let gets = (0..streams).flat_map(|index| get(index * 2 + 1));
+        let opening: Vec<u8> = [PREFACE, &settings(flood.opening)].concat().into_iter().chain(gets).collect();
+        failure(&lictor, flood.what, &opening, streams, &flood.piece)
+    });
+    let failures: Vec<String> = http2.chain(http1).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-impl Flood {
-    /// What others noticed.
-    fn failure(&self, lictor: &Sidecar) -> Option<String> {
-        let is_over = AtomicBool::new(false);
-        let running = |count: u32| {
-            let seen = || lictor.metric("lictor_upstream_in_flight", &[("upstream", "silent")]) as u32;
-            eventually_is("so many requests run", seen, |seen| *seen == count);
-        };
-        let flooding = self.connect(lictor);
-        // They are requests like others: only then does the flood begin.
-        running(if self.has_streams { STREAMS } else { 0 });
-        let noticed = std::thread::scope(|scope| {
-            scope.spawn(|| self.run(flooding, &is_over));
-            noticed(lictor, self.what, 200, &is_over)
-        });
-        running(0);
-        noticed
+/// What others noticed, while a client that has begun like this, and has so many requests, sends such pieces.
+fn failure(
+    lictor: &Sidecar,
+    what: &str,
+    opening: &[u8],
+    requests: u32,
+    piece: &(dyn Fn(u32) -> Vec<u8> + Sync),
+) -> Option<String> {
+    let is_over = AtomicBool::new(false);
+    let running = |count: u32| {
+        let seen = || lictor.metric("lictor_upstream_in_flight", &[("upstream", "silent")]) as u32;
+        eventually_is("so many requests run", seen, |seen| *seen == count);
+    };
+    let mut flooding = connect(&lictor.address("silent"));
+    flooding.write_all(opening).unwrap();
+    let is_http2 = opening.starts_with(PREFACE);
+    if is_http2 {
+        running(requests); // they are requests like others: only then does the flood begin
     }
-
-    fn connect(&self, lictor: &Sidecar) -> TcpStream {
-        let mut stream = connect(&lictor.address("silent"));
-        let mut opening = [PREFACE, &settings(self.opening)].concat();
-        if self.has_streams {
-            opening.extend((0..STREAMS).flat_map(|index| get(index * 2 + 1)));
-        }
-        stream.write_all(&opening).unwrap();
-        stream
+    let noticed = std::thread::scope(|scope| {
+        scope.spawn(|| run(flooding, piece, &is_over));
+        noticed(lictor, what, 200, &is_over)
+    });
+    if is_http2 {
+        running(0); // who is held up over HTTP/1.1 is not heard to leave
     }
+    noticed
+}
 
-    /// Sends at its pace until it is stopped or told to go, and reads what is said to it.
-    fn run(&self, mut stream: TcpStream, is_over: &AtomicBool) {
-        let (began, mut sent, mut turn) = (Instant::now(), 0, 0);
-        let mut sink = vec![0; 64 << 10];
-        let is_long = || began.elapsed() > Duration::from_secs(60); // the good client has given up
-        while !is_over.load(Relaxed) && !is_long() && !is_closed(&mut stream, &mut sink) {
-            let mut bytes = Vec::new();
-            while bytes.len() < 16 << 10 {
-                bytes.extend((self.piece)(turn));
-                turn += 1;
-            }
-            stream.set_nonblocking(false).unwrap();
-            if stream.write_all(&bytes).is_err() {
-                return;
-            }
-            sent += bytes.len();
-            // Faster, it would measure who gets the processor.
-            let due = began + Duration::from_secs_f64(sent as f64 / PACE as f64);
-            #[expect(clippy::disallowed_methods, reason = "the pace of the attack")]
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+/// Sends at its pace until it is stopped or told to go, and reads what is said to it.
+fn run(mut stream: TcpStream, piece: &dyn Fn(u32) -> Vec<u8>, is_over: &AtomicBool) {
+    let (began, mut sent, mut turn) = (Instant::now(), 0, 0);
+    let mut sink = vec![0; 64 << 10];
+    let _ = stream.set_write_timeout(Some(Duration::from_secs(1)));
+    let is_long = || began.elapsed() > Duration::from_secs(60); // the good client has given up
+    while !is_over.load(Relaxed) && !is_long() && !is_closed(&mut stream, &mut sink) {
+        let mut bytes = Vec::new();
+        while bytes.len() < 16 << 10 {
+            bytes.extend(piece(turn));
+            turn += 1;
         }
+        stream.set_nonblocking(false).unwrap();
+        match stream.write_all(&bytes) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return,
+            _ => (), // who takes nothing more holds it up
+        }
+        sent += bytes.len();
+        // Faster, it would measure who gets the processor.
+        let due = began + Duration::from_secs_f64(sent as f64 / PACE as f64);
+        #[expect(clippy::disallowed_methods, reason = "the pace of the attack")]
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
 }
 
 /// What a good client of the same worker, which sends so many requests, and who probes notice of a flood, if that is too much.
 pub(crate) fn noticed(lictor: &Sidecar, what: &str, requests: u64, is_over: &AtomicBool) -> Option<String> {
-    let load = Load::start(&lictor.address("good"), &[Method::GET], RATE);
+    let (good, admin) = (lictor.address("good"), lictor.admin());
+    let load = Load::start(&good, &[Method::GET], RATE);
     let mut slowest = Duration::ZERO;
     for _ in 0..5 {
         load.await_more(requests / 5);
         let began = Instant::now();
-        let answer = lictor_testkit::get(&lictor.admin(), "/live").map(|answer| answer.status);
+        let answer = lictor_testkit::get(&admin, "/live").map(|answer| answer.status);
         let took = if answer.is_ok_and(|status| status == 200) { began.elapsed() } else { Duration::MAX };
         slowest = slowest.max(took);
     }
