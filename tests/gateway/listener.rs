@@ -49,7 +49,7 @@ fn a_route_is_for_its_methods_and_fields() {
         let told = ask(&lictor, Version::Http1, Ask { method, fields, ..Ask::get("/x") });
         assert_eq!(told.server(), "one", "{told:?}");
         let lines = lictor.lines("request");
-        lines.last().unwrap()["route"].as_str().unwrap().to_owned()
+        lines.last().and_then(|line| line["route"].as_str()).unwrap_or_default().to_owned()
     };
     // The line is written once the answer is out.
     let eventually = |method: &str, fields: &[(&str, &str)], route: &str| {
