@@ -46,6 +46,8 @@ pub(super) struct Call {
     pub(super) is_inbound: bool,
     /// As a proxy that the client has chosen.
     pub(super) is_forward: bool,
+    /// From somebody who is nobody of ours.
+    pub(super) is_edge: bool,
     pub(super) is_grpc: bool,
     /// Endpoints are spoken to in HTTP/2.
     pub(super) is_http2: bool,
@@ -109,6 +111,7 @@ impl Call {
             upgrade,
             is_inbound: connection.is_inbound(),
             is_forward: connection.is_forward(),
+            is_edge: connection.is_edge(),
             is_grpc: record.is_grpc,
             is_http2,
             is_idempotent,

@@ -151,8 +151,13 @@ fn tell(call: &Call, status: StatusCode, headers: &HeaderMap, spelling: &Spellin
     if status == StatusCode::CONTINUE {
         call.body.go_on(); // the client's own 100 comes with the first look at its body
     } else if let Some(interim) = &call.interim {
+        if !call.is_edge && !call.is_forward {
+            return interim.tell(status, headers, spelling);
+        }
         let mut headers = headers.clone();
-        names::seal(&mut headers);
+        if call.is_edge {
+            names::seal(&mut headers);
+        }
         if call.is_forward {
             // A proxy says so in each message that it forwards (RFC 9110, section 7.6.3).
             let version = if call.is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
