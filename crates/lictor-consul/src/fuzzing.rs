@@ -28,7 +28,8 @@ pub fn consul_health(bytes: &[u8]) {
     for (second, body) in bytes.split(|byte| *byte == b'\n').enumerate().take(16) {
         let now = start + Duration::from_secs(second as u64);
         let Ok(mut instances) = health::parse(body) else { continue };
-        assert!(instances.is_sorted_by_key(|instance| (instance.node.clone(), instance.id.clone())));
+        let ids: Vec<_> = instances.iter().map(|instance| (&instance.node, &instance.id)).collect();
+        assert!(ids.is_sorted_by(|one, next| one < next), "sorted, each once");
         guard.carry_over(&mut instances);
         let doubted = guard.doubts(&instances, false, now);
         let is_known = guard.is_known();

@@ -124,6 +124,8 @@ impl<'de> Visitor<'de> for Reading {
             instances.push(Instance::from(entry));
         }
         instances.sort_by(|a, b| (&a.node, &a.id).cmp(&(&b.node, &b.id)));
+        // Who is named twice counts as he was named first: whoever looks for him finds one.
+        instances.dedup_by(|again, first| (&again.node, &again.id) == (&first.node, &first.id));
         Ok(Instances(instances))
     }
 }
