@@ -120,6 +120,7 @@ fn a_switch_to_another_agent_takes_the_registration_with_it() {
     let balancer = Balancer::to(&[&agents[0]]);
     let mut lictor = instance(&balancer.url(), backend.port(), "{ttl: 30s}");
     eventually_is("it is registered", || having(&[&agents[0]]), |at| at.len() == 1);
+    agents[0].await_kept(1);
     agents[0].kill();
     balancer.leads_to(&[&agents[1]]);
     eventually_is("it is registered there", || having(&[&agents[1]]), |at| at.len() == 1);

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value as Json, json};
 
 use crate::client::{self, Answer};
-use crate::{eventually, free_ports, root, scratch};
+use crate::{eventually, eventually_is, free_ports, root, scratch};
 
 /// The management token of agents with ACLs.
 pub const MANAGEMENT: &str = "11111111-2222-3333-4444-555555555555";
@@ -130,6 +130,13 @@ impl Consul {
         let process = self.process.as_ref().expect("it runs");
         let signal = if is_paused { Signal::STOP } else { Signal::CONT };
         kill_process(Pid::from_child(process), signal).expect("it runs");
+    }
+
+    /// Waits until so many registrations are on its disk: then it has them after a kill, too. It lists them a moment before.
+    pub fn await_kept(&self, count: usize) {
+        let kept = || std::fs::read_dir(self.folder.join("data/services")).into_iter().flatten().flatten();
+        let is_whole = |file: &std::fs::DirEntry| !file.file_name().to_string_lossy().contains("tmp");
+        eventually_is("its registrations are on its disk", || kept().filter(is_whole).count(), |kept| *kept == count);
     }
 
     /// Kills it and starts it again on the same ports, with whatever data it kept.
