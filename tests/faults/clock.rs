@@ -305,8 +305,14 @@ fn an_idle_connection_of_another_worker_makes_room() {
 fn an_endpoint_with_a_free_connection_is_preferred() {
     let (busy, free) = (Gate::shut(), Gate::shut());
     free.open();
-    let policy = ", balance: round_robin, limits: {max_connections: 1, pending_timeout: 20s}";
-    let lictor = caller(&[busy.server.port(), free.server.port()], policy);
+    // One worker: a connection that idles on another looks taken until that one is asked for it.
+    let yaml = format!(
+        "workers: 1\nregistration: off\nupstreams:\n  users: {{listen: 0, static: ['127.0.0.1:{}', '127.0.0.1:{}'], \
+         balance: round_robin, limits: {{max_connections: 1, pending_timeout: 20s}}}}\n",
+        busy.server.port(),
+        free.server.port()
+    );
+    let lictor = Sidecar::serve(lictor(), &yaml).up();
     let users = lictor.address("users");
     std::thread::scope(|scope| {
         let first = scope.spawn(|| eventually_is("one hangs", || get(&users, "/").unwrap(), |_| busy.requests() > 0));
