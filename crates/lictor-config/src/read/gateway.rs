@@ -1,5 +1,6 @@
 //! `gateway:`, routes for clients from outside.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -43,16 +44,16 @@ pub(super) fn gateway(
         node.error("a gateway needs `listen`", Some("write `listen: 8080`".to_owned()));
     }
     let routes = section.field("routes", "A map of paths to upstreams, or a list of routes. Their order means nothing: the most specific route is the one.");
-    let mut reading = Reading { upstreams, implied: &implied, read: Vec::new(), to: Vec::new() };
+    let places = upstreams.iter().enumerate().map(|(place, upstream)| (upstream.name.clone(), place)).collect();
+    let to = vec![Vec::new(); upstreams.len()];
+    let mut reading = Reading { upstreams, places, implied: &implied, read: Vec::new(), to };
     reading.routes(&routes);
     if node.is_map() && !routes.is_set() {
         node.error("a gateway needs `routes`", Some("write `routes: {/api/users/*: user-service}`".to_owned()));
     }
     let Reading { read, to, .. } = reading;
-    for (upstream, routes) in to {
-        if let Some(upstream) = upstreams.get_mut(upstream) {
-            upstream.routes = upstream.routes.with_gateways(routes);
-        }
+    for (upstream, routes) in upstreams.iter_mut().zip(to).filter(|(_, routes)| !routes.is_empty()) {
+        upstream.routes = upstream.routes.with_gateways(routes);
     }
     section.finish_before(&PLANNED);
     let (matchers, routes): (Vec<_>, Vec<_>) =
@@ -70,10 +71,12 @@ struct Read<'t> {
 
 struct Reading<'u, 't> {
     upstreams: &'u mut Vec<Upstream>,
+    /// Where each is, by its name.
+    places: HashMap<String, usize>,
     implied: &'u dyn Fn(&str) -> Upstream,
     read: Vec<Read<'t>>,
-    /// What an upstream, by its place, has of routes.
-    to: Vec<(usize, Vec<Route>)>,
+    /// The routes that lead to each.
+    to: Vec<Vec<Route>>,
 }
 
 impl<'t> Reading<'_, 't> {
@@ -188,8 +191,7 @@ impl<'t> Reading<'_, 't> {
             text if is_service_name(text) => Ok(text.to_owned()),
             text => Err(format!("`{text}` is not a service name: letters, digits, `-`, `_` and `.`")),
         })?;
-        let known = self.upstreams.iter().position(|upstream| upstream.name == name);
-        if let Some(known) = known {
+        if let Some(known) = self.places.get(&name).copied() {
             if self.upstreams[known].protocol == Some(Protocol::Tcp) {
                 node.error(format!("`{name}` carries bytes, and answers no requests"), None);
                 return None;
@@ -205,21 +207,16 @@ impl<'t> Reading<'_, 't> {
             );
         }
         self.upstreams.push((self.implied)(&name));
+        self.to.push(Vec::new());
+        self.places.insert(name, self.upstreams.len() - 1);
         Some(self.upstreams.len() - 1)
     }
 
     /// Puts a route behind those of the upstream.
     fn lead(&mut self, upstream: usize, route: Route, has_policy: bool, rewrite: Option<Rewrite>) -> gateway::Send {
-        let to = match self.to.iter_mut().find(|(known, _)| *known == upstream) {
-            Some((_, routes)) => routes,
-            None => {
-                self.to.push((upstream, Vec::new()));
-                &mut self.to.last_mut().expect("just pushed").1
-            }
-        };
+        let (own, to) = (&self.upstreams[upstream], &mut self.to[upstream]);
+        let index = own.routes.own() + to.len();
         to.push(route);
-        let own = &self.upstreams[upstream];
-        let index = own.routes.iter().count() + to.len() - 1;
         gateway::Send { upstream: own.name.as_str().into(), index, has_policy, rewrite }
     }
 }

@@ -85,7 +85,7 @@ impl Routed {
         if is_it(self.index) {
             return Some(self.index);
         }
-        (0..routes.iter().count()).find(|index| is_it(*index))
+        (routes.own()..routes.iter().len()).find(|index| is_it(*index))
     }
 
     /// Whose policy is in force.
@@ -109,13 +109,16 @@ fn bad(why: impl ToString) -> Failure {
 
 /// What goes on: the path that was matched, as the route changes it, and the query as it came.
 fn target(read: &ReadPath<'_>, rewrite: Option<&Rewrite>, query: Option<&str>) -> Result<PathAndQuery, Failure> {
-    let path = match rewrite {
+    let mut whole = match rewrite {
         None => read.as_str().to_owned(),
         Some(rewrite) => rewrite
             .apply(read)
             .ok_or_else(|| bad("the path has more than one reading once the route has changed it"))?,
     };
-    let whole = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+    if let Some(query) = query {
+        whole.push('?');
+        whole.push_str(query);
+    }
     PathAndQuery::try_from(whole).map_err(bad)
 }
 
