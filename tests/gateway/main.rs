@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
+mod heads;
 mod hosts;
 mod listener;
 mod outsiders;
@@ -21,15 +22,20 @@ fn gateway(servers: &[(&str, &RawServer)], routes: &str) -> Sidecar {
 
 /// The same with more upstreams.
 fn gateway_with(servers: &[(&str, &RawServer)], more: &str, routes: &str) -> Sidecar {
-    Sidecar::serve(LICTOR, &configuration(servers, more, routes)).up()
+    Sidecar::serve(LICTOR, &configuration(servers, more, "", routes)).up()
 }
 
-fn configuration(servers: &[(&str, &RawServer)], more: &str, routes: &str) -> String {
+/// The same with more keys of `gateway`, each a line that begins with two spaces.
+fn gateway_of(servers: &[(&str, &RawServer)], keys: &str, routes: &str) -> Sidecar {
+    Sidecar::serve(LICTOR, &configuration(servers, "", keys, routes)).up()
+}
+
+fn configuration(servers: &[(&str, &RawServer)], more: &str, keys: &str, routes: &str) -> String {
     let upstream =
         |(name, server): &(&str, &RawServer)| format!("  {name}: {{static: ['127.0.0.1:{}']}}\n", server.port());
     let upstreams: String = servers.iter().map(upstream).collect();
     format!(
-        "registration: off\nservice: edge\nupstreams:\n{upstreams}{more}gateway:\n  listen: 127.0.0.1:0\n  routes:\n{routes}"
+        "registration: off\nservice: edge\nupstreams:\n{upstreams}{more}gateway:\n  listen: 127.0.0.1:0\n{keys}  routes:\n{routes}"
     )
 }
 

@@ -141,7 +141,7 @@ fn a_reload_swaps_all_routes_at_once_or_none() {
     let (one, two) = (echo("one"), echo("two"));
     let servers = [("one", &one), ("two", &two)];
     let with = |routes: &str| {
-        configuration(&servers, "", routes).replace("listen: 127.0.0.1:0", "listen: {address: 127.0.0.1:0}")
+        configuration(&servers, "", "", routes).replace("listen: 127.0.0.1:0", "listen: {address: 127.0.0.1:0}")
     };
     let lictor = Sidecar::serve(LICTOR, &with("  - {path: /a, to: one}\n")).up();
     let server = |target| ask(&lictor, Version::Http1, Ask::get(target)).server().to_owned();

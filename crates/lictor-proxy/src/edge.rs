@@ -4,27 +4,28 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderValue, Method, Request, Response, Version};
-use lictor_core::gateway::host;
+use lictor_core::gateway::{Gateway, host};
 use lictor_core::{Failure, Reason};
 use lictor_http::fields::{self, Fields};
 use lictor_http::http2::Protocol;
 use lictor_http::{Answerer, Refused, RequestBody};
 
-use crate::admission::routed::{self, Says};
+use crate::admission::routed::{self, Found, Says, Told};
 use crate::books::record::Record;
 use crate::books::refused;
 use crate::calls::ending::ResponseBody;
 use crate::calls::forward::forward;
 use crate::calls::respond;
+use crate::gate::{Stop, Visit};
 use crate::names::{self, Looked, X_FORWARDED_FOR};
 use crate::world::client::Connection;
 use crate::world::generation;
-use crate::world::view::View;
 
 /// A connection to a gateway's listener.
 #[derive(Debug)]
@@ -57,28 +58,48 @@ async fn answer(
 ) -> Response<ResponseBody> {
     let view = connection.worker.view();
     strip(&connection, &mut request);
-    let mut response = if *request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
-        forward(connection, request, fields).await // which refuses it
-    } else {
-        match admit(&connection, &view, &request, fields) {
-            Ok(Says::Send(routed)) => {
-                request.extensions_mut().insert(routed);
-                forward(connection, request, fields).await
-            }
-            Ok(Says::Tell(label, status, field, body)) => {
-                let mut record = Record::open(&connection, &view.mesh, &request, fields, Instant::now());
-                record.told_by = Some(label);
-                respond::told(record, status, field, &body)
-            }
-            Err(failure) => {
-                let mut record = Record::open(&connection, &view.mesh, &request, fields, Instant::now());
-                record.is_grpc = names::is_grpc(request.headers());
-                respond::failure(record, &failure, false)
-            }
-        }
+    if *request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
+        let mut response = forward(connection, request, fields).await; // which refuses it
+        names::seal(response.headers_mut());
+        return response;
+    }
+    let open = |request: &Request<RequestBody>| {
+        let mut record = Record::open(&connection, &view.mesh, request, fields, Instant::now());
+        record.is_grpc = names::is_grpc(request.headers());
+        record
     };
-    names::seal(response.headers_mut());
+    let Some(gateway) = &view.mesh.gateway else {
+        let mut response = respond::failure(open(&request), &generation::gone(), false);
+        names::seal(response.headers_mut());
+        return response;
+    };
+    let mut visit = Visit::new(gateway);
+    let mut response = match admit(&connection, gateway, &request, fields) {
+        Err(failure) => respond::failure(open(&request), &failure, false),
+        Ok(mut found) => match visit.enter(&connection, &mut request, &mut found).await {
+            Err(Stop::Refused(failure, says)) => {
+                let mut record = open(&request);
+                record.told_by = Some(found.label);
+                respond::refusal(record, &failure, says)
+            }
+            Err(Stop::Told(told)) => tell(open(&request), found.label, told),
+            Ok(()) => match found.says {
+                Says::Tell(told) => tell(open(&request), found.label, told),
+                Says::Send(routed) => {
+                    request.extensions_mut().insert(routed);
+                    forward(connection, request, fields).await
+                }
+            },
+        },
+    };
+    visit.leave(&mut response);
     response
+}
+
+/// Answers as a route says.
+fn tell(mut record: Box<Record>, label: Arc<str>, told: Told) -> Response<ResponseBody> {
+    record.told_by = Some(label);
+    respond::told(record, told)
 }
 
 /// Takes off what only peers may say. Of a client on this machine it is told too that he is the client.
@@ -94,13 +115,12 @@ fn strip(connection: &Connection, request: &mut Request<RequestBody>) {
 /// What the routes say of a request that is clear.
 fn admit(
     connection: &Connection,
-    view: &View,
+    gateway: &Gateway,
     request: &Request<RequestBody>,
     fields: Fields,
-) -> Result<Says, Failure> {
+) -> Result<Found, Failure> {
     fields::check(request, fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
     connection.check()?;
-    let gateway = view.mesh.gateway.as_ref().ok_or_else(generation::gone)?;
     check_scheme(connection, request)?;
     let uri = request.uri();
     let named = || request.headers().get(HOST).map_or("", |host| host.to_str().unwrap_or("?"));
@@ -114,7 +134,7 @@ fn admit(
     }
     // An extended CONNECT is HTTP/2's form of a GET that asks for an upgrade (RFC 8441, section 4).
     let method = if *request.method() == Method::CONNECT { &Method::GET } else { request.method() };
-    routed::says(gateway, method, authority, uri, request.headers())
+    routed::find(gateway, method, authority, uri, request.headers())
 }
 
 /// `https` without TLS is a mistake of the client's; HTTP/2's clients say it of a connection that had its TLS taken off.

@@ -7,6 +7,7 @@
 //! | [`plane`] | the workers as the program sees them: start, bind, drain, report |
 //! | [`serve`] | one accepted connection; the wire (`lictor-http`) asks it for answers |
 //! | [`edge`] | a request from outside: which of the gateway's routes is it for, and what may he know of us |
+//! | [`gate`] | what a gateway asks of a request before it goes on, and does to its answer |
 //! | [`calls`] | one request, from its head to the last byte of its answer; read [`calls::forward`] first |
 //! | [`admission`] | what may refuse a request before anything is sent |
 //! | [`head`] | what a request's head becomes |
@@ -30,6 +31,7 @@ mod calls;
 mod choose;
 mod clock;
 mod edge;
+mod gate;
 mod head;
 mod names;
 mod net;

@@ -9,6 +9,7 @@ pub mod laws;
 pub mod path;
 pub mod pattern;
 pub mod rewrite;
+pub mod rules;
 pub mod table;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use host::HostPattern;
 pub use path::ReadPath;
 pub use pattern::PathPattern;
 pub use rewrite::Rewrite;
+pub use rules::Rules;
 pub use table::{Asked, Clash, Condition, Conditions, Matcher, Table};
 
 /// All routes, and what each does.
@@ -30,6 +32,8 @@ pub struct Gateway {
     pub table: Table,
     /// By the table's indices: in the configuration's order.
     pub routes: Vec<Route>,
+    /// What holds where no route matches.
+    pub rules: Arc<Rules>,
 }
 
 /// What becomes of the requests that a route matches.
@@ -37,6 +41,8 @@ pub struct Gateway {
 pub struct Route {
     /// Its host, if it has one, and its path as written: the metric label.
     pub label: Arc<str>,
+    /// What is asked of its requests, and done to their answers.
+    pub rules: Arc<Rules>,
     /// What is done.
     pub action: Action,
 }

@@ -7,30 +7,47 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
-use lictor_core::gateway::{Action, Asked, Gateway, ReadPath, Redirect, Rewrite, host, path};
+use lictor_core::gateway::{Action, Asked, Gateway, ReadPath, Redirect, Rewrite, Rules, host, path};
 use lictor_core::{Failure, Reason};
 use lictor_http::target::Raw;
 
 use crate::world::client::Connection;
 use crate::world::view::UpstreamState;
 
+/// The route that a request is for.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) label: Arc<str>,
+    /// What it asks of its requests.
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) says: Says,
+}
+
 /// What becomes of a request.
 #[derive(Debug)]
 pub(crate) enum Says {
     /// It goes on.
     Send(Routed),
-    /// The route with this label answers it: with this status, field and body.
-    Tell(Arc<str>, StatusCode, (HeaderName, HeaderValue), Bytes),
+    /// It is answered here.
+    Tell(Told),
+}
+
+/// An answer of the gateway's own.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) status: StatusCode,
+    pub(crate) field: Option<(HeaderName, HeaderValue)>,
+    pub(crate) body: Bytes,
 }
 
 /// Finds the route that a request is for, and what that says.
-pub(crate) fn says(
+pub(crate) fn find(
     gateway: &Gateway,
     method: &Method,
     authority: &str,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Result<Says, Failure> {
+) -> Result<Found, Failure> {
     let host = host::read(authority).map_err(bad)?;
     let read = path::read(uri.path()).map_err(bad)?;
     let asked = Asked { host: &host, path: read.folded(), query: uri.query(), method, headers };
@@ -38,23 +55,24 @@ pub(crate) fn says(
         return Err(Failure::new(Reason::NoRoute, format!("no route is for {method} {host}{}", read.as_str())));
     };
     let label = Arc::clone(&route.label);
-    match &route.action {
-        Action::Send(send) => Ok(Says::Send(Routed {
+    let says = match &route.action {
+        Action::Send(send) => Says::Send(Routed {
             upstream: Arc::clone(&send.upstream),
-            label,
+            label: Arc::clone(&label),
             index: send.index,
             has_policy: send.has_policy,
             target: target(&read, send.rewrite.as_ref(), uri.query())?,
-        })),
+        }),
         Action::Redirect(redirect) => {
             let location = location(redirect, &read, uri.query())?;
-            Ok(Says::Tell(label, redirect.status, (LOCATION, location), Bytes::new()))
+            Says::Tell(Told { status: redirect.status, field: Some((LOCATION, location)), body: Bytes::new() })
         }
         Action::Answer(answer) => {
             let kind = (CONTENT_TYPE, answer.content_type.clone());
-            Ok(Says::Tell(label, answer.status, kind, answer.body.clone()))
+            Says::Tell(Told { status: answer.status, field: Some(kind), body: answer.body.clone() })
         }
-    }
+    };
+    Ok(Found { label, rules: Arc::clone(&route.rules), says })
 }
 
 /// What a gateway's route has decided of a request: an extension of it.

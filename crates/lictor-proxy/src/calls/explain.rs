@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::call::{attempts_allowed, hash_of};
 use crate::admission::permit::is_open;
-use crate::admission::routed::{self, Routed, Says};
+use crate::admission::routed::{self, Routed, Says, Told};
 use crate::admission::target;
 use crate::choose::pick::{no_endpoints, pick};
 use crate::names::{self, fields_of};
@@ -227,11 +227,13 @@ fn routed_by(view: &View, url: &Uri, question: &Question) -> Result<Routed, Refu
     let mut headers = question.headers.clone();
     names::strip_outsiders(&mut headers);
     let authority = url.authority().map_or("", |authority| authority.as_str());
-    match routed::says(gateway, &question.method, authority, url, &headers)? {
+    let found = routed::find(gateway, &question.method, authority, url, &headers)?;
+    match found.says {
         Says::Send(routed) => Ok(routed),
-        Says::Tell(label, status, (name, value), _) => {
-            let value = value.to_str().unwrap_or_default();
-            let detail = format!("the route {label} answers by itself: {status}, {name}: {value}");
+        Says::Tell(Told { status, field, .. }) => {
+            let field = field
+                .map_or_else(String::new, |(name, value)| format!(", {name}: {}", value.to_str().unwrap_or_default()));
+            let detail = format!("the route {} answers by itself: {status}{field}", found.label);
             Err(Refusal { status: status.as_u16(), reason: None, detail })
         }
     }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::ending::ResponseBody;
 use crate::admission::cache::{Given, How};
+use crate::admission::routed::Told;
 use crate::books::record::Record;
 use crate::books::refused;
 use crate::head::forwards;
@@ -24,12 +25,27 @@ use crate::stores::outcome::Outcome;
 use crate::stores::request_id::RequestId;
 
 /// Answers with a failure, and closes the books.
-pub(crate) fn failure(mut record: Box<Record>, failure: &Failure, is_budget_spent: bool) -> Response<ResponseBody> {
-    let full = sentence(&record, failure);
-    record.reason = Some(failure.reason);
+pub(crate) fn failure(record: Box<Record>, failure: &Failure, is_budget_spent: bool) -> Response<ResponseBody> {
     // Who is behind a gateway, and where, is nobody's business in front of it.
     let is_of_inside = record.connection.is_edge() && !matches!(failure.reason, Reason::BadRequest | Reason::NoRoute);
-    let sentence = if is_of_inside { outsiders(failure.reason).to_owned() } else { full.clone() };
+    let says = is_of_inside.then(|| outsiders(failure.reason));
+    failed(record, failure, says, is_budget_spent)
+}
+
+/// Refuses a request at a gateway: the client hears this sentence, and the books have the failure's.
+pub(crate) fn refusal(record: Box<Record>, failure: &Failure, says: &'static str) -> Response<ResponseBody> {
+    failed(record, failure, Some(says), false)
+}
+
+fn failed(
+    mut record: Box<Record>,
+    failure: &Failure,
+    says: Option<&'static str>,
+    is_budget_spent: bool,
+) -> Response<ResponseBody> {
+    let full = sentence(&record, failure);
+    record.reason = Some(failure.reason);
+    let sentence = says.map_or_else(|| full.clone(), str::to_owned);
     let status = if record.is_grpc { StatusCode::OK } else { failure.reason.status() };
     let mut response = if record.is_grpc {
         record.grpc_status = Some(u16::from(failure.reason.grpc_status()));
@@ -157,19 +173,17 @@ fn own(mut record: Box<Record>, mut response: Response<ResponseBody>) -> Respons
 }
 
 /// Answers as a gateway's route says, and closes the books.
-pub(crate) fn told(
-    mut record: Box<Record>,
-    status: StatusCode,
-    field: (HeaderName, HeaderValue),
-    body: &Bytes,
-) -> Response<ResponseBody> {
+pub(crate) fn told(mut record: Box<Record>, told: Told) -> Response<ResponseBody> {
+    let Told { status, field, body } = told;
     // The length that GET's answer has, and no body (RFC 9110, section 9.3.2).
     let content = if record.is_head() { Bytes::new() } else { body.clone() };
     record.bytes = content.len() as u64;
     let mut response = Response::new(ResponseBody::whole(content));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(field.0, field.1);
+    if let Some((name, value)) = field {
+        headers.insert(name, value);
+    }
     if record.is_head() {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     }

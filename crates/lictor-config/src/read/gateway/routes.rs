@@ -1,28 +1,26 @@
-//! `gateway:`, routes for clients from outside.
+//! The routes of `gateway:`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use lictor_core::gateway::{
-    self, Action, Condition, Conditions, HostPattern, Matcher, PathPattern, Redirect, Rewrite, Table,
+    self, Action, Condition, Conditions, HostPattern, Matcher, PathPattern, Redirect, Rewrite, Rules,
 };
 use lictor_core::mesh::Protocol;
 use lictor_core::policy::Policy;
 use lictor_core::route::Route;
 use serde_json::json;
 
-use super::listen::{ANY, listen};
-use super::service::is_service_name;
-use super::{fallback, policy};
+use super::super::service::is_service_name;
+use super::super::{fallback, policy};
+use super::rules;
 use crate::bounds::{CALLED_MAX, too_many_called};
-use crate::config::{Gateway, Upstream};
+use crate::config::Upstream;
 use crate::diagnose::suggest;
 use crate::tree::{Node, Section};
 
-/// Keys that the gateway will have.
-const PLANNED: [&str; 9] =
-    ["tls", "trusted_proxies", "errors", "cors", "auth", "limit", "body_max", "from_consul", "maintenance"];
+/// Keys that routes will have.
 const PLANNED_OF_ROUTES: [&str; 10] =
     ["auth", "body_max", "cache", "cors", "headers_to", "limit", "mirror", "priority", "split", "when"];
 
@@ -30,57 +28,37 @@ const PLANNED_OF_ROUTES: [&str; 10] =
 const OF_SENDING: [&str; 7] =
     ["strip", "timeout", "per_try_timeout", "connect_timeout", "idle_timeout", "retry", "idempotent"];
 
-/// The gateway. Whom it leads to is among `upstreams` afterwards, each with the routes that lead there.
-pub(super) fn gateway(
-    node: &Node<'_>,
-    upstreams: &mut Vec<Upstream>,
-    implied: impl Fn(&str) -> Upstream,
-) -> Option<Gateway> {
-    let section = node.section(&[]);
-    let listen_node =
-        section.field("listen", "Where clients connect: port (of every address), address, or a map with more.");
-    let listen = listen(&listen_node, None, ANY);
-    if node.is_map() && !listen_node.is_set() {
-        node.error("a gateway needs `listen`", Some("write `listen: 8080`".to_owned()));
-    }
-    let routes = section.field("routes", "A map of paths to upstreams, or a list of routes. Their order means nothing: the most specific route is the one.");
-    let places = upstreams.iter().enumerate().map(|(place, upstream)| (upstream.name.clone(), place)).collect();
-    let to = vec![Vec::new(); upstreams.len()];
-    let mut reading = Reading { upstreams, places, implied: &implied, read: Vec::new(), to };
-    reading.routes(&routes);
-    if node.is_map() && !routes.is_set() {
-        node.error("a gateway needs `routes`", Some("write `routes: {/api/users/*: user-service}`".to_owned()));
-    }
-    let Reading { read, to, .. } = reading;
-    for (upstream, routes) in upstreams.iter_mut().zip(to).filter(|(_, routes)| !routes.is_empty()) {
-        upstream.routes = upstream.routes.with_gateways(routes);
-    }
-    section.finish_before(&PLANNED);
-    let (matchers, routes): (Vec<_>, Vec<_>) =
-        read.iter().map(|read| (read.matcher.clone(), read.route.clone())).unzip();
-    let table = Table::new(matchers).map_err(|clash| tell(&read[clash.first], &read[clash.second])).ok()?;
-    Some(Gateway { listen: listen?, routes: Arc::new(gateway::Gateway { table, routes }) })
-}
-
 /// A route, and where it was written.
-struct Read<'t> {
-    node: Node<'t>,
-    matcher: Matcher,
-    route: gateway::Route,
+pub(super) struct Read<'t> {
+    pub(super) node: Node<'t>,
+    pub(super) matcher: Matcher,
+    pub(super) route: gateway::Route,
 }
 
-struct Reading<'u, 't> {
+pub(super) struct Reading<'u, 't> {
     upstreams: &'u mut Vec<Upstream>,
     /// Where each is, by its name.
     places: HashMap<String, usize>,
     implied: &'u dyn Fn(&str) -> Upstream,
-    read: Vec<Read<'t>>,
+    /// What holds where a route says nothing.
+    rules: &'u Arc<Rules>,
+    pub(super) read: Vec<Read<'t>>,
     /// The routes that lead to each.
-    to: Vec<Vec<Route>>,
+    pub(super) to: Vec<Vec<Route>>,
 }
 
-impl<'t> Reading<'_, 't> {
-    fn routes(&mut self, node: &Node<'t>) {
+impl<'u, 't> Reading<'u, 't> {
+    pub(super) fn new(
+        upstreams: &'u mut Vec<Upstream>,
+        implied: &'u dyn Fn(&str) -> Upstream,
+        rules: &'u Arc<Rules>,
+    ) -> Self {
+        let places = upstreams.iter().enumerate().map(|(place, upstream)| (upstream.name.clone(), place)).collect();
+        let to = vec![Vec::new(); upstreams.len()];
+        Self { upstreams, places, implied, rules, read: Vec::new(), to }
+    }
+
+    pub(super) fn routes(&mut self, node: &Node<'t>) {
         let entries = node.elements_or_entries();
         let taken = self.upstreams.iter().map(|upstream| 1 + upstream.routes.iter().count()).sum::<usize>();
         if let Some(entry) = entries.get(CALLED_MAX.saturating_sub(taken)) {
@@ -106,7 +84,11 @@ impl<'t> Reading<'_, 't> {
         let policy = Arc::new(self.upstreams[upstream].policy.clone());
         let send = self.lead(upstream, Route::of_gateway(Arc::clone(&label), policy, None), false, None);
         let matcher = Matcher { host: HostPattern::Any, path, conditions: Conditions::default() };
-        Some(Read { node: node.clone(), matcher, route: gateway::Route { label, action: Action::Send(send) } })
+        Some(Read {
+            node: node.clone(),
+            matcher,
+            route: gateway::Route { label, rules: Arc::clone(self.rules), action: Action::Send(send) },
+        })
     }
 
     fn full(&mut self, node: &Node<'t>) -> Option<Read<'t>> {
@@ -129,13 +111,16 @@ impl<'t> Reading<'_, 't> {
                 "Parameters of the query with these values, as they are written there; `*` is any value.",
             )),
         };
+        let rules = rules::rules(&section, self.rules);
+        // One that says nothing of its own shares the gateway's.
+        let rules = if rules == **self.rules { Arc::clone(self.rules) } else { Arc::new(rules) };
         let action = self.action(&section, host.as_ref(), pattern.as_ref());
         section.finish_before(&PLANNED_OF_ROUTES);
         if node.is_set() && !path.is_set() {
             node.error("a route needs a `path`", Some("write `path: /api/*`".to_owned()));
         }
         let (host, path) = (host?, pattern?);
-        let route = gateway::Route { label: label(&host, &path), action: action? };
+        let route = gateway::Route { label: label(&host, &path), rules, action: action? };
         Some(Read { node: node.clone(), matcher: Matcher { host, path, conditions }, route })
     }
 
@@ -221,7 +206,7 @@ impl<'t> Reading<'_, 't> {
     }
 }
 
-fn label(host: &HostPattern, path: &PathPattern) -> Arc<str> {
+pub(super) fn label(host: &HostPattern, path: &PathPattern) -> Arc<str> {
     match host {
         HostPattern::Any => path.as_str().into(),
         host => format!("{host}{}", path.as_str()).into(),
@@ -347,24 +332,4 @@ fn route_policy(section: &Section<'_>, base: &Policy) -> (Policy, Option<bool>) 
         idempotent.parsed(json!({ "type": "boolean" }), None, |_| Ok(()));
     }
     (Policy { timeouts, retry, ..base.clone() }, is_idempotent)
-}
-
-fn tell(first: &Read<'_>, second: &Read<'_>) {
-    let (own, other) = (&second.matcher, &first.matcher);
-    let conditions = match own.conditions.to_string() {
-        conditions if conditions.is_empty() => String::new(),
-        conditions => format!(" ({conditions})"),
-    };
-    let message = format!(
-        "`{}`{conditions} and `{}` at {} may match one request, and nothing says which is meant",
-        label(&own.host, &own.path),
-        label(&other.host, &other.path),
-        first.node.place(),
-    );
-    let help = "tell them apart by host, path, method, header or query, or take one away".to_owned();
-    if second.node.is_map() {
-        second.node.error(message, Some(help));
-    } else {
-        second.node.key_error(message, Some(help));
-    }
 }

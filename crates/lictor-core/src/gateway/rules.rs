@@ -1,0 +1,18 @@
+//! What a gateway asks of the requests of a route, and does to its answers, beside where they go. A route's own are the
+//! gateway's where it says nothing.
+
+/// One field for each thing that may be asked; the default asks for nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// The longest head: its target, and each field's name and value with the four bytes between and behind them.
+    pub head_max: usize,
+}
+
+/// What is read at all, over HTTP/1.1.
+const HEAD_MAX: usize = 128 << 10;
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { head_max: HEAD_MAX }
+    }
+}
