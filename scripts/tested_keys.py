@@ -24,11 +24,16 @@ CALL = re.compile(r"\b(\w+)\(")
 
 
 def keys(text):
-    """The page's keys that have none below them. What `defaults` has, an upstream and a route have too: it is one key."""
+    """The page's keys that have none below them. What `defaults` has, an upstream and a route have too, and what a gateway has its routes: it is one key."""
     paths = ROW.findall(text)
     policies = {path.removeprefix("defaults.") for path in paths if path.startswith("defaults.")}
+    routes = {path.removeprefix("gateway.routes[].") for path in paths if path.startswith("gateway.routes[].")}
 
     def one(path):
+        for place in ("gateway.routes[].", "gateway."):
+            rest = path.removeprefix(place)
+            if path.startswith(place) and rest in routes and f"gateway.{rest}" in paths:
+                return rest
         for place in ("defaults.", "upstreams.NAME.routes[].", "upstreams.NAME.", "gateway.routes[]."):
             if path.startswith(place) and path.removeprefix(place) in policies:
                 return path.removeprefix(place)
