@@ -48,7 +48,7 @@ pub(crate) const DEADLINE: u32 = Fields::MARKS << 2;
 pub(crate) const LICTOR: u32 = Fields::MARKS << 3;
 /// Any of the ids that answers tell.
 pub(crate) const IDS: u32 = Fields::MARKS << 4;
-/// Any with a sign that is not `-` in its name: it may be taken for another (see [`is_vouched`]).
+/// Any with a sign that is not `-` in its name: it may be taken for another (see [`VOUCHED`]).
 pub(crate) const ODD: u32 = Fields::MARKS << 5;
 /// Any that carries a trace, but `traceparent`.
 pub(crate) const TRACE_OTHERS: u32 = Fields::MARKS << 6;
@@ -108,28 +108,84 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
-/// Whether whoever is behind us may rely on this field, as lictor writes it, checks it, or takes it off: what a body's end
-/// is told by, who somebody is, whom a request came by.
-fn is_vouched(name: &str) -> bool {
-    const PREFIXES: [&str; 5] = ["proxy-", "x-b3-", "x-forwarded-", "x-lictor-", "x-user-"];
-    matches!(
-        name,
-        "content-length"
-            | "forwarded"
-            | "grpc-timeout"
-            | "keep-alive"
-            | "traceparent"
-            | "tracestate"
-            | "transfer-encoding"
-            | "x-gateway-request-id"
-            | "x-parent-id"
-            | "x-request-id"
-            | "x-request-timeout-ms"
-            | "x-service-auth"
-            | "x-span-id"
-            | "x-trace-id"
-    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+/// Names of fields, whole or by how they begin.
+struct Names {
+    whole: &'static [&'static str],
+    prefixes: &'static [&'static str],
+    /// The letters that they begin with, a bit each: most fields of a head are none of these by their first.
+    begins: u32,
 }
+
+impl Names {
+    const fn new(whole: &'static [&'static str], prefixes: &'static [&'static str]) -> Self {
+        Self { whole, prefixes, begins: begins(whole) | begins(prefixes) }
+    }
+
+    fn may_have(&self, name: &str) -> bool {
+        name.as_bytes().first().is_some_and(|first| self.begins & bit(*first) != 0)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.may_have(name)
+            && (self.whole.contains(&name) || self.prefixes.iter().any(|prefix| name.starts_with(prefix)))
+    }
+}
+
+const fn begins(names: &[&str]) -> u32 {
+    let (mut bits, mut at) = (0, 0);
+    while at < names.len() {
+        bits |= bit(names[at].as_bytes()[0]);
+        at += 1;
+    }
+    bits
+}
+
+const fn bit(letter: u8) -> u32 {
+    if letter.is_ascii_lowercase() { 1 << (letter - b'a') } else { 0 }
+}
+
+/// What whoever is behind us may rely on, as lictor writes it, checks it, or takes it off: what a body's end is told by, who
+/// somebody is, whom a request came by.
+const VOUCHED: Names = Names::new(
+    &[
+        "content-length",
+        "forwarded",
+        "grpc-timeout",
+        "keep-alive",
+        "traceparent",
+        "tracestate",
+        "transfer-encoding",
+        "x-gateway-request-id",
+        "x-parent-id",
+        "x-request-id",
+        "x-request-timeout-ms",
+        "x-service-auth",
+        "x-span-id",
+        "x-trace-id",
+    ],
+    &["proxy-", "x-b3-", "x-forwarded-", "x-lictor-", "x-user-"],
+);
+
+/// What nobody from outside may say: who somebody is and whom a request came by, what lictors tell each other, and fields
+/// that name another target or method than the request's, which some servers obey.
+const FOR_PEERS: Names = Names::new(
+    &[
+        "forwarded",
+        "l5d-timeout",
+        "x-client-cert",
+        "x-client-ip",
+        "x-gateway-request-id",
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-real-ip",
+        "x-service-auth",
+    ],
+    &["x-envoy-", "x-forwarded-", "x-lictor-", "x-original-", "x-rewrite-", "x-ssl-", "x-user-"],
+);
+
+/// What lictors tell each other.
+const LICTORS: Names = Names::new(&[], &["x-lictor-"]);
 
 /// Whether a program that makes every sign of a name one may take this field for another, that lictor vouches for or that
 /// is `ours`: `X_Service_Auth` is `HTTP_X_SERVICE_AUTH` to CGI and all that follows it (RFC 3875, section 4.1.18).
@@ -138,7 +194,7 @@ pub(crate) fn shadows(name: &HeaderName, ours: impl Fn(&str) -> bool) -> bool {
         return false;
     }
     let plain = name.as_str().replace(|sign: char| !sign.is_ascii_alphanumeric(), "-");
-    is_vouched(&plain) || ours(&plain)
+    VOUCHED.has(&plain) || ours(&plain)
 }
 
 /// Who somebody is, or what only lictor says: a peer may say so, because whoever gets it believes it, and nobody else. A
@@ -151,34 +207,14 @@ pub(crate) fn is_identity(name: &str) -> bool {
     })
 }
 
-/// Whether nobody from outside may say this: who somebody is and whom a request came by, what lictors tell each other, and
-/// fields that name another target or method than the request's, which some servers obey.
-fn is_for_peers(name: &str) -> bool {
-    const PREFIXES: [&str; 7] =
-        ["x-envoy-", "x-forwarded-", "x-lictor-", "x-original-", "x-rewrite-", "x-ssl-", "x-user-"];
-    matches!(
-        name,
-        "forwarded"
-            | "l5d-timeout"
-            | "x-client-cert"
-            | "x-client-ip"
-            | "x-gateway-request-id"
-            | "x-http-method"
-            | "x-http-method-override"
-            | "x-method-override"
-            | "x-real-ip"
-            | "x-service-auth"
-    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-}
-
 /// Takes off a head from outside what only peers may say, however it is spelled.
 pub(crate) fn strip_outsiders(headers: &mut HeaderMap) {
-    strip(headers, is_for_peers);
+    strip(headers, &[FOR_PEERS]);
 }
 
 /// Takes off an answer's head what is nobody's business outside: what lictors tell each other, and addresses.
 pub(crate) fn seal(headers: &mut HeaderMap) {
-    strip(headers, |name| name.starts_with("x-lictor-"));
+    strip(headers, &[LICTORS]);
     let tells = |value: &HeaderValue| value.as_bytes().windows(8).any(|part| part.eq_ignore_ascii_case(b"next-hop"));
     if headers.get_all(PROXY_STATUS).iter().any(tells) {
         headers.remove(PROXY_STATUS);
@@ -186,13 +222,17 @@ pub(crate) fn seal(headers: &mut HeaderMap) {
 }
 
 /// Takes off the fields whose names, once every sign of them is `-`, are these.
-fn strip(headers: &mut HeaderMap, is_one: impl Fn(&str) -> bool) {
+fn strip(headers: &mut HeaderMap, these: &[Names]) {
     let is_named = |name: &&HeaderName| {
         let name = name.as_str();
-        if name.bytes().all(is_plain) {
-            return is_one(name);
+        if !these.iter().any(|names| names.may_have(name)) {
+            return false;
         }
-        is_one(&name.replace(|sign: char| !sign.is_ascii_alphanumeric(), "-"))
+        if name.bytes().all(is_plain) {
+            return these.iter().any(|names| names.has(name));
+        }
+        let plain = name.replace(|sign: char| !sign.is_ascii_alphanumeric(), "-");
+        these.iter().any(|names| names.has(&plain))
     };
     for name in headers.keys().filter(is_named).cloned().collect::<SmallVec<[_; 4]>>() {
         headers.remove(name);
@@ -201,7 +241,7 @@ fn strip(headers: &mut HeaderMap, is_one: impl Fn(&str) -> bool) {
 
 /// Takes off a request's trailers what lictor vouches for, however it is spelled: some programs put trailers among fields.
 pub(crate) fn strip_vouched(trailers: &mut HeaderMap) {
-    strip(trailers, |name| is_vouched(name) || is_for_peers(name));
+    strip(trailers, &[VOUCHED, FOR_PEERS]);
 }
 
 /// Whether the answer is to tell how it came about: somebody on this machine asks, and not for somebody else. A
@@ -278,6 +318,15 @@ mod tests {
         let fields = fields_of(&mut headers(&[("x-b3-traceid", "1"), ("via", "a"), ("x-lictor-timeout", "1s")]));
         assert!(fields.has(TRACE) && fields.has(Fields::VIA) && fields.has(LICTOR));
         assert!(fields.has(DEADLINE) && !fields.has(Fields::CONNECTION | FORWARDED_BY | Fields::TE));
+    }
+
+    #[test]
+    fn names_are_found_whole_and_by_how_they_begin() {
+        for names in [VOUCHED, FOR_PEERS, LICTORS] {
+            assert!(names.whole.iter().all(|name| names.has(name) && !names.has(&format!("{name}-"))));
+            assert!(names.prefixes.iter().all(|prefix| names.has(prefix) && names.has(&format!("{prefix}a"))));
+            assert!(["", "-", "host", "x", "via", "_x-lictor-a", "é"].iter().all(|name| !names.has(name)));
+        }
     }
 
     #[test]

@@ -100,9 +100,12 @@ async fn find(
     request: &Request<RequestBody>,
     record: &mut Record,
 ) -> Result<Target, Failure> {
-    fields::check(request, record.fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
-    connection.check()?;
     let routed = Routed::of(connection, request);
+    if routed.is_none() {
+        // A gateway has looked, before it found the route.
+        fields::check(request, record.fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
+    }
+    connection.check()?;
     let route_of = |upstream: &UpstreamState| match routed {
         None => upstream.route(request.method(), request.uri().path()),
         Some(routed) => routed.route(upstream, request.method()),
