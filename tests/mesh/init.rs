@@ -220,3 +220,121 @@ fn a_registered_service_is_a_source() {
     let unknown = folder.run(&["init", "--stdout", "--from-consul", "order"], &env);
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("did you mean `orders`?"));
 }
+
+const OPENAPI: &str = r#"
+openapi: 3.1.0
+info: {title: "User Service (v2)", version: "2"}
+servers: [{url: "http://{host}:8001/api/v1", variables: {host: {default: users.internal}}}, {url: "https://spare.example"}]
+security: [{bearer: []}]
+paths:
+  /users:
+    parameters: []
+    get: {operationId: listUsers, security: []}
+    post: {operationId: createUser}
+  /users/{user-id}:
+    get: {operationId: getUser, security: [{}]}
+  /users/{id}.json:
+    get: {operationId: getUserAsJson, security: []}
+  x-internal: {a: 1}
+webhooks: {changed: {post: {}}}
+"#;
+
+const SWAGGER: &str = r#"{"swagger": "2.0", "info": {"title": "Pets"}, "host": "pets:9000", "basePath": "/v2",
+  "paths": {"/pets": {"get": {}}, "/": {"head": {}}}}"#;
+
+#[test]
+fn an_openapi_document_becomes_a_gateways_routes() {
+    let folder = Folder::new();
+    let file = folder.file("openapi.yml", OPENAPI);
+    let yaml = folder.init(&["--from", file.to_str().unwrap()], &[]);
+    has(
+        &yaml,
+        &[
+            "service: api-gateway",
+            "  listen: 8080 ",
+            "    - {path: /api/v1/users, methods: [GET, POST], to: user-service-v2} # listUsers, createUser",
+            "    - {path: '/api/v1/users/{user_id}', methods: [GET], to: user-service-v2} # getUser",
+            "  user-service-v2: {static: [users.internal:8001]} ",
+            "# Not carried over:",
+            "# - `servers`: 1 of 2 ",
+            "# - POST /users: `security`",
+            "# - getUserAsJson: ",
+            "# - `webhooks`",
+        ],
+    );
+    assert!(!yaml.contains("GET /users") && !yaml.contains("x-internal"), "{yaml}");
+    let file = folder.file("swagger.json", SWAGGER);
+    let yaml = folder.init(&["--from", file.to_str().unwrap()], &[]);
+    has(
+        &yaml,
+        &[
+            "    - {path: /v2/pets, methods: [GET], to: pets} # /pets",
+            "    - {path: /v2/, methods: [HEAD], to: pets} # /",
+            "  pets: {static: [pets:9000]} ",
+        ],
+    );
+}
+
+const NGINX: &str = r#"
+# the shop
+worker_processes auto;
+events { worker_connections 1024; }
+http {
+  include mime.types;
+  upstream users { least_conn; server 127.0.0.1:8001; server users-2:8001 weight=2; }
+  server {
+    listen 80;
+    server_name shop.example *.shop.example ~^www\d+\.shop\.example$;
+    location /api/users/ { proxy_pass http://users/users/; proxy_read_timeout 30; }
+    location = /api/ping { return 200 "pong; 'it' {works}"; }
+    location ^~ /old { return 301 https://shop.example$request_uri; }
+    location ~ \.php$ { fastcgi_pass unix:/run/php.sock; }
+    location /orders { proxy_pass http://orders:8002; client_max_body_size 10m; proxy_set_header X-Real-IP $remote_addr; }
+    location / { root /srv/www; try_files $uri ${uri}/ =404; }
+    rewrite ^/a/(.*)$ /b/$1 last;
+  }
+  server { listen 8443 ssl; return 301 http://elsewhere.example/; }
+}
+"#;
+
+#[test]
+fn an_nginx_configuration_becomes_a_gateways_routes() {
+    let folder = Folder::new();
+    let file = folder.file("nginx.conf", NGINX);
+    let yaml = folder.init(&["--from", file.to_str().unwrap()], &[]);
+    has(
+        &yaml,
+        &[
+            "  listen: 80 ",
+            "    - {host: shop.example, path: '/api/users/*', to: users, rewrite: '/users/*', idle_timeout: 30s} # line 11",
+            "    - {host: '*.shop.example', path: '/api/users/*', ",
+            "    - {host: shop.example, path: /api/ping, respond: {status: 200, body: 'pong; ''it'' {works}', ",
+            "    - {host: shop.example, path: '/old/*', redirect: {to: 'https://shop.example/*', status: 301}} ",
+            "    - {host: shop.example, path: '/orders/*', to: orders} ",
+            "    - {path: '/*', redirect: {to: http://elsewhere.example/, status: 301}} ",
+            "  orders: {static: [orders:8002]} ",
+            "  users: {static: [",
+            "# - line 6: `include mime.types`",
+            "# - line 7: `weight=2` of a server",
+            r"# - line 10: the name `~^www\d+\.shop\.example$`",
+            r"# - line 14: `location ~ \.php$`",
+            "# - line 15: `client_max_body_size 10m`",
+            "# - line 15: `proxy_set_header X-Real-IP $remote_addr`",
+            "# - line 16: `root /srv/www`",
+            "# - line 16: `location /` sends nothing on",
+            "# - line 17: `rewrite ^/a/(.*)$ /b/$1 last`",
+            "# - line 19: `listen 8443`; there is one listener, 80",
+        ],
+    );
+    for (text, why) in [
+        ("worker_processes 1;", "has no `server` block"),
+        ("server { listen 80; ", "it ends within a directive or block"),
+        ("server { } }", "line 1: `}` where none is expected"),
+        ("server { listen \"80; }", "line 1: a quote that does not end"),
+    ] {
+        let file = folder.file("bad.conf", text);
+        let refused = folder.run(&["init", "--stdout", "--from", file.to_str().unwrap()], &[]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(why), "{text}: {said}");
+    }
+}

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
-use std::path::Path;
 
 use anyhow::{Context, bail};
-use lictor_config::{Text, authority, yaml};
+use lictor_config::authority;
 use serde_json::Value as Json;
 
 use super::{Plan, Wanted};
@@ -62,12 +61,11 @@ pub(super) struct Surroundings {
     others: BTreeMap<String, (Option<u16>, bool)>,
 }
 
-pub(super) fn plan(file: &Path, service: Option<&str>) -> anyhow::Result<Plan> {
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
-    let compose = yaml(&Text { name: name.clone(), text })?;
+pub(super) fn plan(name: &str, compose: &Json, service: Option<&str>) -> anyhow::Result<Plan> {
     let services = compose["services"].as_object().filter(|services| !services.is_empty());
-    let services = services.with_context(|| format!("{name} has no services: is it a compose file?"))?;
+    let services = services.with_context(|| {
+        format!("{name} has no services: is it a compose file, an OpenAPI document, or nginx's (NAME.conf)?")
+    })?;
     let ours: Vec<&str> =
         services.iter().filter(|(name, it)| !is_infrastructure(name, it)).map(|(name, _)| name.as_str()).collect();
     let chosen = match (service, &ours[..]) {

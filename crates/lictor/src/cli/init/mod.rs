@@ -1,10 +1,13 @@
 //! `lictor init`: a minimal configuration from what there is.
 //!
-//! [`Plan`] is what was found, with where; [`compose`] and [`consul`] find it, and this process's environment is read as
-//! a compose file's would be. What is written is checked as `lictor check` would check it.
+//! [`Plan`] is what was found of a sidecar, with where; [`compose`] and [`consul`] find it, and this process's environment is
+//! read as a compose file's would be. [`edge`] is the same for a gateway; [`openapi`] and [`nginx`] find that. What is written is checked as `lictor check` would check it.
 
 mod compose;
 mod consul;
+mod edge;
+mod nginx;
+mod openapi;
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -12,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use lictor_config::{Environment, Text, load};
+use lictor_config::{Environment, Text, load, yaml};
 use lictor_core::plain;
 
 use crate::cli::print;
@@ -27,8 +30,8 @@ const RESERVED: [u16; 2] = [9901, 9902];
 /// What to look at; default: this process's environment.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct Look {
-    /// A compose file.
-    #[arg(long, value_name = "COMPOSE.YML")]
+    /// A compose file for a sidecar; an OpenAPI document or an nginx configuration (NAME.conf) for a gateway.
+    #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// A service that is registered in Consul.
     #[arg(long, value_name = "SERVICE", conflicts_with = "from")]
@@ -64,15 +67,11 @@ struct Wanted {
 
 pub(super) fn init(look: &Look, output: Option<&Path>, force: bool) -> anyhow::Result<u8> {
     let env = Environment::process();
-    let plan = match (&look.from, &look.from_consul) {
-        (Some(file), _) => {
-            let service = look.service.as_deref().or(env.var("SERVICE"));
-            compose::plan(file, service)?
-        }
-        (_, Some(service)) => consul::plan(&Configured::default().consul()?, service)?,
-        _ => from_environment(&env),
+    let yaml = match (&look.from, &look.from_consul) {
+        (Some(file), _) => from_file(file, look.service.as_deref().or(env.var("SERVICE")))?,
+        (_, Some(service)) => consul::plan(&Configured::default().consul()?, service)?.render(),
+        _ => from_environment(&env).render(),
     };
-    let yaml = plan.render();
     accepted(&yaml)?;
     match output {
         Some(path) => {
@@ -82,6 +81,20 @@ pub(super) fn init(look: &Look, output: Option<&Path>, force: bool) -> anyhow::R
         None => print(&yaml),
     }
     Ok(0)
+}
+
+/// By what the file is: nginx's by its name, the others by their keys.
+fn from_file(file: &Path, service: Option<&str>) -> anyhow::Result<String> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
+    if file.extension().is_some_and(|extension| extension == "conf") {
+        return Ok(nginx::plan(&name, &text)?.render());
+    }
+    let document = yaml(&Text { name: name.clone(), text })?;
+    if openapi::is_one(&document) {
+        return Ok(openapi::plan(&name, &document).render());
+    }
+    Ok(compose::plan(&name, &document, service)?.render())
 }
 
 /// Not with this environment: the file has to say it all.
