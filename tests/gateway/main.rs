@@ -4,6 +4,8 @@
 
 mod heads;
 mod hosts;
+mod issuer;
+mod jwt;
 mod listener;
 mod outsiders;
 mod paths;
@@ -150,6 +152,18 @@ fn told_http1(mut stream: std::net::TcpStream, request: &[u8]) -> Told {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
     Told { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+/// Writes requests, and reads so many answers with bodies; their statuses.
+fn pipelined(stream: &mut std::net::TcpStream, requests: &[u8], answers: usize) -> Vec<u16> {
+    stream.write_all(requests).unwrap();
+    let answer = |stream: &mut std::net::TcpStream| {
+        let head = read_head(stream);
+        let length = field(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        stream.read_exact(&mut vec![0; length]).unwrap();
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
+    };
+    (0..answers).map(|_| answer(stream)).collect()
 }
 
 /// RFC 9113, section 4.1.

@@ -41,6 +41,7 @@ struct Produced {
 fn case(reason: Reason) -> Case {
     match reason {
         Reason::AllEjected => produced(all_ejected),
+        Reason::AuthUnavailable => produced(auth_unavailable),
         Reason::BadRequest => produced(bad_request),
         Reason::BreakerOpen => produced(breaker_open),
         Reason::ClientGone => produced(client_gone),
@@ -89,7 +90,7 @@ fn tells_the_same(reason: Reason, produced: &Produced) {
         assert_eq!((answer.status, answer.header("x-request-id")), (status, &*produced.id), "{word}");
         if !is_mid_answer {
             // A gateway's clients are told in the body alone.
-            let field = if reason == Reason::NoRoute { "" } else { word };
+            let field = if matches!(reason, Reason::AuthUnavailable | Reason::NoRoute) { "" } else { word };
             assert_eq!(answer.header("x-lictor-reason"), field);
             let proxy_status = answer.header("proxy-status");
             assert!(
@@ -143,6 +144,19 @@ fn is_the_cause(reason: Reason, sidecar: &Sidecar) {
 
 fn produced(produce: impl Fn() -> Produced + 'static) -> Case {
     Case::Produced(Box::new(produce))
+}
+
+/// Nothing answers where the keys are to be.
+fn auth_unavailable() -> Produced {
+    let [closed] = free_ports();
+    let yaml = format!(
+        "registration: off\ngateway: {{listen: '127.0.0.1:0', auth: {{jwt: {{jwks: 'http://127.0.0.1:{closed}/'}}}}, routes: {{/api/*: users}}}}\nupstreams:\n  users: {{static: ['127.0.0.1:1']}}\n"
+    );
+    let sidecar = Sidecar::serve(LICTOR, &yaml).up();
+    // {"alg":"RS256"} and {"exp":99999999999}
+    let token = "Bearer eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjk5OTk5OTk5OTk5fQ.AAAA";
+    let answer = get(&sidecar, "gateway", "/api/x", &[("Authorization", token)]);
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(()) }
 }
 
 fn no_route() -> Produced {

@@ -62,7 +62,8 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
     let mut upstreams = upstream::upstreams(&upstreams_node, &defaults, &shown);
     let gateway_node =
         top.field("gateway", "Routes for clients from outside: one listener, and where each request goes.");
-    let gateway = gateway::gateway(&gateway_node, &mut upstreams, |name| upstream::implied(name, &defaults, &shown));
+    let gateway =
+        gateway::gateway(&gateway_node, &mut upstreams, |name| upstream::implied(name, &defaults, &shown), env);
     let needs_consul = registration.is_some()
         || !outbound.allow.is_empty()
         || upstreams.iter().any(|upstream| upstream.queries().next().is_some());

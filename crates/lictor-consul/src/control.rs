@@ -307,7 +307,7 @@ impl Control {
         });
         let mut answers: Vec<Remembered> = answers.chain(self.remembered.values().cloned()).collect();
         answers.sort_by(|a, b| a.query.cmp(&b.query));
-        Contents { scope: self.scope.clone(), answers, kv: None }
+        Contents { scope: self.scope.clone(), answers, kv: None, keys: Vec::new() }
     }
 
     fn inputs<'a>(&'a self, changed: Changed<'a>) -> Inputs<'a> {

@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::agent::{Client, Connection, KvKnown};
 use crate::control::{Control, Order};
 use crate::keeper::Keeper;
-use crate::memory::{Contents, RememberedKv, Scope, disk};
+use crate::memory::{Contents, RememberedKeys, RememberedKv, Scope, disk};
 use crate::registration::{AppHealth, Away, Definition, Registrar, Wish, ask_app};
 use crate::status::Status;
 use crate::tls::TlsError;
@@ -71,9 +71,10 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
         client.follow_files();
         tokio::spawn(identify(Arc::clone(client), Arc::clone(&status)));
     }
-    let snapshot = config.consul.snapshot.clone().filter(|_| client.is_some());
+    let snapshot = config.consul.snapshot.clone().filter(|_| client.is_some() || config.gateway.is_some());
     let contents = snapshot.as_ref().and_then(|file| load(file, &Scope::of(&config), &status));
-    let (answers, kv) = contents.map(|contents| (contents.answers, contents.kv)).unwrap_or_default();
+    let (answers, kv, issuers) =
+        contents.map(|contents| (contents.answers, contents.kv, contents.keys)).unwrap_or_default();
     let remembered = answers.into_iter().map(|answer| (answer.query.clone(), answer)).collect();
     let keys = config.consul.kv.clone();
     let known = kv.filter(|kv| keys.as_ref().is_some_and(|keys| keys.config == kv.key));
@@ -84,8 +85,8 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
         tokio::spawn(Arc::clone(registrar).run(wish.subscribe(), mesh.clone()));
         tokio::spawn(Arc::clone(registrar).follow_app(away.subscribe()));
     }
-    let keeper =
-        snapshot.map(|file| Arc::new(Keeper::new(file.path, orders.clone(), Arc::clone(&status), changed, known)));
+    let keeper = snapshot
+        .map(|file| Arc::new(Keeper::new(file.path, orders.clone(), Arc::clone(&status), changed, known, issuers)));
     if let Some(keeper) = &keeper {
         tokio::spawn(Arc::clone(keeper).run());
     }
@@ -209,6 +210,18 @@ impl Handle {
     pub fn applied(&self, known: KvKnown) {
         if let (Some(keeper), Some(kv)) = (&self.keeper, &self.kv) {
             keeper.applied(&kv.keys.config, known);
+        }
+    }
+
+    /// The keys of the gateway's issuers that an earlier process, or this one, has fetched last.
+    pub fn remembered_keys(&self) -> Vec<RememberedKeys> {
+        self.keeper.as_ref().map(|keeper| keeper.known_keys()).unwrap_or_default()
+    }
+
+    /// A later process begins with these.
+    pub fn remember_keys(&self, keys: Vec<RememberedKeys>) {
+        if let Some(keeper) = &self.keeper {
+            keeper.keys(keys);
         }
     }
 

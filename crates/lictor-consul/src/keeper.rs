@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::agent::KvKnown;
 use crate::control::Order;
-use crate::memory::{RememberedKv, disk, now_ms};
+use crate::memory::{RememberedKeys, RememberedKv, disk, now_ms};
 use crate::status::Status;
 
 /// Changes that come one after the other are written together.
@@ -27,6 +27,8 @@ pub(crate) struct Keeper {
     changed: Arc<Notify>,
     /// The KV value in force, by key.
     kv: parking_lot::Mutex<Option<RememberedKv>>,
+    /// Keys of the gateway's issuers.
+    keys: parking_lot::Mutex<Vec<RememberedKeys>>,
     /// What was written last; whoever writes holds it.
     written: Mutex<Vec<u8>>,
 }
@@ -39,14 +41,26 @@ impl Keeper {
         status: Arc<Status>,
         changed: Arc<Notify>,
         kv: Option<RememberedKv>,
+        keys: Vec<RememberedKeys>,
     ) -> Self {
-        Self { path, orders, status, changed, kv: kv.into(), written: Mutex::default() }
+        Self { path, orders, status, changed, kv: kv.into(), keys: keys.into(), written: Mutex::default() }
     }
 
     /// This value of the KV key is in force.
     pub(crate) fn applied(&self, key: &str, known: KvKnown) {
         *self.kv.lock() = Some(RememberedKv { key: key.to_owned(), at_ms: now_ms(), known });
         self.changed.notify_one();
+    }
+
+    /// These are the keys that were fetched last.
+    pub(crate) fn keys(&self, keys: Vec<RememberedKeys>) {
+        *self.keys.lock() = keys;
+        self.changed.notify_one();
+    }
+
+    /// Those that are on disk, or will be.
+    pub(crate) fn known_keys(&self) -> Vec<RememberedKeys> {
+        self.keys.lock().clone()
     }
 
     pub(crate) async fn run(self: Arc<Self>) {
@@ -64,10 +78,11 @@ impl Keeper {
         let _ = self.orders.send(Order::Remember(tell));
         let Ok(mut contents) = contents.await else { return }; // the control loop has ended
         contents.kv.clone_from(&self.kv.lock());
+        contents.keys = self.known_keys();
         if let (Some(kv), Some(at_ms)) = (&mut contents.kv, self.status.kv_answered_at()) {
             kv.at_ms = at_ms;
         }
-        if contents.answers.is_empty() && contents.kv.is_none() {
+        if contents.answers.is_empty() && contents.kv.is_none() && contents.keys.is_empty() {
             return;
         }
         let (path, before) = (self.path.clone(), std::mem::take(&mut *written));

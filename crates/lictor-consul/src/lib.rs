@@ -21,6 +21,7 @@ mod watch;
 pub use agent::{ConsulError, KvEntry, KvKnown, encode};
 pub use commands::{Agent, Kv, Reply};
 pub use handle::{Handle, StartError, start};
+pub use memory::RememberedKeys;
 pub use mesh::listeners;
 pub use registration::{AppHealth, Question, Relayed, Said, UPSTREAMS, Verdict, named_upstreams, probe};
 pub use status::{DiskSnapshot, KvStanding, RegistrationState, Standing, Status, WatchStanding};

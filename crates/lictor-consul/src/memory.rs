@@ -4,4 +4,5 @@
 pub(crate) mod disk;
 mod remembered;
 
+pub use remembered::RememberedKeys;
 pub(crate) use remembered::{Contents, Remembered, RememberedKv, Scope, now_ms};

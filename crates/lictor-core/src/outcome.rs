@@ -13,6 +13,8 @@ use serde::{Serialize, Serializer};
 pub enum Reason {
     /// Every endpoint is ejected (and panic is off).
     AllEjected,
+    /// Who asks cannot be found out: there are no keys to judge by.
+    AuthUnavailable,
     /// The request is not HTTP that may be passed on.
     BadRequest,
     /// The service's breaker is open.
@@ -79,8 +81,9 @@ pub enum Retryable {
 
 impl Reason {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::AllEjected,
+        Self::AuthUnavailable,
         Self::BadRequest,
         Self::BreakerOpen,
         Self::ClientGone,
@@ -112,6 +115,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AllEjected => "all_ejected",
+            Self::AuthUnavailable => "auth_unavailable",
             Self::BadRequest => "bad_request",
             Self::BreakerOpen => "breaker_open",
             Self::ClientGone => "client_gone",
@@ -155,9 +159,12 @@ impl Reason {
             Self::ConnectTimeout | Self::DeadlineExceeded | Self::NotCached | Self::PerTryTimeout | Self::Timeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
-            Self::AllEjected | Self::BreakerOpen | Self::Draining | Self::NoEndpoints | Self::Overloaded => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::AllEjected
+            | Self::AuthUnavailable
+            | Self::BreakerOpen
+            | Self::Draining
+            | Self::NoEndpoints
+            | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectRefused
             | Self::LoopDetected
             | Self::ProtocolError
@@ -176,6 +183,7 @@ impl Reason {
             Self::BadRequest => 3,
             Self::ConnectTimeout
             | Self::AllEjected
+            | Self::AuthUnavailable
             | Self::BreakerOpen
             | Self::ConnectRefused
             | Self::Draining
@@ -210,7 +218,7 @@ impl Reason {
             Self::Overloaded => "connection_limit_reached",
             Self::ProtocolError => "http_protocol_error",
             Self::ResetMidResponse => "http_response_incomplete",
-            Self::NotCached | Self::Status => "proxy_internal_response",
+            Self::AuthUnavailable | Self::NotCached | Self::Status => "proxy_internal_response",
             Self::TlsFailed => "tls_protocol_error",
             Self::NoRoute | Self::UnknownUpstream => "destination_not_found",
         }
@@ -224,7 +232,7 @@ impl Reason {
             Self::ClientGone => "DC",
             Self::ConnectRefused | Self::ConnectTimeout | Self::TlsFailed => "UF",
             Self::DeadlineExceeded | Self::PerTryTimeout | Self::Timeout => "UT",
-            Self::Forbidden | Self::Unauthenticated => "UAEX",
+            Self::AuthUnavailable | Self::Forbidden | Self::Unauthenticated => "UAEX",
             Self::ProtocolError => "UPE",
             Self::RequestTimeout => "SI",
             Self::ResetBeforeResponse | Self::ResetMidResponse => "UC",
@@ -247,6 +255,7 @@ impl Reason {
                 Retryable::IfIdempotent
             }
             Self::AllEjected
+            | Self::AuthUnavailable
             | Self::BadRequest
             | Self::BreakerOpen
             | Self::ClientGone

@@ -257,6 +257,9 @@ pub fn advice(reason: Reason) -> &'static str {
         Reason::AllEjected => {
             "every endpoint failed repeatedly and rests: `lictor endpoints` says until when; mend the instances"
         }
+        Reason::AuthUnavailable => {
+            "the keys of an issuer cannot be fetched: see the log for its `jwks`, and that this machine reaches it"
+        }
         Reason::BadRequest => "the client's request is not valid HTTP; the message names the rule",
         Reason::BreakerOpen => {
             "the service failed before this request: the breaker's cause says how; a probe goes by itself, or `lictor breaker close`"
@@ -270,7 +273,9 @@ pub fn advice(reason: Reason) -> &'static str {
         Reason::Draining => {
             "it was cut off when this sidecar stopped, or a reload closed its listener: give `lifecycle.drain_timeout` what the longest request takes"
         }
-        Reason::Forbidden => "the forward proxy takes names of services, not other addresses",
+        Reason::Forbidden => {
+            "at a gateway: what the route requires of a token is not in this one, see `lictor explain`; at the forward proxy: it takes names of services, not other addresses"
+        }
         Reason::HeadersTooLarge => "the client sends a head that is longer than is read here: cookies, mostly",
         Reason::LoopDetected => "an endpoint of the upstream is this sidecar itself: see its registration, or `static`",
         Reason::Misdirected => {
@@ -290,7 +295,9 @@ pub fn advice(reason: Reason) -> &'static str {
         Reason::Status => "the upstream answered so itself: see its log at that time",
         Reason::Timeout => "the upstream was slower than `timeout`: a longer one for that route, or a faster upstream",
         Reason::TlsFailed => "the TLS handshake failed; the message names the fault: certificate, name, or plain text",
-        Reason::Unauthenticated => "X-Service-Auth is missing or not one of `service_token`: set it at the caller",
+        Reason::Unauthenticated => {
+            "at a gateway: no token, or one that is not believed, and the message says why; at `inbound`: X-Service-Auth is missing or not one of `service_token`: set it at the caller"
+        }
         Reason::UnknownUpstream => "that name is no upstream here: declare it, or add it to `outbound.allow`",
     }
 }

@@ -12,6 +12,7 @@
 //! | what of it do those behind us see? | [`forward::field`] |
 //! | whose keys are they, and which? | [`Issuers`], [`KeySet::secret`], [`jwks::parse`] |
 //! | when are keys fetched? | [`refresh::Refresh`] |
+//! | which keys are there now? | [`Keyring`] |
 //! | what is the client told? | [`Kind`], by one fixed sentence; [`Refusal::detail`] is for the log |
 //!
 //! # What a token must be
@@ -52,6 +53,7 @@ pub mod issuer;
 mod json;
 pub mod jwks;
 pub mod key;
+pub mod keyring;
 pub mod refresh;
 pub mod refusal;
 pub mod rules;
@@ -66,5 +68,6 @@ pub use fingerprint::Fingerprint;
 pub use issuer::{Issuer, Issuers, Keys, MAX_LEEWAY, Mistake, Trusted};
 pub use json::{MAX_DEPTH, MAX_MEMBERS};
 pub use key::{KeySet, MAX_KEY_ID, SecretError};
+pub use keyring::{Keyring, Remote, Source};
 pub use refusal::{Kind, Refusal, Why};
 pub use verify::{MAX_TOKEN, Verified, verify};

@@ -108,6 +108,11 @@ impl Refresh {
         held.map_or(Keys::Unavailable, |held| Keys::Known(Arc::clone(&held.keys)))
     }
 
+    /// When the keys will be too old.
+    pub fn gone(&self) -> Option<Instant> {
+        self.keys.as_ref()?.stale.checked_add(self.max_stale)
+    }
+
     /// Whether the first answer is still awaited.
     pub fn is_first(&self) -> bool {
         self.keys.is_none() && self.failures == 0

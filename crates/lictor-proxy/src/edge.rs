@@ -73,7 +73,7 @@ async fn answer(
         names::seal(response.headers_mut());
         return response;
     };
-    let mut visit = Visit::new(gateway);
+    let mut visit = Visit::begin(gateway, &mut request);
     let mut response = match admit(&connection, gateway, &request, fields) {
         Err(failure) => respond::failure(open(&request), &failure, false),
         Ok(mut found) => match visit.enter(&connection, &mut request, &mut found).await {

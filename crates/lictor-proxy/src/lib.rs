@@ -49,3 +49,4 @@ pub use stores::exemplar::Exemplar;
 pub use stores::span::{Span, SpanEvent, SpanKind, Value};
 pub use stores::spread::quantile;
 pub use stores::tap::{Fields, Tapped, Tapping};
+pub use stores::tokens::KeyBell;

@@ -212,6 +212,13 @@ pub(crate) fn strip_outsiders(headers: &mut HeaderMap) {
     strip(headers, &[FOR_PEERS]);
 }
 
+/// Takes off a head from outside what a gateway itself says to those behind it, however it is spelled.
+pub(crate) fn strip_managed(headers: &mut HeaderMap, managed: &[HeaderName]) {
+    if !managed.is_empty() {
+        strip_those(headers, |name| is_spelled(name, |plain| managed.iter().any(|own| own == plain)));
+    }
+}
+
 /// Takes off an answer's head what is nobody's business outside: what lictors tell each other, and addresses.
 pub(crate) fn seal(headers: &mut HeaderMap) {
     strip(headers, &[LICTORS]);
@@ -223,18 +230,21 @@ pub(crate) fn seal(headers: &mut HeaderMap) {
 
 /// Takes off the fields whose names, once every sign of them is `-`, are these.
 fn strip(headers: &mut HeaderMap, these: &[Names]) {
-    let is_named = |name: &&HeaderName| {
-        let name = name.as_str();
-        if !these.iter().any(|names| names.may_have(name)) {
-            return false;
-        }
-        if name.bytes().all(is_plain) {
-            return these.iter().any(|names| names.has(name));
-        }
-        let plain = name.replace(|sign: char| !sign.is_ascii_alphanumeric(), "-");
-        these.iter().any(|names| names.has(&plain))
-    };
-    for name in headers.keys().filter(is_named).cloned().collect::<SmallVec<[_; 4]>>() {
+    let may_be = |name: &str| these.iter().any(|names| names.may_have(name));
+    strip_those(headers, |name| may_be(name) && is_spelled(name, |plain| these.iter().any(|names| names.has(plain))));
+}
+
+/// Whether a name is one of those once every sign of it is `-`.
+fn is_spelled(name: &str, is_one: impl Fn(&str) -> bool) -> bool {
+    if name.bytes().all(is_plain) {
+        return is_one(name);
+    }
+    is_one(&name.replace(|sign: char| !sign.is_ascii_alphanumeric(), "-"))
+}
+
+fn strip_those(headers: &mut HeaderMap, is_one: impl Fn(&str) -> bool) {
+    let names = headers.keys().filter(|name| is_one(name.as_str())).cloned();
+    for name in names.collect::<SmallVec<[_; 4]>>() {
         headers.remove(name);
     }
 }

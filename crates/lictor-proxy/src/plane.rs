@@ -31,6 +31,7 @@ use crate::stores::exemplar::Exemplar;
 use crate::stores::metrics::Metrics;
 use crate::stores::span::Span;
 use crate::stores::tap::Tapping;
+use crate::stores::tokens::KeyBell;
 use crate::world::generation::{Service, Standing, Terms};
 use crate::world::shared::{Live, Shared};
 
@@ -57,6 +58,8 @@ pub struct Settings {
     pub spans: Option<mpsc::Sender<Span>>,
     /// Services that the forward proxy was asked for and does not know yet.
     pub demand: mpsc::UnboundedSender<Arc<str>>,
+    /// To whoever fetches keys, and from him.
+    pub keys: Arc<KeyBell>,
 }
 
 /// The running data plane.
@@ -197,6 +200,7 @@ impl DataPlane {
             spans: settings.spans,
             traced_inbound: AtomicUsize::default(),
             demand: settings.demand,
+            keys: settings.keys,
             is_draining: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             tls: Credentials::default(),

@@ -14,3 +14,4 @@ pub(crate) mod span;
 pub(crate) mod spent;
 pub(crate) mod spread;
 pub(crate) mod tap;
+pub(crate) mod tokens;

@@ -107,6 +107,7 @@ fn plane(backend: SocketAddr) -> (DataPlane, watch::Sender<Arc<Mesh>>, SocketAdd
         access_log: None,
         spans: None,
         demand: mpsc::unbounded_channel().0,
+        keys: Arc::default(),
     };
     let plane = DataPlane::start(settings).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -61,7 +61,7 @@ pub fn root() -> PathBuf {
 }
 
 /// A folder of this process's own, removed by whoever made it.
-fn scratch(name: &str) -> PathBuf {
+pub fn scratch(name: &str) -> PathBuf {
     static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("lictor-test-{}-{number}-{name}", std::process::id()));

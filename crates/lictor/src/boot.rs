@@ -10,7 +10,7 @@ use anyhow::Context;
 use lictor_config::{Config, Environment, Lifecycle, Loaded};
 use lictor_consul::{Handle, KvKnown};
 use lictor_core::Mesh;
-use lictor_proxy::{DataPlane, Settings, Which};
+use lictor_proxy::{DataPlane, KeyBell, Settings, Which};
 use prometheus::Registry;
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
@@ -24,6 +24,7 @@ use crate::application::{Application, Change};
 use crate::child::{self, Child};
 use crate::events::Events;
 use crate::followed::Start;
+use crate::keys;
 use crate::lifecycle::grace;
 use crate::log::Logs;
 use crate::metrics::Scrape;
@@ -137,6 +138,7 @@ impl Bound {
         let app = config.metrics.merge_app.as_deref().map(str::parse).transpose().context("metrics.merge_app")?;
         let scrape = Scrape::new(registry.clone(), app.map(|uri| AppMetrics::new(uri, &registry)));
         scrape.reloaded(Some(&loaded.values), &configured.source());
+        let bell = Arc::<KeyBell>::default();
         let plane = DataPlane::start(Settings {
             workers: config.workers,
             mesh: handle.mesh(),
@@ -147,6 +149,7 @@ impl Bound {
             access_log: Some(logs.lines()),
             spans,
             demand: handle.demand(),
+            keys: Arc::clone(&bell),
         })?;
         let wanted = handle.mesh().borrow().listeners.clone();
         let listeners = plane.adopt(plane.prepare(&wanted).await?, config.lifecycle.drain_timeout).await;
@@ -160,6 +163,7 @@ impl Bound {
         }
         listeners.iter().for_each(announce);
         tokio::spawn(refresh_certificates(Arc::clone(&admin)));
+        tokio::spawn(keys::run(Arc::clone(&admin), bell));
         let in_force = InForce::new(configured, sources, followed, listeners);
         Ok(Self { admin, in_force, admin_address, orders, export, limits })
     }

@@ -15,6 +15,7 @@ mod doctor;
 mod events;
 mod family;
 mod followed;
+mod keys;
 mod lifecycle;
 mod log;
 mod metrics;

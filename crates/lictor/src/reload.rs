@@ -20,6 +20,7 @@ use crate::admin::Admin;
 use crate::changes::told;
 use crate::configured::Configured;
 use crate::followed::Followed;
+use crate::keys;
 
 /// Of files for a reload. A disk may hang, and whoever asks for a reload, or for the end, is not to wait for it.
 const READING: Duration = Duration::from_secs(10);
@@ -242,6 +243,7 @@ async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<
     let config = Arc::new(loaded.config.clone());
     // Whatever can fail comes before anything changes.
     let prepared = admin.plane.prepare(&listeners(&config)).await.map_err(|error| error.to_string())?;
+    keys::inherit(&config, &before.config);
     // The new mesh comes first, so that a new listener never sees a request for an upstream that nobody knows.
     admin.handle.reload(Arc::clone(&config)).await;
     let now_bound = admin.plane.adopt(prepared, config.lifecycle.drain_timeout).await;

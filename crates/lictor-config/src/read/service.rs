@@ -137,12 +137,17 @@ pub(super) fn tokens(top: &Section<'_>, env: &Environment) -> Vec<Secret> {
         if secret.reveal().trim().is_empty() {
             entry.error("this token is empty: anybody has it", None);
         }
-        if WELL_KNOWN.contains(&secret.reveal()) && env.var("LICTOR_DEV").is_none() {
-            let help = "make one of your own, or set LICTOR_DEV=1 on a developer's machine".to_owned();
-            entry.error("this token stands in public tutorials", Some(help));
-        }
+        refuse_well_known(entry, secret, env);
     }
     tokens.into_iter().map(|(_, secret)| secret).collect()
+}
+
+/// Refuses what everybody can read, but on a developer's machine.
+pub(super) fn refuse_well_known(node: &Node<'_>, secret: &Secret, env: &Environment) {
+    if WELL_KNOWN.contains(&secret.reveal()) && env.var("LICTOR_DEV").is_none() {
+        let help = "make one of your own, or set LICTOR_DEV=1 on a developer's machine".to_owned();
+        node.error("this token stands in public tutorials", Some(help));
+    }
 }
 
 pub(super) fn inbound(top: &Section<'_>, app: &App, tokens: &[Secret]) -> Option<Inbound> {

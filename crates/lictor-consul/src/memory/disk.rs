@@ -17,7 +17,7 @@ use lictor_config::SnapshotFile;
 use ring::digest::{SHA256, digest};
 use thiserror::Error;
 
-use super::remembered::{Contents, Remembered, RememberedKv, Scope};
+use super::remembered::{Contents, Remembered, RememberedKeys, RememberedKv, Scope};
 
 const MAGIC: &str = "lictor snapshot";
 const VERSION: u32 = 1;
@@ -66,12 +66,14 @@ fn accept(bytes: &[u8], max_age: Duration, scope: &Scope) -> Result<Contents, Re
     let mut contents = decode(bytes)?;
     admits(scope, &contents.scope)?;
     let of_kv = contents.kv.as_ref().map(RememberedKv::age);
-    let youngest = contents.answers.iter().map(Remembered::age).chain(of_kv).min();
+    let of_keys = contents.keys.iter().map(RememberedKeys::age);
+    let youngest = contents.answers.iter().map(Remembered::age).chain(of_kv).chain(of_keys).min();
     if let Some(age) = youngest.filter(|age| *age > max_age) {
         return Err(Refusal::TooOld { age, max_age });
     }
     contents.answers.retain(|answer| answer.age() <= max_age);
     contents.kv = contents.kv.filter(|kv| kv.age() <= max_age);
+    contents.keys.retain(|keys| keys.age() <= max_age);
     Ok(contents)
 }
 
@@ -202,7 +204,9 @@ mod tests {
         let answer = Remembered { query, index: 17, at_ms, instances: vec![instance("a"), instance("b")] };
         let value = b"defaults: {timeout: 1s}".to_vec();
         let kv = RememberedKv { key: "k".to_owned(), at_ms, known: Some(KvEntry { modify_index: 3, value }) };
-        Contents { scope: scope("orders"), answers: vec![answer], kv: Some(kv) }
+        let url = "https://idp.example/keys".to_owned();
+        let keys = RememberedKeys { url, at_ms, age_s: 60, etag: None, text: "{}".to_owned() };
+        Contents { scope: scope("orders"), answers: vec![answer], kv: Some(kv), keys: vec![keys] }
     }
 
     fn scope(service: &str) -> Scope {

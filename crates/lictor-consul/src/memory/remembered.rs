@@ -14,6 +14,9 @@ pub(crate) struct Contents {
     pub(crate) answers: Vec<Remembered>,
     /// The value of the KV key that was in force.
     pub(crate) kv: Option<RememberedKv>,
+    /// Keys of the gateway's issuers.
+    #[serde(default)]
+    pub(crate) keys: Vec<RememberedKeys>,
 }
 
 /// Whose answers they are: with another of these the same query means something else.
@@ -41,6 +44,33 @@ pub(crate) struct RememberedKv {
     pub(crate) key: String,
     pub(crate) at_ms: u64,
     pub(crate) known: KvKnown,
+}
+
+/// The last good answer with an issuer's keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RememberedKeys {
+    /// Where they were fetched.
+    pub url: String,
+    /// When they were fetched, in milliseconds since the epoch.
+    pub at_ms: u64,
+    /// How long they were good from then on, in seconds.
+    pub age_s: u64,
+    /// For the next fetch.
+    pub etag: Option<String>,
+    /// The set, as it came.
+    pub text: String,
+}
+
+impl RememberedKeys {
+    /// How long ago they were fetched.
+    pub fn age(&self) -> Duration {
+        age(self.at_ms)
+    }
+
+    /// The present, as [`at_ms`](Self::at_ms) has it.
+    pub fn now() -> u64 {
+        now_ms()
+    }
 }
 
 impl Scope {

@@ -3,6 +3,7 @@
 //!
 //! What is matched is what goes on: nothing after this reads the request's target again.
 
+pub mod auth;
 pub mod host;
 #[cfg(any(fuzzing, test))]
 pub mod laws;
@@ -14,10 +15,11 @@ pub mod table;
 
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::policy::FixedAnswer;
 
+pub use auth::Auth;
 pub use host::HostPattern;
 pub use path::ReadPath;
 pub use pattern::PathPattern;
@@ -34,6 +36,8 @@ pub struct Gateway {
     pub routes: Vec<Route>,
     /// What holds where no route matches.
     pub rules: Arc<Rules>,
+    /// Fields that no client may set: those that any route sets for those behind us.
+    pub managed: Vec<HeaderName>,
 }
 
 /// What becomes of the requests that a route matches.

@@ -146,6 +146,10 @@ pub(crate) struct Keeping {
     asked_by: Option<(u128, u64)>,
 }
 
+/// An extension of a request: who asks is known, and nothing that goes on tells it, so that no two requests are equal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Untold;
+
 /// Looks a request up, where its policy keeps answers at all.
 pub(crate) fn look<B: Body>(client: &Connection, target: &Target, policy: &Policy, request: &Request<B>) -> Found {
     let shared = &client.worker.shared;
@@ -155,7 +159,8 @@ pub(crate) fn look<B: Body>(client: &Connection, target: &Target, policy: &Polic
     }
     let upstream = &target.upstream.upstream.name;
     let question = Question::of(request.method(), request.headers(), !request.body().is_end_stream());
-    let Some(question) = question.filter(|question| !question.is_secret()) else {
+    let is_told = request.extensions().get::<Untold>().is_none();
+    let Some(question) = question.filter(|question| is_told && !question.is_secret()) else {
         shared.metrics.cached(upstream, "bypass");
         let may_spoil = !is_safe(request.method());
         return Found::Ask(may_spoil.then(|| Box::new(Asking::Spoils(Spoils::of(client, target, request)))));

@@ -25,7 +25,8 @@ use crate::world::worker::Worker;
 pub(crate) struct Target {
     pub(crate) upstream: Rc<UpstreamState>,
     pub(crate) only: Option<Address>,
-    /// Whoever asks is our own application, or is known to our service: by the token or by a certificate.
+    /// Whoever asks is our own application, or is known to our service, by the token or by a certificate; or a gateway of ours speaks for
+    /// him.
     pub(crate) is_peer: bool,
 }
 
@@ -45,7 +46,8 @@ pub(crate) async fn target<B>(
         ListenerKind::Inbound => ours(client, view)?,
         ListenerKind::Gateway => {
             let routed = request.extensions().get::<Routed>().ok_or_else(generation::gone)?;
-            Target { is_peer: false, ..whole(&client.worker, view, &routed.upstream, ends).await? }
+            // What a client said of who he is has been taken off; what is there by now, the gateway says.
+            whole(&client.worker, view, &routed.upstream, ends).await?
         }
     };
     scheme(client, &target.upstream, request)?;

@@ -9,18 +9,21 @@ use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use lictor_core::gateway::Gateway;
 use lictor_http::fields::strip_trailers;
 use lictor_http::{BodyError, RequestBody as Incoming};
 use smallvec::SmallVec;
 use tokio::time::Sleep;
 
-use crate::names::strip_vouched;
+use crate::names::{strip_managed, strip_vouched};
+use crate::world::client::Connection;
 
 /// A smaller piece is kept together with its neighbours.
 const SMALL: usize = 1 << 10;
@@ -58,6 +61,8 @@ struct Source {
     attempt: u32,
     size: SizeHint,
     progress: Instant,
+    /// It came by one that says things itself which no trailer may say.
+    gateway: Option<Arc<Gateway>>,
     /// The upstream could take more than the client has sent.
     is_awaited: bool,
     /// The client waits for a 100, and we for the upstream's.
@@ -87,12 +92,13 @@ impl Gate {
 
 impl Replay {
     /// `max_bytes` is 0 for requests that are not sent again once a byte has passed.
-    pub(super) fn new(incoming: Incoming, max_bytes: usize, now: Instant) -> Self {
+    pub(super) fn new(incoming: Incoming, max_bytes: usize, now: Instant, client: &Connection) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }
         let size = incoming.size_hint();
         let gate = incoming.awaits_continue().then(Gate::default);
+        let gateway = if client.is_edge() { client.worker.view().mesh.gateway.clone() } else { None };
         Self(Some(Rc::new(RefCell::new(Source {
             incoming,
             kept: SmallVec::new(),
@@ -106,6 +112,7 @@ impl Replay {
             attempt: 0,
             size,
             progress: now,
+            gateway: gateway.filter(|gateway| !gateway.managed.is_empty()),
             is_awaited: false,
             gate,
         }))))
@@ -220,6 +227,9 @@ impl Body for RequestBody {
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_trailers(trailers);
                     strip_vouched(trailers);
+                    if let Some(gateway) = &source.gateway {
+                        strip_managed(trailers, &gateway.managed);
+                    }
                 }
                 if let Some(data) = frame.data_ref() {
                     source.keep(data);

@@ -15,6 +15,7 @@ use crate::stores::recorder::Recorder;
 use crate::stores::span::Span;
 use crate::stores::spent::Spent;
 use crate::stores::tap::Tap;
+use crate::stores::tokens::KeyBell;
 
 /// What all workers of the process share.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     /// Requests to our own application that came with a trace and are being served.
     pub(crate) traced_inbound: AtomicUsize,
     pub(crate) tls: Credentials,
+    pub(crate) keys: Arc<KeyBell>,
     /// Until when the callers of our application wait.
     pub(crate) awaited: Arc<Awaited>,
     /// Whose children our application's calls may be.

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::shared::Shared;
 use super::view::View;
 use crate::stores::date::Date;
+use crate::stores::tokens::Tokens;
 
 /// Idle connections are looked for at most so often: it is a look at all endpoints.
 const YIELD: Duration = Duration::from_millis(5);
@@ -29,6 +30,8 @@ pub(crate) struct Worker {
     requests: Cell<u32>,
     /// The date, for answers that have none.
     pub(crate) date: Date,
+    /// Tokens that were believed.
+    pub(crate) tokens: RefCell<Tokens>,
     /// Our hop in `Via`.
     pub(crate) hop: Hop,
     /// `<service>/<instance>`: who calls.
@@ -85,6 +88,7 @@ impl Worker {
             random: Cell::new(seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))),
             requests: Cell::new(0),
             date: Date::default(),
+            tokens: RefCell::new(Tokens::new()),
             hop: Hop::new(name),
             from: from.and_then(|from| HeaderValue::try_from(from).ok()),
         });

@@ -1,6 +1,7 @@
 //! `lictor routes`: the gateway's table, the most specific first.
 
-use lictor_core::gateway::{Action, Gateway, Redirect, Send};
+use lictor_core::gateway::auth::Mode;
+use lictor_core::gateway::{Action, Gateway, Redirect, Route, Send};
 
 use crate::cli::print;
 use crate::configured::Configured;
@@ -15,21 +16,46 @@ pub(super) fn routes(configured: &Configured) -> anyhow::Result<u8> {
 }
 
 fn table(gateway: &Gateway) -> String {
-    let mut rows = vec![["host", "path", "only", "becomes"].map(str::to_owned)];
+    let mut rows = vec![["host", "path", "only", "auth", "becomes"].map(str::to_owned)];
     for (index, matcher) in gateway.table.iter() {
         let Some(route) = gateway.routes.get(index) else { continue };
         let case = if matcher.path.ignores_case() { " (any case)" } else { "" };
         let path = format!("{}{case}", matcher.path.as_str());
-        rows.push([matcher.host.to_string(), path, matcher.conditions.to_string(), becomes(&route.action)]);
+        rows.push([
+            matcher.host.to_string(),
+            path,
+            matcher.conditions.to_string(),
+            auth(route),
+            becomes(&route.action),
+        ]);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths = [width(0), width(1), width(2)];
-    let line = |row: &[String; 4]| {
-        let [host, path, only, becomes] = row;
-        let [first, second, third] = widths;
-        format!("{host:first$}  {path:second$}  {only:third$}  {becomes}").trim_end().to_owned() + "\n"
+    let widths = [width(0), width(1), width(2), width(3)];
+    let line = |row: &[String; 5]| {
+        let [host, path, only, auth, becomes] = row;
+        let [first, second, third, fourth] = widths;
+        format!("{host:first$}  {path:second$}  {only:third$}  {auth:fourth$}  {becomes}").trim_end().to_owned() + "\n"
     };
     rows.iter().map(line).collect()
+}
+
+/// `none`, `optional` or `required`, and what else is asked of who has shown who he is.
+fn auth(route: &Route) -> String {
+    let Some(auth) = route.rules.auth.as_ref().filter(|auth| auth.mode != Mode::None) else {
+        return "none".to_owned();
+    };
+    let rules = &auth.rules;
+    let list = |name: &str, words: &[String]| (!words.is_empty()).then(|| format!("{name} {}", words.join(" ")));
+    let claims = rules.claims.iter().map(|(claim, _)| claim.text().to_owned()).collect::<Vec<_>>();
+    let asked = [
+        list("issuers", &rules.issuers),
+        list("audiences", &rules.audiences),
+        list("scopes", &rules.scopes),
+        list("roles", &rules.roles),
+        list("claims", &claims),
+    ];
+    let mode = if auth.mode == Mode::Optional { "optional" } else { "required" };
+    [mode.to_owned()].into_iter().chain(asked.into_iter().flatten()).collect::<Vec<_>>().join(", ")
 }
 
 fn becomes(action: &Action) -> String {

@@ -1,26 +1,30 @@
 //! `gateway:`, routes for clients from outside.
 
+mod auth;
 mod routes;
 mod rules;
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use lictor_core::gateway::{self, Rules, Table};
 
 use self::routes::{Read, Reading, label};
 use super::listen::{ANY, listen};
 use crate::config::{Gateway, Upstream};
+use crate::environment::Environment;
 use crate::tree::Node;
 
 /// Keys that the gateway will have.
-const PLANNED: [&str; 9] =
-    ["tls", "trusted_proxies", "errors", "cors", "auth", "limit", "body_max", "from_consul", "maintenance"];
+const PLANNED: [&str; 8] =
+    ["tls", "trusted_proxies", "errors", "cors", "limit", "body_max", "from_consul", "maintenance"];
 
 /// The gateway. Whom it leads to is among `upstreams` afterwards, each with the routes that lead there.
 pub(super) fn gateway(
     node: &Node<'_>,
     upstreams: &mut Vec<Upstream>,
     implied: impl Fn(&str) -> Upstream,
+    env: &Environment,
 ) -> Option<Gateway> {
     let section = node.section(&[]);
     let listen_node =
@@ -29,7 +33,8 @@ pub(super) fn gateway(
     if node.is_map() && !listen_node.is_set() {
         node.error("a gateway needs `listen`", Some("write `listen: 8080`".to_owned()));
     }
-    let rules = Arc::new(rules::rules(&section, &Rules::default()));
+    let auth = auth::of_gateway(&section.field("auth", "Who may ask, and how he shows it."), env);
+    let rules = Arc::new(Rules { auth, ..rules::rules(&section, &Rules::default()) });
     let routes = section.field("routes", "A map of paths to upstreams, or a list of routes. Their order means nothing: the most specific route is the one.");
     let mut reading = Reading::new(upstreams, &implied, &rules);
     reading.routes(&routes);
@@ -44,7 +49,19 @@ pub(super) fn gateway(
     let (matchers, routes): (Vec<_>, Vec<_>) =
         read.iter().map(|read| (read.matcher.clone(), read.route.clone())).unzip();
     let table = Table::new(matchers).map_err(|clash| tell(&read[clash.first], &read[clash.second])).ok()?;
-    Some(Gateway { listen: listen?, routes: Arc::new(gateway::Gateway { table, routes, rules }) })
+    let managed = managed(&rules, &routes);
+    Some(Gateway { listen: listen?, routes: Arc::new(gateway::Gateway { table, routes, rules, managed }) })
+}
+
+/// Fields that some route sets for those behind us, each once.
+fn managed(rules: &Rules, routes: &[gateway::Route]) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> = Vec::new();
+    for name in rules.managed().chain(routes.iter().flat_map(|route| route.rules.managed())) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
 }
 
 fn tell(first: &Read<'_>, second: &Read<'_>) {

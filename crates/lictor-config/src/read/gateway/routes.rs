@@ -14,15 +14,15 @@ use serde_json::json;
 
 use super::super::service::is_service_name;
 use super::super::{fallback, policy};
-use super::rules;
+use super::{auth, rules};
 use crate::bounds::{CALLED_MAX, too_many_called};
 use crate::config::Upstream;
 use crate::diagnose::suggest;
 use crate::tree::{Node, Section};
 
 /// Keys that routes will have.
-const PLANNED_OF_ROUTES: [&str; 10] =
-    ["auth", "body_max", "cache", "cors", "headers_to", "limit", "mirror", "priority", "split", "when"];
+const PLANNED_OF_ROUTES: [&str; 9] =
+    ["body_max", "cache", "cors", "headers_to", "limit", "mirror", "priority", "split", "when"];
 
 /// Keys of a route that sends requests on, and means nothing where it does not.
 const OF_SENDING: [&str; 7] =
@@ -111,7 +111,9 @@ impl<'u, 't> Reading<'u, 't> {
                 "Parameters of the query with these values, as they are written there; `*` is any value.",
             )),
         };
-        let rules = rules::rules(&section, self.rules);
+        let auth = section.field("auth", "Who may ask: `none`, `optional`, `required`, or a map with more.");
+        let auth = auth::of_route(&auth, self.rules.auth.as_ref());
+        let rules = Rules { auth, ..rules::rules(&section, self.rules) };
         // One that says nothing of its own shares the gateway's.
         let rules = if rules == **self.rules { Arc::clone(self.rules) } else { Arc::new(rules) };
         let action = self.action(&section, host.as_ref(), pattern.as_ref());

@@ -6,5 +6,5 @@ use crate::tree::Section;
 
 pub(super) fn rules(section: &Section<'_>, base: &Rules) -> Rules {
     let head_max = section.field("head_max", "The longest head of a request, its target and fields; above it is 431.");
-    Rules { head_max: head_max.size(base.head_max) }
+    Rules { auth: base.auth.clone(), head_max: head_max.size(base.head_max) }
 }

@@ -1,0 +1,636 @@
+//! Tokens at the gateway: who is let in, what is said to who is not, and what those behind see.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, free_ports};
+use serde_json::{Value as Json, json};
+
+use crate::issuer::{Idp, Key, SECRET, Says, claims, encode, in_seconds, sealed, set, shared};
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, configuration, echo, gateway_of, pipelined, told_http1};
+
+const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+fn get(lictor: &Sidecar, version: Version, target: &str, token: &str) -> Told {
+    ask(lictor, version, Ask { fields: &[("authorization", &bearer(token))], ..Ask::get(target) })
+}
+
+/// A gateway that believes the shared secret, with this besides.
+fn secret_gateway(one: &RawServer, more: &str, routes: &str) -> Sidecar {
+    gateway_of(&[("one", one)], &format!("  auth:\n    jwt: {{secret: {SECRET}}}\n{more}"), routes)
+}
+
+#[test]
+fn what_is_not_a_good_token_is_refused_and_not_told_why() {
+    let one = echo("one");
+    let lictor = gateway_of(
+        &[("one", &one)],
+        &format!(
+            "  auth:\n    jwt: {{secret: {SECRET}, issuer: 'https://idp.example', audience: [shop, till], leeway: 0s}}\n"
+        ),
+        "    - {path: /*, to: one}\n",
+    );
+    let usual = || claims(json!({"iss": "https://idp.example", "aud": "shop"}));
+    let with = |more: Json| {
+        let mut claims = usual();
+        more.as_object().unwrap().iter().for_each(|(name, value)| claims[name] = value.clone());
+        claims
+    };
+    let without = |name: &str| {
+        let mut claims = usual();
+        claims.as_object_mut().unwrap().remove(name);
+        claims
+    };
+    let good = shared(&usual());
+    let [head, body, mac] = good.split('.').collect::<Vec<_>>()[..] else { panic!("three parts") };
+    let deep = format!("{{\"a\":{}1{},\"exp\":9999999999}}", "[".repeat(40), "]".repeat(40));
+    let wrong = [
+        ("no signature", format!("{}.{body}.", encode(r#"{"alg":"none"}"#))),
+        ("None", format!("{}.{body}.{mac}", encode(r#"{"alg":"None"}"#))),
+        ("two parts", format!("{head}.{body}")),
+        ("five parts", format!("{head}.{body}.{mac}.{mac}.{mac}")),
+        ("another secret", sealed("another-secret-another-secret-12", HS256, &usual().to_string())),
+        ("the empty secret", sealed("", HS256, &usual().to_string())),
+        ("another algorithm", sealed(SECRET, r#"{"alg":"HS512"}"#, &usual().to_string())),
+        ("a public key's algorithm", sealed(SECRET, r#"{"alg":"RS256"}"#, &usual().to_string())),
+        ("crit", sealed(SECRET, r#"{"alg":"HS256","crit":["x"],"x":1}"#, &usual().to_string())),
+        ("b64", sealed(SECRET, r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, &usual().to_string())),
+        ("zip", sealed(SECRET, r#"{"alg":"HS256","zip":"DEF"}"#, &usual().to_string())),
+        ("alg twice", sealed(SECRET, r#"{"alg":"none","alg":"HS256"}"#, &usual().to_string())),
+        ("a claim twice", sealed(SECRET, HS256, &format!("{{\"exp\":9999999999,{}", &usual().to_string()[1..]))),
+        ("deep", sealed(SECRET, HS256, &deep)),
+        ("no object", sealed(SECRET, HS256, "[1]")),
+        ("long", shared(&with(json!({"x": "x".repeat(9000)})))),
+        ("expired", shared(&with(json!({"exp": in_seconds(-2)})))),
+        ("exp as text", shared(&with(json!({"exp": "9999999999"})))),
+        ("exp null", shared(&with(json!({"exp": null})))),
+        ("no exp", shared(&without("exp"))),
+        ("negative exp", shared(&with(json!({"exp": -1e300})))),
+        ("not yet", shared(&with(json!({"nbf": in_seconds(600)})))),
+        ("nbf as text", shared(&with(json!({"nbf": "1"})))),
+        ("iat as text", shared(&with(json!({"iat": "now"})))),
+        ("no audience", shared(&without("aud"))),
+        ("another audience", shared(&with(json!({"aud": "shops"})))),
+        ("audiences of others", shared(&with(json!({"aud": ["a", "b"]})))),
+        ("an audience of no text", shared(&with(json!({"aud": {"shop": 1}})))),
+        ("no issuer", shared(&without("iss"))),
+        ("another issuer", shared(&with(json!({"iss": "https://idp.example/"})))),
+        ("padding", format!("{head}.{body}.{mac}=")),
+        ("not base64", format!("{head}.{body}~.{mac}")),
+    ];
+    let accepted = [
+        ("usual", good.clone()),
+        ("several audiences", shared(&with(json!({"aud": ["other", "till"]})))),
+        ("far away", shared(&with(json!({"exp": 1e300})))),
+        ("a fraction", shared(&with(json!({"exp": in_seconds(60) as f64 + 0.5})))),
+        ("a kid", sealed(SECRET, r#"{"alg":"HS256","kid":"../../etc/passwd' OR 1=1"}"#, &usual().to_string())),
+        ("jku", sealed(SECRET, r#"{"alg":"HS256","jku":"http://127.0.0.1:1/"}"#, &usual().to_string())),
+    ];
+    for version in BOTH {
+        for (name, token) in &accepted {
+            assert_eq!(get(&lictor, version, "/", token).server(), "one", "{version:?} {name}");
+        }
+        for (name, token) in &wrong {
+            let told = get(&lictor, version, "/", token);
+            assert_eq!(told.status, 401, "{version:?} {name}: {told:?}");
+            assert!(
+                told.head.contains("Bearer realm=\"gateway\", error=\"invalid_token\""),
+                "{version:?} {name}: {told:?}"
+            );
+            let body: Json = serde_json::from_str(&told.body).unwrap();
+            assert_eq!(body["message"], "Invalid authentication token", "{version:?} {name}");
+            assert_eq!(body["reason"], "unauthenticated", "{version:?} {name}");
+        }
+        let told = ask(&lictor, version, Ask::get("/"));
+        assert_eq!(told.status, 401, "{told:?}");
+        assert!(
+            told.head.contains("Bearer realm=\"gateway\"") && !told.head.contains("\"gateway\", error"),
+            "{told:?}"
+        );
+        let scheme = bearer(&good).replace("Bearer", "bEARER");
+        assert_eq!(ask(&lictor, version, Ask { fields: &[("authorization", &scheme)], ..Ask::get("/") }).status, 200);
+        let other = [("authorization", "Basic YTpi")];
+        assert_eq!(ask(&lictor, version, Ask { fields: &other, ..Ask::get("/") }).status, 401, "another scheme");
+        let twice = bearer(&good);
+        for fields in [
+            &[("authorization", &*twice), ("authorization", &*twice)][..],
+            &[("authorization", &format!("{twice}, {twice}"))],
+            &[("authorization", "Bearer")],
+            &[("authorization", "Bearer a b")],
+        ] {
+            let told = ask(&lictor, version, Ask { fields, ..Ask::get("/") });
+            assert_eq!(told.status, 400, "{version:?} {fields:?}: {told:?}");
+            assert!(told.head.contains("error=\"invalid_request\""), "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn rules_are_each_routes_own_also_for_a_token_that_is_known() {
+    let one = echo("one");
+    let routes = "    - {path: /any, to: one}
+    - {path: /public, to: one, auth: none}
+    - {path: /guest, to: one, auth: optional}
+    - {path: /read, to: one, auth: {require: {scopes: read}}}
+    - {path: /scp, to: one, auth: {require: {scopes: read, scope_claim: scp}}}
+    - {path: /write, to: one, auth: {require: {scopes: [read, write]}}}
+    - {path: /admin, to: one, auth: {require: {roles: [admin, root]}}}
+    - {path: /nested, to: one, auth: {require: {roles: ops, role_claim: /realm_access/roles}}}
+    - {path: /acme, to: one, auth: {require: {claims: {tenant: acme, verified: true}}}}
+    - {path: /till, to: one, auth: {require: {audiences: till}}}
+    - {path: /told, respond: {body: told}, auth: {require: {roles: admin}}}
+";
+    let lictor = secret_gateway(&one, "", routes);
+    let user = shared(&claims(
+        json!({"scope": "read other", "scp": ["read"], "role": "user", "realm_access": {"roles": ["ops"]}, "tenant": "acme", "verified": true, "aud": "shop"}),
+    ));
+    let admin = shared(&claims(
+        json!({"scope": ["read", "write"], "role": ["admin"], "tenant": "acme", "verified": "no", "aud": ["till"]}),
+    ));
+    let wrong = sealed("another-secret-another-secret-12", HS256, &claims(json!({})).to_string());
+    // Of the route: without a token, with the user's, with the admin's, with one that is not good.
+    let table = [
+        ("/any", [401, 200, 200, 401]),
+        ("/public", [200, 200, 200, 200]),
+        ("/guest", [200, 200, 200, 401]),
+        ("/read", [401, 200, 200, 401]),
+        ("/scp", [401, 200, 403, 401]),
+        ("/write", [401, 403, 200, 401]),
+        ("/admin", [401, 403, 200, 401]),
+        ("/nested", [401, 200, 403, 401]),
+        ("/acme", [401, 200, 403, 401]),
+        ("/till", [401, 401, 200, 401]),
+        ("/told", [401, 403, 200, 401]),
+    ];
+    for round in 0..2 {
+        for version in BOTH {
+            for (target, statuses) in table {
+                let told = [
+                    ask(&lictor, version, Ask::get(target)),
+                    get(&lictor, version, target, &user),
+                    get(&lictor, version, target, &admin),
+                    get(&lictor, version, target, &wrong),
+                ];
+                assert_eq!(told.clone().map(|told| told.status), statuses, "{round} {version:?} {target}: {told:?}");
+                for told in told.iter().filter(|told| told.status == 403) {
+                    assert!(told.head.contains("error=\"insufficient_scope\""), "{told:?}");
+                    assert!(told.body.contains("\"reason\":\"forbidden\""), "{told:?}");
+                }
+            }
+        }
+    }
+}
+
+const FIELDS: &str = "    claims_to_headers: {X-User-ID: sub, X-Org: /org/name, X-Groups: groups, X-Name: {claim: name, encode: percent}}\n";
+
+#[test]
+fn those_behind_see_the_claims_and_no_client_sets_them() {
+    let one = echo("one");
+    let routes = "    - {path: /in, to: one}
+    - {path: /guest, to: one, auth: optional}
+    - {path: /public, to: one, auth: none}
+    - {path: /told, respond: {body: told}}
+";
+    let auth = format!("  auth:\n    jwt: {{secret: {SECRET}}}\n{FIELDS}");
+    let lictor = gateway_of(&[("one", &one)], &auth, routes);
+    let token = shared(&claims(json!({"org": {"name": "acme"}, "groups": ["a", "b"], "name": "J\u{fc}rgen M"})));
+    let bare = shared(&claims(json!({"groups": ["a,b"], "name": ""})));
+    let names = ["X-User-ID", "X-Org", "X-Groups", "X-Name"];
+    for version in BOTH {
+        let seen = get(&lictor, version, "/in", &token).body.to_lowercase();
+        for line in ["x-user-id: alice\r\n", "x-org: acme\r\n", "x-groups: a,b\r\n", "x-name: j%c3%bcrgen%20m\r\n"] {
+            assert_eq!(seen.matches(line).count(), 1, "{version:?} {line}: {seen}");
+        }
+        let seen = get(&lictor, version, "/in", &bare).body.to_lowercase();
+        assert!(seen.contains("x-user-id: alice\r\n"), "{seen}");
+        for absent in ["x-org", "x-groups", "x-name"] {
+            assert!(!seen.contains(absent), "{version:?} {absent}: {seen}");
+        }
+        for (target, shown) in [
+            ("/in", Some(&bare)),
+            ("/guest", Some(&bare)),
+            ("/guest", None),
+            ("/public", Some(&bare)),
+            ("/public", None),
+        ] {
+            for name in names {
+                for spelled in [name.to_owned(), name.to_uppercase(), name.replace('-', "_"), name.replace('-', ".")] {
+                    let authorization = shown.map(|token| bearer(token));
+                    let mut fields = vec![(&*spelled, "spoofed"), (&*spelled, "spoofed"), ("x-custom", "kept")];
+                    fields.extend(authorization.as_deref().map(|value| ("authorization", value)));
+                    let told = ask(&lictor, version, Ask { fields: &fields, ..Ask::get(target) });
+                    assert_eq!(told.server(), "one", "{version:?} {target} {spelled}: {told:?}");
+                    assert!(!told.body.contains("spoofed"), "{version:?} {target} {spelled}: {}", told.body);
+                    assert!(told.body.to_lowercase().contains("x-custom: kept"), "{}", told.body);
+                }
+            }
+        }
+    }
+    for name in names {
+        let text = format!(
+            "POST /in HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer {bare}\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n{name}: spoofed\r\nConnection: close, {name}\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
+        );
+        let spelled = name.replace('-', "_");
+        let trailing = format!(
+            "POST /in HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer {bare}\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nhi\r\n0\r\n{name}: spoofed\r\n{spelled}: spoofed\r\nX-Custom: kept\r\n\r\n"
+        );
+        let told = told_http1(connect(&lictor.address("gateway")), trailing.as_bytes());
+        let seen = told.body.to_lowercase();
+        assert!(
+            told.server() == "one" && !seen.contains("spoofed") && seen.contains("x-custom: kept"),
+            "{name}: {told:?}"
+        );
+        let told = told_http1(connect(&lictor.address("gateway")), text.as_bytes());
+        assert_eq!(told.server(), "one", "{name}: {told:?}");
+        assert!(!told.body.contains("spoofed"), "{name}: {}", told.body);
+        assert_eq!(told.body.to_lowercase().matches("x-user-id: alice\r\n").count(), 1, "{name}: {}", told.body);
+    }
+    let told = ask(&lictor, Version::Http1, Ask { fields: &[("x-user-id", "spoofed")], ..Ask::get("/in") });
+    assert_eq!(told.status, 401, "{told:?}");
+}
+
+#[test]
+fn a_token_is_taken_from_one_place_and_goes_no_further_than_it_must() {
+    let one = echo("one");
+    let auth = format!("  auth:\n    jwt: {{secret: {SECRET}}}\n    from: {{cookie: session, query: token}}\n");
+    let lictor =
+        gateway_of(&[("one", &one)], &auth, "    - {path: /*, to: one}\n    - {path: /public, to: one, auth: none}\n");
+    let token = shared(&claims(json!({})));
+    let cookie = format!("a=b; session={token}");
+    let authorization = bearer(&token);
+    let (by_field, by_cookie) = (("authorization", &*authorization), ("cookie", &*cookie));
+    let target = format!("/a?b=1&token={token}&c=2");
+    for version in BOTH {
+        let asked = |method, target: &str, fields: &[(&str, &str)]| {
+            ask(&lictor, version, Ask { method, fields, ..Ask::get(target) })
+        };
+        assert_eq!(asked("GET", "/", &[by_field]).status, 200);
+        assert_eq!(asked("GET", "/", &[by_cookie]).status, 200);
+        assert_eq!(asked("GET", "/", &[by_field, by_cookie]).status, 400);
+        assert_eq!(asked("GET", &target, &[by_field]).status, 400);
+        let told = asked("GET", &target, &[]);
+        assert_eq!((told.status, told.target()), (200, "/a?b=1&c=2"), "{told:?}");
+        assert!(told.head.contains("private"), "{told:?}");
+        assert_eq!(asked("GET", &format!("/public?token={token}"), &[]).target(), "/public");
+        // Somebody else's page has the browser ask.
+        for (fields, status) in [
+            (&[][..], 403),
+            (&[("sec-fetch-site", "cross-site")], 403),
+            (&[("origin", "https://evil.example")], 403),
+            (&[("sec-fetch-site", "same-origin")], 200),
+            (&[("origin", "http://shop.example")], 200),
+        ] {
+            let fields = [&[by_cookie], fields].concat();
+            let told = asked("POST", "/", &[&fields[..], &[("content-length", "0")]].concat());
+            assert_eq!(told.status, status, "{version:?} {fields:?}: {told:?}");
+        }
+        assert_eq!(
+            asked("POST", "/", &[by_field, ("content-length", "0"), ("origin", "https://evil.example")]).status,
+            200
+        );
+    }
+    let log = lictor.log();
+    assert!(!log.contains(&token), "the token is in the log");
+}
+
+#[test]
+fn nothing_is_kept_for_who_asks_by_the_query() {
+    let seen = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&seen);
+    let one = RawServer::saying(move |_| {
+        counted.fetch_add(1, Relaxed);
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nhi"
+    });
+    let auth = format!("  auth:\n    jwt: {{secret: {SECRET}}}\n    from: {{query: token}}\n");
+    let upstreams = format!("  kept: {{cache: 1m, static: ['127.0.0.1:{}']}}\n", one.port());
+    let text = configuration(
+        &[],
+        &upstreams,
+        &auth,
+        "    - {path: /*, to: kept}\n    - {path: /public, to: kept, auth: none}\n",
+    );
+    let lictor = Sidecar::serve(LICTOR, &text).up();
+    let before = |target: &str| {
+        let before = seen.load(Relaxed);
+        assert_eq!(ask(&lictor, Version::Http1, Ask::get(target)).status, 200);
+        seen.load(Relaxed) - before
+    };
+    let target = format!("/a?token={}", shared(&claims(json!({}))));
+    assert_eq!([before("/public"), before("/public")], [1, 0], "a control");
+    assert_eq!([before(&target), before(&target)], [1, 1]);
+}
+
+/// The gateway of these tests: an issuer whose keys are at `idp`.
+fn issuers(idp: &str, more: &str) -> String {
+    format!("  auth:\n    jwt: {{name: idp, jwks: '{idp}', algorithms: [EdDSA]{more}}}\n")
+}
+
+#[test]
+fn keys_that_cannot_be_had_are_503_and_keys_that_were_had_stay() {
+    let one = echo("one");
+    let key = Key::new("a", 1);
+    let good = key.token(&claims(json!({})));
+    let usual = set(&[&key]);
+    let bad = json!({"keys": [{"kty": "AKP", "kid": "pq"}, {"kty": "RSA", "kid": "small", "n": "AQAB", "e": "AQAB"}]});
+    let mixed = json!({"keys": [{"kty": "AKP", "kid": "pq"}, key.jwk()]});
+    let [closed] = free_ports();
+    let too_long = format!("HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n{}", " ".repeat(2_000_000));
+    let elsewhere = Idp::start(Says::Set(usual.clone(), ""));
+    let leads = format!("HTTP/1.1 302 Found\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", elsewhere.url());
+    let bad_ways = [
+        ("500", Says::Status(500)),
+        ("garbage", Says::Raw(b"\x00\x01SSH-2.0\r\n\r\n".to_vec())),
+        ("no JSON", Says::Set("<html>".to_owned(), "")),
+        ("empty", Says::Set("{\"keys\":[]}".to_owned(), "")),
+        ("no usable key", Says::Set(bad.to_string(), "")),
+        ("too long", Says::Raw(too_long.into_bytes())),
+        ("elsewhere", Says::Raw(leads.into_bytes())),
+        ("slow", Says::Nothing),
+    ];
+    let closed = format!("http://127.0.0.1:{closed}/");
+    let start = |url: &str, more| {
+        gateway_of(
+            &[("one", &one)],
+            &issuers(url, more),
+            "    - {path: /*, to: one}\n    - {path: /guest, to: one, auth: optional}\n    - {path: /public, to: one, auth: none}\n",
+        )
+    };
+    let is_unavailable = |lictor: &Sidecar, name: &str| {
+        for version in BOTH {
+            for target in ["/", "/guest"] {
+                let began = Instant::now();
+                let told = get(lictor, version, target, &good);
+                assert_eq!(told.status, 503, "{name} {version:?} {target}: {told:?}");
+                assert!(told.body.contains("\"reason\":\"auth_unavailable\""), "{name}: {told:?}");
+                assert!(began.elapsed() < Duration::from_secs(5), "{name}: it did not wait for the fetch");
+            }
+            assert_eq!(ask(lictor, version, Ask::get("/public")).status, 200, "{name}");
+            assert_eq!(ask(lictor, version, Ask::get("/guest")).status, 200, "{name}");
+            assert_eq!(ask(lictor, version, Ask::get("/")).status, 401, "{name}");
+        }
+    };
+    is_unavailable(&start(&closed, ""), "nobody there");
+    for (name, says) in &bad_ways {
+        // At the start.
+        let idp = Idp::start(says.clone());
+        let lictor = start(&idp.url(), "");
+        is_unavailable(&lictor, name);
+        // It comes back.
+        idp.says(Says::Set(mixed.to_string(), ""));
+        if *name != "slow" {
+            eventually_is(name, || get(&lictor, Version::Http1, "/", &good).status, |status| *status == 200);
+        }
+        // While it runs: a kid that nobody knows has the keys fetched, and those from before stay.
+        let idp = Idp::start(Says::Set(usual.clone(), ""));
+        let lictor = start(&idp.url(), "");
+        eventually_is(name, || get(&lictor, Version::Http1, "/", &good).status, |status| *status == 200);
+        idp.says(says.clone());
+        let before = idp.asked();
+        assert_eq!(get(&lictor, Version::Http1, "/", &key.named("b", &claims(json!({})))).status, 401, "{name}");
+        eventually_is(name, || idp.asked(), |asked| *asked > before);
+        for version in BOTH {
+            assert_eq!(get(&lictor, version, "/", &good).status, 200, "{name}: the keys from before stay");
+        }
+        // A reload takes them along.
+        let text = configuration(&[("one", &one)], "", &issuers(&idp.url(), ""), "    - {path: /other, to: one}\n");
+        lictor.rewrite(&text);
+        let answer = lictor.post("/reload");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(get(&lictor, Version::Http1, "/other", &good).status, 200, "{name}: after a reload");
+    }
+    assert_eq!(elsewhere.asked(), 0, "redirects are not followed");
+}
+
+#[test]
+fn another_key_is_fetched_as_its_first_token_comes_and_one_that_is_gone_is_not_believed() {
+    let one = echo("one");
+    let (old, new) = (Key::new("old", 1), Key::new("new", 2));
+    let idp = Idp::start(Says::Set(set(&[&old]), "Cache-Control: max-age=3600\r\n"));
+    let lictor = gateway_of(&[("one", &one)], &issuers(&idp.url(), ""), "    - {path: /*, to: one}\n");
+    let (of_old, of_new) = (old.token(&claims(json!({}))), new.token(&claims(json!({}))));
+    eventually_is("keys", || get(&lictor, Version::Http1, "/", &of_old).status, |status| *status == 200);
+    idp.says(Says::Set(set(&[&new]), "Cache-Control: max-age=3600\r\n"));
+    assert_eq!(get(&lictor, Version::Http2, "/", &of_new).status, 200, "the first token waits for its key");
+    for version in BOTH {
+        assert_eq!(get(&lictor, version, "/", &of_old).status, 401, "known, and its key is gone");
+        assert_eq!(get(&lictor, version, "/", &of_new).status, 200);
+    }
+    assert_eq!(idp.asked(), 2);
+}
+
+#[test]
+fn a_flood_of_unknown_keys_is_one_fetch_and_nobody_waits_for_it() {
+    let one = echo("one");
+    let key = Key::new("a", 1);
+    let idp = Idp::start(Says::Set(set(&[&key]), ""));
+    let lictor = gateway_of(&[("one", &one)], &issuers(&idp.url(), ""), "    - {path: /*, to: one}\n");
+    let good = key.token(&claims(json!({})));
+    eventually_is("keys", || get(&lictor, Version::Http1, "/", &good).status, |status| *status == 200);
+    let began = Instant::now();
+    let mut stream = connect(&lictor.address("gateway"));
+    let mut count = 0;
+    while count < 10_000 {
+        let mut text = String::new();
+        for kid in count..count + 100 {
+            let token = key.named(&format!("k{kid}"), &json!({"exp": 9_999_999_999_u64}));
+            text += &format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+        }
+        let statuses = pipelined(&mut stream, text.as_bytes(), 100);
+        assert!(statuses.iter().all(|status| *status == 401), "{statuses:?}");
+        count += 100;
+        assert_eq!(get(&lictor, Version::Http1, "/", &good).status, 200);
+    }
+    let cooldowns = began.elapsed().as_secs() as usize / 30 + 1;
+    assert!(idp.asked() <= 1 + cooldowns, "{} fetches within {:?}", idp.asked(), began.elapsed());
+    assert!(idp.unchanged() <= cooldowns);
+}
+
+#[test]
+fn two_issuers_with_one_kid_are_not_taken_for_each_other() {
+    let one = echo("one");
+    let (mine, theirs) = (Key::new("k", 1), Key::new("k", 2));
+    let idps = [&mine, &theirs].map(|key| Idp::start(Says::Set(set(&[key]), "")));
+    let auth = format!(
+        "  auth:\n    jwt:\n      - {{name: a, issuer: 'https://a.example', jwks: '{}', algorithms: EdDSA}}\n      - {{name: b, issuer: 'https://b.example', jwks: '{}', algorithms: EdDSA}}\n",
+        idps[0].url(),
+        idps[1].url()
+    );
+    let lictor = gateway_of(
+        &[("one", &one)],
+        &auth,
+        "    - {path: /*, to: one}\n    - {path: /a, to: one, auth: {require: {issuers: a}}}\n",
+    );
+    let by = |key: &Key, iss: &str| key.token(&claims(json!({"iss": iss})));
+    let (a, b) = (by(&mine, "https://a.example"), by(&theirs, "https://b.example"));
+    for token in [&a, &b] {
+        eventually_is("keys", || get(&lictor, Version::Http1, "/", token).status, |status| *status == 200);
+    }
+    for version in BOTH {
+        for (target, token, status) in [
+            ("/", &a, 200),
+            ("/", &b, 200),
+            ("/a", &a, 200),
+            ("/a", &b, 401),
+            ("/", &by(&mine, "https://b.example"), 401),
+            ("/", &by(&theirs, "https://a.example"), 401),
+            ("/", &by(&mine, "https://c.example"), 401),
+        ] {
+            assert_eq!(get(&lictor, version, target, token).status, status, "{version:?} {target} {token}");
+        }
+    }
+}
+
+#[test]
+fn keys_outlive_the_process_and_not_max_stale() {
+    let one = echo("one");
+    let key = Key::new("a", 1);
+    let good = key.token(&claims(json!({})));
+    let idp = Idp::start(Says::Set(set(&[&key]), "Cache-Control: max-age=60\r\n"));
+    let folder = lictor_testkit::scratch("keys");
+    let text = |more: &str| {
+        let text = configuration(&[("one", &one)], "", &issuers(&idp.url(), more), "    - {path: /*, to: one}\n");
+        format!("{text}consul: {{snapshot: {{path: {}}}}}\n", folder.join("snapshot").display())
+    };
+    let mut first = Sidecar::serve(LICTOR, &text("")).up();
+    eventually_is("keys", || get(&first, Version::Http1, "/", &good).status, |status| *status == 200);
+    first.terminate();
+    idp.says(Says::Status(500));
+    let mut second = Sidecar::serve(LICTOR, &text("")).up();
+    for version in BOTH {
+        eventually_is("remembered", || get(&second, version, "/", &good).status, |status| *status == 200);
+    }
+    second.terminate();
+    // They are good for 60 s, and may be stale for an hour: so long ago is too long, and while it runs they become so.
+    let file = folder.join("snapshot");
+    for (ago, is_used) in [(7200, false), (1800, true)] {
+        written(&file, ago);
+        let lictor = Sidecar::serve(LICTOR, &text(", max_stale: 1h")).up();
+        let expected = if is_used { 200 } else { 503 };
+        eventually_is("old keys", || get(&lictor, Version::Http1, "/", &good).status, |status| *status == expected);
+        assert_eq!(get(&lictor, Version::Http2, "/", &good).status, expected);
+    }
+    written(&file, 60 + 3600 - 8);
+    let lictor = Sidecar::serve(LICTOR, &text(", max_stale: 1h")).up();
+    eventually_is("old keys", || get(&lictor, Version::Http1, "/", &good).status, |status| *status == 200);
+    eventually_is("too old", || get(&lictor, Version::Http1, "/", &good).status, |status| *status == 503);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Makes the snapshot's keys so many seconds old.
+fn written(file: &std::path::Path, ago: u64) {
+    let text =
+        std::fs::read_to_string(file).or_else(|_| std::fs::read_to_string(file.with_extension("rejected"))).unwrap();
+    let mut contents: Json = serde_json::from_str(text.split_once('\n').unwrap().1).unwrap();
+    contents["keys"][0]["at_ms"] = json!(in_seconds(0) as u64 * 1000 - ago * 1000);
+    let body = contents.to_string();
+    let sum =
+        base64::engine::general_purpose::STANDARD.encode(ring::digest::digest(&ring::digest::SHA256, body.as_bytes()));
+    std::fs::write(file, format!("lictor snapshot 1 {sum} {}\n{body}", body.len())).unwrap();
+}
+
+#[test]
+fn what_an_issuer_asks_of_its_tokens_is_asked() {
+    let one = echo("one");
+    let auth = format!(
+        "  auth: {{mode: optional, jwt: {{name: own, secret: {SECRET}, required: sub, typ: at+jwt}}, from: {{header: false, cookie: s}}}}\n"
+    );
+    let lictor = gateway_of(
+        &[("one", &one)],
+        &auth,
+        "    - {path: /*, to: one}\n    - {path: /in, to: one, auth: {mode: required}}\n",
+    );
+    let access = r#"{"alg":"HS256","typ":"at+jwt"}"#;
+    let good = sealed(SECRET, access, &claims(json!({})).to_string());
+    let plain = shared(&claims(json!({})));
+    let nobodys = sealed(SECRET, access, &json!({"exp": in_seconds(60)}).to_string());
+    for version in BOTH {
+        for (token, status) in [(&good, 200), (&plain, 401), (&nobodys, 401)] {
+            let cookie = format!("s={token}");
+            for target in ["/", "/in"] {
+                let told = ask(&lictor, version, Ask { fields: &[("cookie", &cookie)], ..Ask::get(target) });
+                assert_eq!(told.status, status, "{version:?} {target}: {told:?}");
+            }
+        }
+        assert_eq!(get(&lictor, version, "/", &plain).status, 200, "nobody looks at Authorization");
+        assert_eq!(get(&lictor, version, "/in", &good).status, 401, "nobody looks at Authorization");
+    }
+}
+
+#[test]
+fn the_table_says_who_may_ask() {
+    let one = echo("one");
+    let routes = "    - {path: /a, to: one, auth: none}\n    - {path: /b, to: one, auth: {mode: optional, require: {roles: [x, y], claims: {tenant: '*'}}}}\n    - {path: /c, to: one}\n";
+    let lictor = secret_gateway(&one, "", routes);
+    let output =
+        std::process::Command::new(LICTOR).args(["routes", "-c"]).arg(lictor.file()).env_clear().output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let plain = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for row in ["* /a none one", "* /b optional, roles x y, claims tenant one", "* /c required one"] {
+        assert!(plain.contains(row), "{text}");
+    }
+}
+
+#[test]
+fn a_secret_in_a_file_is_followed_and_what_everybody_knows_is_refused() {
+    let one = echo("one");
+    let folder = lictor_testkit::scratch("secret");
+    let file = folder.join("jwt");
+    std::fs::write(&file, SECRET).unwrap();
+    let auth = format!("  auth: {{jwt: {{secret: 'file:{}'}}}}\n", file.display());
+    let lictor = gateway_of(&[("one", &one)], &auth, "    - {path: /*, to: one}\n");
+    let (old, new) = (claims(json!({})), "another-secret-another-secret-12");
+    let (old, new) = (shared(&old), sealed(new, HS256, &old.to_string()));
+    let both = || [&old, &new].map(|token| get(&lictor, Version::Http1, "/", token).status);
+    assert_eq!(both(), [200, 401]);
+    std::fs::write(&file, "another-secret-another-secret-12\n").unwrap();
+    eventually_is("the new secret", both, |statuses| *statuses == [401, 200]);
+    let shown = lictor.get("admin", "/config").text();
+    assert!(!shown.contains("another-secret"), "{shown}");
+
+    let check = |auth: &str, env: &[(&str, &str)]| {
+        let text = configuration(&[("one", &one)], "", &format!("  auth: {auth}\n"), "    - {path: /*, to: one}\n");
+        let path = folder.join("lictor.yaml");
+        std::fs::write(&path, text).unwrap();
+        let output = std::process::Command::new(LICTOR)
+            .args(["check", "-c", path.to_str().unwrap()])
+            .env_clear()
+            .envs(env.iter().copied())
+            .output()
+            .unwrap();
+        let all = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&all).into_owned())
+    };
+    for (auth, says) in [
+        ("{jwt: {secret: your-secret-key}}", "this token stands in public tutorials"),
+        ("{jwt: {secret: short}}", "too short"),
+        ("{jwt: {secret: ''}}", "too short"),
+        ("{jwt: {}}", "one of `jwks` and `secret`"),
+        ("{jwt: {jwks: 'http://idp.example/keys'}}", "fetched by https"),
+        ("{jwt: {jwks: 'https://user:pass@idp.example/keys'}}", "no host, or a user"),
+        ("{jwt: {jwks: 'ftp://127.0.0.1/keys'}}", "fetched by https"),
+        (
+            "{jwt: {jwks: 'https://idp.example/', secret: 0123456789abcdef0123456789abcdef}}",
+            "one of `jwks` and `secret`",
+        ),
+        ("{jwt: {jwks: 'https://idp.example/', algorithms: [RS256, ES256]}}", "one family"),
+        ("{jwt: {jwks: 'https://idp.example/', algorithms: [none]}}", "is not built"),
+        ("{jwt: {jwks: 'https://idp.example/', leeway: 61s}}", "60s"),
+        ("{jwt: [{jwks: 'https://a.example/'}, {name: b, jwks: 'https://b.example/'}]}", "cannot be told"),
+        ("{require: {roles: admin}}", "whom to believe"),
+        ("{jwt: {jwks: 'https://idp.example/'}, from: {header: off}}", "no place is left"),
+        ("{jwt: {jwks: 'https://idp.example/'}, claims_to_headers: {Host: sub}}", "says something else"),
+        ("{jwt: {jwks: 'https://idp.example/'}, claims_to_headers: {X_User: sub}}", "no name of a field"),
+        ("{jwt: {jwks: 'https://idp.example/'}, claims_to_headers: {X-Lictor-From: sub}}", "says something else"),
+    ] {
+        let (is_good, text) = check(auth, &[]);
+        assert!(!is_good && text.contains(says), "{auth}: {text}");
+        assert!(!text.contains("0123456789abcdef"), "{auth}: {text}");
+    }
+    assert!(check("{jwt: {jwks: 'https://idp.example/', algorithms: [RS256, PS256]}}", &[]).0);
+}
