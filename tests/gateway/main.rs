@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
+mod client;
 mod heads;
 mod hosts;
 mod issuer;
@@ -123,7 +124,10 @@ impl Told {
 }
 
 fn ask(lictor: &Sidecar, version: Version, ask: Ask<'_>) -> Told {
-    let mut stream = connect(&lictor.address("gateway"));
+    ask_over(connect(&lictor.address("gateway")), version, ask)
+}
+
+fn ask_over(mut stream: impl Read + Write, version: Version, ask: Ask<'_>) -> Told {
     match version {
         Version::Http1 => {
             let Ask { method, host, target, fields } = ask;
@@ -144,7 +148,7 @@ fn ask(lictor: &Sidecar, version: Version, ask: Ask<'_>) -> Told {
 }
 
 /// Writes a request and reads to the end.
-fn told_http1(mut stream: std::net::TcpStream, request: &[u8]) -> Told {
+fn told_http1(mut stream: impl Read + Write, request: &[u8]) -> Told {
     stream.write_all(request).unwrap();
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes); // a reset is an end too
@@ -191,7 +195,7 @@ fn block(ask: Ask<'_>) -> Vec<u8> {
     block
 }
 
-fn told_http2(mut stream: std::net::TcpStream) -> Told {
+fn told_http2(mut stream: impl Read) -> Told {
     let mut told = Told { status: 0, head: String::new(), body: String::new() };
     let mut head = [0; 9];
     while stream.read_exact(&mut head).is_ok() {

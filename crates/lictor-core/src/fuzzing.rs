@@ -203,6 +203,19 @@ fn fits(pattern: &str, path: &str) -> bool {
 #[path = "../../../fuzz/replay.rs"]
 mod replay;
 
+/// Whose request it is: each line is a field, `f` of `Forwarded` and anything else of `X-Forwarded-For`.
+pub fn client(bytes: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Some((name, value)) = line.split_first() else { continue };
+        let name = if *name == b'f' { "forwarded" } else { "x-forwarded-for" };
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.append(HeaderName::from_static(name), value);
+        }
+    }
+    gateway::client::law(&headers);
+}
+
 #[cfg(test)]
 mod tests {
     use super::replay::replay;
@@ -214,5 +227,6 @@ mod tests {
         replay("traceparent", traceparent);
         replay("route", route);
         replay("gateway", gateway);
+        replay("client", client);
     }
 }

@@ -16,6 +16,7 @@ pub mod breaker;
 pub mod budget;
 pub mod caching;
 pub mod candidates;
+pub mod cidr;
 pub mod deadline;
 pub mod ejection;
 #[cfg(any(fuzzing, test))]

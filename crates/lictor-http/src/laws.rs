@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 
 pub use crate::http1::head::{Length, RequestHead};
 pub use crate::http2::laws::{hpack, http2_client, http2_server, request_of_block};
+pub use crate::proxied::law as proxied;
 
 use crate::error::{BodyError, Refused};
 use crate::fields::{Fields, KEEP_ALIVE, Marks, PROXY_CONNECTION, strip_hop_by_hop, strip_trailers};
@@ -256,6 +257,7 @@ mod tests {
     #[test]
     fn every_kept_input_keeps_the_laws() {
         replay("chunked", chunked);
+        replay("proxied", proxied);
         replay("response", response);
         replay("hpack", hpack);
         replay("http2_client", http2_client);

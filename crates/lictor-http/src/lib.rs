@@ -36,6 +36,7 @@ mod known;
 pub mod laws;
 mod message;
 mod prelude;
+pub mod proxied;
 mod service;
 pub mod sniff;
 mod spelling;

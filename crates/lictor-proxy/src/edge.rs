@@ -2,14 +2,15 @@
 //! found by what was read, and that goes on and nothing else. What only peers may say is taken off before anything looks at
 //! it, and what is nobody's business outside is taken off the answer after everything.
 
-use std::net::{IpAddr, SocketAddr};
+mod caller;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use lictor_core::gateway::{Gateway, host};
 use lictor_core::{Failure, Reason};
 use lictor_http::fields::{self, Fields};
@@ -23,7 +24,7 @@ use crate::calls::ending::ResponseBody;
 use crate::calls::forward::forward;
 use crate::calls::respond;
 use crate::gate::{Stop, Visit};
-use crate::names::{self, Looked, X_FORWARDED_FOR};
+use crate::names::{self, Looked};
 use crate::world::client::Connection;
 use crate::world::generation;
 
@@ -57,7 +58,8 @@ async fn answer(
     fields: Fields,
 ) -> Response<ResponseBody> {
     let view = connection.worker.view();
-    strip(&connection, &mut request);
+    let proxies = view.mesh.gateway.as_ref().map(|gateway| &gateway.proxies);
+    let (connection, fields) = caller::of(connection, proxies, &mut request, fields);
     if *request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
         let mut response = forward(connection, request, fields).await; // which refuses it
         names::seal(response.headers_mut());
@@ -102,16 +104,6 @@ fn tell(mut record: Box<Record>, label: Arc<str>, told: Told) -> Response<Respon
     respond::told(record, told)
 }
 
-/// Takes off what only peers may say. Of a client on this machine it is told too that he is the client.
-fn strip(connection: &Connection, request: &mut Request<RequestBody>) {
-    let headers = request.headers_mut();
-    names::strip_outsiders(headers);
-    let local = connection.peer.as_ref().map(SocketAddr::ip).filter(IpAddr::is_loopback);
-    if let Some(Ok(local)) = local.map(|peer| HeaderValue::try_from(peer.to_string())) {
-        headers.insert(X_FORWARDED_FOR, local);
-    }
-}
-
 /// What the routes say of a request that is clear.
 fn admit(
     connection: &Connection,
@@ -121,6 +113,7 @@ fn admit(
 ) -> Result<Found, Failure> {
     fields::check(request, fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
     connection.check()?;
+    caller::check(connection, &gateway.proxies, request, fields)?;
     check_scheme(connection, request)?;
     let uri = request.uri();
     let named = || request.headers().get(HOST).map_or("", |host| host.to_str().unwrap_or("?"));

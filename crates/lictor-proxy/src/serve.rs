@@ -89,7 +89,7 @@ async fn listen(
         None => (Stream::Plain(socket), None),
         Some(tls) => match tls.accept(socket).await {
             Ok(stream) => {
-                let shown = tls.peer(&stream);
+                let shown = tls.peer(&stream).map(Rc::new);
                 (Stream::Accepted(Box::new(stream)), shown)
             }
             Err(error) => {
@@ -107,7 +107,8 @@ async fn listen(
     let is_encrypted = stream.is_encrypted();
     // An IPv4 client of a socket that takes both is told as IPv4 (RFC 4291, section 2.5.5.2), by everything that tells it.
     let peer = peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()));
-    let connection = Connection { worker, generation, peer, is_encrypted, shown };
+    let client = peer.map(|peer| peer.ip());
+    let connection = Connection { worker, generation, peer, client, is_encrypted, shown };
     if !is_http {
         return Ok(Some((connection, stream, None)));
     }

@@ -22,7 +22,7 @@ pub use client::{Answer, exchange, get, request};
 pub use consul::{Consul, MANAGEMENT};
 pub use load::{Load, Tally};
 pub use ports::free_ports;
-pub use raw::{Blackhole, RawServer, connect, read_head};
+pub use raw::{Blackhole, RawServer, connect, connect_from, read_head};
 pub use sidecar::{Sidecar, lictor};
 
 /// How long anything may take to come true.

@@ -1,7 +1,7 @@
 //! A server that does with each connection what a closure says, byte by byte.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -144,9 +144,22 @@ pub fn read_head(stream: &mut impl Read) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
+/// The same as [`connect`], from this address of the machine's.
+pub fn connect_from(source: &str, address: &str) -> TcpStream {
+    let (source, target): (IpAddr, SocketAddr) =
+        (source.parse().expect("an address"), address.parse().expect("an address and port"));
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None).expect("there are sockets");
+    let connected = socket.bind(&SocketAddr::new(source, 0).into()).and_then(|()| socket.connect(&target.into()));
+    connected.unwrap_or_else(|error| panic!("{source} to {address}: {error}"));
+    bounded(socket.into())
+}
+
 /// A connection whose reads and writes end after half a minute.
 pub fn connect(address: &str) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    bounded(TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}")))
+}
+
+fn bounded(stream: TcpStream) -> TcpStream {
     let half_a_minute = Some(Duration::from_secs(30));
     stream.set_read_timeout(half_a_minute).expect("a timeout that is not zero");
     stream.set_write_timeout(half_a_minute).expect("a timeout that is not zero");

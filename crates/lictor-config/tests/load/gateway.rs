@@ -118,10 +118,6 @@ fn mistakes_are_told_with_their_place() {
             "`cors` is not in this version yet",
         ),
         (
-            "registration: off\ngateway: {listen: 8080, routes: {/a: b}, trusted_proxies: []}\n",
-            "not in this version yet",
-        ),
-        (
             "registration: off\ngateway: {listen: 8080, routes: {/a: b}}\nadmin: {listen: 8080}\n",
             "port 8080 is taken already",
         ),
@@ -150,5 +146,30 @@ fn two_routes_that_nothing_tells_apart_name_each_other() {
             "{first} {second}: {report}"
         );
         assert!(report.contains("lictor.yaml:7"), "{first} {second}: {report}");
+    }
+}
+
+/// A gateway with these keys beside its routes.
+fn with(keys: &str) -> String {
+    format!(
+        "registration: off\ngateway:\n  listen: 8080\n  {keys}\n  routes: {{/*: users}}\nupstreams:\n  users: {{static: ['127.0.0.1:1']}}\n"
+    )
+}
+
+#[test]
+fn whom_it_believes_is_a_list_of_addresses_and_ranges() {
+    let proxies = |keys: &str| good(&with(keys)).gateway.unwrap().routes.proxies.clone();
+    assert!(proxies("head_max: 1KiB").trusted.is_empty());
+    let set = proxies("trusted_proxies: [10.0.0.0/8, '2001:db8::/32', 192.0.2.1]\n  forwarded: true");
+    assert!(set.tells_forwarded && set.trusted.has("10.9.9.9".parse().unwrap()));
+    for (keys, said) in [
+        ("trusted_proxies: [10.0.0.1/8]", "did you mean `10.0.0.0/8`"),
+        ("trusted_proxies: ['*']", "is not a range of addresses"),
+        ("trusted_proxies: [localhost]", "is not a range of addresses"),
+        ("trusted_proxies: ['::/129']", "has 128 bits"),
+        ("forwarded: maybe", "maybe"),
+    ] {
+        let told = bad(&with(keys)).to_string();
+        assert!(told.contains(said), "{keys}: {told}");
     }
 }

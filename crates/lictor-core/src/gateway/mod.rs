@@ -4,6 +4,7 @@
 //! What is matched is what goes on: nothing after this reads the request's target again.
 
 pub mod auth;
+pub mod client;
 pub mod host;
 #[cfg(any(fuzzing, test))]
 pub mod laws;
@@ -20,6 +21,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::policy::FixedAnswer;
 
 pub use auth::Auth;
+pub use client::Proxies;
 pub use host::HostPattern;
 pub use path::ReadPath;
 pub use pattern::PathPattern;
@@ -38,6 +40,8 @@ pub struct Gateway {
     pub rules: Arc<Rules>,
     /// Fields that no client may set: those that any route sets for those behind us.
     pub managed: Vec<HeaderName>,
+    /// Whom it believes who a client is.
+    pub proxies: Proxies,
 }
 
 /// What becomes of the requests that a route matches.

@@ -48,8 +48,10 @@ fn whole(record: &Record, status: u16, start: SystemTime, end: SystemTime) -> Sp
     if record.is_inbound {
         attributes.push(("url.scheme", if record.connection.is_encrypted { "https" } else { "http" }.into()));
         attributes.push(("network.protocol.version", record.version().into()));
-        if let Some(peer) = record.connection.peer {
-            attributes.push(("client.address", peer.ip().to_string().as_str().into()));
+        if let Some(client) = record.connection.client {
+            attributes.push(("client.address", client.to_string().as_str().into()));
+        }
+        if let Some(peer) = record.connection.peer.filter(|peer| Some(peer.ip()) == record.connection.client) {
             attributes.push(("client.port", peer.port().into()));
         }
     }

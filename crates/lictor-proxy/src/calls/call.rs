@@ -1,7 +1,7 @@
 //! A request that may be sent: everything that its attempts need, decided once.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -92,7 +92,7 @@ impl Call {
         let max_attempts = attempts_allowed(policy, request.headers(), record.fields);
         // Also for methods that are not sent twice: a callee that says 421 has not processed them.
         let kept = if max_attempts > 1 { policy.retry.max_body } else { 0 };
-        let hash = hash_of(policy, request.headers(), connection.peer);
+        let hash = hash_of(policy, request.headers(), connection.client);
         let is_http2 = upstream.upstream.protocol.is_http2(request.version() == Version::HTTP_2);
         let (mut head, mut body) = request.into_parts();
         let (spelling, interim) = (body.take_spelling(), body.interim());
@@ -147,7 +147,7 @@ impl Call {
         let Parts { method, headers, .. } = &self.head;
         self.is_idempotent = retry::is_idempotent(&policy.retry, method, headers, route_says);
         self.max_attempts = attempts_allowed(policy, headers, self.fields);
-        self.hash = hash_of(policy, headers, connection.peer);
+        self.hash = hash_of(policy, headers, connection.client);
         self.is_http2 = upstream.upstream.protocol.is_http2(self.head.version == Version::HTTP_2);
         let target = Target { upstream: Rc::clone(&upstream), only: None, is_peer: true };
         let has_content = !self.body.is_empty();
@@ -228,12 +228,12 @@ pub(super) fn attempts_allowed(policy: &Policy, headers: &HeaderMap, fields: Fie
     if is_nested { policy.retry.attempts.min(2) } else { policy.retry.attempts }
 }
 
-pub(super) fn hash_of(policy: &Policy, headers: &HeaderMap, peer: Option<SocketAddr>) -> Option<u64> {
+pub(super) fn hash_of(policy: &Policy, headers: &HeaderMap, client: Option<IpAddr>) -> Option<u64> {
     let Algorithm::RingHash(on) = &policy.balance.algorithm else { return None };
     match on {
         HashOn::Header(name) => headers.get(name).map(|value| hash_bytes(value.as_bytes())),
         HashOn::Cookie(name) => cookie(headers, name).map(|value| hash_bytes(value.as_bytes())),
-        HashOn::SourceIp => peer.map(|peer| hash_bytes(peer.ip().to_string().as_bytes())),
+        HashOn::SourceIp => client.map(|client| hash_bytes(client.to_string().as_bytes())),
     }
 }
 

@@ -169,7 +169,7 @@ async fn dial(
     let end = policy.end(deadline);
     let probe = Probe::admit(worker, upstream, None, Instant::now())?;
     let running = Running::enter(worker, upstream, None, end).await?;
-    let hash = hash_of(policy, &HeaderMap::new(), connection.peer); // of bytes there is no head
+    let hash = hash_of(policy, &HeaderMap::new(), connection.client); // of bytes there is no head
     upstream.budget.deposit(deadline.arrival());
     let mut tried = Vec::new();
     loop {

@@ -1,6 +1,8 @@
 //! What a request's head becomes on its way (RFC 9110, section 7.6): which of the client's fields pass, and which are
 //! lictor's own. The head itself is not changed: each attempt writes it from what the client sent and what is here.
 
+use std::net::IpAddr;
+
 use http::header::{CONNECTION, HOST, TE, VIA};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -88,7 +90,9 @@ impl Rewrite {
         let told = authority.or_else(|| headers.get(HOST).cloned());
         // Our application keeps the name that it was called by.
         let callers = told.as_ref().filter(|told| is_inbound && !(is_http2 && told.is_empty()));
-        let peer = connection.peer.map(|peer| peer.ip()).filter(|peer| !peer.is_loopback());
+        // A gateway's client may be on this machine as anywhere.
+        let is_told = |peer: &IpAddr| connection.is_edge() || !peer.is_loopback();
+        let peer = connection.peer.map(|peer| peer.ip()).filter(is_told);
         let scheme = if connection.is_encrypted { "https" } else { "http" };
         Ok(Self {
             host: callers.or(target.upstream.set_host()).cloned(),

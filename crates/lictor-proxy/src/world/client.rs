@@ -1,6 +1,6 @@
 //! Who asks.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -19,10 +19,12 @@ pub(crate) struct Connection {
     pub(crate) generation: Rc<Generation>,
     /// `None` for a Unix socket: a process of this machine.
     pub(crate) peer: Option<SocketAddr>,
-    /// TLS was spoken to us.
+    /// Who asks: the peer, or whom it brings, where a gateway believes it ([`Connection::brings`]).
+    pub(crate) client: Option<IpAddr>,
+    /// TLS was spoken to us, or, as is believed, to who brings the client.
     pub(crate) is_encrypted: bool,
     /// Who it has shown to be, where it was asked.
-    pub(crate) shown: Option<Peer>,
+    pub(crate) shown: Option<Rc<Peer>>,
 }
 
 impl Connection {
@@ -39,9 +41,15 @@ impl Connection {
         &self.generation.service.kind
     }
 
-    /// Whose address it is; `unix` for a client on a Unix socket.
+    /// The same for a request that its peer brings for somebody else.
+    pub(crate) fn brings(&self, client: Option<IpAddr>, is_encrypted: bool) -> Self {
+        let (worker, generation) = (Rc::clone(&self.worker), Rc::clone(&self.generation));
+        Self { worker, generation, peer: self.peer, client, is_encrypted, shown: self.shown.clone() }
+    }
+
+    /// The client's address; `unix` for one on a Unix socket.
     pub(crate) fn ip(&self) -> String {
-        self.peer.map_or_else(|| "unix".to_owned(), |peer| peer.ip().to_string())
+        self.client.map_or_else(|| "unix".to_owned(), |client| client.to_string())
     }
 
     /// As the access log and stories have it.

@@ -1,6 +1,7 @@
 //! `gateway:`, routes for clients from outside.
 
 mod auth;
+mod door;
 mod routes;
 mod rules;
 
@@ -16,8 +17,7 @@ use crate::environment::Environment;
 use crate::tree::Node;
 
 /// Keys that the gateway will have.
-const PLANNED: [&str; 8] =
-    ["tls", "trusted_proxies", "errors", "cors", "limit", "body_max", "from_consul", "maintenance"];
+const PLANNED: [&str; 7] = ["tls", "errors", "cors", "limit", "body_max", "from_consul", "maintenance"];
 
 /// The gateway. Whom it leads to is among `upstreams` afterwards, each with the routes that lead there.
 pub(super) fn gateway(
@@ -35,6 +35,7 @@ pub(super) fn gateway(
     }
     let auth = auth::of_gateway(&section.field("auth", "Who may ask, and how he shows it."), env);
     let rules = Arc::new(Rules { auth, ..rules::rules(&section, &Rules::default()) });
+    let proxies = door::proxies(&section);
     let routes = section.field("routes", "A map of paths to upstreams, or a list of routes. Their order means nothing: the most specific route is the one.");
     let mut reading = Reading::new(upstreams, &implied, &rules);
     reading.routes(&routes);
@@ -50,7 +51,7 @@ pub(super) fn gateway(
         read.iter().map(|read| (read.matcher.clone(), read.route.clone())).unzip();
     let table = Table::new(matchers).map_err(|clash| tell(&read[clash.first], &read[clash.second])).ok()?;
     let managed = managed(&rules, &routes);
-    Some(Gateway { listen: listen?, routes: Arc::new(gateway::Gateway { table, routes, rules, managed }) })
+    Some(Gateway { listen: listen?, routes: Arc::new(gateway::Gateway { table, routes, rules, managed, proxies }) })
 }
 
 /// Fields that some route sets for those behind us, each once.
