@@ -13,8 +13,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 pub use crate::hash::hash_bytes;
-use crate::hash::{fold, share_of};
+use crate::hash::share_of;
 pub use crate::load::Load;
+use crate::rendezvous::Rendezvous;
 
 /// One pick in this many is random, so that an endpoint that looked bad once is looked at again.
 const EXPLORE: u64 = 100;
@@ -129,8 +130,8 @@ pub struct Balancer {
     algorithm: Algorithm,
     slow_start: Duration,
     slots: Vec<Slot>,
-    /// Theirs, beside one another: a key of a hash ring looks at all.
-    hashes: Vec<u64>,
+    /// Their ways to the keys of a hash ring; empty where there is none.
+    ways: Rendezvous,
     /// Weights added up, for a weighted draw by binary search.
     sums: Vec<u64>,
     /// The last endpoint's slow start ends here.
@@ -160,11 +161,12 @@ impl Balancer {
         // Workers and sidecars that begin together do not begin with the same endpoint.
         let turn = Cell::new((seed % slots.len().max(1) as u64) as usize);
         let warm_at = slots.iter().filter_map(|slot| slot.warms_from).max().map(|from| from + balance.slow_start);
+        let is_ring = matches!(balance.algorithm, Algorithm::RingHash(_));
         Self {
             algorithm: balance.algorithm.clone(),
             slow_start: balance.slow_start,
             running: vec![Cell::default(); slots.len()],
-            hashes: slots.iter().map(|slot| slot.hash).collect(),
+            ways: Rendezvous::new(slots.iter().filter(|_| is_ring).map(|slot| slot.hash)),
             slots,
             sums,
             warm_at,
@@ -394,38 +396,40 @@ impl Balancer {
         Some(if second != first && self.is_better(second, first, now, false) { second } else { first })
     }
 
-    /// The endpoint with the shortest way to the key, each way a hash of the two and shorter by the endpoint's weight
-    /// (weighted rendezvous; Thaler and Ravishankar 1998, Schindelhauer and Schomaker 2005): when one comes or goes, or
-    /// warms up, only its own keys move. One whose load is far above the mean gives way to the next.
+    /// The endpoint with the shortest way to the key, by weight: when one comes or goes, or warms up, only its own keys
+    /// move. One whose load is far above the mean gives way to the next.
     fn for_key(&self, now: Instant, key: u64, eligible: &impl Fn(usize) -> bool) -> Option<usize> {
-        let word = |index: usize| fold(key ^ self.slots[index].hash);
+        // Most often it is the nearest of all, which is found for a third of what asking for each would cost.
+        let of_all =
+            if self.is_alike(now) { Some(self.ways.nearest(key)).filter(|first| eligible(*first)) } else { None };
+        match of_all {
+            Some(first) if self.slots[first].load.in_flight() <= 1 || !self.is_full(first, now) => Some(first),
+            _ => self.for_key_among(now, key, of_all, eligible),
+        }
+    }
+
+    /// Where the nearest of all may not take it, or is full, or weights differ.
+    #[inline(never)]
+    fn for_key_among(
+        &self,
+        now: Instant,
+        key: u64,
+        of_all: Option<usize>,
+        eligible: &impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         let is_alike = self.is_alike(now);
         let nearest = |is_able: &dyn Fn(usize) -> bool| {
             if is_alike {
-                return self.least_of(word, is_able); // of equal weights the least word is the shortest way
+                return self.ways.nearest_able(key, is_able);
             }
-            self.least_of(|index| -(1.0 - share_of(word(index))).ln() / self.weight(index, now), is_able)
+            self.ways.nearest_by_weight(key, |index| self.weight(index, now), is_able)
         };
-        // Most often it is the nearest of all, which is found for two thirds of what asking for each would cost.
-        let of_all = if is_alike { Some(self.nearest_of_all(key)).filter(|first| eligible(*first)) } else { None };
         let first = of_all.or_else(|| nearest(eligible))?;
         if !self.is_full(first, now) {
             return Some(first);
         }
         let is_well = |index: usize| self.slots[index].load.failing(now) <= 0.0;
         nearest(&|index| eligible(index) && !self.is_full(index, now) && is_well(index)).or(Some(first))
-    }
-
-    /// Of equal weights, the one with the shortest way to the key, whoever may take it.
-    fn nearest_of_all(&self, key: u64) -> usize {
-        let (mut least, mut nearest) = (u64::MAX, 0);
-        for (index, hash) in self.hashes.iter().enumerate() {
-            let word = fold(key ^ hash);
-            if word < least {
-                (least, nearest) = (word, index);
-            }
-        }
-        nearest
     }
 
     /// Whether an endpoint of a hash ring has more requests than its share of all, by more than chance makes of them.
@@ -440,18 +444,6 @@ impl Balancer {
                 missing -= f64::from(slot.load.in_flight());
                 missing >= 0.0
             })
-    }
-
-    /// The able one for which this is the least.
-    fn least_of<T: PartialOrd>(&self, value: impl Fn(usize) -> T, is_able: impl Fn(usize) -> bool) -> Option<usize> {
-        let mut least: Option<(T, usize)> = None;
-        for index in 0..self.slots.len() {
-            let value = value(index);
-            if least.as_ref().is_none_or(|(least, _)| value < *least) && is_able(index) {
-                least = Some((value, index));
-            }
-        }
-        least.map(|(_, index)| index)
     }
 
     /// All weights are the same, and nobody is new.

@@ -32,6 +32,7 @@ pub mod outcome;
 pub mod plain;
 pub mod policy;
 pub mod redact;
+mod rendezvous;
 pub mod retry;
 pub mod route;
 pub mod secret;

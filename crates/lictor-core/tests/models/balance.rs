@@ -201,9 +201,14 @@ proptest! {
         let ring = balancer(RING, slots(&weights), 1);
         let eligible = |index: usize| mask >> index & 1 == 1;
         let way = |index: usize| {
-            // Both halves of the product with the golden ratio's fraction.
-            let product = u128::from(key ^ ring.slots()[index].hash) * 0x9e37_79b9_7f4a_7c15_u128;
-            let word = (product >> 64) as u64 ^ (product & u128::from(u64::MAX)) as u64;
+            // Of the quarters, first the first two's product and the last; then both halves of all's product with the
+            // golden ratio's fraction.
+            let apart = key ^ ring.slots()[index].hash;
+            let quarter = |number: u32| apart >> (16 * number) & 0xffff;
+            let first = (quarter(0) * quarter(1) + quarter(3)) & 0xffff;
+            let product = u128::from(apart) * 0x9e37_79b9_7f4a_7c15_u128;
+            let second = (product >> 64) as u64 ^ (product & u128::from(u64::MAX)) as u64;
+            let word = first << 48 | second >> 16;
             let chance = 1.0 - (word >> 11) as f64 / (1_u64 << 53) as f64;
             -chance.ln() / f64::from(weights[index])
         };
