@@ -7,6 +7,7 @@ mod heads;
 mod hosts;
 mod issuer;
 mod jwt;
+mod limits;
 mod listener;
 mod outsiders;
 mod paths;

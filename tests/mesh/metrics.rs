@@ -27,6 +27,7 @@ fn the_page_has_every_family_with_its_type_and_labels() {
     let mut live = Families::new();
     outbound(&mut live);
     inbound_and_consul(&mut live);
+    limits(&mut live);
     let named = |families: &Families| families.keys().cloned().collect::<BTreeSet<_>>();
     let (written, exported) = (named(&page), named(&live));
     assert_eq!(exported.difference(&written).collect::<Vec<_>>(), Vec::<&String>::new(), "missing from the page");
@@ -88,6 +89,22 @@ upstreams:
     good.kill();
     assert_eq!(lictor.get("old", "/").status, 200);
     eventually_is("the connection ended", || lictor.metric("lictor_tcp_connections_total", &[]), |count| *count > 0.5);
+    scrape(&lictor, live);
+}
+
+/// A limit that is counted in a Redis that is not there.
+fn limits(live: &mut Families) {
+    let [nobody] = free_ports();
+    let yaml = format!(
+        "registration: off
+redis: 127.0.0.1:{nobody}
+gateway: {{listen: '127.0.0.1:0', limit: {{rate: 9/1h, mode: redis}}, routes: [{{path: /*, respond: {{body: x}}}}]}}
+"
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    assert_eq!(lictor.get("gateway", "/").status, 200);
+    let text = || get(&lictor.admin(), "/metrics").unwrap().text();
+    eventually_is("workers say that it is down", text, |text| text.contains("lictor_limit_redis_up{"));
     scrape(&lictor, live);
 }
 

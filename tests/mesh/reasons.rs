@@ -51,6 +51,7 @@ fn case(reason: Reason) -> Case {
         Reason::Draining => Case::Last(Box::new(draining)),
         Reason::Forbidden => produced(|| forward("http://127.0.0.1:1/")),
         Reason::HeadersTooLarge => produced(headers_too_large),
+        Reason::LimitUnavailable => produced(limit_unavailable),
         Reason::LoopDetected => produced(loop_detected),
         Reason::Misdirected => produced(|| inbound("", &[("X-Lictor-To", "carts/1")])),
         Reason::NoEndpoints => produced(no_endpoints),
@@ -59,6 +60,7 @@ fn case(reason: Reason) -> Case {
         Reason::Overloaded => produced(overloaded),
         Reason::PerTryTimeout => produced(|| slow(", per_try_timeout: 50ms", &[])),
         Reason::ProtocolError => produced(|| raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")),
+        Reason::RateLimited => produced(rate_limited),
         Reason::RequestTimeout => produced(request_timeout),
         Reason::ResetBeforeResponse => produced(|| raw(b"")),
         Reason::ResetMidResponse => produced(|| raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")),
@@ -164,6 +166,29 @@ fn no_route() -> Produced {
     let sidecar = Sidecar::serve(LICTOR, yaml).up();
     let answer = get(&sidecar, "gateway", "/", &[]);
     Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(()) }
+}
+
+/// Asks the inbound side of a sidecar whose limit is like this.
+fn limited(limit: &str, more: &str, times: usize) -> Produced {
+    let app = Backend::start("app");
+    let yaml = format!(
+        "registration: off\nservice: orders\nport: {}\n{more}inbound: {{listen: '127.0.0.1:0', limit: {limit}}}\n",
+        app.port()
+    );
+    let sidecar = Sidecar::serve(LICTOR, &yaml).up();
+    for _ in 1..times {
+        request(&sidecar.address("inbound"), "GET", "/", &[], b"").unwrap();
+    }
+    let answer = get(&sidecar, "inbound", "/", &[]);
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(app) }
+}
+
+fn rate_limited() -> Produced {
+    limited("1/1h", "", 2)
+}
+
+fn limit_unavailable() -> Produced {
+    limited("{rate: 1/1h, mode: redis, if_unreachable: refuse}", "redis: 127.0.0.1:1\n", 1)
 }
 
 /// Asks a sidecar with one upstream, `users`, that is as `more` says.

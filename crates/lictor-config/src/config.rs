@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use lictor_core::bearer::Bearer;
 use lictor_core::gateway;
+use lictor_core::limit::{Limit, Mode, Redis};
 use lictor_core::mesh::{AccessLevels, AccessLog, Protocol};
 use lictor_core::policy::Policy;
 use lictor_core::route::Routes;
@@ -41,6 +42,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Routes for clients that are not ours; `None`: there is no gateway.
     pub gateway: Option<Gateway>,
+    /// Where limits may be counted for several processes.
+    pub redis: Option<Arc<Redis>>,
     /// Trace headers, sampling, export.
     pub trace: Trace,
     /// The Prometheus endpoint.
@@ -167,6 +170,8 @@ pub struct Inbound {
     pub max_in_flight: u32,
     /// Any of these must be in `X-Service-Auth`; empty: not checked.
     pub tokens: Vec<Secret>,
+    /// How often somebody may ask.
+    pub limits: Arc<[Limit]>,
 }
 
 /// Routes for clients that are not ours.
@@ -318,6 +323,23 @@ pub struct Listen {
 }
 
 impl Config {
+    /// What says how many instances of our own service there are; `None`: no limit is divided among them.
+    pub fn own_query(&self) -> Option<Query> {
+        let is_shared = self.limits().any(|(_, limit)| limit.mode == Mode::Shared);
+        let service = self.service.clone().filter(|_| is_shared && self.registration.is_some())?;
+        Some(Query { service, ..Query::default() })
+    }
+
+    /// All limits on rates, with the section that each is in.
+    pub fn limits(&self) -> impl Iterator<Item = (&'static str, &Limit)> {
+        let inbound = self.inbound.iter().flat_map(|inbound| &*inbound.limits).map(|limit| ("inbound", limit));
+        let gateway = self.gateway.iter().flat_map(|gateway| {
+            let routes = gateway.routes.routes.iter().flat_map(|route| &*route.rules.limits);
+            gateway.routes.rules.limits.iter().chain(routes)
+        });
+        gateway.map(|limit| ("gateway", limit)).chain(inbound)
+    }
+
     /// TLS on all listeners.
     pub fn server_tls(&self) -> impl Iterator<Item = &ServerTls> {
         let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.listen.as_ref());

@@ -46,7 +46,16 @@ const COMPAT: [Compat; 9] = [
 ];
 
 /// Likewise, of which one word is not enough to say how.
-const COMPAT_OTHER: [&str; 4] = ["CONSUL_HOST", "CONSUL_PORT", "INTERNAL_SERVICE_TOKEN", "SERVICE_DISCOVERY_CACHE_TTL"];
+const COMPAT_OTHER: [&str; 8] = [
+    "CONSUL_HOST",
+    "CONSUL_PORT",
+    "INTERNAL_SERVICE_TOKEN",
+    "SERVICE_DISCOVERY_CACHE_TTL",
+    "RATE_LIMIT_DEFAULT_REQUESTS",
+    "RATE_LIMIT_DEFAULT_WINDOW",
+    "RATE_LIMIT_AUTH_REQUESTS",
+    "RATE_LIMIT_AUTH_WINDOW",
+];
 
 /// Standard variables and the key that each stands for. They override the file.
 const STANDARD: [(&str, &[&str], Written); 17] = [
@@ -268,7 +277,8 @@ fn compat(tree: &mut Tree, env: &Environment) -> Vec<String> {
             used.push(name.to_owned());
         }
     }
-    let [host, port, token, ttl] = COMPAT_OTHER;
+    used.extend(rates(tree, env));
+    let [host, port, token, ttl, ..] = COMPAT_OTHER;
     if let Some(value) = env.var(host)
         && !tree.decides(&["consul", "address"])
         && env.var("CONSUL_HTTP_ADDR").is_none()
@@ -292,6 +302,37 @@ fn compat(tree: &mut Tree, env: &Environment) -> Vec<String> {
         && convert(tree, &["consul", "max_stale"], Seconds.meant(value), ttl)
     {
         used.push(ttl.to_owned());
+    }
+    used
+}
+
+/// The gateway's limit: older services' default is 100 requests in 60 seconds. Those for logins name no route.
+fn rates(tree: &mut Tree, env: &Environment) -> Vec<String> {
+    let [.., requests, window, auth_requests, auth_window] = COMPAT_OTHER;
+    if !tree.decides(&["gateway", "listen"]) {
+        return Vec::new();
+    }
+    for name in [auth_requests, auth_window].into_iter().filter(|name| env.var(name).is_some()) {
+        let help = "write `limit: ${RATE_LIMIT_AUTH_REQUESTS}/${RATE_LIMIT_AUTH_WINDOW}s` at the route of logins";
+        tree.note(unheeded(name, "gateway.routes", "no route says that it is for it", Some(help.to_owned())));
+    }
+    if tree.decides(&["gateway", "limit"]) {
+        return Vec::new();
+    }
+    let mut rate = ["100".to_owned(), "60s".to_owned()];
+    let mut used = Vec::new();
+    for ((name, written), part) in [(requests, Plain), (window, Seconds)].into_iter().zip(&mut rate) {
+        let Some(value) = env.var(name) else { continue };
+        match written.meant(value) {
+            Ok(meant) if meant.starts_with(|sign: char| matches!(sign, '1'..='9')) => {
+                *part = meant;
+                used.push(name.to_owned());
+            }
+            Ok(_) | Err(_) => tree.note(unheeded(name, "gateway.limit", &format!("`{value}` is not a number"), None)),
+        }
+    }
+    if let Some(name) = used.last() {
+        set(tree, &["gateway", "limit"], rate.join("/"), name);
     }
     used
 }

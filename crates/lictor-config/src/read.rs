@@ -5,6 +5,7 @@ mod consul;
 mod exported;
 mod fallback;
 mod gateway;
+mod limit;
 mod listen;
 mod policy;
 mod ports;
@@ -85,7 +86,10 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
         defaults,
         upstreams,
         gateway,
+        redis: limit::redis(&top),
     };
+    let limits: Vec<_> = config.limits().collect();
+    limit::check(&top, &limits, config.redis.is_some(), config.registration.is_some());
     ports::check(&top, &config);
     exported::check(&top, &config);
     fallback::check(&top, &config);

@@ -234,7 +234,7 @@ impl Control {
         let is_allowed = |name: &Arc<str>| allows(&self.config, name);
         self.demanded.retain(is_allowed);
         let demanded = self.demanded.iter().map(demanded_query);
-        let wanted: Vec<Query> = declared.chain(demanded).collect();
+        let wanted: Vec<Query> = declared.chain(demanded).chain(self.config.own_query()).collect();
         self.watches.retain(|query, watch| {
             let stays = wanted.contains(query);
             if !stays {

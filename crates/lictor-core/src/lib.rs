@@ -25,6 +25,7 @@ pub mod gateway;
 mod hash;
 pub mod health;
 pub mod latency;
+pub mod limit;
 pub mod limits;
 mod load;
 pub mod mesh;

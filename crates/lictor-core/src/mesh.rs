@@ -16,6 +16,7 @@ use crate::bearer::Bearer;
 use crate::breaker::Breaker;
 use crate::gateway::Gateway;
 use crate::health::EndpointHealth;
+use crate::limit::{Limit, Redis};
 use crate::limits::{InFlight, Places};
 use crate::policy::Policy;
 use crate::route::Routes;
@@ -41,6 +42,10 @@ pub struct Mesh {
     pub inbound: Option<Arc<Inbound>>,
     /// Routes for clients that are not ours; `None` when there is no gateway.
     pub gateway: Option<Arc<Gateway>>,
+    /// Instances of our own service that are well, ourselves too; 0 while nobody has said. Watched when a limit is shared.
+    pub gateways: u32,
+    /// Where limits are counted that several processes have together.
+    pub redis: Option<Arc<Redis>>,
     /// Trace headers and sampling.
     pub trace: TraceSettings,
     /// How long a request waits for endpoints that are unknown yet.
@@ -110,6 +115,8 @@ pub struct Inbound {
     pub app: Arc<Upstream>,
     /// Any of these must be in `X-Service-Auth`; empty: not checked.
     pub tokens: Vec<Secret>,
+    /// How often somebody may ask.
+    pub limits: Arc<[Limit]>,
 }
 
 /// Which requests are logged.

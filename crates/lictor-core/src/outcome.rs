@@ -33,6 +33,8 @@ pub enum Reason {
     Forbidden,
     /// A request's head is longer than is read.
     HeadersTooLarge,
+    /// Where requests are counted cannot be asked, and without it nobody may pass.
+    LimitUnavailable,
     /// Our own hop is in `Via` already.
     LoopDetected,
     /// The callee's sidecar said that it is not the service we wanted, or that the connection is older than its listener
@@ -52,6 +54,8 @@ pub enum Reason {
     ProtocolError,
     /// The client stopped sending the request's body.
     RequestTimeout,
+    /// The client asks more often than it may.
+    RateLimited,
     /// The connection ended before a response head.
     ResetBeforeResponse,
     /// The connection ended within a response.
@@ -81,7 +85,7 @@ pub enum Retryable {
 
 impl Reason {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::AllEjected,
         Self::AuthUnavailable,
         Self::BadRequest,
@@ -93,6 +97,7 @@ impl Reason {
         Self::Draining,
         Self::Forbidden,
         Self::HeadersTooLarge,
+        Self::LimitUnavailable,
         Self::LoopDetected,
         Self::Misdirected,
         Self::NoEndpoints,
@@ -101,6 +106,7 @@ impl Reason {
         Self::Overloaded,
         Self::PerTryTimeout,
         Self::ProtocolError,
+        Self::RateLimited,
         Self::RequestTimeout,
         Self::ResetBeforeResponse,
         Self::ResetMidResponse,
@@ -125,6 +131,7 @@ impl Reason {
             Self::Draining => "draining",
             Self::Forbidden => "forbidden",
             Self::HeadersTooLarge => "headers_too_large",
+            Self::LimitUnavailable => "limit_unavailable",
             Self::LoopDetected => "loop_detected",
             Self::Misdirected => "misdirected",
             Self::NoEndpoints => "no_endpoints",
@@ -133,6 +140,7 @@ impl Reason {
             Self::Overloaded => "overloaded",
             Self::PerTryTimeout => "per_try_timeout",
             Self::ProtocolError => "protocol_error",
+            Self::RateLimited => "rate_limited",
             Self::RequestTimeout => "request_timeout",
             Self::ResetBeforeResponse => "reset_before_response",
             Self::ResetMidResponse => "reset_mid_response",
@@ -152,6 +160,7 @@ impl Reason {
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             // Only ever logged: nginx's "client closed request".
             Self::ClientGone => StatusCode::from_u16(499).expect("499 is within 100..=999"),
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
@@ -163,6 +172,7 @@ impl Reason {
             | Self::AuthUnavailable
             | Self::BreakerOpen
             | Self::Draining
+            | Self::LimitUnavailable
             | Self::NoEndpoints
             | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectRefused
@@ -187,6 +197,7 @@ impl Reason {
             | Self::BreakerOpen
             | Self::ConnectRefused
             | Self::Draining
+            | Self::LimitUnavailable
             | Self::LoopDetected
             | Self::Misdirected
             | Self::NoEndpoints
@@ -198,7 +209,7 @@ impl Reason {
             | Self::TlsFailed => 14,
             Self::DeadlineExceeded | Self::PerTryTimeout | Self::RequestTimeout | Self::Timeout => 4,
             Self::Forbidden => 7,
-            Self::HeadersTooLarge | Self::Overloaded => 8,
+            Self::HeadersTooLarge | Self::Overloaded | Self::RateLimited => 8,
             Self::Unauthenticated => 16,
             Self::NoRoute | Self::UnknownUpstream => 12,
         }
@@ -213,12 +224,14 @@ impl Reason {
             Self::ConnectRefused => "connection_refused",
             Self::ConnectTimeout => "connection_timeout",
             Self::DeadlineExceeded | Self::PerTryTimeout | Self::Timeout => "http_response_timeout",
-            Self::Forbidden | Self::Misdirected | Self::Unauthenticated => "http_request_denied",
+            Self::Forbidden | Self::Misdirected | Self::RateLimited | Self::Unauthenticated => "http_request_denied",
             Self::LoopDetected => "proxy_loop_detected",
             Self::Overloaded => "connection_limit_reached",
             Self::ProtocolError => "http_protocol_error",
             Self::ResetMidResponse => "http_response_incomplete",
-            Self::AuthUnavailable | Self::NotCached | Self::Status => "proxy_internal_response",
+            Self::AuthUnavailable | Self::LimitUnavailable | Self::NotCached | Self::Status => {
+                "proxy_internal_response"
+            }
             Self::TlsFailed => "tls_protocol_error",
             Self::NoRoute | Self::UnknownUpstream => "destination_not_found",
         }
@@ -234,6 +247,7 @@ impl Reason {
             Self::DeadlineExceeded | Self::PerTryTimeout | Self::Timeout => "UT",
             Self::AuthUnavailable | Self::Forbidden | Self::Unauthenticated => "UAEX",
             Self::ProtocolError => "UPE",
+            Self::LimitUnavailable | Self::RateLimited => "RL",
             Self::RequestTimeout => "SI",
             Self::ResetBeforeResponse | Self::ResetMidResponse => "UC",
             Self::NoRoute | Self::UnknownUpstream => "NR",
@@ -263,11 +277,13 @@ impl Reason {
             | Self::Draining
             | Self::Forbidden
             | Self::HeadersTooLarge
+            | Self::LimitUnavailable
             | Self::LoopDetected
             | Self::NoEndpoints
             | Self::NoRoute
             | Self::NotCached
             | Self::Overloaded
+            | Self::RateLimited
             | Self::RequestTimeout
             | Self::ResetMidResponse
             | Self::Timeout

@@ -277,6 +277,9 @@ pub fn advice(reason: Reason) -> &'static str {
             "at a gateway: what the route requires of a token is not in this one, see `lictor explain`; at the forward proxy: it takes names of services, not other addresses"
         }
         Reason::HeadersTooLarge => "the client sends a head that is longer than is read here: cookies, mostly",
+        Reason::LimitUnavailable => {
+            "a limit is counted in Redis, which cannot be asked: is it there? `if_unreachable: local` lets this process count"
+        }
         Reason::LoopDetected => "an endpoint of the upstream is this sidecar itself: see its registration, or `static`",
         Reason::Misdirected => {
             "that address belongs to another service by now, and Consul's list is old; or its listener has changed: connect again"
@@ -289,6 +292,7 @@ pub fn advice(reason: Reason) -> &'static str {
         Reason::Overloaded => "more in flight than `limits` allows: is the upstream slow? Else raise the limit",
         Reason::PerTryTimeout => "one attempt took longer than `per_try_timeout`: a slow instance",
         Reason::ProtocolError => "the answer is not the HTTP that was expected: see the upstream's `protocol`",
+        Reason::RateLimited => "the client asks more often than `limit` lets it: it is told when to come back",
         Reason::RequestTimeout => "the client stopped within its upload: a slow or broken network on its side",
         Reason::ResetBeforeResponse => "the instance crashed, or closed an idle connection as it was used: see its log",
         Reason::ResetMidResponse => "the instance broke its answer off: a crash or a worker's timeout; see its log",

@@ -10,7 +10,7 @@
 
 pub(crate) mod cache;
 mod collapse;
-mod inbound;
+pub(crate) mod inbound;
 pub(crate) mod leave;
 pub(crate) mod permit;
 mod recovery;

@@ -4,10 +4,14 @@
 //! | in this order | file | refuses with |
 //! |---|---|---|
 //! | is the head as short as it must be | [`head`] | `headers_too_large` |
+//! | may he ask so often, if that does not hang on who he is | [`limit`] | `limit_unavailable`, `rate_limited` |
 //! | who asks, and may he | [`auth`] | `unauthenticated`, `forbidden`, `auth_unavailable`, `bad_request` |
+//! | and if it does | [`limit`] | `limit_unavailable`, `rate_limited` |
 
 mod auth;
 mod head;
+pub(crate) mod inbound;
+mod limit;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,8 +21,10 @@ use http::{HeaderValue, Request, Response};
 use lictor_core::Failure;
 use lictor_core::gateway::auth::Identity;
 use lictor_core::gateway::{Gateway, Rules};
+use lictor_core::limit::Facts;
 use lictor_http::RequestBody;
 
+use self::limit::{Counted, When};
 use crate::admission::routed::{Found, Told};
 use crate::calls::ending::ResponseBody;
 use crate::names;
@@ -37,6 +43,10 @@ pub(crate) struct Visit {
     challenge: Option<HeaderValue>,
     /// Nothing in the head says for whom the answer is.
     is_private: bool,
+    /// Something was shown that is not believed: limits count that by the client's network.
+    has_failed: bool,
+    /// What limits say of it.
+    counted: Counted,
 }
 
 /// Why a request does not go on.
@@ -56,7 +66,15 @@ impl Visit {
         let methods = gateway.rules.auth.as_ref().map(|auth| &auth.methods);
         let parameter = methods.and_then(|methods| methods.tokens.as_ref()?.sources.query.as_deref());
         let query = parameter.and_then(|name| auth::take_query(name, request));
-        Self { rules: Arc::clone(&gateway.rules), query, identity: None, challenge: None, is_private: false }
+        Self {
+            rules: Arc::clone(&gateway.rules),
+            query,
+            identity: None,
+            challenge: None,
+            is_private: false,
+            has_failed: false,
+            counted: Counted::default(),
+        }
     }
 
     /// The stages. The first that objects ends the request; their order is part of what the product does.
@@ -68,15 +86,45 @@ impl Visit {
     ) -> Result<(), Stop> {
         self.rules = Arc::clone(&found.rules);
         head::check(&self.rules, request)?;
-        auth::check(self, connection, request).await?;
-        Ok(())
+        self.count(When::Before, connection, request, found).await?;
+        if let Err(stop) = auth::check(self, connection, request).await {
+            if self.has_failed {
+                Counted::failed(&self.rules.limits, connection);
+            }
+            return Err(stop);
+        }
+        self.count(When::After, connection, request, found).await
+    }
+
+    /// Takes one of each limit that can be asked by now.
+    async fn count(
+        &mut self,
+        when: When,
+        connection: &Connection,
+        request: &Request<RequestBody>,
+        found: &Found,
+    ) -> Result<(), Stop> {
+        if self.rules.limits.is_empty() {
+            return Ok(());
+        }
+        if when == When::Before && self.rules.auth.is_some() {
+            self.counted.failures(&self.rules.limits, connection)?;
+        }
+        let claims = self.identity.as_ref().map(|identity| &identity.known.claims);
+        let claim = |name: &str| claims?.get(name).map(ToString::to_string);
+        // Two issuers may each have somebody of one name.
+        let user = self.identity.as_ref().and_then(Identity::subject);
+        let user = user.map(|subject| format!("{} {subject}", claim("iss").unwrap_or_default()));
+        let (route, headers) = (Some(&*found.label), request.headers());
+        let facts = Facts { route, ip: connection.client, user: user.as_deref(), key: None, headers, claim: &claim };
+        self.counted.take(&self.rules.limits, when, &facts, connection).await
     }
 
     /// What is done to every answer, whoever made it.
-    #[allow(clippy::unused_self, reason = "there are rules to come about answers")]
     pub(crate) fn leave(&mut self, response: &mut Response<ResponseBody>) {
         let status = response.status();
         let headers = response.headers_mut();
+        self.counted.leave(headers);
         if let Some(challenge) = self.challenge.take().filter(|_| status.is_client_error()) {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }

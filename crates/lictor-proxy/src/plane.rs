@@ -207,6 +207,7 @@ impl DataPlane {
             awaited: Arc::default(),
             causes: Arc::default(),
             cache: crate::stores::kept::Cache::default(),
+            limiter: crate::stores::limiter::Limiter::default(),
             spent: crate::stores::spent::Spent::default(),
             recorder: crate::stores::recorder::Recorder::default(),
             tap: crate::stores::tap::Tap::default(),

@@ -22,6 +22,7 @@ use crate::calls::ending::ResponseBody;
 use crate::calls::forward::forward;
 use crate::calls::{respond, tunnel};
 use crate::edge::Edge;
+use crate::gate::inbound;
 use crate::names::Looked;
 use crate::world::client::Connection;
 use crate::world::generation::Generation;
@@ -67,6 +68,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, generation: Rc<Generation>, socket
             Some(Spoken::Http1) => http1::server::serve(edge, stream, read, max_age, drain).await,
             Some(Spoken::Http2) => http2::server::serve(edge, stream, read, stop(max_age, drain)).await,
             None => (), // HTTP is spoken there
+        };
+    }
+    if inbound::is_limited(&connection) {
+        let limited = Rc::new(inbound::Limited(Rc::new(connection)));
+        return match spoken {
+            Some(Spoken::Http1) => http1::server::serve(limited, stream, read, max_age, drain).await,
+            Some(Spoken::Http2) => http2::server::serve(limited, stream, read, stop(max_age, drain)).await,
+            None => tunnel::carry(&limited.0, stream.after(std::mem::take(&mut read.bytes))).await,
         };
     }
     match spoken {

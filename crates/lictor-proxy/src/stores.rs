@@ -5,6 +5,7 @@ pub(crate) mod causes;
 pub(crate) mod date;
 pub(crate) mod exemplar;
 pub(crate) mod kept;
+pub(crate) mod limiter;
 pub(crate) mod metrics;
 pub(crate) mod millis;
 pub(crate) mod outcome;

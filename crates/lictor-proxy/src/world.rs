@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod generation;
 pub(crate) mod pool;
+pub(crate) mod redis;
 pub(crate) mod room;
 pub(crate) mod shared;
 pub(crate) mod view;

@@ -95,6 +95,8 @@ fn plane(backend: SocketAddr) -> (DataPlane, watch::Sender<Arc<Mesh>>, SocketAdd
         access_log: AccessLog::Off,
         access_levels: Arc::default(),
         gateway: None,
+        gateways: 0,
+        redis: None,
     });
     let (published, mesh) = watch::channel(mesh);
     let settings = Settings {

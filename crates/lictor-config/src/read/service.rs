@@ -8,6 +8,7 @@ use lictor_core::{Address, Secret};
 use serde_json::json;
 
 use super::advertised::registered;
+use super::limit;
 use super::listen::{ANY, LOCAL, listen, protocol_of};
 use crate::config::{App, AppProbe, Check, Inbound, Listen, Registration, Restart};
 use crate::environment::{Environment, is_withheld};
@@ -162,7 +163,7 @@ pub(super) fn inbound(top: &Section<'_>, app: &App, tokens: &[Secret]) -> Option
     let default = Address::Tcp((ANY, port.unwrap_or(0)).into());
     let shape = [json!({ "type": "boolean" })];
     let plain = Listen { address: default.clone(), tls: None, max_connection_age: None };
-    let empty = Inbound { listen: plain.clone(), max_in_flight: 1024, tokens: tokens.to_vec() };
+    let empty = Inbound { listen: plain.clone(), max_in_flight: 1024, tokens: tokens.to_vec(), limits: [].into() };
     let inbound = if is_plain {
         empty
     } else {
@@ -179,6 +180,11 @@ pub(super) fn inbound(top: &Section<'_>, app: &App, tokens: &[Secret]) -> Option
         let inbound = Inbound {
             listen,
             max_in_flight: section.field("max_in_flight", "Requests at a time.").integer(1024, 1),
+            limits: limit::limits(
+                &section.field("limit", "How often somebody may ask: `100/60s`, a map, or a list of them; `off`."),
+                &[].into(),
+                limit::INBOUND,
+            ),
             tokens: if verifies { tokens.to_vec() } else { Vec::new() },
         };
         section.finish();
@@ -232,7 +238,10 @@ pub(super) fn registration(
         Some(Advertise::App) => app.address.as_ref(),
         _ => inbound.map(|inbound| &inbound.listen.address).or(app.address.as_ref()),
     };
-    let port = advertised.and_then(Address::tcp).map_or(0, |address| address.port());
+    let port = match advertised {
+        Some(address) => address.tcp().map_or(0, |address| address.port()),
+        None => gateway_port(top).unwrap_or(0),
+    };
     let default_id = "${service}-${hostname}-${port}";
     let id_node = section.field("id", "The instance's id; stable across restarts.");
     let id = id_node.text(Some(default_id)).unwrap_or_default();
@@ -283,6 +292,13 @@ pub(super) fn registration(
             None
         }
     }
+}
+
+/// Where the clients of a gateway without an application connect; what is wrong with it is told where it is read.
+fn gateway_port(top: &Section<'_>) -> Option<u16> {
+    let listen = top.field("gateway", "").below("listen");
+    let address = listen.scalar().or(listen.below("address").scalar())?;
+    address.rsplit(':').next()?.parse().ok()
 }
 
 /// The Meta, which says what the application speaks, unless it says so itself.

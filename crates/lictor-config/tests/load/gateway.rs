@@ -99,7 +99,7 @@ fn mistakes_are_told_with_their_place() {
         ("  - {path: /a, to: users, headers: {'a b': 1}}\n", 5, "not a header name"),
         ("  - {path: /a, to: users, retry: {budget: {ratio: 50%}}}\n", 5, "shared by all routes"),
         ("  - {path: /a, to: users, auth: none}\n", 5, "`auth` is not in this version yet"),
-        ("  - {path: /a, to: users, limit: 10/60s}\n", 5, "`limit` is not in this version yet"),
+        ("  - {path: /a, to: users, limit: fast}\n", 5, "`fast` is not a rate"),
         ("  - {path: /a, to: users, split: {a: 1}}\n", 5, "`split` is not in this version yet"),
         ("  - {path: /a, to: users, pats: 1}\n", 5, "unknown field `pats`"),
         ("    /a: users\n    b: users\n", 6, "must start with `/`"),

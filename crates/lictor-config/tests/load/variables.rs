@@ -3,7 +3,7 @@
 use super::*;
 
 /// Every variable that is read under a name that others use too, with a value that works; what it needs beside it.
-const OTHERS: [(&str, &str); 42] = [
+const OTHERS: [(&str, &str); 46] = [
     ("SERVICE_NAME", "orders"),
     ("APP_NAME", "orders"),
     ("SERVICE_PORT", "8080"),
@@ -46,15 +46,20 @@ const OTHERS: [(&str, &str); 42] = [
     ("OTEL_TRACES_SAMPLER", "always_on"),
     ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
     ("NODE_ENV", "production"),
+    ("RATE_LIMIT_DEFAULT_REQUESTS", "200"),
+    ("RATE_LIMIT_DEFAULT_WINDOW", "30"),
+    ("RATE_LIMIT_AUTH_REQUESTS", "10"),
+    ("RATE_LIMIT_AUTH_WINDOW", "60"),
 ];
 
 /// Files that say more and less; each is good by itself.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "registration: off\nupstreams: {users: 3001}\n",
     "service: orders\nport: 8080\nupstreams: {users: 3001}\nregistration: {address: orders, meta: {version: v2}}\n",
     "service: orders\napp: {address: 'unix:/run/app.sock'}\ninbound: {listen: 18080}\nupstreams: {users: 3001}\n",
     "registration: off\ndefaults: {retry: off, breaker: off}\nupstreams: {users: 3001}\nconsul: {token_file: /t}\n",
     "upstreams: {users: 3001}\n",
+    "registration: off\nupstreams: {users: 3001}\ngateway: {listen: 8088, routes: {/*: users}}\n",
 ];
 
 #[test]
@@ -247,4 +252,32 @@ fn a_token_that_looks_like_a_link_of_kubernetes_keeps_shut_what_it_keeps_shut() 
         let tokens: Vec<&str> = inbound.tokens.iter().map(lictor_core::Secret::reveal).collect();
         assert_eq!(tokens, [value.trim()], "{name}={value}: {}", loaded.warnings);
     }
+}
+
+#[test]
+fn the_gateways_limit_may_come_from_older_services_variables() {
+    let (requests, window) = ("RATE_LIMIT_DEFAULT_REQUESTS", "RATE_LIMIT_DEFAULT_WINDOW");
+    let limit = |file: &str, pairs: &[(&str, &str)]| {
+        let loaded = load(Some(&text(file)), &env(pairs), &[]).unwrap_or_else(|report| panic!("{report}"));
+        let rules = &loaded.config.gateway.as_ref().unwrap().routes.rules;
+        let rates: Vec<_> =
+            rules.limits.iter().map(|limit| (limit.quota.requests, limit.quota.window.as_secs())).collect();
+        (rates, loaded.warnings.0.len(), loaded.compat_env_used.len())
+    };
+    let file = FILES[5];
+    for (pairs, rates, told, used) in [
+        (&[][..], &[][..], 0, 0),
+        (&[(requests, "200"), (window, "30")], &[(200, 30)], 0, 2),
+        (&[(requests, "200")], &[(200, 60)], 0, 1),
+        (&[(window, "5m")], &[(100, 300)], 0, 1),
+        (&[(requests, "0"), (window, "30")], &[(100, 30)], 1, 1),
+        (&[(requests, "many")], &[], 1, 0),
+        (&[("RATE_LIMIT_AUTH_REQUESTS", "10")], &[], 1, 0),
+    ] {
+        assert_eq!(limit(file, pairs), (rates.to_vec(), told, used), "{pairs:?}");
+    }
+    let own = file.replace("listen: 8088", "listen: 8088, limit: 7/1s");
+    assert_eq!(limit(&own, &[(requests, "200")]).0, [(7, 1)], "the file's stands");
+    let off = file.replace("listen: 8088", "listen: 8088, limit: off");
+    assert_eq!(limit(&off, &[(requests, "200")]).0, []);
 }

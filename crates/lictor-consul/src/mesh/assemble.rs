@@ -54,6 +54,8 @@ pub(crate) fn assemble(inputs: &Inputs<'_>, previous: Option<&Mesh>, now: Instan
         forward: config.outbound.proxy.as_ref().map(|_| Forward { allow: config.outbound.allow.clone() }),
         inbound: inbound(config, previous, now),
         gateway: config.gateway.as_ref().map(|gateway| Arc::clone(&gateway.routes)),
+        gateways: gateways(inputs),
+        redis: config.redis.clone(),
         trace: config.trace.settings.clone(),
         start_timeout: config.lifecycle.start_timeout,
         access_log: config.log.access,
@@ -81,6 +83,8 @@ pub(crate) fn is_news(previous: &Mesh, next: &Mesh) -> bool {
         && same_gateway
         && previous.listeners == next.listeners
         && previous.local == next.local
+        && previous.gateways == next.gateways
+        && previous.redis == next.redis
         && previous.forward == next.forward
         && previous.trace == next.trace
         && previous.start_timeout == next.start_timeout
@@ -105,6 +109,12 @@ fn implied(config: &Config, name: &str) -> lictor_config::Upstream {
         failover: Vec::new(),
         prefers_zone: true,
     }
+}
+
+/// How many of us there are.
+fn gateways(inputs: &Inputs<'_>) -> u32 {
+    let own = inputs.config.own_query().and_then(|query| inputs.observed.get(&query));
+    own.map_or(0, |observed| observed.last_good().iter().filter(|instance| instance.is_usable()).count() as u32)
 }
 
 fn local(config: &Config) -> Arc<Local> {
@@ -153,6 +163,7 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
     if let Some(earlier) = earlier
         && *earlier.app.policy == policy
         && earlier.tokens == settings.tokens
+        && earlier.limits == settings.limits
         && earlier.app.protocol == config.app.protocol
         && earlier.app.endpoints.first().is_some_and(|endpoint| endpoint.address == address)
     {
@@ -182,7 +193,11 @@ fn inbound(config: &Config, previous: Option<&Mesh>, now: Instant) -> Option<Arc
         steering: Arc::default(),
         in_flight: earlier.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.app.in_flight)),
     };
-    Some(Arc::new(Inbound { app: Arc::new(app), tokens: settings.tokens.clone() }))
+    Some(Arc::new(Inbound {
+        app: Arc::new(app),
+        tokens: settings.tokens.clone(),
+        limits: Arc::clone(&settings.limits),
+    }))
 }
 
 #[cfg(test)]

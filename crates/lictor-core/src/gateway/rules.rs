@@ -6,12 +6,15 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::auth::Auth;
+use crate::limit::Limit;
 
 /// One field for each thing that may be asked; the default asks for nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     /// Who may ask; `None`: anybody.
     pub auth: Option<Arc<Auth>>,
+    /// How often somebody may ask.
+    pub limits: Arc<[Limit]>,
     /// The longest head: its target, and each field's name and value with the four bytes between and behind them.
     pub head_max: usize,
 }
@@ -21,7 +24,7 @@ const HEAD_MAX: usize = 128 << 10;
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { auth: None, head_max: HEAD_MAX }
+        Self { auth: None, limits: [].into(), head_max: HEAD_MAX }
     }
 }
 

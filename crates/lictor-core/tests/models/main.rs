@@ -5,5 +5,6 @@ mod balance;
 mod breaker;
 mod budget;
 mod latency;
+mod limit;
 mod retry;
 mod shares;

@@ -20,14 +20,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Result<(), Failure> {
 }
 
 fn of_ours(inbound: &Inbound, local: &Local, headers: &HeaderMap) -> Result<(), Failure> {
-    if let Some(wanted) = headers.get(X_LICTOR_TO).and_then(|to| to.to_str().ok()) {
-        let service = wanted.split('/').next().unwrap_or_default();
-        if !service.eq_ignore_ascii_case(&local.service) {
-            // Consul finds a service by its name in any case.
-            let sentence = format!("this is {}, not {service}", local.service);
-            return Err(Failure::new(Reason::Misdirected, sentence));
-        }
-    }
+    is_for_us(local, headers)?;
     if inbound.tokens.is_empty() {
         return Ok(());
     }
@@ -39,6 +32,19 @@ fn of_ours(inbound: &Inbound, local: &Local, headers: &HeaderMap) -> Result<(), 
     } else {
         Err(Failure::new(Reason::Unauthenticated, "the X-Service-Auth token is not one of this service's"))
     }
+}
+
+/// Refuses what was meant for another service: its address is ours now.
+pub(crate) fn is_for_us(local: &Local, headers: &HeaderMap) -> Result<(), Failure> {
+    if let Some(wanted) = headers.get(X_LICTOR_TO).and_then(|to| to.to_str().ok()) {
+        let service = wanted.split('/').next().unwrap_or_default();
+        if !service.eq_ignore_ascii_case(&local.service) {
+            // Consul finds a service by its name in any case.
+            let sentence = format!("this is {}, not {service}", local.service);
+            return Err(Failure::new(Reason::Misdirected, sentence));
+        }
+    }
+    Ok(())
 }
 
 /// Compares with every token, each in a time that depends only on lengths.

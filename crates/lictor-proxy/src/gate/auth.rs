@@ -70,6 +70,7 @@ impl Visit {
     fn refuse(&mut self, refusal: &Refusal) -> Stop {
         let kind = refusal.kind();
         self.challenge = kind.challenge(REALM).and_then(|text| HeaderValue::try_from(text).ok());
+        self.has_failed = kind == Kind::InvalidToken;
         let reason = match kind {
             Kind::Missing | Kind::InvalidToken => Reason::Unauthenticated,
             Kind::InvalidRequest => Reason::BadRequest,

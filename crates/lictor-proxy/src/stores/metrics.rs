@@ -14,7 +14,7 @@ use http::Method;
 use lictor_core::Reason;
 use parking_lot::{Mutex, RwLock};
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 pub(crate) use self::meters::{Over, UpstreamMeters};
@@ -58,6 +58,11 @@ pub(crate) struct Metrics {
     tasks: IntGaugeVec,
     refused: IntCounterVec,
     orphans: IntCounterVec,
+    limits: IntCounterVec,
+    limits_crowded: IntCounter,
+    limits_unreachable: IntCounterVec,
+    limit_parts: IntGauge,
+    redis_up: IntGaugeVec,
     /// Of `duration`, by upstream.
     exemplars: Mutex<BTreeMap<Arc<str>, Arc<Exemplars>>>,
     /// The same times, finely.
@@ -199,6 +204,30 @@ impl Metrics {
                 "Requests of our application without a trace while it was serving ones with: it does not pass it on.",
                 &["upstream", "route"],
             ),
+            limits: counter(
+                "lictor_limit_decisions_total",
+                "What limits on rates said of requests: admitted, refused, would_refuse (not enforced), unavailable.",
+                &["limit", "decision"],
+            ),
+            limits_crowded: register(
+                registry,
+                IntCounter::new(
+                    "lictor_limit_overflow_total",
+                    "Requests whose key had no place of its own among those that are remembered.",
+                )
+                .expect("names are valid and constant"),
+            ),
+            limits_unreachable: counter(
+                "lictor_limit_redis_failures_total",
+                "Times that Redis could not be asked about a limit: down, timeout, error.",
+                &["cause"],
+            ),
+            limit_parts: register(
+                registry,
+                IntGauge::new("lictor_limit_gateways", "What limits with `mode: shared` are divided by.")
+                    .expect("names are valid and constant"),
+            ),
+            redis_up: gauge("lictor_limit_redis_up", "1 while a worker's connection to Redis answers.", &["worker"]),
             exemplars: Mutex::default(),
             spreads: Mutex::default(),
             methods: Methods::default(),
@@ -326,6 +355,33 @@ impl Metrics {
     /// How many tasks a worker has.
     pub(crate) fn tasks(&self, worker: usize, count: usize) {
         self.tasks.with_label_values(&[&worker.to_string()]).set(count as i64);
+    }
+
+    /// A limit on rates has decided: `admitted`, `refused`, `would_refuse` or `unavailable`.
+    pub(crate) fn limited(&self, limit: &str, decision: &str) {
+        self.limits.with_label_values(&[limit, decision]).inc();
+    }
+
+    /// A key of a limit shares its place with others.
+    pub(crate) fn limit_crowded(&self) {
+        self.limits_crowded.inc();
+    }
+
+    /// Redis could not be asked.
+    pub(crate) fn limits_unreachable(&self, cause: &str) {
+        self.limits_unreachable.with_label_values(&[cause]).inc();
+    }
+
+    /// So many gateways share limits.
+    pub(crate) fn limits_are_divided_by(&self, parts: u32) {
+        self.limit_parts.set(i64::from(parts));
+    }
+
+    /// Whether a worker's connection to Redis answers; `None`: it has none.
+    pub(crate) fn redis_is_up(&self, worker: usize, is_up: Option<bool>) {
+        if let Some(is_up) = is_up {
+            self.redis_up.with_label_values(&[&worker.to_string()]).set(i64::from(is_up));
+        }
     }
 
     /// A second copy of a slow request: `sent`, `won` or `denied`.

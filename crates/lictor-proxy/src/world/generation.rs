@@ -36,9 +36,18 @@ enum Rules {
         /// Upstreams that need no entry in `allow`.
         declared: BTreeSet<Arc<str>>,
     },
-    Inbound(Option<(Protocol, Vec<Secret>, Limits)>),
+    Inbound(Option<Inbound>),
     /// Each request is judged by the routes that are in force then.
     Gateway,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Inbound {
+    protocol: Protocol,
+    tokens: Vec<Secret>,
+    limits: Limits,
+    /// Whether it has limits on rates; each request is judged by those that are in force then.
+    is_rated: bool,
 }
 
 /// Whether what admitted a connection is still in force.
@@ -61,11 +70,12 @@ impl Terms {
                 let declared = mesh.upstreams.keys().filter(is_declared).cloned().collect();
                 Rules::Forward { allow, declared }
             }
-            ListenerKind::Inbound => Rules::Inbound(
-                mesh.inbound
-                    .as_ref()
-                    .map(|inbound| (inbound.app.protocol, inbound.tokens.clone(), inbound.app.policy.limits.clone())),
-            ),
+            ListenerKind::Inbound => Rules::Inbound(mesh.inbound.as_ref().map(|inbound| Inbound {
+                protocol: inbound.app.protocol,
+                tokens: inbound.tokens.clone(),
+                limits: inbound.app.policy.limits.clone(),
+                is_rated: !inbound.limits.is_empty(),
+            })),
             ListenerKind::Gateway => Rules::Gateway,
         };
         Self { listener: listener.clone(), rules }
@@ -314,7 +324,7 @@ mod tests {
         terms.listener.kind = ListenerKind::Inbound;
         let limits = Limits { max_in_flight: most, ..Limits::default() };
         let tokens = tokens.iter().map(|token| Secret::new(*token)).collect();
-        terms.rules = Rules::Inbound(Some((Protocol::Http1, tokens, limits)));
+        terms.rules = Rules::Inbound(Some(Inbound { protocol: Protocol::Http1, tokens, limits, is_rated: false }));
         terms
     }
 

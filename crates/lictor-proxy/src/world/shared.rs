@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::stores::awaited::Awaited;
 use crate::stores::causes::Causes;
 use crate::stores::kept::Cache;
+use crate::stores::limiter::Limiter;
 use crate::stores::metrics::Metrics;
 use crate::stores::recorder::Recorder;
 use crate::stores::span::Span;
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     /// Whose children our application's calls may be.
     pub(crate) causes: Arc<Causes>,
     pub(crate) cache: Cache,
+    pub(crate) limiter: Limiter,
     pub(crate) spent: Spent,
     pub(crate) recorder: Recorder,
     pub(crate) tap: Tap,

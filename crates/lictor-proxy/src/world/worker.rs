@@ -9,6 +9,7 @@ use http::{HeaderValue, Version};
 use lictor_core::Mesh;
 use tokio::sync::{Notify, watch};
 
+use super::redis::Redis;
 use super::shared::Shared;
 use super::view::View;
 use crate::stores::date::Date;
@@ -34,6 +35,8 @@ pub(crate) struct Worker {
     pub(crate) tokens: RefCell<Tokens>,
     /// Our hop in `Via`.
     pub(crate) hop: Hop,
+    /// Where limits are counted that several processes have together.
+    pub(crate) redis: Redis,
     /// `<service>/<instance>`: who calls.
     pub(crate) from: Option<HeaderValue>,
 }
@@ -90,6 +93,7 @@ impl Worker {
             date: Date::default(),
             tokens: RefCell::new(Tokens::new()),
             hop: Hop::new(name),
+            redis: Redis::default(),
             from: from.and_then(|from| HeaderValue::try_from(from).ok()),
         });
         worker.adopt(mesh);
@@ -129,6 +133,9 @@ impl Worker {
                 }
                 upstream.meters.budget(upstream.budget.remaining_ratio(now));
             }
+            self.shared.limiter.observe(view.mesh.gateways, now);
+            self.shared.metrics.limits_are_divided_by(self.shared.limiter.parts());
+            self.shared.metrics.redis_is_up(self.index, view.mesh.redis.as_ref().map(|_| self.redis.is_up()));
             let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
             self.shared.metrics.tasks(self.index, tasks);
         }
@@ -168,6 +175,8 @@ impl Worker {
 
     fn adopt(&self, mesh: &Arc<Mesh>) {
         let began = Instant::now();
+        self.redis.follow(mesh.redis.as_ref());
+        self.shared.limiter.observe(mesh.gateways, began);
         let view = View::follow(&self.shared, &|| self.random(), Arc::clone(mesh), &self.view());
         *self.view.borrow_mut() = Rc::new(view);
         self.changed.notify_waiters();

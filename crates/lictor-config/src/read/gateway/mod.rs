@@ -17,7 +17,7 @@ use crate::environment::Environment;
 use crate::tree::Node;
 
 /// Keys that the gateway will have.
-const PLANNED: [&str; 7] = ["tls", "errors", "cors", "limit", "body_max", "from_consul", "maintenance"];
+const PLANNED: [&str; 6] = ["tls", "errors", "cors", "body_max", "from_consul", "maintenance"];
 
 /// The gateway. Whom it leads to is among `upstreams` afterwards, each with the routes that lead there.
 pub(super) fn gateway(

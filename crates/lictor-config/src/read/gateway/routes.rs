@@ -13,7 +13,7 @@ use lictor_core::route::Route;
 use serde_json::json;
 
 use super::super::service::is_service_name;
-use super::super::{fallback, policy};
+use super::super::{fallback, limit, policy};
 use super::{auth, rules};
 use crate::bounds::{CALLED_MAX, too_many_called};
 use crate::config::Upstream;
@@ -21,8 +21,7 @@ use crate::diagnose::suggest;
 use crate::tree::{Node, Section};
 
 /// Keys that routes will have.
-const PLANNED_OF_ROUTES: [&str; 9] =
-    ["body_max", "cache", "cors", "headers_to", "limit", "mirror", "priority", "split", "when"];
+const PLANNED_OF_ROUTES: [&str; 8] = ["body_max", "cache", "cors", "headers_to", "mirror", "priority", "split", "when"];
 
 /// Keys of a route that sends requests on, and means nothing where it does not.
 const OF_SENDING: [&str; 7] =
@@ -113,16 +112,18 @@ impl<'u, 't> Reading<'u, 't> {
         };
         let auth = section.field("auth", "Who may ask: `none`, `optional`, `required`, or a map with more.");
         let auth = auth::of_route(&auth, self.rules.auth.as_ref());
-        let rules = Rules { auth, ..rules::rules(&section, self.rules) };
-        // One that says nothing of its own shares the gateway's.
-        let rules = if rules == **self.rules { Arc::clone(self.rules) } else { Arc::new(rules) };
+        let mut rules = Rules { auth, ..rules::rules(&section, self.rules) };
         let action = self.action(&section, host.as_ref(), pattern.as_ref());
         section.finish_before(&PLANNED_OF_ROUTES);
         if node.is_set() && !path.is_set() {
             node.error("a route needs a `path`", Some("write `path: /api/*`".to_owned()));
         }
         let (host, path) = (host?, pattern?);
-        let route = gateway::Route { label: label(&host, &path), rules, action: action? };
+        let label = label(&host, &path);
+        rules.limits = limit::of_route(&rules.limits, &self.rules.limits, &format!("{label} {conditions}"), &label);
+        // One that says nothing of its own shares the gateway's.
+        let rules = if rules == **self.rules { Arc::clone(self.rules) } else { Arc::new(rules) };
+        let route = gateway::Route { label, rules, action: action? };
         Some(Read { node: node.clone(), matcher: Matcher { host, path, conditions }, route })
     }
 

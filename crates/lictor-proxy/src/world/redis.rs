@@ -1,0 +1,203 @@
+//! Limits that are counted in Redis: one connection for each worker, one script for each decision.
+//!
+//! A decision waits as long as the configuration says, and never for a connection. What fails at once, or three times in a
+//! row by its time, opens the breaker: nobody is asked until somebody has answered again.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use lictor_core::limit::{Decision, Facts, Limit, Redis as Settings};
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    Script, ServerErrorKind,
+};
+use ring::digest::{Context, SHA256};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+const SCRIPT: &str = include_str!("../stores/limit.lua");
+/// How `EVALSHA` names it.
+static DIGEST: LazyLock<String> = LazyLock::new(|| Script::new(SCRIPT).get_hash().to_owned());
+
+/// Decisions that took too long, in a row.
+const STRIKES: u32 = 3;
+/// For a connection and its first words.
+const CONNECTING: Duration = Duration::from_secs(1);
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A worker's connection.
+#[derive(Debug, Default)]
+pub(crate) struct Redis {
+    state: Rc<RefCell<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    settings: Option<Arc<Settings>>,
+    connection: Option<MultiplexedConnection>,
+    /// Decisions that failed since the last that did not.
+    strikes: Rc<Cell<u32>>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("is_up", &self.connection.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no decision: `down`, `timeout` or `error`.
+pub(crate) type Cause = &'static str;
+
+/// A key of a limit, as Redis has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Key(String);
+
+impl Key {
+    /// A digest of the limit's own words and of each part with its length; in braces, for a cluster to place it by.
+    pub(crate) fn of(limit: &Limit, facts: &Facts<'_>) -> Self {
+        let mut digest = Context::new(&SHA256);
+        digest.update(&(limit.id.text.len() as u64).to_be_bytes());
+        digest.update(limit.id.text.as_bytes());
+        limit.write_key(facts, &mut |bytes| digest.update(bytes));
+        let half = digest.finish().as_ref().first_chunk().map_or(0, |half| u128::from_be_bytes(*half));
+        Self(format!("lictor:limit:{{{half:032x}}}"))
+    }
+}
+
+impl Redis {
+    /// Has a connection to there, from now on.
+    pub(crate) fn follow(&self, settings: Option<&Arc<Settings>>) {
+        let mut state = self.state.borrow_mut();
+        if state.settings.as_ref() == settings {
+            return;
+        }
+        *state = State { settings: settings.cloned(), ..State::default() };
+        if let Some(settings) = settings {
+            tokio::task::spawn_local(connect(Rc::clone(&self.state), Arc::clone(settings)));
+        }
+    }
+
+    /// Whether it answers.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state.borrow().connection.is_some()
+    }
+
+    /// Takes one, if there is one.
+    pub(crate) async fn take(&self, limit: &Limit, key: &Key) -> Result<Decision, Cause> {
+        let (admitted, remaining, micros): (u8, u32, u64) = self.ask(limit, key, 1).await?;
+        let quota = &limit.quota;
+        let is_admitted = admitted == 1;
+        let limit = quota.limit();
+        let remaining = if is_admitted { remaining.min(limit) } else { 0 };
+        Ok(Decision { is_admitted, limit, remaining, reset: Duration::from_micros(micros) })
+    }
+
+    /// Gives back what was taken for a request that another limit refused.
+    pub(crate) async fn give_back(&self, limit: &Limit, key: &Key) {
+        let _: Result<(u8, u32, u64), Cause> = self.ask(limit, key, 0).await;
+    }
+
+    async fn ask(&self, limit: &Limit, key: &Key, taken: u8) -> Result<(u8, u32, u64), Cause> {
+        let (mut connection, strikes, settings) = {
+            let state = self.state.borrow();
+            let (Some(connection), Some(settings)) = (&state.connection, &state.settings) else { return Err("down") };
+            (connection.clone(), Rc::clone(&state.strikes), Arc::clone(settings))
+        };
+        let asked = async {
+            match command("EVALSHA", &DIGEST, limit, key, taken).query_async(&mut connection).await {
+                // It was restarted, or its scripts were flushed: it is well.
+                Err(error) if is_unknown(&error) => {
+                    command("EVAL", SCRIPT, limit, key, taken).query_async(&mut connection).await
+                }
+                told => told,
+            }
+        };
+        let (cause, is_gone, why) = match timeout(settings.timeout, asked).await {
+            Ok(Ok(told)) => {
+                strikes.set(0);
+                return Ok(told);
+            }
+            Ok(Err(error)) => ("error", error.is_io_error() || error.is_connection_dropped(), error.to_string()),
+            Err(_) => ("timeout", false, "it did not answer in time".to_owned()),
+        };
+        strikes.set(strikes.get() + 1);
+        if is_gone || strikes.get() >= STRIKES {
+            self.lose(&strikes, &settings, &why);
+        }
+        Err(cause)
+    }
+
+    /// Gives the connection up, unless somebody else has.
+    fn lose(&self, strikes: &Rc<Cell<u32>>, settings: &Arc<Settings>, why: &str) {
+        let mut state = self.state.borrow_mut();
+        if !Rc::ptr_eq(&state.strikes, strikes) || state.connection.take().is_none() {
+            return;
+        }
+        warn!(target: "lictor::event", kind = "limits_unreachable", redis = %place(settings), why, "Redis cannot be asked about limits");
+        tokio::task::spawn_local(connect(Rc::clone(&self.state), Arc::clone(settings)));
+    }
+}
+
+/// Connects, for as long as this is where it is to be.
+async fn connect(state: Rc<RefCell<State>>, settings: Arc<Settings>) {
+    let is_wanted = |state: &State| state.settings.as_ref().is_some_and(|wanted| Arc::ptr_eq(wanted, &settings));
+    let mut pause = PAUSE_MIN;
+    let mut is_told = false;
+    while is_wanted(&state.borrow()) {
+        match timeout(CONNECTING, open(&settings)).await {
+            Ok(Ok(connection)) => {
+                let mut state = state.borrow_mut();
+                if is_wanted(&state) {
+                    (state.connection, state.strikes) = (Some(connection), Rc::default());
+                    info!(target: "lictor::event", kind = "limits_reachable", redis = %place(&settings), "Redis is asked about limits");
+                }
+                return;
+            }
+            Ok(Err(error)) if !is_told => {
+                warn!(redis = %place(&settings), %error, "no connection to Redis; it is tried again");
+                is_told = true;
+            }
+            Ok(Err(_)) | Err(_) => (),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// A connection on which somebody has answered.
+async fn open(settings: &Settings) -> Result<MultiplexedConnection, RedisError> {
+    let mut named = RedisConnectionInfo::default().set_db(i64::from(settings.database));
+    if let Some(username) = &settings.username {
+        named = named.set_username(username);
+    }
+    if let Some(password) = &settings.password {
+        named = named.set_password(password.reveal());
+    }
+    let address = ConnectionAddr::Tcp(settings.host.clone(), settings.port);
+    let client = Client::open(address.into_connection_info()?.set_redis_settings(named))?;
+    let waits = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECTING)).set_response_timeout(None);
+    let mut connection = client.get_multiplexed_async_connection_with_config(&waits).await?;
+    let _: String = redis::cmd("PING").query_async(&mut connection).await?;
+    Ok(connection)
+}
+
+fn command(name: &str, script: &str, limit: &Limit, key: &Key, taken: u8) -> Cmd {
+    let quota = &limit.quota;
+    let mut command = redis::cmd(name);
+    command.arg(script).arg(1).arg(&key.0);
+    command.arg(quota.algorithm.to_string()).arg(quota.requests).arg(quota.window.as_micros() as u64);
+    command.arg(quota.burst).arg(taken);
+    command
+}
+
+fn is_unknown(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+fn place(settings: &Settings) -> String {
+    format!("{}:{}", settings.host, settings.port)
+}
