@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
+mod bodies;
 mod client;
+mod cors;
+mod errors;
 mod heads;
 mod hosts;
 mod issuer;

@@ -43,6 +43,7 @@ fn case(reason: Reason) -> Case {
         Reason::AllEjected => produced(all_ejected),
         Reason::AuthUnavailable => produced(auth_unavailable),
         Reason::BadRequest => produced(bad_request),
+        Reason::BodyTooLarge => produced(body_too_large),
         Reason::BreakerOpen => produced(breaker_open),
         Reason::ClientGone => produced(client_gone),
         Reason::ConnectRefused => produced(connect_refused),
@@ -92,7 +93,8 @@ fn tells_the_same(reason: Reason, produced: &Produced) {
         assert_eq!((answer.status, answer.header("x-request-id")), (status, &*produced.id), "{word}");
         if !is_mid_answer {
             // A gateway's clients are told in the body alone.
-            let field = if matches!(reason, Reason::AuthUnavailable | Reason::NoRoute) { "" } else { word };
+            let is_gateways = matches!(reason, Reason::AuthUnavailable | Reason::BodyTooLarge | Reason::NoRoute);
+            let field = if is_gateways { "" } else { word };
             assert_eq!(answer.header("x-lictor-reason"), field);
             let proxy_status = answer.header("proxy-status");
             assert!(
@@ -189,6 +191,13 @@ fn rate_limited() -> Produced {
 
 fn limit_unavailable() -> Produced {
     limited("{rate: 1/1h, mode: redis, if_unreachable: refuse}", "redis: 127.0.0.1:1\n", 1)
+}
+
+fn body_too_large() -> Produced {
+    let yaml = "registration: off\ngateway: {listen: '127.0.0.1:0', body_max: 3, routes: {/api/*: users}}\nupstreams:\n  users: {static: ['127.0.0.1:1']}\n";
+    let sidecar = Sidecar::serve(LICTOR, yaml).up();
+    let answer = request(&sidecar.address("gateway"), "POST", "/api", &[("X-Request-ID", ID)], b"four").unwrap();
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(()) }
 }
 
 /// Asks a sidecar with one upstream, `users`, that is as `more` says.

@@ -177,6 +177,13 @@ pub fn gateway(bytes: &[u8]) {
     gateway::laws::find(routes, &method, host, target);
 }
 
+/// A header template is filled once ([`laws`](crate::gateway::laws)). The first line is the template; each after it fills a place.
+pub fn header_template(bytes: &[u8]) {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let Some(Ok(text)) = lines.next().map(str::from_utf8) else { return };
+    gateway::laws::header_template(text, &lines.take(128).collect::<Vec<_>>());
+}
+
 fn inner(path: &str) -> &str {
     path.strip_prefix('/').unwrap_or(path)
 }
@@ -228,5 +235,6 @@ mod tests {
         replay("route", route);
         replay("gateway", gateway);
         replay("client", client);
+        replay("header_template", header_template);
     }
 }

@@ -17,6 +17,8 @@ pub enum Reason {
     AuthUnavailable,
     /// The request is not HTTP that may be passed on.
     BadRequest,
+    /// A request's body is longer than its route takes.
+    BodyTooLarge,
     /// The service's breaker is open.
     BreakerOpen,
     /// The client went away.
@@ -85,10 +87,11 @@ pub enum Retryable {
 
 impl Reason {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::AllEjected,
         Self::AuthUnavailable,
         Self::BadRequest,
+        Self::BodyTooLarge,
         Self::BreakerOpen,
         Self::ClientGone,
         Self::ConnectRefused,
@@ -123,6 +126,7 @@ impl Reason {
             Self::AllEjected => "all_ejected",
             Self::AuthUnavailable => "auth_unavailable",
             Self::BadRequest => "bad_request",
+            Self::BodyTooLarge => "body_too_large",
             Self::BreakerOpen => "breaker_open",
             Self::ClientGone => "client_gone",
             Self::ConnectRefused => "connect_refused",
@@ -157,6 +161,7 @@ impl Reason {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             // Only ever logged: nginx's "client closed request".
             Self::ClientGone => StatusCode::from_u16(499).expect("499 is within 100..=999"),
@@ -209,7 +214,7 @@ impl Reason {
             | Self::TlsFailed => 14,
             Self::DeadlineExceeded | Self::PerTryTimeout | Self::RequestTimeout | Self::Timeout => 4,
             Self::Forbidden => 7,
-            Self::HeadersTooLarge | Self::Overloaded | Self::RateLimited => 8,
+            Self::BodyTooLarge | Self::HeadersTooLarge | Self::Overloaded | Self::RateLimited => 8,
             Self::Unauthenticated => 16,
             Self::NoRoute | Self::UnknownUpstream => 12,
         }
@@ -219,7 +224,9 @@ impl Reason {
     pub fn proxy_status(self) -> &'static str {
         match self {
             Self::AllEjected | Self::BreakerOpen | Self::Draining | Self::NoEndpoints => "destination_unavailable",
-            Self::BadRequest | Self::HeadersTooLarge | Self::RequestTimeout => "http_request_error",
+            Self::BadRequest | Self::BodyTooLarge | Self::HeadersTooLarge | Self::RequestTimeout => {
+                "http_request_error"
+            }
             Self::ClientGone | Self::ResetBeforeResponse => "connection_terminated",
             Self::ConnectRefused => "connection_refused",
             Self::ConnectTimeout => "connection_timeout",
@@ -252,6 +259,7 @@ impl Reason {
             Self::ResetBeforeResponse | Self::ResetMidResponse => "UC",
             Self::NoRoute | Self::UnknownUpstream => "NR",
             Self::BadRequest
+            | Self::BodyTooLarge
             | Self::Draining
             | Self::HeadersTooLarge
             | Self::LoopDetected
@@ -271,6 +279,7 @@ impl Reason {
             Self::AllEjected
             | Self::AuthUnavailable
             | Self::BadRequest
+            | Self::BodyTooLarge
             | Self::BreakerOpen
             | Self::ClientGone
             | Self::DeadlineExceeded

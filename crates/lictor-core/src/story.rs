@@ -261,6 +261,7 @@ pub fn advice(reason: Reason) -> &'static str {
             "the keys of an issuer cannot be fetched: see the log for its `jwks`, and that this machine reaches it"
         }
         Reason::BadRequest => "the client's request is not valid HTTP; the message names the rule",
+        Reason::BodyTooLarge => "the client sends a body that is longer than the route's `body_max`",
         Reason::BreakerOpen => {
             "the service failed before this request: the breaker's cause says how; a probe goes by itself, or `lictor breaker close`"
         }

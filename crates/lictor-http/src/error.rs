@@ -27,6 +27,8 @@ pub enum BodyError {
     Cut,
     /// It is not what its head says.
     Malformed(&'static str),
+    /// It is longer than whoever reads it takes.
+    TooLong,
     /// Another attempt sends it now, or nobody does any more.
     Superseded,
 }
@@ -36,6 +38,7 @@ impl fmt::Display for BodyError {
         match self {
             Self::Cut => f.write_str("the connection ended within the body"),
             Self::Malformed(why) => write!(f, "the body is malformed: {why}"),
+            Self::TooLong => f.write_str("the body is longer than is taken"),
             Self::Superseded => f.write_str("the body is not sent any more"),
         }
     }

@@ -25,6 +25,7 @@
 #![warn(missing_docs)]
 
 pub mod buffers;
+mod counted;
 mod digits;
 mod error;
 pub mod fields;

@@ -64,6 +64,15 @@ impl RequestBody {
         }
     }
 
+    /// Takes no more than so many bytes of what is still to come, as they are without their framing: then it fails
+    /// ([`BodyError::TooLong`]).
+    pub fn limit(&mut self, most: u64) {
+        match self {
+            Self::Http1(body) => body.limit(most),
+            Self::Http2(body) => body.limit(most),
+        }
+    }
+
     /// Where interim answers go; clients of HTTP/1.0 take none.
     pub fn interim(&mut self) -> Option<Interim> {
         match self {

@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::HOST;
 use http::{Method, Request, Response, Version};
-use lictor_core::gateway::{Gateway, host};
+use lictor_core::gateway::{Gateway, cors, host};
 use lictor_core::{Failure, Reason};
 use lictor_http::fields::{self, Fields};
 use lictor_http::http2::Protocol;
@@ -23,7 +23,7 @@ use crate::books::refused;
 use crate::calls::ending::ResponseBody;
 use crate::calls::forward::forward;
 use crate::calls::respond;
-use crate::gate::{Stop, Visit};
+use crate::gate::{self, Stop, Visit};
 use crate::names::{self, Looked};
 use crate::world::client::Connection;
 use crate::world::generation;
@@ -47,7 +47,7 @@ impl Answerer for Edge {
     fn refuse(&self, version: &'static str, refused: &Refused) -> Response<Bytes> {
         let id = refused::tell(&self.0, version, refused.status, refused.why);
         let mut response = respond::refuse(refused, &id, self.0.worker.date.now(Instant::now()));
-        names::seal(response.headers_mut());
+        gate::leave_unread(self.0.worker.view().mesh.gateway.as_deref(), &mut response);
         response
     }
 }
@@ -77,7 +77,10 @@ async fn answer(
     };
     let mut visit = Visit::begin(gateway, &mut request);
     let mut response = match admit(&connection, gateway, &request, fields) {
-        Err(failure) => respond::failure(open(&request), &failure, false),
+        Err(failure) => match visit.missed(failure) {
+            Ok(told) => respond::told(open(&request), told),
+            Err(failure) => respond::failure(open(&request), &failure, false),
+        },
         Ok(mut found) => match visit.enter(&connection, &mut request, &mut found).await {
             Err(Stop::Refused(failure, says)) => {
                 let mut record = open(&request);
@@ -124,6 +127,13 @@ fn admit(
             Reason::BadRequest,
             "`:authority` and `Host` name two hosts (RFC 9113, section 8.3.1)",
         ));
+    }
+    // A preflight is about the request that is to follow it; where nobody says whose pages may, it is a request like any.
+    if let Some(method) = cors::preflight_of(request.method(), request.headers()) {
+        let found = routed::find(gateway, &method, authority, uri, request.headers());
+        if let Some(found) = found.ok().filter(|found| found.rules.cors.is_some()) {
+            return Ok(found);
+        }
     }
     // An extended CONNECT is HTTP/2's form of a GET that asks for an upgrade (RFC 8441, section 4).
     let method = if *request.method() == Method::CONNECT { &Method::GET } else { request.method() };

@@ -4,11 +4,22 @@
 //! | in this order | file | refuses with |
 //! |---|---|---|
 //! | is the head as short as it must be | [`head`] | `headers_too_large` |
+//! | is it a browser's preflight, or a WebSocket of a page of somebody else | [`cors`] | `forbidden`; it answers |
 //! | may he ask so often, if that does not hang on who he is | [`limit`] | `limit_unavailable`, `rate_limited` |
 //! | who asks, and may he | [`auth`] | `unauthenticated`, `forbidden`, `auth_unavailable`, `bad_request` |
 //! | and if it does | [`limit`] | `limit_unavailable`, `rate_limited` |
+//! | is the body as short as it must be | [`body`] | `body_too_large` |
+//!
+//! | of every answer, whoever made it | file |
+//! |---|---|
+//! | whose pages may read it | `lictor-core/src/gateway/cors.rs` |
+//! | a failure's shape | [`errors`] |
+//! | what is nobody's business outside | `names.rs` |
 
 mod auth;
+mod body;
+mod cors;
+mod errors;
 mod head;
 pub(crate) mod inbound;
 mod limit;
@@ -16,12 +27,13 @@ mod limit;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Request, Response};
-use lictor_core::Failure;
 use lictor_core::gateway::auth::Identity;
 use lictor_core::gateway::{Gateway, Rules};
 use lictor_core::limit::Facts;
+use lictor_core::{Failure, Reason};
 use lictor_http::RequestBody;
 
 use self::limit::{Counted, When};
@@ -47,6 +59,11 @@ pub(crate) struct Visit {
     has_failed: bool,
     /// What limits say of it.
     counted: Counted,
+    /// The route's label.
+    label: Option<Arc<str>>,
+    /// Whose page asks, if it may read the answer.
+    origin: Option<HeaderValue>,
+    is_preflight: bool,
 }
 
 /// Why a request does not go on.
@@ -55,26 +72,29 @@ pub(crate) enum Stop {
     /// It is refused. The client hears this sentence; log and story have the failure's.
     Refused(Failure, &'static str),
     /// It is answered.
-    #[allow(dead_code, reason = "for the stages to come")]
     Told(Told),
 }
 
 impl Visit {
     /// Takes off a request what only the gateway says, and what only the gateway is told, before anything else looks at it.
-    pub(crate) fn begin<B>(gateway: &Gateway, request: &mut Request<B>) -> Self {
+    pub(crate) fn begin(gateway: &Gateway, request: &mut Request<RequestBody>) -> Self {
         names::strip_managed(request.headers_mut(), &gateway.managed);
         let methods = gateway.rules.auth.as_ref().map(|auth| &auth.methods);
         let parameter = methods.and_then(|methods| methods.tokens.as_ref()?.sources.query.as_deref());
-        let query = parameter.and_then(|name| auth::take_query(name, request));
-        Self {
+        let mut visit = Self {
             rules: Arc::clone(&gateway.rules),
-            query,
+            query: parameter.and_then(|name| auth::take_query(name, request)),
             identity: None,
             challenge: None,
             is_private: false,
             has_failed: false,
             counted: Counted::default(),
-        }
+            label: None,
+            origin: None,
+            is_preflight: false,
+        };
+        visit.note(request);
+        visit
     }
 
     /// The stages. The first that objects ends the request; their order is part of what the product does.
@@ -84,8 +104,13 @@ impl Visit {
         request: &mut Request<RequestBody>,
         found: &mut Found,
     ) -> Result<(), Stop> {
-        self.rules = Arc::clone(&found.rules);
+        self.label = Some(Arc::clone(&found.label));
+        if !Arc::ptr_eq(&self.rules, &found.rules) {
+            self.rules = Arc::clone(&found.rules);
+            self.note(request);
+        }
         head::check(&self.rules, request)?;
+        cors::check(&self.rules, request)?;
         self.count(When::Before, connection, request, found).await?;
         if let Err(stop) = auth::check(self, connection, request).await {
             if self.has_failed {
@@ -93,7 +118,8 @@ impl Visit {
             }
             return Err(stop);
         }
-        self.count(When::After, connection, request, found).await
+        self.count(When::After, connection, request, found).await?;
+        body::check(&self.rules, request)
     }
 
     /// Takes one of each limit that can be asked by now.
@@ -120,6 +146,11 @@ impl Visit {
         self.counted.take(&self.rules.limits, when, &facts, connection).await
     }
 
+    /// What becomes of a request that no route is for: a browser asks first, and is to learn of the 404 that it will get.
+    pub(crate) fn missed(&self, failure: Failure) -> Result<Told, Failure> {
+        if self.is_preflight && failure.reason == Reason::NoRoute { Ok(cors::preflight()) } else { Err(failure) }
+    }
+
     /// What is done to every answer, whoever made it.
     pub(crate) fn leave(&mut self, response: &mut Response<ResponseBody>) {
         let status = response.status();
@@ -131,6 +162,33 @@ impl Visit {
         if self.is_private {
             auth::make_private(headers);
         }
-        names::seal(headers);
+        if let Some(cors) = &self.rules.cors {
+            let origin = self.origin.as_ref();
+            if self.is_preflight { headers.extend(cors.preflight(origin)) } else { cors.dress(origin, headers) }
+        }
+        if let Some(shape) = &self.rules.errors {
+            errors::shape(shape, self.label.as_deref(), response, ResponseBody::whole);
+        }
+        names::seal(response.headers_mut());
     }
+
+    /// What of the request its answer goes by.
+    fn note(&mut self, request: &Request<RequestBody>) {
+        let cors = self.rules.cors.as_ref();
+        self.origin = cors.and_then(|cors| cors.asked(request.headers()));
+        self.is_preflight = cors.is_some() && cors::is_preflight(request);
+    }
+}
+
+/// What is done to what is said to a request whose head could not be read, of which nothing is known.
+pub(crate) fn leave_unread(gateway: Option<&Gateway>, response: &mut Response<Bytes>) {
+    if let Some(gateway) = gateway {
+        if let Some(cors) = &gateway.rules.cors {
+            cors.dress(None, response.headers_mut());
+        }
+        if let Some(shape) = &gateway.rules.errors {
+            errors::shape(shape, None, response, |body| body);
+        }
+    }
+    names::seal(response.headers_mut());
 }

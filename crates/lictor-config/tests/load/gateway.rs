@@ -98,7 +98,6 @@ fn mistakes_are_told_with_their_place() {
         ("  - {path: /a, to: users, headers: {X-A: 1, x-a: 1}}\n", 5, "there twice"),
         ("  - {path: /a, to: users, headers: {'a b': 1}}\n", 5, "not a header name"),
         ("  - {path: /a, to: users, retry: {budget: {ratio: 50%}}}\n", 5, "shared by all routes"),
-        ("  - {path: /a, to: users, auth: none}\n", 5, "`auth` is not in this version yet"),
         ("  - {path: /a, to: users, limit: fast}\n", 5, "`fast` is not a rate"),
         ("  - {path: /a, to: users, split: {a: 1}}\n", 5, "`split` is not in this version yet"),
         ("  - {path: /a, to: users, pats: 1}\n", 5, "unknown field `pats`"),
@@ -113,10 +112,7 @@ fn mistakes_are_told_with_their_place() {
     for (yaml, message) in [
         ("registration: off\ngateway: {routes: {/a: b}}\n", "needs `listen`"),
         ("registration: off\ngateway: {listen: 8080}\n", "needs `routes`"),
-        (
-            "registration: off\ngateway: {listen: 8080, routes: {/a: b}, cors: {}}\n",
-            "`cors` is not in this version yet",
-        ),
+        ("registration: off\ngateway: {listen: 8080, routes: {/a: b}, from_consul: true}\n", "not in this version yet"),
         (
             "registration: off\ngateway: {listen: 8080, routes: {/a: b}}\nadmin: {listen: 8080}\n",
             "port 8080 is taken already",
@@ -128,6 +124,57 @@ fn mistakes_are_told_with_their_place() {
     ] {
         assert!(bad(yaml).to_string().contains(message), "{yaml}: {}", bad(yaml));
     }
+}
+
+/// Each key at the gateway and at a route.
+fn keys(text: &str) -> [String; 2] {
+    let at_gateway = format!(
+        "registration: off\ngateway:\n  listen: 8080\n  {text}\n  routes: [{{path: '/a/{{id}}', to: users}}]\n"
+    );
+    [at_gateway, gateway(&format!("  - {{path: '/a/{{id}}', to: users, {text}}}\n"))]
+}
+
+#[test]
+fn what_would_not_be_what_it_looks_like_is_refused() {
+    for (text, message) in [
+        ("cors: {origins: ['*'], credentials: true}", "let any page act"),
+        ("cors: {origins: ['null'], credentials: true}", "not with `credentials`"),
+        ("cors: {origins: ['https://a.example'], credentials: true, headers: ['*']}", "means nothing to browsers"),
+        ("cors: {origins: []}", "names no origin"),
+        ("cors: {methods: [GET]}", "needs `origins`"),
+        ("cors: {origins: [null]}", "in quotes"),
+        ("cors: app.example", "write `https://app.example`"),
+        ("cors: {origins: ['https://app.example/x']}", "has no path"),
+        ("cors: {origins: ['https://*']}", "stands for the names before a host"),
+        ("cors: {origins: ['https://app.*']}", "stands for the names before a host"),
+        ("cors: {origins: ['https://a.example'], methods: [get]}", "is not a method"),
+        ("cors: {origins: ['https://a.example'], headers: ['a b']}", "not a header name"),
+        ("cors: {origins: ['https://a.example'], max_age: 10}", "has no unit"),
+        ("errors: xml", "unknown value `xml`"),
+        ("errors: template", "needs a `template`"),
+        ("errors: {content_type: text/html}", "needs a `format`"),
+        ("errors: {format: text, template: x}", "is for `format: template`"),
+        ("errors: {template: '{mesage}'}", "no `{mesage}`"),
+        ("body_max: 10 Parsecs", "body_max"),
+    ] {
+        for yaml in keys(text) {
+            let report = bad(&yaml).to_string();
+            assert!(report.contains(message), "{text}: {report}");
+        }
+    }
+}
+
+#[test]
+fn a_route_says_it_instead_of_the_gateway_or_switches_it_off() {
+    let config = good(
+        "registration: off\nupstreams: {users: {static: ['127.0.0.1:1']}}\ngateway:\n  listen: 8080\n  cors: 'https://app.example'\n  errors: problem\n  body_max: 1MiB\n  routes:\n  - {path: /a, to: users}\n  - {path: /b, to: users, cors: off, errors: off, body_max: none}\n  - {path: /c, to: users, cors: '*', errors: text, body_max: 5}\n",
+    );
+    let gateway = config.gateway.unwrap().routes;
+    let [a, b, c] = &gateway.routes[..] else { panic!("{gateway:?}") };
+    assert!(std::sync::Arc::ptr_eq(&a.rules, &gateway.rules), "what says nothing shares it");
+    assert!(a.rules.cors.is_some() && a.rules.errors.is_some() && a.rules.body_max == Some(1 << 20));
+    assert_eq!((&b.rules.cors, &b.rules.errors, b.rules.body_max), (&None, &None, None));
+    assert!(c.rules.cors.is_some() && c.rules.cors != a.rules.cors && c.rules.body_max == Some(5));
 }
 
 #[test]

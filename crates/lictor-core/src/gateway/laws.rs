@@ -1,7 +1,10 @@
 //! What holds of any request and any routes. Each function panics where it does not.
 
+use std::io::Write;
+
 use http::{HeaderMap, Method};
 
+use super::headers::{Side, Value};
 use super::host::{self, HostPattern};
 use super::path::{self, PathError, segments};
 use super::pattern::PathPattern;
@@ -35,6 +38,40 @@ pub fn read_host(text: &str) {
     let Ok(read) = host::read(text) else { return };
     assert_eq!(host::read(&read).as_deref(), Ok(&*read), "{text:?}");
     assert!(HostPattern::parse(&read).is_ok_and(|pattern| pattern.has(&read)), "{text:?}");
+}
+
+/// A value with places is what stands between them and what fills them, which is not read again; it breaks no line, and where
+/// there is nothing to fill one with there is none.
+pub fn header_template(text: &str, fills: &[&[u8]]) {
+    let Ok(value) = Value::parse(text, Side::Request, |name| (name == "id").then_some(0)) else { return };
+    let mut left = fills.iter();
+    let made = value.made(|_, out| left.next().is_some_and(|fill| out.write_all(fill).is_ok()));
+    let (mut expected, mut rest, mut places) = (Vec::new(), text, 0);
+    while let Some(sign) = rest.chars().next() {
+        let inner = rest.strip_prefix('{').and_then(|after| Some(after.split_once('}')?.0));
+        if let Some(inner) = inner.filter(|inner| is_place(inner)) {
+            expected.extend_from_slice(fills.get(places).unwrap_or(&&b""[..]));
+            places += 1;
+            rest = &rest[inner.len() + 2..];
+        } else {
+            expected.extend_from_slice(&rest.as_bytes()[..sign.len_utf8()]);
+            rest = &rest[sign.len_utf8()..];
+        }
+    }
+    let has_all = fills.len() >= places && fills[..places].iter().all(|fill| !fill.is_empty());
+    let Some(made) = made else {
+        let is_whole = has_all && expected.len() <= 8 << 10 && http::HeaderValue::from_bytes(&expected).is_ok();
+        return assert!(!is_whole, "{text:?} with {fills:?} is nothing");
+    };
+    assert!(has_all && made.as_bytes() == expected, "{text:?} with {fills:?}: {made:?}");
+    assert!(!made.as_bytes().iter().any(|byte| b"\r\n\0".contains(byte)), "{made:?}");
+}
+
+/// `name`, or `name:what`.
+fn is_place(inner: &str) -> bool {
+    let name = inner.split(':').next().unwrap_or_default();
+    let is_name = !name.is_empty() && name.chars().all(|sign| sign == '_' || sign.is_ascii_lowercase());
+    is_name && inner != format!("{name}:") && inner.chars().all(|sign| sign.is_ascii_graphic() && sign != '{')
 }
 
 /// The table finds what one finds who asks each route in its order, in whatever order they were given.
@@ -143,6 +180,39 @@ mod tests {
                 rest /= PARTS.len();
             }
             read_path(&text);
+        }
+    }
+
+    /// Templates of all combinations of what could be taken for a place, with hostile fills.
+    #[test]
+    fn any_header_template_is_filled_once() {
+        const PARTS: [&str; 14] = [
+            "{",
+            "}",
+            "{client_ip}",
+            "{param:id}",
+            "{header:x-a}",
+            "{claim:a}",
+            "{no}",
+            "a",
+            ":",
+            "{}",
+            "{a b}",
+            "\u{e9}",
+            " ",
+            "_",
+        ];
+        const FILLS: [&[u8]; 6] = [b"{client_ip}", b"v", b"", b"a\r\nb", b"\0", b"\xff}"];
+        for number in 0..PARTS.len().pow(4) {
+            let mut rest = number;
+            let mut text = String::new();
+            for _ in 0..4 {
+                text.push_str(PARTS[rest % PARTS.len()]);
+                rest /= PARTS.len();
+            }
+            for first in FILLS {
+                header_template(&text, &[first, FILLS[number % FILLS.len()], b"z"]);
+            }
         }
     }
 

@@ -5,6 +5,9 @@
 
 pub mod auth;
 pub mod client;
+pub mod cors;
+pub mod errors;
+pub mod headers;
 pub mod host;
 #[cfg(any(fuzzing, test))]
 pub mod laws;
@@ -12,7 +15,9 @@ pub mod path;
 pub mod pattern;
 pub mod rewrite;
 pub mod rules;
+pub mod security;
 pub mod table;
+pub mod template;
 
 use std::sync::Arc;
 

@@ -87,6 +87,11 @@ impl PathPattern {
         self.segments.iter().filter_map(Segment::name)
     }
 
+    /// Where among its segments the one with this name stands, from 0.
+    pub fn position_of(&self, name: &str) -> Option<usize> {
+        self.segments.iter().position(|segment| segment.name() == Some(name))
+    }
+
     /// Whether letters match in either case.
     pub fn ignores_case(&self) -> bool {
         self.ignores_case

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::auth::Auth;
+use super::cors::Cors;
+use super::errors::Shape;
 use crate::limit::Limit;
 
 /// One field for each thing that may be asked; the default asks for nothing.
@@ -17,6 +19,12 @@ pub struct Rules {
     pub limits: Arc<[Limit]>,
     /// The longest head: its target, and each field's name and value with the four bytes between and behind them.
     pub head_max: usize,
+    /// The longest body, in bytes as they are without framing; `None`: as long as it comes.
+    pub body_max: Option<u64>,
+    /// Whose pages may read the answers; `None`: nothing is said of it.
+    pub cors: Option<Arc<Cors>>,
+    /// What failures look like; `None`: as everywhere.
+    pub errors: Option<Arc<Shape>>,
 }
 
 /// What is read at all, over HTTP/1.1.
@@ -24,7 +32,7 @@ const HEAD_MAX: usize = 128 << 10;
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { auth: None, limits: [].into(), head_max: HEAD_MAX }
+        Self { auth: None, limits: [].into(), head_max: HEAD_MAX, body_max: None, cors: None, errors: None }
     }
 }
 

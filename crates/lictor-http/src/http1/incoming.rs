@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::body::Decoder;
 use super::write::{Framing, Outgoing};
 use crate::buffers::ReadAhead;
+use crate::counted::counted;
 use crate::error::BodyError;
 use crate::fields::end_to_end;
 use crate::spelling::Spelling;
@@ -50,6 +51,8 @@ pub struct Body {
     wire: Rc<RefCell<Wire>>,
     number: u64,
     size: SizeHint,
+    /// More bytes are not taken.
+    left: u64,
     spelling: Spelling,
     /// HTTP/1.0 has no interim answers.
     interim: Option<Interim>,
@@ -167,7 +170,7 @@ impl Body {
         (now.decoder, now.expects_continue, now.is_answered) = (decoder, expects_continue, false);
         now.number += 1;
         let interim = takes_interim.then(|| Interim { wire: Rc::downgrade(wire), number: now.number });
-        Self { wire: Rc::clone(wire), number: now.number, size, spelling, interim, handover }
+        Self { wire: Rc::clone(wire), number: now.number, size, left: u64::MAX, spelling, interim, handover }
     }
 
     /// How the head was written; what is left is the usual way.
@@ -179,6 +182,11 @@ impl Body {
     pub fn awaits_continue(&self) -> bool {
         let wire = self.wire.borrow();
         wire.number == self.number && wire.awaits_continue()
+    }
+
+    /// Takes no more than so many bytes.
+    pub fn limit(&mut self, most: u64) {
+        self.left = most;
     }
 
     /// Where interim answers go.
@@ -197,12 +205,13 @@ impl http_body::Body for Body {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let wire = &mut *self.wire.borrow_mut();
-        if wire.number == self.number {
-            wire.poll_frame(context)
-        } else {
-            Poll::Ready(Some(Err(BodyError::Superseded)))
+        let this = self.get_mut();
+        let wire = &mut *this.wire.borrow_mut();
+        if wire.number != this.number {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
+        let frame = ready!(wire.poll_frame(context));
+        Poll::Ready(frame.map(|frame| counted(&mut this.left, frame?)))
     }
 
     fn is_end_stream(&self) -> bool {

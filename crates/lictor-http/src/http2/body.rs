@@ -13,6 +13,7 @@ use super::frame::Code;
 use super::interim::Interim;
 use super::tunnel::Tunnel;
 use super::wire::{Broken, Part};
+use crate::counted::counted;
 use crate::error::BodyError;
 use crate::stream::Stream;
 
@@ -27,6 +28,8 @@ pub struct Body {
     /// The stream carries bytes of something else, or will if that is granted: they are not a body.
     is_tunnel: bool,
     handover: Option<oneshot::Receiver<Stream>>,
+    /// More bytes are not taken.
+    left: u64,
 }
 
 impl Body {
@@ -35,11 +38,11 @@ impl Body {
         expects_continue: bool,
         handover: Option<oneshot::Receiver<Stream>>,
     ) -> Self {
-        Self { channel, is_answer: false, expects_continue, is_tunnel: handover.is_some(), handover }
+        Self { channel, is_answer: false, expects_continue, is_tunnel: handover.is_some(), handover, left: u64::MAX }
     }
 
     pub(super) fn answer(channel: Channel) -> Self {
-        Self { channel, is_answer: true, expects_continue: false, is_tunnel: false, handover: None }
+        Self { channel, is_answer: true, expects_continue: false, is_tunnel: false, handover: None, left: u64::MAX }
     }
 
     pub(super) fn channel(&self) -> &Channel {
@@ -49,6 +52,11 @@ impl Body {
     /// Where interim answers to this request go.
     pub fn interim(&self) -> Interim {
         Interim::new(self.channel.clone())
+    }
+
+    /// Takes no more than so many bytes.
+    pub fn limit(&mut self, most: u64) {
+        self.left = most;
     }
 
     /// The client waits for a 100, which it gets when the body is first read.
@@ -81,7 +89,7 @@ impl http_body::Body for Body {
             this.interim().status(StatusCode::CONTINUE);
         }
         Poll::Ready(match ready!(this.channel.poll_read(context)) {
-            Some(Ok(Part::Data(data))) => Some(Ok(Frame::data(data))),
+            Some(Ok(Part::Data(data))) => Some(counted(&mut this.left, Frame::data(data))),
             Some(Ok(Part::Trailers(trailers))) => Some(Ok(Frame::trailers(trailers))),
             Some(Err(Broken::Malformed(why))) => Some(Err(BodyError::Malformed(why))),
             Some(Err(Broken::Reset(_) | Broken::Refused(_) | Broken::Cut | Broken::Cancelled)) => {

@@ -136,7 +136,7 @@ impl Patience {
 
 impl ResponseBody {
     /// lictor's own.
-    pub(super) fn whole(bytes: Bytes) -> Self {
+    pub(crate) fn whole(bytes: Bytes) -> Self {
         Self { kind: Kind::Whole(bytes), spelling: Spelling::default(), ids: None }
     }
 

@@ -24,6 +24,14 @@ use crate::names::{
 use crate::stores::outcome::Outcome;
 use crate::stores::request_id::RequestId;
 
+/// A failure as it was told: a gateway may tell it in another shape.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) reason: Reason,
+    pub(crate) sentence: String,
+    pub(crate) request_id: RequestId,
+}
+
 /// Answers with a failure, and closes the books.
 pub(crate) fn failure(record: Box<Record>, failure: &Failure, is_budget_spent: bool) -> Response<ResponseBody> {
     // Who is behind a gateway, and where, is nobody's business in front of it.
@@ -53,6 +61,10 @@ fn failed(
     } else {
         json(&record, failure.reason, &sentence)
     };
+    if record.connection.is_edge() && !record.is_grpc {
+        let said = Said { reason: failure.reason, sentence, request_id: record.request_id.clone() };
+        response.extensions_mut().insert(said);
+    }
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(PROXY_STATUS, proxy_status(&record, failure.reason));
@@ -79,6 +91,8 @@ fn failed(
 pub(crate) fn refuse(refused: &Refused, request_id: &RequestId, date: HeaderValue) -> Response<Bytes> {
     let reason = refused::reason(refused.status);
     let mut response = Response::new(problem(refused.why, reason, request_id));
+    let said = Said { reason, sentence: refused.why.to_owned(), request_id: request_id.clone() };
+    response.extensions_mut().insert(said);
     *response.status_mut() = refused.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -233,6 +247,7 @@ fn outsiders(reason: Reason) -> &'static str {
         StatusCode::SERVICE_UNAVAILABLE => "the service is not available at the moment",
         StatusCode::BAD_GATEWAY => "the service could not be reached, or broke off",
         StatusCode::MISDIRECTED_REQUEST => "this connection is too old: connect again",
+        StatusCode::PAYLOAD_TOO_LARGE => "the request's body is longer than is taken here",
         _ => "the request was refused",
     }
 }

@@ -73,6 +73,7 @@ fn body_fault(call: &Call) -> Option<Failure> {
         BodyError::Malformed(why) => {
             Failure::new(Reason::BadRequest, format!("the request's body is not valid HTTP: {why}"))
         }
+        BodyError::TooLong => Failure::new(Reason::BodyTooLarge, "the request's body is longer than the route takes"),
         BodyError::Cut | BodyError::Superseded => {
             Failure::new(Reason::ClientGone, "the client broke its request body off")
         }

@@ -49,9 +49,11 @@ pub(crate) fn judge(policy: &Policy, outcome: Outcome, grpc: Option<u16>) -> Jud
         Reason::ConnectRefused | Reason::ConnectTimeout | Reason::TlsFailed => failure.connect_failure,
         Reason::ProtocolError | Reason::ResetBeforeResponse | Reason::ResetMidResponse => failure.reset,
         Reason::PerTryTimeout | Reason::Timeout => failure.timeout,
-        Reason::BadRequest | Reason::ClientGone | Reason::RequestTimeout | Reason::DeadlineExceeded => {
-            return Judged::Nothing;
-        }
+        Reason::BadRequest
+        | Reason::BodyTooLarge
+        | Reason::ClientGone
+        | Reason::RequestTimeout
+        | Reason::DeadlineExceeded => return Judged::Nothing,
         _ => false,
     };
     if is_failure { Judged::Failed } else { Judged::Refused }

@@ -1,7 +1,9 @@
 //! `gateway:`, routes for clients from outside.
 
 mod auth;
+mod cors;
 mod door;
+mod errors;
 mod routes;
 mod rules;
 
@@ -17,7 +19,7 @@ use crate::environment::Environment;
 use crate::tree::Node;
 
 /// Keys that the gateway will have.
-const PLANNED: [&str; 6] = ["tls", "errors", "cors", "body_max", "from_consul", "maintenance"];
+const PLANNED: [&str; 3] = ["tls", "from_consul", "maintenance"];
 
 /// The gateway. Whom it leads to is among `upstreams` afterwards, each with the routes that lead there.
 pub(super) fn gateway(

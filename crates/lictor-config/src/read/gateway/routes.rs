@@ -21,7 +21,7 @@ use crate::diagnose::suggest;
 use crate::tree::{Node, Section};
 
 /// Keys that routes will have.
-const PLANNED_OF_ROUTES: [&str; 8] = ["body_max", "cache", "cors", "headers_to", "mirror", "priority", "split", "when"];
+const PLANNED_OF_ROUTES: [&str; 5] = ["cache", "mirror", "priority", "split", "when"];
 
 /// Keys of a route that sends requests on, and means nothing where it does not.
 const OF_SENDING: [&str; 7] =

@@ -1,0 +1,251 @@
+//! Whose pages may read the answers: over both versions, of every kind of answer.
+
+use std::io::Write;
+
+use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, free_ports, read_head};
+
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, configuration, echo, field, gateway_of, told_http1};
+
+const APP: &str = "https://app.example";
+const KEYS: &str = "  cors: {origins: ['https://app.example', 'https://*.app.example'], methods: [GET, PUT], headers: [Content-Type, X-Token], expose: [X-Total], credentials: true, max_age: 10m}\n";
+
+/// Whether an answer has this field. In HTTP/2 the names that HPACK's static table has are their numbers there (RFC 7541,
+/// appendix A), and a length stands before each text.
+pub(crate) fn has(told: &Told, version: Version, name: &str, value: &str) -> bool {
+    if version == Version::Http1 {
+        return field(&told.head, name).is_some_and(|own| own == value);
+    }
+    let text = |text: &str| format!("{}{text}", char::from(text.len() as u8));
+    told.head.contains(&format!("{}{}", numbered(name).unwrap_or_else(|| text(name)), text(value)))
+}
+
+fn numbered(name: &str) -> Option<String> {
+    let known = [
+        ("access-control-allow-origin", 20),
+        ("content-type", 31),
+        ("server", 54),
+        ("strict-transport-security", 56),
+        ("vary", 59),
+    ];
+    let number = known.iter().find(|(known, _)| *known == name)?.1;
+    Some(format!("\u{f}{}", char::from(number - 15)))
+}
+
+/// Whether it says anything of whose pages may read it.
+fn is_told(told: &Told) -> bool {
+    told.head.contains("access-control-") || told.head.contains(&numbered("access-control-allow-origin").unwrap())
+}
+
+fn allows(told: &Told, version: Version, origin: &str) -> bool {
+    has(told, version, "access-control-allow-origin", origin)
+        && has(told, version, "access-control-allow-credentials", "true")
+}
+
+/// A server that says of its own what it thinks of it.
+fn opinionated() -> RawServer {
+    RawServer::start(|mut stream| {
+        while !read_head(&mut stream).is_empty() {
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nAccess-Control-Allow-Origin: https://own.example\r\nAccess-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: X-Own\r\nAccess-Control-Allow-Private-Network: true\r\nVary: Accept\r\n\r\nhi";
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn only_pages_that_are_listed_read_answers_and_every_answer_says_that_it_differs() {
+    let (one, own) = (echo("one"), opinionated());
+    let lictor =
+        gateway_of(&[("one", &one), ("own", &own)], KEYS, "  - {path: /*, to: one}\n  - {path: /own, to: own}\n");
+    for version in BOTH {
+        for target in ["/", "/own"] {
+            for (origin, is_listed) in [
+                (APP, true),
+                ("https://a.b.app.example", true),
+                ("https://APP.example", false),
+                ("https://app.example.evil.example", false),
+                ("https://evilapp.example", false),
+                ("http://app.example", false),
+                ("null", false),
+                ("", false),
+            ] {
+                let fields = [("Origin", origin)];
+                let fields = if origin.is_empty() { &[][..] } else { &fields };
+                let told = ask(&lictor, version, Ask { fields, ..Ask::get(target) });
+                assert_eq!(told.status, 200, "{version:?} {target} {origin}: {told:?}");
+                assert_eq!(is_told(&told), is_listed, "{version:?} {target} {origin}: {told:?}");
+                assert!(!is_listed || allows(&told, version, origin), "{version:?} {target} {origin}: {told:?}");
+                assert!(!is_listed || has(&told, version, "access-control-expose-headers", "X-Total"), "{told:?}");
+                let vary = if target == "/own" { "Accept, Origin" } else { "Origin" };
+                assert!(has(&told, version, "vary", vary), "{version:?} {target} {origin}: {told:?}");
+                assert!(
+                    !told.head.contains("own.example") && !told.head.contains("X-Own"),
+                    "{version:?} {target}: {told:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_preflight_is_answered_without_a_call_and_other_options_are_requests() {
+    let one = echo("one");
+    let routes = "  - {path: /*, methods: [GET, PUT, OPTIONS], to: one}
+  - {path: /put, methods: [PUT], to: one}
+  - {path: /own, to: one, cors: '*'}
+  - {path: /off, to: one, cors: off}
+  - {path: /told, respond: {body: told}}\n";
+    let lictor = gateway_of(&[("one", &one)], KEYS, routes);
+    let preflight = |version, target, origin, method| {
+        let fields = [("Origin", origin), ("Access-Control-Request-Method", method)];
+        ask(&lictor, version, Ask { method: "OPTIONS", fields: &fields, ..Ask::get(target) })
+    };
+    for version in BOTH {
+        for target in ["/", "/put", "/told", "/put?x=1"] {
+            let told = preflight(version, target, APP, "PUT");
+            assert!(
+                told.status == 204 && told.body.is_empty() && allows(&told, version, APP),
+                "{version:?} {target}: {told:?}"
+            );
+            for (name, value) in [
+                ("access-control-allow-methods", "GET, PUT"),
+                ("access-control-allow-headers", "Content-Type, X-Token"),
+                ("access-control-max-age", "600"),
+                ("vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"),
+            ] {
+                assert!(has(&told, version, name, value), "{version:?} {target} {name}: {told:?}");
+            }
+            let told = preflight(version, target, "https://evil.example", "PUT");
+            assert!(told.status == 204 && !is_told(&told), "{version:?} {target}: {told:?}");
+            assert!(told.head.contains("Origin, Access-Control-Request-Method"), "{version:?} {target}: {told:?}");
+        }
+        let told = preflight(version, "/own", "https://any.example", "DELETE");
+        assert!(told.status == 204 && has(&told, version, "access-control-allow-origin", "*"), "{version:?}: {told:?}");
+        assert!(!told.head.contains("credentials"), "{version:?}: {told:?}");
+        // Where nothing is said of it, and where it is none, it is a request like any.
+        assert_eq!(preflight(version, "/off", APP, "PUT").server(), "one", "{version:?}");
+        for fields in [&[("Origin", APP)][..], &[("Access-Control-Request-Method", "PUT")], &[]] {
+            let told = ask(&lictor, version, Ask { method: "OPTIONS", fields, ..Ask::get("/") });
+            assert_eq!(told.server(), "one", "{version:?} {fields:?}: {told:?}");
+        }
+    }
+    let called = || {
+        let lines = lictor.lines("request");
+        let (told, sent): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["status"] == 204);
+        (told.iter().filter(|line| line["upstream"].is_string()).count(), told.len(), sent.len())
+    };
+    let counted = eventually_is("all are logged", called, |(_, told, sent)| told + sent == 26);
+    assert_eq!(counted, (0, 18, 8), "no call for any of the preflights");
+}
+
+#[test]
+fn answers_of_the_gateways_own_can_be_read_too() {
+    let [closed] = free_ports();
+    let one = echo("one");
+    let more = format!(
+        "  dead: {{static: ['127.0.0.1:{closed}'], retry: off}}\n  spare: {{static: ['127.0.0.1:{closed}'], retry: off, fallback: {{body: spare}}}}\n"
+    );
+    let keys = format!("{KEYS}  head_max: 2KiB\n  body_max: 4\n");
+    let routes = "  - {path: /one, to: one}
+  - {path: /dead, to: dead}
+  - {path: /spare, to: spare}
+  - {path: /told, respond: {body: told}}
+  - {path: /moved, redirect: /told}
+  - {path: /late, to: slow, timeout: 50ms}\n";
+    let slow = RawServer::start(|mut stream| {
+        read_head(&mut stream);
+        let _ = std::io::copy(&mut stream, &mut std::io::sink()); // until it is given up
+    });
+    let text = configuration(&[("one", &one), ("slow", &slow)], &more, &keys, routes);
+    let lictor = Sidecar::serve(LICTOR, &text).up();
+    let long = "x".repeat(3_000);
+    for version in BOTH {
+        for (method, target, fields, status) in [
+            ("GET", "/one", &[][..], 200),
+            ("GET", "/none", &[], 404),
+            ("GET", "/%2f", &[], 400),
+            ("GET", "/dead", &[], 502),
+            ("GET", "/late", &[], 504),
+            ("GET", "/spare", &[], 200),
+            ("GET", "/told", &[], 200),
+            ("GET", "/moved", &[], 308),
+            ("GET", "/one", &[("x-long", &*long)], 431),
+            ("GET", "/one", &[("upgrade", "websocket"), ("connection", "upgrade")], 200),
+        ] {
+            if version == Version::Http2 && fields.iter().any(|(name, _)| *name == "connection") {
+                continue;
+            }
+            for origin in [APP, "https://evil.example"] {
+                let fields = [fields, &[("origin", origin)]].concat();
+                let told = ask(&lictor, version, Ask { method, fields: &fields, ..Ask::get(target) });
+                let is_upgrade = fields.len() == 3 && origin != APP;
+                let status = if is_upgrade { 403 } else { status };
+                assert_eq!(told.status, status, "{version:?} {target} {origin}: {told:?}");
+                assert_eq!(allows(&told, version, origin), origin == APP, "{version:?} {target} {origin}: {told:?}");
+                assert!(has(&told, version, "vary", "Origin"), "{version:?} {target}: {told:?}");
+            }
+        }
+    }
+    let refused = format!(
+        "POST /one HTTP/1.1\r\nHost: shop.example\r\nOrigin: {APP}\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+    );
+    let told = told_http1(connect(&lictor.address("gateway")), refused.as_bytes());
+    assert!(told.status == 413 && allows(&told, Version::Http1, APP), "{told:?}");
+    // Of a head that cannot be read nobody knows whose page it is of.
+    let told = told_http1(connect(&lictor.address("gateway")), b"GET / HTTP/1.1\r\nbad field\r\n\r\n");
+    assert!(told.status == 400 && has(&told, Version::Http1, "vary", "Origin") && !is_told(&told), "{told:?}");
+}
+
+#[test]
+fn a_websocket_is_not_for_pages_of_others() {
+    let one = RawServer::start(|mut stream| {
+        if !read_head(&mut stream).is_empty() {
+            let _ = stream
+                .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+        }
+    });
+    let lictor = gateway_of(&[("one", &one)], KEYS, "  - {path: /*, to: one}\n  - {path: /free, to: one, cors: off}\n");
+    for (target, origin, status) in [
+        ("/", Some(APP), 101),
+        ("/", Some("https://evil.example"), 403),
+        ("/", Some("null"), 403),
+        ("/", None, 101),
+        ("/free", Some("https://evil.example"), 101),
+    ] {
+        let origin = origin.map_or_else(String::new, |origin| format!("Origin: {origin}\r\n"));
+        let text = format!(
+            "GET {target} HTTP/1.1\r\nHost: shop.example\r\n{origin}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        let mut stream = connect(&lictor.address("gateway"));
+        stream.write_all(text.as_bytes()).unwrap();
+        let head = read_head(&mut stream);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{target} {origin}: {head}");
+    }
+}
+
+#[test]
+fn a_kept_answer_says_it_to_each_anew() {
+    let hits = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&hits);
+    let one = RawServer::start(move |mut stream| {
+        while !read_head(&mut stream).is_empty() {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nCache-Control: max-age=60\r\nAccess-Control-Allow-Origin: https://first.example\r\n\r\nhi";
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    let upstream = format!("  kept: {{static: ['127.0.0.1:{}'], cache: {{ttl: 1m}}}}\n", one.port());
+    let text = configuration(&[], &upstream, KEYS, "  - {path: /*, to: kept}\n");
+    let lictor = Sidecar::serve(LICTOR, &text).up();
+    for version in BOTH {
+        for (origin, is_listed) in
+            [(APP, true), ("https://b.app.example", true), ("https://evil.example", false), (APP, true)]
+        {
+            let told = ask(&lictor, version, Ask { fields: &[("origin", origin)], ..Ask::get("/") });
+            assert!(told.status == 200 && !told.head.contains("first.example"), "{version:?} {origin}: {told:?}");
+            assert_eq!(allows(&told, version, origin), is_listed, "{version:?} {origin}: {told:?}");
+        }
+    }
+    assert_eq!(hits.load(std::sync::atomic::Ordering::Relaxed), 1, "the others were kept answers");
+}
