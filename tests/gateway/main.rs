@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
 mod bodies;
+mod cache;
 mod client;
+mod compress;
 mod cors;
 mod errors;
+mod grpc_web;
 mod heads;
 mod hosts;
 mod issuer;
@@ -15,6 +18,7 @@ mod listener;
 mod outsiders;
 mod paths;
 mod routes;
+mod wire;
 
 use std::io::{Read, Write};
 

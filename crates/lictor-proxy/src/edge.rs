@@ -92,6 +92,7 @@ async fn answer(
                 Says::Tell(told) => tell(open(&request), found.label, told),
                 Says::Send(routed) => {
                     request.extensions_mut().insert(routed);
+                    let fields = visit.fields(&mut request, fields);
                     forward(connection, request, fields).await
                 }
             },

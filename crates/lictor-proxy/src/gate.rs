@@ -3,6 +3,7 @@
 //!
 //! | in this order | file | refuses with |
 //! |---|---|---|
+//! | what is gRPC-Web is gRPC from here on | [`grpc_web`] | |
 //! | is the head as short as it must be | [`head`] | `headers_too_large` |
 //! | is it a browser's preflight, or a WebSocket of a page of somebody else | [`cors`] | `forbidden`; it answers |
 //! | may he ask so often, if that does not hang on who he is | [`limit`] | `limit_unavailable`, `rate_limited` |
@@ -14,12 +15,16 @@
 //! |---|---|
 //! | whose pages may read it | `lictor-core/src/gateway/cors.rs` |
 //! | a failure's shape | [`errors`] |
+//! | it is gRPC-Web again | [`grpc_web`] |
+//! | compression | [`compress`] |
 //! | what is nobody's business outside | `names.rs` |
 
 mod auth;
 mod body;
+mod compress;
 mod cors;
 mod errors;
+mod grpc_web;
 mod head;
 pub(crate) mod inbound;
 mod limit;
@@ -31,10 +36,13 @@ use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Request, Response};
 use lictor_core::gateway::auth::Identity;
+use lictor_core::gateway::compress::Wish;
+use lictor_core::gateway::grpc_web::Call;
 use lictor_core::gateway::{Gateway, Rules};
 use lictor_core::limit::Facts;
 use lictor_core::{Failure, Reason};
 use lictor_http::RequestBody;
+use lictor_http::fields::Fields;
 
 use self::limit::{Counted, When};
 use crate::admission::routed::{Found, Told};
@@ -64,6 +72,10 @@ pub(crate) struct Visit {
     /// Whose page asks, if it may read the answer.
     origin: Option<HeaderValue>,
     is_preflight: bool,
+    /// How the client takes its answer, where the route compresses.
+    wish: Option<Box<(Wish, Rc<Connection>)>>,
+    /// What it is in gRPC-Web, where the route translates that.
+    grpc_web: Option<Box<Call>>,
 }
 
 /// Why a request does not go on.
@@ -92,6 +104,8 @@ impl Visit {
             label: None,
             origin: None,
             is_preflight: false,
+            wish: None,
+            grpc_web: None,
         };
         visit.note(request);
         visit
@@ -108,6 +122,14 @@ impl Visit {
         if !Arc::ptr_eq(&self.rules, &found.rules) {
             self.rules = Arc::clone(&found.rules);
             self.note(request);
+        }
+        // Before anything is added to the head or taken off it.
+        if let Some(compress) = &self.rules.compress {
+            let wish = compress.wish(request.method(), request.headers());
+            self.wish = Some(Box::new((wish, Rc::clone(connection))));
+        }
+        if self.rules.grpc_web {
+            self.grpc_web = grpc_web::enter(request);
         }
         head::check(&self.rules, request)?;
         cors::check(&self.rules, request)?;
@@ -151,6 +173,11 @@ impl Visit {
         if self.is_preflight && failure.reason == Reason::NoRoute { Ok(cors::preflight()) } else { Err(failure) }
     }
 
+    /// Which fields the head has that goes on.
+    pub(crate) fn fields(&self, request: &mut Request<RequestBody>, fields: Fields) -> Fields {
+        if self.grpc_web.is_some() { names::fields_of(request.headers_mut()) } else { fields }
+    }
+
     /// What is done to every answer, whoever made it.
     pub(crate) fn leave(&mut self, response: &mut Response<ResponseBody>) {
         let status = response.status();
@@ -168,6 +195,14 @@ impl Visit {
         }
         if let Some(shape) = &self.rules.errors {
             errors::shape(shape, self.label.as_deref(), response, ResponseBody::whole);
+        }
+        if let Some(call) = &self.grpc_web {
+            grpc_web::leave(call, response);
+        }
+        if let (Some(compress), Some(wished)) = (&self.rules.compress, &self.wish) {
+            let (wish, connection) = &**wished;
+            let is_known = self.identity.is_some() || connection.shown.is_some();
+            compress::leave(compress, wish, is_known, &connection.worker.shared, response);
         }
         names::seal(response.headers_mut());
     }

@@ -22,7 +22,7 @@ use lictor_tls::{Credentials, Server, Shown};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::office::run;
 use crate::calls::explain::{Explanation, Question, Refusal};
@@ -33,7 +33,7 @@ use crate::stores::span::Span;
 use crate::stores::tap::Tapping;
 use crate::stores::tokens::KeyBell;
 use crate::world::generation::{Service, Standing, Terms};
-use crate::world::shared::{Live, Shared};
+use crate::world::shared::{CODERS, Live, Shared};
 
 pub use self::report::{EndpointReport, Report, UpstreamReport};
 
@@ -199,6 +199,7 @@ impl DataPlane {
             access_log: settings.access_log,
             spans: settings.spans,
             traced_inbound: AtomicUsize::default(),
+            coders: Arc::new(Semaphore::new(CODERS)),
             demand: settings.demand,
             keys: settings.keys,
             is_draining: AtomicBool::new(false),

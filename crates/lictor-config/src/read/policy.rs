@@ -60,7 +60,7 @@ pub(super) fn policy(section: &Section<'_>, base: &Policy) -> Policy {
     }
 }
 
-fn cache(node: &Node<'_>, base: Option<CachePolicy>) -> Option<CachePolicy> {
+pub(super) fn cache(node: &Node<'_>, base: Option<CachePolicy>) -> Option<CachePolicy> {
     if node.is_off() {
         return None;
     }

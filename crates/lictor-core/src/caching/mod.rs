@@ -26,5 +26,5 @@ mod tests;
 
 pub use head::Head;
 pub use invalidation::{also_spoiled, spoils};
-pub use question::{Key, Place, Question};
+pub use question::{Key, Place, Question, tells_who};
 pub use terms::{Exchanged, Keeper, Use};

@@ -143,8 +143,14 @@ impl Question {
 fn tells_who_asks(name: &HeaderName) -> bool {
     let tells = |name: &str| {
         let is_where = name != "x-forwarded-for" && WHERE.iter().any(|start| name.starts_with(start));
-        is_where || name == FROM || WHO.iter().any(|word| name.contains(word))
+        is_where || name == FROM || tells_who(name)
     };
     // Some programs take `_` for `-`.
     tells(name.as_str()) || (name.as_str().contains('_') && tells(&name.as_str().replace('_', "-")))
+}
+
+/// Whether a field of this name, in lower case, shows who asks: a cookie, a key, a token.
+pub fn tells_who(name: &str) -> bool {
+    let tells = |name: &str| WHO.iter().any(|word| name.contains(word));
+    tells(name) || (name.contains('_') && tells(&name.replace('_', "-")))
 }

@@ -5,8 +5,10 @@
 
 pub mod auth;
 pub mod client;
+pub mod compress;
 pub mod cors;
 pub mod errors;
+pub mod grpc_web;
 pub mod headers;
 pub mod host;
 #[cfg(any(fuzzing, test))]

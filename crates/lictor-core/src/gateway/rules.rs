@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::auth::Auth;
+use super::compress::Compress;
 use super::cors::Cors;
 use super::errors::Shape;
 use crate::limit::Limit;
@@ -25,6 +26,10 @@ pub struct Rules {
     pub cors: Option<Arc<Cors>>,
     /// What failures look like; `None`: as everywhere.
     pub errors: Option<Arc<Shape>>,
+    /// Which answers are compressed.
+    pub compress: Option<Arc<Compress>>,
+    /// gRPC-Web is translated.
+    pub grpc_web: bool,
 }
 
 /// What is read at all, over HTTP/1.1.
@@ -32,7 +37,16 @@ const HEAD_MAX: usize = 128 << 10;
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { auth: None, limits: [].into(), head_max: HEAD_MAX, body_max: None, cors: None, errors: None }
+        Self {
+            auth: None,
+            limits: [].into(),
+            head_max: HEAD_MAX,
+            body_max: None,
+            cors: None,
+            errors: None,
+            compress: None,
+            grpc_web: false,
+        }
     }
 }
 

@@ -159,7 +159,9 @@ pub(crate) fn look<B: Body>(client: &Connection, target: &Target, policy: &Polic
     }
     let upstream = &target.upstream.upstream.name;
     let question = Question::of(request.method(), request.headers(), !request.body().is_end_stream());
-    let is_told = request.extensions().get::<Untold>().is_none();
+    // A client certificate is told to nobody behind a gateway.
+    let is_shown = client.is_edge() && client.shown.is_some();
+    let is_told = !is_shown && request.extensions().get::<Untold>().is_none();
     let Some(question) = question.filter(|question| is_told && !question.is_secret()) else {
         shared.metrics.cached(upstream, "bypass");
         let may_spoil = !is_safe(request.method());

@@ -96,7 +96,7 @@ impl Call {
         let is_http2 = upstream.upstream.protocol.is_http2(request.version() == Version::HTTP_2);
         let (mut head, mut body) = request.into_parts();
         let (spelling, interim) = (body.take_spelling(), body.interim());
-        let body = Replay::new(body, kept, deadline.arrival(), connection);
+        let body = Replay::new(body, head.extensions.remove(), kept, deadline.arrival(), connection);
         let sends = Sends { is_http2, has_content: !body.is_empty(), keeps_upgrade: upgrade.is_some() };
         let rewrite = Rewrite::new(connection, target, &mut head, record, sends)?;
         let call = Box::new(Self {

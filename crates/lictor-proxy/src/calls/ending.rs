@@ -15,6 +15,7 @@ use lictor_http::fields::strip_trailers;
 use lictor_http::{Answer, Spelling};
 use tokio::time::Sleep;
 
+use super::recoded::{self, Ahead, Recode, Recoded};
 use super::replay::AnswerBody;
 use crate::admission::cache::Keeping;
 use crate::admission::permit::{Probe, Running};
@@ -71,6 +72,8 @@ impl Ids {
 enum Kind {
     Whole(Bytes),
     Stream(Box<Stream>),
+    /// One of the others, in another form.
+    Recoded(Box<Recoded<ResponseBody>>),
     Over,
 }
 
@@ -178,6 +181,22 @@ impl ResponseBody {
         }
         Self { kind: Kind::Stream(Box::new(stream)), spelling, ids: None }
     }
+
+    /// Reads what has come by now, up to so much. Where that is all, and shorter, it is held whole; otherwise it is given
+    /// back, for [`ResponseBody::recode`].
+    pub(crate) fn ahead(&mut self, most: usize) -> Option<Ahead> {
+        let ahead = recoded::ahead(self, most);
+        let Some(whole) = recoded::whole(&ahead).filter(|whole| whole.len() < most) else { return Some(ahead) };
+        self.kind = if whole.is_empty() { Kind::Over } else { Kind::Whole(whole) };
+        None
+    }
+
+    /// It goes in another form; what was read ahead of it comes first.
+    pub(crate) fn recode(&mut self, ahead: Ahead, recode: Box<dyn Recode>) {
+        let kind = std::mem::replace(&mut self.kind, Kind::Over);
+        let body = Self { kind, spelling: Spelling::default(), ids: None };
+        self.kind = Kind::Recoded(Box::new(Recoded::new(body, ahead, recode)));
+    }
 }
 
 impl Stream {
@@ -258,6 +277,7 @@ impl Body for ResponseBody {
                 this.kind = Kind::Over;
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
+            Kind::Recoded(recoded) => return Pin::new(&mut **recoded).poll_frame(context),
             Kind::Stream(stream) => stream,
         };
         let Some(incoming) = &mut stream.incoming else { return Poll::Ready(None) };
@@ -306,6 +326,7 @@ impl Body for ResponseBody {
             Kind::Over => true,
             Kind::Whole(bytes) => bytes.is_empty(),
             Kind::Stream(stream) => stream.incoming.as_ref().is_none_or(AnswerBody::is_end_stream),
+            Kind::Recoded(recoded) => recoded.is_end_stream(),
         }
     }
 
@@ -314,6 +335,7 @@ impl Body for ResponseBody {
             Kind::Over => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream(stream) => stream.incoming.as_ref().map_or(SizeHint::with_exact(0), AnswerBody::size_hint),
+            Kind::Recoded(recoded) => recoded.size_hint(),
         }
     }
 }
@@ -333,6 +355,7 @@ impl Answer for ResponseBody {
     fn silence(&self) -> Option<Duration> {
         match &self.kind {
             Kind::Stream(stream) => stream.patience.silence,
+            Kind::Recoded(recoded) => recoded.inner().silence(),
             Kind::Whole(_) | Kind::Over => None,
         }
     }

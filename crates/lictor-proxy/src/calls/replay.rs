@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use lictor_core::gateway::Gateway;
+use lictor_core::gateway::grpc_web::Reader;
 use lictor_http::fields::strip_trailers;
 use lictor_http::{BodyError, RequestBody as Incoming};
 use smallvec::SmallVec;
@@ -44,9 +45,15 @@ pub(super) struct RequestBody {
     size: SizeHint,
 }
 
+/// The client's body is base64, and goes on as what that says. An extension of the request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Base64;
+
 #[derive(Debug)]
 struct Source {
     incoming: Incoming,
+    /// What reads it, where it comes in base64.
+    reader: Option<Reader>,
     kept: SmallVec<[Bytes; 1]>,
     /// Small pieces that belong after them.
     gathered: BytesMut,
@@ -92,15 +99,23 @@ impl Gate {
 
 impl Replay {
     /// `max_bytes` is 0 for requests that are not sent again once a byte has passed.
-    pub(super) fn new(incoming: Incoming, max_bytes: usize, now: Instant, client: &Connection) -> Self {
+    pub(super) fn new(
+        incoming: Incoming,
+        is_base64: Option<Base64>,
+        max_bytes: usize,
+        now: Instant,
+        client: &Connection,
+    ) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }
-        let size = incoming.size_hint();
+        let reader = is_base64.map(|_| Reader::default());
+        let size = if reader.is_some() { SizeHint::default() } else { incoming.size_hint() };
         let gate = incoming.awaits_continue().then(Gate::default);
         let gateway = if client.is_edge() { client.worker.view().mesh.gateway.clone() } else { None };
         Self(Some(Rc::new(RefCell::new(Source {
             incoming,
+            reader,
             kept: SmallVec::new(),
             gathered: BytesMut::new(),
             kept_bytes: 0,
@@ -167,6 +182,28 @@ impl Replay {
 }
 
 impl Source {
+    /// What the client sends, or what it says in base64.
+    fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+            let Some(reader) = &mut self.reader else { return Poll::Ready(frame) };
+            let is_end = self.incoming.is_end_stream();
+            let mut read = Vec::new();
+            let frame = frame.transpose()?;
+            let data = frame.as_ref().and_then(Frame::data_ref);
+            let is_valid = data.is_none_or(|data| reader.data(data, &mut read).is_ok());
+            if !is_valid || ((data.is_none() || is_end) && reader.end().is_err()) {
+                return Poll::Ready(Some(Err(BodyError::Malformed("it is not base64"))));
+            }
+            if data.is_none() {
+                return Poll::Ready(frame.map(Ok));
+            }
+            if is_end || !read.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(read.into()))));
+            }
+        }
+    }
+
     /// Small pieces are put together: each alone would take more than it holds, and keep alive the buffer it came in.
     fn keep(&mut self, data: &Bytes) {
         self.kept_bytes += data.len();
@@ -215,7 +252,7 @@ impl Body for RequestBody {
             ready!(gate.poll(context));
             source.gate = None;
         }
-        let frame = Pin::new(&mut source.incoming).poll_frame(context);
+        let frame = source.poll_incoming(context);
         let came_with_the_head = source.kept_bytes == 0 && !source.is_awaited;
         source.is_awaited = frame.is_pending();
         let frame = ready!(frame);

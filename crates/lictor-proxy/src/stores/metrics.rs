@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     hedges: IntCounterVec,
     cache: IntCounterVec,
     fallbacks: IntCounterVec,
+    compressed: IntCounterVec,
     tcp_connections: IntCounterVec,
     tcp_duration: HistogramVec,
     tcp_bytes: IntCounterVec,
@@ -176,6 +177,11 @@ impl Metrics {
                 "lictor_cache_requests_total",
                 "Requests of routes with a cache: hit, coalesced, miss, bypass.",
                 &["upstream", "result"],
+            ),
+            compressed: counter(
+                "lictor_gateway_compressed_total",
+                "Answers that were compressed, by how; `full`: as many as may be were just being compressed, and it went as it was.",
+                &["coding"],
             ),
             fallbacks: counter("lictor_fallbacks_total", "Answers given in place of a failure.", &["upstream", "kind"]),
             tcp_connections: counter(
@@ -397,6 +403,11 @@ impl Metrics {
     /// Something was given in place of a failure.
     pub(crate) fn fell_back(&self, upstream: &str, kind: &str) {
         self.fallbacks.with_label_values(&[upstream, kind]).inc();
+    }
+
+    /// An answer was compressed, or there was no room for that.
+    pub(crate) fn compressed(&self, coding: &str) {
+        self.compressed.with_label_values(&[coding]).inc();
     }
 
     /// A connection was carried.

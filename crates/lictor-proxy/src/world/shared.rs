@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 
 use lictor_tls::Credentials;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::stores::awaited::Awaited;
 use crate::stores::causes::Causes;
@@ -17,6 +17,9 @@ use crate::stores::span::Span;
 use crate::stores::spent::Spent;
 use crate::stores::tap::Tap;
 use crate::stores::tokens::KeyBell;
+
+/// So many answers are compressed at a time: each holds up to 0.5 MiB for it, for as long as its client takes to read.
+pub(crate) const CODERS: usize = 256;
 
 /// What all workers of the process share.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) causes: Arc<Causes>,
     pub(crate) cache: Cache,
     pub(crate) limiter: Limiter,
+    /// Places for answers that are being compressed.
+    pub(crate) coders: Arc<Semaphore>,
     pub(crate) spent: Spent,
     pub(crate) recorder: Recorder,
     pub(crate) tap: Tap,

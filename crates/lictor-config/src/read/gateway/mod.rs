@@ -1,6 +1,7 @@
 //! `gateway:`, routes for clients from outside.
 
 mod auth;
+mod compress;
 mod cors;
 mod door;
 mod errors;

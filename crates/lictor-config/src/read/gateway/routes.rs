@@ -21,11 +21,11 @@ use crate::diagnose::suggest;
 use crate::tree::{Node, Section};
 
 /// Keys that routes will have.
-const PLANNED_OF_ROUTES: [&str; 5] = ["cache", "mirror", "priority", "split", "when"];
+const PLANNED_OF_ROUTES: [&str; 4] = ["mirror", "priority", "split", "when"];
 
 /// Keys of a route that sends requests on, and means nothing where it does not.
-const OF_SENDING: [&str; 7] =
-    ["strip", "timeout", "per_try_timeout", "connect_timeout", "idle_timeout", "retry", "idempotent"];
+const OF_SENDING: [&str; 8] =
+    ["cache", "strip", "timeout", "per_try_timeout", "connect_timeout", "idle_timeout", "retry", "idempotent"];
 
 /// A route, and where it was written.
 pub(super) struct Read<'t> {
@@ -114,6 +114,11 @@ impl<'u, 't> Reading<'u, 't> {
         let auth = auth::of_route(&auth, self.rules.auth.as_ref());
         let mut rules = Rules { auth, ..rules::rules(&section, self.rules) };
         let action = self.action(&section, host.as_ref(), pattern.as_ref());
+        let asks = |method: &Method| *method == Method::GET || *method == Method::HEAD;
+        let cache = section.field("cache", "");
+        if cache.is_set() && !cache.is_off() && !conditions.methods.is_empty() && !conditions.methods.iter().any(asks) {
+            cache.key_error("`cache` keeps answers to GET, and this route is for other methods", None);
+        }
         section.finish_before(&PLANNED_OF_ROUTES);
         if node.is_set() && !path.is_set() {
             node.error("a route needs a `path`", Some("write `path: /api/*`".to_owned()));
@@ -334,5 +339,9 @@ fn route_policy(section: &Section<'_>, base: &Policy) -> (Policy, Option<bool>) 
     if !idempotent.is_set() {
         idempotent.parsed(json!({ "type": "boolean" }), None, |_| Ok(()));
     }
-    (Policy { timeouts, retry, ..base.clone() }, is_idempotent)
+    let cache = policy::cache(
+        &section.field("cache", "Answers are kept and given again (RFC 9111; docs/caching.md); `off`: never."),
+        base.cache,
+    );
+    (Policy { timeouts, retry, cache, ..base.clone() }, is_idempotent)
 }

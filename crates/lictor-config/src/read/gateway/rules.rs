@@ -4,6 +4,7 @@ use lictor_core::gateway::Rules;
 use serde_json::json;
 
 use super::super::limit;
+use super::compress::compress;
 use super::cors::cors;
 use super::errors::errors;
 use crate::tree::{Node, Section};
@@ -20,6 +21,8 @@ pub(super) fn rules(section: &Section<'_>, base: &Rules) -> Rules {
     let cors_node = section.field("cors", "Whose pages may read the answers; `off`: nothing is said of it.");
     let errors_node =
         section.field("errors", "What failures of the gateway's own look like; `off`: as lictor says them.");
+    let compress_node = section.field("compress", "Answers are compressed for clients that take it; `off`: never.");
+    let grpc_web = section.field("grpc_web", "gRPC-Web of browsers is translated to gRPC and back.");
     Rules {
         auth: base.auth.clone(),
         limits: limit::limits(&limit, &base.limits, limit::GATEWAY),
@@ -27,6 +30,8 @@ pub(super) fn rules(section: &Section<'_>, base: &Rules) -> Rules {
         body_max: size_or_none(&body_max, base.body_max),
         cors: cors(&cors_node, base.cors.as_ref()),
         errors: errors(&errors_node, base.errors.as_ref()),
+        compress: compress(&compress_node, base.compress.as_ref()),
+        grpc_web: grpc_web.boolean(base.grpc_web),
     }
 }
 
