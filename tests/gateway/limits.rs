@@ -235,6 +235,20 @@ fn a_client_is_who_trusted_proxies_say_and_nobody_else() {
 }
 
 #[test]
+fn a_preflight_is_not_counted_where_it_is_answered_here() {
+    let lictor =
+        limited("{rate: 1/1h, by: []}\n  cors: {origins: ['https://app.example'], methods: [GET, PUT]}", "", "");
+    let fields = [("origin", "https://app.example"), ("access-control-request-method", "PUT")];
+    let preflight = Ask { method: "OPTIONS", fields: &fields, ..Ask::get("/") };
+    for version in BOTH {
+        assert_eq!(statuses(&lictor, version, preflight, 3), [204; 3]);
+    }
+    assert_eq!(statuses(&lictor, Version::Http1, Ask::get("/"), 2), [200, 429]);
+    // A request with this method that is no preflight is one like others.
+    assert_eq!(ask(&lictor, Version::Http2, Ask { method: "OPTIONS", ..Ask::get("/") }).status, 429);
+}
+
+#[test]
 fn a_limit_that_is_not_enforced_counts_and_tells_nothing() {
     let lictor = limited("{rate: 1/1h, by: [], enforce: false}", "", "");
     for version in BOTH {
