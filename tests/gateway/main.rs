@@ -2,17 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
+mod basic;
 mod bodies;
 mod cache;
 mod client;
 mod compress;
 mod cors;
 mod errors;
+mod forward;
 mod grpc_web;
 mod heads;
 mod hosts;
 mod issuer;
 mod jwt;
+mod keys;
 mod limits;
 mod listener;
 mod outsiders;

@@ -13,6 +13,9 @@ use crate::refusal::{Refusal, Why};
 pub struct Moment(f64);
 
 impl Moment {
+    /// After all others.
+    pub(crate) const NEVER: Self = Self(f64::INFINITY);
+
     /// Of a clock.
     pub fn of(time: SystemTime) -> Self {
         match time.duration_since(UNIX_EPOCH) {

@@ -10,6 +10,7 @@
 //! | is it believed, and what does it say? | [`cache::Cache::verify`], which remembers, or [`verify()`] |
 //! | is that enough for this route? | [`rules::Rules::judge`], on every request |
 //! | what of it do those behind us see? | [`forward::field`] |
+//! | and if somebody else has found out who asks? | [`Verified::vouched`], for the same rules |
 //! | whose keys are they, and which? | [`Issuers`], [`KeySet::secret`], [`jwks::parse`] |
 //! | when are keys fetched? | [`refresh::Refresh`] |
 //! | which keys are there now? | [`Keyring`] |
@@ -71,3 +72,8 @@ pub use key::{KeySet, MAX_KEY_ID, SecretError};
 pub use keyring::{Keyring, Remote, Source};
 pub use refusal::{Kind, Refusal, Why};
 pub use verify::{MAX_TOKEN, Verified, verify};
+
+/// The members of an object, as strictly as a token's: no member twice, no deeper and no wider.
+pub fn members(text: &[u8]) -> Option<serde_json::Map<String, serde_json::Value>> {
+    json::object(text).ok()
+}

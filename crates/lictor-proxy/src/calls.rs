@@ -1,6 +1,7 @@
 //! A request from its head to the last byte of its answer: [`forward`] is where to begin to read.
 
 mod answer;
+pub(crate) mod ask;
 mod attempt;
 mod cached;
 mod call;

@@ -7,7 +7,7 @@
 //! | is the head as short as it must be | [`head`] | `headers_too_large` |
 //! | is it a browser's preflight, or a WebSocket of a page of somebody else | [`cors`] | `forbidden`; it answers |
 //! | may he ask so often, if that does not hang on who he is | [`limit`] | `limit_unavailable`, `rate_limited` |
-//! | who asks, and may he | [`auth`] | `unauthenticated`, `forbidden`, `auth_unavailable`, `bad_request` |
+//! | who asks, and may he ([`keys`], [`basic`], [`certificate`], [`asking`] are ways to show it) | [`auth`] | `unauthenticated`, `forbidden`, `auth_unavailable`, `bad_request` |
 //! | and if it does | [`limit`] | `limit_unavailable`, `rate_limited` |
 //! | is the body as short as it must be | [`body`] | `body_too_large` |
 //!
@@ -19,23 +19,28 @@
 //! | compression | [`compress`] |
 //! | what is nobody's business outside | `names.rs` |
 
+mod asking;
 mod auth;
+mod basic;
 mod body;
+mod certificate;
 mod compress;
 mod cors;
 mod errors;
 mod grpc_web;
 mod head;
 pub(crate) mod inbound;
+mod keys;
 mod limit;
+mod query;
+mod refusal;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::WWW_AUTHENTICATE;
-use http::{HeaderValue, Request, Response};
-use lictor_core::gateway::auth::Identity;
+use http::{HeaderName, HeaderValue, Request, Response};
+use lictor_core::gateway::auth::{How, Identity};
 use lictor_core::gateway::compress::Wish;
 use lictor_core::gateway::grpc_web::Call;
 use lictor_core::gateway::{Gateway, Rules};
@@ -59,8 +64,10 @@ pub(crate) struct Visit {
     query: Option<Box<str>>,
     /// Who asks, once he has shown it.
     identity: Option<Identity>,
-    /// What a refusal asks for.
-    challenge: Option<HeaderValue>,
+    /// The API key that the request had.
+    key: keys::Taken,
+    /// What a refusal says besides.
+    said: Vec<(HeaderName, HeaderValue)>,
     /// Nothing in the head says for whom the answer is.
     is_private: bool,
     /// Something was shown that is not believed: limits count that by the client's network.
@@ -93,11 +100,13 @@ impl Visit {
         names::strip_managed(request.headers_mut(), &gateway.managed);
         let methods = gateway.rules.auth.as_ref().map(|auth| &auth.methods);
         let parameter = methods.and_then(|methods| methods.tokens.as_ref()?.sources.query.as_deref());
+        let keys = methods.and_then(|methods| methods.keys.as_ref());
         let mut visit = Self {
             rules: Arc::clone(&gateway.rules),
-            query: parameter.and_then(|name| auth::take_query(name, request)),
+            query: parameter.and_then(|name| query::take_query(name, request)),
+            key: keys.map(|keys| keys::take(keys, request)).unwrap_or_default(),
             identity: None,
-            challenge: None,
+            said: Vec::new(),
             is_private: false,
             has_failed: false,
             counted: Counted::default(),
@@ -134,7 +143,7 @@ impl Visit {
         head::check(&self.rules, request)?;
         cors::check(&self.rules, request)?;
         self.count(When::Before, connection, request, found).await?;
-        if let Err(stop) = auth::check(self, connection, request).await {
+        if let Err(stop) = auth::check(self, connection, request, &found.label).await {
             if self.has_failed {
                 Counted::failed(&self.rules.limits, connection);
             }
@@ -163,8 +172,10 @@ impl Visit {
         // Two issuers may each have somebody of one name.
         let user = self.identity.as_ref().and_then(Identity::subject);
         let user = user.map(|subject| format!("{} {subject}", claim("iss").unwrap_or_default()));
+        let by_key = self.identity.as_ref().filter(|identity| identity.how == How::Key);
+        let key = by_key.and_then(Identity::subject);
         let (route, headers) = (Some(&*found.label), request.headers());
-        let facts = Facts { route, ip: connection.client, user: user.as_deref(), key: None, headers, claim: &claim };
+        let facts = Facts { route, ip: connection.client, user: user.as_deref(), key, headers, claim: &claim };
         self.counted.take(&self.rules.limits, when, &facts, connection).await
     }
 
@@ -180,11 +191,10 @@ impl Visit {
 
     /// What is done to every answer, whoever made it.
     pub(crate) fn leave(&mut self, response: &mut Response<ResponseBody>) {
-        let status = response.status();
         let headers = response.headers_mut();
         self.counted.leave(headers);
-        if let Some(challenge) = self.challenge.take().filter(|_| status.is_client_error()) {
-            headers.insert(WWW_AUTHENTICATE, challenge);
+        for (name, value) in self.said.drain(..) {
+            headers.append(name, value);
         }
         if self.is_private {
             auth::make_private(headers);

@@ -29,6 +29,7 @@ use crate::calls::explain::{Explanation, Question, Refusal};
 use crate::net::listen::{BindError, Bound, Spot, Unattached, bind};
 use crate::stores::exemplar::Exemplar;
 use crate::stores::metrics::Metrics;
+use crate::stores::passwords::Turns;
 use crate::stores::span::Span;
 use crate::stores::tap::Tapping;
 use crate::stores::tokens::KeyBell;
@@ -202,6 +203,7 @@ impl DataPlane {
             coders: Arc::new(Semaphore::new(CODERS)),
             demand: settings.demand,
             keys: settings.keys,
+            passwords: Turns::new(),
             is_draining: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             tls: Credentials::default(),

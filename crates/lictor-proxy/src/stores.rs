@@ -1,5 +1,6 @@
 //! What the process keeps of what happened. None of them knows who writes.
 
+pub(crate) mod answers;
 pub(crate) mod awaited;
 pub(crate) mod causes;
 pub(crate) mod date;
@@ -9,6 +10,7 @@ pub(crate) mod limiter;
 pub(crate) mod metrics;
 pub(crate) mod millis;
 pub(crate) mod outcome;
+pub(crate) mod passwords;
 pub(crate) mod recorder;
 pub(crate) mod request_id;
 pub(crate) mod span;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -54,7 +56,7 @@ impl Authority {
         self.folder.join("ca.pem")
     }
 
-    /// A certificate for these names or IP addresses, in files called `file`. Again with the same file: replaced.
+    /// A certificate for these names, URIs or IP addresses, in files called `file`. Again with the same file: replaced.
     pub fn issue(&self, file: &str, names: &[&str]) -> Pair {
         self.sign(file, params(names))
     }
@@ -178,9 +180,12 @@ pub fn get_over(stream: &mut (impl Read + Write), path: &str) -> std::io::Result
 }
 
 fn params(names: &[&str]) -> CertificateParams {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let mut params = CertificateParams::new(names.clone()).expect("names are valid");
-    params.distinguished_name.push(DnType::CommonName, names.first().map_or("nobody", String::as_str));
+    let (uris, others): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
+    let others: Vec<String> = others.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(others).expect("names are valid");
+    let uris = uris.iter().map(|uri| SanType::URI((*uri).to_owned().try_into().expect("URIs are ASCII")));
+    params.subject_alt_names.extend(uris);
+    params.distinguished_name.push(DnType::CommonName, names.first().copied().unwrap_or("nobody"));
     params
 }
 

@@ -55,7 +55,7 @@ pub use certificate::first_end;
 pub use client::{Alpn, Client, ClientSpec, HandshakeError, follow, is_name};
 pub use credentials::{Credentials, Shown};
 pub use file::TlsError;
-pub use server::{Peer, Server};
+pub use server::{Names, Peer, Server};
 pub use trust::Trust;
 
 /// Tries to read all files that these name, and says what is wrong with the first that is of no use. It waits for the disk.

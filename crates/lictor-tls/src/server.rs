@@ -13,6 +13,7 @@ use rustls::server::{ServerSessionMemoryCache, StoresServerSessions, WebPkiClien
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use webpki::EndEntityCert;
 
 use crate::client::HandshakeError;
 use crate::file::{TlsError, key_pair};
@@ -32,6 +33,26 @@ pub struct Server(pub(crate) Latest<ServerTls>);
 /// Who a client is: its certificate, and those between it and a CA.
 #[derive(Debug)]
 pub struct Peer(Vec<CertificateDer<'static>>);
+
+/// The names of a certificate (RFC 5280, section 4.2.1.6).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Such as SPIFFE's: `spiffe://shop.example/orders`.
+    pub uris: Vec<String>,
+    /// Such as `orders.shop.example`.
+    pub dns: Vec<String>,
+}
+
+impl Peer {
+    /// Whom its certificate names; a subject without alternative names is nobody's name (RFC 9525, section 2).
+    pub fn names(&self) -> Names {
+        let Some(Ok(own)) = self.0.first().map(EndEntityCert::try_from) else { return Names::default() };
+        Names {
+            uris: own.valid_uri_names().map(str::to_owned).collect(),
+            dns: own.valid_dns_names().map(str::to_owned).collect(),
+        }
+    }
+}
 
 impl Server {
     /// Reads the files. It waits for the disk.

@@ -99,6 +99,7 @@ fn mistakes_are_told_with_their_place() {
         ("  - {path: /a, to: users, headers: {'a b': 1}}\n", 5, "not a header name"),
         ("  - {path: /a, to: users, retry: {budget: {ratio: 50%}}}\n", 5, "shared by all routes"),
         ("  - {path: /a, to: users, limit: fast}\n", 5, "`fast` is not a rate"),
+        ("  - {path: /a, to: users, auth: required}\n", 5, "the gateway has no `auth`"),
         ("  - {path: /a, to: users, split: {a: 1}}\n", 5, "`split` is not in this version yet"),
         ("  - {path: /a, to: users, pats: 1}\n", 5, "unknown field `pats`"),
         ("    /a: users\n    b: users\n", 6, "must start with `/`"),
@@ -219,4 +220,65 @@ fn whom_it_believes_is_a_list_of_addresses_and_ranges() {
         let told = bad(&with(keys)).to_string();
         assert!(told.contains(said), "{keys}: {told}");
     }
+}
+
+fn with_auth(auth: &str) -> String {
+    format!(
+        "registration: off\ngateway:\n  listen: 8080\n  auth: {auth}\n  routes: [{{path: /*, to: users}}]\nupstreams:\n  users: {{static: ['127.0.0.1:1']}}\n  bytes: {{static: ['127.0.0.1:1'], protocol: tcp}}\n"
+    )
+}
+
+#[test]
+fn ways_to_show_who_one_is_are_refused_where_they_could_not_work() {
+    let one = format!("'sha256:{}'", "1".repeat(64));
+    for (auth, message) in [
+        ("{keys: {}}", "there is no client"),
+        ("{keys: {clients: {a: s3cret-key-in-plain}}}", "a key is not written down, its hash is"),
+        ("{keys: {clients: {a: 'sha256:12'}}}", "64 hexadecimal digits"),
+        (&format!("{{keys: {{clients: {{a: {one}, b: [{one}]}}}}}}"), "`a` has this key already"),
+        (&format!("{{keys: {{clients: {{a: [{one}, {one}]}}}}}}"), "`a` has this key already"),
+        (&format!("{{keys: {{header: off, clients: {{a: {one}}}}}}}"), "in a field or in the query"),
+        (&format!("{{keys: {{header: Authorization, clients: {{a: {one}}}}}}}"), "has a scheme"),
+        (&format!("{{keys: {{header: Cookie, clients: {{a: {one}}}}}}}"), "meaning of its own"),
+        (&format!("{{keys: {{query: 'a b', clients: {{a: {one}}}}}}}"), "is not a name"),
+        (&format!("{{keys: {{clients: {{a: {{keys: {one}, scopes: ['a b']}}}}}}}}"), "is not one word"),
+        ("{keys: {clients: {a: {scopes: [read]}}}}", "a client needs a key"),
+        ("{basic: {}}", "there is no user"),
+        ("{basic: {users: {ada: hunter2}}}", "its bcrypt hash is"),
+        ("{basic: {users: {'a:b': '$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW'}}}", "no colon"),
+        ("{basic: {users: {ada: {roles: [admin]}}}}", "needs the hash"),
+        ("{certificates: true}", "nobody is asked for a certificate"),
+        ("{forward: {path: /check}}", "asking a service needs `to`"),
+        ("{forward: {to: users}}", "asking a service needs `path`"),
+        ("{forward: {to: bytes, path: /check}}", "carries bytes"),
+        ("{forward: {to: 'http://users', path: /check}}", "is a URL"),
+        ("{forward: {to: users, path: check}}", "is not a path"),
+        ("{forward: {to: users, path: /check, method: PUT}}", "unknown value `PUT`"),
+        ("{forward: {to: users, path: /check, headers_out: [Content-Length]}}", "belongs to one message"),
+        ("{forward: {to: users, path: /check, headers_to_upstream: [X-Lictor-To]}}", "belongs to one message"),
+        ("{forward: {to: users, path: /check, timeout: 11s}}", "from 1ms to 10s"),
+        ("{forward: {to: users, path: /check, cache: 6m}}", "at most 5m"),
+        ("{forward: {to: users, path: /check, answer_max: 2MiB}}", "at most 1MiB"),
+        (
+            &format!("{{keys: {{clients: {{a: {one}}}}}, forward: {{to: users, path: /c, headers_out: [X-API-Key]}}}}"),
+            "no service sees it",
+        ),
+        ("{forward: {to: users, path: /check}, by: [keys]}", "has no `keys`"),
+        ("{mode: required}", "whom to believe"),
+    ] {
+        let report = bad(&with_auth(auth)).to_string();
+        assert!(report.contains(message), "{auth}: {report}");
+    }
+}
+
+#[test]
+fn a_service_that_is_asked_may_be_one_that_no_route_leads_to() {
+    let config = good(&with_auth("{forward: {to: judges, path: /check}}"));
+    let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    assert!(names.contains(&"judges"), "{names:?}");
+    let gateway = config.gateway.unwrap();
+    let asking = gateway.routes.rules.auth.as_ref().unwrap().methods.asking.as_ref().unwrap().clone();
+    assert_eq!((&*asking.to, asking.path.as_str(), asking.method.as_str()), ("judges", "/check", "GET"));
+    assert!(asking.tells_request && !asking.fail_open && asking.keep.is_none());
+    assert_eq!(asking.headers_out, ["authorization"]);
 }

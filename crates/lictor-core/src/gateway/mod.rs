@@ -3,7 +3,9 @@
 //!
 //! What is matched is what goes on: nothing after this reads the request's target again.
 
+pub mod asking;
 pub mod auth;
+pub mod basic;
 pub mod client;
 pub mod compress;
 pub mod cors;
@@ -11,10 +13,12 @@ pub mod errors;
 pub mod grpc_web;
 pub mod headers;
 pub mod host;
+pub mod keys;
 #[cfg(any(fuzzing, test))]
 pub mod laws;
 pub mod path;
 pub mod pattern;
+pub mod remembered;
 pub mod rewrite;
 pub mod rules;
 pub mod security;

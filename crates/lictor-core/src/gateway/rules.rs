@@ -53,6 +53,7 @@ impl Default for Rules {
 impl Rules {
     /// The fields that those behind us believe, because they are ours.
     pub fn managed(&self) -> impl Iterator<Item = &HeaderName> {
-        self.auth.iter().flat_map(|auth| &auth.fields).map(|field| &field.name)
+        let claims = self.auth.iter().flat_map(|auth| &auth.fields).map(|field| &field.name);
+        claims.chain(self.auth.iter().flat_map(|auth| auth.methods.fields()))
     }
 }

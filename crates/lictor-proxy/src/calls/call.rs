@@ -65,6 +65,8 @@ pub(super) struct Call {
     /// When the first attempt may begin; none after it.
     admitted: Cell<Option<Instant>>,
     pub(super) deadline: Deadline,
+    /// In place of what its policy gives it.
+    pub(super) limit: Option<Duration>,
     pub(super) probe: Option<Probe>,
     pub(super) running: Running,
     /// What `Authorization` is to say, where the application says nothing.
@@ -73,6 +75,15 @@ pub(super) struct Call {
     pub(super) has_shown_another: Cell<bool>,
     /// Its retries are used up, and by what: callers are told not to add their own.
     pub(super) spent: Option<&'static str>,
+}
+
+/// A request, as it is sent on.
+#[derive(Debug)]
+pub(super) struct Come {
+    pub(super) head: Parts,
+    pub(super) spelling: Spelling,
+    pub(super) interim: Option<Interim>,
+    pub(super) body: Replay,
 }
 
 impl Call {
@@ -85,18 +96,33 @@ impl Call {
         record: &Record,
         leave: Leave,
     ) -> Result<Box<Self>, Failure> {
-        let (worker, upstream, deadline) = (&connection.worker, &target.upstream, record.deadline);
-        let policy = upstream.policy(record.route);
-        let route_says = record.route.and_then(|index| upstream.upstream.routes.get(index)?.is_idempotent);
-        let is_idempotent = retry::is_idempotent(&policy.retry, request.method(), request.headers(), route_says);
+        let policy = target.upstream.policy(record.route);
         let max_attempts = attempts_allowed(policy, request.headers(), record.fields);
         // Also for methods that are not sent twice: a callee that says 421 has not processed them.
         let kept = if max_attempts > 1 { policy.retry.max_body } else { 0 };
-        let hash = hash_of(policy, request.headers(), connection.client);
-        let is_http2 = upstream.upstream.protocol.is_http2(request.version() == Version::HTTP_2);
         let (mut head, mut body) = request.into_parts();
         let (spelling, interim) = (body.take_spelling(), body.interim());
-        let body = Replay::new(body, head.extensions.remove(), kept, deadline.arrival(), connection);
+        let body = Replay::new(body, head.extensions.remove(), kept, record.deadline.arrival(), connection);
+        Self::of(connection, target, Come { head, spelling, interim, body }, upgrade, record, leave)
+    }
+
+    /// The same, whoever made the request.
+    pub(super) fn of(
+        connection: &Rc<Connection>,
+        target: &Target,
+        come: Come,
+        upgrade: Option<Upgrade>,
+        record: &Record,
+        leave: Leave,
+    ) -> Result<Box<Self>, Failure> {
+        let Come { mut head, spelling, interim, body } = come;
+        let (worker, upstream, deadline) = (&connection.worker, &target.upstream, record.deadline);
+        let policy = upstream.policy(record.route);
+        let route_says = record.route.and_then(|index| upstream.upstream.routes.get(index)?.is_idempotent);
+        let is_idempotent = retry::is_idempotent(&policy.retry, &head.method, &head.headers, route_says);
+        let max_attempts = attempts_allowed(policy, &head.headers, record.fields);
+        let hash = hash_of(policy, &head.headers, connection.client);
+        let is_http2 = upstream.upstream.protocol.is_http2(head.version == Version::HTTP_2);
         let sends = Sends { is_http2, has_content: !body.is_empty(), keeps_upgrade: upgrade.is_some() };
         let rewrite = Rewrite::new(connection, target, &mut head, record, sends)?;
         let call = Box::new(Self {
@@ -123,6 +149,7 @@ impl Call {
             route: record.route,
             admitted: Cell::new(Some(leave.since)),
             deadline,
+            limit: None,
             probe: Some(leave.probe),
             running: leave.running,
             token: RefCell::default(),
@@ -187,7 +214,7 @@ impl Call {
     /// streams look like any call: there the caller's deadline is the limit.
     pub(super) fn end(&self) -> Option<End> {
         let timeouts = &self.policy().timeouts;
-        let ours = if self.is_grpc { Some(timeouts.idle) } else { timeouts.total };
+        let ours = if self.is_grpc { Some(timeouts.idle) } else { self.limit.or(timeouts.total) };
         self.deadline.end(ours, self.body.last_progress().unwrap_or(self.deadline.arrival()))
     }
 

@@ -133,6 +133,11 @@ impl Replay {
         }))))
     }
 
+    /// No body.
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
     /// The body for the next attempt; earlier attempts' bodies end with an error.
     pub(super) fn body(&self) -> RequestBody {
         let Some(source) = &self.0 else {

@@ -95,7 +95,7 @@ impl Call {
     }
 
     /// The breaker's verdict on a request that ended without an answer; with one, [`Call::answer`] gives it.
-    fn judge(&mut self, failure: &Failure, held: Option<&Sent>, record: &Record) {
+    pub(super) fn judge(&mut self, failure: &Failure, held: Option<&Sent>, record: &Record) {
         if held.is_some() {
             return;
         }

@@ -5,23 +5,31 @@
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HOST, ORIGIN};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HOST, ORIGIN, WWW_AUTHENTICATE};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use lictor_core::gateway::asking::Asking;
 use lictor_core::gateway::auth::{Auth, How, Identity, Mode, Tokens};
 use lictor_core::{Failure, Reason};
 use lictor_http::RequestBody;
 use lictor_jose::forward::{Field, field};
 use lictor_jose::refresh::Miss;
+use lictor_jose::rules::Rules;
 use lictor_jose::source::{self, Found, Place};
 use lictor_jose::{Kind, Refusal, Verified, Why};
 use tokio::time::timeout_at;
 use tracing::debug;
 
-use super::{Stop, Visit};
+use super::keys::{self, Taken};
+use super::refusal::{No, refusal};
+use super::{Stop, Visit, asking, basic, certificate};
 use crate::admission::cache::Untold;
+use crate::admission::routed::Told;
+use crate::stores::answers::{self, Answer};
 use crate::world::client::Connection;
 
 /// Whom a challenge speaks for (RFC 9110, section 11.5).
@@ -35,42 +43,101 @@ pub(super) async fn check(
     visit: &mut Visit,
     connection: &Rc<Connection>,
     request: &mut Request<RequestBody>,
+    label: &Arc<str>,
 ) -> Result<(), Stop> {
     let Some(auth) = visit.rules.auth.clone().filter(|auth| auth.mode != Mode::None) else { return Ok(()) };
-    let shown = identify(&auth, visit, connection, request).await;
-    let identity = match shown {
-        Ok(identity) => identity,
-        Err(No::Token(refusal)) if refusal.kind() == Kind::Missing && auth.mode == Mode::Optional => return Ok(()),
-        Err(No::Token(refusal)) => return Err(visit.refuse(&refusal)),
+    let identity = match identify(&auth, visit, connection, request).await {
+        Ok(Some(identity)) => identity,
+        Ok(None) => return Box::pin(asked(&auth, visit, connection, request, label)).await,
+        Err(No::Token(refusal)) => return Err(visit.refuse(&auth, &refusal)),
         Err(No::Other(stop)) => return Err(stop),
     };
-    auth.rules.judge(&identity.known).map_err(|refusal| visit.refuse(&refusal))?;
-    tell(&auth, &identity, request.headers_mut());
-    if visit.is_private {
+    accept(&auth, visit, identity, request)
+}
+
+/// He is known; may he?
+fn accept<B>(auth: &Auth, visit: &mut Visit, identity: Identity, request: &mut Request<B>) -> Result<(), Stop> {
+    auth.rules.judge(&identity.known).map_err(|refusal| visit.refuse(auth, &refusal))?;
+    if identity.how == How::Password {
+        request.headers_mut().remove(AUTHORIZATION); // a password is for the gateway alone
+    }
+    tell(auth, &identity, request.headers_mut());
+    visit.is_private |= matches!(identity.how, How::Key | How::Certificate);
+    // But for `Authorization` nothing in the head tells caches that the answer is one client's (RFC 9111, section 3.5).
+    if visit.is_private || !request.headers().contains_key(AUTHORIZATION) {
         request.extensions_mut().insert(Untold);
     }
     visit.identity = Some(identity);
     Ok(())
 }
 
-/// Why nobody is known.
-enum No {
-    /// What was shown, or that nothing was.
-    Token(Refusal),
-    Other(Stop),
-}
-
-impl From<Refusal> for No {
-    fn from(refusal: Refusal) -> Self {
-        Self::Token(refusal)
+/// Nobody has shown anything that is judged here: a service is asked, if there is one and something to ask about.
+async fn asked(
+    auth: &Auth,
+    visit: &mut Visit,
+    connection: &Rc<Connection>,
+    request: &mut Request<RequestBody>,
+    label: &Arc<str>,
+) -> Result<(), Stop> {
+    let asking = auth.methods.asking.as_ref().filter(|_| auth.takes(How::Service));
+    let Some(asking) = asking.filter(|asking| asking::has_credential(asking, request.headers())) else {
+        if let Some(identity) = certificate::identity(connection).filter(|_| auth.takes(How::Certificate)) {
+            return accept(auth, visit, identity, request);
+        }
+        if auth.mode == Mode::Optional {
+            return Ok(());
+        }
+        return Err(visit.refuse(auth, &refusal(Why::Missing, "no credential")));
+    };
+    if asking::has_several(asking, request.headers()) {
+        return Err(visit.refuse(auth, &refusal(Why::SeveralCredentials, "a credential is there twice")));
+    }
+    let unavailable =
+        |detail: String| Stop::Refused(Failure::new(Reason::AuthUnavailable, detail), Kind::Unavailable.message());
+    match asking::answer(connection, asking, request, label).await {
+        Answer::Yes(yes) => {
+            let needs_claims = !auth.fields.is_empty() || auth.rules != Rules::default();
+            if needs_claims && !yes.is_readable {
+                return Err(unavailable(format!("{} answered with a body that is no JSON object", asking.to)));
+            }
+            accept(auth, visit, Identity { how: How::Service, known: yes.known.clone() }, request)?;
+            for (name, value) in &yes.fields {
+                request.headers_mut().append(name, value.clone());
+            }
+            Ok(())
+        }
+        Answer::No(no) => Err(denied(visit, auth, asking, &no)),
+        // As nobody's: what a route asks of somebody, nobody is.
+        Answer::Nothing(failure) if asking.fail_open && auth.rules == Rules::default() => {
+            debug!(service = %asking.to, reason = %failure.reason, "the service did not answer, and the request goes on");
+            Ok(())
+        }
+        Answer::Nothing(failure) | Answer::Nonsense(failure) => {
+            Err(unavailable(format!("{}: {}", asking.to, failure.detail)))
+        }
     }
 }
 
+/// What a service's no becomes: its status, and of its fields those that tell the client what to do.
+fn denied(visit: &mut Visit, auth: &Auth, asking: &Asking, no: &answers::No) -> Stop {
+    visit.said.extend(no.fields.iter().cloned());
+    visit.has_failed = no.status == StatusCode::UNAUTHORIZED;
+    let (reason, kind) = match no.status {
+        StatusCode::UNAUTHORIZED => (Reason::Unauthenticated, Kind::InvalidToken),
+        StatusCode::FORBIDDEN => (Reason::Forbidden, Kind::InsufficientScope),
+        status => return Stop::Told(Told { status, field: None, body: Bytes::new() }),
+    };
+    if reason == Reason::Unauthenticated && no.fields.iter().all(|(name, _)| *name != WWW_AUTHENTICATE) {
+        visit.challenge(auth, kind);
+    }
+    Stop::Refused(Failure::new(reason, format!("{} answered {}", asking.to, no.status.as_u16())), kind.message())
+}
+
 impl Visit {
-    fn refuse(&mut self, refusal: &Refusal) -> Stop {
+    fn refuse(&mut self, auth: &Auth, refusal: &Refusal) -> Stop {
         let kind = refusal.kind();
-        self.challenge = kind.challenge(REALM).and_then(|text| HeaderValue::try_from(text).ok());
         self.has_failed = kind == Kind::InvalidToken;
+        self.challenge(auth, kind);
         let reason = match kind {
             Kind::Missing | Kind::InvalidToken => Reason::Unauthenticated,
             Kind::InvalidRequest => Reason::BadRequest,
@@ -79,21 +146,81 @@ impl Visit {
         };
         Stop::Refused(Failure::new(reason, refusal.to_string()), kind.message())
     }
+
+    /// Says how somebody could show who he is (RFC 9110, section 11.6.1): in each way that the route takes.
+    fn challenge(&mut self, auth: &Auth, kind: Kind) {
+        let mut say = |text: Option<String>| {
+            let value = text.and_then(|text| HeaderValue::try_from(text).ok());
+            self.said.extend(value.map(|value| (WWW_AUTHENTICATE, value)));
+        };
+        if auth.takes(How::Token) || auth.takes(How::Service) {
+            say(kind.challenge(REALM));
+        }
+        if auth.takes(How::Password) && matches!(kind, Kind::Missing | Kind::InvalidToken) {
+            say(Some(format!("Basic realm=\"{REALM}\", charset=\"UTF-8\""))); // RFC 7617, section 2.1
+        }
+        if auth.takes(How::Key) && matches!(kind, Kind::Missing | Kind::InvalidToken) {
+            say(Some(format!("Key realm=\"{REALM}\"")));
+        }
+    }
 }
 
-/// Who asks, by the one thing that he shows.
+/// Who asks, by the one thing that he shows; `None`: nothing that is judged here.
 async fn identify(
     auth: &Auth,
     visit: &mut Visit,
     connection: &Connection,
     request: &Request<RequestBody>,
-) -> Result<Identity, No> {
-    let Some(tokens) = &auth.methods.tokens else {
-        return Err(No::Other(Stop::Refused(
-            Failure::new(Reason::AuthUnavailable, "nobody is believed here"),
-            Kind::Unavailable.message(),
-        )));
+) -> Result<Option<Identity>, No> {
+    let key = std::mem::take(&mut visit.key);
+    let key = if auth.takes(How::Key) { key } else { Taken::Nothing };
+    let methods = &auth.methods;
+    let password = match &methods.users {
+        Some(users) if auth.takes(How::Password) => basic::shown(request.headers())?.map(|shown| (users, shown)),
+        _ => None,
     };
+    let token = match &methods.tokens {
+        Some(tokens) if auth.takes(How::Token) && password.is_none() => token(tokens, visit, request)?,
+        _ => None,
+    };
+    let asks_about = |asking: &Arc<Asking>| asking.headers_out.contains(&AUTHORIZATION);
+    let is_asked_about = auth.takes(How::Service)
+        && methods.asking.as_ref().is_some_and(asks_about)
+        && request.headers().contains_key(AUTHORIZATION);
+    match (key, token, password) {
+        (Taken::Nothing, None, None) => Ok(None),
+        (Taken::One(key), None, None) if !is_asked_about => {
+            let client = methods.keys.as_ref().and_then(|keys| keys::client(keys, &key));
+            let client = client.ok_or_else(|| refusal(Why::UnknownKey, "nobody's API key"))?;
+            Ok(Some(Identity { how: How::Key, known: client.known.clone() }))
+        }
+        (Taken::Nothing, None, Some((users, shown))) => {
+            let known = Box::pin(basic::known(&connection.worker, users, shown)).await?;
+            Ok(Some(Identity { how: How::Password, known }))
+        }
+        (Taken::Nothing, Some((tokens, found)), None) => {
+            if found.place == Place::Cookie && changes_something(request) && !is_own_page(request) {
+                let failure = Failure::new(
+                    Reason::Forbidden,
+                    "the token is in a cookie, and neither Sec-Fetch-Site nor Origin says that a page of this host asks",
+                );
+                return Err(No::Other(Stop::Refused(failure, "the request must come from a page of this site")));
+            }
+            let is_private = found.place == Place::Query;
+            let known = believed(connection, tokens, &found).await?;
+            visit.is_private = is_private;
+            Ok(Some(Identity { how: How::Token, known }))
+        }
+        _ => Err(refusal(Why::SeveralCredentials, "more than one credential").into()),
+    }
+}
+
+/// The token of a request, if it has one.
+fn token<'r>(
+    tokens: &'r Tokens,
+    visit: &'r Visit,
+    request: &'r Request<RequestBody>,
+) -> Result<Option<(&'r Tokens, Found<'r>)>, Refusal> {
     let headers = request.headers();
     let (shown, cookies) = (headers.get_all(AUTHORIZATION), headers.get_all(COOKIE));
     let found = source::find(
@@ -101,16 +228,12 @@ async fn identify(
         shown.into_iter().map(HeaderValue::as_bytes),
         cookies.into_iter().map(HeaderValue::as_bytes),
         visit.query.as_deref(),
-    )?;
-    if found.place == Place::Cookie && changes_something(request) && !is_own_page(request) {
-        let failure = Failure::new(
-            Reason::Forbidden,
-            "the token is in a cookie, and neither Sec-Fetch-Site nor Origin says that a page of this host asks",
-        );
-        return Err(No::Other(Stop::Refused(failure, "the request must come from a page of this site")));
+    );
+    match found {
+        Ok(found) => Ok(Some((tokens, found))),
+        Err(refusal) if refusal.why == Why::Missing => Ok(None),
+        Err(refusal) => Err(refusal),
     }
-    visit.is_private = found.place == Place::Query;
-    Ok(Identity { how: How::Token, known: believed(connection, tokens, &found).await? })
 }
 
 /// What the token says. Where a key for it may be on its way, that is waited for.
@@ -188,22 +311,6 @@ fn tell(auth: &Auth, identity: &Identity, headers: &mut HeaderMap) {
     }
 }
 
-/// Takes the parameter with a token out of the query, before anything else sees it; what the query was.
-pub(super) fn take_query<B>(name: &str, request: &mut Request<B>) -> Option<Box<str>> {
-    let query = request.uri().query()?;
-    let rest = source::without(query, name);
-    if rest.as_deref() == Some(query) {
-        return None;
-    }
-    let (path, whole) = (request.uri().path(), query.into());
-    let target = rest.map_or_else(|| path.to_owned(), |rest| format!("{path}?{rest}"));
-    request.extensions_mut().remove::<lictor_http::target::Raw>();
-    let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.path_and_query = target.parse().ok();
-    *request.uri_mut() = http::Uri::from_parts(parts).unwrap_or_default();
-    Some(whole)
-}
-
 /// The answer to a request whose token was in its query is nobody else's (RFC 6750, section 2.3).
 pub(super) fn make_private(headers: &mut HeaderMap) {
     let fields = headers.get_all(CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
@@ -269,21 +376,6 @@ mod tests {
             }
             make_private(&mut headers);
             assert_eq!(headers.get_all(CACHE_CONTROL).into_iter().collect::<Vec<_>>(), [becomes], "{said:?}");
-        }
-    }
-
-    #[test]
-    fn the_token_is_no_part_of_the_query_afterwards() {
-        for (target, left, was) in [
-            ("/a?token=x", "/a", Some("token=x")),
-            ("/a?b=1&token=x&c=2", "/a?b=1&c=2", Some("b=1&token=x&c=2")),
-            ("/a?t%6fken=x&token=y", "/a", Some("t%6fken=x&token=y")),
-            ("/a?tokens=x", "/a?tokens=x", None),
-            ("/a", "/a", None),
-        ] {
-            let mut request = Request::get(format!("http://shop.example{target}")).body(()).unwrap();
-            assert_eq!(take_query("token", &mut request).as_deref(), was, "{target}");
-            assert_eq!(request.uri().to_string(), format!("http://shop.example{left}"));
         }
     }
 }

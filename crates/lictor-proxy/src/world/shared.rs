@@ -12,6 +12,7 @@ use crate::stores::causes::Causes;
 use crate::stores::kept::Cache;
 use crate::stores::limiter::Limiter;
 use crate::stores::metrics::Metrics;
+use crate::stores::passwords::Turns;
 use crate::stores::recorder::Recorder;
 use crate::stores::span::Span;
 use crate::stores::spent::Spent;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) traced_inbound: AtomicUsize,
     pub(crate) tls: Credentials,
     pub(crate) keys: Arc<KeyBell>,
+    /// For passwords that have to be compared.
+    pub(crate) passwords: Option<Turns>,
     /// Until when the callers of our application wait.
     pub(crate) awaited: Arc<Awaited>,
     /// Whose children our application's calls may be.

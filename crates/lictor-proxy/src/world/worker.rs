@@ -12,7 +12,9 @@ use tokio::sync::{Notify, watch};
 use super::redis::Redis;
 use super::shared::Shared;
 use super::view::View;
+use crate::stores::answers::Answers;
 use crate::stores::date::Date;
+use crate::stores::passwords::Passwords;
 use crate::stores::tokens::Tokens;
 
 /// Idle connections are looked for at most so often: it is a look at all endpoints.
@@ -31,6 +33,10 @@ pub(crate) struct Worker {
     requests: Cell<u32>,
     /// The date, for answers that have none.
     pub(crate) date: Date,
+    /// What a gateway's service has said.
+    pub(crate) answers: RefCell<Answers>,
+    /// Passwords that were right.
+    pub(crate) passwords: RefCell<Passwords>,
     /// Tokens that were believed.
     pub(crate) tokens: RefCell<Tokens>,
     /// Our hop in `Via`.
@@ -91,6 +97,8 @@ impl Worker {
             random: Cell::new(seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))),
             requests: Cell::new(0),
             date: Date::default(),
+            answers: RefCell::default(),
+            passwords: RefCell::default(),
             tokens: RefCell::new(Tokens::new()),
             hop: Hop::new(name),
             redis: Redis::default(),

@@ -6,6 +6,7 @@ mod diff;
 mod doctor;
 mod explain;
 mod graph;
+mod hash_key;
 mod init;
 mod kv;
 mod man;
@@ -175,6 +176,12 @@ enum Command {
         #[command(flatten)]
         configured: Configured,
     },
+    /// Print the hash of an API key, for `gateway.auth.keys`; the key is read from standard input.
+    HashKey {
+        /// Draw a key, and print it before its hash.
+        #[arg(long)]
+        new: bool,
+    },
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Print what a shell needs to complete lictor's command line.
@@ -224,6 +231,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Init { look, output, force, stdout } => init::init(&look, (!stdout).then_some(&output), force),
         Command::Graph { dot, json, configured } => graph::graph(dot, json, &configured),
         Command::Routes { configured } => routes::routes(&configured),
+        Command::HashKey { new } => hash_key::hash_key(new),
         Command::Schema => {
             print(&format!("{:#}\n", json_schema()));
             Ok(0)

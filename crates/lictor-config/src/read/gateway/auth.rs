@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Uri};
-use lictor_core::gateway::auth::{Auth, ClaimField, Methods, Mode, Tokens};
+use lictor_core::gateway::auth::{Auth, ClaimField, How, Methods, Mode, Tokens};
 use lictor_jose::forward::Spelling;
 use lictor_jose::rules::{Claim, Rules, Test};
 use lictor_jose::source::Sources;
@@ -12,6 +12,7 @@ use lictor_jose::{Algorithm, Issuer, KeySet, Keyring, MAX_LEEWAY, Remote, Source
 use serde_json::{Value as Json, json};
 
 use super::super::service::refuse_well_known;
+use super::{asking, basic, keys};
 use crate::environment::Environment;
 use crate::tree::{Node, Section};
 
@@ -39,15 +40,44 @@ const NOT_OURS: [&str; 14] = [
 ];
 
 /// The gateway's: how somebody may show who he is, and what is asked where a route says nothing.
-pub(super) fn of_gateway(node: &Node<'_>, env: &Environment) -> Option<Arc<Auth>> {
+pub(super) fn of_gateway(
+    node: &Node<'_>,
+    env: &Environment,
+    asks_for_certificates: bool,
+    called: impl FnMut(&Node<'_>) -> Option<Arc<str>>,
+) -> Option<Arc<Auth>> {
     let section = node.section(&[]);
     let jwt = section.field("jwt", "Signed tokens: an issuer, or a list of them.");
     let from = section.field("from", "Where a request may have its token; one place at a time.");
     let tokens = tokens(&jwt, &from, env);
-    if node.is_set() && !jwt.is_set() {
-        node.error("`auth` needs `jwt`: whom to believe", Some("write `jwt: {secret: '${JWT_SECRET}'}`".to_owned()));
+    let keys_node = section.field("keys", "Keys that clients were given; the gateway's alone, as all ways are.");
+    let forward = section.field("forward", "A service that is asked whether a request may go on.");
+    let basic_node = section.field("basic", "Names and passwords (RFC 7617).");
+    let certificates_node = section.field(
+        "certificates",
+        "The names of the client's certificate (`listen.tls.client_ca`), where nothing else is shown.",
+    );
+    let certificates = certificates_node.boolean(false);
+    if certificates && !asks_for_certificates {
+        certificates_node
+            .error("nobody is asked for a certificate", Some("give `listen.tls` a `client_ca`".to_owned()));
     }
-    let base = nothing(Methods { tokens }, Mode::Required);
+    let users = basic::users(&basic_node);
+    let keys = keys::keys(&keys_node);
+    let asking = asking::asking(&forward, called);
+    if let (Some(keys), Some(asking)) = (&keys, &asking)
+        && keys.header.as_ref().is_some_and(|header| asking.headers_out.contains(header))
+    {
+        forward.below("headers_out").error("the field of `keys` is taken off each request: no service sees it", None);
+    }
+    if node.is_set() && ![&jwt, &keys_node, &basic_node, &forward].iter().any(|way| way.is_set()) && !certificates {
+        node.error(
+            "`auth` needs `jwt`, `keys`, `basic`, `certificates` or `forward`: whom to believe",
+            Some("write `jwt: {secret: '${JWT_SECRET}'}`".to_owned()),
+        );
+    }
+    let methods = Methods { tokens, keys, users, certificates, asking: asking.map(Arc::new) };
+    let base = nothing(methods, Mode::Required);
     let auth = asked(&section, &base);
     section.finish();
     node.is_set().then(|| Arc::new(auth))
@@ -81,7 +111,7 @@ pub(super) fn of_route(node: &Node<'_>, base: Option<&Arc<Auth>>) -> Option<Arc<
 
 /// Nothing is asked of who has shown who he is.
 fn nothing(methods: Methods, mode: Mode) -> Auth {
-    Auth { methods: Arc::new(methods), mode, rules: Rules::default(), fields: Vec::new() }
+    Auth { methods: Arc::new(methods), mode, by: Vec::new(), rules: Rules::default(), fields: Vec::new() }
 }
 
 /// What a route asks; what it does not say is as the base has it.
@@ -96,12 +126,32 @@ fn asked(section: &Section<'_>, base: &Auth) -> Auth {
         "claims_to_headers",
         "Claims that those behind us see, by the field that they see them in. No client may set these fields.",
     );
+    let by = section.field(
+        "by",
+        "Which of the ways are taken: `jwt`, `keys`, `basic`, `certificates`, `forward`. Default: all that there are.",
+    );
     Auth {
         methods: Arc::clone(&base.methods),
         mode: mode.choice(&MODES, shown).unwrap_or(base.mode),
+        by: ways(&by, base),
         rules,
         fields: claim_fields(&fields, &base.fields),
     }
+}
+
+fn ways(node: &Node<'_>, base: &Auth) -> Vec<How> {
+    let mut ways = Vec::new();
+    for entry in node.elements() {
+        let Some(how) = entry.choice(&How::ALL, None) else { continue };
+        if !base.methods.has(how) {
+            entry.error(format!("the gateway's `auth` has no `{}`", how.as_str()), None);
+        }
+        ways.push(how);
+    }
+    if node.is_set() && ways.is_empty() {
+        node.error("needs at least one way", Some("where nobody must show anything, write `mode: none`".to_owned()));
+    }
+    if node.is_set() { ways } else { base.by.clone() }
 }
 
 fn tokens(jwt: &Node<'_>, from: &Node<'_>, env: &Environment) -> Option<Tokens> {

@@ -1,10 +1,13 @@
 //! `gateway:`, routes for clients from outside.
 
+mod asking;
 mod auth;
+mod basic;
 mod compress;
 mod cors;
 mod door;
 mod errors;
+mod keys;
 mod routes;
 mod rules;
 
@@ -36,7 +39,14 @@ pub(super) fn gateway(
     if node.is_map() && !listen_node.is_set() {
         node.error("a gateway needs `listen`", Some("write `listen: 8080`".to_owned()));
     }
-    let auth = auth::of_gateway(&section.field("auth", "Who may ask, and how he shows it."), env);
+    let called = |node: &Node<'_>| {
+        let places = routes::places(upstreams);
+        routes::upstream(node, upstreams, &places, &implied).map(|place| upstreams[place].name.as_str().into())
+    };
+    let tls = listen.as_ref().and_then(|listen| listen.tls.as_ref());
+    let asks_for_certificates = tls.is_some_and(|tls| tls.client_ca.is_some());
+    let auth_node = section.field("auth", "Who may ask, and how he shows it.");
+    let auth = auth::of_gateway(&auth_node, env, asks_for_certificates, called);
     let rules = Arc::new(Rules { auth, ..rules::rules(&section, &Rules::default()) });
     let proxies = door::proxies(&section);
     let routes = section.field("routes", "A map of paths to upstreams, or a list of routes. Their order means nothing: the most specific route is the one.");

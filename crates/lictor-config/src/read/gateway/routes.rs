@@ -52,7 +52,7 @@ impl<'u, 't> Reading<'u, 't> {
         implied: &'u dyn Fn(&str) -> Upstream,
         rules: &'u Arc<Rules>,
     ) -> Self {
-        let places = upstreams.iter().enumerate().map(|(place, upstream)| (upstream.name.clone(), place)).collect();
+        let places = places(upstreams);
         let to = vec![Vec::new(); upstreams.len()];
         Self { upstreams, places, implied, rules, read: Vec::new(), to }
     }
@@ -174,35 +174,14 @@ impl<'u, 't> Reading<'u, 't> {
         }
     }
 
-    /// Where the upstream of this name is; one that nobody declared is made.
+    /// Where the upstream of this name is.
     fn upstream(&mut self, node: &Node<'t>) -> Option<usize> {
-        let name = node.parsed(json!({ "type": "string" }), None, |text| match text {
-            text if text.contains("://") => Err(format!(
-                "`{text}` is a URL: name an upstream, with `static: [{}]`",
-                text.split("://").last().unwrap_or_default()
-            )),
-            text if is_service_name(text) => Ok(text.to_owned()),
-            text => Err(format!("`{text}` is not a service name: letters, digits, `-`, `_` and `.`")),
-        })?;
-        if let Some(known) = self.places.get(&name).copied() {
-            if self.upstreams[known].protocol == Some(Protocol::Tcp) {
-                node.error(format!("`{name}` carries bytes, and answers no requests"), None);
-                return None;
-            }
-            return Some(known);
+        let place = upstream(node, self.upstreams, &self.places, self.implied)?;
+        if place == self.to.len() {
+            self.to.push(Vec::new());
+            self.places.insert(self.upstreams[place].name.clone(), place);
         }
-        let meant = suggest(&name, self.upstreams.iter().map(|upstream| upstream.name.as_str()));
-        if let Some(meant) = meant {
-            let help = format!("did you mean `{meant}`? If not, declare it in `upstreams`");
-            node.warn(
-                format!("there is no upstream `{name}`: the service of that name is called, by `defaults`"),
-                Some(help),
-            );
-        }
-        self.upstreams.push((self.implied)(&name));
-        self.to.push(Vec::new());
-        self.places.insert(name, self.upstreams.len() - 1);
-        Some(self.upstreams.len() - 1)
+        Some(place)
     }
 
     /// Puts a route behind those of the upstream.
@@ -212,6 +191,45 @@ impl<'u, 't> Reading<'u, 't> {
         to.push(route);
         gateway::Send { upstream: own.name.as_str().into(), index, has_policy, rewrite }
     }
+}
+
+/// Where each is, by its name.
+pub(super) fn places(upstreams: &[Upstream]) -> HashMap<String, usize> {
+    upstreams.iter().enumerate().map(|(place, upstream)| (upstream.name.clone(), place)).collect()
+}
+
+/// Where the upstream of this name is; one that nobody declared is made.
+pub(super) fn upstream(
+    node: &Node<'_>,
+    upstreams: &mut Vec<Upstream>,
+    places: &HashMap<String, usize>,
+    implied: &dyn Fn(&str) -> Upstream,
+) -> Option<usize> {
+    let name = node.parsed(json!({ "type": "string" }), None, |text| match text {
+        text if text.contains("://") => Err(format!(
+            "`{text}` is a URL: name an upstream, with `static: [{}]`",
+            text.split("://").last().unwrap_or_default()
+        )),
+        text if is_service_name(text) => Ok(text.to_owned()),
+        text => Err(format!("`{text}` is not a service name: letters, digits, `-`, `_` and `.`")),
+    })?;
+    if let Some(known) = places.get(&name).copied() {
+        if upstreams[known].protocol == Some(Protocol::Tcp) {
+            node.error(format!("`{name}` carries bytes, and answers no requests"), None);
+            return None;
+        }
+        return Some(known);
+    }
+    let meant = suggest(&name, upstreams.iter().map(|upstream| upstream.name.as_str()));
+    if let Some(meant) = meant {
+        let help = format!("did you mean `{meant}`? If not, declare it in `upstreams`");
+        node.warn(
+            format!("there is no upstream `{name}`: the service of that name is called, by `defaults`"),
+            Some(help),
+        );
+    }
+    upstreams.push(implied(&name));
+    Some(upstreams.len() - 1)
 }
 
 pub(super) fn label(host: &HostPattern, path: &PathPattern) -> Arc<str> {

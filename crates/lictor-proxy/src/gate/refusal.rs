@@ -1,0 +1,32 @@
+//! Why nobody is known, in whatever way he was to be.
+
+use std::time::Duration;
+
+use lictor_core::{Failure, Reason};
+use lictor_jose::{Kind, Refusal, Why};
+
+use super::Stop;
+
+/// Why nobody is known.
+pub(super) enum No {
+    /// What was shown, or that nothing was.
+    Token(Refusal),
+    Other(Stop),
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        Self::Token(refusal)
+    }
+}
+
+/// One that no token has caused.
+pub(super) fn refusal(why: Why, detail: &str) -> Refusal {
+    Refusal { why, detail: detail.into(), issuer: None }
+}
+
+/// Nobody can say who it is, for a moment.
+pub(super) fn busy(detail: &str) -> No {
+    let failure = Failure::new(Reason::AuthUnavailable, detail).retry_after(Duration::from_secs(1));
+    No::Other(Stop::Refused(failure, Kind::Unavailable.message()))
+}

@@ -1,0 +1,437 @@
+//! A service that is asked whether a request may go on.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, free_ports, read_head};
+use parking_lot::{Condvar, Mutex};
+
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, block, configuration, echo, field, frame, told_http1, told_http2};
+
+/// Asks for what the token says: `200`, `401`, `slow`, ..
+struct Service {
+    server: RawServer,
+    /// The heads of all that it was asked.
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Service {
+    fn start() -> Self {
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let seen = Arc::clone(&asked);
+        let server = RawServer::start(move |mut stream| {
+            loop {
+                let head = read_head(&mut stream);
+                if head.is_empty() {
+                    return;
+                }
+                seen.lock().push(head.clone());
+                let case = field(&head, "authorization").and_then(|it| it.split(' ').next_back()).unwrap_or_default();
+                if !answer(&mut stream, case) {
+                    return;
+                }
+            }
+        });
+        Self { server, asked }
+    }
+
+    fn count(&self) -> usize {
+        self.asked.lock().len()
+    }
+
+    fn last(&self) -> String {
+        self.asked.lock().last().unwrap().to_lowercase()
+    }
+}
+
+/// Whether the connection goes on.
+fn answer(stream: &mut TcpStream, case: &str) -> bool {
+    let case = case.split('.').next().unwrap_or_default(); // `401.7` is another token with the same answer
+    let (status, fields, body) = match case {
+        "named" => (
+            "200 OK",
+            "X-Tenant: acme\r\nX-Secret: s3cret\r\nX-User-ID: 7\r\nSet-Cookie: a=b\r\nConnection: keep-alive\r\n",
+            "",
+        ),
+        "body" => ("200 OK", "Content-Type: application/json\r\n", r#"{"id":7,"user":{"tenant":"acme"},"valid":true}"#),
+        "liar" => ("200 OK", "", r#"{"id":7,"valid":"false"}"#),
+        "html" => ("200 OK", "", "<html>"),
+        "twice" => ("200 OK", "", r#"{"valid":false,"valid":true}"#),
+        "over" => ("200 OK", "", r#"{"exp":1}"#),
+        "no-store" => ("200 OK", "Cache-Control: no-store\r\n", ""),
+        "204" => ("204 No Content", "", ""),
+        "302" => {
+            ("302 Found", "Location: https://login.example/?back=1\r\nX-Secret: s3cret\r\nServer: inner\r\n", "inner")
+        }
+        "cookie" => ("302 Found", "Location: /login\r\nSet-Cookie: state=1\r\n", ""),
+        "401" => ("401 Unauthorized", "WWW-Authenticate: Bearer realm=\"inner\"\r\nX-Secret: s3cret\r\n", "inner"),
+        "plain401" => ("401 Unauthorized", "", "inner"),
+        "403" => ("403 Forbidden", "Set-Cookie: gone=1\r\nX-Secret: s3cret\r\n", "inner"),
+        "404" => ("404 Not Found", "", "inner"),
+        "304" => ("304 Not Modified", "", ""),
+        "429" => ("429 Too Many Requests", "Retry-After: 1\r\n", "inner"),
+        "500" => ("500 Internal Server Error", "", "inner"),
+        "huge" => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+            return stream.write_all(head.as_bytes()).is_ok() && stream.write_all(&vec![b' '; 1_000_000]).is_ok();
+        }
+        "reset" => return false,
+        "garbage" => {
+            let _ = stream.write_all(b"SSH-2.0-nobody\r\n\r\n");
+            return false;
+        }
+        // Until the other side has had enough.
+        "slow" => {
+            read_head(stream);
+            return false;
+        }
+        "half" => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{");
+            read_head(stream);
+            return false;
+        }
+        _ => ("200 OK", "", ""),
+    };
+    let length =
+        if matches!(case, "204" | "304") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    stream.write_all(format!("HTTP/1.1 {status}\r\n{fields}{length}\r\n{body}").as_bytes()).is_ok()
+}
+
+fn yaml(one: &RawServer, service: u16, keys: &str, routes: &str) -> String {
+    let users = format!(
+        "  users: {{static: ['127.0.0.1:{service}'], breaker: off, ejection: off, fallback: {{body: '{{}}', status: 200}}}}\n"
+    );
+    configuration(&[("one", one)], &users, keys, routes)
+}
+
+fn gateway(one: &RawServer, service: &Service, keys: &str, routes: &str) -> Sidecar {
+    Sidecar::serve(LICTOR, &yaml(one, service.server.port(), keys, routes)).up()
+}
+
+fn alone(one: &RawServer, service: &Service, keys: &str) -> String {
+    format!("workers: 1\n{}", yaml(one, service.server.port(), keys, ROUTES))
+}
+
+fn forward(more: &str) -> String {
+    format!(
+        "  auth:\n    forward: {{to: users, path: /api/auth/validate, method: POST, timeout: 300ms, headers_to_upstream: [X-Tenant, X-User-ID]{more}}}\n"
+    )
+}
+
+const ROUTES: &str = "    - {path: /*, to: one}\n    - {path: /open, to: one, auth: none}\n    - {path: /maybe, to: one, auth: optional}\n";
+
+fn get(lictor: &Sidecar, version: Version, target: &str, token: &str) -> Told {
+    ask(lictor, version, Ask { fields: &[("authorization", &format!("Bearer {token}"))], ..Ask::get(target) })
+}
+
+/// Ways to ask for something.
+const KINDS: [&str; 4] = ["get", "post", "upgrade", "stream"];
+
+fn ask_as(lictor: &Sidecar, version: Version, kind: &str, token: &str) -> Option<Told> {
+    let token = format!("Bearer {token}");
+    let fields = [("authorization", &*token)];
+    Some(match (kind, version) {
+        ("get", _) => ask(lictor, version, Ask { fields: &fields, ..Ask::get("/a/../b?c=d") }),
+        ("stream", _) => {
+            let fields = [("authorization", &*token), ("accept", "text/event-stream")];
+            ask(lictor, version, Ask { fields: &fields, ..Ask::get("/b?c=d") })
+        }
+        ("post", Version::Http1) => {
+            let text = format!(
+                "POST /b?c=d HTTP/1.1\r\nHost: shop.example\r\nAuthorization: {token}\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+            );
+            told_http1(connect(&lictor.address("gateway")), text.as_bytes())
+        }
+        ("post", Version::Http2) => {
+            let mut stream = connect(&lictor.address("gateway"));
+            let asked = Ask { method: "POST", fields: &fields, ..Ask::get("/b?c=d") };
+            let bytes = [
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+                frame(4, 0, 0, &[]),
+                frame(1, 4, 1, &block(asked)),
+                frame(0, 1, 1, b"hello"),
+            ];
+            stream.write_all(&bytes.concat()).unwrap();
+            told_http2(stream)
+        }
+        ("upgrade", Version::Http1) => {
+            // What stands in front of the answer is not sent on when that is a refusal.
+            let text = format!(
+                "GET /b?c=d HTTP/1.1\r\nHost: shop.example\r\nAuthorization: {token}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            );
+            let mut stream = connect(&lictor.address("gateway"));
+            stream.write_all(text.as_bytes()).unwrap();
+            let head = read_head(&mut stream);
+            let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+            Told { status, head, body: "one".to_owned() }
+        }
+        _ => return None,
+    })
+}
+
+#[test]
+fn each_answer_of_the_service_means_one_thing_for_each_kind_of_request() {
+    let (one, service) = (echo("one"), Service::start());
+    let lictor = gateway(&one, &service, &forward(", answer_max: 64KiB"), ROUTES);
+    let table = [
+        ("200", 200, ""),
+        ("204", 200, ""),
+        ("named", 200, ""),
+        ("302", 302, ""),
+        ("401", 401, "unauthenticated"),
+        ("plain401", 401, "unauthenticated"),
+        ("403", 403, "forbidden"),
+        ("304", 503, "auth_unavailable"),
+        ("404", 503, "auth_unavailable"),
+        ("429", 503, "auth_unavailable"),
+        ("500", 503, "auth_unavailable"),
+        ("slow", 503, "auth_unavailable"),
+        ("half", 503, "auth_unavailable"),
+        ("huge", 503, "auth_unavailable"),
+        ("reset", 503, "auth_unavailable"),
+        ("garbage", 503, "auth_unavailable"),
+    ];
+    for version in BOTH {
+        for kind in KINDS {
+            for (case, status, reason) in table {
+                let before = one.connections();
+                let Some(told) = ask_as(&lictor, version, kind, case) else { continue };
+                let what = format!("{version:?} {kind} {case}: {told:?}");
+                assert_eq!(told.status, status, "{what}");
+                assert!(kind == "upgrade" || told.body.contains(reason), "{what}");
+                let all = format!("{}{}", told.head, told.body);
+                assert!(
+                    status == 200
+                        || !all.contains("s3cret") && !all.contains("inner")
+                        || all.contains("realm=\"inner\""),
+                    "{what}"
+                );
+                assert!(status == 200 || before == one.connections(), "nobody behind is asked: {what}");
+                let question = service.last();
+                for line in [
+                    "post /api/auth/validate http/1.1\r\n",
+                    "\r\nx-forwarded-uri: /b?c=d\r\n",
+                    "\r\nx-forwarded-host: shop.example\r\n",
+                    "\r\nx-forwarded-for: 127.0.0.1\r\n",
+                    "\r\ncontent-length: 0\r\n",
+                    "\r\nhost: users\r\n",
+                    if kind == "post" { "\r\nx-forwarded-method: post\r\n" } else { "\r\nx-forwarded-method: get\r\n" },
+                ] {
+                    assert!(question.contains(line), "{line} in {question}: {what}");
+                }
+                for name in ["\r\nupgrade:", "\r\nconnection:", "transfer-encoding", "\r\naccept:", "sec-websocket"] {
+                    assert!(!question.contains(name), "{name} in {question}: {what}");
+                }
+            }
+        }
+        let told = get(&lictor, version, "/", "302");
+        assert!(told.head.contains("https://login.example/?back=1") && !told.head.contains("X-Secret"), "{told:?}");
+        let told = get(&lictor, version, "/", "403");
+        assert!(told.head.contains("gone=1"), "{told:?}");
+        let told = get(&lictor, version, "/", "401");
+        assert!(told.head.contains("Bearer realm=\"inner\"") && !told.head.contains("realm=\"gateway\""), "{told:?}");
+        let told = get(&lictor, version, "/", "plain401");
+        assert!(told.head.contains("Bearer realm=\"gateway\""), "{told:?}");
+    }
+}
+
+#[test]
+fn only_what_the_service_says_of_what_is_named_goes_on() {
+    let (one, service) = (echo("one"), Service::start());
+    let lictor = gateway(&one, &service, &forward(""), ROUTES);
+    let forged = [("x-tenant", "forged"), ("x_tenant", "forged"), ("x.tenant", "forged"), ("x-user-id", "forged")];
+    for version in BOTH {
+        for (target, token, tenant) in [
+            ("/", "named", "acme"),
+            ("/", "200", ""),
+            ("/maybe", "named", "acme"),
+            ("/maybe", "", ""),
+            ("/open", "named", ""),
+        ] {
+            let bearer = format!("Bearer {token}");
+            let mut fields = forged.to_vec();
+            if !token.is_empty() {
+                fields.push(("authorization", &bearer));
+            }
+            let told = ask(&lictor, version, Ask { fields: &fields, ..Ask::get(target) });
+            let seen = told.body.to_lowercase();
+            assert_eq!(told.server(), "one", "{version:?} {target} {token}: {told:?}");
+            assert!(
+                !seen.contains("forged") && !seen.contains("s3cret") && !seen.contains("a=b"),
+                "{version:?} {target}: {seen}"
+            );
+            assert_eq!(seen.contains("x-tenant: acme\r\n"), tenant == "acme", "{version:?} {target} {token}: {seen}");
+            assert_eq!(seen.contains("x-user-id: 7\r\n"), tenant == "acme", "{version:?} {target} {token}: {seen}");
+            assert!(!told.head.contains("a=b"), "its cookies are not its callers': {told:?}");
+        }
+        // Nothing to ask about: the service is left alone.
+        let before = service.count();
+        let told = ask(&lictor, version, Ask::get("/"));
+        assert!(told.status == 401 && told.body.contains("Authentication required"), "{told:?}");
+        assert_eq!(service.count(), before);
+        let twice = [("authorization", "Bearer 200"), ("authorization", "Bearer 401")];
+        assert_eq!(ask(&lictor, version, Ask { fields: &twice, ..Ask::get("/") }).status, 400);
+        assert_eq!(service.count(), before);
+    }
+}
+
+#[test]
+fn what_its_body_says_is_judged_by_type_like_claims() {
+    let (one, service) = (echo("one"), Service::start());
+    let keys = forward("") + "    claims_to_headers: {X-Account: id, X-Of: /user/tenant}\n";
+    let routes = "    - {path: /*, to: one}\n    - {path: /valid, to: one, auth: {require: {claims: {valid: true}}}}\n";
+    let lictor = gateway(&one, &service, &keys, routes);
+    for version in BOTH {
+        let seen = get(&lictor, version, "/", "body").body.to_lowercase();
+        assert!(seen.contains("x-account: 7\r\n") && seen.contains("x-of: acme\r\n"), "{version:?}: {seen}");
+        for (target, token, status) in [
+            ("/valid", "body", 200),
+            ("/valid", "liar", 403),
+            ("/valid", "200", 403),
+            ("/valid", "twice", 503),
+            ("/valid", "html", 503),
+            ("/", "liar", 200),
+            ("/", "html", 503),
+            ("/", "200", 200),
+        ] {
+            let told = get(&lictor, version, target, token);
+            assert_eq!(told.status, status, "{version:?} {target} {token}: {told:?}");
+        }
+    }
+}
+
+#[test]
+fn a_yes_is_remembered_with_all_that_it_depends_on_and_a_failure_never() {
+    let (one, service) = (echo("one"), Service::start());
+    let keys = forward(", cache: 60s");
+    // Each worker remembers for itself.
+    let lictor = Sidecar::serve(LICTOR, &alone(&one, &service, &keys)).up();
+    let asked = |version, target: &str, token: &str| {
+        let before = service.count();
+        get(&lictor, version, target, token);
+        service.count() - before
+    };
+    for version in BOTH {
+        let of = |case: &str| format!("{case}.{version:?}");
+        assert_eq!([1, 2, 3].map(|_| asked(version, "/a", &of("named"))), [1, 0, 0], "the same, {version:?}");
+        assert_eq!(asked(version, "/a", &of("named.7")), 1, "another token");
+        assert_eq!(asked(version, "/b", &of("named")), 1, "another path");
+        assert_eq!(asked(version, "/a?b", &of("named")), 1, "another query");
+        assert_eq!([1, 2].map(|_| asked(version, "/", &of("500"))), [1, 1], "a failure");
+        assert_eq!([1, 2].map(|_| asked(version, "/", &of("404"))), [1, 1], "nonsense");
+        assert_eq!([1, 2].map(|_| asked(version, "/", &of("reset"))), [1, 1], "no answer");
+        assert_eq!([1, 2].map(|_| asked(version, "/", &of("over"))), [1, 1], "what is over");
+        assert_eq!([1, 2].map(|_| asked(version, "/", &of("no-store"))), [1, 1], "what it does not want kept");
+        assert_eq!([1, 2].map(|_| asked(version, "/", &of("cookie"))), [1, 1], "what is one client's");
+        let told = get(&lictor, version, "/a", &of("named"));
+        assert!(told.body.to_lowercase().contains("x-tenant: acme\r\n"), "by memory too: {told:?}");
+        // A no is forgotten soon: whoever is let in now must not wait.
+        asked(version, "/", &of("401"));
+        eventually_is("a no is asked anew", || asked(version, "/", &of("401")), |asked| *asked == 1);
+        // A token that says itself that it is over is asked about each time: {"exp":1}
+        let over = "named.eyJleHAiOjF9.c2ln";
+        assert_eq!([1, 2].map(|_| asked(version, "/", over)), [1, 1], "a token whose end has come");
+    }
+    let token = "named.for-reload";
+    assert_eq!([1, 2].map(|_| asked(Version::Http1, "/", token)), [1, 0]);
+    lictor.rewrite(&alone(&one, &service, &forward(", cache: 59s")));
+    assert_eq!(lictor.post("/reload").status, 200);
+    assert_eq!([1, 2].map(|_| asked(Version::Http1, "/", token)), [1, 0], "a reload begins anew");
+    // An answer about the credential alone holds for all that it comes with.
+    lictor.rewrite(&alone(&one, &service, &forward(", cache: 60s, tells_request: false")));
+    assert_eq!(lictor.post("/reload").status, 200);
+    assert_eq!(["/a", "/b", "/a?c"].map(|target| asked(Version::Http1, target, token)), [1, 0, 0]);
+    assert!(!service.last().contains("x-forwarded-uri") && !service.last().contains("x-forwarded-host"));
+}
+
+#[test]
+fn who_asks_the_same_at_the_same_time_waits_for_one_answer() {
+    let (asked, open) = (Arc::new(Mutex::new(0)), Arc::new((Mutex::new(false), Condvar::new())));
+    let (seen, gate) = (Arc::clone(&asked), Arc::clone(&open));
+    let server = RawServer::start(move |mut stream| {
+        while !read_head(&mut stream).is_empty() {
+            *seen.lock() += 1;
+            gate.1.wait_while(&mut gate.0.lock(), |is_open| !*is_open);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        }
+    });
+    let one = echo("one");
+    let keys = "  auth:\n    forward: {to: users, path: /check, timeout: 10s, cache: 60s}\n";
+    let yaml = format!("workers: 1\n{}", yaml(&one, server.port(), keys, ROUTES));
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let ask = |target: &str| {
+        let mut stream = connect(&lictor.address("gateway"));
+        write!(
+            stream,
+            "GET {target} HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer a\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        stream
+    };
+    // Who has begun goes away: the others still get the answer.
+    let first = ask("/a");
+    eventually_is("it is asked", || *asked.lock(), |count| *count == 1);
+    let others: Vec<_> = (0..20).map(|_| ask("/a")).collect();
+    drop(first);
+    let different = ask("/b");
+    eventually_is("another is asked for itself", || *asked.lock(), |count| *count == 2);
+    *open.0.lock() = true;
+    open.1.notify_all();
+    for mut stream in others.into_iter().chain([different]) {
+        assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"));
+    }
+    assert_eq!(*asked.lock(), 2);
+}
+
+#[test]
+fn without_the_service_nobody_goes_on_unless_that_is_written() {
+    let one = echo("one");
+    let [closed] = free_ports();
+    let routes = &format!("{ROUTES}    - {{path: /of-somebody, to: one, auth: {{require: {{roles: [admin]}}}}}}\n");
+    let is = |fail_open: bool| {
+        let keys = forward(&format!(", fail_open: {fail_open}"));
+        Sidecar::serve(LICTOR, &yaml(&one, closed, &keys, routes)).up()
+    };
+    let (shut, open) = (is(false), is(true));
+    for version in BOTH {
+        for target in ["/", "/maybe"] {
+            let told = get(&shut, version, target, "200");
+            assert!(told.status == 503 && told.body.contains("auth_unavailable"), "{version:?} {target}: {told:?}");
+            assert!(!told.body.contains("127.0.0.1") && !told.body.contains("users"), "{told:?}");
+            let told = get(&open, version, target, "200");
+            assert_eq!(told.server(), "one", "{version:?} {target}: {told:?}");
+            assert!(!told.body.to_lowercase().contains("x-user-id"), "as nobody's: {told:?}");
+        }
+        assert_eq!(get(&shut, version, "/open", "200").status, 200, "the control");
+        assert_eq!(get(&open, version, "/of-somebody", "200").status, 503, "nobody has a role");
+        assert_eq!(ask(&open, version, Ask::get("/")).status, 401, "nothing was shown");
+    }
+    let service = Service::start();
+    let there = gateway(&one, &service, &forward(", fail_open: true"), ROUTES);
+    for (token, status) in [("500", 200), ("slow", 200), ("401", 401), ("403", 403), ("404", 503), ("huge", 503)] {
+        let told = get(&there, Version::Http1, "/", token);
+        assert_eq!(told.status, status, "a no, and what nobody understands, are no failures: {token} {told:?}");
+    }
+    let line = shut.lines("request").into_iter().find(|line| line["reason"] == "auth_unavailable").unwrap();
+    assert_eq!(line["route"], "/*", "{line}");
+    let asked = shut.lines("request").into_iter().find(|line| line["upstream"] == "users").unwrap();
+    assert!(asked["path"] == "/api/auth/validate" && asked["reason"] == "connect_refused", "{asked}");
+}
+
+#[test]
+fn it_is_asked_about_the_fields_that_are_named() {
+    let (one, service) = (echo("one"), Service::start());
+    let lictor = gateway(&one, &service, &forward(", headers_out: [X-Session, Cookie]"), ROUTES);
+    for version in BOTH {
+        let before = service.count();
+        assert_eq!(get(&lictor, version, "/", "200").status, 401, "no session");
+        assert_eq!(service.count(), before);
+        let fields = [("x-session", "s-1"), ("cookie", "a=1"), ("authorization", "Bearer 403"), ("x-other", "x")];
+        let told = ask(&lictor, version, Ask { fields: &fields, ..Ask::get("/") });
+        assert_eq!((told.server(), service.count()), ("one", before + 1), "{version:?}: {told:?}");
+        let question = service.last();
+        assert!(question.contains("\r\nx-session: s-1\r\n") && question.contains("\r\ncookie: a=1\r\n"), "{question}");
+        assert!(!question.contains("authorization") && !question.contains("x-other"), "{question}");
+    }
+}
