@@ -577,6 +577,37 @@ fn the_table_says_who_may_ask() {
 }
 
 #[test]
+fn explain_says_which_rule_refuses_and_what_would_pass() {
+    let one = echo("one");
+    let routes = "    - {path: /in, to: one}\n    - {path: /admin, to: one, auth: {require: {roles: [admin, root]}}}\n";
+    let lictor = secret_gateway(&one, "", routes);
+    let token = bearer(&shared(&claims(json!({"role": "user"}))));
+    let explain = |target: &str, header: Option<String>| {
+        let mut command = std::process::Command::new(LICTOR);
+        command.args(["explain", "GET", &format!("http://shop.example{target}"), "--admin", &lictor.admin()]);
+        command.args(header.iter().flat_map(|header| ["-H", header])).env_clear();
+        let output = command.output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let shown = Some(format!("Authorization: {token}"));
+    for (target, header, says) in [
+        ("/in", shown.clone(), &["Auth: required; this is alice."][..]),
+        ("/in", None, &["refuses: missing: no token", "a token of default"]),
+        ("/admin", shown, &["refuses: role: none of the roles is there", "required, roles admin root"]),
+    ] {
+        let told = explain(target, header);
+        assert!(says.iter().all(|part| told.contains(part)), "{target}: {told}");
+        assert!(!told.contains(&token), "{told}");
+    }
+    get(&lictor, Version::Http1, "/in", token.strip_prefix("Bearer ").unwrap());
+    get(&lictor, Version::Http1, "/in", "no.to.ken");
+    let counted = |provider, decision| {
+        lictor.metric("lictor_auth_decisions_total", &[("provider", provider), ("decision", decision)])
+    };
+    assert_eq!([counted("default", "allowed"), counted("", "base64")].map(|count| count as u64), [1, 1]);
+}
+
+#[test]
 fn a_secret_in_a_file_is_followed_and_what_everybody_knows_is_refused() {
     let one = echo("one");
     let folder = lictor_testkit::scratch("secret");

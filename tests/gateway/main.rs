@@ -21,6 +21,7 @@ mod listener;
 mod outsiders;
 mod paths;
 mod routes;
+mod streams;
 mod wire;
 
 use std::io::{Read, Write};

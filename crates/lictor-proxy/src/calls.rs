@@ -9,6 +9,7 @@ pub(crate) mod ending;
 pub(crate) mod explain;
 mod fallback;
 pub(crate) mod forward;
+mod frames;
 mod hedge;
 pub(crate) mod recoded;
 pub(crate) mod replay;

@@ -37,6 +37,7 @@ mod refusal;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
@@ -50,7 +51,7 @@ use lictor_http::RequestBody;
 use lictor_http::fields::Fields;
 
 use self::limit::{Counted, When};
-use crate::admission::routed::{Found, Told};
+use crate::admission::routed::{Found, Says, Told};
 use crate::calls::ending::ResponseBody;
 use crate::names;
 use crate::world::client::Connection;
@@ -68,6 +69,8 @@ pub(crate) struct Visit {
     key: keys::Taken,
     /// What a refusal says besides.
     said: Vec<(HeaderName, HeaderValue)>,
+    /// When that is over, where streams end with it.
+    expires: Option<Instant>,
     /// Nothing in the head says for whom the answer is.
     is_private: bool,
     /// Something was shown that is not believed: limits count that by the client's network.
@@ -107,6 +110,7 @@ impl Visit {
             key: keys.map(|keys| keys::take(keys, request)).unwrap_or_default(),
             identity: None,
             said: Vec::new(),
+            expires: None,
             is_private: false,
             has_failed: false,
             counted: Counted::default(),
@@ -148,6 +152,9 @@ impl Visit {
                 Counted::failed(&self.rules.limits, connection);
             }
             return Err(stop);
+        }
+        if let Says::Send(routed) = &mut found.says {
+            routed.expires = self.expires;
         }
         self.count(When::After, connection, request, found).await?;
         body::check(&self.rules, request)

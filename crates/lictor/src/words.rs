@@ -183,6 +183,11 @@ pub(crate) fn prospect(page: &Json, paint: Paint) -> String {
     if let Some(route) = page["gateway"]["route"].as_str() {
         let target = page["gateway"]["target"].as_str().unwrap_or_default();
         lines.push(format!("Gateway: the route {route}, to {} as {target}.", text("upstream")));
+        if let Some(asks) = page["gateway"]["auth"]["asks"].as_str() {
+            let who =
+                page["gateway"]["auth"]["subject"].as_str().map_or_else(String::new, |who| format!("; this is {who}"));
+            lines.push(format!("Auth: {asks}{who}."));
+        }
     }
     let route = page["route"]["path"].as_str().map(|path| match page["route"]["method"].as_str() {
         Some(method) => format!("{method} {path}"),

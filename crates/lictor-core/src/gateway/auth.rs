@@ -1,12 +1,15 @@
 //! Who the requests of a gateway are from: how a client may show it, which is the gateway's, and what a route asks of it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderName;
 use lictor_jose::forward::Spelling;
 use lictor_jose::rules::{Claim, Rules};
 use lictor_jose::source::Sources;
-use lictor_jose::{Keyring, Verified};
+use lictor_jose::{Keyring, Kind, Verified};
+
+use crate::outcome::Reason;
 
 use super::asking::Asking;
 use super::basic::Users;
@@ -78,17 +81,20 @@ pub struct Auth {
     pub rules: Rules,
     /// What those behind us are told of him.
     pub fields: Vec<ClaimField>,
+    /// A stream ends when what it was opened by does.
+    pub ends_streams: bool,
 }
 
 /// Two are equal when nobody could tell them apart: they are of one gateway.
 impl PartialEq for Auth {
     fn eq(&self, other: &Self) -> bool {
-        let Self { methods, mode, by, rules, fields } = self;
+        let Self { methods, mode, by, rules, fields, ends_streams } = self;
         Arc::ptr_eq(methods, &other.methods)
             && *mode == other.mode
             && *by == other.by
             && *rules == other.rules
             && *fields == other.fields
+            && *ends_streams == other.ends_streams
     }
 }
 
@@ -96,6 +102,26 @@ impl Auth {
     /// Whether somebody may show in this way who he is.
     pub fn takes(&self, how: How) -> bool {
         self.methods.has(how) && (self.by.is_empty() || self.by.contains(&how))
+    }
+}
+
+/// `required, roles admin root`: whether anything is asked, and what else of who has shown who he is.
+impl fmt::Display for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = match self.mode {
+            Mode::None => return f.write_str("none"),
+            Mode::Optional => "optional",
+            Mode::Required => "required",
+        };
+        let Rules { issuers, audiences, scopes, roles, claims, .. } = &self.rules;
+        f.write_str(mode)?;
+        let claims: Vec<String> = claims.iter().map(|(claim, _)| claim.text().to_owned()).collect();
+        let asked =
+            [("issuers", issuers), ("audiences", audiences), ("scopes", scopes), ("roles", roles), ("claims", &claims)];
+        asked
+            .iter()
+            .filter(|(_, words)| !words.is_empty())
+            .try_for_each(|(name, words)| write!(f, ", {name} {}", words.join(" ")))
     }
 }
 
@@ -108,6 +134,16 @@ pub struct ClaimField {
     pub claim: Claim,
     /// Written so.
     pub spelling: Spelling,
+}
+
+/// The word for a refusal of this kind.
+pub fn reason(kind: Kind) -> Reason {
+    match kind {
+        Kind::Missing | Kind::InvalidToken => Reason::Unauthenticated,
+        Kind::InvalidRequest => Reason::BadRequest,
+        Kind::InsufficientScope => Reason::Forbidden,
+        Kind::Unavailable => Reason::AuthUnavailable,
+    }
 }
 
 /// How somebody has shown who he is.

@@ -2,6 +2,7 @@
 //! here, once; nothing else reads them again.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION};
@@ -61,6 +62,7 @@ pub(crate) fn find(
             label: Arc::clone(&label),
             index: send.index,
             has_policy: send.has_policy,
+            expires: None,
             target: target(&read, send.rewrite.as_ref(), uri.query())?,
         }),
         Action::Redirect(redirect) => {
@@ -84,6 +86,8 @@ pub(crate) struct Routed {
     pub(crate) index: usize,
     /// The policy there is the route's own.
     pub(crate) has_policy: bool,
+    /// When a stream ends that it opens: with what its client has shown.
+    pub(crate) expires: Option<Instant>,
     /// What was matched, as the route changes it: nothing else goes on.
     pub(crate) target: PathAndQuery,
 }

@@ -31,6 +31,9 @@ use crate::world::client::Connection;
 use crate::world::view::UpstreamState;
 use crate::world::worker::Worker;
 
+/// What a client is told whose stream has ended with its token.
+pub(crate) const EXPIRED: &str = "the token that opened it is over";
+
 /// The books.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -51,6 +54,8 @@ pub(crate) struct Record {
     pub(crate) detail: Option<String>,
     /// Until when anything may be done for it.
     pub(crate) deadline: Deadline,
+    /// Until when its client may be answered by a stream.
+    pub(crate) expires: Option<Instant>,
     /// While our application serves it, what that calls has no more time.
     served: Option<Served>,
     /// While our application serves it, it may be what caused a call.
@@ -95,6 +100,15 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// A stream has ended with what its client had shown.
+    pub(crate) fn expired(&mut self) {
+        self.reason = Some(Reason::Unauthenticated);
+        self.detail = Some(EXPIRED.to_owned());
+        if self.is_grpc {
+            self.grpc_status = Some(u16::from(Reason::Unauthenticated.grpc_status()));
+        }
+    }
+
     pub(crate) fn open<B>(
         connection: &Rc<Connection>,
         mesh: &Mesh,
@@ -104,8 +118,7 @@ impl Record {
     ) -> Box<Self> {
         let (worker, is_inbound) = (Rc::clone(&connection.worker), connection.is_inbound());
         let headers = request.headers();
-        let told = if fields.has(names::IDS) { headers.get(X_REQUEST_ID).cloned() } else { None };
-        let told = told.map(RequestId::Told);
+        let told = if fields.has(names::IDS) { headers.get(X_REQUEST_ID) } else { None }.cloned().map(RequestId::Told);
         let (is_traced, random) = (fields.has(names::TRACE), &mut || worker.random());
         let is_plain = connection.is_applications() && !is_traced && *request.method() != Method::CONNECT;
         let infers = is_plain && mesh.trace.infer_parent;
@@ -146,6 +159,7 @@ impl Record {
             reason: None,
             detail: None,
             deadline,
+            expires: None,
             served: None,
             cause: None,
             attempts: RefCell::default(),

@@ -12,7 +12,7 @@ use lictor_http::buffers;
 use lictor_http::fields::{self, Fields};
 
 use super::call::Call;
-use super::ending::{Ids, Patience, ResponseBody};
+use super::ending::{Ids, Patience, ResponseBody, StreamEnd};
 use super::sent::Sent;
 use super::upgrade::Switched;
 use super::{respond, tunnel};
@@ -50,7 +50,8 @@ impl Call {
             if let Some(probe) = self.probe.take() {
                 record.breaker.set(probe.finish(Verdict::Success, at));
             }
-            tunnel::join(upgrade.client, upstream, idle, record, (exchange, self.running));
+            let is_socket = upgrade.is_socket();
+            tunnel::join(upgrade.client, upstream, idle, record, is_socket, (exchange, self.running));
             return Response::from_parts(head, ResponseBody::empty().telling(ids));
         }
         let (mut head, body) = response.into_parts();
@@ -72,7 +73,9 @@ impl Call {
         }
         let timeouts = &self.policy().timeouts;
         let silence = if is_stream { Some(timeouts.idle) } else { timeouts.total.or(Some(timeouts.idle)) };
-        let patience = Patience::new(silence, self.deadline.callers(), at);
+        let expires = record.expires.filter(|_| is_stream);
+        let expires = expires.map(|expires| (expires, StreamEnd::of(&head.headers, self.is_grpc)));
+        let patience = Patience::new(silence, self.deadline.callers(), at).expiring(expires);
         let keeping = asking.and_then(|asking| {
             let when = record.exchanged(at);
             let came = Came { request: &self.head.headers, status, trace: &record.trace, when };

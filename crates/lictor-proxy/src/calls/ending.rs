@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::DATE;
+use http::header::{CONTENT_TYPE, DATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use lictor_core::Reason;
@@ -19,10 +19,10 @@ use super::recoded::{self, Ahead, Recode, Recoded};
 use super::replay::AnswerBody;
 use crate::admission::cache::Keeping;
 use crate::admission::permit::{Probe, Running};
-use crate::books::record::Record;
+use crate::books::record::{EXPIRED, Record};
 use crate::choose::exchange::Exchange;
 use crate::clock::Stage;
-use crate::names::{self, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, grpc_status};
+use crate::names::{self, GRPC_MESSAGE, GRPC_STATUS, X_REQUEST_ID, X_SPAN_ID, X_TRACE_ID, grpc_status};
 use crate::stores::millis::Millis;
 use crate::stores::request_id::RequestId;
 
@@ -99,6 +99,8 @@ pub(super) struct Patience {
     pub(super) silence: Option<Duration>,
     /// The caller's own deadline.
     pub(super) until: Option<Instant>,
+    /// When what opened the stream is over, and what is said then.
+    expires: Option<(Instant, StreamEnd)>,
     last: Instant,
     /// Something has come since, and nobody has looked at the clock.
     has_moved: bool,
@@ -107,16 +109,25 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn new(silence: Option<Duration>, until: Option<Instant>, now: Instant) -> Self {
-        Self { silence, until, last: now, has_moved: false, sleep: None }
+        Self { silence, until, expires: None, last: now, has_moved: false, sleep: None }
+    }
+
+    /// It ends then too.
+    pub(super) fn expiring(self, expires: Option<(Instant, StreamEnd)>) -> Self {
+        Self { expires, ..self }
+    }
+
+    /// How a stream ends that is over by now.
+    fn expired(&self) -> Option<StreamEnd> {
+        let (expires, end) = self.expires?;
+        (expires <= Instant::now()).then_some(end)
     }
 
     fn ends(&self) -> Option<(Instant, Reason)> {
         let silence = self.silence.map(|silence| (self.last + silence, Reason::Timeout));
         let until = self.until.map(|until| (until, Reason::DeadlineExceeded));
-        match (silence, until) {
-            (Some(silence), Some(until)) => Some(if until.0 < silence.0 { until } else { silence }),
-            (silence, until) => silence.or(until),
-        }
+        let expires = self.expires.map(|(expires, _)| (expires, Reason::Unauthenticated));
+        [silence, until, expires].into_iter().flatten().min_by_key(|(ends, _)| *ends)
     }
 
     /// Ready when patience has ended. The timer is armed only when there is something to wait for, and set again only
@@ -133,6 +144,42 @@ impl Patience {
                 return Poll::Ready(reason);
             }
             sleep.as_mut().reset(ends.into());
+        }
+    }
+}
+
+/// How a stream ends before its upstream ends it, so that its client knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StreamEnd {
+    /// As if it were all: an event source asks again.
+    Plain,
+    /// By trailers of gRPC.
+    Trailers,
+    /// It breaks off: nothing else tells that there was more.
+    Broken,
+}
+
+impl StreamEnd {
+    pub(super) fn of(headers: &HeaderMap, is_grpc: bool) -> Self {
+        let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        let is_events = kind.len() >= 17 && kind[..17].eq_ignore_ascii_case(b"text/event-stream");
+        match (is_grpc, is_events) {
+            (true, _) => Self::Trailers,
+            (false, true) => Self::Plain,
+            (false, false) => Self::Broken,
+        }
+    }
+
+    fn last(self) -> Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>> {
+        match self {
+            Self::Plain => None,
+            Self::Broken => Some(Err(EXPIRED.into())),
+            Self::Trailers => {
+                let mut trailers = HeaderMap::new();
+                trailers.insert(GRPC_STATUS, HeaderValue::from(u16::from(Reason::Unauthenticated.grpc_status())));
+                trailers.insert(GRPC_MESSAGE, HeaderValue::from_static(EXPIRED));
+                Some(Ok(Frame::trailers(trailers)))
+            }
         }
     }
 }
@@ -246,6 +293,18 @@ impl Stream {
         }
     }
 
+    /// What opened it is over: nobody's fault, so that nobody is judged by it.
+    fn expire(&mut self) {
+        (self.incoming, self.exchange, self.probe, self.running) = (None, None, None, None);
+        if let Some(keeping) = self.keeping.take() {
+            keeping.fail(Reason::Unauthenticated);
+        }
+        if let Some(mut record) = self.record.take() {
+            record.expired();
+            record.close(Instant::now());
+        }
+    }
+
     fn saw(&mut self, frame: &Frame<Bytes>) {
         let Some(record) = &mut self.record else { return };
         if let Some(data) = frame.data_ref() {
@@ -281,8 +340,18 @@ impl Body for ResponseBody {
             Kind::Stream(stream) => stream,
         };
         let Some(incoming) = &mut stream.incoming else { return Poll::Ready(None) };
+        if let Some(end) = stream.patience.expired() {
+            stream.expire();
+            this.kind = Kind::Over;
+            return Poll::Ready(end.last());
+        }
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) else {
             let reason = ready!(stream.patience.poll(context));
+            if let (Reason::Unauthenticated, Some((_, end))) = (reason, stream.patience.expires) {
+                stream.expire();
+                this.kind = Kind::Over;
+                return Poll::Ready(end.last());
+            }
             let waited = stream.patience.silence.unwrap_or_default();
             let sentence = match reason {
                 Reason::Timeout => format!("the response body was silent for {}", Millis(waited)),

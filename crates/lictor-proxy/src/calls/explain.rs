@@ -2,16 +2,19 @@
 //! anything and without a trace in balancers, budgets or breakers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderMap, Method, Uri};
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use lictor_core::breaker::{BreakerState, BreakerView};
 use lictor_core::candidates::{Candidates, Choice, WhyNot};
 use lictor_core::deadline::callers_deadline;
+use lictor_core::gateway::auth::{self, Auth, How, Mode};
 use lictor_core::policy::{DeadlineMode, Policy};
 use lictor_core::retry::{self, Denied, Next, Tried};
 use lictor_core::story::{PolicyView, Then, millis};
 use lictor_core::{Address, Failure, Reason};
+use lictor_jose::{Kind, source};
 use serde::Serialize;
 
 use super::call::{attempts_allowed, hash_of};
@@ -101,6 +104,17 @@ pub struct GatewayView {
     pub route: Arc<str>,
     /// What goes on.
     pub target: String,
+    /// Who may ask, and who this is; `None`: anybody.
+    pub auth: Option<AuthView>,
+}
+
+/// Who may ask there.
+#[derive(Clone, Debug, Serialize)]
+pub struct AuthView {
+    /// `required, roles admin`.
+    pub asks: String,
+    /// The claim `sub` of who asks, where there is one.
+    pub subject: Option<String>,
 }
 
 /// An endpoint, as the picker sees it.
@@ -158,7 +172,8 @@ pub struct OnFailure {
 /// Decides as for a real request.
 pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanation, Refusal> {
     let view = worker.view();
-    let routed = question.url.as_ref().map(|url| routed_by(&view, url, question)).transpose()?;
+    let (routed, auth) = question.url.as_ref().map(|url| routed_by(&view, url, question)).transpose()?.unzip();
+    let auth = auth.flatten();
     let name = routed.as_ref().map_or(question.upstream.as_str(), |routed| &routed.upstream);
     let upstream = view.upstreams.get(name);
     let upstream = upstream.ok_or_else(|| Refusal::from(target::unknown(&view, name)))?;
@@ -198,7 +213,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         service: Arc::clone(&upstream.upstream.service),
         source: upstream.upstream.census.source,
         protocol: upstream.upstream.protocol.as_str(),
-        gateway: routed.map(|routed| GatewayView { route: routed.label, target: routed.target.to_string() }),
+        gateway: routed.map(|routed| GatewayView { route: routed.label, target: routed.target.to_string(), auth }),
         route: index.zip(route).map(|(index, route)| RouteView {
             index,
             method: route.method().map(ToString::to_string),
@@ -221,20 +236,52 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
 }
 
 /// What the gateway's routes say of it.
-fn routed_by(view: &View, url: &Uri, question: &Question) -> Result<Routed, Refusal> {
+fn routed_by(view: &View, url: &Uri, question: &Question) -> Result<(Routed, Option<AuthView>), Refusal> {
     let none = || Failure::new(Reason::NoRoute, "there is no gateway in this configuration");
     let gateway = view.mesh.gateway.as_ref().ok_or_else(none)?;
     let mut headers = question.headers.clone();
     names::strip_outsiders(&mut headers);
     let authority = url.authority().map_or("", |authority| authority.as_str());
     let found = routed::find(gateway, &question.method, authority, url, &headers)?;
+    let auth = found.rules.auth.as_ref().map(|auth| may_ask(auth, &found.label, url, &headers)).transpose()?;
     match found.says {
-        Says::Send(routed) => Ok(routed),
+        Says::Send(routed) => Ok((routed, auth)),
         Says::Tell(Told { status, field, .. }) => {
             let field = field
                 .map_or_else(String::new, |(name, value)| format!(", {name}: {}", value.to_str().unwrap_or_default()));
             let detail = format!("the route {} answers by itself: {status}{field}", found.label);
             Err(Refusal { status: status.as_u16(), reason: None, detail })
+        }
+    }
+}
+
+/// Whether whoever asks may, and who that is; what would pass otherwise. A token in a cookie is taken as from a page of the host's own.
+fn may_ask(auth: &Auth, label: &str, url: &Uri, headers: &HeaderMap) -> Result<AuthView, Refusal> {
+    let asks = auth.to_string();
+    // What is shown in another way is not judged here.
+    let others = [How::Key, How::Password, How::Certificate, How::Service];
+    let may_be_nobody = auth.mode == Mode::Optional || others.into_iter().any(|how| auth.takes(how));
+    let Some(tokens) = auth.methods.tokens.as_ref().filter(|_| auth.mode != Mode::None) else {
+        return Ok(AuthView { asks, subject: None });
+    };
+    let all = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+    let shown = source::find(&tokens.sources, all(AUTHORIZATION), all(COOKIE), url.query());
+    let known = shown.and_then(|found| {
+        let known = lictor_jose::verify(found.token.as_bytes(), &tokens.keyring.issuers(), SystemTime::now())?;
+        auth.rules.judge(&known).map(|()| known)
+    });
+    match known {
+        Ok(known) => {
+            let subject = known.claims.get("sub").and_then(|subject| subject.as_str()).map(str::to_owned);
+            Ok(AuthView { asks, subject })
+        }
+        Err(why) if why.kind() == Kind::Missing && may_be_nobody => Ok(AuthView { asks, subject: None }),
+        Err(why) => {
+            let issuers = tokens.keyring.entries().map(|(issuer, _)| &*issuer.name).collect::<Vec<_>>().join(", ");
+            let detail = format!(
+                "the route {label} refuses: {why}; what passes is a token of {issuers}, where it asks for: {asks}"
+            );
+            Err(Refusal { status: why.kind().status(), reason: Some(auth::reason(why.kind())), detail })
         }
     }
 }

@@ -122,6 +122,7 @@ async fn find(
     admission::check(&Asked { client: connection, view, request, policy })?;
     record.route = route;
     record.edge = routed.and_then(|routed| routed.place(&target.upstream));
+    record.expires = routed.and_then(|routed| routed.expires);
     record.deadline = record.deadline.under(policy.deadline);
     if connection.is_inbound() {
         record.serve(view.mesh.trace.infer_parent);

@@ -1,10 +1,10 @@
 //! Bytes, carried as they are: TCP upstreams, CONNECT, and what follows an upgrade.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -17,19 +17,21 @@ use lictor_http::RequestBody;
 use lictor_http::fields;
 use lictor_http::stream::Stream;
 use lictor_tls::Alpn;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional};
 use tokio::task::spawn_local;
+use tokio::time::{timeout, timeout_at};
 use tracing::debug;
 
 use super::call::hash_of;
 use super::ending::ResponseBody;
+use super::frames::{Frames, closing};
 use super::respond;
 use super::upgrade::Switched;
 use crate::admission::permit::{Probe, Running};
 use crate::admission::target::{self, Target};
 use crate::books::attempts::Attempt;
 use crate::books::passage::Passage;
-use crate::books::record::Record;
+use crate::books::record::{EXPIRED, Record};
 use crate::choose::exchange::Busy;
 use crate::choose::pick::pick;
 use crate::choose::verdict::{judge, report};
@@ -40,6 +42,9 @@ use crate::world::generation;
 use crate::world::room::{Open, Want};
 use crate::world::view::{EndpointState, UpstreamState};
 use crate::world::worker::Worker;
+
+/// A client that takes nothing is not waited for.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Carries a connection to an upstream that speaks something else than HTTP.
 pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
@@ -121,6 +126,7 @@ pub(super) fn join(
     upstream: Switched,
     idle: Duration,
     mut record: Box<Record>,
+    is_socket: bool,
     lease: impl Sized + 'static,
 ) {
     let held = record.connection.generation.hold(); // it outlives the connection's task
@@ -128,10 +134,64 @@ pub(super) fn join(
         let _lease = (lease, held);
         let (Some(mut client), Some(mut upstream)) = tokio::join!(client.stream(), upstream.stream()) else { return };
         let moved = Moved::default();
-        record.reason = relay(&record.connection, &mut client, &mut upstream, idle, &moved).await;
+        let frames = (is_socket && record.expires.is_some()).then(RefCell::default);
+        let mut marked = Marked { io: &mut client, frames: frames.as_ref() };
+        let relayed = relay(&record.connection, &mut marked, &mut upstream, idle, &moved);
+        match until(record.expires, relayed).await {
+            Some(reason) => record.reason = reason,
+            None => {
+                record.expired();
+                if frames.is_some_and(|frames| frames.into_inner().is_between()) {
+                    let _ = timeout(LAST_WORD, client.write_all(&closing(EXPIRED))).await;
+                }
+                let _ = timeout(LAST_WORD, client.shutdown()).await;
+            }
+        }
         record.bytes = moved.received.get();
         record.close(Instant::now());
     });
+}
+
+/// What comes of it; `None` when its time is over first.
+async fn until<T>(end: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match end {
+        Some(end) => timeout_at(end.into(), work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+/// A client's side that knows where the frames begin that it is sent.
+struct Marked<'a, T> {
+    io: &'a mut T,
+    frames: Option<&'a RefCell<Frames>>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Marked<'_, T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_read(context, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Marked<'_, T> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut *self.io).poll_write(context, bytes))?;
+        if let Some(frames) = self.frames {
+            frames.borrow_mut().pass(&bytes[..written]);
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_shutdown(context)
+    }
 }
 
 /// A connection to an endpoint.

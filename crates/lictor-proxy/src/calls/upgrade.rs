@@ -97,6 +97,11 @@ impl Upgrade {
         self.protocol.as_bytes()
     }
 
+    /// Whether WebSocket's frames follow.
+    pub(super) fn is_socket(&self) -> bool {
+        self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+    }
+
     /// Whether the endpoint grants the wish; an answer that means neither is a failure.
     pub(super) fn is_granted(&self, status: StatusCode, is_http2: bool) -> Result<bool, Failure> {
         let is_granted = if is_http2 { status.is_success() } else { status == StatusCode::SWITCHING_PROTOCOLS };

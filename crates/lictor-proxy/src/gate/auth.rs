@@ -13,7 +13,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HOST, ORIGIN, WWW_AUTHE
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use lictor_core::gateway::asking::Asking;
-use lictor_core::gateway::auth::{Auth, How, Identity, Mode, Tokens};
+use lictor_core::gateway::auth::{Auth, How, Identity, Mode, Tokens, reason};
 use lictor_core::{Failure, Reason};
 use lictor_http::RequestBody;
 use lictor_jose::forward::{Field, field};
@@ -49,15 +49,30 @@ pub(super) async fn check(
     let identity = match identify(&auth, visit, connection, request).await {
         Ok(Some(identity)) => identity,
         Ok(None) => return Box::pin(asked(&auth, visit, connection, request, label)).await,
-        Err(No::Token(refusal)) => return Err(visit.refuse(&auth, &refusal)),
-        Err(No::Other(stop)) => return Err(stop),
+        Err(No::Token(refusal)) => {
+            count(connection, &auth, &refusal);
+            return Err(visit.refuse(&auth, &refusal));
+        }
+        Err(No::Other(stop)) => {
+            connection.worker.shared.metrics.authenticated("", "foreign_page");
+            return Err(stop);
+        }
     };
-    accept(&auth, visit, identity, request)
+    accept(&auth, visit, connection, identity, request)
 }
 
 /// He is known; may he?
-fn accept<B>(auth: &Auth, visit: &mut Visit, identity: Identity, request: &mut Request<B>) -> Result<(), Stop> {
-    auth.rules.judge(&identity.known).map_err(|refusal| visit.refuse(auth, &refusal))?;
+fn accept<B>(
+    auth: &Auth,
+    visit: &mut Visit,
+    connection: &Connection,
+    identity: Identity,
+    request: &mut Request<B>,
+) -> Result<(), Stop> {
+    let judged = auth.rules.judge(&identity.known);
+    let decision = judged.as_ref().map_or_else(|refusal| refusal.why.word(), |()| "allowed");
+    connection.worker.shared.metrics.authenticated(&identity.known.issuer.name, decision);
+    judged.map_err(|refusal| visit.refuse(auth, &refusal))?;
     if identity.how == How::Password {
         request.headers_mut().remove(AUTHORIZATION); // a password is for the gateway alone
     }
@@ -67,6 +82,8 @@ fn accept<B>(auth: &Auth, visit: &mut Visit, identity: Identity, request: &mut R
     if visit.is_private || !request.headers().contains_key(AUTHORIZATION) {
         request.extensions_mut().insert(Untold);
     }
+    let ends = auth.ends_streams && identity.how == How::Token;
+    visit.expires = ends.then(|| Instant::now() + identity.known.remaining(SystemTime::now()));
     visit.identity = Some(identity);
     Ok(())
 }
@@ -82,12 +99,14 @@ async fn asked(
     let asking = auth.methods.asking.as_ref().filter(|_| auth.takes(How::Service));
     let Some(asking) = asking.filter(|asking| asking::has_credential(asking, request.headers())) else {
         if let Some(identity) = certificate::identity(connection).filter(|_| auth.takes(How::Certificate)) {
-            return accept(auth, visit, identity, request);
+            return accept(auth, visit, connection, identity, request);
         }
         if auth.mode == Mode::Optional {
             return Ok(());
         }
-        return Err(visit.refuse(auth, &refusal(Why::Missing, "no credential")));
+        let refusal = refusal(Why::Missing, "no credential");
+        count(connection, auth, &refusal);
+        return Err(visit.refuse(auth, &refusal));
     };
     if asking::has_several(asking, request.headers()) {
         return Err(visit.refuse(auth, &refusal(Why::SeveralCredentials, "a credential is there twice")));
@@ -100,7 +119,7 @@ async fn asked(
             if needs_claims && !yes.is_readable {
                 return Err(unavailable(format!("{} answered with a body that is no JSON object", asking.to)));
             }
-            accept(auth, visit, Identity { how: How::Service, known: yes.known.clone() }, request)?;
+            accept(auth, visit, connection, Identity { how: How::Service, known: yes.known.clone() }, request)?;
             for (name, value) in &yes.fields {
                 request.headers_mut().append(name, value.clone());
             }
@@ -116,6 +135,13 @@ async fn asked(
             Err(unavailable(format!("{}: {}", asking.to, failure.detail)))
         }
     }
+}
+
+/// Counts who is not believed, by the issuer that his token names.
+fn count(connection: &Connection, auth: &Auth, refusal: &Refusal) {
+    let of = |issuer: usize| Some(&*auth.methods.tokens.as_ref()?.keyring.entries().nth(issuer)?.0.name);
+    let issuer = refusal.issuer.and_then(of).unwrap_or_default();
+    connection.worker.shared.metrics.authenticated(issuer, refusal.why.word());
 }
 
 /// What a service's no becomes: its status, and of its fields those that tell the client what to do.
@@ -138,13 +164,7 @@ impl Visit {
         let kind = refusal.kind();
         self.has_failed = kind == Kind::InvalidToken;
         self.challenge(auth, kind);
-        let reason = match kind {
-            Kind::Missing | Kind::InvalidToken => Reason::Unauthenticated,
-            Kind::InvalidRequest => Reason::BadRequest,
-            Kind::InsufficientScope => Reason::Forbidden,
-            Kind::Unavailable => Reason::AuthUnavailable,
-        };
-        Stop::Refused(Failure::new(reason, refusal.to_string()), kind.message())
+        Stop::Refused(Failure::new(reason(kind), refusal.to_string()), kind.message())
     }
 
     /// Says how somebody could show who he is (RFC 9110, section 11.6.1): in each way that the route takes.

@@ -50,6 +50,7 @@ pub(crate) struct Metrics {
     cache: IntCounterVec,
     fallbacks: IntCounterVec,
     compressed: IntCounterVec,
+    auth: IntCounterVec,
     tcp_connections: IntCounterVec,
     tcp_duration: HistogramVec,
     tcp_bytes: IntCounterVec,
@@ -184,6 +185,11 @@ impl Metrics {
                 &["coding"],
             ),
             fallbacks: counter("lictor_fallbacks_total", "Answers given in place of a failure.", &["upstream", "kind"]),
+            auth: counter(
+                "lictor_auth_decisions_total",
+                "Requests whose route asks who it is: allowed, or what was wrong, by the issuer's name.",
+                &["provider", "decision"],
+            ),
             tcp_connections: counter(
                 "lictor_tcp_connections_total",
                 "Connections carried as bytes that have ended, by lictor's reason when they were not ended by a side.",
@@ -408,6 +414,11 @@ impl Metrics {
     /// An answer was compressed, or there was no room for that.
     pub(crate) fn compressed(&self, coding: &str) {
         self.compressed.with_label_values(&[coding]).inc();
+    }
+
+    /// Somebody was let in, or why he was not.
+    pub(crate) fn authenticated(&self, provider: &str, decision: &str) {
+        self.auth.with_label_values(&[provider, decision]).inc();
     }
 
     /// A connection was carried.

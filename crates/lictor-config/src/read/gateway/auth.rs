@@ -111,7 +111,14 @@ pub(super) fn of_route(node: &Node<'_>, base: Option<&Arc<Auth>>) -> Option<Arc<
 
 /// Nothing is asked of who has shown who he is.
 fn nothing(methods: Methods, mode: Mode) -> Auth {
-    Auth { methods: Arc::new(methods), mode, by: Vec::new(), rules: Rules::default(), fields: Vec::new() }
+    Auth {
+        methods: Arc::new(methods),
+        mode,
+        by: Vec::new(),
+        rules: Rules::default(),
+        fields: Vec::new(),
+        ends_streams: true,
+    }
 }
 
 /// What a route asks; what it does not say is as the base has it.
@@ -130,12 +137,19 @@ fn asked(section: &Section<'_>, base: &Auth) -> Auth {
         "by",
         "Which of the ways are taken: `jwt`, `keys`, `basic`, `certificates`, `forward`. Default: all that there are.",
     );
+    let streams = section.field(
+        "stream_expiry",
+        "`close`: a WebSocket, SSE or gRPC stream ends when its token does; `ignore`: it goes on.",
+    );
     Auth {
         methods: Arc::clone(&base.methods),
         mode: mode.choice(&MODES, shown).unwrap_or(base.mode),
         by: ways(&by, base),
         rules,
         fields: claim_fields(&fields, &base.fields),
+        ends_streams: streams
+            .choice(&[("close", true), ("ignore", false)], Some(if base.ends_streams { "close" } else { "ignore" }))
+            .unwrap_or(base.ends_streams),
     }
 }
 
