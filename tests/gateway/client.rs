@@ -17,7 +17,7 @@ fn from(lictor: &Sidecar, source: &str) -> TcpStream {
 }
 
 /// The values of a field that a service got, one for each line.
-fn seen(told: &Told, name: &str) -> Vec<String> {
+pub(crate) fn seen(told: &Told, name: &str) -> Vec<String> {
     let of = |line: &str| {
         let (own, value) = line.split_once(": ")?;
         own.eq_ignore_ascii_case(name).then(|| value.to_owned())

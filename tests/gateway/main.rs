@@ -20,8 +20,10 @@ mod limits;
 mod listener;
 mod outsiders;
 mod paths;
+mod proxy_protocol;
 mod routes;
 mod streams;
+mod tls;
 mod wire;
 
 use std::io::{Read, Write};
@@ -151,9 +153,9 @@ fn ask_over(mut stream: impl Read + Write, version: Version, ask: Ask<'_>) -> To
             told_http1(stream, text.as_bytes())
         }
         Version::Http2 => {
-            stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-            stream.write_all(&frame(4, 0, 0, &[])).unwrap();
-            stream.write_all(&frame(1, 5, 1, &block(ask))).unwrap();
+            let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+            let bytes = [preface, frame(4, 0, 0, &[]), frame(1, 5, 1, &block(ask))].concat();
+            let _ = stream.write_all(&bytes); // who is refused reads no answer
             told_http2(stream)
         }
     }
@@ -161,7 +163,7 @@ fn ask_over(mut stream: impl Read + Write, version: Version, ask: Ask<'_>) -> To
 
 /// Writes a request and reads to the end.
 fn told_http1(mut stream: impl Read + Write, request: &[u8]) -> Told {
-    stream.write_all(request).unwrap();
+    let _ = stream.write_all(request); // who is refused reads no answer
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes); // a reset is an end too
     let text = String::from_utf8_lossy(&bytes).into_owned();

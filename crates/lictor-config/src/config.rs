@@ -14,7 +14,7 @@ use lictor_core::limit::{Limit, Mode, Redis};
 use lictor_core::mesh::{AccessLevels, AccessLog, Protocol};
 use lictor_core::policy::Policy;
 use lictor_core::route::Routes;
-use lictor_core::tls::{ClientTls, ServerTls};
+use lictor_core::tls::{ClientTls, ListenerTls, ServerTls};
 use lictor_core::trace::TraceSettings;
 use lictor_core::{Address, Secret};
 use serde::{Deserialize, Serialize};
@@ -179,6 +179,8 @@ pub struct Inbound {
 pub struct Gateway {
     /// Where they connect.
     pub listen: Listen,
+    /// Where clients without TLS are sent to it; `None`: nowhere.
+    pub redirect_http: Option<Listen>,
     /// Which requests go where.
     pub routes: Arc<gateway::Gateway>,
 }
@@ -317,7 +319,9 @@ pub struct Listen {
     /// Where.
     pub address: Address,
     /// TLS, if it is spoken there.
-    pub tls: Option<ServerTls>,
+    pub tls: Option<ListenerTls>,
+    /// Connections begin with a header of the PROXY protocol. Default false.
+    pub proxy_protocol: bool,
     /// A connection is ended gracefully when it is this old; `None`: never.
     pub max_connection_age: Option<Duration>,
 }
@@ -345,7 +349,8 @@ impl Config {
         let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.listen.as_ref());
         let inbound = self.inbound.as_ref().map(|inbound| &inbound.listen);
         let gateway = self.gateway.as_ref().map(|gateway| &gateway.listen);
-        upstreams.chain(&self.outbound.proxy).chain(inbound).chain(gateway).filter_map(|listen| listen.tls.as_ref())
+        let listens = upstreams.chain(&self.outbound.proxy).chain(inbound).chain(gateway);
+        listens.filter_map(|listen| listen.tls.as_ref()).flat_map(ListenerTls::policies)
     }
 
     /// TLS towards all upstreams.

@@ -14,6 +14,7 @@ use http::{HeaderName, HeaderValue};
 use crate::address::Address;
 use crate::bearer::Bearer;
 use crate::breaker::Breaker;
+use crate::cidr::Cidrs;
 use crate::gateway::Gateway;
 use crate::health::EndpointHealth;
 use crate::limit::{Limit, Redis};
@@ -22,7 +23,7 @@ use crate::policy::Policy;
 use crate::route::Routes;
 use crate::secret::Secret;
 use crate::steering::Steering;
-use crate::tls::{ClientTls, ServerTls};
+use crate::tls::{ClientTls, ListenerTls};
 use crate::trace::TraceSettings;
 
 /// The whole snapshot.
@@ -73,7 +74,10 @@ pub struct Listener {
     /// Where. Port 0 lets the kernel choose.
     pub address: Address,
     /// TLS, if it is spoken there.
-    pub tls: Option<ServerTls>,
+    pub tls: Option<ListenerTls>,
+    /// Those who bring connections of others, and say so by the PROXY protocol before anything else; nobody else may connect.
+    /// `None`: that is not spoken there.
+    pub proxies: Option<Cidrs>,
     /// A connection is ended gracefully when it is this old, give or take a tenth; `None`: never.
     pub max_connection_age: Option<Duration>,
 }
@@ -89,6 +93,8 @@ pub enum ListenerKind {
     Inbound,
     /// Whatever the gateway's routes say.
     Gateway,
+    /// The same URL with `https`; the gateway's routes for whoever comes by that already.
+    Redirect,
 }
 
 /// Services that the forward proxy may call.

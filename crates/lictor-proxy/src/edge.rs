@@ -3,6 +3,7 @@
 //! it, and what is nobody's business outside is taken off the answer after everything.
 
 mod caller;
+mod redirect;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::HOST;
 use http::{Method, Request, Response, Version};
-use lictor_core::gateway::{Gateway, cors, host};
+use lictor_core::gateway::{Gateway, ReadPath, cors, host};
 use lictor_core::{Failure, Reason};
 use lictor_http::fields::{self, Fields};
 use lictor_http::http2::Protocol;
@@ -129,16 +130,20 @@ fn admit(
             "`:authority` and `Host` name two hosts (RFC 9113, section 8.3.1)",
         ));
     }
+    // An extended CONNECT is HTTP/2's form of a GET that asks for an upgrade (RFC 8441, section 4).
+    let method = if *request.method() == Method::CONNECT { &Method::GET } else { request.method() };
+    let before = |host: &str, read: &ReadPath<'_>| {
+        connection.check_host(host)?;
+        redirect::to_https(connection, gateway.https_port, method, host, read, uri.query())
+    };
     // A preflight is about the request that is to follow it; where nobody says whose pages may, it is a request like any.
     if let Some(method) = cors::preflight_of(request.method(), request.headers()) {
-        let found = routed::find(gateway, &method, authority, uri, request.headers());
+        let found = routed::find(gateway, &method, authority, uri, request.headers(), before);
         if let Some(found) = found.ok().filter(|found| found.rules.cors.is_some()) {
             return Ok(found);
         }
     }
-    // An extended CONNECT is HTTP/2's form of a GET that asks for an upgrade (RFC 8441, section 4).
-    let method = if *request.method() == Method::CONNECT { &Method::GET } else { request.method() };
-    routed::find(gateway, method, authority, uri, request.headers())
+    routed::find(gateway, method, authority, uri, request.headers(), before)
 }
 
 /// `https` without TLS is a mistake of the client's; HTTP/2's clients say it of a connection that had its TLS taken off.

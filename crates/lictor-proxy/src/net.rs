@@ -2,3 +2,4 @@
 
 pub(crate) mod dial;
 pub(crate) mod listen;
+pub(crate) mod proxied;

@@ -18,7 +18,7 @@ use lictor_core::mesh::{Listener, ListenerKind};
 use lictor_core::story::{Filter, Story};
 use lictor_core::{Address, Mesh};
 use lictor_http::stream::Detached;
-use lictor_tls::{Credentials, Server, Shown};
+use lictor_tls::{Credentials, Servers, Shown};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::runtime::{Builder, LocalOptions};
@@ -92,7 +92,7 @@ pub struct Prepared(Vec<Wanted>);
 #[derive(Debug)]
 struct Wanted {
     listener: Listener,
-    tls: Option<Arc<Server>>,
+    tls: Option<Arc<Servers>>,
     place: Place,
 }
 
@@ -146,7 +146,8 @@ pub enum Which {
 impl Which {
     fn covers(self, kind: &ListenerKind) -> bool {
         match (self, kind) {
-            (Self::All, _) | (Self::Inbound, ListenerKind::Inbound | ListenerKind::Gateway) => true,
+            (Self::All, _)
+            | (Self::Inbound, ListenerKind::Inbound | ListenerKind::Gateway | ListenerKind::Redirect) => true,
             (Self::Inbound, ListenerKind::Upstream(_) | ListenerKind::Forward) => false,
         }
     }
@@ -331,7 +332,7 @@ impl DataPlane {
     }
 
     /// A generation.
-    fn service(&self, socket: u64, listener: &Listener, tls: Option<Arc<Server>>) -> Arc<Service> {
+    fn service(&self, socket: u64, listener: &Listener, tls: Option<Arc<Servers>>) -> Arc<Service> {
         let (kind, max_age) = (listener.kind.clone(), listener.max_connection_age);
         let trust = tls.as_ref().map_or(0, |tls| tls.generation());
         Arc::new(Service {
@@ -339,6 +340,7 @@ impl DataPlane {
             socket,
             kind,
             tls,
+            proxies: listener.proxies.clone(),
             trust,
             max_age,
             is_closed: AtomicBool::new(false),
@@ -349,15 +351,15 @@ impl DataPlane {
         self.numbers.fetch_add(1, Relaxed)
     }
 
-    async fn tls(&self, listener: &Listener) -> Result<Option<Arc<Server>>, BindError> {
+    async fn tls(&self, listener: &Listener) -> Result<Option<Arc<Servers>>, BindError> {
         let Some(tls) = &listener.tls else { return Ok(None) };
-        let read = self.shared.tls.server(tls).await;
+        let read = self.shared.tls.listener(tls).await;
         let read = read.map_err(|error| BindError {
             kind: listener.kind.clone(),
             address: listener.address.clone(),
             source: io::Error::other(error),
         })?;
-        Ok(Some(read))
+        Ok(Some(Arc::new(read)))
     }
 
     /// Tells each worker its own; returns when all have done it.

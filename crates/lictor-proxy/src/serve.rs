@@ -24,6 +24,7 @@ use crate::calls::{respond, tunnel};
 use crate::edge::Edge;
 use crate::gate::inbound;
 use crate::names::Looked;
+use crate::net::proxied;
 use crate::world::client::Connection;
 use crate::world::generation::Generation;
 use crate::world::worker::Worker;
@@ -89,17 +90,27 @@ pub(crate) async fn serve(worker: Rc<Worker>, generation: Rc<Generation>, socket
 async fn listen(
     worker: Rc<Worker>,
     generation: Rc<Generation>,
-    socket: Socket,
-    peer: Option<SocketAddr>,
+    mut socket: Socket,
+    mut peer: Option<SocketAddr>,
     read: &mut ReadAhead,
     drain: &mut watch::Receiver<bool>,
 ) -> io::Result<Option<(Connection, Stream, Option<Spoken>)>> {
-    let (mut stream, shown) = match &generation.service.tls {
-        None => (Stream::Plain(socket), None),
+    if let Some(proxies) = &generation.service.proxies {
+        match proxied::client(&mut socket, peer, proxies).await {
+            Ok(client) => peer = Some(client),
+            Err(why) => {
+                worker.shared.metrics.proxied_refused();
+                debug!(?peer, why, "a connection does not say rightly whose it is");
+                return Ok(None);
+            }
+        }
+    }
+    let (mut stream, shown, policy) = match &generation.service.tls {
+        None => (Stream::Plain(socket), None, 0),
         Some(tls) => match tls.accept(socket).await {
-            Ok(stream) => {
-                let shown = tls.peer(&stream).map(Rc::new);
-                (Stream::Accepted(Box::new(stream)), shown)
+            Ok((stream, policy)) => {
+                let shown = tls.peer(policy, &stream).map(Rc::new);
+                (Stream::Accepted(Box::new(stream)), shown, policy)
             }
             Err(error) => {
                 worker.shared.metrics.handshake_failed();
@@ -117,7 +128,7 @@ async fn listen(
     // An IPv4 client of a socket that takes both is told as IPv4 (RFC 4291, section 2.5.5.2), by everything that tells it.
     let peer = peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()));
     let client = peer.map(|peer| peer.ip());
-    let connection = Connection { worker, generation, peer, client, is_encrypted, shown };
+    let connection = Connection { worker, generation, peer, client, is_encrypted, shown, policy };
     if !is_http {
         return Ok(Some((connection, stream, None)));
     }
@@ -130,7 +141,7 @@ fn protocol(worker: &Worker, kind: &ListenerKind) -> Protocol {
     match kind {
         ListenerKind::Upstream(name) => view.upstreams.get(name).map(|upstream| upstream.upstream.protocol),
         ListenerKind::Inbound => view.inbound.as_ref().map(|inbound| inbound.app.upstream.protocol),
-        ListenerKind::Forward | ListenerKind::Gateway => None,
+        ListenerKind::Forward | ListenerKind::Gateway | ListenerKind::Redirect => None,
     }
     .unwrap_or(Protocol::Http1)
 }

@@ -82,7 +82,8 @@ fn backend() -> SocketAddr {
 
 fn plane(backend: SocketAddr) -> (DataPlane, watch::Sender<Arc<Mesh>>, SocketAddr) {
     let kind = ListenerKind::Upstream("users".into());
-    let listener = Listener { kind, address: "127.0.0.1:0".parse().unwrap(), tls: None, max_connection_age: None };
+    let listener =
+        Listener { kind, address: "127.0.0.1:0".parse().unwrap(), tls: None, proxies: None, max_connection_age: None };
     let mesh = Arc::new(Mesh {
         generation: 1,
         local: Arc::new(Local { service: "orders".to_owned(), instance: "orders-1".to_owned() }),

@@ -65,6 +65,9 @@ pub enum HandshakeError {
     /// Not a name that a certificate could have.
     #[error("`{0}` is not a name that a certificate can have; set tls.server_name")]
     Name(String),
+    /// A client that asks for a name that the listener has nothing for, or for none where it has to.
+    #[error("no policy is for {}", .0.as_ref().map_or_else(|| "a client that names no host".to_owned(), |name| format!("`{name}`")))]
+    NoPolicy(Option<String>),
     /// The other side, or the connection to it.
     #[error(transparent)]
     Failed(#[from] io::Error),

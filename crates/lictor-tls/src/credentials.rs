@@ -5,12 +5,13 @@ use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lictor_core::tls::{ClientTls, ServerTls};
+use lictor_core::tls::{ClientTls, ListenerTls, ServerTls};
 use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 
 use crate::client::{Client, ClientSpec};
 use crate::file::TlsError;
+use crate::listener::Servers;
 use crate::made::{Latest, Source};
 use crate::server::Server;
 
@@ -34,7 +35,15 @@ pub struct Credentials {
 
 impl Credentials {
     /// TLS on a listener; its files are read first, on one of tokio's threads for blocking work.
-    pub async fn server(&self, tls: &ServerTls) -> Result<Arc<Server>, TlsError> {
+    pub async fn listener(&self, tls: &ListenerTls) -> Result<Servers, TlsError> {
+        let mut servers = Vec::with_capacity(tls.policies().len());
+        for policy in tls.policies() {
+            servers.push(self.server(policy).await?);
+        }
+        Ok(Servers::new(tls.clone(), servers))
+    }
+
+    async fn server(&self, tls: &ServerTls) -> Result<Arc<Server>, TlsError> {
         if let Some(known) = self.servers.lock().get(tls) {
             return Ok(Arc::clone(known));
         }
@@ -201,7 +210,7 @@ mod tests {
     }
 
     fn listener(authority: &Authority) -> ServerTls {
-        ServerTls { identity: shows(&authority.issue("server", &["localhost"])), client_ca: None }
+        ServerTls { identity: shows(&authority.issue("server", &["localhost"])), client_ca: None, requires: true }
     }
 
     #[tokio::test]
@@ -272,7 +281,7 @@ mod tests {
         let authority = Authority::new();
         let credentials = Credentials::default();
         let pair = authority.issue("server", &["localhost"]);
-        let tls = ServerTls { identity: shows(&pair), client_ca: None };
+        let tls = ServerTls { identity: shows(&pair), client_ca: None, requires: true };
         let server = credentials.server(&tls).await.unwrap();
         assert!(Arc::ptr_eq(&server, &credentials.server(&tls).await.unwrap()));
         let client = Client::read((&believes(&authority.ca())).into()).unwrap();

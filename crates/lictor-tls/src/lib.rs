@@ -2,12 +2,12 @@
 //!
 //! This crate owns everything between the names of files and a handshake: PEM, the system's roots, certificates' ends,
 //! rustls configurations, ALPN (RFC 7301), sessions, and reading all of it again when it changes. It does not own
-//! sockets ([`Server::accept`] and [`Client::connect`] work on any stream), nor what the configuration's keys are called
+//! sockets ([`Servers::accept`] and [`Client::connect`] work on any stream), nor what the configuration's keys are called
 //! ([`lictor_core::tls`] has what they say), nor what a failed handshake means to a request.
 //!
 //! | who | asks |
 //! |---|---|
-//! | a listener | [`Credentials::server`], once, when it is opened; [`Server::accept`] for each connection |
+//! | a listener | [`Credentials::listener`], once, when it is opened; [`Servers::accept`] for each connection |
 //! | an upstream | [`Credentials::client`] when it is first seen; [`Client::connect`] for each connection |
 //! | the way to Consul or to a receiver of spans | [`Client::read`], and [`follow`] to have its files watched |
 //! | whoever has a runtime | [`Credentials::refresh`] every few seconds; [`Credentials::shown`] for metrics |
@@ -30,7 +30,8 @@
 //!   another certificate of ours, the next handshake is a full one.
 //! - A server's sessions and tickets outlive a new certificate, except where clients must show theirs: there a session
 //!   says who was believed.
-//! - When a root is gone, [`Client::generation`] and [`Server::generation`] count: connections that were made before are
+//! - A chain that has ended does not replace one that has not.
+//! - When a root is gone, [`Client::generation`] and [`Servers::generation`] count: connections that were made before are
 //!   not to be used for new requests. A root that is added puts nobody out.
 //!
 //! # Limits
@@ -42,6 +43,7 @@ mod certificate;
 mod client;
 mod credentials;
 mod file;
+mod listener;
 mod made;
 mod server;
 mod suites;
@@ -55,7 +57,8 @@ pub use certificate::first_end;
 pub use client::{Alpn, Client, ClientSpec, HandshakeError, follow, is_name};
 pub use credentials::{Credentials, Shown};
 pub use file::TlsError;
-pub use server::{Names, Peer, Server};
+pub use listener::Servers;
+pub use server::{Names, Peer};
 pub use trust::Trust;
 
 /// Tries to read all files that these name, and says what is wrong with the first that is of no use. It waits for the disk.

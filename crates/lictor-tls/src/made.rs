@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use lictor_core::tls::KeyPair;
 use lictor_os::files::Look;
@@ -152,12 +153,24 @@ impl<S: Source> Latest<S> {
         if now == before && refused.is_none() {
             return;
         }
-        match self.source.make(earlier.as_deref()) {
+        match self.source.make(earlier.as_deref()).and_then(|made| self.lasts(made, earlier.as_deref())) {
             Ok(made) => self.adopt(made, earlier.as_deref(), now, refused.is_some()),
             Err(error) => {
                 let is_told = now == before && refused.is_some_and(|told| *told == *error.to_string());
                 self.refuse(&error, now, is_told);
             }
+        }
+    }
+
+    /// Refuses a chain that has ended in place of one that has not: an earlier backup was put back, or a renewal failed.
+    fn lasts(&self, made: Made<S::Config>, earlier: Option<&Made<S::Config>>) -> Result<Made<S::Config>, TlsError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let has_ended = |made: &Made<S::Config>| made.not_after().is_some_and(|end| end < now);
+        match (self.source.identity(), earlier) {
+            (Some(identity), Some(earlier)) if has_ended(&made) && !has_ended(earlier) => {
+                Err(TlsError::unusable(&identity.cert, &"its certificate has ended"))
+            }
+            _ => Ok(made),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lictor_core::tls::{KeyPair, ServerTls};
 use lictor_os::files::Look;
@@ -21,14 +20,12 @@ use crate::made::{Latest, Made, Source};
 use crate::suites::{has_aes, provider};
 use crate::trust::Trust;
 
-/// A client must have finished its handshake within this.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Sessions that are remembered, for clients without tickets.
 const SESSIONS: usize = 1024;
 
-/// The server's side: what we show, and whom we ask for what.
+/// The server's side of one policy: what we show, and whom we ask for what.
 #[derive(Debug)]
-pub struct Server(pub(crate) Latest<ServerTls>);
+pub(crate) struct Server(pub(crate) Latest<ServerTls>);
 
 /// Who a client is: its certificate, and those between it and a CA.
 #[derive(Debug)]
@@ -61,18 +58,18 @@ impl Server {
     }
 
     /// Whether whoever comes has shown a certificate that is believed.
-    pub fn asks_for_certificates(&self) -> bool {
-        self.0.source.client_ca.is_some()
+    pub(crate) fn requires_certificates(&self) -> bool {
+        self.0.source.client_ca.is_some() && self.0.source.requires
     }
 
     /// What a client has shown, where it was asked to.
-    pub fn peer<S>(&self, stream: &TlsStream<S>) -> Option<Peer> {
-        let chain = stream.get_ref().1.peer_certificates().filter(|_| self.asks_for_certificates())?;
+    pub(crate) fn peer<S>(&self, stream: &TlsStream<S>) -> Option<Peer> {
+        let chain = stream.get_ref().1.peer_certificates().filter(|_| self.0.source.client_ca.is_some())?;
         Some(Peer(chain.to_vec()))
     }
 
     /// Whether a CA that is believed now vouches for a client that was believed once.
-    pub fn believes(&self, peer: &Peer) -> bool {
+    pub(crate) fn believes(&self, peer: &Peer) -> bool {
         let Some(roots) = self.0.get().and_then(|made| made.roots.clone()) else { return false };
         let Ok(verifier) = WebPkiClientVerifier::builder_with_provider(roots, provider()).build() else { return false };
         let Some((own, rest)) = peer.0.split_first() else { return false };
@@ -81,22 +78,17 @@ impl Server {
 
     /// Grows when a CA of clients that was believed is not any more. Ask before accepting: whoever shows a certificate was
     /// believed rightly while this is still what it was then.
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.0.generation()
     }
 
-    /// The server's side of the handshake, with what was read last; HTTP/2 and HTTP/1.1 are offered (RFC 7301). It takes
-    /// at most 10 s. Why it failed is for the log: the client has its alert (RFC 8446, section 6).
-    pub async fn accept<S>(&self, socket: S) -> Result<TlsStream<S>, HandshakeError>
+    /// The server's side of the handshake, with what was read last; HTTP/2 and HTTP/1.1 are offered (RFC 7301).
+    pub(crate) async fn accept<S>(&self, socket: S) -> Result<TlsStream<S>, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let made = self.0.ready().await.map_err(HandshakeError::Unusable)?;
-        let handshake = TlsAcceptor::from(Arc::clone(&made.config)).accept(socket);
-        match tokio::time::timeout(HANDSHAKE, handshake).await {
-            Ok(finished) => Ok(finished?),
-            Err(_) => Err(HandshakeError::Late(HANDSHAKE)),
-        }
+        Ok(TlsAcceptor::from(Arc::clone(&made.config)).accept(socket).await?)
     }
 }
 
@@ -110,9 +102,9 @@ impl Source for ServerTls {
         let (builder, roots) = match &self.client_ca {
             Some(ca) => {
                 let roots = Trust::File(ca.clone()).roots()?.ok_or(TlsError::NoRoots)?;
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
-                    .build()
-                    .map_err(|error| TlsError::unusable(ca, &error))?;
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider());
+                let verifier = if self.requires { verifier } else { verifier.allow_unauthenticated() };
+                let verifier = verifier.build().map_err(|error| TlsError::unusable(ca, &error))?;
                 (builder.with_client_cert_verifier(verifier), Some(roots))
             }
             None => (builder.with_no_client_auth(), None),

@@ -234,7 +234,11 @@ pub(crate) fn variables(
                 variables.extend(["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), direct.clone())));
             }
             // The application is told of those alone that it is to use.
-            ListenerKind::Upstream(_) | ListenerKind::Forward | ListenerKind::Inbound | ListenerKind::Gateway => (),
+            ListenerKind::Upstream(_)
+            | ListenerKind::Forward
+            | ListenerKind::Inbound
+            | ListenerKind::Gateway
+            | ListenerKind::Redirect => (),
         }
     }
     variables

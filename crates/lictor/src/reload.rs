@@ -279,6 +279,7 @@ pub(crate) fn announce(bound: &Bound) {
         ListenerKind::Forward => info!(kind = "forward", %address, "listening"),
         ListenerKind::Inbound => info!(kind = "inbound", %address, "listening"),
         ListenerKind::Gateway => info!(kind = "gateway", %address, "listening"),
+        ListenerKind::Redirect => info!(kind = "redirect_http", %address, "listening"),
     }
 }
 

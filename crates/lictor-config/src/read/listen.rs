@@ -1,13 +1,15 @@
 //! Where we listen and how it is spoken there: addresses, TLS of both sides, protocols.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use lictor_core::Address;
+use lictor_core::gateway::HostPattern;
 use lictor_core::mesh::Protocol;
-use lictor_core::tls::{ClientTls, KeyPair, ServerTls};
+use lictor_core::tls::{ClientTls, KeyPair, ListenerTls, ServerTls};
 use serde_json::json;
 
 use crate::config::Listen;
+use crate::diagnose::Place;
 use crate::tree::{Node, Section};
 
 pub(super) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -30,32 +32,97 @@ pub(super) fn listener(node: &Node<'_>) -> Option<Listen> {
 
 /// `3001`, `127.0.0.1:3001`, `unix:/run/users.sock`, or a map with that as its `address`.
 pub(super) fn listen(node: &Node<'_>, default: Option<Address>, host: IpAddr) -> Option<Listen> {
-    let plain = |address| Listen { address, tls: None, max_connection_age: None };
+    listen_with(node, default, host, |section, listen| {
+        listen.tls = tls(section);
+        let proxied = section.field("proxy_protocol", "");
+        if proxied.is_set() {
+            proxied.key_error("only the gateway's listeners take the PROXY protocol", None);
+        }
+    })
+}
+
+/// The same, and more keys of the map.
+pub(super) fn listen_with(
+    node: &Node<'_>,
+    default: Option<Address>,
+    host: IpAddr,
+    more: impl FnOnce(&Section<'_>, &mut Listen),
+) -> Option<Listen> {
+    let plain = |address| Listen { address, tls: None, proxy_protocol: false, max_connection_age: None };
     if node.scalar().is_some() {
         return node.address(default, host).map(plain);
     }
     let section = node.section(&[json!({ "type": ["integer", "string"] })]);
     let address = section.field("address", "Port, address, or unix:/path.").address(default, host);
-    let tls = server_tls(&section.field("tls", "TLS is spoken there: certificate and key."));
     let max_connection_age =
         section.field("max_connection_age", "A connection is ended gracefully when it is this old.").limit(None);
+    let is_without = node.is_map() && address.is_none();
+    let any = Address::from(SocketAddr::new(host, 0));
+    let mut listen = Listen { max_connection_age, ..plain(address.clone().unwrap_or(any)) };
+    more(&section, &mut listen);
     section.finish();
-    if node.is_map() && address.is_none() {
+    if is_without {
         node.error("a listener needs an `address`", Some("write `{address: 3001}`".to_owned()));
     }
-    address.map(|address| Listen { address, tls, max_connection_age })
+    address.map(|_| listen)
 }
 
-fn server_tls(node: &Node<'_>) -> Option<ServerTls> {
-    let section = node.section(&[]);
-    let identity = key_pair(node, &section, "What we show, PEM; intermediate certificates follow it.");
-    let client_ca =
-        section.field("client_ca", "Clients must show a certificate of one of these CAs (PEM); default: none.").file();
+/// A list of policies, each for its hosts; one for all may stand alone.
+pub(super) fn tls_by_host(node: &Node<'_>) -> Option<ListenerTls> {
+    let mut tls = ListenerTls::default();
+    let mut owners: Vec<(HostPattern, Place)> = Vec::new();
+    for entry in node.maps() {
+        let section = entry.section(&[]);
+        let hosts = section.field(
+            "hosts",
+            "Names that clients ask for: `shop.example`, `*.shop.example`. Default: all that no other has, and clients that name none.",
+        );
+        let mut named = Vec::new();
+        for node in hosts.elements() {
+            let host = node.parsed(json!({ "type": "string" }), None, HostPattern::parse);
+            named.extend(host.map(|host| (host, node)));
+        }
+        if !hosts.is_set() {
+            named.push((HostPattern::Any, entry.clone()));
+        }
+        let policy = policy(&section);
+        let require =
+            section.field("require", "Clients without a certificate are refused; with `false` it is asked for, and only what is shown must be believed.");
+        let requires = require.boolean(true);
+        section.finish();
+        let Some(policy) = policy.map(|policy| ServerTls { requires, ..policy }) else { continue };
+        if require.is_set() && policy.client_ca.is_none() {
+            require.key_error("`require` is about clients' certificates: it needs `client_ca`", None);
+        }
+        for (host, node) in named {
+            if !tls.add(&host, &policy) {
+                let owner = owners.iter().find(|(known, _)| *known == host);
+                let at = owner.map_or_else(String::new, |(_, place)| format!(" at {place}"));
+                node.error(format!("`{host}` has a policy already{at}"), None);
+            }
+            owners.push((host, node.place()));
+        }
+    }
+    (!tls.policies().is_empty()).then_some(tls)
+}
+
+/// One policy for all clients of a listener.
+pub(super) fn tls(section: &Section<'_>) -> Option<ListenerTls> {
+    let section = section.field("tls", "TLS is spoken there: certificate and key.").section(&[]);
+    let policy = policy(&section);
     section.finish();
+    policy.map(ListenerTls::from)
+}
+
+fn policy(section: &Section<'_>) -> Option<ServerTls> {
+    let node = section.node();
+    let identity = key_pair(node, section, "What we show, PEM; intermediate certificates follow it.");
+    let ca = section.field("client_ca", "Clients must show a certificate of one of these CAs (PEM); default: none.");
+    let client_ca = ca.file();
     if node.is_map() && identity.is_none() {
         node.error("TLS on a listener needs `cert` and `key`", None);
     }
-    identity.map(|identity| ServerTls { identity, client_ca })
+    identity.map(|identity| ServerTls { identity, client_ca, requires: true })
 }
 
 pub(super) fn client_tls(node: &Node<'_>) -> Option<ClientTls> {

@@ -47,6 +47,11 @@ pub(super) fn check(top: &Section<'_>, config: &Config) {
         let listen = top.field("gateway", "").below("listen");
         let node = if listen.is_map() { listen.below("address") } else { listen };
         claim(gateway.listen.address.clone(), "the gateway".to_owned(), &node);
+        if let Some(redirect) = &gateway.redirect_http {
+            let listen = top.field("gateway", "").below("redirect_http");
+            let node = if listen.is_map() { listen.below("address") } else { listen };
+            claim(redirect.address.clone(), "the gateway's redirects".to_owned(), &node);
+        }
     }
     let entries = top.field("upstreams", "").entries();
     for (upstream, entry) in config.upstreams.iter().zip(&entries) {

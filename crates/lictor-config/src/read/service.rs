@@ -162,7 +162,7 @@ pub(super) fn inbound(top: &Section<'_>, app: &App, tokens: &[Secret]) -> Option
     let port = port.map(|port| port.checked_add(10_000).unwrap_or(0));
     let default = Address::Tcp((ANY, port.unwrap_or(0)).into());
     let shape = [json!({ "type": "boolean" })];
-    let plain = Listen { address: default.clone(), tls: None, max_connection_age: None };
+    let plain = Listen { address: default.clone(), tls: None, proxy_protocol: false, max_connection_age: None };
     let empty = Inbound { listen: plain.clone(), max_in_flight: 1024, tokens: tokens.to_vec(), limits: [].into() };
     let inbound = if is_plain {
         empty

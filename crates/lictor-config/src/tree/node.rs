@@ -168,6 +168,16 @@ impl<'t> Node<'t> {
         if self.is_map() { self.entries() } else { self.elements_of(json!({ "type": ["array", "object"] })) }
     }
 
+    /// The elements of a list of maps; one map alone is a list of one.
+    pub(crate) fn maps(&self) -> Vec<Self> {
+        let schema = json!({ "type": ["array", "object"] });
+        if self.is_map() {
+            self.describe(schema, None);
+            return vec![self.clone()];
+        }
+        self.elements_of(schema)
+    }
+
     fn elements_of(&self, schema: Json) -> Vec<Self> {
         self.describe(schema, None);
         match self.value {

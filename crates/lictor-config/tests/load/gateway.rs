@@ -282,3 +282,61 @@ fn a_service_that_is_asked_may_be_one_that_no_route_leads_to() {
     assert!(asking.tells_request && !asking.fail_open && asking.keep.is_none());
     assert_eq!(asking.headers_out, ["authorization"]);
 }
+
+#[test]
+fn its_listeners_tell_tls_by_host_and_proxies_by_header() {
+    let gateway = |keys: &str| good(&with(keys)).gateway.unwrap();
+    let pair = "cert: /c, key: /k";
+    let one = gateway(&format!("tls: {{{pair}}}")).listen.tls.unwrap();
+    assert!(one.is_one_for_all() && one.policies()[0].client_ca.is_none());
+    let two = gateway(&format!(
+        "tls: [{{hosts: [a, '*.B'], {pair}}}, {{cert: /d, key: /d, client_ca: /ca, require: false}}, {{hosts: c, {pair}}}]"
+    ));
+    let two = two.listen.tls.unwrap();
+    let policy = |host: Option<&str>| two.policies()[two.policy(host).unwrap()].identity.cert.display().to_string();
+    assert_eq!(two.policies().len(), 2, "what is written twice is one policy");
+    assert_eq!([Some("a"), Some("x.b"), Some("c"), Some("b"), None].map(policy), ["/c", "/c", "/c", "/d", "/d"]);
+    // One policy that asks for certificates is enough for clients to be known by them.
+    let asks =
+        format!("auth: {{certificates: true}}\n  tls: [{{hosts: a, {pair}, client_ca: /ca}}, {{cert: /d, key: /d}}]");
+    assert!(gateway(&asks).routes.rules.auth.is_some());
+    assert!(
+        bad(&with(&asks.replace(", client_ca: /ca", ""))).to_string().contains("nobody is asked for a certificate")
+    );
+    let redirect = gateway("redirect_http: {address: 81, port: 8443}");
+    assert_eq!((redirect.redirect_http.unwrap().address.tcp().unwrap().port(), redirect.routes.https_port), (81, 8443));
+    assert_eq!(gateway("redirect_http: 81").routes.https_port, 443);
+    assert!(gateway("redirect_http: off").redirect_http.is_none());
+    for (keys, said) in [
+        (format!("tls: [{{hosts: [a], {pair}}}, {{hosts: [b, A.], cert: /d, key: /d}}]"), "`a` has a policy already"),
+        (format!("tls: [{{{pair}}}, {{cert: /d, key: /d}}]"), "`*` has a policy already"),
+        ("tls: [{hosts: [a]}]".to_owned(), "needs `cert` and `key`"),
+        ("tls: [{hosts: [a], cert: /c}]".to_owned(), "belong together"),
+        (format!("tls: [{{hosts: ['a:443'], {pair}}}]"), "has a port"),
+        (format!("tls: [{{hosts: [a], {pair}, require: true}}]"), "needs `client_ca`"),
+        (format!("tls: [{{host: a, {pair}}}]"), "unknown field `host`"),
+        ("redirect_http: {port: 443}".to_owned(), "needs an `address`"),
+        ("redirect_http: {address: 81, port: 0}".to_owned(), "0"),
+        (format!("redirect_http: {{address: 81, tls: {{{pair}}}}}"), "unknown field `tls`"),
+        ("redirect_http: 8080".to_owned(), "taken already"),
+        ("redirect_http: {address: 81, proxy_protocol: true}".to_owned(), "needs `trusted_proxies`"),
+        (
+            "trusted_proxies: [10.0.0.0/8]\n  redirect_http: {address: 'unix:/a', proxy_protocol: true}".to_owned(),
+            "is for TCP",
+        ),
+    ] {
+        let told = bad(&with(&keys)).to_string();
+        assert!(told.contains(said), "{keys}: {told}");
+    }
+    let both = with(&format!("tls: {{{pair}}}"))
+        .replace("listen: 8080", &format!("listen: {{address: 8080, tls: {{{pair}}}}}"));
+    assert!(bad(&both).to_string().contains("TLS is in `listen` already"));
+    for listener in [
+        "inbound: {listen: {address: 81, proxy_protocol: true}}\nport: 8082\nservice: a",
+        "outbound: {proxy: {address: 81, proxy_protocol: true}}",
+        "upstreams: {a: {listen: {address: 81, proxy_protocol: true}, static: ['127.0.0.1:1']}}",
+    ] {
+        let told = bad(&format!("registration: off\n{listener}\n")).to_string();
+        assert!(told.contains("only the gateway's listeners take the PROXY protocol"), "{listener}: {told}");
+    }
+}

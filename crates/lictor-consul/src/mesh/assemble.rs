@@ -126,10 +126,12 @@ fn local(config: &Config) -> Arc<Local> {
 
 /// What a configuration listens on: the mesh's listeners, known before there is a mesh of it.
 pub fn listeners(config: &Config) -> Vec<Listener> {
+    let trusted = || config.gateway.as_ref().map(|gateway| gateway.routes.proxies.trusted.clone());
     let listener = |kind, listen: &Listen| Listener {
         kind,
         address: listen.address.clone(),
         tls: listen.tls.clone(),
+        proxies: if listen.proxy_protocol { trusted() } else { None },
         max_connection_age: listen.max_connection_age,
     };
     let upstreams = config.upstreams.iter().filter_map(|upstream| {
@@ -139,7 +141,9 @@ pub fn listeners(config: &Config) -> Vec<Listener> {
     let forward = config.outbound.proxy.as_ref().map(|listen| listener(ListenerKind::Forward, listen));
     let inbound = config.inbound.as_ref().map(|inbound| listener(ListenerKind::Inbound, &inbound.listen));
     let gateway = config.gateway.as_ref().map(|gateway| listener(ListenerKind::Gateway, &gateway.listen));
-    upstreams.chain(forward).chain(inbound).chain(gateway).collect()
+    let redirect = config.gateway.as_ref().and_then(|gateway| gateway.redirect_http.as_ref());
+    let redirect = redirect.map(|listen| listener(ListenerKind::Redirect, listen));
+    upstreams.chain(forward).chain(inbound).chain(gateway).chain(redirect).collect()
 }
 
 /// Our application as an upstream: one endpoint, tried once, never given a rest.

@@ -53,6 +53,8 @@ pub struct Gateway {
     pub managed: Vec<HeaderName>,
     /// Whom it believes who a client is.
     pub proxies: Proxies,
+    /// Where clients without TLS are sent, if they are.
+    pub https_port: u16,
 }
 
 /// What becomes of the requests that a route matches.

@@ -15,7 +15,9 @@ pub(super) fn check(asked: &Asked<'_>) -> Result<(), Failure> {
         }
         // Without `inbound` there is no target, and nothing comes here.
         (ListenerKind::Inbound, None)
-        | (ListenerKind::Upstream(_) | ListenerKind::Forward | ListenerKind::Gateway, _) => Ok(()),
+        | (ListenerKind::Upstream(_) | ListenerKind::Forward | ListenerKind::Gateway | ListenerKind::Redirect, _) => {
+            Ok(())
+        }
     }
 }
 

@@ -41,16 +41,21 @@ pub(crate) struct Told {
     pub(crate) body: Bytes,
 }
 
-/// Finds the route that a request is for, and what that says.
+/// Finds the route that a request is for, and what that says, once its host and path are read; whoever is asked `before`
+/// may refuse them or say something else.
 pub(crate) fn find(
     gateway: &Gateway,
     method: &Method,
     authority: &str,
     uri: &Uri,
     headers: &HeaderMap,
+    before: impl FnOnce(&str, &ReadPath<'_>) -> Result<Option<Found>, Failure>,
 ) -> Result<Found, Failure> {
     let host = host::read(authority).map_err(bad)?;
     let read = path::read(uri.path()).map_err(bad)?;
+    if let Some(found) = before(&host, &read)? {
+        return Ok(found);
+    }
     let asked = Asked { host: &host, path: read.folded(), query: uri.query(), method, headers };
     let Some(route) = gateway.table.find(&asked).and_then(|index| gateway.routes.get(index)) else {
         return Err(Failure::new(Reason::NoRoute, format!("no route is for {method} {host}{}", read.as_str())));

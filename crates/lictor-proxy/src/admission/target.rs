@@ -44,7 +44,7 @@ pub(crate) async fn target<B>(
         ListenerKind::Upstream(name) => whole(&client.worker, view, name, ends).await?,
         ListenerKind::Forward => named(&client.worker, view, request, ends).await?,
         ListenerKind::Inbound => ours(client, view)?,
-        ListenerKind::Gateway => {
+        ListenerKind::Gateway | ListenerKind::Redirect => {
             let routed = request.extensions().get::<Routed>().ok_or_else(generation::gone)?;
             // What a client said of who he is has been taken off; what is there by now, the gateway says.
             whole(&client.worker, view, &routed.upstream, ends).await?
@@ -76,7 +76,7 @@ fn scheme<B>(client: &Connection, upstream: &UpstreamState, request: &Request<B>
 pub(crate) fn ours(client: &Connection, view: &View) -> Result<Target, Failure> {
     let inbound = view.inbound.as_ref().ok_or_else(generation::gone)?;
     // By the same view the token is asked for.
-    let is_peer = !inbound.inbound.tokens.is_empty() || client.generation.service.asks_for_certificates();
+    let is_peer = !inbound.inbound.tokens.is_empty() || client.shown.is_some();
     Ok(Target { upstream: Rc::clone(&inbound.app), only: None, is_peer })
 }
 

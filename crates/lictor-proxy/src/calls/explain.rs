@@ -242,7 +242,7 @@ fn routed_by(view: &View, url: &Uri, question: &Question) -> Result<(Routed, Opt
     let mut headers = question.headers.clone();
     names::strip_outsiders(&mut headers);
     let authority = url.authority().map_or("", |authority| authority.as_str());
-    let found = routed::find(gateway, &question.method, authority, url, &headers)?;
+    let found = routed::find(gateway, &question.method, authority, url, &headers, |_, _| Ok(None))?;
     let auth = found.rules.auth.as_ref().map(|auth| may_ask(auth, &found.label, url, &headers)).transpose()?;
     match found.says {
         Says::Send(routed) => Ok((routed, auth)),

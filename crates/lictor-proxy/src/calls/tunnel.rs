@@ -57,7 +57,7 @@ pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
             ListenerKind::Upstream(name) => target::whole(worker, &worker.view(), name, &ends(deadline)).await?,
             ListenerKind::Inbound => target::ours(connection, &worker.view())?,
             // HTTP is spoken there.
-            ListenerKind::Forward | ListenerKind::Gateway => return Err(generation::gone()),
+            ListenerKind::Forward | ListenerKind::Gateway | ListenerKind::Redirect => return Err(generation::gone()),
         };
         passage.upstream = Some(Rc::clone(&target.upstream));
         dial(connection, &target, deadline, Some(Alpn::None), &mut passage.attempts).await
@@ -92,7 +92,7 @@ pub(super) async fn connect(
                 let view = connection.worker.view();
                 target::named(&connection.worker, &view, &request, &ends(record.deadline)).await?
             }
-            ListenerKind::Upstream(_) | ListenerKind::Inbound | ListenerKind::Gateway => {
+            ListenerKind::Upstream(_) | ListenerKind::Inbound | ListenerKind::Gateway | ListenerKind::Redirect => {
                 return Err(Failure::new(Reason::BadRequest, "CONNECT is for the forward proxy (outbound.proxy)"));
             }
         };

@@ -44,6 +44,7 @@ fn describe(kind: &ListenerKind) -> String {
         ListenerKind::Forward => "the forward proxy".to_owned(),
         ListenerKind::Inbound => "inbound".to_owned(),
         ListenerKind::Gateway => "the gateway".to_owned(),
+        ListenerKind::Redirect => "the gateway's redirects".to_owned(),
     }
 }
 

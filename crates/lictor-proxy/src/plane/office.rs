@@ -213,7 +213,7 @@ impl Office {
         let generation = self.generation(newer.as_ref().unwrap_or(service));
         let own = match generation.service.kind {
             ListenerKind::Inbound => Some(self.worker.view().mesh.local.service.clone()),
-            ListenerKind::Upstream(_) | ListenerKind::Forward | ListenerKind::Gateway => None,
+            ListenerKind::Upstream(_) | ListenerKind::Forward | ListenerKind::Gateway | ListenerKind::Redirect => None,
         };
         if let Some(own) = &own {
             self.worker.shared.metrics.connections(own, 1);

@@ -55,6 +55,7 @@ pub(crate) struct Metrics {
     tcp_duration: HistogramVec,
     tcp_bytes: IntCounterVec,
     handshakes_failed: IntCounter,
+    proxied_refused: IntCounter,
     accepts_failed: IntCounter,
     adoption: Histogram,
     tasks: IntGaugeVec,
@@ -248,6 +249,14 @@ impl Metrics {
                 IntCounter::new("lictor_tls_handshakes_failed_total", "Clients whose TLS handshake failed.")
                     .expect("names are valid and constant"),
             ),
+            proxied_refused: register(
+                registry,
+                IntCounter::new(
+                    "lictor_proxy_protocol_refused_total",
+                    "Connections without a header of the PROXY protocol, or from who may not send one.",
+                )
+                .expect("names are valid and constant"),
+            ),
             accepts_failed: register(
                 registry,
                 IntCounter::new("lictor_accept_errors_total", "Times that a waiting connection could not be accepted.")
@@ -353,6 +362,11 @@ impl Metrics {
     /// A client's TLS handshake failed.
     pub(crate) fn handshake_failed(&self) {
         self.handshakes_failed.inc();
+    }
+
+    /// A connection did not say rightly, by the PROXY protocol, whose it is.
+    pub(crate) fn proxied_refused(&self) {
+        self.proxied_refused.inc();
     }
 
     /// A connection waits that could not be accepted.

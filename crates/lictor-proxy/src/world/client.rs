@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use lictor_core::Failure;
 use lictor_core::mesh::ListenerKind;
+use lictor_core::{Failure, Reason};
 use lictor_tls::Peer;
 
 use super::generation::Generation;
@@ -25,15 +25,27 @@ pub(crate) struct Connection {
     pub(crate) is_encrypted: bool,
     /// Who it has shown to be, where it was asked.
     pub(crate) shown: Option<Rc<Peer>>,
+    /// By which of the listener's TLS policies it was admitted.
+    pub(crate) policy: usize,
 }
 
 impl Connection {
     /// Refuses what comes by a connection that would not be admitted any more.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let (service, shown) = (&self.generation.service, &self.shown);
-        let is_believed =
-            || shown.as_ref().is_some_and(|shown| service.tls.as_ref().is_some_and(|tls| tls.believes(shown)));
+        let is_believed = || service.tls.as_ref().is_some_and(|tls| tls.believes(self.policy, shown.as_deref()));
         self.generation.check(is_believed)
+    }
+
+    /// Refuses a request for a host whose TLS policy is another than the handshake's: what was asked of the client there was
+    /// not asked of this one (RFC 9110, section 15.5.20).
+    pub(crate) fn check_host(&self, host: &str) -> Result<(), Failure> {
+        let Some(tls) = &self.generation.service.tls else { return Ok(()) };
+        if tls.policy(host) == Some(self.policy) {
+            return Ok(());
+        }
+        let sentence = "this host has another TLS policy than the name that the connection was made for; connect again, for the host";
+        Err(Failure::new(Reason::Misdirected, sentence))
     }
 
     /// Where it came in.
@@ -44,7 +56,15 @@ impl Connection {
     /// The same for a request that its peer brings for somebody else.
     pub(crate) fn brings(&self, client: Option<IpAddr>, is_encrypted: bool) -> Self {
         let (worker, generation) = (Rc::clone(&self.worker), Rc::clone(&self.generation));
-        Self { worker, generation, peer: self.peer, client, is_encrypted, shown: self.shown.clone() }
+        Self {
+            worker,
+            generation,
+            peer: self.peer,
+            client,
+            is_encrypted,
+            shown: self.shown.clone(),
+            policy: self.policy,
+        }
     }
 
     /// The client's address; `unix` for one on a Unix socket.
@@ -56,7 +76,7 @@ impl Connection {
     pub(crate) fn direction(&self) -> &'static str {
         match self.kind() {
             ListenerKind::Inbound => "inbound",
-            ListenerKind::Gateway => "gateway",
+            ListenerKind::Gateway | ListenerKind::Redirect => "gateway",
             ListenerKind::Upstream(_) | ListenerKind::Forward => "outbound",
         }
     }
@@ -65,7 +85,7 @@ impl Connection {
     pub(crate) fn is_forward(&self) -> bool {
         match self.kind() {
             ListenerKind::Forward => true,
-            ListenerKind::Upstream(_) | ListenerKind::Inbound | ListenerKind::Gateway => false,
+            ListenerKind::Upstream(_) | ListenerKind::Inbound | ListenerKind::Gateway | ListenerKind::Redirect => false,
         }
     }
 
@@ -73,7 +93,7 @@ impl Connection {
     pub(crate) fn is_inbound(&self) -> bool {
         match self.kind() {
             ListenerKind::Inbound => true,
-            ListenerKind::Upstream(_) | ListenerKind::Forward | ListenerKind::Gateway => false,
+            ListenerKind::Upstream(_) | ListenerKind::Forward | ListenerKind::Gateway | ListenerKind::Redirect => false,
         }
     }
 
@@ -81,13 +101,13 @@ impl Connection {
     pub(crate) fn is_applications(&self) -> bool {
         match self.kind() {
             ListenerKind::Upstream(_) | ListenerKind::Forward => true,
-            ListenerKind::Inbound | ListenerKind::Gateway => false,
+            ListenerKind::Inbound | ListenerKind::Gateway | ListenerKind::Redirect => false,
         }
     }
 
     /// Whether whoever asks is nobody of ours: he is believed nothing, and told nothing of us.
     pub(crate) fn is_edge(&self) -> bool {
-        *self.kind() == ListenerKind::Gateway
+        matches!(self.kind(), ListenerKind::Gateway | ListenerKind::Redirect)
     }
 
     /// Whether what is still open of it was ended without waiting any longer.

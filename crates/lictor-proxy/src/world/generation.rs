@@ -13,10 +13,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use lictor_core::Mesh;
+use lictor_core::cidr::Cidrs;
 use lictor_core::mesh::{Forward, Listener, ListenerKind, Protocol};
 use lictor_core::policy::Limits;
 use lictor_core::{Failure, Reason, Secret};
-use lictor_tls::Server;
+use lictor_tls::Servers;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -76,7 +77,7 @@ impl Terms {
                 limits: inbound.app.policy.limits.clone(),
                 is_rated: !inbound.limits.is_empty(),
             })),
-            ListenerKind::Gateway => Rules::Gateway,
+            ListenerKind::Gateway | ListenerKind::Redirect => Rules::Gateway,
         };
         Self { listener: listener.clone(), rules }
     }
@@ -87,10 +88,15 @@ impl Terms {
         let satisfies_tls = match (&old.tls, &new.tls) {
             (_, None) => true,
             (None, Some(_)) => false,
-            (Some(old), Some(new)) => new.client_ca.is_none() || new.client_ca == old.client_ca,
+            (Some(old), Some(new)) => new.asks_no_more_than(old),
+        };
+        let was_brought_rightly = match (&old.proxies, &new.proxies) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(old), Some(new)) => new.covers(old),
         };
         match () {
-            () if old.kind != new.kind || !satisfies_tls => Standing::Over,
+            () if old.kind != new.kind || !satisfies_tls || !was_brought_rightly => Standing::Over,
             () if old == new && !self.rules.takes_away(&next.rules) => Standing::InForce,
             () => Standing::Ending,
         }
@@ -118,8 +124,10 @@ pub(crate) struct Service {
     /// The listening socket, which outlives generations.
     pub(crate) socket: u64,
     pub(crate) kind: ListenerKind,
-    pub(crate) tls: Option<Arc<Server>>,
-    /// [`Server::generation`] as it began.
+    pub(crate) tls: Option<Arc<Servers>>,
+    /// See [`Listener::proxies`].
+    pub(crate) proxies: Option<Cidrs>,
+    /// [`Servers::generation`] as it began.
     pub(crate) trust: u64,
     pub(crate) max_age: Option<Duration>,
     /// The socket is closed; what was accepted on it and is on its way to another worker comes too late.
@@ -132,12 +140,7 @@ impl Service {
         self.trust_now() != self.trust
     }
 
-    /// Whether clients show certificates that we believe.
-    pub(crate) fn asks_for_certificates(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.asks_for_certificates())
-    }
-
-    /// [`Server::generation`] now; whoever is admitted from now on is judged by that.
+    /// [`Servers::generation`] now; whoever is admitted from now on is judged by that.
     pub(crate) fn trust_now(&self) -> u64 {
         self.tls.as_ref().map_or(0, |tls| tls.generation())
     }
@@ -148,7 +151,7 @@ impl Service {
 #[derive(Debug)]
 pub(crate) struct Generation {
     pub(crate) service: Arc<Service>,
-    /// [`Server::generation`] as it began.
+    /// [`Servers::generation`] as it began.
     trust: u64,
     standing: Cell<Standing>,
     cut_at: Cell<Option<Instant>>,
@@ -300,14 +303,21 @@ mod tests {
     fn with_tls(cert: &str, client_ca: Option<&str>) -> Terms {
         let mut terms = upstream();
         let identity = KeyPair { cert: cert.into(), key: cert.into() };
-        terms.listener.tls = Some(ServerTls { identity, client_ca: client_ca.map(Into::into) });
+        terms.listener.tls = Some(ServerTls { identity, client_ca: client_ca.map(Into::into), requires: true }.into());
+        terms
+    }
+
+    fn brought(by: &[&str]) -> Terms {
+        let mut terms = upstream();
+        terms.listener.proxies =
+            Some(by.iter().map(|range| range.parse::<lictor_core::cidr::Cidr>().unwrap()).collect());
         terms
     }
 
     fn upstream() -> Terms {
         let kind = ListenerKind::Upstream("users".into());
         let address = "127.0.0.1:3001".parse().unwrap();
-        let listener = Listener { kind, address, tls: None, max_connection_age: None };
+        let listener = Listener { kind, address, tls: None, proxies: None, max_connection_age: None };
         Terms { listener, rules: Rules::Upstream(Some(Protocol::Http1)) }
     }
 
@@ -354,6 +364,10 @@ mod tests {
             ("another CA", mutual(), with_tls("a", Some("other")), Over),
             ("the same CA", mutual(), with_tls("b", Some("ca")), Ending),
             ("no client certificates", mutual(), secure(), Ending),
+            ("the PROXY protocol", plain(), brought(&["10.0.0.0/8"]), Over),
+            ("no PROXY protocol", brought(&["10.0.0.0/8"]), plain(), Ending),
+            ("one proxy more", brought(&["10.0.0.0/8"]), brought(&["10.0.0.0/8", "192.0.2.1"]), Ending),
+            ("one proxy less", brought(&["10.0.0.0/8", "192.0.2.1"]), brought(&["10.0.0.0/8"]), Over),
             ("a token", inbound(&[], 1), inbound(&["one"], 1), Ending),
             ("another token", inbound(&["one"], 1), inbound(&["two"], 1), Ending),
             ("the same token", inbound(&["one"], 1), inbound(&["one"], 1), InForce),
@@ -374,6 +388,7 @@ mod tests {
             socket: 1,
             kind: ListenerKind::Inbound,
             tls: None,
+            proxies: None,
             trust: 0,
             max_age: None,
             is_closed: AtomicBool::new(false),

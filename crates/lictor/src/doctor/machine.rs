@@ -58,7 +58,12 @@ fn listeners(config: &Config) -> Vec<(String, SocketAddr)> {
     let upstreams = config.upstreams.iter().map(|it| (format!("upstreams.{}.listen", it.name), it.listen.as_ref()));
     let proxy = ("outbound.proxy".to_owned(), config.outbound.proxy.as_ref());
     let inbound = ("inbound.listen".to_owned(), config.inbound.as_ref().map(|inbound| &inbound.listen));
-    let ours = upstreams.chain([proxy, inbound]).filter_map(|(key, listen)| Some((key, listen?.address.tcp()?)));
+    let gateway = config.gateway.as_ref();
+    let listen = ("gateway.listen".to_owned(), gateway.map(|gateway| &gateway.listen));
+    let redirect = ("gateway.redirect_http".to_owned(), gateway.and_then(|gateway| gateway.redirect_http.as_ref()));
+    let ours = upstreams
+        .chain([proxy, inbound, listen, redirect])
+        .filter_map(|(key, listen)| Some((key, listen?.address.tcp()?)));
     let admin = [("admin.listen".to_owned(), config.admin.listen)];
     let public = config.admin.public.map(|address| ("admin.public".to_owned(), address));
     ours.chain(admin).chain(public).collect()

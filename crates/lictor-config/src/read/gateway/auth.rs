@@ -55,12 +55,11 @@ pub(super) fn of_gateway(
     let basic_node = section.field("basic", "Names and passwords (RFC 7617).");
     let certificates_node = section.field(
         "certificates",
-        "The names of the client's certificate (`listen.tls.client_ca`), where nothing else is shown.",
+        "The names of the client's certificate (`client_ca` of its TLS), where nothing else is shown.",
     );
     let certificates = certificates_node.boolean(false);
     if certificates && !asks_for_certificates {
-        certificates_node
-            .error("nobody is asked for a certificate", Some("give `listen.tls` a `client_ca`".to_owned()));
+        certificates_node.error("nobody is asked for a certificate", Some("give `tls` a `client_ca`".to_owned()));
     }
     let users = basic::users(&basic_node);
     let keys = keys::keys(&keys_node);

@@ -15,15 +15,15 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use lictor_core::gateway::{self, Rules, Table};
+use lictor_core::tls::ListenerTls;
 
 use self::routes::{Read, Reading, label};
-use super::listen::{ANY, listen};
 use crate::config::{Gateway, Upstream};
 use crate::environment::Environment;
 use crate::tree::Node;
 
 /// Keys that the gateway will have.
-const PLANNED: [&str; 3] = ["tls", "from_consul", "maintenance"];
+const PLANNED: [&str; 2] = ["from_consul", "maintenance"];
 
 /// The gateway. Whom it leads to is among `upstreams` afterwards, each with the routes that lead there.
 pub(super) fn gateway(
@@ -35,7 +35,6 @@ pub(super) fn gateway(
     let section = node.section(&[]);
     let listen_node =
         section.field("listen", "Where clients connect: port (of every address), address, or a map with more.");
-    let listen = listen(&listen_node, None, ANY);
     if node.is_map() && !listen_node.is_set() {
         node.error("a gateway needs `listen`", Some("write `listen: 8080`".to_owned()));
     }
@@ -43,12 +42,14 @@ pub(super) fn gateway(
         let places = routes::places(upstreams);
         routes::upstream(node, upstreams, &places, &implied).map(|place| upstreams[place].name.as_str().into())
     };
-    let tls = listen.as_ref().and_then(|listen| listen.tls.as_ref());
-    let asks_for_certificates = tls.is_some_and(|tls| tls.client_ca.is_some());
+    let proxies = door::proxies(&section);
+    let listen = door::listen(&section, &listen_node, &proxies);
+    let (redirect_http, https_port) = door::redirect(&section, &proxies);
+    let mut policies = listen.iter().filter_map(|listen| listen.tls.as_ref()).flat_map(ListenerTls::policies);
+    let asks_for_certificates = policies.any(|policy| policy.client_ca.is_some());
     let auth_node = section.field("auth", "Who may ask, and how he shows it.");
     let auth = auth::of_gateway(&auth_node, env, asks_for_certificates, called);
     let rules = Arc::new(Rules { auth, ..rules::rules(&section, &Rules::default()) });
-    let proxies = door::proxies(&section);
     let routes = section.field("routes", "A map of paths to upstreams, or a list of routes. Their order means nothing: the most specific route is the one.");
     let mut reading = Reading::new(upstreams, &implied, &rules);
     reading.routes(&routes);
@@ -64,7 +65,8 @@ pub(super) fn gateway(
         read.iter().map(|read| (read.matcher.clone(), read.route.clone())).unzip();
     let table = Table::new(matchers).map_err(|clash| tell(&read[clash.first], &read[clash.second])).ok()?;
     let managed = managed(&rules, &routes);
-    Some(Gateway { listen: listen?, routes: Arc::new(gateway::Gateway { table, routes, rules, managed, proxies }) })
+    let routes = Arc::new(gateway::Gateway { table, routes, rules, managed, proxies, https_port });
+    Some(Gateway { listen: listen?, redirect_http, routes })
 }
 
 /// Fields that some route sets for those behind us, each once.

@@ -1,0 +1,44 @@
+//! Clients that come without TLS are sent to the same URL with it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::LOCATION;
+use http::{HeaderValue, Method, StatusCode};
+use lictor_core::gateway::{ReadPath, Rules};
+use lictor_core::mesh::ListenerKind;
+use lictor_core::{Failure, Reason};
+
+use crate::admission::routed::{Found, Says, Told};
+use crate::world::client::Connection;
+
+/// What a certificate's issuer asks for without TLS (RFC 8555, section 8.3): the routes have it.
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+
+/// Where a request on the listener for clients without TLS is sent; `None` for what the routes have to say. Host and path
+/// are those that were read, so that it leads to this host and nowhere else. What asks to be sent again as it is is told so
+/// (308; RFC 9110, section 15.4.9), GET and HEAD in the way that every client knows (301).
+pub(super) fn to_https(
+    connection: &Connection,
+    port: u16,
+    method: &Method,
+    host: &str,
+    read: &ReadPath<'_>,
+    query: Option<&str>,
+) -> Result<Option<Found>, Failure> {
+    if *connection.kind() != ListenerKind::Redirect || connection.is_encrypted || read.as_str().starts_with(CHALLENGES)
+    {
+        return Ok(None);
+    }
+    let status = match *method {
+        Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
+        _ => StatusCode::PERMANENT_REDIRECT,
+    };
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let query = query.map_or_else(String::new, |query| format!("?{query}"));
+    let location = HeaderValue::try_from(format!("https://{host}{port}{}{query}", read.as_str()))
+        .map_err(|error| Failure::new(Reason::BadRequest, error.to_string()))?;
+    let told = Told { status, field: Some((LOCATION, location)), body: Bytes::new() };
+    // Nothing is asked of a client that is only told where to go.
+    Ok(Some(Found { label: Arc::from("redirect_http"), rules: Arc::new(Rules::default()), says: Says::Tell(told) }))
+}
