@@ -166,7 +166,7 @@ fn a_browser_calls_what_speaks_grpc() {
 #[test]
 fn what_a_call_came_to_is_said_once_and_never_by_nothing() {
     let service = Service::start();
-    let routes = "    - {path: /echo.Echo/*, to: echo, grpc_web: true}\n    - {path: /dead.Echo/*, to: dead, grpc_web: true}\n    - {path: /told.Echo/*, grpc_web: true, respond: {status: 401, body: no}}\n    - {path: /long.Echo/*, to: echo, grpc_web: true, head_max: 100}\n";
+    let routes = "    - {path: /echo.Echo/*, to: echo, grpc_web: true}\n    - {path: /dead.Echo/*, to: dead, grpc_web: true}\n    - {path: /told.Echo/*, grpc_web: true, respond: {status: 401, body: no}}\n    - {path: /long.Echo/*, to: echo, grpc_web: true, head_max: 60}\n";
     let [closed] = lictor_testkit::free_ports();
     let more = format!(
         "  echo: {{static: ['127.0.0.1:{}'], protocol: grpc}}\n  dead: {{static: ['127.0.0.1:{closed}'], protocol: grpc, retry: off}}\n",

@@ -12,7 +12,7 @@ const NEW: &str = "partner-new-0123456789abcdef=/+";
 const OTHER: &str = "reader-0123456789abcdefghij";
 
 /// As `printf %s KEY | sha256sum` prints it.
-fn hash(key: &str) -> String {
+pub(crate) fn hash(key: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
     digest.as_ref().iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }

@@ -11,6 +11,7 @@ mod cors;
 mod errors;
 mod forward;
 mod grpc_web;
+mod headers;
 mod heads;
 mod hosts;
 mod issuer;

@@ -48,7 +48,8 @@ impl Answerer for Edge {
     fn refuse(&self, version: &'static str, refused: &Refused) -> Response<Bytes> {
         let id = refused::tell(&self.0, version, refused.status, refused.why);
         let mut response = respond::refuse(refused, &id, self.0.worker.date.now(Instant::now()));
-        gate::leave_unread(self.0.worker.view().mesh.gateway.as_deref(), &mut response);
+        let view = self.0.worker.view();
+        gate::leave_unread(view.mesh.gateway.as_deref(), self.0.is_encrypted, &mut response);
         response
     }
 }
@@ -66,38 +67,45 @@ async fn answer(
         names::seal(response.headers_mut());
         return response;
     }
-    let open = |request: &Request<RequestBody>| {
+    let open = |request: &Request<RequestBody>, fields: Fields| {
         let mut record = Record::open(&connection, &view.mesh, request, fields, Instant::now());
         record.is_grpc = names::is_grpc(request.headers());
         record
     };
     let Some(gateway) = &view.mesh.gateway else {
-        let mut response = respond::failure(open(&request), &generation::gone(), false);
+        let mut response = respond::failure(open(&request, fields), &generation::gone(), false);
         names::seal(response.headers_mut());
         return response;
     };
-    let mut visit = Visit::begin(gateway, &mut request);
+    let mut visit = Visit::begin(gateway, &connection, &mut request);
     let mut response = match admit(&connection, gateway, &request, fields) {
-        Err(failure) => match visit.missed(failure) {
-            Ok(told) => respond::told(open(&request), told),
-            Err(failure) => respond::failure(open(&request), &failure, false),
-        },
-        Ok(mut found) => match visit.enter(&connection, &mut request, &mut found).await {
-            Err(Stop::Refused(failure, says)) => {
-                let mut record = open(&request);
-                record.told_by = Some(found.label);
-                respond::refusal(record, &failure, says)
+        Err(failure) => {
+            let missed = visit.missed(failure, &connection, &mut request);
+            let record = open(&request, visit.fields(&request, fields));
+            match missed {
+                Ok(told) => respond::told(record, told),
+                Err(failure) => respond::failure(record, &failure, false),
             }
-            Err(Stop::Told(told)) => tell(open(&request), found.label, told),
-            Ok(()) => match found.says {
-                Says::Tell(told) => tell(open(&request), found.label, told),
-                Says::Send(routed) => {
-                    request.extensions_mut().insert(routed);
-                    let fields = visit.fields(&mut request, fields);
-                    forward(connection, request, fields).await
+        }
+        Ok(mut found) => {
+            let entered = visit.enter(&connection, &mut request, &mut found).await;
+            let fields = visit.fields(&request, fields);
+            match entered {
+                Err(Stop::Refused(failure, says)) => {
+                    let mut record = open(&request, fields);
+                    record.told_by = Some(found.label);
+                    respond::refusal(record, &failure, says)
                 }
-            },
-        },
+                Err(Stop::Told(told)) => tell(open(&request, fields), found.label, told),
+                Ok(()) => match found.says {
+                    Says::Tell(told) => tell(open(&request, fields), found.label, told),
+                    Says::Send(routed) => {
+                        request.extensions_mut().insert(routed);
+                        forward(connection, request, fields).await
+                    }
+                },
+            }
+        }
     };
     visit.leave(&mut response);
     response

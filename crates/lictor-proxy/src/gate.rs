@@ -10,9 +10,12 @@
 //! | who asks, and may he ([`keys`], [`basic`], [`certificate`], [`asking`] are ways to show it) | [`auth`] | `unauthenticated`, `forbidden`, `auth_unavailable`, `bad_request` |
 //! | and if it does | [`limit`] | `limit_unavailable`, `rate_limited` |
 //! | is the body as short as it must be | [`body`] | `body_too_large` |
+//! | what becomes of its fields | [`headers`] | |
 //!
 //! | of every answer, whoever made it | file |
 //! |---|---|
+//! | what the configuration changes of its fields | [`headers`], `lictor-core/src/gateway/headers.rs` |
+//! | what makes browsers careful | `lictor-core/src/gateway/security.rs` |
 //! | whose pages may read it | `lictor-core/src/gateway/cors.rs` |
 //! | a failure's shape | [`errors`] |
 //! | it is gRPC-Web again | [`grpc_web`] |
@@ -29,6 +32,7 @@ mod cors;
 mod errors;
 mod grpc_web;
 mod head;
+mod headers;
 pub(crate) mod inbound;
 mod keys;
 mod limit;
@@ -44,16 +48,18 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use lictor_core::gateway::auth::{How, Identity};
 use lictor_core::gateway::compress::Wish;
 use lictor_core::gateway::grpc_web::Call;
+use lictor_core::gateway::headers::{Made, Operations};
 use lictor_core::gateway::{Gateway, Rules};
 use lictor_core::limit::Facts;
 use lictor_core::{Failure, Reason};
 use lictor_http::RequestBody;
 use lictor_http::fields::Fields;
 
+use self::headers::Source;
 use self::limit::{Counted, When};
 use crate::admission::routed::{Found, Says, Told};
 use crate::calls::ending::ResponseBody;
-use crate::names;
+use crate::names::{self, Looked};
 use crate::world::client::Connection;
 
 /// A request at a gateway, from its head to the head of its answer.
@@ -82,6 +88,12 @@ pub(crate) struct Visit {
     /// Whose page asks, if it may read the answer.
     origin: Option<HeaderValue>,
     is_preflight: bool,
+    /// What the configuration writes into the answer's head.
+    made: Option<Box<Made>>,
+    /// The head has other fields than it came with.
+    is_changed: bool,
+    /// TLS was spoken to the client.
+    is_encrypted: bool,
     /// How the client takes its answer, where the route compresses.
     wish: Option<Box<(Wish, Rc<Connection>)>>,
     /// What it is in gRPC-Web, where the route translates that.
@@ -99,7 +111,7 @@ pub(crate) enum Stop {
 
 impl Visit {
     /// Takes off a request what only the gateway says, and what only the gateway is told, before anything else looks at it.
-    pub(crate) fn begin(gateway: &Gateway, request: &mut Request<RequestBody>) -> Self {
+    pub(crate) fn begin(gateway: &Gateway, connection: &Connection, request: &mut Request<RequestBody>) -> Self {
         names::strip_managed(request.headers_mut(), &gateway.managed);
         let methods = gateway.rules.auth.as_ref().map(|auth| &auth.methods);
         let parameter = methods.and_then(|methods| methods.tokens.as_ref()?.sources.query.as_deref());
@@ -117,6 +129,9 @@ impl Visit {
             label: None,
             origin: None,
             is_preflight: false,
+            made: None,
+            is_changed: false,
+            is_encrypted: connection.is_encrypted,
             wish: None,
             grpc_web: None,
         };
@@ -136,6 +151,8 @@ impl Visit {
             self.rules = Arc::clone(&found.rules);
             self.note(request);
         }
+        let is_short = head::check(&self.rules, request);
+        self.prepare(connection, request);
         // Before anything is added to the head or taken off it.
         if let Some(compress) = &self.rules.compress {
             let wish = compress.wish(request.method(), request.headers());
@@ -143,8 +160,9 @@ impl Visit {
         }
         if self.rules.grpc_web {
             self.grpc_web = grpc_web::enter(request);
+            self.is_changed |= self.grpc_web.is_some();
         }
-        head::check(&self.rules, request)?;
+        is_short?;
         cors::check(&self.rules, request)?;
         self.count(When::Before, connection, request, found).await?;
         if let Err(stop) = auth::check(self, connection, request, &found.label).await {
@@ -157,7 +175,13 @@ impl Visit {
             routed.expires = self.expires;
         }
         self.count(When::After, connection, request, found).await?;
-        body::check(&self.rules, request)
+        body::check(&self.rules, request)?;
+        if let Some(operations) = self.rules.request_headers.clone() {
+            let made = self.source(connection, request).made(&operations);
+            operations.apply(made, request.headers_mut());
+            self.is_changed = true;
+        }
+        Ok(())
     }
 
     /// Takes one of each limit that can be asked by now.
@@ -187,13 +211,19 @@ impl Visit {
     }
 
     /// What becomes of a request that no route is for: a browser asks first, and is to learn of the 404 that it will get.
-    pub(crate) fn missed(&self, failure: Failure) -> Result<Told, Failure> {
+    pub(crate) fn missed(
+        &mut self,
+        failure: Failure,
+        connection: &Connection,
+        request: &mut Request<RequestBody>,
+    ) -> Result<Told, Failure> {
+        self.prepare(connection, request);
         if self.is_preflight && failure.reason == Reason::NoRoute { Ok(cors::preflight()) } else { Err(failure) }
     }
 
-    /// Which fields the head has that goes on.
-    pub(crate) fn fields(&self, request: &mut Request<RequestBody>, fields: Fields) -> Fields {
-        if self.grpc_web.is_some() { names::fields_of(request.headers_mut()) } else { fields }
+    /// Which fields the head has by now. What its `Connection` names was the client's, and has gone.
+    pub(crate) fn fields(&self, request: &Request<RequestBody>, fields: Fields) -> Fields {
+        if self.is_changed { Fields::of::<Looked>(request.headers()) } else { fields }
     }
 
     /// What is done to every answer, whoever made it.
@@ -203,8 +233,14 @@ impl Visit {
         for (name, value) in self.said.drain(..) {
             headers.append(name, value);
         }
+        if let (Some(operations), Some(made)) = (&self.rules.response_headers, self.made.take()) {
+            operations.apply(*made, headers);
+        }
         if self.is_private {
             auth::make_private(headers);
+        }
+        if let Some(security) = &self.rules.security {
+            security.dress(headers, self.is_encrypted);
         }
         if let Some(cors) = &self.rules.cors {
             let origin = self.origin.as_ref();
@@ -224,6 +260,22 @@ impl Visit {
         names::seal(response.headers_mut());
     }
 
+    /// Makes what the configuration writes into the answer's head, while the request is as it came.
+    fn prepare(&mut self, connection: &Connection, request: &mut Request<RequestBody>) {
+        let rules = Arc::clone(&self.rules);
+        let operations = [&rules.request_headers, &rules.response_headers];
+        if operations.into_iter().flatten().any(|operations| operations.names_request()) {
+            self.is_changed |= headers::name(connection, request);
+        }
+        let made = |operations: &Arc<Operations>| Box::new(self.source(connection, request).made(operations));
+        self.made = rules.response_headers.as_ref().map(made);
+    }
+
+    /// What values of fields are made of.
+    fn source<'a>(&'a self, connection: &'a Connection, request: &'a Request<RequestBody>) -> Source<'a, RequestBody> {
+        Source { connection, request, route: self.label.as_deref(), identity: self.identity.as_ref() }
+    }
+
     /// What of the request its answer goes by.
     fn note(&mut self, request: &Request<RequestBody>) {
         let cors = self.rules.cors.as_ref();
@@ -233,12 +285,19 @@ impl Visit {
 }
 
 /// What is done to what is said to a request whose head could not be read, of which nothing is known.
-pub(crate) fn leave_unread(gateway: Option<&Gateway>, response: &mut Response<Bytes>) {
+pub(crate) fn leave_unread(gateway: Option<&Gateway>, is_encrypted: bool, response: &mut Response<Bytes>) {
     if let Some(gateway) = gateway {
-        if let Some(cors) = &gateway.rules.cors {
-            cors.dress(None, response.headers_mut());
+        let (rules, head) = (&gateway.rules, response.headers_mut());
+        if let Some(operations) = &rules.response_headers {
+            operations.apply(operations.made(|_, _| false), head);
         }
-        if let Some(shape) = &gateway.rules.errors {
+        if let Some(security) = &rules.security {
+            security.dress(head, is_encrypted);
+        }
+        if let Some(cors) = &rules.cors {
+            cors.dress(None, head);
+        }
+        if let Some(shape) = &rules.errors {
             errors::shape(shape, None, response, |body| body);
         }
     }

@@ -157,6 +157,28 @@ fn what_would_not_be_what_it_looks_like_is_refused() {
         ("errors: {format: text, template: x}", "is for `format: template`"),
         ("errors: {template: '{mesage}'}", "no `{mesage}`"),
         ("body_max: 10 Parsecs", "body_max"),
+        ("request_headers: {set: {Host: a}}", "lictor alone writes it"),
+        ("request_headers: {set: {X_Forwarded_For: a}}", "lictor alone writes it"),
+        ("request_headers: {add: {X-User-ID: a}}", "lictor alone writes it"),
+        ("request_headers: {remove: [Content-Length]}", "lictor alone writes it"),
+        ("request_headers: {rename: {X-A: X-Lictor-From}}", "lictor alone writes it"),
+        ("request_headers: {rename: {Transfer-Encoding: X-A}}", "lictor alone writes it"),
+        ("request_headers: {rename: {X-A: X_HTTP_Method_Override}}", "lictor alone writes it"),
+        ("request_headers: {rename: {X-A: X-Real-IP}}", "would say what the client says"),
+        ("request_headers: {rename: {X-A: X-B, x-a: X-C}}", "there twice"),
+        ("request_headers: {set: {X-A: '{nothing}'}}", "there is no `{nothing}`"),
+        ("request_headers: {set: {X-A: '{env:HOME}'}}", "there is no `{env:HOME}`"),
+        ("request_headers: {set: {X-A: '{param:name}'}}", "has no `{name}`"),
+        ("request_headers: {set: {X-A: '{claim:/a~2}'}}", "names no claim"),
+        ("request_headers: {set: {X-A: \"a\\r\\nb\"}}", "no line breaks"),
+        ("request_headers: {set: {X-A: 1, x-a: 2}}", "there twice"),
+        ("request_headers: {set: {'a b': 1}}", "not a header name"),
+        ("request_headers: {put: {X-A: 1}}", "unknown field `put`"),
+        ("response_headers: {set: {X-A: '{claim:sub}'}}", "nothing to tell in answers"),
+        ("response_headers: {set: {Access-Control-Allow-Origin: '*'}}", "what `cors` says"),
+        ("security_headers: {frame: all}", "unknown value `all`"),
+        ("security_headers: {hsts: 10ms}", "has browsers forget it"),
+        ("security_headers: yes please", "expected a map"),
     ] {
         for yaml in keys(text) {
             let report = bad(&yaml).to_string();
@@ -166,15 +188,51 @@ fn what_would_not_be_what_it_looks_like_is_refused() {
 }
 
 #[test]
+fn what_tells_who_somebody_is_is_nothing_that_operations_make() {
+    let auth = "auth: {jwt: {secret: 0123456789abcdef0123456789abcdef}, claims_to_headers: {X-Tenant: tenant}, mode: optional}";
+    let yaml = |gateway: &str, route: &str| {
+        format!(
+            "registration: off\ngateway:\n  listen: 8080\n  {auth}\n  request_headers: {gateway}\n  routes:\n  - {{path: /a, to: users, request_headers: {route}}}\n  - {{path: /b, to: users}}\nupstreams: {{users: {{static: ['127.0.0.1:1']}}}}\n"
+        )
+    };
+    for operations in [
+        "{rename: {X-A: X-Tenant}}",
+        "{rename: {X-A: X_Tenant}}",
+        "{rename: {X-Tenant: X-A}}",
+        "{set: {x-tenant: a}}",
+        "{add: {X.Tenant: a}}",
+        "{remove: [X-Tenant]}",
+    ] {
+        for yaml in [yaml(operations, "off"), yaml("off", operations)] {
+            let report = bad(&yaml).to_string();
+            assert!(report.contains("tells who somebody is"), "{yaml}: {report}");
+        }
+    }
+    good(&yaml("{rename: {X-A: X-Tenant-Name}}", "{set: {X-B: '{header:X-Tenant} {claim:/a/b}'}}"));
+}
+
+#[test]
+fn fields_are_at_most_fifty() {
+    let names = |count: usize| (0..count).map(|at| format!("X-{at}")).collect::<Vec<_>>().join(", ");
+    for (count, is_taken) in [(50, true), (51, false)] {
+        for yaml in keys(&format!("response_headers: {{remove: [{}]}}", names(count))) {
+            if is_taken { drop(good(&yaml)) } else { assert!(bad(&yaml).to_string().contains("more than 50 fields")) }
+        }
+    }
+}
+
+#[test]
 fn a_route_says_it_instead_of_the_gateway_or_switches_it_off() {
     let config = good(
-        "registration: off\nupstreams: {users: {static: ['127.0.0.1:1']}}\ngateway:\n  listen: 8080\n  cors: 'https://app.example'\n  errors: problem\n  body_max: 1MiB\n  routes:\n  - {path: /a, to: users}\n  - {path: /b, to: users, cors: off, errors: off, body_max: none}\n  - {path: /c, to: users, cors: '*', errors: text, body_max: 5}\n",
+        "registration: off\nupstreams: {users: {static: ['127.0.0.1:1']}}\ngateway:\n  listen: 8080\n  cors: 'https://app.example'\n  errors: problem\n  body_max: 1MiB\n  response_headers: {remove: [Server]}\n  security_headers: true\n  routes:\n  - {path: /a, to: users}\n  - {path: /b, to: users, cors: off, errors: off, body_max: none, response_headers: off, security_headers: off}\n  - {path: /c, to: users, cors: '*', errors: text, body_max: 5}\n",
     );
     let gateway = config.gateway.unwrap().routes;
     let [a, b, c] = &gateway.routes[..] else { panic!("{gateway:?}") };
     assert!(std::sync::Arc::ptr_eq(&a.rules, &gateway.rules), "what says nothing shares it");
     assert!(a.rules.cors.is_some() && a.rules.errors.is_some() && a.rules.body_max == Some(1 << 20));
+    assert!(a.rules.response_headers.is_some() && a.rules.security.is_some());
     assert_eq!((&b.rules.cors, &b.rules.errors, b.rules.body_max), (&None, &None, None));
+    assert!(b.rules.response_headers.is_none() && b.rules.security.is_none());
     assert!(c.rules.cors.is_some() && c.rules.cors != a.rules.cors && c.rules.body_max == Some(5));
 }
 

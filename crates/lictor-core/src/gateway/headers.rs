@@ -4,6 +4,7 @@
 //! read again.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use lictor_jose::rules::Claim;
 
 use super::template::Template;
 
@@ -54,9 +55,16 @@ pub enum Variable {
     /// `{param:id}`: a segment of the path, by the name that the route gives it.
     Param(usize),
     /// `{claim:sub}`: of the token that was believed.
-    Claim(Box<str>),
-    /// `{header:X-Name}`: of the request, as it came in; of a field that stands twice, nothing.
+    Claim(Claim),
+    /// `{header:X-Name}`: of the request, before any of this; of a field that stands twice, nothing.
     Header(HeaderName),
+}
+
+/// The values for one head; `None`: the field is left out.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    set: Vec<Option<HeaderValue>>,
+    add: Vec<Option<HeaderValue>>,
 }
 
 /// Whose head it is.
@@ -87,7 +95,7 @@ const FRAMING: [&str; 14] = [
 ];
 
 /// What lictor vouches for, or tells by other keys.
-const MANAGED: [&str; 19] = [
+const MANAGED: [&str; 22] = [
     "forwarded",
     "grpc-message",
     "grpc-status",
@@ -102,6 +110,9 @@ const MANAGED: [&str; 19] = [
     "x-client-cert",
     "x-client-ip",
     "x-gateway-request-id",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
     "x-parent-id",
     "x-request-id",
     "x-service-auth",
@@ -123,10 +134,19 @@ const MANAGED_BEGINS: [&str; 10] = [
     "x-user-",
 ];
 
+/// A name in which each sign is `-`: programs that make every sign of a name one take these for the same.
+fn plain(name: &HeaderName) -> String {
+    name.as_str().replace(|sign: char| !sign.is_ascii_alphanumeric(), "-")
+}
+
+/// Whether some programs take one for the other.
+pub fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
+    plain(one) == plain(other)
+}
+
 /// What is said of a name that may not be changed.
 pub fn may_change(name: &HeaderName) -> Result<(), String> {
-    // Programs that make every sign of a name one take these for the same.
-    let plain = name.as_str().replace(|sign: char| !sign.is_ascii_alphanumeric(), "-");
+    let plain = plain(name);
     if FRAMING.contains(&&*plain) {
         return Err(format!("`{name}` says how a message is framed or carried: lictor alone writes it"));
     }
@@ -137,6 +157,14 @@ pub fn may_change(name: &HeaderName) -> Result<(), String> {
         return Err(format!("`{name}` is one that those behind the gateway rely on: lictor alone writes it"));
     }
     Ok(())
+}
+
+/// The same of a name that others' values would get: a value of the configuration may say who asks, one of a client's may not.
+pub fn may_become(name: &HeaderName) -> Result<(), String> {
+    if plain(name) == "x-real-ip" {
+        return Err(format!("`{name}` would say what the client says: write `set: {{{name}: '{{client_ip}}'}}`"));
+    }
+    may_change(name)
 }
 
 impl Value {
@@ -173,36 +201,62 @@ impl Operations {
         *self == Self::default()
     }
 
-    /// Does it. `fill` writes what fills a place, or says that there is nothing.
-    pub fn apply(&self, headers: &mut HeaderMap, mut fill: impl FnMut(&Variable, &mut Vec<u8>) -> bool) {
-        // All are made of what is there before any is written.
-        let made = |list: &[(HeaderName, Value)], fill: &mut dyn FnMut(&Variable, &mut Vec<u8>) -> bool| {
-            list.iter().map(|(name, value)| (name.clone(), value.made(&mut *fill))).collect::<Vec<_>>()
-        };
-        let (set, add) = (made(&self.set, &mut fill), made(&self.add, &mut fill));
-        for (from, to) in &self.rename {
-            let values: Vec<HeaderValue> = headers.get_all(from).into_iter().cloned().collect();
-            headers.remove(from);
+    /// Whether some value names the request.
+    pub fn names_request(&self) -> bool {
+        self.set.iter().chain(&self.add).any(|(_, value)| match value {
+            Value::Fixed(_) => false,
+            Value::Made(template) => template.places().any(|place| *place == Variable::RequestId),
+        })
+    }
+
+    /// Every field that it is about.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        let renamed = self.rename.iter().flat_map(|(from, to)| [from, to]);
+        let written = self.set.iter().chain(&self.add).map(|(name, _)| name);
+        renamed.chain(&self.remove).chain(written)
+    }
+
+    /// What it writes into one head: all is made of what is there before anything is written. `fill` writes what fills a place,
+    /// or says that there is nothing.
+    pub fn made(&self, mut fill: impl FnMut(&Variable, &mut Vec<u8>) -> bool) -> Made {
+        let mut made =
+            |list: &[(HeaderName, Value)]| list.iter().map(|(_, value)| value.made(&mut fill)).collect::<Vec<_>>();
+        Made { set: made(&self.set), add: made(&self.add) }
+    }
+
+    /// Does it, with what it has [made](Self::made) for this head.
+    pub fn apply(&self, made: Made, headers: &mut HeaderMap) {
+        // All are taken off before any is back, so that two may change places.
+        let take = |(from, to)| (to, take(headers, from));
+        let renamed: Vec<(&HeaderName, Vec<HeaderValue>)> =
+            self.rename.iter().map(|(from, to)| (from, to)).map(take).collect();
+        for (name, values) in renamed {
             for value in values {
-                headers.append(to, value);
+                headers.append(name, value);
             }
         }
         for name in &self.remove {
             headers.remove(name);
         }
-        for (name, value) in set {
+        for ((name, _), value) in self.set.iter().zip(made.set) {
             // What was there is not what is meant, even where nothing can be said.
-            headers.remove(&name);
+            headers.remove(name);
             if let Some(value) = value {
                 headers.insert(name, value);
             }
         }
-        for (name, value) in add {
+        for ((name, _), value) in self.add.iter().zip(made.add) {
             if let Some(value) = value {
                 headers.append(name, value);
             }
         }
     }
+}
+
+fn take(headers: &mut HeaderMap, name: &HeaderName) -> Vec<HeaderValue> {
+    let values = headers.get_all(name).into_iter().cloned().collect();
+    headers.remove(name);
+    values
 }
 
 fn variable(
@@ -223,7 +277,9 @@ fn variable(
             let at = param(segment).ok_or_else(|| format!("the route's path has no `{{{segment}}}`"))?;
             Variable::Param(at)
         }
-        ("claim", Some(claim)) if side == Side::Request => Variable::Claim(claim.into()),
+        ("claim", Some(claim)) if side == Side::Request => {
+            Variable::Claim(Claim::parse(claim).ok_or_else(|| format!("`{claim}` names no claim"))?)
+        }
         ("claim", Some(_)) => return Err("who somebody is, is nothing to tell in answers".to_owned()),
         ("header", Some(field)) => {
             let field = HeaderName::try_from(field).map_err(|_| format!("`{field}` is not a header name"))?;
@@ -292,7 +348,7 @@ mod tests {
     fn operations_are_done_in_their_order() {
         let name = |name: &'static str| HeaderName::from_static(name);
         let operations = Operations {
-            rename: vec![(name("x-old"), name("x-new"))],
+            rename: vec![(name("x-old"), name("x-new")), (name("x-a"), name("x-b")), (name("x-b"), name("x-a"))],
             remove: vec![name("x-gone")],
             set: vec![
                 (name("x-set"), value("{header:x-empty}").unwrap()),
@@ -301,14 +357,22 @@ mod tests {
             add: vec![(name("x-new"), value("3").unwrap()), (name("x-gone"), value("added").unwrap())],
         };
         let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("x-old", "1"), ("x-old", "2"), ("x-gone", "a"), ("x-gone", "b"), ("x-set", "was"), ("x-ip", "spoofed")]
-        {
+        for (name, value) in [
+            ("x-old", "1"),
+            ("x-old", "2"),
+            ("x-a", "a"),
+            ("x-b", "b"),
+            ("x-gone", "a"),
+            ("x-gone", "b"),
+            ("x-set", "was"),
+            ("x-ip", "spoofed"),
+        ] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        operations.apply(&mut headers, fill);
+        operations.apply(operations.made(fill), &mut headers);
         let all = |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
         assert_eq!((all("x-old"), all("x-new")), (vec![], vec!["1", "2", "3"]));
+        assert_eq!((all("x-a"), all("x-b")), (vec!["b"], vec!["a"]), "two change places");
         assert_eq!((all("x-gone"), all("x-set"), all("x-ip")), (vec!["added"], vec![], vec!["127.0.0.1"]));
     }
 
@@ -335,8 +399,14 @@ mod tests {
             "X-Original-URL",
             "Proxy-Authorization",
             "Date",
+            "X-HTTP-Method-Override",
+            "x_method_override",
         ] {
-            assert!(may_change(&HeaderName::try_from(refused).unwrap()).is_err(), "{refused}");
+            let refused = HeaderName::try_from(refused).unwrap();
+            assert!(may_change(&refused).is_err() && may_become(&refused).is_err(), "{refused}");
+        }
+        for real in ["X-Real-IP", "x_real_ip"].map(|name| HeaderName::try_from(name).unwrap()) {
+            assert!(may_change(&real).is_ok() && may_become(&real).is_err(), "{real}");
         }
         for free in [
             "X-Custom",

@@ -9,6 +9,8 @@ use super::auth::Auth;
 use super::compress::Compress;
 use super::cors::Cors;
 use super::errors::Shape;
+use super::headers::Operations;
+use super::security::Security;
 use crate::limit::Limit;
 
 /// One field for each thing that may be asked; the default asks for nothing.
@@ -26,6 +28,12 @@ pub struct Rules {
     pub cors: Option<Arc<Cors>>,
     /// What failures look like; `None`: as everywhere.
     pub errors: Option<Arc<Shape>>,
+    /// What becomes of the fields of requests.
+    pub request_headers: Option<Arc<Operations>>,
+    /// What becomes of the fields of answers.
+    pub response_headers: Option<Arc<Operations>>,
+    /// Fields that make browsers careful.
+    pub security: Option<Arc<Security>>,
     /// Which answers are compressed.
     pub compress: Option<Arc<Compress>>,
     /// gRPC-Web is translated.
@@ -44,6 +52,9 @@ impl Default for Rules {
             body_max: None,
             cors: None,
             errors: None,
+            request_headers: None,
+            response_headers: None,
+            security: None,
             compress: None,
             grpc_web: false,
         }

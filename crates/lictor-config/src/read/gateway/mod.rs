@@ -7,13 +7,16 @@ mod compress;
 mod cors;
 mod door;
 mod errors;
+mod headers;
 mod keys;
 mod routes;
 mod rules;
+mod security;
 
 use std::sync::Arc;
 
 use http::HeaderName;
+use lictor_core::gateway::headers::is_alike;
 use lictor_core::gateway::{self, Rules, Table};
 use lictor_core::tls::ListenerTls;
 
@@ -49,7 +52,7 @@ pub(super) fn gateway(
     let asks_for_certificates = policies.any(|policy| policy.client_ca.is_some());
     let auth_node = section.field("auth", "Who may ask, and how he shows it.");
     let auth = auth::of_gateway(&auth_node, env, asks_for_certificates, called);
-    let rules = Arc::new(Rules { auth, ..rules::rules(&section, &Rules::default()) });
+    let rules = Arc::new(Rules { auth, ..rules::rules(&section, None, &Rules::default()) });
     let routes = section.field("routes", "A map of paths to upstreams, or a list of routes. Their order means nothing: the most specific route is the one.");
     let mut reading = Reading::new(upstreams, &implied, &rules);
     reading.routes(&routes);
@@ -65,6 +68,15 @@ pub(super) fn gateway(
         read.iter().map(|read| (read.matcher.clone(), read.route.clone())).unzip();
     let table = Table::new(matchers).map_err(|clash| tell(&read[clash.first], &read[clash.second])).ok()?;
     let managed = managed(&rules, &routes);
+    let own = read.iter().map(|read| (&read.node, &read.route.rules)).filter(|(_, own)| !Arc::ptr_eq(own, &rules));
+    for (place, rules) in own.chain([(node, &rules)]) {
+        let changed = rules.request_headers.iter().flat_map(|operations| operations.names());
+        for name in changed.filter(|name| managed.iter().any(|own| is_alike(own, name))) {
+            let sentence =
+                format!("`{name}` tells who somebody is, as `auth` says: nothing else may say it, or change it");
+            place.error(sentence, None);
+        }
+    }
     let routes = Arc::new(gateway::Gateway { table, routes, rules, managed, proxies, https_port });
     Some(Gateway { listen: listen?, redirect_http, routes })
 }

@@ -112,7 +112,7 @@ impl<'u, 't> Reading<'u, 't> {
         };
         let auth = section.field("auth", "Who may ask: `none`, `optional`, `required`, or a map with more.");
         let auth = auth::of_route(&auth, self.rules.auth.as_ref());
-        let mut rules = Rules { auth, ..rules::rules(&section, self.rules) };
+        let mut rules = Rules { auth, ..rules::rules(&section, pattern.as_ref(), self.rules) };
         let action = self.action(&section, host.as_ref(), pattern.as_ref());
         let asks = |method: &Method| *method == Method::GET || *method == Method::HEAD;
         let cache = section.field("cache", "");

@@ -1,17 +1,20 @@
 //! What is asked of requests and done to answers: keys of `gateway`, and of each route, whose own replace the gateway's.
 
-use lictor_core::gateway::Rules;
+use lictor_core::gateway::headers::Side;
+use lictor_core::gateway::{PathPattern, Rules};
 use serde_json::json;
 
 use super::super::limit;
 use super::compress::compress;
 use super::cors::cors;
 use super::errors::errors;
+use super::headers::operations;
+use super::security::security;
 use crate::tree::{Node, Section};
 use crate::values;
 
-/// What `section` says; what it does not say is `base`'s.
-pub(super) fn rules(section: &Section<'_>, base: &Rules) -> Rules {
+/// What `section` says; what it does not say is `base`'s. `pattern` is a route's path.
+pub(super) fn rules(section: &Section<'_>, pattern: Option<&PathPattern>, base: &Rules) -> Rules {
     let head_max = section.field("head_max", "The longest head of a request, its target and fields; above it is 431.");
     let limit = section.field(
         "limit",
@@ -23,6 +26,11 @@ pub(super) fn rules(section: &Section<'_>, base: &Rules) -> Rules {
         section.field("errors", "What failures of the gateway's own look like; `off`: as lictor says them.");
     let compress_node = section.field("compress", "Answers are compressed for clients that take it; `off`: never.");
     let grpc_web = section.field("grpc_web", "gRPC-Web of browsers is translated to gRPC and back.");
+    let asked = section.field("request_headers", "What becomes of the fields of requests; `off`: nothing.");
+    let answered =
+        section.field("response_headers", "What becomes of the fields of answers, whoever made them; `off`: nothing.");
+    let security_node =
+        section.field("security_headers", "Fields that make browsers careful: `true`, or a map; `off`: none.");
     Rules {
         auth: base.auth.clone(),
         limits: limit::limits(&limit, &base.limits, limit::GATEWAY),
@@ -30,6 +38,9 @@ pub(super) fn rules(section: &Section<'_>, base: &Rules) -> Rules {
         body_max: size_or_none(&body_max, base.body_max),
         cors: cors(&cors_node, base.cors.as_ref()),
         errors: errors(&errors_node, base.errors.as_ref()),
+        request_headers: operations(&asked, Side::Request, pattern, base.request_headers.as_ref()),
+        response_headers: operations(&answered, Side::Answer, pattern, base.response_headers.as_ref()),
+        security: security(&security_node, base.security.as_ref()),
         compress: compress(&compress_node, base.compress.as_ref()),
         grpc_web: grpc_web.boolean(base.grpc_web),
     }
