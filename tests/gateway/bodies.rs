@@ -137,7 +137,8 @@ fn a_body_that_grows_too_long_is_told_so_once_and_no_instance_is_blamed() {
     let pieces: Vec<&[u8]> = body.chunks(10_000).collect();
     let told = posted(&lictor, "/", "Transfer-Encoding: chunked\r\n", &chunked(&pieces));
     assert_eq!(told.status, 413, "the client reads why, though it sends on: {told:?}");
-    assert_eq!(hits.load(Relaxed), 1, "it is not sent again");
+    // Or never, where it was too long before the service had its head.
+    assert!(hits.load(Relaxed) <= 1, "it is not sent again");
     let line = lictor.lines("request").into_iter().find(|line| line["status"] == 413).unwrap();
     assert_eq!(line["reason"], "body_too_large");
     assert_eq!(lictor.page("/breakers")["one"]["state"], "closed");
