@@ -1,4 +1,4 @@
-//! The gateway: strangers in front, services behind, raw sockets on both sides of the real lictor. No Consul is needed.
+//! The gateway: strangers in front, services behind, raw sockets on both sides of the real lictor. Only what chooses by versions needs Consul.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
@@ -19,11 +19,14 @@ mod jwt;
 mod keys;
 mod limits;
 mod listener;
+mod mirror;
 mod outsiders;
 mod paths;
 mod proxy_protocol;
 mod routes;
+mod split;
 mod streams;
+mod targets;
 mod tls;
 mod wire;
 

@@ -1,7 +1,9 @@
 //! Whatever the spelling of a path: what reaches a service is what was matched, for every way in which the service may read
 //! it.
 
-use crate::{Ask, BOTH, Told, ask, echo, gateway};
+use lictor_testkit::Sidecar;
+
+use crate::{Ask, BOTH, LICTOR, Told, ask, echo, gateway};
 
 /// Spellings of paths under `/admin`, some of which are no such thing to whoever reads them differently.
 const SPELLINGS: &[&str] = &[
@@ -304,4 +306,41 @@ fn what_goes_on_is_the_path_that_was_matched_and_the_query_as_it_came() {
             assert_eq!((told.server(), told.target()), (server, goes_on), "{version:?} {target}");
         }
     }
+}
+
+#[test]
+fn a_route_that_allows_an_escape_has_it_in_one_segment() {
+    let (one, strict) = (echo("one"), echo("strict"));
+    let yaml = format!(
+        "registration: off\ngateway: {{listen: 127.0.0.1:0, routes: [{{path: '/files/{{id}}/*', to: one, allow_encoded: ['%2F', '%3b'], strip: /files}}, {{path: /files/private/*, to: strict}}, {{path: /*, to: one}}]}}\nupstreams: {{one: {{static: ['127.0.0.1:{}']}}, strict: {{static: ['127.0.0.1:{}']}}}}\n",
+        one.port(),
+        strict.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    for version in BOTH {
+        for (target, status, goes_on) in [
+            ("/files/group%2fproject/x", 200, "/group%2Fproject/x"),
+            ("/files/a%3Bb?c=%2F", 200, "/a%3Bb?c=%2F"),
+            ("/files/a/b%2Fc/", 200, "/a/b%2Fc/"),
+            ("/files/a", 200, "/a"),
+            ("/files/a%5Cb", 400, ""),
+            ("/files/a%2F..%2Fb", 400, ""),
+            ("/files/..%2Fprivate/x", 400, ""),
+            ("/files/..%3Bx/private", 400, ""),
+            ("/files/a%2F%2Fb", 400, ""),
+            ("/files/private%2Fx", 400, ""),
+            ("/files/private%3Bx/y", 400, ""),
+            ("/files/a%252Fb", 400, ""),
+            ("/files/a;b", 400, ""),
+            ("/files%2Fa", 400, ""),
+            ("/other/a%2Fb", 400, ""),
+            ("/other/a", 200, "/other/a"),
+        ] {
+            let told = ask(&lictor, version, Ask::get(target));
+            assert_eq!((told.status, told.target()), (status, goes_on), "{version:?} {target}: {told:?}");
+            assert!(status != 200 || told.server() == "one");
+        }
+        assert_eq!(ask(&lictor, version, Ask::get("/files/private/x")).server(), "strict", "a control");
+    }
+    assert!((1..=2).contains(&strict.connections()), "the controls alone");
 }

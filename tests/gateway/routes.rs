@@ -1,9 +1,11 @@
 //! Which route a request is for, and what that does with it.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_testkit::{RawServer, Sidecar, eventually_is, read_head};
+use parking_lot::RwLock;
 
 use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, gateway, gateway_with};
 
@@ -197,6 +199,36 @@ fn explain_and_routes_tell_the_route() {
     );
     assert!(lines[2].contains("/old/*") && lines[2].contains("308"), "{table}");
     assert!(lines[3].starts_with('*') && lines[3].ends_with("one"), "{table}");
+}
+
+#[test]
+fn a_route_says_who_goes_first_where_not_all_can() {
+    for version in BOTH {
+        let gate = Arc::new(RwLock::new(()));
+        let (shut, door) = (gate.write(), Arc::clone(&gate));
+        let slow = RawServer::saying(move |_| {
+            drop(door.read());
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nslow\n"
+        });
+        let yaml = format!(
+            "registration: off\ngateway: {{listen: 127.0.0.1:0, routes: [{{path: /*, to: slow}}, {{path: /high, to: slow, priority: high}}, {{path: /low, to: slow, priority: low}}]}}\nupstreams: {{slow: {{static: ['127.0.0.1:{}'], limits: {{max_in_flight: 1, max_pending: 1, pending_timeout: 20s}}}}}}\n",
+            slow.port()
+        );
+        let lictor = Sidecar::serve(LICTOR, &yaml).up();
+        let status = |target| ask(&lictor, version, Ask::get(target)).status;
+        let pending = || lictor.metric("lictor_upstream_pending", &[("upstream", "slow")]);
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| status("/"));
+            slow.await_connections(1);
+            let low = scope.spawn(|| status("/low"));
+            eventually_is("one waits", pending, |pending| *pending > 0.5);
+            let high = scope.spawn(|| status("/high"));
+            assert_eq!(low.join().unwrap(), 503, "it has to go");
+            assert_eq!(status("/low"), 503, "nobody who waits is less important");
+            drop(shut);
+            assert_eq!([running, high].map(|asked| asked.join().unwrap()), [200, 200]);
+        });
+    }
 }
 
 #[test]

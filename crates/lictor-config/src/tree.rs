@@ -2,7 +2,7 @@
 
 mod node;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
@@ -89,6 +89,8 @@ pub(crate) struct Tree {
     /// The paths of those, and what is above them.
     set: HashSet<Vec<Step>>,
     is_describing: bool,
+    /// What is read was read before.
+    is_again: Cell<bool>,
     notes: RefCell<Notes>,
     effective: RefCell<Vec<Effective>>,
     fields: RefCell<Vec<Field>>,
@@ -238,7 +240,7 @@ impl Tree {
         help: Option<String>,
         place: impl FnOnce() -> Place,
     ) {
-        if self.notes.borrow_mut().takes(severity) {
+        if !self.is_again.get() && self.notes.borrow_mut().takes(severity) {
             let place = place();
             self.notes.borrow_mut().keep(Diagnostic { severity, message, path: show(path), place, help });
         }

@@ -19,7 +19,8 @@ pub(crate) fn fold(word: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-fn mix(mut word: u64) -> u64 {
+/// Splitmix64's mixer.
+pub(crate) fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)

@@ -48,6 +48,21 @@ impl Policy {
     pub fn end(&self, deadline: Deadline) -> Option<End> {
         deadline.under(self.deadline).end(self.timeouts.total, deadline.arrival())
     }
+
+    /// How copies of its requests are called: each once, and nobody waits for them.
+    #[must_use]
+    pub fn for_copies(&self) -> Self {
+        Self {
+            cache: None,
+            stale: None,
+            fallback: None,
+            hedge: None,
+            priority: Priority::Low,
+            retry: RetryPolicy { attempts: 1, ..self.retry.clone() },
+            limits: Limits { max_pending: 0, ..self.limits.clone() },
+            ..self.clone()
+        }
+    }
 }
 
 /// What is answered in place of a failure: 5xx, or no answer at all.

@@ -21,6 +21,8 @@ pub enum Either<B> {
     Http1(B),
     /// It came over HTTP/2.
     Http2(body::Body),
+    /// It came over no wire: it is all here.
+    Whole(Bytes),
 }
 
 /// A client's.
@@ -52,7 +54,7 @@ impl RequestBody {
     pub fn take_spelling(&mut self) -> Spelling {
         match self {
             Self::Http1(body) => body.take_spelling(),
-            Self::Http2(_) => Spelling::default(),
+            Self::Http2(_) | Self::Whole(_) => Spelling::default(),
         }
     }
 
@@ -61,6 +63,7 @@ impl RequestBody {
         match self {
             Self::Http1(body) => body.awaits_continue(),
             Self::Http2(body) => body.awaits_continue(),
+            Self::Whole(_) => false,
         }
     }
 
@@ -70,6 +73,7 @@ impl RequestBody {
         match self {
             Self::Http1(body) => body.limit(most),
             Self::Http2(body) => body.limit(most),
+            Self::Whole(_) => {} // nothing is still to come
         }
     }
 
@@ -78,6 +82,7 @@ impl RequestBody {
         match self {
             Self::Http1(body) => body.interim().map(Interim::Http1),
             Self::Http2(body) => Some(Interim::Http2(body.interim())),
+            Self::Whole(_) => None,
         }
     }
 
@@ -86,6 +91,7 @@ impl RequestBody {
         match self {
             Self::Http1(body) => body.handover(),
             Self::Http2(body) => body.handover(),
+            Self::Whole(_) => None,
         }
     }
 }
@@ -95,7 +101,7 @@ impl<B> AnswerBody<B> {
     pub fn take_spelling(&mut self) -> Spelling {
         match self {
             Self::Http1(body) => body.take_spelling(),
-            Self::Http2(_) => Spelling::default(),
+            Self::Http2(_) | Self::Whole(_) => Spelling::default(),
         }
     }
 
@@ -104,6 +110,7 @@ impl<B> AnswerBody<B> {
         match self {
             Self::Http1(body) => body.into_stream(),
             Self::Http2(body) => body.into_stream(),
+            Self::Whole(_) => Stream::Carried(Box::new(tokio::io::empty())),
         }
     }
 }
@@ -116,6 +123,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Either<B> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(context),
             Self::Http2(body) => Pin::new(body).poll_frame(context),
+            Self::Whole(bytes) => Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(std::mem::take(bytes))))),
         }
     }
 
@@ -123,6 +131,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Either<B> {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Whole(bytes) => bytes.is_empty(),
         }
     }
 
@@ -130,6 +139,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Either<B> {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

@@ -15,6 +15,9 @@ use tokio_rustls::{client, server};
 /// What carries bytes and is neither a socket nor TLS on one: a stream of HTTP/2 that was upgraded.
 pub trait Carried: AsyncRead + AsyncWrite + fmt::Debug + Unpin {}
 
+/// Nobody: nothing comes, and what is written is gone.
+impl Carried for tokio::io::Empty {}
+
 /// A socket.
 #[derive(Debug)]
 pub enum Socket {

@@ -3,6 +3,7 @@
 //! | in this order | file | refuses with |
 //! |---|---|---|
 //! | which of the gateway's routes it is for, if it came there | [`routed`] | `bad_request`, `no_route` |
+//! | which of its route's variants it goes to, where there are several | [`split`] | |
 //! | whom it is for; its endpoints may have to be waited for | [`target`] | `bad_request`, `forbidden`, `misdirected`, `no_endpoints`, `unknown_upstream` |
 //! | stage: is it for us, and does its sender have the token | [`inbound`] | `misdirected`, `unauthenticated` |
 //! | an answer that is kept, or on its way | [`cache`], [`collapse`] | `not_cached`; it may end with that answer |
@@ -15,6 +16,7 @@ pub(crate) mod leave;
 pub(crate) mod permit;
 mod recovery;
 pub(crate) mod routed;
+pub(crate) mod split;
 pub(crate) mod target;
 
 use http::Request;

@@ -11,6 +11,7 @@ mod fallback;
 pub(crate) mod forward;
 mod frames;
 mod hedge;
+mod mirror;
 pub(crate) mod recoded;
 pub(crate) mod replay;
 pub(crate) mod respond;

@@ -99,7 +99,8 @@ async fn answer(
                 Err(Stop::Told(told)) => tell(open(&request, fields), found.label, told),
                 Ok(()) => match found.says {
                     Says::Tell(told) => tell(open(&request, fields), found.label, told),
-                    Says::Send(routed) => {
+                    Says::Send(mut routed) => {
+                        visit.lead(&connection, &view, &mut request, &mut routed);
                         request.extensions_mut().insert(routed);
                         forward(connection, request, fields).await
                     }

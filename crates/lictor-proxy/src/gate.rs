@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::SET_COOKIE;
 use http::{HeaderName, HeaderValue, Request, Response};
 use lictor_core::gateway::auth::{How, Identity};
 use lictor_core::gateway::compress::Wish;
@@ -57,10 +58,12 @@ use lictor_http::fields::Fields;
 
 use self::headers::Source;
 use self::limit::{Counted, When};
-use crate::admission::routed::{Found, Says, Told};
+use crate::admission::routed::{Found, Routed, Says, Told};
+use crate::admission::split;
 use crate::calls::ending::ResponseBody;
 use crate::names::{self, Looked};
 use crate::world::client::Connection;
+use crate::world::view::View;
 
 /// A request at a gateway, from its head to the head of its answer.
 #[derive(Debug)]
@@ -94,6 +97,8 @@ pub(crate) struct Visit {
     is_changed: bool,
     /// TLS was spoken to the client.
     is_encrypted: bool,
+    /// The ticket that its client is to keep.
+    cookie: Option<HeaderValue>,
     /// How the client takes its answer, where the route compresses.
     wish: Option<Box<(Wish, Rc<Connection>)>>,
     /// What it is in gRPC-Web, where the route translates that.
@@ -132,6 +137,7 @@ impl Visit {
             made: None,
             is_changed: false,
             is_encrypted: connection.is_encrypted,
+            cookie: None,
             wish: None,
             grpc_web: None,
         };
@@ -226,6 +232,20 @@ impl Visit {
         if self.is_changed { Fields::of::<Looked>(request.headers()) } else { fields }
     }
 
+    /// Where a request goes that was let in.
+    pub(crate) fn lead<B>(
+        &mut self,
+        connection: &Connection,
+        view: &View,
+        request: &mut Request<B>,
+        routed: &mut Routed,
+    ) {
+        if routed.split.is_some() {
+            let claims = self.identity.as_ref().map(|identity| &*identity.known.claims);
+            self.cookie = split::choose(connection, view, claims, request, routed);
+        }
+    }
+
     /// What is done to every answer, whoever made it.
     pub(crate) fn leave(&mut self, response: &mut Response<ResponseBody>) {
         let headers = response.headers_mut();
@@ -238,6 +258,9 @@ impl Visit {
         }
         if self.is_private {
             auth::make_private(headers);
+        }
+        if let Some(cookie) = self.cookie.take() {
+            headers.append(SET_COOKIE, cookie);
         }
         if let Some(security) = &self.rules.security {
             security.dress(headers, self.is_encrypted);

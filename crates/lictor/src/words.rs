@@ -182,7 +182,9 @@ pub(crate) fn prospect(page: &Json, paint: Paint) -> String {
     lines.push(candidates(page, paint));
     if let Some(route) = page["gateway"]["route"].as_str() {
         let target = page["gateway"]["target"].as_str().unwrap_or_default();
-        lines.push(format!("Gateway: the route {route}, to {} as {target}.", text("upstream")));
+        let variants = page["gateway"]["variants"].as_str().map(|all| format!(" (of {all})")).unwrap_or_default();
+        let mirror = page["gateway"]["mirror"].as_str().map(|to| format!("; copies go to {to}")).unwrap_or_default();
+        lines.push(format!("Gateway: the route {route}, to {}{variants} as {target}{mirror}.", text("upstream")));
         if let Some(asks) = page["gateway"]["auth"]["asks"].as_str() {
             let who =
                 page["gateway"]["auth"]["subject"].as_str().map_or_else(String::new, |who| format!("; this is {who}"));

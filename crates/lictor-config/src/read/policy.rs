@@ -141,11 +141,7 @@ fn route(node: &Node<'_>, base: &Policy) -> Option<Route> {
     if !idempotent.is_set() {
         idempotent.parsed(json!({ "type": "boolean" }), None, |_| Ok(()));
     }
-    let priorities = [("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High)];
-    let priority = section
-        .field("priority", "Who goes first, and who has to go, when requests wait for a place.")
-        .choice(&priorities, Some("normal"))
-        .unwrap_or_default();
+    let priority = priority(&section);
     let policy = Arc::new(Policy { priority, ..policy(&section, base) });
     nothing_shared(&section, &policy, base);
     let is_bounded = policy.limits != base.limits;
@@ -181,6 +177,15 @@ fn nothing_shared(section: &Section<'_>, route: &Policy, base: &Policy) {
         let what = if node.name() == "budget" { "the budget of retries is" } else { "connections are" };
         node.error(format!("{what} shared by all routes"), Some("say it for the upstream".to_owned()));
     }
+}
+
+/// Of a route, the upstream's or the gateway's.
+pub(super) fn priority(section: &Section<'_>) -> Priority {
+    let priorities = [("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High)];
+    section
+        .field("priority", "Who goes first, and who has to go, when requests wait for a place.")
+        .choice(&priorities, Some("normal"))
+        .unwrap_or_default()
 }
 
 pub(super) fn timeouts(section: &Section<'_>, base: &Timeouts) -> Timeouts {

@@ -66,6 +66,14 @@ impl<'t> Node<'t> {
         self.step(Step::Key(key.into()), self.value.and_then(|value| value.entry(key)))
     }
 
+    /// Reads once more what was read before: nothing of it is told again.
+    pub(crate) fn again<T>(&self, read: impl FnOnce() -> T) -> T {
+        let was = self.tree.is_again.replace(true);
+        let value = read();
+        self.tree.is_again.set(was);
+        value
+    }
+
     /// Whether keys are read for their schema.
     pub(crate) fn is_describing(&self) -> bool {
         self.tree.is_describing
@@ -385,7 +393,7 @@ impl<'t> Node<'t> {
     }
 
     fn in_force(&self, value: String, fingerprint: Option<u64>) {
-        if self.tree.is_describing {
+        if self.tree.is_describing || self.tree.is_again.get() {
             return;
         }
         let origin = self.tree.origin(&self.path, self.is_set());

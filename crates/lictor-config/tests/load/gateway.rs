@@ -66,9 +66,9 @@ fn mistakes_are_told_with_their_place() {
         ("  - {path: '/a;b', to: users}\n", 5, "no request matches"),
         ("  - {path: '/{a}/{a}', to: users}\n", 5, "two segments with the name"),
         ("  - {to: users}\n", 5, "needs a `path`"),
-        ("  - {path: /a}\n", 5, "one of `to`, `redirect` and `respond`"),
-        ("  - {path: /a, to: users, redirect: /b}\n", 5, "one of `to`, `redirect` and `respond`"),
-        ("  - {path: /a, redirect: /b, respond: {body: a}}\n", 5, "one of `to`, `redirect` and `respond`"),
+        ("  - {path: /a}\n", 5, "one of `to`, `split`, `redirect` and `respond`"),
+        ("  - {path: /a, to: users, redirect: /b}\n", 5, "one of `to`, `split`, `redirect` and `respond`"),
+        ("  - {path: /a, redirect: /b, respond: {body: a}}\n", 5, "one of `to`, `split`, `redirect` and `respond`"),
         ("  - {path: /a, redirect: /b, timeout: 1s}\n", 5, "requests that go to an upstream"),
         ("  - {path: /a, redirect: /b, retry: off}\n", 5, "requests that go to an upstream"),
         ("  - {path: /a, redirect: /b, idempotent: true}\n", 5, "requests that go to an upstream"),
@@ -86,7 +86,43 @@ fn mistakes_are_told_with_their_place() {
         ("  - {path: /a, to: users, rewrite: /b/*}\n", 5, "ends in `*`"),
         ("  - {path: '/a/{id}', to: users, rewrite: '/b/{name}'}\n", 5, "has no `{name}`"),
         ("  - {path: /a/*, to: users, strip: /a, rewrite: /b}\n", 5, "both given"),
-        ("  - {path: /a, to: 'http://127.0.0.1:1'}\n", 5, "`static: [127.0.0.1:1]`"),
+        ("  - {path: /a, to: 'http://127.0.0.1:1/'}\n", 5, "`strip` and `rewrite` say"),
+        ("  - {path: /a, to: 'http://127.0.0.1:1/b'}\n", 5, "`strip` and `rewrite` say"),
+        ("  - {path: /a, to: 'http://127.0.0.1:1?b'}\n", 5, "`strip` and `rewrite` say"),
+        ("  - {path: /a, to: 'http://me:secret@127.0.0.1:1'}\n", 5, "names a user"),
+        ("  - {path: /a, to: 'ftp://127.0.0.1'}\n", 5, "`http://` or `https://`"),
+        ("  - {path: /a, to: 'http://'}\n", 5, "names no host"),
+        ("  - {path: /a, to: 'http://a b'}\n", 5, "names no host"),
+        ("  - {path: /a, to: 'http://127.0.0.1:99999'}\n", 5, "names no host"),
+        ("  - {path: /a, to: 'http://b\u{fc}cher.example'}\n", 5, "names no host"),
+        ("  - {path: /a, to: 'http://a.example:443'}\n  - {path: /b, to: 'https://a.example'}\n", 6, "with TLS by one"),
+        ("  - {path: /a, to: 'users@v2'}\n", 5, "are static, and have no version"),
+        ("  - {path: /a, to: 'orders@'}\n", 5, "not a version"),
+        ("  - {path: /a, to: 'orders@\"'}\n", 5, "not a version"),
+        ("  - {path: /a, to: '@v2'}\n", 5, "not a service name"),
+        ("  - {path: /a, split: {users: 0}}\n", 5, "not 0"),
+        ("  - {path: /a, split: {}}\n", 5, "not 0"),
+        ("  - {path: /a, split: {users: -1, b: 1}}\n", 5, "at least 0"),
+        ("  - {path: /a, split: {users: many, b: 1}}\n", 5, "at least 0"),
+        ("  - {path: /a, split: {'users@v2': 1, b: 1}}\n", 5, "are static, and have no version"),
+        ("  - {path: /a, split: {'a b': 1}}\n", 5, "not a service name"),
+        ("  - {path: /a, split: [users, b]}\n", 5, "expected a map"),
+        ("  - {path: /a, to: c, split: {users: 1, b: 1}}\n", 5, "none of the variants"),
+        ("  - {path: /a, redirect: /b, split: {users: 1}}\n", 5, "one of `to`, `split`, `redirect`"),
+        ("  - {path: /a, to: users, split_by: {header: X-A}}\n", 5, "no `split`"),
+        ("  - {path: /a, split: {users: 1}, split_by: {header: 'a b'}}\n", 5, "not a header name"),
+        ("  - {path: /a, split: {users: 1}, split_by: {cookie: 'a b'}}\n", 5, "not a cookie's name"),
+        ("  - {path: /a, split: {users: 1}, split_by: {cookie: {max_age: 1h}}}\n", 5, "needs a `name`"),
+        ("  - {path: /a, split: {users: 1}, split_by: {cookie: {name: a, max_age: 401d}}}\n", 5, "400d"),
+        ("  - {path: /a, split: {users: 1}, split_by: {cookie: {name: a, max_age: 0s}}}\n", 5, "400d"),
+        ("  - {path: /a, to: users, mirror: {percent: 10%}}\n", 5, "a mirror needs `to`"),
+        ("  - {path: /a, to: users, mirror: {to: b, percent: 10}}\n", 5, "write `10%`"),
+        ("  - {path: /a, to: users, mirror: {to: b, body_max: 17MiB}}\n", 5, "at most 16MiB"),
+        ("  - {path: /a, to: users, mirror: {to: b, max_running: 0}}\n", 5, "at least 1"),
+        ("  - {path: /a, redirect: /b, mirror: users}\n", 5, "requests that go to an upstream"),
+        ("  - {path: /a, redirect: /b, priority: low}\n", 5, "requests that go to an upstream"),
+        ("  - {path: /a, to: users, allow_encoded: ['%2E']}\n", 5, "none of %2F"),
+        ("  - {path: /a, to: users, priority: urgent}\n", 5, "unknown value `urgent`"),
         ("  - {path: /a, to: 'a b'}\n", 5, "not a service name"),
         ("  - {path: /a, to: users, methods: [get]}\n", 5, "not a method"),
         ("  - {path: /a, to: users, methods: [CONNECT]}\n", 5, "not a method"),
@@ -100,7 +136,6 @@ fn mistakes_are_told_with_their_place() {
         ("  - {path: /a, to: users, retry: {budget: {ratio: 50%}}}\n", 5, "shared by all routes"),
         ("  - {path: /a, to: users, limit: fast}\n", 5, "`fast` is not a rate"),
         ("  - {path: /a, to: users, auth: required}\n", 5, "the gateway has no `auth`"),
-        ("  - {path: /a, to: users, split: {a: 1}}\n", 5, "`split` is not in this version yet"),
         ("  - {path: /a, to: users, pats: 1}\n", 5, "unknown field `pats`"),
         ("    /a: users\n    b: users\n", 6, "must start with `/`"),
         ("    /a: [users]\n", 5, "expected one value"),
@@ -310,6 +345,7 @@ fn ways_to_show_who_one_is_are_refused_where_they_could_not_work() {
         ("{forward: {to: users}}", "asking a service needs `path`"),
         ("{forward: {to: bytes, path: /check}}", "carries bytes"),
         ("{forward: {to: 'http://users', path: /check}}", "is a URL"),
+        ("{forward: {to: users@v2, path: /check}}", "is not a service name"),
         ("{forward: {to: users, path: check}}", "is not a path"),
         ("{forward: {to: users, path: /check, method: PUT}}", "unknown value `PUT`"),
         ("{forward: {to: users, path: /check, headers_out: [Content-Length]}}", "belongs to one message"),
@@ -397,4 +433,85 @@ fn its_listeners_tell_tls_by_host_and_proxies_by_header() {
         let told = bad(&format!("registration: off\n{listener}\n")).to_string();
         assert!(told.contains("only the gateway's listeners take the PROXY protocol"), "{listener}: {told}");
     }
+}
+
+#[test]
+fn a_url_a_version_and_copies_are_upstreams_of_their_own() {
+    let config = good(
+        "registration: off
+service_token: a-token-of-our-own
+upstreams:
+  orders: {filter: 'Service.Meta.zone == \"a\"', timeout: 7s, headers: {set: {X-Partner-Key: k, X-Kind: b}}, routes: [{match: /x, timeout: 1s}]}
+gateway:
+  listen: 8080
+  routes:
+  - {path: /static/*, to: 'HTTP://Localhost:8080'}
+  - {path: /again/*, to: 'http://localhost:8080', timeout: 2s}
+  - {path: /far, to: 'https://api.example'}
+  - {path: /six, to: 'http://[::1]'}
+  - {path: /v2, to: orders@v2}
+  - {path: /split, to: orders, split: {orders: 95, orders@v2: 4.5, orders@v3: 0.5}, timeout: 3s, mirror: orders@v2}
+  - {path: /other, split: {orders: 1, carts: 1}, retry: off, mirror: {to: 'http://localhost:8080', percent: 10%, body_max: 1KiB, max_running: 5, credentials: true}}
+",
+    );
+    let of =
+        |name: &str| config.upstreams.iter().find(|upstream| upstream.name == name).unwrap_or_else(|| panic!("{name}"));
+    let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    assert_eq!(names.len(), 10, "{names:?}");
+    let host = |name| {
+        of(name)
+            .set_headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    for (name, endpoint, shown, is_tls) in [
+        ("localhost:8080", "localhost:8080", "host: localhost:8080", false),
+        ("api.example:443", "api.example:443", "host: api.example", true),
+        ("[::1]:80", "[::1]:80", "host: [::1]", false),
+    ] {
+        assert_eq!(of(name).source, lictor_config::Source::Static(vec![endpoint.to_owned()]));
+        assert_eq!((host(name), of(name).tls.is_some()), (vec![shown.to_owned()], is_tls), "no token is shown to it");
+    }
+    let filter = |name: &str| of(name).queries().next().unwrap().filter.clone().unwrap_or_default();
+    let zone = "(Service.Meta.zone == \"a\") and ";
+    assert_eq!(filter("orders@v2"), format!("{zone}Service.Meta.version == \"v2\""));
+    assert_eq!(
+        filter("orders@!v2!v3"),
+        format!("{zone}Service.Meta.version != \"v2\" and Service.Meta.version != \"v3\"")
+    );
+    let total = |name: &str, route: usize| of(name).routes.get(route).unwrap().policy.timeouts.total.unwrap().as_secs();
+    assert_eq!((of("orders@v2").policy.timeouts.total.unwrap().as_secs(), total("orders@v2", 0)), (7, 1));
+    assert_eq!((total("orders@v2", 1), total("orders@v2", 2), total("orders@!v2!v3", 1)), (7, 3, 3));
+    let gateway = config.gateway.as_ref().unwrap();
+    let sends: Vec<_> = gateway
+        .routes
+        .routes
+        .iter()
+        .map(|route| match &route.action {
+            Action::Send(send) => send,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let split = sends[5].split.as_ref().unwrap();
+    assert_eq!(split.to_string(), "orders 95, orders@v2 4.5, orders@v3 0.5");
+    let variants: Vec<_> = split.variants.iter().map(|it| (&*it.upstream, it.index, it.has_policy)).collect();
+    assert_eq!(variants, [("orders@!v2!v3", 1, true), ("orders@v2", 2, true), ("orders@v3", 1, true)]);
+    // The route says how both are called; each has its own timeout besides.
+    let both = sends[6].split.as_ref().unwrap();
+    for (variant, timeout) in both.variants.iter().zip([7, 30]) {
+        let policy = &of(&variant.upstream).routes.get(variant.index).unwrap().policy;
+        assert_eq!((policy.retry.attempts, policy.timeouts.total.unwrap().as_secs()), (1, timeout), "{variant:?}");
+    }
+    let mirror = sends[6].mirror.as_ref().unwrap();
+    assert_eq!(&*mirror.upstream, "mirror+credentials:localhost:8080");
+    assert_eq!((mirror.share, mirror.body_max, mirror.max_running, mirror.shows_credentials), (0.1, 1024, 5, true));
+    let mirror = sends[5].mirror.as_ref().unwrap();
+    assert_eq!(
+        (mirror.share, mirror.body_max, mirror.max_running, mirror.shows_credentials),
+        (1.0, 65_536, 100, false)
+    );
+    let copies = of(&mirror.upstream);
+    assert_eq!(host(&mirror.upstream), ["x-kind: b", "x-lictor-mirror: 1"], "neither a partner's key nor our token");
+    assert_eq!((copies.policy.retry.attempts, copies.policy.limits.max_pending, copies.routes.own()), (1, 0, 0));
 }

@@ -16,12 +16,14 @@ pub mod host;
 pub mod keys;
 #[cfg(any(fuzzing, test))]
 pub mod laws;
+pub mod mirror;
 pub mod path;
 pub mod pattern;
 pub mod remembered;
 pub mod rewrite;
 pub mod rules;
 pub mod security;
+pub mod split;
 pub mod table;
 pub mod template;
 
@@ -34,10 +36,12 @@ use crate::policy::FixedAnswer;
 pub use auth::Auth;
 pub use client::Proxies;
 pub use host::HostPattern;
-pub use path::ReadPath;
+pub use mirror::Mirror;
+pub use path::{Odd, ReadPath};
 pub use pattern::PathPattern;
 pub use rewrite::Rewrite;
 pub use rules::Rules;
+pub use split::Split;
 pub use table::{Asked, Clash, Condition, Conditions, Matcher, Table};
 
 /// All routes, and what each does.
@@ -55,6 +59,8 @@ pub struct Gateway {
     pub proxies: Proxies,
     /// Where clients without TLS are sent, if they are.
     pub https_port: u16,
+    /// What any of them allows.
+    pub odd: Odd,
 }
 
 /// What becomes of the requests that a route matches.
@@ -64,6 +70,8 @@ pub struct Route {
     pub label: Arc<str>,
     /// What is asked of its requests, and done to their answers.
     pub rules: Arc<Rules>,
+    /// Escapes that its paths may have.
+    pub odd: Odd,
     /// What is done.
     pub action: Action,
 }
@@ -82,7 +90,7 @@ pub enum Action {
 /// How a request goes on.
 #[derive(Clone, Debug)]
 pub struct Send {
-    /// The upstream's name.
+    /// The upstream's name; of variants, the first's.
     pub upstream: Arc<str>,
     /// Where the route stands among the upstream's ([`crate::route::Routes::with_gateways`]).
     pub index: usize,
@@ -90,6 +98,10 @@ pub struct Send {
     pub has_policy: bool,
     /// What its path becomes; `None`: it stays as it was read.
     pub rewrite: Option<Rewrite>,
+    /// Which variant it goes to; `None`: there are none.
+    pub split: Option<Arc<Split>>,
+    /// Where copies go; `None`: there are none.
+    pub mirror: Option<Arc<Mirror>>,
 }
 
 /// Where a client is sent.

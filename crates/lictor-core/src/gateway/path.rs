@@ -2,7 +2,8 @@
 //!
 //! Normalised as RFC 3986, section 6.2.2 allows: hexadecimal digits in upper case, escapes of unreserved characters decoded,
 //! dot segments removed; and empty segments too, because many servers do. Whatever some server behind us could read in
-//! another way is refused: an encoded separator, a second layer of escapes, a backslash, path parameters.
+//! another way is refused: an encoded separator, a second layer of escapes, a backslash, path parameters. Some of that a route may
+//! allow ([`Odd`]): it is a part of one segment then, and goes on as it came.
 
 use std::borrow::Cow;
 
@@ -16,6 +17,52 @@ pub struct ReadPath<'a> {
     /// The same with the escapes of `!$&'()*+,=:@` decoded, where it has any. Their escaped and plain forms are two
     /// paths (RFC 3986, section 2.2), but no server has a rule for one and not the other.
     folded: Option<String>,
+    /// What it has that a route must allow.
+    odd: Odd,
+}
+
+/// Escapes that some servers take for a sign of the path's own: `%2F`, `%5C`, `%3B`, `%3F`, `%23`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Odd(u8);
+
+impl Odd {
+    /// Their bytes, one for each bit.
+    const BYTES: [u8; 5] = *b"/\\;?#";
+
+    /// One of them, as it is written: `%2F`, `%2f`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let byte = text.strip_prefix('%').filter(|digits| digits.len() == 2);
+        let byte = byte.and_then(|digits| escaped(digits.as_bytes()));
+        let of = byte.map(Self::of).filter(|odd| !odd.is_none());
+        of.ok_or_else(|| format!("`{text}` is none of %2F, %5C, %3B, %3F, %23"))
+    }
+
+    fn of(byte: u8) -> Self {
+        Self::BYTES.iter().position(|odd| *odd == byte).map_or(Self(0), |bit| Self(1 << bit))
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether it is empty.
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all of these are among them; if not, why the first of the others is refused.
+    pub fn allows(self, odd: Self) -> Result<(), PathError> {
+        let refused = odd.0 & !self.0;
+        match refused & refused.wrapping_neg() {
+            0 => Ok(()),
+            1 => Err(PathError::Slash),
+            2 => Err(PathError::Backslash),
+            4 => Err(PathError::Parameters),
+            _ => Err(PathError::End),
+        }
+    }
 }
 
 /// Why a path is refused.
@@ -39,6 +86,9 @@ pub enum PathError {
     /// `%3F`, `%23` and `#`: the path's end to those who decode first.
     #[error("the path has an encoded `?` or a `#`, at which it ends for some servers")]
     End,
+    /// Beside an escape that its route allows there would be nothing, or dots.
+    #[error("the path has an encoded separator beside an empty segment, or one of dots")]
+    Parts,
     /// `%25` before two hexadecimal digits.
     #[error("the path is encoded twice: `%25` stands before two hexadecimal digits")]
     Twice,
@@ -55,22 +105,29 @@ pub enum PathError {
 
 /// Reads the path of a request's target, without its query.
 pub fn read(path: &str) -> Result<ReadPath<'_>, PathError> {
+    read_allowing(path, Odd::default())
+}
+
+/// The same, where some route allows these.
+pub fn read_allowing(path: &str, allowed: Odd) -> Result<ReadPath<'_>, PathError> {
     if !path.starts_with('/') {
         return Err(PathError::NotAbsolute);
     }
     let has_escapes = check_bytes(path)?;
     if !has_escapes && !has_segments_to_remove(path) {
-        return Ok(ReadPath { sent: Cow::Borrowed(path), folded: None });
+        return Ok(ReadPath { sent: Cow::Borrowed(path), folded: None, odd: Odd::default() });
     }
     let decoded = if has_escapes { decode(path, is_unreserved)? } else { path.to_owned() };
-    if has_escapes {
-        check_escapes(&decoded)?;
+    let odd = if has_escapes { check_escapes(&decoded)? } else { Odd::default() };
+    allowed.allows(odd)?;
+    if !odd.is_none() {
+        check_parts(&decoded)?;
     }
     let sent = remove_segments(&decoded);
     // What is left of escapes is in order, so folding cannot fail.
     let folded =
         if sent.contains('%') { Some(decode(&sent, is_plain)?).filter(|folded| *folded != sent) } else { None };
-    Ok(ReadPath { sent: Cow::Owned(sent), folded })
+    Ok(ReadPath { sent: Cow::Owned(sent), folded, odd })
 }
 
 impl ReadPath<'_> {
@@ -84,9 +141,26 @@ impl ReadPath<'_> {
         self.folded.as_deref().unwrap_or(&self.sent)
     }
 
+    /// What a route must allow.
+    pub fn odd(&self) -> Odd {
+        self.odd
+    }
+
+    /// What servers make of it that take odd escapes for what they stand for: separators, the begin of parameters, or the
+    /// path's end; one of these or all.
+    pub fn views(&self) -> [String; 3] {
+        let cut = |path: &str| {
+            let path = path.split(['?', '#']).next().unwrap_or_default();
+            let segments = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+            segments.collect::<Vec<_>>().join("/")
+        };
+        let separated = plain(&self.sent, b"/\\").replace('\\', "/");
+        [cut(&plain(&self.sent, b";?#")), cut(&plain(&separated, b";?#")), separated]
+    }
+
     /// The same, on its own.
     pub fn into_owned(self) -> ReadPath<'static> {
-        ReadPath { sent: Cow::Owned(self.sent.into_owned()), folded: self.folded }
+        ReadPath { sent: Cow::Owned(self.sent.into_owned()), ..self }
     }
 }
 
@@ -133,21 +207,19 @@ fn decode(path: &str, decodes: fn(u8) -> bool) -> Result<String, PathError> {
     Ok(decoded)
 }
 
-/// Refuses escapes that not everybody reads alike. Their unreserved ones are decoded already.
-fn check_escapes(decoded: &str) -> Result<(), PathError> {
+/// Refuses escapes that nobody may rely on, and finds those that not everybody reads alike. The unreserved ones are
+/// decoded already.
+fn check_escapes(decoded: &str) -> Result<Odd, PathError> {
+    let mut odd = Odd::default();
     let mut bytes = Vec::with_capacity(decoded.len());
     let mut rest = decoded.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         let byte = if *first == b'%' { escaped(after).ok_or(PathError::Escape)? } else { *first };
         if *first == b'%' {
             match byte {
-                b'/' => return Err(PathError::Slash),
-                b'\\' => return Err(PathError::Backslash),
-                b';' => return Err(PathError::Parameters),
-                b'?' | b'#' => return Err(PathError::End),
                 0..=0x1f | 0x7f => return Err(PathError::Control),
                 b'%' if escaped(&after[2..]).is_some() => return Err(PathError::Twice),
-                _ => (),
+                byte => odd = odd.and(Odd::of(byte)),
             }
         }
         bytes.push(byte);
@@ -155,7 +227,41 @@ fn check_escapes(decoded: &str) -> Result<(), PathError> {
     }
     let text = str::from_utf8(&bytes).map_err(|_| PathError::NotUtf8)?;
     // U+0080 to U+009F are controls too.
-    if text.chars().any(char::is_control) { Err(PathError::Control) } else { Ok(()) }
+    if text.chars().any(char::is_control) { Err(PathError::Control) } else { Ok(odd) }
+}
+
+/// Refuses what becomes another path where odd escapes are decoded before segments are removed: `..%2F`, and `..%3B`,
+/// which is `..` to Java's servers.
+fn check_parts(decoded: &str) -> Result<(), PathError> {
+    let is_nothing = |part: &str| matches!(part.split([';', '?', '#']).next(), None | Some("" | "." | ".."));
+    for segment in decoded.split('/').filter(|segment| segment.contains('%')) {
+        let plain = plain(segment, &Odd::BYTES);
+        if plain != *segment && plain.split(['/', '\\']).any(is_nothing) {
+            return Err(PathError::Parts);
+        }
+    }
+    Ok(())
+}
+
+/// With the escapes of these bytes as what they stand for.
+fn plain(path: &str, bytes: &[u8]) -> String {
+    let mut plain = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, escape)) = rest.split_once('%') {
+        plain.push_str(before);
+        match escaped(escape.as_bytes()).filter(|byte| bytes.contains(byte)) {
+            Some(byte) => {
+                plain.push(char::from(byte));
+                rest = &escape[2..];
+            }
+            None => {
+                plain.push('%');
+                rest = escape;
+            }
+        }
+    }
+    plain.push_str(rest);
+    plain
 }
 
 /// The byte whose two hexadecimal digits these begin with.
@@ -261,6 +367,53 @@ mod tests {
             let read = read(path).unwrap();
             assert_eq!((read.as_str(), read.folded()), (sent, folded), "{path}");
         }
+    }
+
+    #[test]
+    fn what_a_route_may_allow_is_part_of_one_segment_and_goes_on_as_it_came() {
+        let all = ["%2F", "%5c", "%3B", "%3f", "%23"].map(|text| Odd::parse(text).unwrap());
+        let all = all.into_iter().fold(Odd::default(), Odd::and);
+        for (path, sent, segments_of_it) in [
+            ("/group%2fproject/x", "/group%2Fproject/x", 2),
+            ("/@scope%2Fname", "/@scope%2Fname", 1),
+            ("/a%5cb%3Bc%3fd%23e/", "/a%5Cb%3Bc%3Fd%23e/", 1),
+            ("/x/../a%2Fb", "/a%2Fb", 1),
+            ("/a%2F%40b", "/a%2F%40b", 1),
+        ] {
+            let read = read_allowing(path, all).unwrap();
+            assert_eq!((read.as_str(), segments(read.folded()).count()), (sent, segments_of_it), "{path}");
+            assert_eq!(read_allowing(read.as_str(), all).unwrap().as_str(), read.as_str(), "{path}");
+            assert!(of(path).is_err(), "{path} is for those who allow it");
+        }
+        for path in [
+            "/a%2F",
+            "/%2Fa",
+            "/a%2F%2Fb",
+            "/a%2F../b",
+            "/a%2F..%2Fb",
+            "/..%2Fb",
+            "/%2e%2e%2fb",
+            "/.%2Fb",
+            "/a%5c..",
+            "/..%3Bx/b",
+            "/a%2F..%3Bx",
+            "/%3Bx",
+            "/..%3Fx",
+            "/..%23",
+            "/%3F",
+        ] {
+            assert_eq!(read_allowing(path, all), Err(PathError::Parts), "{path}");
+        }
+        for path in ["/a%00", "/a%252Fb", "/a%25%32%46", "/a;b", "/a\\b", "/a#b", "/a%c0%af", "/a%2"] {
+            assert!(read_allowing(path, all).is_err(), "{path} is refused whatever is allowed");
+        }
+        let slash = Odd::parse("%2f").unwrap();
+        assert_eq!(read_allowing("/a%2Fb%3Bc", slash), Err(PathError::Parameters));
+        for wrong in ["%2E", "%25", "%00", "2F", "%2", "%2FF", "/", "%", ""] {
+            assert!(Odd::parse(wrong).is_err(), "{wrong}");
+        }
+        let views = read_allowing("/a%2Fb%3Bc/d%3Fe", all).unwrap().views();
+        assert_eq!(views, ["/a%2Fb/d", "/a/b/d", "/a/b%3Bc/d%3Fe"]);
     }
 
     #[test]

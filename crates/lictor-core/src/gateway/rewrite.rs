@@ -80,7 +80,7 @@ impl Rewrite {
         if made.is_empty() || (takes_rest && path.ends_with('/')) {
             made.push('/');
         }
-        let is_normal = path::read(&made).is_ok_and(|again| again.as_str() == made);
+        let is_normal = path::read_allowing(&made, read.odd()).is_ok_and(|again| again.as_str() == made);
         is_normal.then_some(made)
     }
 }

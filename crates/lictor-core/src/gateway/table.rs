@@ -75,6 +75,8 @@ pub struct Clash {
 pub struct Table {
     /// In the order in which they are asked, each with its index as given.
     matchers: Vec<(usize, Matcher)>,
+    /// Where each stands there, by its index.
+    places: Vec<usize>,
     exact: HashMap<Box<str>, Node>,
     under: HashMap<Box<str>, Node>,
     any: Node,
@@ -110,6 +112,10 @@ impl Table {
             };
             tree.insert(place, &matcher.path);
         }
+        table.places = vec![0; matchers.len()];
+        for (place, (index, _)) in matchers.iter().enumerate() {
+            table.places[*index] = place;
+        }
         table.matchers = matchers;
         Ok(table)
     }
@@ -121,6 +127,12 @@ impl Table {
             search.visit(tree, segments(asked.path));
             self.matchers.get(search.best).map(|(index, _)| *index)
         })
+    }
+
+    /// Whether the route of this index is asked before the other; each is asked before none.
+    pub fn is_before(&self, index: usize, other: Option<usize>) -> bool {
+        let place = |index: usize| self.places.get(index);
+        other.is_none_or(|other| place(index) < place(other))
     }
 
     /// All of them with their indices, in the order in which they are asked.
@@ -441,6 +453,16 @@ mod tests {
             ("GET /users/me", 1),
         ] {
             assert_eq!(found(&table, ask), Some(expected), "{ask}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_before_those_that_are_asked_after_it_and_before_none() {
+        let table = table(&["/*", "/a/*", "/a/b"]);
+        for (own, other, is_before) in
+            [(2, Some(1), true), (1, Some(0), true), (0, Some(2), false), (1, Some(1), false), (0, None, true)]
+        {
+            assert_eq!(table.is_before(own, other), is_before, "{own} {other:?}");
         }
     }
 

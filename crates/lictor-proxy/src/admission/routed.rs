@@ -8,7 +8,10 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
-use lictor_core::gateway::{Action, Asked, Gateway, ReadPath, Redirect, Rewrite, Rules, host, path};
+use lictor_core::gateway::split::Variant;
+use lictor_core::gateway::{
+    Action, Asked, Gateway, Mirror, Odd, ReadPath, Redirect, Rewrite, Rules, Split, host, path,
+};
 use lictor_core::{Failure, Reason};
 use lictor_http::target::Raw;
 
@@ -52,12 +55,16 @@ pub(crate) fn find(
     before: impl FnOnce(&str, &ReadPath<'_>) -> Result<Option<Found>, Failure>,
 ) -> Result<Found, Failure> {
     let host = host::read(authority).map_err(bad)?;
-    let read = path::read(uri.path()).map_err(bad)?;
+    let read = path::read_allowing(uri.path(), gateway.odd).map_err(bad)?;
     if let Some(found) = before(&host, &read)? {
         return Ok(found);
     }
     let asked = Asked { host: &host, path: read.folded(), query: uri.query(), method, headers };
-    let Some(route) = gateway.table.find(&asked).and_then(|index| gateway.routes.get(index)) else {
+    let found = gateway.table.find(&asked);
+    if !read.odd().is_none() {
+        check_odd(gateway, &read, found, &asked)?;
+    }
+    let Some(route) = found.and_then(|index| gateway.routes.get(index)) else {
         return Err(Failure::new(Reason::NoRoute, format!("no route is for {method} {host}{}", read.as_str())));
     };
     let label = Arc::clone(&route.label);
@@ -69,6 +76,9 @@ pub(crate) fn find(
             has_policy: send.has_policy,
             expires: None,
             target: target(&read, send.rewrite.as_ref(), uri.query())?,
+            split: send.split.clone(),
+            mirror: send.mirror.clone(),
+            is_copy: false,
         }),
         Action::Redirect(redirect) => {
             let location = location(redirect, &read, uri.query())?;
@@ -95,6 +105,12 @@ pub(crate) struct Routed {
     pub(crate) expires: Option<Instant>,
     /// What was matched, as the route changes it: nothing else goes on.
     pub(crate) target: PathAndQuery,
+    /// The upstream is that of the first of these variants, until one is chosen.
+    pub(crate) split: Option<Arc<Split>>,
+    /// Where a copy goes.
+    pub(crate) mirror: Option<Arc<Mirror>>,
+    /// It is a copy.
+    pub(crate) is_copy: bool,
 }
 
 impl Routed {
@@ -120,14 +136,43 @@ impl Routed {
         if self.has_policy { self.place(upstream) } else { upstream.route(method, self.target.path()) }
     }
 
-    /// Gives the request the target that goes on.
-    pub(crate) fn put<B>(request: &mut Request<B>) {
-        let Some(routed) = request.extensions_mut().remove::<Self>() else { return };
+    /// It goes to this variant.
+    pub(crate) fn choose(&mut self, variant: &Variant) {
+        (self.upstream, self.index, self.has_policy) =
+            (Arc::clone(&variant.upstream), variant.index, variant.has_policy);
+    }
+
+    /// Gives the request the target that goes on; where a copy of it goes.
+    pub(crate) fn put<B>(request: &mut Request<B>) -> Option<Mirrored> {
+        let routed = request.extensions_mut().remove::<Self>()?;
+        let mirrored = routed.mirror.map(|mirror| Mirrored { mirror, label: routed.label });
         request.extensions_mut().remove::<Raw>();
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.path_and_query = Some(routed.target);
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        mirrored
     }
+}
+
+/// Where a copy of a request goes, by which route.
+#[derive(Debug)]
+pub(crate) struct Mirrored {
+    pub(crate) mirror: Arc<Mirror>,
+    pub(crate) label: Arc<str>,
+}
+
+/// Whether the route allows what of the path not everybody reads alike, and nobody reads it as one for a stricter route.
+fn check_odd(gateway: &Gateway, read: &ReadPath<'_>, found: Option<usize>, asked: &Asked<'_>) -> Result<(), Failure> {
+    let route = found.and_then(|index| gateway.routes.get(index));
+    route.map_or(Odd::default(), |route| route.odd).allows(read.odd()).map_err(bad)?;
+    for view in read.views() {
+        let view = path::read_allowing(&view, gateway.odd).map_err(bad)?;
+        let other = gateway.table.find(&Asked { path: view.folded(), ..*asked });
+        if other.is_some_and(|other| gateway.table.is_before(other, found)) {
+            return Err(bad("the path is for another route where its escapes are decoded first"));
+        }
+    }
+    Ok(())
 }
 
 fn bad(why: impl ToString) -> Failure {

@@ -190,6 +190,11 @@ impl Record {
         })
     }
 
+    /// It is a copy of one that has a line in the log.
+    pub(crate) fn is_not_logged(&mut self) {
+        self.access_log = AccessLog::Off;
+    }
+
     /// Whether only the head of its answer is wanted.
     pub(crate) fn is_head(&self) -> bool {
         self.method == Method::HEAD

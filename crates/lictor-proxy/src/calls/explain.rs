@@ -16,11 +16,12 @@ use lictor_core::story::{PolicyView, Then, millis};
 use lictor_core::{Address, Failure, Reason};
 use lictor_jose::{Kind, source};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::call::{attempts_allowed, hash_of};
 use crate::admission::permit::is_open;
 use crate::admission::routed::{self, Routed, Says, Told};
-use crate::admission::target;
+use crate::admission::{split, target};
 use crate::choose::pick::{no_endpoints, pick};
 use crate::names::{self, fields_of};
 use crate::world::view::{UpstreamState, View};
@@ -102,8 +103,12 @@ pub struct RouteView {
 pub struct GatewayView {
     /// Its host, if it has one, and path.
     pub route: Arc<str>,
+    /// Its variants and their weights, where it has several: the next such request may go to another one.
+    pub variants: Option<String>,
     /// What goes on.
     pub target: String,
+    /// Where copies go.
+    pub mirror: Option<Arc<str>>,
     /// Who may ask, and who this is; `None`: anybody.
     pub auth: Option<AuthView>,
 }
@@ -115,6 +120,9 @@ pub struct AuthView {
     pub asks: String,
     /// The claim `sub` of who asks, where there is one.
     pub subject: Option<String>,
+    /// What that says of them.
+    #[serde(skip)]
+    claims: Option<Arc<Map<String, Value>>>,
 }
 
 /// An endpoint, as the picker sees it.
@@ -173,7 +181,12 @@ pub struct OnFailure {
 pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanation, Refusal> {
     let view = worker.view();
     let (routed, auth) = question.url.as_ref().map(|url| routed_by(&view, url, question)).transpose()?.unzip();
-    let auth = auth.flatten();
+    let auth: Option<AuthView> = auth.flatten();
+    let (routed, variants) = routed.map_or((None, None), |routed| {
+        let claims = auth.as_ref().and_then(|auth| auth.claims.as_deref());
+        let (routed, variants) = variant(worker, &view, routed, claims, question);
+        (Some(routed), variants)
+    });
     let name = routed.as_ref().map_or(question.upstream.as_str(), |routed| &routed.upstream);
     let upstream = view.upstreams.get(name);
     let upstream = upstream.ok_or_else(|| Refusal::from(target::unknown(&view, name)))?;
@@ -213,7 +226,13 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         service: Arc::clone(&upstream.upstream.service),
         source: upstream.upstream.census.source,
         protocol: upstream.upstream.protocol.as_str(),
-        gateway: routed.map(|routed| GatewayView { route: routed.label, target: routed.target.to_string(), auth }),
+        gateway: routed.map(|routed| GatewayView {
+            route: routed.label,
+            variants,
+            target: routed.target.to_string(),
+            auth,
+            mirror: routed.mirror.map(|mirror| Arc::clone(&mirror.upstream)),
+        }),
         route: index.zip(route).map(|(index, route)| RouteView {
             index,
             method: route.method().map(ToString::to_string),
@@ -262,7 +281,7 @@ fn may_ask(auth: &Auth, label: &str, url: &Uri, headers: &HeaderMap) -> Result<A
     let others = [How::Key, How::Password, How::Certificate, How::Service];
     let may_be_nobody = auth.mode == Mode::Optional || others.into_iter().any(|how| auth.takes(how));
     let Some(tokens) = auth.methods.tokens.as_ref().filter(|_| auth.mode != Mode::None) else {
-        return Ok(AuthView { asks, subject: None });
+        return Ok(AuthView { asks, subject: None, claims: None });
     };
     let all = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
     let shown = source::find(&tokens.sources, all(AUTHORIZATION), all(COOKIE), url.query());
@@ -273,9 +292,9 @@ fn may_ask(auth: &Auth, label: &str, url: &Uri, headers: &HeaderMap) -> Result<A
     match known {
         Ok(known) => {
             let subject = known.claims.get("sub").and_then(|subject| subject.as_str()).map(str::to_owned);
-            Ok(AuthView { asks, subject })
+            Ok(AuthView { asks, subject, claims: Some(Arc::clone(&known.claims)) })
         }
-        Err(why) if why.kind() == Kind::Missing && may_be_nobody => Ok(AuthView { asks, subject: None }),
+        Err(why) if why.kind() == Kind::Missing && may_be_nobody => Ok(AuthView { asks, subject: None, claims: None }),
         Err(why) => {
             let issuers = tokens.keyring.entries().map(|(issuer, _)| &*issuer.name).collect::<Vec<_>>().join(", ");
             let detail = format!(
@@ -284,6 +303,22 @@ fn may_ask(auth: &Auth, label: &str, url: &Uri, headers: &HeaderMap) -> Result<A
             Err(Refusal { status: why.kind().status(), reason: Some(auth::reason(why.kind())), detail })
         }
     }
+}
+
+/// The variant that it goes to, by its fields, by who asks or by lot, and all of them.
+fn variant(
+    worker: &Worker,
+    view: &View,
+    mut routed: Routed,
+    claims: Option<&Map<String, Value>>,
+    question: &Question,
+) -> (Routed, Option<String>) {
+    let Some(split) = routed.split.take() else { return (routed, None) };
+    let chosen = split::chosen(&split, view, claims, &question.headers, || worker.random());
+    if let Some(variant) = split.variants.get(chosen.variant) {
+        routed.choose(variant);
+    }
+    (routed, Some(split.to_string()))
 }
 
 /// What admission would say.

@@ -13,7 +13,7 @@ use super::call::Call;
 use super::ending::ResponseBody;
 use super::fallback::Standby;
 use super::upgrade::Upgrade;
-use super::{cached, respond, tunnel};
+use super::{cached, mirror, respond, tunnel};
 use crate::admission::cache::{self, Found};
 use crate::admission::leave::admit;
 use crate::admission::routed::Routed;
@@ -44,9 +44,7 @@ pub(crate) fn forward(
             Ok(target) => target,
             Err(failure) => return respond::failure(record, &failure, false),
         };
-        if connection.is_edge() {
-            Routed::put(&mut request);
-        }
+        let mirrored = if connection.is_edge() { Routed::put(&mut request) } else { None };
         if forwards::is_last(&mut request) {
             return respond::last(record, &request);
         }
@@ -87,10 +85,20 @@ pub(crate) fn forward(
             Call::new(&connection, other.as_ref().unwrap_or(&target), request, upgrade, &record, leave)
         });
         match call {
-            Ok(call) => cached::answer(call, record, asking, &standby).await,
+            Ok(call) => {
+                if let Some(mirrored) = mirrored {
+                    mirror::begin(&connection, mirrored, &call, &record, boxed);
+                }
+                cached::answer(call, record, asking, &standby).await
+            }
             Err(failure) => cached::failed(record, &failure, false, asking, &standby),
         }
     }
+}
+
+/// The same, for whoever is below this.
+fn boxed(connection: Rc<Connection>, request: Request<RequestBody>, fields: Fields) -> mirror::Forwarding {
+    Box::pin(forward(connection, request, fields))
 }
 
 /// Finds out whom the request is for, and whether its sender may ask.
@@ -123,6 +131,9 @@ async fn find(
     record.route = route;
     record.edge = routed.and_then(|routed| routed.place(&target.upstream));
     record.expires = routed.and_then(|routed| routed.expires);
+    if routed.is_some_and(|routed| routed.is_copy) {
+        record.is_not_logged();
+    }
     record.deadline = record.deadline.under(policy.deadline);
     if connection.is_inbound() {
         record.serve(view.mesh.trace.infer_parent);

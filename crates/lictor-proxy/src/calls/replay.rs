@@ -49,6 +49,14 @@ pub(super) struct RequestBody {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Base64;
 
+/// Somebody who sees a request's body as it passes, each byte once.
+pub(super) trait Sees: fmt::Debug {
+    fn data(&mut self, data: &Bytes);
+
+    /// It is whole.
+    fn end(self: Box<Self>);
+}
+
 #[derive(Debug)]
 struct Source {
     incoming: Incoming,
@@ -74,6 +82,7 @@ struct Source {
     is_awaited: bool,
     /// The client waits for a 100, and we for the upstream's.
     gate: Option<Gate>,
+    seen_by: Option<Box<dyn Sees>>,
 }
 
 /// An upstream that says nothing is not waited for any longer: then the client is told to go on (RFC 9110, section 10.1.1).
@@ -130,6 +139,7 @@ impl Replay {
             gateway: gateway.filter(|gateway| !gateway.managed.is_empty()),
             is_awaited: false,
             gate,
+            seen_by: None,
         }))))
     }
 
@@ -160,6 +170,14 @@ impl Replay {
             let source = source.borrow();
             source.is_whole && source.fault.is_none()
         })
+    }
+
+    /// Somebody else sees it too.
+    pub(super) fn show(&self, to: Box<dyn Sees>) {
+        match &self.0 {
+            Some(source) => source.borrow_mut().seen_by = Some(to),
+            None => to.end(),
+        }
     }
 
     /// The upstream wants the body, or says why not.
@@ -211,6 +229,9 @@ impl Source {
 
     /// Small pieces are put together: each alone would take more than it holds, and keep alive the buffer it came in.
     fn keep(&mut self, data: &Bytes) {
+        if let Some(sees) = &mut self.seen_by {
+            sees.data(data);
+        }
         self.kept_bytes += data.len();
         if self.kept_bytes > self.max_bytes {
             self.is_whole = false;
@@ -221,6 +242,14 @@ impl Source {
         } else {
             self.settle();
             self.kept.push(data.clone());
+        }
+    }
+
+    /// The client's body is whole.
+    fn end(&mut self) {
+        self.is_ended = true;
+        if let Some(sees) = self.seen_by.take() {
+            sees.end();
         }
     }
 
@@ -276,10 +305,12 @@ impl Body for RequestBody {
                 if let Some(data) = frame.data_ref() {
                     source.keep(data);
                     self.position = source.kept.len(); // what is gathered, this attempt has had
-                    source.is_ended = source.incoming.is_end_stream();
+                    if source.incoming.is_end_stream() {
+                        source.end();
+                    }
                 } else if let Some(trailers) = frame.trailers_ref() {
                     source.trailers = Some(trailers.clone());
-                    source.is_ended = true;
+                    source.end();
                     self.source = None;
                 }
                 Some(Ok(frame))
@@ -289,7 +320,7 @@ impl Body for RequestBody {
                 Some(Err(BodyFailed("the client's request body has no end")))
             }
             None => {
-                source.is_ended = true;
+                source.end();
                 None
             }
         })

@@ -51,6 +51,7 @@ pub(crate) struct Metrics {
     fallbacks: IntCounterVec,
     compressed: IntCounterVec,
     auth: IntCounterVec,
+    mirrored: IntCounterVec,
     tcp_connections: IntCounterVec,
     tcp_duration: HistogramVec,
     tcp_bytes: IntCounterVec,
@@ -190,6 +191,11 @@ impl Metrics {
                 "lictor_auth_decisions_total",
                 "Requests whose route asks who it is: allowed, or what was wrong, by the issuer's name.",
                 &["provider", "decision"],
+            ),
+            mirrored: counter(
+                "lictor_gateway_mirrored_total",
+                "Copies of a gateway's requests: sent, or not for a body that was too long or had no end, or too many at once.",
+                &["upstream", "outcome"],
             ),
             tcp_connections: counter(
                 "lictor_tcp_connections_total",
@@ -433,6 +439,11 @@ impl Metrics {
     /// Somebody was let in, or why he was not.
     pub(crate) fn authenticated(&self, provider: &str, decision: &str) {
         self.auth.with_label_values(&[provider, decision]).inc();
+    }
+
+    /// A copy of a request to this upstream: `sent`, `busy`, `too_long` or `unread`.
+    pub(crate) fn mirrored(&self, upstream: &str, outcome: &str) {
+        self.mirrored.with_label_values(&[upstream, outcome]).inc();
     }
 
     /// A connection was carried.

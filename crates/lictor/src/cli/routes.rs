@@ -44,8 +44,12 @@ fn auth(route: &Route) -> String {
 
 fn becomes(action: &Action) -> String {
     match action {
-        Action::Send(Send { upstream, rewrite: None, .. }) => upstream.to_string(),
-        Action::Send(Send { upstream, rewrite: Some(rewrite), .. }) => format!("{upstream}, {rewrite}"),
+        Action::Send(Send { upstream, rewrite, split, mirror, .. }) => {
+            let to = split.as_ref().map_or_else(|| upstream.to_string(), ToString::to_string);
+            let rewrite = rewrite.as_ref().map(|rewrite| format!(", {rewrite}")).unwrap_or_default();
+            let mirror = mirror.as_ref().map(|mirror| format!("; copies to {}", mirror.upstream)).unwrap_or_default();
+            format!("{to}{rewrite}{mirror}")
+        }
         Action::Redirect(Redirect { status, origin, rewrite }) => {
             let origin = origin.as_ref().and_then(|origin| origin.to_str().ok()).unwrap_or_default();
             let path = rewrite.as_ref().map_or_else(|| "the same path".to_owned(), ToString::to_string);

@@ -9,17 +9,21 @@ mod door;
 mod errors;
 mod headers;
 mod keys;
+mod leads;
+mod mirror;
 mod routes;
 mod rules;
 mod security;
+mod split;
 
 use std::sync::Arc;
 
 use http::HeaderName;
 use lictor_core::gateway::headers::is_alike;
-use lictor_core::gateway::{self, Rules, Table};
+use lictor_core::gateway::{self, Odd, Rules, Table};
 use lictor_core::tls::ListenerTls;
 
+use self::leads::Leads;
 use self::routes::{Read, Reading, label};
 use crate::config::{Gateway, Upstream};
 use crate::environment::Environment;
@@ -41,31 +45,27 @@ pub(super) fn gateway(
     if node.is_map() && !listen_node.is_set() {
         node.error("a gateway needs `listen`", Some("write `listen: 8080`".to_owned()));
     }
-    let called = |node: &Node<'_>| {
-        let places = routes::places(upstreams);
-        routes::upstream(node, upstreams, &places, &implied).map(|place| upstreams[place].name.as_str().into())
-    };
+    let mut leads = Leads::new(upstreams, &implied);
     let proxies = door::proxies(&section);
     let listen = door::listen(&section, &listen_node, &proxies);
     let (redirect_http, https_port) = door::redirect(&section, &proxies);
     let mut policies = listen.iter().filter_map(|listen| listen.tls.as_ref()).flat_map(ListenerTls::policies);
     let asks_for_certificates = policies.any(|policy| policy.client_ca.is_some());
     let auth_node = section.field("auth", "Who may ask, and how he shows it.");
-    let auth = auth::of_gateway(&auth_node, env, asks_for_certificates, called);
+    let auth = auth::of_gateway(&auth_node, env, asks_for_certificates, |node| leads.service(node));
     let rules = Arc::new(Rules { auth, ..rules::rules(&section, None, &Rules::default()) });
     let routes = section.field("routes", "A map of paths to upstreams, or a list of routes. Their order means nothing: the most specific route is the one.");
-    let mut reading = Reading::new(upstreams, &implied, &rules);
+    let mut reading = Reading::new(leads, &rules);
     reading.routes(&routes);
     if node.is_map() && !routes.is_set() {
         node.error("a gateway needs `routes`", Some("write `routes: {/api/users/*: user-service}`".to_owned()));
     }
-    let Reading { read, to, .. } = reading;
-    for (upstream, routes) in upstreams.iter_mut().zip(to).filter(|(_, routes)| !routes.is_empty()) {
-        upstream.routes = upstream.routes.with_gateways(routes);
-    }
+    let Reading { read, leads, .. } = reading;
+    leads.finish();
     section.finish_before(&PLANNED);
     let (matchers, routes): (Vec<_>, Vec<_>) =
         read.iter().map(|read| (read.matcher.clone(), read.route.clone())).unzip();
+    let odd = routes.iter().fold(Odd::default(), |all, route| all.and(route.odd));
     let table = Table::new(matchers).map_err(|clash| tell(&read[clash.first], &read[clash.second])).ok()?;
     let managed = managed(&rules, &routes);
     let own = read.iter().map(|read| (&read.node, &read.route.rules)).filter(|(_, own)| !Arc::ptr_eq(own, &rules));
@@ -77,7 +77,7 @@ pub(super) fn gateway(
             place.error(sentence, None);
         }
     }
-    let routes = Arc::new(gateway::Gateway { table, routes, rules, managed, proxies, https_port });
+    let routes = Arc::new(gateway::Gateway { table, routes, rules, managed, proxies, https_port, odd });
     Some(Gateway { listen: listen?, redirect_http, routes })
 }
 

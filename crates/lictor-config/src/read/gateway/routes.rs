@@ -1,31 +1,39 @@
 //! The routes of `gateway:`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use lictor_core::gateway::{
-    self, Action, Condition, Conditions, HostPattern, Matcher, PathPattern, Redirect, Rewrite, Rules,
+    self, Action, Condition, Conditions, HostPattern, Matcher, Odd, PathPattern, Redirect, Rewrite, Rules,
 };
-use lictor_core::mesh::Protocol;
 use lictor_core::policy::Policy;
 use lictor_core::route::Route;
 use serde_json::json;
 
-use super::super::service::is_service_name;
 use super::super::{fallback, limit, policy};
+use super::leads::{Lead, Leads};
+use super::mirror::mirror;
+use super::split::split;
 use super::{auth, rules};
-use crate::bounds::{CALLED_MAX, too_many_called};
-use crate::config::Upstream;
-use crate::diagnose::suggest;
+use crate::bounds::too_many_called;
 use crate::tree::{Node, Section};
 
 /// Keys that routes will have.
-const PLANNED_OF_ROUTES: [&str; 4] = ["mirror", "priority", "split", "when"];
+const PLANNED_OF_ROUTES: [&str; 1] = ["when"];
 
 /// Keys of a route that sends requests on, and means nothing where it does not.
-const OF_SENDING: [&str; 8] =
-    ["cache", "strip", "timeout", "per_try_timeout", "connect_timeout", "idle_timeout", "retry", "idempotent"];
+const OF_SENDING: [&str; 10] = [
+    "cache",
+    "strip",
+    "timeout",
+    "per_try_timeout",
+    "connect_timeout",
+    "idle_timeout",
+    "retry",
+    "idempotent",
+    "priority",
+    "mirror",
+];
 
 /// A route, and where it was written.
 pub(super) struct Read<'t> {
@@ -35,32 +43,21 @@ pub(super) struct Read<'t> {
 }
 
 pub(super) struct Reading<'u, 't> {
-    upstreams: &'u mut Vec<Upstream>,
-    /// Where each is, by its name.
-    places: HashMap<String, usize>,
-    implied: &'u dyn Fn(&str) -> Upstream,
+    /// Whom they lead to.
+    pub(super) leads: Leads<'u>,
     /// What holds where a route says nothing.
     rules: &'u Arc<Rules>,
     pub(super) read: Vec<Read<'t>>,
-    /// The routes that lead to each.
-    pub(super) to: Vec<Vec<Route>>,
 }
 
 impl<'u, 't> Reading<'u, 't> {
-    pub(super) fn new(
-        upstreams: &'u mut Vec<Upstream>,
-        implied: &'u dyn Fn(&str) -> Upstream,
-        rules: &'u Arc<Rules>,
-    ) -> Self {
-        let places = places(upstreams);
-        let to = vec![Vec::new(); upstreams.len()];
-        Self { upstreams, places, implied, rules, read: Vec::new(), to }
+    pub(super) fn new(leads: Leads<'u>, rules: &'u Arc<Rules>) -> Self {
+        Self { leads, rules, read: Vec::new() }
     }
 
     pub(super) fn routes(&mut self, node: &Node<'t>) {
         let entries = node.elements_or_entries();
-        let taken = self.upstreams.iter().map(|upstream| 1 + upstream.routes.iter().count()).sum::<usize>();
-        if let Some(entry) = entries.get(CALLED_MAX.saturating_sub(taken)) {
+        if let Some(entry) = entries.get(self.leads.room) {
             return entry.error(too_many_called(), None);
         }
         for entry in &entries {
@@ -78,15 +75,21 @@ impl<'u, 't> Reading<'u, 't> {
                 return None;
             }
         };
-        let upstream = self.upstream(node)?;
+        let upstream = self.leads.named(node)?;
         let label: Arc<str> = path.as_str().into();
-        let policy = Arc::new(self.upstreams[upstream].policy.clone());
-        let send = self.lead(upstream, Route::of_gateway(Arc::clone(&label), policy, None), false, None);
+        let policy = Arc::new(self.leads.policy(upstream).clone());
+        let Lead { upstream, index } = self.leads.lead(upstream, Route::of_gateway(Arc::clone(&label), policy, None));
+        let send = gateway::Send { upstream, index, has_policy: false, rewrite: None, split: None, mirror: None };
         let matcher = Matcher { host: HostPattern::Any, path, conditions: Conditions::default() };
         Some(Read {
             node: node.clone(),
             matcher,
-            route: gateway::Route { label, rules: Arc::clone(self.rules), action: Action::Send(send) },
+            route: gateway::Route {
+                label,
+                rules: Arc::clone(self.rules),
+                odd: Odd::default(),
+                action: Action::Send(send),
+            },
         })
     }
 
@@ -113,6 +116,10 @@ impl<'u, 't> Reading<'u, 't> {
         let auth = section.field("auth", "Who may ask: `none`, `optional`, `required`, or a map with more.");
         let auth = auth::of_route(&auth, self.rules.auth.as_ref());
         let mut rules = Rules { auth, ..rules::rules(&section, pattern.as_ref(), self.rules) };
+        let odd = odd(&section.field(
+            "allow_encoded",
+            "Escapes that are part of a segment in its paths, and go on: %2F, %5C, %3B, %3F, %23.",
+        ));
         let action = self.action(&section, host.as_ref(), pattern.as_ref());
         let asks = |method: &Method| *method == Method::GET || *method == Method::HEAD;
         let cache = section.field("cache", "");
@@ -128,7 +135,7 @@ impl<'u, 't> Reading<'u, 't> {
         rules.limits = limit::of_route(&rules.limits, &self.rules.limits, &format!("{label} {conditions}"), &label);
         // One that says nothing of its own shares the gateway's.
         let rules = if rules == **self.rules { Arc::clone(self.rules) } else { Arc::new(rules) };
-        let route = gateway::Route { label, rules, action: action? };
+        let route = gateway::Route { label, rules, odd, action: action? };
         Some(Read { node: node.clone(), matcher: Matcher { host, path, conditions }, route })
     }
 
@@ -138,24 +145,21 @@ impl<'u, 't> Reading<'u, 't> {
         host: Option<&HostPattern>,
         pattern: Option<&PathPattern>,
     ) -> Option<Action> {
-        let to = section.field("to", "The upstream that it goes to.");
+        let to = section.field(
+            "to",
+            "Where it goes: an upstream, its instances of one version (`orders@v2`), or a URL (`http://127.0.0.1:8080`).",
+        );
         let redirect_node = section.field("redirect", "Where the client is sent instead: a path, a URL, or a map.");
         let respond = section.field("respond", "What it is answered instead.");
-        let rewrite = rewrite(section, pattern, to.is_set() || to.is_describing());
+        let is_split = section.node().below("split").is_set();
+        let rewrite = rewrite(section, pattern, is_split || to.is_set() || to.is_describing());
         let redirect = redirect(&redirect_node, pattern);
         let answered = respond.section(&[]);
         let answer = fallback::answer(&answered, None);
         answered.finish();
-        let upstream = if to.is_set() { self.upstream(&to) } else { None };
-        let base = upstream.map_or_else(Policy::default, |upstream| self.upstreams[upstream].policy.clone());
-        let (policy, is_idempotent) = route_policy(section, &base);
-        match [&to, &redirect_node, &respond].map(Node::is_set) {
-            [true, false, false] => {
-                let has_policy = policy != base || is_idempotent.is_some();
-                let label = label(host?, pattern?);
-                let route = Route::of_gateway(label, Arc::new(policy), is_idempotent);
-                Some(Action::Send(self.lead(upstream?, route, has_policy, rewrite)))
-            }
+        let send = self.send(section, &to, host, pattern, rewrite);
+        match [to.is_set() || is_split, redirect_node.is_set(), respond.is_set()] {
+            [true, false, false] => send.map(Action::Send),
             [false, redirects, responds] if redirects != responds => {
                 for key in OF_SENDING.map(|key| section.field(key, "")).iter().filter(|key| key.is_set()) {
                     key.key_error(format!("`{}` is about requests that go to an upstream (`to`)", key.name()), None);
@@ -167,69 +171,56 @@ impl<'u, 't> Reading<'u, 't> {
             }
             _ => {
                 if section.node().is_set() {
-                    section.node().error("a route has one of `to`, `redirect` and `respond`", None);
+                    section.node().error("a route has one of `to`, `split`, `redirect` and `respond`", None);
                 }
                 None
             }
         }
     }
 
-    /// Where the upstream of this name is.
-    fn upstream(&mut self, node: &Node<'t>) -> Option<usize> {
-        let place = upstream(node, self.upstreams, &self.places, self.implied)?;
-        if place == self.to.len() {
-            self.to.push(Vec::new());
-            self.places.insert(self.upstreams[place].name.clone(), place);
+    /// How its requests are sent, wherever they go.
+    fn send(
+        &mut self,
+        section: &Section<'t>,
+        to: &Node<'t>,
+        host: Option<&HostPattern>,
+        pattern: Option<&PathPattern>,
+        rewrite: Option<Rewrite>,
+    ) -> Option<gateway::Send> {
+        let is_split = section.node().below("split").is_set();
+        let split = split(section, &mut self.leads);
+        let only = if to.is_set() && !is_split { self.leads.named(to) } else { None };
+        let mirror_node = section.field("mirror", "Where copies of its requests go: an upstream, or a map with more.");
+        let mirror = mirror(&mirror_node, &mut self.leads);
+        let upstreams = split.as_ref().map_or_else(|| only.into_iter().collect(), |(_, upstreams)| upstreams.clone());
+        let base = upstreams.first().map_or_else(Policy::default, |first| self.leads.policy(*first).clone());
+        let said = route_policy(section, &base);
+        let label = label(host?, pattern?);
+        let mut leads = Vec::new();
+        for (number, upstream) in upstreams.iter().enumerate() {
+            let base = self.leads.policy(*upstream).clone();
+            // The route says the same of each, which has defaults of its own.
+            let again = || section.node().again(|| route_policy(section, &base));
+            let (policy, is_idempotent) = if number == 0 { said.clone() } else { again() };
+            let has_policy = policy != base || is_idempotent.is_some();
+            let route = Route::of_gateway(Arc::clone(&label), Arc::new(policy), is_idempotent);
+            leads.push((self.leads.lead(*upstream, route), has_policy));
         }
-        Some(place)
+        let mirror = mirror.map(|(mirror, upstream)| {
+            let policy = Arc::new(self.leads.policy(upstream).clone());
+            let Lead { upstream, index } = self.leads.lead(upstream, Route::of_gateway(label, policy, None));
+            Arc::new(gateway::Mirror { upstream, index, ..mirror })
+        });
+        let split = split.map(|(mut split, _)| {
+            for (variant, (lead, has_policy)) in split.variants.iter_mut().zip(&leads) {
+                (variant.upstream, variant.index, variant.has_policy) =
+                    (Arc::clone(&lead.upstream), lead.index, *has_policy);
+            }
+            Arc::new(split)
+        });
+        let (Lead { upstream, index }, has_policy) = leads.into_iter().next()?;
+        Some(gateway::Send { upstream, index, has_policy, rewrite, split, mirror })
     }
-
-    /// Puts a route behind those of the upstream.
-    fn lead(&mut self, upstream: usize, route: Route, has_policy: bool, rewrite: Option<Rewrite>) -> gateway::Send {
-        let (own, to) = (&self.upstreams[upstream], &mut self.to[upstream]);
-        let index = own.routes.own() + to.len();
-        to.push(route);
-        gateway::Send { upstream: own.name.as_str().into(), index, has_policy, rewrite }
-    }
-}
-
-/// Where each is, by its name.
-pub(super) fn places(upstreams: &[Upstream]) -> HashMap<String, usize> {
-    upstreams.iter().enumerate().map(|(place, upstream)| (upstream.name.clone(), place)).collect()
-}
-
-/// Where the upstream of this name is; one that nobody declared is made.
-pub(super) fn upstream(
-    node: &Node<'_>,
-    upstreams: &mut Vec<Upstream>,
-    places: &HashMap<String, usize>,
-    implied: &dyn Fn(&str) -> Upstream,
-) -> Option<usize> {
-    let name = node.parsed(json!({ "type": "string" }), None, |text| match text {
-        text if text.contains("://") => Err(format!(
-            "`{text}` is a URL: name an upstream, with `static: [{}]`",
-            text.split("://").last().unwrap_or_default()
-        )),
-        text if is_service_name(text) => Ok(text.to_owned()),
-        text => Err(format!("`{text}` is not a service name: letters, digits, `-`, `_` and `.`")),
-    })?;
-    if let Some(known) = places.get(&name).copied() {
-        if upstreams[known].protocol == Some(Protocol::Tcp) {
-            node.error(format!("`{name}` carries bytes, and answers no requests"), None);
-            return None;
-        }
-        return Some(known);
-    }
-    let meant = suggest(&name, upstreams.iter().map(|upstream| upstream.name.as_str()));
-    if let Some(meant) = meant {
-        let help = format!("did you mean `{meant}`? If not, declare it in `upstreams`");
-        node.warn(
-            format!("there is no upstream `{name}`: the service of that name is called, by `defaults`"),
-            Some(help),
-        );
-    }
-    upstreams.push(implied(&name));
-    Some(upstreams.len() - 1)
 }
 
 pub(super) fn label(host: &HostPattern, path: &PathPattern) -> Arc<str> {
@@ -255,6 +246,11 @@ fn methods(node: &Node<'_>) -> Vec<Method> {
         node.error("needs at least one method; without `methods` there are all", None);
     }
     elements.iter().filter_map(|entry| entry.parsed(json!({ "type": "string" }), None, parse)).collect()
+}
+
+fn odd(node: &Node<'_>) -> Odd {
+    let parsed = |entry: &Node<'_>| entry.parsed(json!({ "type": "string" }), None, Odd::parse);
+    node.elements().iter().filter_map(parsed).fold(Odd::default(), Odd::and)
 }
 
 fn condition(node: &Node<'_>) -> Option<Condition> {
@@ -361,5 +357,6 @@ fn route_policy(section: &Section<'_>, base: &Policy) -> (Policy, Option<bool>) 
         &section.field("cache", "Answers are kept and given again (RFC 9111; docs/caching.md); `off`: never."),
         base.cache,
     );
-    (Policy { timeouts, retry, cache, ..base.clone() }, is_idempotent)
+    let priority = policy::priority(section);
+    (Policy { timeouts, retry, cache, priority, ..base.clone() }, is_idempotent)
 }

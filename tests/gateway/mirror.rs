@@ -1,0 +1,215 @@
+//! Copies of a route's requests: who gets them has no way to make the caller wait, or lictor grow.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, read_head};
+use parking_lot::Mutex;
+
+use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, field, gateway, gateway_with, told_http1};
+
+/// A server that notes each request, head and body.
+fn noting() -> (RawServer, Arc<Mutex<Vec<String>>>) {
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&noted);
+    let server = RawServer::start(move |mut stream| {
+        loop {
+            let head = read_head(&mut stream);
+            if head.is_empty() {
+                return;
+            }
+            let length = field(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            let mut body = vec![0; length];
+            if stream.read_exact(&mut body).is_err() {
+                return;
+            }
+            notes.lock().push(format!("{head}{}", String::from_utf8_lossy(&body)));
+            if stream.write_all(b"HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\nwrong").is_err() {
+                return;
+            }
+        }
+    });
+    (server, noted)
+}
+
+fn mirrored(lictor: &Sidecar, outcome: &str) -> f64 {
+    lictor.metric("lictor_gateway_mirrored_total", &[("outcome", outcome)])
+}
+
+fn post(lictor: &Sidecar, target: &str, body: &str) -> crate::Told {
+    let text = format!(
+        "POST {target} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    told_http1(connect(&lictor.address("gateway")), text.as_bytes())
+}
+
+#[test]
+fn a_copy_goes_under_its_own_name_without_what_shows_who_somebody_is() {
+    let (one, (other, noted)) = (echo("one"), noting());
+    let more = format!(
+        "  other: {{static: ['127.0.0.1:{}'], headers: {{set: {{X-Partner-Key: k, X-Kind: b}}}}, retry: {{attempts: 3}}, fallback: {{body: no}}}}\n",
+        other.port()
+    );
+    let routes = "  - {path: /a/*, to: one, strip: /a, mirror: other}
+  - {path: /b/*, to: one, mirror: {to: other, credentials: true}}
+  - {path: /none, to: one, mirror: {to: other, percent: 0%}}
+  - {path: /plain, to: one}\n";
+    let lictor = gateway_with(&[("one", &one)], &more, routes);
+    let secrets = [
+        ("authorization", "Bearer abc"),
+        ("cookie", "session=1"),
+        ("x-api-key", "k"),
+        ("x-plain", "yes"),
+        ("expect", ""),
+    ];
+    let mut count = 0;
+    for version in BOTH {
+        for target in ["/none", "/plain", "/a/x?y=z", "/b/x"] {
+            let told = ask(&lictor, version, Ask { fields: &secrets[..4], ..Ask::get(target) });
+            assert_eq!(told.server(), "one", "its own answer, whatever the copy's: {told:?}");
+            assert!(told.body.contains("Bearer abc") && !told.body.contains("x-lictor-mirror"), "{told:?}");
+            if matches!(target, "/none" | "/plain") {
+                continue;
+            }
+            count += 1;
+            eventually_is("the copy comes", || noted.lock().len(), |copies| *copies == count);
+            let copy = noted.lock()[count - 1].to_ascii_lowercase();
+            let path = if target == "/b/x" { "get /b/x http" } else { "get /x?y=z http" };
+            assert!(copy.starts_with(path), "what goes on is copied: {copy}");
+            for needed in
+                ["host: other\r\n", "x-lictor-mirror: 1", "x-plain: yes", "x-kind: b", "x-forwarded-host: shop.example"]
+            {
+                assert!(copy.contains(needed), "{needed} in {copy}");
+            }
+            for secret in ["authorization", "cookie", "x-api-key", "x-partner-key"] {
+                assert_eq!(copy.contains(secret), target == "/b/x", "{secret} in {copy}");
+            }
+            let of = |text: &str| field(text, "x-request-id").map(str::to_owned);
+            assert_eq!(of(&copy), of(&told.body.to_ascii_lowercase()), "the same id");
+        }
+    }
+    assert_eq!(noted.lock().len(), count, "500 is not retried");
+    // It is no request of the caller's upstream, nor of the other's own, and has no line.
+    let counted = |upstream| lictor.metric("lictor_upstream_requests_total", &[("upstream", upstream)]);
+    eventually_is("all are counted", || counted("one"), |count| (*count - 8.0).abs() < 0.1);
+    eventually_is("copies are counted", || counted("mirror:other"), |count| (*count - 2.0).abs() < 0.1);
+    assert!((counted("mirror+credentials:other") - 2.0).abs() < 0.1 && counted("other") < 0.1);
+    let lines = lictor.lines("request");
+    assert!(lines.iter().all(|line| line["upstream"] == "one"), "{lines:?}");
+}
+
+#[test]
+fn bodies_are_copied_up_to_their_bound() {
+    let (one, (other, noted)) = (echo("one"), noting());
+    let routes = "  - {path: /*, to: one, mirror: {to: other, body_max: 1KiB}}\n";
+    let lictor = gateway(&[("one", &one), ("other", &other)], routes);
+    for length in [1, 1023, 1024] {
+        let body = "b".repeat(length);
+        assert_eq!(post(&lictor, "/x", &body).status, 200);
+        eventually_is(
+            "the copy comes",
+            || noted.lock().pop(),
+            |copy| copy.as_ref().is_some_and(|copy| copy.ends_with(&body)),
+        );
+    }
+    assert_eq!(post(&lictor, "/x", &"b".repeat(1025)).status, 200);
+    // In pieces, and nobody has said how long they will be.
+    for (pieces, is_copied) in [(3, true), (5, false)] {
+        let chunk = format!("100\r\n{}\r\n", "c".repeat(256));
+        let text = format!(
+            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{}0\r\n\r\n",
+            chunk.repeat(pieces)
+        );
+        assert_eq!(told_http1(connect(&lictor.address("gateway")), text.as_bytes()).status, 200);
+        if is_copied {
+            let body = "c".repeat(256 * pieces);
+            let is_it = |copy: &Option<String>| copy.as_ref().is_some_and(|copy| copy.ends_with(&body));
+            let copy = eventually_is("the copy comes", || noted.lock().pop(), is_it).unwrap();
+            assert_eq!(field(&copy.to_ascii_lowercase(), "content-length"), Some("768"), "{copy}");
+        }
+    }
+    eventually_is("too long is counted", || mirrored(&lictor, "too_long"), |count| (*count - 2.0).abs() < 0.1);
+    // A client that goes before its body is whole.
+    let mut gone = connect(&lictor.address("gateway"));
+    gone.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc").unwrap();
+    one.await_connections(1);
+    drop(gone);
+    eventually_is("it is not copied", || mirrored(&lictor, "unread"), |count| *count > 0.5);
+    assert!((mirrored(&lictor, "sent") - 4.0).abs() < 0.1 && noted.lock().is_empty());
+}
+
+#[test]
+fn streams_and_upgrades_are_not_copied() {
+    let (other, noted) = noting();
+    let chat = RawServer::start(|mut stream| {
+        let _ = read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n");
+        let _ = stream.read(&mut [0]);
+    });
+    let one = echo("one");
+    let routes = "  - {path: /chat, to: chat, mirror: other}\n  - {path: /*, to: one, mirror: other}\n";
+    let lictor = gateway(&[("one", &one), ("chat", &chat), ("other", &other)], routes);
+    let mut stream = connect(&lictor.address("gateway"));
+    stream.write_all(b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n").unwrap();
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101"));
+    let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+    ask(&lictor, Version::Http2, Ask { method: "POST", fields: &grpc, ..Ask::get("/pkg.Service/Method") });
+    assert_eq!(ask(&lictor, Version::Http2, Ask::get("/x")).server(), "one");
+    eventually_is("a control is copied", || noted.lock().len(), |copies| *copies == 1);
+    assert!(noted.lock()[0].starts_with("GET /x"), "{noted:?}");
+}
+
+/// The time that all but one of a hundred took at most.
+fn p99(lictor: &Sidecar, target: &str) -> Duration {
+    let mut stream = connect(&lictor.address("gateway"));
+    let mut times: Vec<Duration> = (0..300)
+        .map(|_| {
+            let began = Instant::now();
+            write!(stream, "POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").unwrap();
+            let head = read_head(&mut stream);
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            let length = field(&head, "content-length").unwrap().parse().unwrap();
+            stream.read_exact(&mut vec![0; length]).unwrap();
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[297]
+}
+
+#[test]
+fn whoever_hangs_floods_or_closes_costs_the_caller_nothing() {
+    let hangs = RawServer::start(|mut stream| {
+        let _ = read_head(&mut stream);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let floods = RawServer::start(|mut stream| {
+        let _ = read_head(&mut stream);
+        let piece = format!("10000\r\n{}\r\n", "f".repeat(1 << 16));
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        while stream.write_all(piece.as_bytes()).is_ok() {}
+    });
+    let closes = RawServer::start(|mut stream| drop(read_head(&mut stream)));
+    let one = echo("one");
+    let mirror = |to: &str| format!("  - {{path: /{to}, to: one, mirror: {{to: {to}, max_running: 20}}}}\n");
+    let routes = ["hangs", "floods", "closes", "nobody"].map(mirror).concat() + "  - {path: /plain, to: one}\n";
+    let servers = [("one", &one), ("hangs", &hangs), ("floods", &floods), ("closes", &closes)];
+    let more = "  nobody: {static: ['127.0.0.1:1']}\n";
+    let lictor = Sidecar::serve(LICTOR, &configuration(&servers, more, "", &routes)).up();
+    p99(&lictor, "/plain");
+    let before = lictor.resident();
+    for to in ["hangs", "floods", "closes", "nobody"] {
+        // The best of a few: other tests run on this machine too.
+        let best = |target: &str| (0..3).map(|_| p99(&lictor, target)).min().unwrap();
+        let (with, without) = (best(&format!("/{to}")), best("/plain"));
+        assert!(with < without * 4 + Duration::from_millis(20), "{to}: {with:?} with copies, {without:?} without");
+    }
+    // Each has half a minute: on a busy machine the first may be over before the last is asked for.
+    let busy = lictor.metric("lictor_gateway_mirrored_total", &[("upstream", "mirror:hangs"), ("outcome", "busy")]);
+    assert!(busy > 500.0 && (20..=100).contains(&hangs.connections()), "{busy}, {}", hangs.connections());
+    let grown = lictor.resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes");
+    assert!(mirrored(&lictor, "sent") > 100.0);
+}
