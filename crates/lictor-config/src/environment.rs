@@ -122,7 +122,7 @@ pub(crate) fn is_under(name: &str) -> bool {
 }
 
 /// Those that are read.
-pub(crate) const OLDER: [&str; 15] = [
+pub(crate) const OLDER: [&str; 19] = [
     "APP_NAME",
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
     "CIRCUIT_BREAKER_RECOVERY_TIMEOUT",
@@ -131,6 +131,10 @@ pub(crate) const OLDER: [&str; 15] = [
     "INTERNAL_SERVICE_TOKEN",
     "LOG_LEVEL",
     "PORT",
+    "RATE_LIMIT_AUTH_REQUESTS",
+    "RATE_LIMIT_AUTH_WINDOW",
+    "RATE_LIMIT_DEFAULT_REQUESTS",
+    "RATE_LIMIT_DEFAULT_WINDOW",
     "RETRY_MAX_ATTEMPTS",
     "SERVICE_DISCOVERY_CACHE_TTL",
     "SERVICE_HOST",
