@@ -27,7 +27,7 @@ fn the_page_has_every_family_with_its_type_and_labels() {
     let mut live = Families::new();
     outbound(&mut live);
     inbound_and_consul(&mut live);
-    limits(&mut live);
+    gateway(&mut live);
     let named = |families: &Families| families.keys().cloned().collect::<BTreeSet<_>>();
     let (written, exported) = (named(&page), named(&live));
     assert_eq!(exported.difference(&written).collect::<Vec<_>>(), Vec::<&String>::new(), "missing from the page");
@@ -92,19 +92,35 @@ upstreams:
     scrape(&lictor, live);
 }
 
-/// A limit that is counted in a Redis that is not there.
-fn limits(live: &mut Families) {
+/// A gateway that counts in a Redis that is not there, asks who it is, copies and compresses.
+fn gateway(live: &mut Families) {
     let [nobody] = free_ports();
+    let body = "x".repeat(2000);
     let yaml = format!(
         "registration: off
 redis: 127.0.0.1:{nobody}
-gateway: {{listen: '127.0.0.1:0', limit: {{rate: 9/1h, mode: redis}}, routes: [{{path: /*, respond: {{body: x}}}}]}}
+upstreams: {{gone: {{static: ['127.0.0.1:{nobody}'], retry: off}}}}
+gateway:
+  listen: '127.0.0.1:0'
+  limit: {{rate: 9/1h, mode: redis}}
+  compress: on
+  auth: {{jwt: {{secret: a-secret-of-thirty-two-bytes-or-more}}}}
+  routes:
+    - {{path: /page, respond: {{body: {body}, content_type: text/plain}}, auth: none}}
+    - {{path: /copied, to: gone, mirror: {{to: gone}}, auth: none}}
+    - {{path: /*, to: gone}}
 "
     );
     let lictor = Sidecar::serve(LICTOR, &yaml).up();
-    assert_eq!(lictor.get("gateway", "/").status, 200);
+    let asked = |path: &str| {
+        request(&lictor.address("gateway"), "GET", path, &[("accept-encoding", "gzip")], b"").unwrap().status
+    };
+    assert_eq!(["/page", "/copied", "/private"].map(asked), [200, 502, 401]);
     let text = || get(&lictor.admin(), "/metrics").unwrap().text();
-    eventually_is("workers say that it is down", text, |text| text.contains("lictor_limit_redis_up{"));
+    let late = ["lictor_limit_redis_up{", "lictor_gateway_mirrored_total{"];
+    eventually_is("workers say that Redis is down, and the copy is counted", text, |text| {
+        late.iter().all(|family| text.contains(family))
+    });
     scrape(&lictor, live);
 }
 
