@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use lictor_testkit::{RawServer, connect, read_head};
 
-use crate::{Ask, LICTOR, Told, block, configuration, echo, frame, gateway_of, told_http1, told_http2};
+use crate::{Ask, LICTOR, Told, block, configuration, echo, frame, gateway_of, line_of, told_http1, told_http2};
 
 fn posted(lictor: &lictor_testkit::Sidecar, target: &str, fields: &str, body: &[u8]) -> Told {
     let head = format!("POST {target} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n{fields}\r\n");
@@ -139,7 +139,7 @@ fn a_body_that_grows_too_long_is_told_so_once_and_no_instance_is_blamed() {
     assert_eq!(told.status, 413, "the client reads why, though it sends on: {told:?}");
     // Or never, where it was too long before the service had its head.
     assert!(hits.load(Relaxed) <= 1, "it is not sent again");
-    let line = lictor.lines("request").into_iter().find(|line| line["status"] == 413).unwrap();
+    let line = line_of(&lictor, |line| line["status"] == 413);
     assert_eq!(line["reason"], "body_too_large");
     assert_eq!(lictor.page("/breakers")["one"]["state"], "closed");
 }

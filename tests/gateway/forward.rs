@@ -7,7 +7,9 @@ use std::sync::Arc;
 use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, free_ports, read_head};
 use parking_lot::{Condvar, Mutex};
 
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, block, configuration, echo, field, frame, told_http1, told_http2};
+use crate::{
+    Ask, BOTH, LICTOR, Told, Version, ask, block, configuration, echo, field, frame, line_of, told_http1, told_http2,
+};
 
 /// Asks for what the token says: `200`, `401`, `slow`, ..
 struct Service {
@@ -413,9 +415,9 @@ fn without_the_service_nobody_goes_on_unless_that_is_written() {
         let told = get(&there, Version::Http1, "/", token);
         assert_eq!(told.status, status, "a no, and what nobody understands, are no failures: {token} {told:?}");
     }
-    let line = shut.lines("request").into_iter().find(|line| line["reason"] == "auth_unavailable").unwrap();
+    let line = line_of(&shut, |line| line["reason"] == "auth_unavailable");
     assert_eq!(line["route"], "/*", "{line}");
-    let asked = shut.lines("request").into_iter().find(|line| line["upstream"] == "users").unwrap();
+    let asked = line_of(&shut, |line| line["upstream"] == "users");
     assert!(asked["path"] == "/api/auth/validate" && asked["reason"] == "connect_refused", "{asked}");
 }
 

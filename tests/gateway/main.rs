@@ -32,7 +32,7 @@ mod wire;
 
 use std::io::{Read, Write};
 
-use lictor_testkit::{RawServer, Sidecar, connect, read_head};
+use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, read_head};
 
 const LICTOR: &str = env!("CARGO_BIN_EXE_lictor");
 
@@ -58,6 +58,12 @@ fn configuration(servers: &[(&str, &RawServer)], more: &str, keys: &str, routes:
     format!(
         "registration: off\nservice: edge\nupstreams:\n{upstreams}{more}gateway:\n  listen: 127.0.0.1:0\n{keys}  routes:\n{routes}"
     )
+}
+
+/// A request's line in the log, which is written once its answer is out.
+fn line_of(lictor: &Sidecar, is_it: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    let found = || lictor.lines("request").into_iter().find(&is_it);
+    eventually_is("its line is there", found, Option::is_some).unwrap()
 }
 
 /// A server that answers with its name and the head that it got.

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use lictor_testkit::{RawServer, connect, free_ports, read_head};
 
-use crate::{Ask, BOTH, ask, echo, gateway, gateway_with, told_http1};
+use crate::{Ask, BOTH, ask, echo, gateway, gateway_with, line_of, told_http1};
 
 const MANAGED: [&str; 24] = [
     "X-Forwarded-For",
@@ -130,7 +130,7 @@ fn nothing_between_sidecars_and_no_address_reaches_a_stranger() {
             assert!(status != 502 || all.contains("connect_refused"), "the reason is told: {all}");
         }
     }
-    let line = lictor.lines("request").into_iter().find(|line| line["status"] == 502).unwrap();
+    let line = line_of(&lictor, |line| line["status"] == 502);
     assert!(line["attempts"].as_str().unwrap().contains("127.0.0.1:"), "the log tells all: {line}");
     // A head that cannot be read is refused by the wire.
     let told = told_http1(connect(&lictor.address("gateway")), b"GET / HTTP/1.1\r\nbad field\r\n\r\n");

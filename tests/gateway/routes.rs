@@ -7,7 +7,7 @@ use std::time::Duration;
 use lictor_testkit::{RawServer, Sidecar, eventually_is, read_head};
 use parking_lot::RwLock;
 
-use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, gateway, gateway_with};
+use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, gateway, gateway_with, line_of};
 
 #[test]
 fn the_most_specific_route_is_the_one() {
@@ -85,7 +85,7 @@ fn a_route_redirects_or_answers_by_itself() {
     }
     let told = ask(&lictor, Version::Http1, Ask { method: "HEAD", ..Ask::get("/ping") });
     assert!(told.head.to_lowercase().contains("content-length: 4"), "{told:?}");
-    let line = lictor.lines("request").into_iter().find(|line| line["path"] == "/ping").unwrap();
+    let line = line_of(&lictor, |line| line["path"] == "/ping");
     assert_eq!((line["route"].as_str(), line["upstream"].as_str()), (Some("/ping"), None), "{line}");
     assert_eq!(one.connections(), 0);
 }
@@ -129,7 +129,7 @@ fn a_route_has_a_policy_of_its_own_and_else_its_upstreams() {
     let counted = |route| lictor.metric("lictor_upstream_requests_total", &[("upstream", "broken"), ("route", route)]);
     eventually_is("requests are counted by their route", || counted("/api/*"), |count| (*count - 2.0).abs() < 0.1);
     assert!((counted("/default") - 1.0).abs() < 0.1 && counted("/safe") < 0.1);
-    let line = lictor.lines("request").into_iter().find(|line| line["path"] == "/api/safe").unwrap();
+    let line = line_of(&lictor, |line| line["path"] == "/api/safe");
     assert_eq!((line["route"].as_str(), line["upstream"].as_str()), (Some("/api/*"), Some("broken")), "{line}");
 }
 
