@@ -153,7 +153,7 @@ impl Keyring {
         })
     }
 
-    /// A token of this entry ([`crate::Refusal::entry`]) came with a `kid` that no key has.
+    /// A token of this entry ([`crate::Refusal::issuer`]) came with a `kid` that no key has.
     pub fn unknown_key(&self, entry: usize, now: Instant, random: u64) -> Miss {
         match self.entries.get(entry) {
             Some((_, Source::Remote(remote))) => remote.unknown_key(now, random),
