@@ -103,10 +103,9 @@ fn metrics_on_the_pages_exist() {
 fn keys_on_the_pages_exist() {
     let full = first_column("docs/configuration.md");
     // `retry.attempts` is what everybody says for `defaults.retry.attempts` and `upstreams.NAME.retry.attempts`.
-    let short = full.iter().filter_map(|key| {
-        let rest = key.strip_prefix("upstreams.NAME.routes[].").or_else(|| key.strip_prefix("upstreams.NAME."));
-        rest.or_else(|| key.strip_prefix("defaults.")).map(str::to_owned)
-    });
+    let places = ["upstreams.NAME.routes[].", "upstreams.NAME.", "gateway.routes[].", "gateway.", "defaults."];
+    let rest_of = |key: &String| places.iter().find_map(|place| key.strip_prefix(place)).map(str::to_owned);
+    let short = full.iter().filter_map(rest_of);
     let mut known: BTreeSet<String> = full.iter().cloned().chain(short).collect();
     known.insert("limits.http_max_conns_per_client".to_owned()); // Consul's
     let sections: BTreeSet<String> = known.iter().map(|key| section(key)).collect();
