@@ -294,6 +294,15 @@ http {
     rewrite ^/a/(.*)$ /b/$1 last;
   }
   server { listen 8443 ssl; return 301 http://elsewhere.example/; }
+  server {
+    listen 80; server_name b.example *.;
+    location = /motd { return 200 "a\n\"b\" \.c"; proxy_read_timeout 60; }
+    location = /old { return 308 https://new.example$request_uri; }
+    location /x { proxy_pass http://app_blue; proxy_read_timeout "1s, cache: on"; }
+    location /y { proxy_pass http://app-blue; }
+  }
+  upstream app_blue { server 127.0.0.1:1; }
+  upstream app-blue { server 127.0.0.1:2; }
 }
 "#;
 
@@ -324,6 +333,14 @@ fn an_nginx_configuration_becomes_a_gateways_routes() {
             "# - line 16: `location /` sends nothing on",
             "# - line 17: `rewrite ^/a/(.*)$ /b/$1 last`",
             "# - line 19: `listen 8443`; there is one listener, 80",
+            r#"    - {host: b.example, path: /motd, respond: {status: 200, body: "a\n\"b\" \\.c", content_type: text/plain}} "#,
+            "    - {host: b.example, path: /old, redirect: {to: https://new.example/old, status: 308}} ",
+            "    - {host: b.example, path: '/x/*', to: app-blue} ",
+            "    - {host: b.example, path: '/y/*', to: app-blue-2} ",
+            "  app-blue: {static: [",
+            "  app-blue-2: {static: [",
+            "# - line 24: `proxy_read_timeout 1s, cache: on`",
+            "# - line 24: `*.` is not a host",
         ],
     );
     for (text, why) in [

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use lictor_core::gateway::PathPattern;
+use lictor_core::gateway::{HostPattern, PathPattern};
 use lictor_core::plain;
 
 use super::{line, scalar};
@@ -36,6 +36,9 @@ pub(super) struct Planned {
 impl Edge {
     /// Takes a route whose path is one here; the others are told of.
     pub(super) fn route(&mut self, planned: Planned) {
+        if let Some(Err(why)) = planned.host.as_deref().map(HostPattern::parse) {
+            return self.left.push(format!("{}: {why}", planned.found));
+        }
         match PathPattern::parse(&planned.path, false) {
             Ok(_) if self.is_known(&planned) => {
                 self.left.push(format!("{}: `{}` is there twice", planned.found, planned.path));

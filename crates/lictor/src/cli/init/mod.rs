@@ -210,12 +210,21 @@ fn line(text: &str, comment: &str) -> String {
     format!("{text:<32} # {comment}")
 }
 
+/// In quotes, which fold ends of lines in YAML but for the double ones.
+fn quoted(text: &str) -> String {
+    if text.contains(char::is_control) {
+        serde_json::Value::from(text).to_string()
+    } else {
+        format!("'{}'", text.replace('\'', "''"))
+    }
+}
+
 /// Quoted where YAML would read something else.
 fn scalar(text: &str) -> String {
     let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:".contains(c));
     let is_word = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/') && !text.ends_with(':');
     let is_reserved = ["true", "false", "null", "yes", "no", "on", "off"].contains(&text.to_lowercase().as_str());
-    if is_plain && is_word && !is_reserved { text.to_owned() } else { format!("'{}'", text.replace('\'', "''")) }
+    if is_plain && is_word && !is_reserved { text.to_owned() } else { quoted(text) }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::str::Chars;
 use anyhow::bail;
 
 use super::edge::{Edge, Planned, name, with_port};
-use super::scalar;
+use super::{quoted, scalar};
 
 /// The deepest block and the most directives that are read.
 const DEPTH_MAX: usize = 16;
@@ -173,15 +173,22 @@ fn location(
                 Some(keys) => does.extend(keys),
                 None => left(inner, edge),
             },
-            "return" => match returned(&inner.words[1..]) {
+            "return" => match returned(&inner.words[1..], path) {
                 Some(key) => does.push(key),
                 None => left(inner, edge),
             },
-            "proxy_read_timeout" => does.push(("idle_timeout", seconds(inner.word(1)))),
-            "proxy_connect_timeout" => does.push(("connect_timeout", seconds(inner.word(1)))),
+            name @ ("proxy_read_timeout" | "proxy_connect_timeout") => match seconds(inner.word(1)) {
+                Some(time) => {
+                    does.push((if name == "proxy_read_timeout" { "idle_timeout" } else { "connect_timeout" }, time));
+                }
+                None => left(inner, edge),
+            },
             _ if it.name() == "location" => left(inner, edge),
             _ => {}
         }
+    }
+    if !does.iter().any(|(key, _)| *key == "to") {
+        does.retain(|(key, _)| !key.ends_with("_timeout")); // nobody is waited for
     }
     if !does.iter().any(|(key, _)| ["to", "redirect", "respond"].contains(key)) {
         edge.left.push(format!("line {}: `{}` sends nothing on", it.line, it.words.join(" ")));
@@ -212,10 +219,9 @@ fn proxied(
         None => (name(host.split(':').next().unwrap_or(host)), vec![with_port(host)]),
     };
     // Two ports of one host are two upstreams.
-    let to = match edge.upstreams.get(&to) {
-        Some(known) if *known != instances => name(host),
-        _ => to,
-    };
+    let is_others = |to: &String| edge.upstreams.get(to).is_some_and(|known| *known != instances);
+    let other = (2..).map(|number| format!("{}-{number}", name(host)));
+    let to = [to, name(host)].into_iter().chain(other).find(|to| !is_others(to))?;
     edge.upstreams.insert(to.clone(), instances);
     let mut keys = vec![("to", scalar(&to))];
     match (put, path.strip_suffix("/*")) {
@@ -227,28 +233,37 @@ fn proxied(
 }
 
 /// `301 https://..`, `404`, `200 "text"`.
-fn returned(words: &[String]) -> Option<(&'static str, String)> {
+fn returned(words: &[String], path: &str) -> Option<(&'static str, String)> {
     let (status, rest) = words.split_first()?;
     let text = rest.join(" ");
-    let target = text.replace("$scheme://$host$request_uri", "").replace("$request_uri", "/*");
+    let target = text
+        .replace("$scheme://$host$request_uri", "")
+        .replace("$request_uri", if path.ends_with("/*") { "/*" } else { path });
     match (status.as_str(), rest) {
         ("301" | "302" | "303" | "307" | "308", [_, ..]) if !target.is_empty() && !target.contains('$') => {
             Some(("redirect", format!("{{to: {}, status: {status}}}", scalar(&target))))
         }
-        (status, _) if status.starts_with(['2', '4', '5']) && status.parse::<u16>().is_ok() && !text.contains('$') => {
+        (status, _)
+            if status.starts_with(['2', '4', '5'])
+                && status.len() == 3
+                && status.parse::<u16>().is_ok()
+                && !text.contains('$') =>
+        {
             Some(("respond", format!("{{status: {status}, body: {}, content_type: text/plain}}", quoted(&text))))
         }
         _ => None,
     }
 }
 
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// nginx's times are seconds where they have no unit.
-fn seconds(text: &str) -> String {
-    if text.ends_with(|c: char| c.is_ascii_digit()) { format!("{text}s") } else { text.to_owned() }
+/// nginx's times are seconds where they have no unit; `None`: it is written in another way.
+fn seconds(text: &str) -> Option<String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    match &text[digits.len()..] {
+        "" if is_number => Some(format!("{text}s")),
+        "ms" | "s" | "m" | "h" if is_number => Some(text.to_owned()),
+        _ => None,
+    }
 }
 
 fn left(it: &Directive, edge: &mut Edge) {
@@ -310,7 +325,14 @@ impl Reading<'_> {
             let mut text = String::new();
             loop {
                 match self.next() {
-                    Some('\\') => text.extend(self.next()),
+                    Some('\\') => match self.next() {
+                        Some('n') => text.push('\n'),
+                        Some('r') => text.push('\r'),
+                        Some('t') => text.push('\t'),
+                        Some(sign @ ('"' | '\'' | '\\')) => text.push(sign),
+                        Some(sign) => text.extend(['\\', sign]),
+                        None => (),
+                    },
                     Some(sign) if sign == first => return Ok(text),
                     Some(sign) => text.push(sign),
                     None => bail!("line {begin}: a quote that does not end"),

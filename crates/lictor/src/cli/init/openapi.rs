@@ -9,6 +9,9 @@ use super::scalar;
 /// Of a path's members, those that are operations (OpenAPI 3.1, 4.8.9).
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
+/// Variables may name one another.
+const URL_MAX: usize = 4096;
+
 pub(super) fn is_one(document: &Json) -> bool {
     document["openapi"].is_string() || document["swagger"].is_string() || document["swagger"].is_number()
 }
@@ -71,6 +74,10 @@ fn server(document: &Json, edge: &mut Edge) -> (String, Option<String>) {
         let mut url = server["url"].as_str().unwrap_or("/").to_owned();
         for (variable, says) in server["variables"].as_object().into_iter().flatten() {
             url = url.replace(&format!("{{{variable}}}"), says["default"].as_str().unwrap_or_default());
+            if url.len() > URL_MAX {
+                edge.left.push("`servers`: the variables make it too long".to_owned());
+                return (String::new(), None);
+            }
         }
         let (scheme, rest) = url.split_once("://").map_or(("", url.as_str()), |(scheme, rest)| (scheme, rest));
         let (host, path) = match scheme {
