@@ -60,7 +60,8 @@ impl Places {
 }
 
 /// Keys whose values, or what is in them, are secrets.
-const SECRET: [&str; 6] = ["headers", "http_auth", "secret", "service_token", "set", "token"];
+const SECRET: [&str; 10] =
+    ["add", "basic", "clients", "headers", "http_auth", "password", "secret", "service_token", "set", "token"];
 
 /// A line as it may be shown: what is printed when a start fails is in a container's log. Where a secret may be in it,
 /// values become stars, one for each letter, so that the rest stays in its column.

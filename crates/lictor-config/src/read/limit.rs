@@ -175,6 +175,11 @@ pub(super) fn redis(top: &Section<'_>) -> Option<Arc<Redis>> {
     let address = section.field("address", "`host:port`; the port is 6379 if there is none.");
     let address = if is_short { node.short_for("address") } else { address };
     let at = address.parsed(json!({ "type": "string", "examples": ["127.0.0.1:6379"] }), None, |text| {
+        if values::names_user(text) {
+            return Err(
+                "write `host:port`: a user and a password have keys of their own, `username` and `password`".to_owned()
+            );
+        }
         if let Some((scheme, _)) = text.split_once("://") {
             return Err(format!("`{text}`: write `host:port`; {scheme} is not spoken, TCP without TLS is"));
         }

@@ -9,7 +9,6 @@ use lictor_core::tls::{ClientTls, KeyPair, ListenerTls, ServerTls};
 use serde_json::json;
 
 use crate::config::Listen;
-use crate::diagnose::Place;
 use crate::tree::{Node, Section};
 
 pub(super) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -70,7 +69,7 @@ pub(super) fn listen_with(
 /// A list of policies, each for its hosts; one for all may stand alone.
 pub(super) fn tls_by_host(node: &Node<'_>) -> Option<ListenerTls> {
     let mut tls = ListenerTls::default();
-    let mut owners: Vec<(HostPattern, Place)> = Vec::new();
+    let mut owners: Vec<(HostPattern, Node<'_>)> = Vec::new();
     for entry in node.maps() {
         let section = entry.section(&[]);
         let hosts = section.field(
@@ -97,10 +96,10 @@ pub(super) fn tls_by_host(node: &Node<'_>) -> Option<ListenerTls> {
         for (host, node) in named {
             if !tls.add(&host, &policy) {
                 let owner = owners.iter().find(|(known, _)| *known == host);
-                let at = owner.map_or_else(String::new, |(_, place)| format!(" at {place}"));
+                let at = owner.map_or_else(String::new, |(_, owner)| format!(" at {}", owner.place()));
                 node.error(format!("`{host}` has a policy already{at}"), None);
             }
-            owners.push((host, node.place()));
+            owners.push((host, node));
         }
     }
     (!tls.policies().is_empty()).then_some(tls)

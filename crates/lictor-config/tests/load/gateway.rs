@@ -358,10 +358,17 @@ fn ways_to_show_who_one_is_are_refused_where_they_could_not_work() {
             "no service sees it",
         ),
         ("{forward: {to: users, path: /check}, by: [keys]}", "has no `keys`"),
+        ("{forward: {to: users, path: /check}, from: {cookie: a}}", "there is no `jwt`"),
         ("{mode: required}", "whom to believe"),
     ] {
         let report = bad(&with_auth(auth)).to_string();
         assert!(report.contains(message), "{auth}: {report}");
+        assert!(!report.contains("hunter2") && !report.contains("s3cret-key"), "{auth}: {report}");
+    }
+    let url = "{jwt: {jwks: 'https://u:hunter2@idp.example/keys'}}";
+    for yaml in [with_auth(url), format!("{}redis: 'redis://:hunter2@127.0.0.1:6379'\n", with(""))] {
+        let report = bad(&yaml);
+        assert!(!report.to_string().contains("hunter2"), "{report}");
     }
 }
 

@@ -15,6 +15,7 @@ use super::super::service::refuse_well_known;
 use super::{asking, basic, keys};
 use crate::environment::Environment;
 use crate::tree::{Node, Section};
+use crate::values;
 
 const MODES: [(&str, Mode); 3] = [("required", Mode::Required), ("optional", Mode::Optional), ("none", Mode::None)];
 /// The most issuers of a gateway: each token may be compared with all of them.
@@ -176,6 +177,9 @@ fn tokens(jwt: &Node<'_>, from: &Node<'_>, env: &Environment) -> Option<Tokens> 
     let sources = sources(from);
     let read: Option<Vec<_>> = read.into_iter().collect();
     if !jwt.is_set() {
+        if from.is_set() {
+            from.key_error("`from` is about tokens, and there is no `jwt`", None);
+        }
         return None;
     }
     match Keyring::new(read?) {
@@ -269,14 +273,15 @@ fn algorithms(node: &Node<'_>, default: Algorithm) -> Vec<Algorithm> {
 
 /// Keys that came over a network in the clear would be anybody's (RFC 8725, section 3.10 asks whose they are).
 fn jwks_url(text: &str) -> Result<String, String> {
+    if values::names_user(text) {
+        return Err("the URL may name no user: it is shown".to_owned());
+    }
     let url: Uri = text.parse().map_err(|why| format!("`{text}` is no URL: {why}"))?;
     let host = url.host().unwrap_or_default();
     let is_here =
         matches!(host, "localhost" | "[::1]") || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     match url.scheme_str() {
-        _ if host.is_empty() || url.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
-            Err(format!("`{text}` has no host, or a user"))
-        }
+        _ if host.is_empty() => Err(format!("`{text}` has no host")),
         Some("https") => Ok(text.to_owned()),
         Some("http") if is_here => Ok(text.to_owned()),
         _ => Err("keys are fetched by https, or by http on this machine".to_owned()),

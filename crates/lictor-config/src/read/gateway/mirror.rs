@@ -14,6 +14,9 @@ const RUNNING_MAX: u32 = 10_000;
 
 /// `orders-next`, or a map; and where its upstream is.
 pub(super) fn mirror(node: &Node<'_>, leads: &mut Leads<'_>) -> Option<(Mirror, usize)> {
+    if node.is_off() {
+        return None;
+    }
     let is_short = node.scalar().is_some();
     let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "string" })]);
     let to = section.field("to", "An upstream, its instances of one version, or a URL.");
