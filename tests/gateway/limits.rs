@@ -306,7 +306,7 @@ fn a_request_counts_once_however_often_it_is_sent() {
     let refusing =
         RawServer::answering("HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     let more = format!(
-        "upstreams:\n  broken: {{static: ['127.0.0.1:{}'], retry: {{attempts: 3, delays: [1ms]}}, ejection: off, breaker: off}}\n  refusing: {{static: ['127.0.0.1:{}'], retry: {{attempts: 3, delays: [1ms]}}}}\n",
+        "upstreams:\n  broken: {{static: ['127.0.0.1:{}'], retry: {{attempts: 3, delays: [1ms]}}, ejection: off, breaker: off}}\n  refusing: {{static: ['127.0.0.1:{}'], retry: {{attempts: 3, delays: [1ms]}}, breaker: {{failure_threshold: 1}}}}\n",
         broken.port(),
         refusing.port()
     );

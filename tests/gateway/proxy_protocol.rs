@@ -9,7 +9,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::client::seen;
 use crate::tls::tls_over;
-use crate::{Ask, BOTH, LICTOR, ask_over, echo};
+use crate::{Ask, BOTH, LICTOR, ask_over, echo, line_of};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// From 203.0.113.7:4711.
@@ -170,12 +170,7 @@ fn who_is_sent_to_https_comes_by_the_same_proxies() {
     let told = answered(redirect(), &[&header[..], request].concat());
     let told = String::from_utf8_lossy(&told).to_lowercase();
     assert!(told.starts_with("http/1.1 301") && told.contains("location: https://a:8443/a\r\n"), "{told}");
-    let line = || lictor.lines("request").into_iter().find(|line| line["status"] == 301);
-    eventually_is(
-        "of its client",
-        || line().map(|line| line["ip"].clone()),
-        |ip| ip.as_ref().is_some_and(|ip| ip == "203.0.113.7"),
-    );
+    assert_eq!(line_of(&lictor, |line| line["status"] == 301)["ip"], "203.0.113.7");
     let other = answered(connect_from("127.0.0.2", &lictor.address("gateway")), request);
     assert!(other.starts_with(b"HTTP/1.1 200"), "a header is expected where it is said");
 }
