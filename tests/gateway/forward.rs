@@ -422,6 +422,36 @@ fn without_the_service_nobody_goes_on_unless_that_is_written() {
 }
 
 #[test]
+fn a_path_with_an_encoded_slash_is_asked_about_as_it_goes_on() {
+    let (one, service) = (echo("one"), Service::start());
+    let routes = "  - {path: /*, to: one, allow_encoded: ['%2F']}\n";
+    let lictor = gateway(&one, &service, &forward(", cache: 1m"), routes);
+    for version in BOTH {
+        for path in ["/a%2Fb", "/c%2Fd"] {
+            let told = get(&lictor, version, path, &format!("200.{version:?}"));
+            assert_eq!((told.server(), told.target()), ("one", path), "{version:?}: {told:?}");
+            let asked = service.last();
+            assert!(asked.contains(&format!("x-forwarded-uri: {}\r\n", path.to_lowercase())), "{version:?}: {asked}");
+        }
+    }
+    assert_eq!(service.count(), 4, "an answer is about one path");
+}
+
+#[test]
+fn an_answer_stays_its_clients_where_authorization_does_not_go_on() {
+    let (one, service) = (echo("one"), Service::start());
+    let routes = "  - {path: /mine, to: one, cache: 1m, request_headers: {remove: [Authorization]}}\n  - {path: /open, to: one, cache: 1m, auth: none}\n";
+    let lictor = gateway(&one, &service, &forward(""), routes);
+    for version in BOTH {
+        let mine = ["200.a", "200.b"].map(|token| get(&lictor, version, "/mine", token));
+        assert!(mine.iter().all(|told| told.server() == "one" && !told.body.to_lowercase().contains("authorization")));
+        assert_ne!(mine[0].body, mine[1].body, "{version:?}");
+        let open = [(); 2].map(|()| ask(&lictor, version, Ask::get("/open")));
+        assert!(open[0].server() == "one" && open[0].body == open[1].body, "the control: {open:?}");
+    }
+}
+
+#[test]
 fn it_is_asked_about_the_fields_that_are_named() {
     let (one, service) = (echo("one"), Service::start());
     let lictor = gateway(&one, &service, &forward(", headers_out: [X-Session, Cookie]"), ROUTES);

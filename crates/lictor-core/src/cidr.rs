@@ -11,7 +11,7 @@ pub struct Cidr {
     last: IpAddr,
 }
 
-/// Any of these: ranges that do not touch, in order, so that a look-up is a binary search.
+/// Any of these: ranges that do not overlap, in order, so that a look-up is a binary search.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Cidrs(Box<[Cidr]>);
 

@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 pub enum Reason {
     /// Every endpoint is ejected (and panic is off).
     AllEjected,
-    /// Who asks cannot be found out: there are no keys to judge by.
+    /// Who asks cannot be found out: no keys to judge by, no answer of the service that is asked, or no time to compare a password.
     AuthUnavailable,
     /// The request is not HTTP that may be passed on.
     BadRequest,

@@ -258,7 +258,7 @@ pub fn advice(reason: Reason) -> &'static str {
             "every endpoint failed repeatedly and rests: `lictor endpoints` says until when; mend the instances"
         }
         Reason::AuthUnavailable => {
-            "the keys of an issuer cannot be fetched: see the log for its `jwks`, and that this machine reaches it"
+            "the message says what is missing: an issuer's keys (`jwks`), the answer of the service of `auth.forward`, or time to compare passwords"
         }
         Reason::BadRequest => "the client's request is not valid HTTP; the message names the rule",
         Reason::BodyTooLarge => "the client sends a body that is longer than the route's `body_max`",

@@ -184,7 +184,7 @@ impl Known {
 }
 
 /// What a member takes, as far as we can count it: its texts, its values, and twice the place of each in its map or list.
-fn weight(name: &str, value: &Value) -> usize {
+pub fn weight(name: &str, value: &Value) -> usize {
     let inner = match value {
         Value::String(text) => text.capacity(),
         Value::Array(list) => list.iter().map(|value| weight("", value)).sum(),

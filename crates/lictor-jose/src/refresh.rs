@@ -23,6 +23,11 @@ pub const MIN_AGE: Duration = Duration::from_secs(60);
 pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 /// For an answer that does not say how long it is good.
 pub const USUAL_AGE: Duration = Duration::from_secs(600);
+
+/// How long an answer of this `max-age` is fresh.
+pub fn in_force(age: Option<Duration>) -> Duration {
+    age.unwrap_or(USUAL_AGE).clamp(MIN_AGE, MAX_AGE)
+}
 /// Between two fetches for unknown `kid`s.
 pub const COOLDOWN: Duration = Duration::from_secs(30);
 /// After the first failure.
@@ -159,7 +164,7 @@ impl Refresh {
                 return false;
             }
         };
-        let age = age.unwrap_or(USUAL_AGE).clamp(MIN_AGE, MAX_AGE);
+        let age = in_force(age);
         self.failures = 0;
         self.due = now + part(age, random, 4, 5);
         let is_other = before.is_none_or(|held| !Arc::ptr_eq(&held.keys, &keys));

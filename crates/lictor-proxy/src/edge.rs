@@ -20,7 +20,6 @@ use lictor_http::{Answerer, Refused, RequestBody};
 
 use crate::admission::routed::{self, Found, Says, Told};
 use crate::books::record::Record;
-use crate::books::refused;
 use crate::calls::ending::ResponseBody;
 use crate::calls::forward::forward;
 use crate::calls::respond;
@@ -46,8 +45,7 @@ impl Answerer for Edge {
     }
 
     fn refuse(&self, version: &'static str, refused: &Refused) -> Response<Bytes> {
-        let id = refused::tell(&self.0, version, refused.status, refused.why);
-        let mut response = respond::refuse(refused, &id, self.0.worker.date.now(Instant::now()));
+        let mut response = self.0.refuse(version, refused);
         let view = self.0.worker.view();
         gate::leave_unread(view.mesh.gateway.as_deref(), self.0.is_encrypted, &mut response);
         response

@@ -44,7 +44,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::SET_COOKIE;
+use http::header::{AUTHORIZATION, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Request, Response};
 use lictor_core::gateway::auth::{How, Identity};
 use lictor_core::gateway::compress::Wish;
@@ -58,6 +58,7 @@ use lictor_http::fields::Fields;
 
 use self::headers::Source;
 use self::limit::{Counted, When};
+use crate::admission::cache::Untold;
 use crate::admission::routed::{Found, Routed, Says, Told};
 use crate::admission::split;
 use crate::calls::ending::ResponseBody;
@@ -186,6 +187,10 @@ impl Visit {
             let made = self.source(connection, request).made(&operations);
             operations.apply(made, request.headers_mut());
             self.is_changed = true;
+            // Without the field that he was known by, nothing tells a cache that the answer is one client's.
+            if self.identity.is_some() && operations.names().any(|name| *name == AUTHORIZATION) {
+                request.extensions_mut().insert(Untold);
+            }
         }
         Ok(())
     }

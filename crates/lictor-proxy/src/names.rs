@@ -272,7 +272,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// Whether a `Content-Type` is of this type, or of one that is made of it by a suffix (RFC 9110, section 8.3.1: case does
 /// not matter, and parameters follow a `;`).
-fn is_media_type(value: &[u8], wanted: &[u8]) -> bool {
+pub(crate) fn is_media_type(value: &[u8], wanted: &[u8]) -> bool {
     value.len() >= wanted.len()
         && value[..wanted.len()].eq_ignore_ascii_case(wanted)
         && matches!(value.get(wanted.len()), None | Some(b';' | b'+' | b' ' | b'\t'))

@@ -17,7 +17,7 @@ use lictor_config::Config;
 use lictor_consul::RememberedKeys;
 use lictor_core::gateway::Gateway;
 use lictor_jose::jwks::{self, MAX_SET};
-use lictor_jose::refresh::{Answer, Next, Ticket, USUAL_AGE, max_age};
+use lictor_jose::refresh::{Answer, Next, Ticket, in_force, max_age};
 use lictor_jose::{KeySet, Keyring, Remote};
 use lictor_os::{dial, names};
 use lictor_proxy::KeyBell;
@@ -166,7 +166,7 @@ impl Fetcher {
                 let remembered = RememberedKeys {
                     url: url.to_string(),
                     at_ms,
-                    age_s: age.unwrap_or(USUAL_AGE).as_secs(),
+                    age_s: in_force(age).as_secs(),
                     etag: etag.as_ref().and_then(|etag| Some(etag.to_str().ok()?.to_owned())),
                     text: String::from_utf8_lossy(&text).into_owned(),
                 };
@@ -176,6 +176,7 @@ impl Fetcher {
             Ok(Fetched::Unchanged(age)) => match self.stored.get_mut(&url) {
                 Some(stored) => {
                     stored.remembered.at_ms = at_ms;
+                    stored.remembered.age_s = in_force(age).as_secs();
                     Answer::Keys(Arc::clone(&stored.keys), age)
                 }
                 None => Answer::Failed,

@@ -15,6 +15,8 @@ use crate::cidr::Cidrs;
 
 /// More hops than this are not followed: the last of them is the client.
 const HOPS_MAX: usize = 32;
+/// More parameters than this no hop of `Forwarded` has; RFC 7239, section 5 has four.
+const PARAMETERS_MAX: usize = 16;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -242,7 +244,7 @@ fn element(mut rest: &str) -> Option<(Option<Element<'_>>, &str)> {
                     "proto" => element.proto = Some(value),
                     _ => (),
                 }
-                if named.contains(&name) {
+                if named.len() == PARAMETERS_MAX || named.contains(&name) {
                     return None; // "MUST NOT occur more than once"
                 }
                 named.push(name);

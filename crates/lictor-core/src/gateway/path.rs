@@ -28,6 +28,7 @@ pub struct Odd(u8);
 impl Odd {
     /// Their bytes, one for each bit.
     const BYTES: [u8; 5] = *b"/\\;?#";
+    const ALL: Self = Self(0b1_1111);
 
     /// One of them, as it is written: `%2F`, `%2f`.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -106,6 +107,11 @@ pub enum PathError {
 /// Reads the path of a request's target, without its query.
 pub fn read(path: &str) -> Result<ReadPath<'_>, PathError> {
     read_allowing(path, Odd::default())
+}
+
+/// One that was read before and let through: what its route allows is not asked again.
+pub fn read_again(path: &str) -> Result<ReadPath<'_>, PathError> {
+    read_allowing(path, Odd::ALL)
 }
 
 /// The same, where some route allows these.

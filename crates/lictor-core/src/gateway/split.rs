@@ -81,7 +81,7 @@ impl Variant {
 
     /// The shorter, the better; `None`: it does not run.
     fn time(&self, ticket: Ticket) -> Option<f64> {
-        // An exponential distribution with the weight as its rate, of a share that is never 0 nor 1.
+        // An exponential distribution with the weight as its rate, of a share that is never 0.
         let share = share_of(mix(ticket.0 ^ self.salt)) + f64::EPSILON / 4.0;
         (self.weight > 0.0).then(|| -share.ln() / self.weight)
     }
@@ -102,19 +102,19 @@ impl Split {
         if let Some(variant) = named.find_map(|name| self.variants.iter().position(|variant| is_it(variant, name))) {
             return Chosen { variant, ticket: None };
         }
-        let is_of_race = |variant: usize| is_there(&self.variants[variant]);
         let (mut drawn, mut is_new) = ticket.map_or_else(|| (Ticket(random()), true), |ticket| (ticket, false));
         let first = self.winner(drawn, |_| true);
         let mut winner = first;
-        for _ in 0..DRAWS_MAX {
-            if is_of_race(winner) {
+        // Where nobody is there, no draw finds anybody.
+        let is_any = self.variants.iter().any(|variant| variant.weight > 0.0 && is_there(variant));
+        for _ in 0..if is_any { DRAWS_MAX } else { 0 } {
+            if is_there(&self.variants[winner]) {
                 return Chosen { variant: winner, ticket: (is_new && self.cookie.is_some()).then_some(drawn) };
             }
             (drawn, is_new) = (Ticket(random()), true);
             winner = self.winner(drawn, |_| true);
         }
         // Somebody whose weight is next to nothing, or nobody.
-        let is_any = self.variants.iter().any(|variant| variant.weight > 0.0 && is_there(variant));
         Chosen { variant: if is_any { self.winner(drawn, &is_there) } else { first }, ticket: None }
     }
 

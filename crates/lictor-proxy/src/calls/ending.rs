@@ -161,8 +161,8 @@ pub(super) enum StreamEnd {
 
 impl StreamEnd {
     pub(super) fn of(headers: &HeaderMap, is_grpc: bool) -> Self {
-        let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        let is_events = kind.len() >= 17 && kind[..17].eq_ignore_ascii_case(b"text/event-stream");
+        let is_it = |kind: &HeaderValue| names::is_media_type(kind.as_bytes(), b"text/event-stream");
+        let is_events = headers.get(CONTENT_TYPE).is_some_and(is_it);
         match (is_grpc, is_events) {
             (true, _) => Self::Trailers,
             (false, true) => Self::Plain,

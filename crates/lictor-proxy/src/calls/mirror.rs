@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
 use lictor_core::deadline::End;
@@ -105,7 +105,8 @@ pub(super) fn begin(connection: &Rc<Connection>, mirrored: Mirrored, call: &Call
 
 /// The client's fields that go along.
 fn head(headers: &HeaderMap, shows_credentials: bool) -> HeaderMap {
-    let is_framing = |name: &HeaderName| [CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING].contains(name);
+    let is_framing =
+        |name: &HeaderName| [CONNECTION, CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING].contains(name);
     let is_shown = |name: &HeaderName| shows_credentials || redact::field(name.as_str(), "") != redact::STARS;
     let fields = headers.iter().filter(|(name, _)| !is_framing(name) && is_shown(name));
     fields.map(|(name, value)| (name.clone(), value.clone())).collect()

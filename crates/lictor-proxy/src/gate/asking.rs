@@ -137,7 +137,7 @@ fn question<B>(asking: &Asking, request: &Request<B>) -> Request<()> {
         let method = if *request.method() == Method::CONNECT { &Method::GET } else { request.method() };
         let told = theirs.get(&X_FORWARDED_HOST).cloned(); // by a proxy that is trusted, or nobody
         let host = uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
-        let read = path::read(uri.path()).map(|read| read.as_str().to_owned()).unwrap_or_default();
+        let read = path::read_again(uri.path()).map(|read| read.as_str().to_owned()).unwrap_or_default();
         let target = uri.query().map_or_else(|| read.clone(), |query| format!("{read}?{query}"));
         for (name, value) in [
             (X_FORWARDED_METHOD, HeaderValue::try_from(method.as_str()).ok()),

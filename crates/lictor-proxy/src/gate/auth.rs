@@ -25,7 +25,7 @@ use tokio::time::timeout_at;
 use tracing::debug;
 
 use super::keys::{self, Taken};
-use super::refusal::{No, refusal};
+use super::refusal::{No, UNAVAILABLE, refusal};
 use super::{Stop, Visit, asking, basic, certificate};
 use crate::admission::cache::Untold;
 use crate::admission::routed::Told;
@@ -53,8 +53,8 @@ pub(super) async fn check(
             count(connection, &auth, &refusal);
             return Err(visit.refuse(&auth, &refusal));
         }
-        Err(No::Other(stop)) => {
-            connection.worker.shared.metrics.authenticated("", "foreign_page");
+        Err(No::Other(word, stop)) => {
+            connection.worker.shared.metrics.authenticated("", word);
             return Err(stop);
         }
     };
@@ -77,9 +77,18 @@ fn accept<B>(
         request.headers_mut().remove(AUTHORIZATION); // a password is for the gateway alone
     }
     tell(auth, &identity, request.headers_mut());
-    visit.is_private |= matches!(identity.how, How::Key | How::Certificate);
     // But for `Authorization` nothing in the head tells caches that the answer is one client's (RFC 9111, section 3.5).
-    if visit.is_private || !request.headers().contains_key(AUTHORIZATION) {
+    let is_told = match identity.how {
+        How::Token => auth.methods.tokens.as_ref().is_some_and(|tokens| tokens.sources.authorization),
+        How::Service => auth.methods.asking.as_ref().is_some_and(|asking| *asking.headers_out == [AUTHORIZATION]),
+        How::Key | How::Password | How::Certificate => false,
+    } && request.headers().contains_key(AUTHORIZATION);
+    visit.is_private |= match identity.how {
+        How::Key | How::Certificate => true,
+        How::Service => !is_told,
+        How::Token | How::Password => false,
+    };
+    if visit.is_private || !is_told {
         request.extensions_mut().insert(Untold);
     }
     let ends = auth.ends_streams && identity.how == How::Token;
@@ -109,10 +118,15 @@ async fn asked(
         return Err(visit.refuse(auth, &refusal));
     };
     if asking::has_several(asking, request.headers()) {
-        return Err(visit.refuse(auth, &refusal(Why::SeveralCredentials, "a credential is there twice")));
+        let refusal = refusal(Why::SeveralCredentials, "a credential is there twice");
+        count(connection, auth, &refusal);
+        return Err(visit.refuse(auth, &refusal));
     }
-    let unavailable =
-        |detail: String| Stop::Refused(Failure::new(Reason::AuthUnavailable, detail), Kind::Unavailable.message());
+    let counted = |word| connection.worker.shared.metrics.authenticated(How::Service.as_str(), word);
+    let unavailable = |detail: String| {
+        counted(UNAVAILABLE);
+        Stop::Refused(Failure::new(Reason::AuthUnavailable, detail), Kind::Unavailable.message())
+    };
     match asking::answer(connection, asking, request, label).await {
         Answer::Yes(yes) => {
             let needs_claims = !auth.fields.is_empty() || auth.rules != Rules::default();
@@ -125,7 +139,10 @@ async fn asked(
             }
             Ok(())
         }
-        Answer::No(no) => Err(denied(visit, auth, asking, &no)),
+        Answer::No(no) => {
+            counted("denied");
+            Err(denied(visit, auth, asking, &no))
+        }
         // As nobody's: what a route asks of somebody, nobody is.
         Answer::Nothing(failure) if asking.fail_open && auth.rules == Rules::default() => {
             debug!(service = %asking.to, reason = %failure.reason, "the service did not answer, and the request goes on");
@@ -224,7 +241,8 @@ async fn identify(
                     Reason::Forbidden,
                     "the token is in a cookie, and neither Sec-Fetch-Site nor Origin says that a page of this host asks",
                 );
-                return Err(No::Other(Stop::Refused(failure, "the request must come from a page of this site")));
+                let stop = Stop::Refused(failure, "the request must come from a page of this site");
+                return Err(No::Other("foreign_page", stop));
             }
             let is_private = found.place == Place::Query;
             let known = believed(connection, tokens, &found).await?;

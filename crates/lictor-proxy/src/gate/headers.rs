@@ -39,11 +39,11 @@ impl<B> Source<'_, B> {
                 out.extend_from_slice(host::read(authority).ok()?.as_bytes());
             }
             Variable::Method => out.extend_from_slice(request.method().as_str().as_bytes()),
-            Variable::Path => out.extend_from_slice(path::read(uri.path()).ok()?.as_str().as_bytes()),
+            Variable::Path => out.extend_from_slice(path::read_again(uri.path()).ok()?.as_str().as_bytes()),
             Variable::Scheme => out.extend_from_slice(if connection.is_encrypted { b"https" } else { b"http" }),
             Variable::Route => out.extend_from_slice((*route)?.as_bytes()),
             Variable::Param(at) => {
-                let read = path::read(uri.path()).ok()?;
+                let read = path::read_again(uri.path()).ok()?;
                 out.extend_from_slice(path::segments(read.as_str()).nth(*at)?.as_bytes());
             }
             Variable::Claim(claim) => match field(claim.of(&(*identity)?.known.claims), Spelling::Plain) {

@@ -14,7 +14,6 @@ use super::Stop;
 use super::limit::{Counted, When};
 use crate::admission::inbound::is_for_us;
 use crate::books::record::Record;
-use crate::books::refused;
 use crate::calls::ending::ResponseBody;
 use crate::calls::forward::forward;
 use crate::calls::respond;
@@ -38,8 +37,7 @@ impl Answerer for Limited {
     }
 
     fn refuse(&self, version: &'static str, refused: &Refused) -> Response<Bytes> {
-        let id = refused::tell(&self.0, version, refused.status, refused.why);
-        respond::refuse(refused, &id, self.0.worker.date.now(Instant::now()))
+        self.0.refuse(version, refused)
     }
 }
 

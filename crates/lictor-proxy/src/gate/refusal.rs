@@ -7,11 +7,15 @@ use lictor_jose::{Kind, Refusal, Why};
 
 use super::Stop;
 
+/// How it is counted that nobody could say who it is.
+pub(super) const UNAVAILABLE: &str = "unavailable";
+
 /// Why nobody is known.
 pub(super) enum No {
     /// What was shown, or that nothing was.
     Token(Refusal),
-    Other(Stop),
+    /// Something else, with the word that it is counted by.
+    Other(&'static str, Stop),
 }
 
 impl From<Refusal> for No {
@@ -28,5 +32,5 @@ pub(super) fn refusal(why: Why, detail: &str) -> Refusal {
 /// Nobody can say who it is, for a moment.
 pub(super) fn busy(detail: &str) -> No {
     let failure = Failure::new(Reason::AuthUnavailable, detail).retry_after(Duration::from_secs(1));
-    No::Other(Stop::Refused(failure, Kind::Unavailable.message()))
+    No::Other(UNAVAILABLE, Stop::Refused(failure, Kind::Unavailable.message()))
 }

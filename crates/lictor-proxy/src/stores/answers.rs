@@ -10,7 +10,7 @@ use lictor_core::Failure;
 use lictor_core::gateway::asking::Asking;
 use lictor_core::gateway::remembered::{Digest, Remembered};
 use lictor_jose::Verified;
-use serde_json::Value;
+use lictor_jose::cache::weight;
 use tokio::sync::watch;
 
 /// Memory for what is known, of each worker.
@@ -98,15 +98,4 @@ impl Answer {
             Self::Nothing(_) | Self::Nonsense(_) => 0,
         }
     }
-}
-
-/// A member's texts, its values, and twice the place of each in its map or list.
-fn weight(name: &str, value: &Value) -> usize {
-    let inner = match value {
-        Value::String(text) => text.capacity(),
-        Value::Array(list) => list.iter().map(|value| weight("", value)).sum(),
-        Value::Object(members) => members.iter().map(|(name, value)| weight(name, value)).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-    };
-    2 * (size_of::<String>() + size_of::<Value>()) + name.len() + inner
 }

@@ -138,7 +138,12 @@ impl Redis {
             return;
         }
         warn!(target: "lictor::event", kind = "limits_unreachable", redis = %place(settings), why, "Redis cannot be asked about limits");
-        tokio::task::spawn_local(connect(Rc::clone(&self.state), Arc::clone(settings)));
+        // One that answers and cannot count would otherwise be left and taken again without a pause.
+        let (state, settings) = (Rc::clone(&self.state), Arc::clone(settings));
+        tokio::task::spawn_local(async move {
+            sleep(PAUSE_MIN).await;
+            connect(state, settings).await;
+        });
     }
 }
 
