@@ -37,6 +37,18 @@ impl Verified {
         Self { issuer: Arc::new(issuer), entry: Fingerprint::of([by.as_bytes()]), claims: Arc::new(claims), expires }
     }
 
+    /// Somebody whom the configuration names: the name as `sub`, what he may do as `scope`, and what he is as `role`.
+    pub fn named(by: &str, name: &str, scopes: Vec<String>, roles: Vec<String>) -> Self {
+        let mut claims = Map::new();
+        claims.insert("sub".to_owned(), name.into());
+        for (claim, words) in [("scope", scopes), ("role", roles)] {
+            if !words.is_empty() {
+                claims.insert(claim.to_owned(), words.into());
+            }
+        }
+        Self::vouched(by, claims, None)
+    }
+
     /// How long a stream that it opened may last: until `exp` and the leeway are over; at most a year.
     pub fn remaining(&self, now: SystemTime) -> Duration {
         self.expires.plus(self.issuer.leeway).after(Moment::of(now))

@@ -8,6 +8,7 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue};
 use lictor_core::Secret;
 use lictor_core::bearer::Bearer;
+use lictor_core::gateway::headers::FRAMING;
 use lictor_core::mesh::Protocol;
 use lictor_core::policy::Policy;
 use lictor_core::route::Routes;
@@ -169,20 +170,6 @@ fn token_header(tokens: &[Secret]) -> Vec<(HeaderName, HeaderValue)> {
         .into_iter()
         .collect()
 }
-
-/// Fields that say how a message is framed and what its connection is (RFC 9110, section 7.6.1; RFC 9112, section 6).
-const FRAMING: [&str; 10] = [
-    "connection",
-    "content-length",
-    "expect",
-    "http2-settings",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Fields by which lictors know each other and where a request has been.
 const OURS: [&str; 4] = ["via", "x-lictor-attempt", "x-lictor-from", "x-lictor-to"];

@@ -7,7 +7,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use lictor_jose::Verified;
-use serde_json::Map;
 
 /// Who vouches for somebody with a password, where rules ask for that.
 const BY: &str = "basic";
@@ -80,15 +79,9 @@ impl Users {
             return None;
         }
         let places = users.iter().enumerate().map(|(place, user)| (user.0.as_str().into(), place)).collect();
-        let user = |(name, password, scopes, roles): (String, PasswordHash, Vec<String>, Vec<String>)| {
-            let mut claims = Map::new();
-            claims.insert("sub".to_owned(), name.into());
-            for (claim, words) in [("scope", scopes), ("role", roles)] {
-                if !words.is_empty() {
-                    claims.insert(claim.to_owned(), words.into());
-                }
-            }
-            User { password, known: Verified::vouched(BY, claims, None) }
+        let user = |(name, password, scopes, roles): (String, PasswordHash, Vec<String>, Vec<String>)| User {
+            password,
+            known: Verified::named(BY, &name, scopes, roles),
         };
         Some(Self { all: users.into_iter().map(user).collect(), places, random: RandomState::new() })
     }

@@ -77,14 +77,10 @@ pub enum Side {
 }
 
 /// How messages are framed and what their connections are: lictor's alone (RFC 9110, section 7.6.1; RFC 9112, section 6).
-const FRAMING: [&str; 14] = [
+pub const FRAMING: [&str; 10] = [
     "connection",
-    "content-encoding",
     "content-length",
-    "content-range",
-    "date",
     "expect",
-    "host",
     "http2-settings",
     "keep-alive",
     "proxy-connection",
@@ -93,6 +89,9 @@ const FRAMING: [&str; 14] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// What a message says of itself: nobody else can.
+const OF_MESSAGES: [&str; 4] = ["content-encoding", "content-range", "date", "host"];
 
 /// What lictor vouches for, or tells by other keys.
 const MANAGED: [&str; 22] = [
@@ -147,7 +146,7 @@ pub fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
 /// What is said of a name that may not be changed.
 pub fn may_change(name: &HeaderName) -> Result<(), String> {
     let plain = plain(name);
-    if FRAMING.contains(&&*plain) {
+    if FRAMING.contains(&&*plain) || OF_MESSAGES.contains(&&*plain) {
         return Err(format!("`{name}` says how a message is framed or carried: lictor alone writes it"));
     }
     if plain.starts_with("access-control-") {

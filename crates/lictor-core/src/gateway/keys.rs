@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 use lictor_jose::Verified;
-use serde_json::Map;
+
+use super::path::escaped;
 
 /// Who vouches for a client with a key, where rules ask for that.
 const BY: &str = "keys";
@@ -46,17 +47,13 @@ impl KeyHash {
         let Some(digits) = text.strip_prefix(PREFIX) else {
             return Err("a key is not written down, its hash is: `sha256:..`, as `lictor hash-key` prints it");
         };
-        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
         let mut hash = [0; 32];
         let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
         if pairs.len() != hash.len() || !rest.is_empty() {
             return Err("SHA-256 has 64 hexadecimal digits");
         }
-        for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
-            let (Some(high), Some(low)) = (digit(*high), digit(*low)) else {
-                return Err("SHA-256 has 64 hexadecimal digits");
-            };
-            *byte = high << 4 | low;
+        for (byte, pair) in hash.iter_mut().zip(pairs) {
+            *byte = escaped(pair).ok_or("SHA-256 has 64 hexadecimal digits")?;
         }
         Ok(Self(hash))
     }
@@ -74,14 +71,7 @@ pub struct KeyClient {
 impl KeyClient {
     /// A client, as a token would tell it.
     pub fn new(name: &str, scopes: Vec<String>, roles: Vec<String>) -> Self {
-        let mut claims = Map::new();
-        claims.insert("sub".to_owned(), name.into());
-        for (claim, words) in [("scope", scopes), ("role", roles)] {
-            if !words.is_empty() {
-                claims.insert(claim.to_owned(), words.into());
-            }
-        }
-        Self { name: name.into(), known: Verified::vouched(BY, claims, None) }
+        Self { name: name.into(), known: Verified::named(BY, name, scopes, roles) }
     }
 }
 
@@ -163,13 +153,12 @@ fn unescaped(text: &str) -> Cow<'_, [u8]> {
     if !text.contains('%') {
         return Cow::Borrowed(text.as_bytes());
     }
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16)).map(|digit| digit as u8);
     let mut read = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
-        match (first, digit(after.first()), digit(after.get(1))) {
-            (b'%', Some(high), Some(low)) => {
-                read.push(high << 4 | low);
+        match (first, escaped(after)) {
+            (b'%', Some(byte)) => {
+                read.push(byte);
                 rest = &after[2..];
             }
             _ => {

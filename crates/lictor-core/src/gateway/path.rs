@@ -271,7 +271,7 @@ fn plain(path: &str, bytes: &[u8]) -> String {
 }
 
 /// The byte whose two hexadecimal digits these begin with.
-fn escaped(digits: &[u8]) -> Option<u8> {
+pub(super) fn escaped(digits: &[u8]) -> Option<u8> {
     let of = |digit: &u8| char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     let [high, low, ..] = digits else { return None };
     Some(of(high)? << 4 | of(low)?)
