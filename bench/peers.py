@@ -8,16 +8,18 @@ import json
 import os
 import pwd
 
+import gateway
+
 ANSWERS = {"/100": b"a" * 100, "/10k": b"b" * 10_240, "/1m": b"c" * 1_048_576}
 GRPC_PATH = "/bench.Echo/Get"
 GRPC_MESSAGE = b"\0\0\0\0\x64" + b"d" * 100  # not compressed, length, message
 
 
 class Shape:
-    """What stands where: `down` is h1, h2c or tls; `up` is h1, h2c, grpc or tls; ports of the three backends."""
+    """What stands where: `down` is h1, h2c or tls; `up` is h1, h2c, grpc or tls; ports of the three backends; what it is asked as a gateway."""
 
-    def __init__(self, down, up, workers, port, backends, consul, folder):
-        self.down, self.up, self.workers, self.port = down, up, workers, port
+    def __init__(self, down, up, workers, port, backends, consul, folder, is_gateway=False):
+        self.down, self.up, self.workers, self.port, self.is_gateway = down, up, workers, port, is_gateway
         self.backends, self.consul, self.folder = backends, consul, folder
 
     def file(self, name, text):
@@ -30,12 +32,13 @@ class Shape:
         return os.path.join(self.folder, name)
 
 
-def lictor(shape, binary):
+def lictor(shape, binary, routes=1):
     tls = f"{{cert: {shape.pem('cert.pem')}, key: {shape.pem('key.pem')}}}"
     address = f"127.0.0.1:{shape.port}"
     listen = f"{{address: '{address}', tls: {tls}}}" if shape.down == "tls" else f"'{address}'"
     protocol = {"h1": "http1", "h2c": "h2c", "grpc": "grpc", "tls": "http1"}[shape.up]
     up_tls = f", tls: {{ca: {shape.pem('ca.pem')}}}" if shape.up == "tls" else ""
+    own_listen, at_gateway = (f"listen: {listen}, ", "") if not shape.is_gateway else ("", gateway.lictor(address, shape.up, routes))
     return [binary, "serve", "-c", shape.file("lictor.yaml", f"""\
 registration: off
 service: bench
@@ -44,8 +47,18 @@ log: {{access: off}}
 admin: {{listen: 127.0.0.1:0}}
 workers: {shape.workers}
 upstreams:
-  {shape.up}: {{listen: {listen}, protocol: {protocol}, balance: round_robin{up_tls}}}
-""")]
+  {shape.up}: {{{own_listen}protocol: {protocol}, balance: round_robin{up_tls}}}
+{at_gateway}""")]
+
+
+def many(shape, binary):
+    """The gateway with 10,000 routes."""
+    return lictor(shape, binary, gateway.ROUTES)
+
+
+def sidecar(shape, binary):
+    """The same request through a sidecar's upstream, where nobody is asked anything."""
+    return lictor(Shape(shape.down, shape.up, shape.workers, shape.port, shape.backends, shape.consul, shape.folder), binary)
 
 
 def haproxy(shape, binary):
@@ -132,6 +145,9 @@ def envoy(shape, binary):
         },
         "request_headers_to_add": [{"header": {"key": "traceparent", "value": "00-%REQ(X-REQUEST-ID)%-01"}}],
     }
+    filters = []
+    if shape.is_gateway:
+        filters, route["typed_per_filter_config"] = gateway.envoy(upgrade)
     manager = {
         "@type": f"{upgrade}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
@@ -139,7 +155,7 @@ def envoy(shape, binary):
         "stream_idle_timeout": "3600s",
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "bench"},  # openssl s_time speaks it
         "route_config": {"virtual_hosts": [{"name": "bench", "domains": ["*"], "routes": [route]}]},
-        "http_filters": [{"name": "router", "typed_config": {"@type": f"{upgrade}.filters.http.router.v3.Router"}}],
+        "http_filters": [*filters, {"name": "router", "typed_config": {"@type": f"{upgrade}.filters.http.router.v3.Router"}}],
     }
     chain = {"filters": [{"name": "http", "typed_config": manager}]}
     if shape.down == "tls":
@@ -229,5 +245,5 @@ http {{
     return [binary, "-p", shape.folder, "-c", path, "-e", os.path.join(shape.folder, f"{name}.log")]
 
 
-# `before` is another lictor, of an earlier commit for one.
-PROXIES = {"lictor": lictor, "before": lictor, "haproxy": haproxy, "nginx": nginx, "envoy": envoy, "relay": relay}
+# `before` is another lictor, of an earlier commit for one; `sidecar` and `many` stand beside the gateway alone.
+PROXIES = {"lictor": lictor, "before": lictor, "haproxy": haproxy, "nginx": nginx, "envoy": envoy, "relay": relay, "sidecar": sidecar, "many": many}

@@ -1,5 +1,7 @@
-"""Instructions of a whole request, for scripts/instructions.sh: `request.py LICTOR get|post COUNT` carries COUNT requests over one
-connection, one after the other, by a lictor under callgrind, and prints the instructions that it took from its start to its end."""
+"""Instructions of a whole request, for scripts/instructions.sh: `request.py LICTOR KIND COUNT` carries COUNT requests over one
+connection, one after the other, by a lictor under callgrind, and prints the instructions that it took from its start to its end.
+KIND is `get` or `post` through a sidecar's upstream; or get through a gateway: `gateway` with one route, `gateway_10000` with so
+many, `gateway_asked` with one that has a token verified, a limit counted and CORS said."""
 
 import os
 import re
@@ -10,14 +12,25 @@ import tempfile
 import threading
 import time
 
-HEAD = (
-    "Host: user-service\r\nUser-Agent: curl/8.5.0\r\nAccept: application/json\r\nAccept-Encoding: gzip, deflate, br\r\n"
-    "Authorization: Bearer eyJhbGciOiJIUzI1NiJ9.e30.XmNK3GpH3Ys_7wsYBfq4C3M6goz71I7dTgUkuIa5lyQ\r\nX-Tenant: 42\r\n"
-    "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
-)
-REQUESTS = {
-    "get": f"GET /users/42 HTTP/1.1\r\n{HEAD}\r\n".encode(),
-    "post": f"POST /users HTTP/1.1\r\n{HEAD}Content-Type: application/json\r\nContent-Length: 4096\r\n\r\n".encode() + b"p" * 4096,
+import gateway
+
+
+def get(*fields):
+    return "\r\n".join([
+        "GET /users/42 HTTP/1.1", "Host: user-service", "User-Agent: curl/8.5.0", "Accept: application/json", "Accept-Encoding: gzip, deflate, br", *fields,
+        "X-Tenant: 42", "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "", ""]).encode()
+
+
+TOKEN = "Authorization: Bearer eyJhbGciOiJIUzI1NiJ9.e30.XmNK3GpH3Ys_7wsYBfq4C3M6goz71I7dTgUkuIa5lyQ"
+GET = get(TOKEN)
+POST = GET.replace(b"GET /users/42", b"POST /users")[:-2] + b"Content-Type: application/json\r\nContent-Length: 4096\r\n\r\n" + b"p" * 4096
+# Of each kind what is sent and what listens, by the address.
+KINDS = {
+    "get": (GET, None),
+    "post": (POST, None),
+    "gateway": (GET, lambda address: gateway.lictor(address, "user-service", is_asked=False)),
+    "gateway_10000": (GET, lambda address: gateway.lictor(address, "user-service", gateway.ROUTES, is_asked=False)),
+    "gateway_asked": (get(*gateway.HEADERS), lambda address: gateway.lictor(address, "user-service")),
 }
 ANSWER = b"HTTP/1.1 200 OK\r\nServer: app\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: 100\r\n\r\n" + b"a" * 100
 
@@ -61,7 +74,8 @@ def connect(port, process):
 
 
 def main():
-    lictor, kind, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    lictor, count = sys.argv[1], int(sys.argv[3])
+    request, at_gateway = KINDS[sys.argv[2]]
     backend = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=answer, args=[backend], daemon=True).start()
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -69,13 +83,15 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         config = os.path.join(folder, "lictor.yaml")
         with open(config, "w", encoding="utf-8") as file:
+            listen = "" if at_gateway else f"listen: {port}, "
             file.write(f"service: bench\nregistration: off\nworkers: 1\nlog: {{access: off}}\nadmin: {{listen: '127.0.0.1:0'}}\n"
-                       f"upstreams: {{user-service: {{listen: {port}, static: ['127.0.0.1:{backend.getsockname()[1]}']}}}}\n")
+                       f"upstreams: {{user-service: {{{listen}static: ['127.0.0.1:{backend.getsockname()[1]}']}}}}\n"
+                       + (at_gateway(f"127.0.0.1:{port}") if at_gateway else ""))
         command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", lictor, "serve", "-c", config]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             connection, rest = connect(port, process), b""
             for _ in range(count):
-                connection.sendall(REQUESTS[kind])
+                connection.sendall(request)
                 head, rest = read(connection, rest)
                 if not head.startswith(b"HTTP/1.1 200 "):
                     raise SystemExit(head.decode())

@@ -20,6 +20,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 
+import gateway
 import peers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -40,6 +41,12 @@ class Workload:
     options: tuple = ()  # the tool's own
     workers: int = 1
     is_idle_measured: bool = False
+    is_gateway: bool = False
+
+    @property
+    def headers(self):
+        """Fields that the requests have, as arguments of curl and wrk."""
+        return [word for header in gateway.HEADERS if self.is_gateway for word in ("-H", header)]
 
     @property
     def answer(self):
@@ -61,8 +68,10 @@ WORKLOADS = {
     "tls-resume": Workload("GET 100 B, a resumed TLS session each, 4 at a time", "s_time", down="tls", connections=4, options=("-reuse",)),
     "churn": Workload("GET 100 B, a new connection each, 64 at a time", "wrk", options=("close",)),
     "workers2": Workload("GET 100 B, HTTP/1.1, 64 kept connections, 2 workers", "wrk", workers=2),
+    "gateway": Workload("GET 100 B at a gateway: a token, a limit, CORS; `sidecar` asks nothing, `many` has 10,000 routes", "wrk", is_gateway=True),
     "rate": Workload("GET 100 B at a constant rate, open loop, 64 kept connections", "rate"),
 }
+AT_GATEWAY = ["lictor", "before", "envoy", "sidecar", "many"]
 NOT_HAD = {("nginx", "h2c"), ("nginx", "grpc")}  # no HTTP/2 to backends; its grpc_pass loses a few calls beside nginx backends
 
 
@@ -114,7 +123,7 @@ class Bench:
         self.folder = tempfile.mkdtemp(prefix="lictor-bench-")
         stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         os.chmod(self.folder, 0o755)
-        self.binaries = {name: getattr(args, name, None) or name for name in peers.PROXIES} | {"relay": "haproxy"}
+        self.binaries = {name: getattr(args, name, None) or name for name in peers.PROXIES} | {"relay": "haproxy", "sidecar": args.lictor, "many": args.lictor}
         make_certificate(self.folder)
         self.request_body = self.path("request")
         with open(self.request_body, "wb") as file:
@@ -132,8 +141,8 @@ class Bench:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def shape(self, down, up, workers, port):
-        return peers.Shape(down, up, workers, port, self.backends[up], self.consul, self.folder)
+    def shape(self, down, up, workers, port, is_gateway=False):
+        return peers.Shape(down, up, workers, port, self.backends[up], self.consul, self.folder, is_gateway)
 
     def start_consul(self, stack):
         http, server, lan, wan = free_ports(4)
@@ -149,7 +158,8 @@ class Bench:
         """All rounds of a workload."""
         workload = WORKLOADS[name]
         is_had = lambda proxy: (proxy, workload.up) not in NOT_HAD and (proxy != "relay" or workload.down == workload.up)
-        proxies = [proxy for proxy in self.args.proxies if is_had(proxy)]
+        is_there = lambda proxy: proxy in AT_GATEWAY if workload.is_gateway else proxy not in ("sidecar", "many")
+        proxies = [proxy for proxy in self.args.proxies if is_had(proxy) and is_there(proxy)]
         if workload.tool == "rate":
             self.rate = self.rate or self.calibrate(proxies)
             proxies.append("direct")
@@ -220,10 +230,10 @@ class Bench:
     def proxy(self, name, workload):
         """Starts it; with it come its port and the milliseconds to its first good answer."""
         port = free_ports(1)[0]
-        command = peers.PROXIES[name](self.shape(workload.down, workload.up, workload.workers, port), self.binaries[name])
+        command = peers.PROXIES[name](self.shape(workload.down, workload.up, workload.workers, port, workload.is_gateway), self.binaries[name])
         began = time.monotonic()
         with process(command, self.path(f"{name}.out")) as running:
-            if workload.down == "h1":
+            if workload.down == "h1" and not workload.is_gateway:
                 is_up, pause = lambda: answers(port), 0.0005
             else:
                 is_up, pause = lambda: self.check(workload, port, True), 0.02
@@ -239,6 +249,7 @@ class Bench:
             return all(self.check_grpc(port) for _ in range(3))
         scheme = "https" if workload.down == "tls" else "http"
         command = ["curl", "-sk", "--noproxy", "*", "--max-time", "10", "--http2-prior-knowledge" if workload.down == "h2c" else "--http1.1"]
+        command += workload.headers
         if "post" in workload.options:
             command += ["--data-binary", "p" * 4096]
         command += ["-o", self.path("answer"), "-w", "%{http_code}", f"{scheme}://127.0.0.1:{port}{workload.path}"]
@@ -285,7 +296,7 @@ class Bench:
 
     def load_by_wrk(self, workload, port, seconds):
         scheme = "https" if workload.down == "tls" else "http"
-        output = run_tool(["wrk", "-t1", f"-c{workload.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", f"{HERE}/wrk.lua",
+        output = run_tool(["wrk", "-t1", f"-c{workload.connections}", f"-d{seconds}s", "--timeout", "10s", *workload.headers, "-s", f"{HERE}/wrk.lua",
                            f"{scheme}://127.0.0.1:{port}{workload.path}", "--", *workload.options])
         return json.loads(output.splitlines()[-1])
 

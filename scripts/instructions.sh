@@ -28,14 +28,14 @@ lictor=${LICTOR_BIN:-${CARGO_TARGET_DIR:-target}/release/lictor}
 [ -n "${LICTOR_BIN:-}" ] || cargo build --quiet --release -p lictor
 
 count() {
-  case $1 in request_get | request_post) python3 -B bench/request.py "$lictor" "${1#request_}" "$2"; return ;; esac
+  case $1 in request_*) python3 -B bench/request.py "$lictor" "${1#request_}" "$2"; return ;; esac
   valgrind --tool=callgrind --callgrind-out-file=/dev/null "${binary[$1]}" "$1" "$2" 2>&1 >/dev/null |
     awk '/Collected/ {print $NF; ok = 1} END {exit !ok}'
 }
 
 measured=$(mktemp)
 trap 'rm -f "$measured"' EXIT
-for name in "${names[@]}" request_get request_post; do
+for name in "${names[@]}" request_{get,post,gateway,gateway_10000,gateway_asked}; do
   low=$(count "$name" $few)
   high=$(count "$name" $many)
   printf '%-28s %10.1f\n' "$name" "$(awk "BEGIN {print ($high - $low) / ($many - $few)}")" >> "$measured"

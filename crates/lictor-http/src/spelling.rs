@@ -13,6 +13,9 @@ pub struct Spelling {
     head: Bytes,
     /// In the line of the field that was asked for last: names are asked for in the order they came in.
     last: Cell<u32>,
+    /// A bit for each name of the head, by [`bit`]; 0: nobody has asked yet. Most of the names that are asked for here are not in it:
+    /// they are ours.
+    names: Cell<u64>,
     reason: Range,
 }
 
@@ -69,9 +72,25 @@ impl Spelling {
     /// The name as it was written.
     pub(crate) fn of<'a>(&'a self, name: &'a HeaderName) -> &'a [u8] {
         let name = name.as_str().as_bytes();
+        if self.names() & bit(name) == 0 {
+            return name;
+        }
         let Some(at) = self.after(self.last.get() as usize, name).or_else(|| self.after(0, name)) else { return name };
         self.last.set(at as u32);
         &self.head[at..at + name.len()]
+    }
+
+    /// The bits of all names.
+    fn names(&self) -> u64 {
+        if self.names.get() == 0 {
+            let (mut rest, mut names) = (&self.head[..], 0);
+            while let Some(end) = memchr(b'\n', rest) {
+                rest = &rest[end + 1..];
+                names |= bit(&rest[..memchr(b':', rest).unwrap_or(0)]);
+            }
+            self.names.set(names | bit(b""));
+        }
+        self.names.get()
     }
 
     /// Where, in one of the lines after this place, the field is.
@@ -91,6 +110,12 @@ impl Spelling {
     }
 }
 
+/// One of 64, by the length and the last sign, so that few names share one; letters of either case are alike.
+fn bit(name: &[u8]) -> u64 {
+    let last = name.last().map_or(0, u8::to_ascii_lowercase);
+    1 << ((name.len() * 7 + usize::from(last)) % 64)
+}
+
 /// Whether these names of one length differ in nothing but the case of letters: eight signs at a time, the last eight perhaps
 /// again. (`^` and `~` are alike too, which the place of the value rules out.)
 fn is_alike(one: &[u8], other: &[u8]) -> bool {
@@ -108,6 +133,24 @@ fn is_alike(one: &[u8], other: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_written_as_it_came_and_one_that_did_not_come_as_it_is() {
+        let head = b"GET / HTTP/1.1\r\nhost: a\r\nX-lower: 1:2\r\nX-CAPS: \r\nA: b: c\r\n\r\n";
+        let spelling = Spelling::of_head(Bytes::from_static(head));
+        for (name, written) in [
+            ("x-caps", "X-CAPS"),
+            ("host", "host"),
+            ("x-lower", "X-lower"),
+            ("b", "b"),
+            ("a", "A"),
+            ("x-caps", "X-CAPS"),
+            ("x-upper", "x-upper"),
+        ] {
+            assert_eq!(spelling.of(&HeaderName::from_static(name)), written.as_bytes());
+        }
+        assert_eq!(Spelling::default().of(&HeaderName::from_static("host")), b"host");
+    }
 
     #[test]
     fn names_that_differ_by_case_are_alike_whatever_their_length() {

@@ -211,13 +211,12 @@ impl Visit {
         }
         let claims = self.identity.as_ref().map(|identity| &identity.known.claims);
         let claim = |name: &str| claims?.get(name).map(ToString::to_string);
-        // Two issuers may each have somebody of one name.
-        let user = self.identity.as_ref().and_then(Identity::subject);
-        let user = user.map(|subject| format!("{} {subject}", claim("iss").unwrap_or_default()));
+        let issuer = claims.and_then(|claims| claims.get("iss")?.as_str()).unwrap_or_default();
+        let user = self.identity.as_ref().and_then(Identity::subject).map(|subject| [issuer, subject]);
         let by_key = self.identity.as_ref().filter(|identity| identity.how == How::Key);
         let key = by_key.and_then(Identity::subject);
         let (route, headers) = (Some(&*found.label), request.headers());
-        let facts = Facts { route, ip: connection.client, user: user.as_deref(), key, headers, claim: &claim };
+        let facts = Facts { route, ip: connection.client, user, key, headers, claim: &claim };
         self.counted.take(&self.rules.limits, when, &facts, connection).await
     }
 

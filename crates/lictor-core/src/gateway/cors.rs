@@ -148,8 +148,10 @@ impl Cors {
     }
 
     fn say_who(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
-        for name in ANSWERS {
-            answer.remove(name);
+        if answer.keys().any(|name| name.as_str().starts_with("access-control-")) {
+            for name in ANSWERS {
+                answer.remove(name);
+            }
         }
         let is_any = self.origins.contains(&Origin::Any);
         let told = if is_any { Some(HeaderValue::from_static("*")) } else { origin.cloned() };
@@ -175,6 +177,10 @@ pub fn preflight_of(method: &Method, headers: &HeaderMap) -> Option<Method> {
 
 /// Adds a field's name to `Vary`, unless that has it, or `*` (RFC 9110, section 12.5.5): one line.
 pub fn vary(headers: &mut HeaderMap, name: &'static str) {
+    if !headers.contains_key(VARY) {
+        headers.insert(VARY, HeaderValue::from_static(name));
+        return;
+    }
     let mut named = Vec::new();
     for value in headers.get_all(VARY) {
         for one in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {

@@ -16,8 +16,8 @@ pub struct Facts<'a> {
     pub route: Option<&'a str>,
     /// The client's.
     pub ip: Option<IpAddr>,
-    /// Who it is.
-    pub user: Option<&'a str>,
+    /// Who it is: the issuer that says so, and the subject. Two issuers may each have somebody of one name.
+    pub user: Option<[&'a str; 2]>,
     /// The API key's name.
     pub key: Option<&'a str>,
     /// The request's.
@@ -79,7 +79,10 @@ impl Limit {
         for part in &self.by {
             match part {
                 Part::Route => write_part(facts.route.map(str::as_bytes), write),
-                Part::User => write_part(facts.user.map(str::as_bytes), write),
+                Part::User => match facts.user {
+                    Some(user) => user.into_iter().for_each(|part| write_part(Some(part.as_bytes()), write)),
+                    None => write_part(None, write),
+                },
                 Part::Key => write_part(facts.key.map(str::as_bytes), write),
                 Part::Ip => write_part(facts.ip.map(Network::of).as_ref().map(Network::bytes), write),
                 Part::Claim(name) => write_part((facts.claim)(name).as_deref().map(str::as_bytes), write),
@@ -119,7 +122,7 @@ mod tests {
         let id = HeaderName::from_static("x-id");
         let by = [Part::User, Part::Key, Part::Header(id.clone()), Part::Claim("org".into())];
         let mut seen = HashSet::new();
-        for user in [None, Some(""), Some("a"), Some("a:b"), Some("b:c")] {
+        for user in [None, Some(["", ""]), Some(["", "a"]), Some(["a", ""]), Some(["a", "b c"]), Some(["a b", "c"])] {
             for key in [None, Some(""), Some("c"), Some("b:c")] {
                 for lines in [&[][..], &[""], &["", ""], &["c"], &["b", "c"], &["bc"], &["b,c"]] {
                     for claim in [None, Some(""), Some("x")] {

@@ -162,12 +162,14 @@ impl Counted {
     /// Tells the client, unless what the upstream tells is stricter. A kept answer's fields are of another request.
     pub(crate) fn leave(&self, headers: &mut HeaderMap) {
         let Some(told) = self.told.filter(|told| told.fields != Fields::Off) else { return };
-        if !headers.contains_key(AGE) && theirs(headers).is_some_and(|remaining| remaining < u64::from(told.remaining))
-        {
-            return;
-        }
-        for name in [LIMIT, REMAINING, RESET, POLICY, TOGETHER] {
-            headers.remove(name);
+        if headers.keys().any(|name| name.as_str().starts_with("ratelimit")) {
+            let is_kept = headers.contains_key(AGE);
+            if !is_kept && theirs(headers).is_some_and(|remaining| remaining < u64::from(told.remaining)) {
+                return;
+            }
+            for name in [LIMIT, REMAINING, RESET, POLICY, TOGETHER] {
+                headers.remove(name);
+            }
         }
         if matches!(told.fields, Fields::Old | Fields::Both) {
             headers.insert(LIMIT, HeaderValue::from(told.limit));
