@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every query of deploy/grafana/lictor.json against a real Prometheus that scrapes the live demonstration, and fails
-# when one is refused or returns nothing. Needs Debian's prometheus (scripts/rules.sh installs it).
+# Runs every query of deploy/grafana/lictor.json against a real Prometheus that scrapes the live demonstration and a
+# gateway, and fails when one is refused or returns nothing. Needs Debian's prometheus (scripts/rules.sh installs it).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v prometheus >/dev/null || { echo "scripts/grafana.sh: please install prometheus (scripts/rules.sh does)" >&2; exit 1; }
@@ -28,23 +28,46 @@ await() { # what, seconds, command..
 }
 await "the sidecar's address" 180 grep -q "its sidecar" "$work/demo"
 admin=$(sed -nE 's|.*its sidecar +http://([^/]+)/.*|\1|p' "$work/demo")
-listen=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print("127.0.0.1:%d" % s.getsockname()[1])')
+read -r listen edge edge_admin <<<"$(python3 -c '
+import socket
+open = [socket.socket() for _ in range(3)]
+for each in open: each.bind(("127.0.0.1", 0))
+print(*("127.0.0.1:%d" % each.getsockname()[1] for each in open))')"
+# A gateway that sends on, refuses, limits and is asked by pages.
+cat > "$work/edge.yaml" <<YAML
+service: edge
+registration: off
+admin: {listen: "$edge_admin"}
+gateway:
+  listen: "$edge"
+  cors: {origins: ["https://app.example"]}
+  auth: {jwt: {secret: a-secret-of-thirty-two-bytes-or-more}, mode: none}
+  routes:
+    - {path: /live, to: "http://$admin"}
+    - {path: /few, to: "http://$admin", limit: {rate: 1/1h, by: []}}
+    - {path: /who, respond: {body: hello}, auth: required}
+YAML
+"$target/lictor" serve -c "$work/edge.yaml" > "$work/edge" &
+pids+=($!)
+await "the gateway" 30 curl -sf "http://$edge_admin/startup"
 cp deploy/prometheus/rules.yml "$work/"
 cat > "$work/prometheus.yml" <<YAML
 global: {scrape_interval: 1s, evaluation_interval: 5s}
 rule_files: [rules.yml]
 scrape_configs:
   - job_name: lictor
-    static_configs: [{targets: ["$admin"], labels: {sidecar: order-service, instance: order-1}}]
+    static_configs:
+      - {targets: ["$admin"], labels: {sidecar: order-service, instance: order-1}}
+      - {targets: ["$edge_admin"], labels: {sidecar: edge, instance: edge-1}}
 YAML
 prometheus --config.file "$work/prometheus.yml" --storage.tsdb.path "$work/tsdb" --web.listen-address "$listen" \
   --enable-feature=exemplar-storage --log.level=error > "$work/prometheus" 2>&1 &
 pids+=($!)
 await "Prometheus" 30 curl -sf "http://$listen/-/ready"
-python3 - "$listen" deploy/grafana/lictor.json <<'PYTHON'
-import json, re, sys, time, urllib.error, urllib.parse, urllib.request
+python3 - "$listen" "$edge" deploy/grafana/lictor.json <<'PYTHON'
+import json, re, sys, threading, time, urllib.error, urllib.parse, urllib.request
 
-at, file = sys.argv[1:]
+at, edge, file = sys.argv[1:]
 board = json.load(open(file))
 
 
@@ -62,6 +85,17 @@ def run(expression):
         sys.exit(f"refused: {expression}\n{error.read().decode()}")
 
 
+def visit():
+    while True:
+        for path in ["live", "few", "who", "none"]:
+            try:
+                urllib.request.urlopen(urllib.request.Request(f"http://{edge}/{path}", headers={"Origin": "https://app.example"}), timeout=5).close()
+            except urllib.error.HTTPError:
+                pass  # a refusal is what is to be seen
+        time.sleep(0.1)
+
+
+threading.Thread(target=visit, daemon=True).start()
 queries = [(panel["title"], target["expr"]) for panel in board["panels"] for target in panel.get("targets", [])]
 assert len(queries) >= 20, len(queries)
 empty, ends = queries, time.monotonic() + 60

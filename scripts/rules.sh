@@ -76,14 +76,15 @@ else
 fi
 
 step what a live lictor exports
-# An upstream that answers, one that refuses, one with a route and a cache, a TCP one, and our own application behind `inbound`.
+# An upstream that answers, one that refuses, one with a route and a cache, a TCP one, our own application behind `inbound`,
+# and a gateway that limits, asks who it is, is asked by pages and compresses.
 mkdir "$work/www" && echo hello > "$work/www/index.html"
 ports=$(python3 -c '
 import socket
-open = [socket.socket() for _ in range(8)]
+open = [socket.socket() for _ in range(9)]
 for each in open: each.bind(("127.0.0.1", 0))
 print(*(each.getsockname()[1] for each in open))')
-read -r app admin good bad cached bytes inbound nobody <<<"$ports"
+read -r app admin good bad cached bytes inbound nobody edge <<<"$ports"
 python3 -m http.server --bind 127.0.0.1 --directory "$work/www" "$app" >/dev/null 2>&1 &
 pids+=($!)
 cat > "$work/lictor.yaml" <<YAML
@@ -97,6 +98,16 @@ upstreams:
   bad: {listen: $bad, static: ["127.0.0.1:$nobody"], retry: {delays: [1ms]}, breaker: {failure_threshold: 2}}
   cached: {listen: $cached, static: ["127.0.0.1:$app"], routes: [{match: "GET /{page}", cache: 5s}]}
   bytes: {listen: $bytes, protocol: tcp, static: ["127.0.0.1:$app"]}
+gateway:
+  listen: "127.0.0.1:$edge"
+  limit: 100/60s
+  cors: {origins: ["https://app.example"]}
+  compress: {min_size: 1}
+  auth: {jwt: {secret: a-secret-of-thirty-two-bytes-or-more}, mode: none}
+  routes:
+    - {path: /index.html, to: good, mirror: {to: cached}}
+    - {path: /told, respond: {body: "told", content_type: text/plain}}
+    - {path: /who, respond: {body: "who"}, auth: required}
 YAML
 "$lictor" serve -c "$work/lictor.yaml" > "$work/log" &
 pids+=($!)
@@ -106,12 +117,19 @@ for port in "$app" "$good" "$bad" "$bad" "$bad" "$cached" "$cached" "$bytes" "$i
 done
 curl -s -o /dev/null -H 'content-type: application/grpc' -H 'te: trailers' -X POST "http://127.0.0.1:$bad/a.B/C" || true
 curl -s -o /dev/null "http://127.0.0.1:$good/" -H 'Host: a b' || true
+for path in index.html told who; do
+  curl -s -o /dev/null --compressed -H 'Origin: https://app.example' "http://127.0.0.1:$edge/$path" || true
+done
 curl -sf "http://127.0.0.1:$admin/metrics" > "$work/metrics"
+for family in lictor_gateway_request_duration_seconds lictor_gateway_cors_decisions_total lictor_gateway_compressed_total \
+  lictor_auth_decisions_total lictor_limit_decisions_total; do
+  grep -q "^# TYPE $family " "$work/metrics" || { echo "$family is not there" >&2; exit 1; }
+done
 echo "$(grep -c '^# TYPE' "$work/metrics") families, $(grep -vc '^#' "$work/metrics") samples"
 promtool check metrics < "$work/metrics"
 
 step the rules ask for what exists
-python3 - deploy/prometheus/rules.yml $(find crates/lictor/src crates/lictor-proxy/src -name metrics.rs) <<'PYTHON'
+python3 - deploy/prometheus/rules.yml $(find crates/lictor/src crates/lictor-proxy/src -path '*metrics*' -name '*.rs') <<'PYTHON'
 import re, sys
 rules, *sources = (open(path).read() for path in sys.argv[1:])
 known = set(re.findall(r'"((?:lictor|http|grpc|circuit|active|process)_[a-z_]+)"', "".join(sources)))

@@ -118,6 +118,48 @@ def test_the_keyboard_is_enough():
             assert not browser.complaints, browser.complaints
 
 
+def test_a_gateways_routes_are_seen_with_refusals_and_limits():
+    """Rates, what lictor has answered itself, and how full a limit is; the filter finds them; a sidecar has no such part."""
+    with kit.Web() as web, Browser() as browser:
+        routes = [
+            {"path": "/users/*", "to": "users"},
+            {"path": "/few", "respond": {"body": "few"}, "limit": {"rate": "4/1h", "by": []}},
+            {"path": "/who", "respond": {"body": "who"}, "auth": "required"},
+        ]
+        auth = {"jwt": {"secret": "a-secret-of-thirty-two-bytes-or-more"}, "mode": "none"}
+        gateway = {"listen": "127.0.0.1:0", "auth": auth, "routes": routes}
+        with kit.Lictor(service="edge", upstreams={"users": {"static": [web.address]}}, gateway=gateway) as lictor:
+            at = lictor.address("gateway")
+            for path in ["few"] * 6 + ["who", "none"]:
+                kit.curl("-o", "/dev/null", f"http://{at}/{path}")
+            opened(lictor, browser)
+            row = "document.querySelector('[data-route=\"%s\"]')"
+            browser.until("the routes are there", "document.querySelectorAll('#routes tbody tr').length === 4")
+            with Traffic(at):
+                browser.until("requests are seen", f"parseFloat({row % '/users/*'}.querySelector('.num').innerText) > 5")
+                browser.until("their times too", f"{row % '/users/*'}.innerText.includes('ms')")
+            few = browser.ask(f"{row % '/few'}.innerText")
+            assert "rate limited" in few and "4 in 1 h" in few and "100 % taken" in few and "2 over it" in few, few
+            assert "unauthenticated" in browser.ask(f"{row % '/who'}.innerText")
+            assert "no route" in browser.text("#routes")
+            shoot(browser, "routes")
+            browser.press("/", *"few")
+            browser.until("one is left", "document.querySelectorAll('#routes tbody tr').length === 1")
+            browser.press("Escape")
+            for width in (360, 768, 1280):
+                browser.resize(width, 780)
+                browser.until(f"{width} is wide enough", f"innerWidth === {width} && document.documentElement.scrollWidth <= {width}")
+            browser.ask(f"""pause(), paused = false, take({{...frame, gateway: {{...frame.gateway,
+                rows: [{{...frame.gateway.rows[0], route: {json.dumps(EVIL)}, to: {json.dumps(EVIL)}, reasons: [{{reason: {json.dumps(EVIL)}, total: 1, rate: 1}}]}}]}}}}), paused = true""")
+            assert browser.text("#routes").count("<script>") == 3, browser.text("#routes")
+            assert browser.ask("document.querySelectorAll('main img').length") == 0
+            assert "owned" not in browser.ask("document.title")
+            assert not browser.complaints, browser.complaints
+        with kit.Lictor(service="orders", upstreams={"users": {"listen": 0, "static": [web.address]}}) as lictor:
+            opened(lictor, browser)
+            assert browser.ask("getComputedStyle(document.querySelector('#routes')).display") == "none"
+
+
 def test_markup_from_outside_stays_text():
     """A path and an upstream's fields with markup in them are shown as they are, and run nowhere."""
     with kit.Web(Evil) as web, Browser() as browser:

@@ -104,6 +104,7 @@ gateway:
   listen: '127.0.0.1:0'
   limit: {{rate: 9/1h, mode: redis}}
   compress: on
+  cors: {{origins: ['https://app.example']}}
   auth: {{jwt: {{secret: a-secret-of-thirty-two-bytes-or-more}}}}
   routes:
     - {{path: /page, respond: {{body: {body}, content_type: text/plain}}, auth: none}}
@@ -113,7 +114,8 @@ gateway:
     );
     let lictor = Sidecar::serve(LICTOR, &yaml).up();
     let asked = |path: &str| {
-        request(&lictor.address("gateway"), "GET", path, &[("accept-encoding", "gzip")], b"").unwrap().status
+        let fields = [("accept-encoding", "gzip"), ("origin", "https://app.example")];
+        request(&lictor.address("gateway"), "GET", path, &fields, b"").unwrap().status
     };
     assert_eq!(["/page", "/copied", "/private"].map(asked), [200, 502, 401]);
     let text = || get(&lictor.admin(), "/metrics").unwrap().text();

@@ -170,7 +170,7 @@ impl Visit {
             self.is_changed |= self.grpc_web.is_some();
         }
         is_short?;
-        cors::check(&self.rules, request)?;
+        cors::check(self, connection, request)?;
         self.count(When::Before, connection, request, found).await?;
         if let Err(stop) = auth::check(self, connection, request, &found.label).await {
             if self.has_failed {
@@ -228,6 +228,7 @@ impl Visit {
         request: &mut Request<RequestBody>,
     ) -> Result<Told, Failure> {
         self.prepare(connection, request);
+        cors::judge(self, connection, request);
         if self.is_preflight && failure.reason == Reason::NoRoute { Ok(cors::preflight()) } else { Err(failure) }
     }
 

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use lictor_core::breaker::Transition;
+use lictor_core::limit::Limit;
 use lictor_core::mesh::{Listener, ListenerKind};
 use lictor_core::story::{Filter, Story};
 use lictor_core::{Address, Mesh};
@@ -401,6 +402,16 @@ impl DataPlane {
     /// How many requests took how long so far, by upstream; for [`crate::quantile`].
     pub fn latencies(&self) -> BTreeMap<String, Vec<u64>> {
         self.shared.metrics.latencies()
+    }
+
+    /// The same of the requests that a gateway's route has sent on.
+    pub fn route_latencies(&self, label: &str) -> Option<Vec<u64>> {
+        self.shared.metrics.route_latencies(label)
+    }
+
+    /// How much of a limit is taken, 0 to 1, where all requests of a route share it and this process counts them.
+    pub fn limit_taken(&self, limit: &Limit, route: &str) -> Option<f64> {
+        self.shared.limiter.taken(limit, route, Instant::now())
     }
 
     /// Marks answers of the inbound listener, so that callers turn to other instances.

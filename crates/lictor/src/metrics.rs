@@ -1,6 +1,8 @@
 //! What is measured when somebody asks: gauges read from the live state at each scrape, and the process itself.
 
-use std::collections::{BTreeMap, HashSet};
+mod tally;
+
+use std::collections::HashSet;
 use std::time::{Instant, SystemTime};
 
 use lictor_config::Effective;
@@ -10,49 +12,16 @@ use lictor_core::candidates::{Candidates, Choice, Front};
 use lictor_core::{Mesh, Upstream};
 use lictor_proxy::DataPlane;
 use lictor_tls::Shown;
-use prometheus::proto::LabelPair;
 use prometheus::{
     Counter, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use serde::Serialize;
 
+pub(crate) use self::tally::{Counted, LimitCounted, Requests, RouteCounted, Tally, added};
 use crate::app_metrics::{self, AppMetrics};
 use crate::family::register;
 use crate::log::Logs;
 use crate::openmetrics::{self, Form};
 use crate::version;
-
-/// What happened to the requests of an upstream so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Requests {
-    pub(crate) total: u64,
-    /// With a 5xx, or without an answer.
-    pub(crate) failed: u64,
-    pub(crate) retries: u64,
-}
-
-/// What happened to what an upstream was asked so far: requests, or connections that were carried as bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Counted {
-    pub(crate) total: u64,
-    /// With a 5xx, or without an answer; connections: not ended by a side.
-    pub(crate) failed: u64,
-    pub(crate) retries: u64,
-    /// Failures that were not retried although attempts were left.
-    pub(crate) retries_denied: u64,
-}
-
-impl Counted {
-    /// What it grew by.
-    pub(crate) fn since(self, before: Self) -> Self {
-        Self {
-            total: self.total.saturating_sub(before.total),
-            failed: self.failed.saturating_sub(before.failed),
-            retries: self.retries.saturating_sub(before.retries),
-            retries_denied: self.retries_denied.saturating_sub(before.retries_denied),
-        }
-    }
-}
 
 /// What a scrape looks at.
 #[derive(Debug)]
@@ -217,49 +186,9 @@ impl Scrape {
         self.registry.gather().iter().map(|family| app_metrics::base(family.name()).to_owned()).collect()
     }
 
-    /// Requests so far, by upstream; read from the data plane's own counters.
-    pub(crate) fn requests(&self) -> BTreeMap<String, Requests> {
-        let counted = self.counted_in(&["lictor_upstream_requests_total", "lictor_retries_total"]);
-        let requests =
-            |counted: Counted| Requests { total: counted.total, failed: counted.failed, retries: counted.retries };
-        counted.into_iter().map(|(name, counted)| (name, requests(counted))).collect()
-    }
-
-    /// Requests and carried connections so far, by upstream.
-    pub(crate) fn counted(&self) -> BTreeMap<String, Counted> {
-        self.counted_in(&[
-            "lictor_upstream_requests_total",
-            "lictor_tcp_connections_total",
-            "lictor_retries_total",
-            "lictor_retries_denied_total",
-        ])
-    }
-
-    fn counted_in(&self, wanted: &[&str]) -> BTreeMap<String, Counted> {
-        let mut by_upstream: BTreeMap<String, Counted> = BTreeMap::new();
-        let families = self.registry.gather();
-        for family in families.iter().filter(|family| wanted.contains(&family.name())) {
-            for metric in family.get_metric() {
-                let label = |name| metric.get_label().iter().find(|label| label.name() == name).map(LabelPair::value);
-                let count = metric.get_counter().get_value() as u64;
-                let counted = by_upstream.entry(label("upstream").unwrap_or_default().to_owned()).or_default();
-                let is_failed = match family.name() {
-                    "lictor_retries_total" => {
-                        counted.retries += count;
-                        continue;
-                    }
-                    "lictor_retries_denied_total" => {
-                        counted.retries_denied += count;
-                        continue;
-                    }
-                    "lictor_tcp_connections_total" => label("reason").is_some_and(|reason| !reason.is_empty()),
-                    _ => label("code").is_none_or(|code| !code.starts_with(['1', '2', '3', '4'])),
-                };
-                counted.total += count;
-                counted.failed += if is_failed { count } else { 0 };
-            }
-        }
-        by_upstream
+    /// What the data plane's own counters say so far; `leads` is whether requests of this upstream are a gateway's route's.
+    pub(crate) fn tally(&self, leads: impl Fn(&str, &str) -> bool) -> Tally {
+        Tally::of(&self.registry.gather(), leads)
     }
 
     fn mesh(&self, mesh: &Mesh) {
@@ -404,26 +333,6 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn requests_are_counted_by_upstream() {
-        let registry = Registry::new();
-        let requests = register(
-            &registry,
-            IntCounterVec::new(
-                Opts::new("lictor_upstream_requests_total", "x"),
-                &["upstream", "route", "code", "reason"],
-            )
-            .unwrap(),
-        );
-        requests.with_label_values(&["users", "/a", "200", ""]).inc_by(5);
-        requests.with_label_values(&["users", "/b", "404", ""]).inc_by(2);
-        requests.with_label_values(&["users", "/b", "503", "breaker_open"]).inc_by(3);
-        let retries = IntCounterVec::new(Opts::new("lictor_retries_total", "x"), &["upstream"]).unwrap();
-        register(&registry, retries).with_label_values(&["users"]).inc();
-        let seen = Scrape::new(registry, None).requests();
-        assert_eq!(seen["users"], Requests { total: 10, failed: 3, retries: 1 });
-    }
 
     #[test]
     fn a_refused_reload_is_seen_and_the_configuration_in_force_stays() {

@@ -142,11 +142,54 @@ pub struct Wish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes as it is.
-    Never,
+    Never(Plain),
     /// The same, to this client.
-    Identity,
+    Identity(Plain),
     /// So it goes, if it is as long as this.
     Code(Coding, usize),
+}
+
+/// Why an answer goes as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// It has no body, or a part of one.
+    Status,
+    /// It is coded already.
+    Coded,
+    /// `no-transform`.
+    Forbidden,
+    /// It is of another type.
+    Type,
+    /// It comes as a stream.
+    Stream,
+    /// Its client takes no coding that there is.
+    Unwanted,
+    /// It is for somebody who has shown who he is (BREACH).
+    Secret,
+    /// It is too short.
+    Small,
+    /// As many as may be were just being compressed.
+    Full,
+}
+
+impl Plain {
+    /// All, with their words in metrics.
+    pub const ALL: [(&str, Self); 9] = [
+        ("status", Self::Status),
+        ("coded", Self::Coded),
+        ("no_transform", Self::Forbidden),
+        ("type", Self::Type),
+        ("stream", Self::Stream),
+        ("unwanted", Self::Unwanted),
+        ("credentials", Self::Secret),
+        ("small", Self::Small),
+        ("full", Self::Full),
+    ];
+
+    /// As metrics have it.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].0
+    }
 }
 
 impl Compress {
@@ -174,15 +217,23 @@ impl Compress {
                     | StatusCode::NOT_MODIFIED
             );
         let is_coded = headers.contains_key(CONTENT_ENCODING) || headers.contains_key(CONTENT_RANGE);
-        if !has_body || is_coded || wish.forbids || forbids_transform(headers) || !self.is_for(headers, wish) {
-            return Verdict::Never;
+        let never = match () {
+            () if !has_body => Some(Plain::Status),
+            () if is_coded => Some(Plain::Coded),
+            () if wish.forbids || forbids_transform(headers) => Some(Plain::Forbidden),
+            () if !self.is_for(headers, wish) => Some(Plain::Type),
+            () => None,
+        };
+        if let Some(why) = never {
+            return Verdict::Never(why);
         }
         let is_secret = wish.is_secret || is_known || headers.contains_key(SET_COOKIE);
         match wish.coding {
             Some(coding) if self.with_credentials || !is_secret => {
                 Verdict::Code(coding, if wish.refuses_identity { 1 } else { self.min_size })
             }
-            Some(_) | None => Verdict::Identity,
+            Some(_) => Verdict::Identity(Plain::Secret),
+            None => Verdict::Identity(Plain::Unwanted),
         }
     }
 
@@ -401,6 +452,7 @@ mod tests {
 
     #[test]
     fn what_may_not_be_changed_goes_as_it_is() {
+        use Plain::{Coded, Forbidden, Secret, Status, Type, Unwanted};
         use Verdict::{Identity, Never};
         let compress = Compress::default();
         let json = ("content-type", "application/json; charset=utf-8");
@@ -410,22 +462,22 @@ mod tests {
             (&[], 404, &[json], gzip),
             (&[], 200, &[("content-type", "Image/SVG+xml")], gzip),
             (&[], 200, &[("content-type", " text/html ;x=y")], gzip),
-            (&[], 200, &[], Never),
-            (&[], 200, &[("content-type", "image/png")], Never),
-            (&[], 200, &[json, json], Never),
-            (&[], 200, &[json, ("content-encoding", "br")], Never),
-            (&[], 200, &[json, ("content-encoding", "identity")], Never),
-            (&[], 200, &[json, ("content-range", "bytes 0-1/2")], Never),
-            (&[], 200, &[json, ("cache-control", "max-age=1, No-Transform")], Never),
-            (&[], 200, &[json, ("cache-control", "max-age=1"), ("cache-control", "no-transform")], Never),
-            (&[("cache-control", "no-transform")], 200, &[json], Never),
-            (&[], 101, &[json], Never),
-            (&[], 204, &[json], Never),
-            (&[], 205, &[json], Never),
-            (&[], 206, &[json], Never),
-            (&[], 304, &[json], Never),
-            (&[("accept-encoding", "identity")], 200, &[json], Identity),
-            (&[("accept-encoding", "zstd")], 200, &[json], Identity),
+            (&[], 200, &[], Never(Type)),
+            (&[], 200, &[("content-type", "image/png")], Never(Type)),
+            (&[], 200, &[json, json], Never(Type)),
+            (&[], 200, &[json, ("content-encoding", "br")], Never(Coded)),
+            (&[], 200, &[json, ("content-encoding", "identity")], Never(Coded)),
+            (&[], 200, &[json, ("content-range", "bytes 0-1/2")], Never(Coded)),
+            (&[], 200, &[json, ("cache-control", "max-age=1, No-Transform")], Never(Forbidden)),
+            (&[], 200, &[json, ("cache-control", "max-age=1"), ("cache-control", "no-transform")], Never(Forbidden)),
+            (&[("cache-control", "no-transform")], 200, &[json], Never(Forbidden)),
+            (&[], 101, &[json], Never(Status)),
+            (&[], 204, &[json], Never(Status)),
+            (&[], 205, &[json], Never(Status)),
+            (&[], 206, &[json], Never(Status)),
+            (&[], 304, &[json], Never(Status)),
+            (&[("accept-encoding", "identity")], 200, &[json], Identity(Unwanted)),
+            (&[("accept-encoding", "zstd")], 200, &[json], Identity(Unwanted)),
             (&[("accept-encoding", "gzip, identity;q=0")], 200, &[json], Verdict::Code(Coding::Gzip, 1)),
             (
                 &[("accept-encoding", "gzip, *;q=0")],
@@ -433,12 +485,12 @@ mod tests {
                 &[("content-type", "image/png")],
                 Verdict::Code(Coding::Gzip, 1),
             ),
-            (&[("accept-encoding", "gzip, *;q=0")], 200, &[json, ("content-encoding", "br")], Never),
-            (&[("cookie", "a=b")], 200, &[json], Identity),
-            (&[("authorization", "Bearer x")], 200, &[json], Identity),
-            (&[("x-api-key", "x")], 200, &[json], Identity),
-            (&[("x_csrf_token", "x")], 200, &[json], Identity),
-            (&[], 200, &[json, ("set-cookie", "a=b")], Identity),
+            (&[("accept-encoding", "gzip, *;q=0")], 200, &[json, ("content-encoding", "br")], Never(Coded)),
+            (&[("cookie", "a=b")], 200, &[json], Identity(Secret)),
+            (&[("authorization", "Bearer x")], 200, &[json], Identity(Secret)),
+            (&[("x-api-key", "x")], 200, &[json], Identity(Secret)),
+            (&[("x_csrf_token", "x")], 200, &[json], Identity(Secret)),
+            (&[], 200, &[json, ("set-cookie", "a=b")], Identity(Secret)),
         ];
         for (request, status, answer, verdict) in rows {
             assert_eq!(judged(&compress, request, *status, answer), *verdict, "{request:?} {status} {answer:?}");
@@ -447,8 +499,10 @@ mod tests {
         assert_eq!(judged(&asked, &[("cookie", "a=b")], 200, &[json, ("set-cookie", "a=b")]), gzip);
         let wish = compress.wish(&Method::GET, &headers(&[("accept-encoding", "gzip")]));
         let ok = StatusCode::OK;
-        assert_eq!(compress.judge(&wish, true, ok, &headers(&[json])), Identity, "the gateway knows who asks");
+        assert_eq!(compress.judge(&wish, true, ok, &headers(&[json])), Identity(Secret), "the gateway knows who asks");
         assert_eq!(asked.judge(&wish, true, ok, &headers(&[json])), gzip);
+        assert!(Plain::ALL.iter().enumerate().all(|(place, (_, why))| *why as usize == place), "they stand in order");
+        assert!(Coding::ALL.iter().enumerate().all(|(place, coding)| *coding as usize == place));
     }
 
     #[test]

@@ -164,6 +164,48 @@ impl Cors {
     }
 }
 
+/// What becomes of the request of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// It goes on, and the page may read the answer.
+    Allowed,
+    /// It goes on, and no browser shows the page its answer.
+    Unlisted,
+    /// It is answered here: the page may send what it asks about.
+    Preflight,
+    /// It is answered here: the page may not.
+    PreflightUnlisted,
+    /// It is refused: of upgrades browsers ask nobody.
+    Refused,
+}
+
+impl Judged {
+    /// All, with their words in metrics.
+    pub const ALL: [(&str, Self); 5] = [
+        ("allowed", Self::Allowed),
+        ("unlisted", Self::Unlisted),
+        ("preflight", Self::Preflight),
+        ("preflight_unlisted", Self::PreflightUnlisted),
+        ("refused", Self::Refused),
+    ];
+
+    /// As metrics have it.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].0
+    }
+
+    /// Of a request with an `Origin`, by what it is and whether that is one of the list.
+    pub fn of(is_preflight: bool, is_upgrade: bool, is_listed: bool) -> Self {
+        match (is_preflight, is_listed) {
+            (true, true) => Self::Preflight,
+            (true, false) => Self::PreflightUnlisted,
+            (false, true) => Self::Allowed,
+            (false, false) if is_upgrade => Self::Refused,
+            (false, false) => Self::Unlisted,
+        }
+    }
+}
+
 /// The method of the request that a preflight asks about; `None`: it is none, but a request like any (the Fetch standard,
 /// "CORS-preflight request").
 pub fn preflight_of(method: &Method, headers: &HeaderMap) -> Option<Method> {
@@ -440,6 +482,24 @@ mod tests {
             vary(&mut headers, "Origin");
             let lines: Vec<&str> = headers.get_all(VARY).iter().map(|value| value.to_str().unwrap()).collect();
             assert_eq!(lines, [all], "{own:?}");
+        }
+    }
+
+    #[test]
+    fn only_an_upgrade_of_a_page_of_somebody_else_is_refused() {
+        for (is_preflight, is_upgrade, is_listed, word) in [
+            (false, false, true, "allowed"),
+            (false, true, true, "allowed"),
+            (false, false, false, "unlisted"),
+            (false, true, false, "refused"),
+            (true, false, true, "preflight"),
+            (true, true, true, "preflight"),
+            (true, false, false, "preflight_unlisted"),
+            (true, true, false, "preflight_unlisted"),
+        ] {
+            let judged = Judged::of(is_preflight, is_upgrade, is_listed);
+            assert_eq!(judged.as_str(), word, "{is_preflight} {is_upgrade} {is_listed}");
+            assert_eq!(Judged::ALL[judged as usize].1, judged, "they stand in order");
         }
     }
 

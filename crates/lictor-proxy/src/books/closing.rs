@@ -16,7 +16,7 @@ use super::record::Record;
 use super::{access, spans};
 use crate::choose::verdict::is_grpc_failure;
 use crate::names;
-use crate::stores::metrics::{Call, Over, method_label};
+use crate::stores::metrics::{Call, method_label};
 use crate::stores::recorder::Course;
 
 impl Record {
@@ -81,7 +81,7 @@ impl Record {
             method: story::cut(self.method.as_str(), 32),
             path: story::cut_path(self.uri.path()),
             upstream: upstream.map(|upstream| Arc::clone(&upstream.upstream.name)),
-            route: self.route_label().map(|(_, label)| label.into()).or_else(|| self.told_by.clone()),
+            route: self.route_name().map(Arc::from),
             policy: upstream.map(|upstream| Arc::clone(route.map_or(&upstream.upstream.policy, |route| &route.policy))),
             status,
             grpc_status: self.grpc_status,
@@ -102,14 +102,10 @@ impl Record {
 
     fn count(&self, status: u16, took: Duration) {
         let metrics = &self.worker.shared.metrics;
-        let Some(upstream) = &self.upstream else { return metrics.led_nowhere(status, self.reason) };
-        let over = Over {
-            is_inbound: self.is_inbound,
-            method: method_label(&self.method),
-            route: self.route_label(),
-            status,
-            reason: self.reason,
+        let Some(upstream) = &self.upstream else {
+            return metrics.led_nowhere(self.told_by.as_deref().unwrap_or_default(), status, self.reason);
         };
+        let over = self.over(status, self.reason);
         upstream.meters.request(metrics, &over, took);
         if self.trace.is_sampled {
             upstream.meters.example(self.trace.trace_id, self.trace.span_id, took);
@@ -137,7 +133,7 @@ impl Record {
             duration: took.as_secs_f64(),
             bytes: self.bytes,
             upstream: self.upstream.as_ref().map(|upstream| upstream.upstream.name.as_ref()),
-            route: self.route_label().map(|(_, label)| label).or(self.told_by.as_deref()),
+            route: self.route_name(),
             attempts: self.attempts_summary(),
             reason: self.reason.map(Reason::as_str),
             flag: self.reason.map(Reason::envoy_flag).filter(|flag| !flag.is_empty()),

@@ -94,6 +94,7 @@ pub(crate) struct Record {
     pub(super) access_log: AccessLog,
     /// Our application called without a trace while it served a request with one.
     pub(super) is_orphan: bool,
+    is_copy: bool,
     /// Somebody listens.
     pub(super) tapped: Option<Box<Heads>>,
     pub(super) is_closed: bool,
@@ -147,7 +148,6 @@ impl Record {
             deadline = by_id.or_else(by_trace).map_or(deadline, |ends| deadline.no_later_than(ends));
         }
         let is_orphan = is_plain && cause.is_none() && traced_inbound.load(Relaxed) > 0;
-        let logs = worker.shared.access_log.is_some() && mesh.access_log != AccessLog::Off;
         Box::new(Self {
             upstream: None,
             route: None,
@@ -179,11 +179,12 @@ impl Record {
             method: request.method().clone(),
             uri: request.uri().clone(),
             is_http2: request.version() == Version::HTTP_2,
-            user_agent: if logs { headers.get(USER_AGENT).cloned() } else { None },
+            user_agent: if logs(&worker, mesh) { headers.get(USER_AGENT).cloned() } else { None },
             head: None,
             status: None,
             access_log: mesh.access_log,
             is_orphan,
+            is_copy: false,
             tapped: worker.shared.tap.is_on().then(|| Box::new(Heads::of(headers))),
             is_closed: false,
             worker,
@@ -191,8 +192,9 @@ impl Record {
     }
 
     /// It is a copy of one that has a line in the log.
-    pub(crate) fn is_not_logged(&mut self) {
+    pub(crate) fn is_copy(&mut self) {
         self.access_log = AccessLog::Off;
+        self.is_copy = true;
     }
 
     /// Whether only the head of its answer is wanted.
@@ -251,8 +253,7 @@ impl Record {
     /// Its upstream has failed, and another one is asked: from now on it is a request to that.
     pub(crate) fn falls_to(&mut self, other: &Rc<UpstreamState>, status: StatusCode, reason: Option<Reason>) {
         if let Some(own) = &self.upstream {
-            let (method, route) = (method_label(&self.method), self.route_label());
-            let over = Over { is_inbound: self.is_inbound, method, route, status: status.as_u16(), reason };
+            let over = self.over(status.as_u16(), reason);
             own.meters.request(&self.worker.shared.metrics, &over, self.arrival().elapsed());
             self.instead_of = Some(Arc::clone(&own.upstream.name));
         }
@@ -298,6 +299,23 @@ impl Record {
         }
     }
 
+    /// What is counted of it, with this end.
+    pub(super) fn over(&self, status: u16, reason: Option<Reason>) -> Over<'_> {
+        Over {
+            is_inbound: self.is_inbound,
+            method: method_label(&self.method),
+            route: self.route_label(),
+            is_edge: self.edge.is_some() && !self.is_copy,
+            status,
+            reason,
+        }
+    }
+
+    /// What its route is called, if it has one.
+    pub(super) fn route_name(&self) -> Option<&str> {
+        self.route_label().map(|(_, label)| label).or(self.told_by.as_deref())
+    }
+
     pub(super) fn route_label(&self) -> Option<(usize, &str)> {
         let index = self.edge.or(self.route)?;
         let route = self.upstream.as_ref()?.upstream.routes.get(index)?;
@@ -324,4 +342,9 @@ impl Record {
         }
         summary
     }
+}
+
+/// Whether requests have a line in the log.
+fn logs(worker: &Worker, mesh: &Mesh) -> bool {
+    worker.shared.access_log.is_some() && mesh.access_log != AccessLog::Off
 }

@@ -41,7 +41,7 @@ fn whole(record: &Record, status: u16, start: SystemTime, end: SystemTime) -> Sp
     let mut attributes = request(record);
     attributes.push(("lictor.request_id", record.request_id.as_str().into()));
     attributes.push(("http.response.status_code", status.into()));
-    let route = record.route_label().map_or("", |(_, label)| label);
+    let route = record.route_name().unwrap_or_default();
     if !route.is_empty() {
         attributes.push(("http.route", route.into()));
     }

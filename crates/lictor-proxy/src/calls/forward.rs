@@ -132,7 +132,7 @@ async fn find(
     record.edge = routed.and_then(|routed| routed.place(&target.upstream));
     record.expires = routed.and_then(|routed| routed.expires);
     if routed.is_some_and(|routed| routed.is_copy) {
-        record.is_not_logged();
+        record.is_copy();
     }
     record.deadline = record.deadline.under(policy.deadline);
     if connection.is_inbound() {

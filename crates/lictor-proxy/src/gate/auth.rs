@@ -25,7 +25,7 @@ use tokio::time::timeout_at;
 use tracing::debug;
 
 use super::keys::{self, Taken};
-use super::refusal::{No, UNAVAILABLE, refusal};
+use super::refusal::{Because, No, UNAVAILABLE, refusal};
 use super::{Stop, Visit, asking, basic, certificate};
 use crate::admission::cache::Untold;
 use crate::admission::routed::Told;
@@ -49,12 +49,12 @@ pub(super) async fn check(
     let identity = match identify(&auth, visit, connection, request).await {
         Ok(Some(identity)) => identity,
         Ok(None) => return Box::pin(asked(&auth, visit, connection, request, label)).await,
-        Err(No::Token(refusal)) => {
-            count(connection, &auth, &refusal);
+        Err(No { how, why: Because::Refused(refusal) }) => {
+            count(connection, &auth, how, &refusal);
             return Err(visit.refuse(&auth, &refusal));
         }
-        Err(No::Other(word, stop)) => {
-            connection.worker.shared.metrics.authenticated("", word);
+        Err(No { how, why: Because::Other(word, stop) }) => {
+            connection.worker.shared.metrics.authenticated(how.map_or("", How::as_str), word);
             return Err(stop);
         }
     };
@@ -111,15 +111,16 @@ async fn asked(
             return accept(auth, visit, connection, identity, request);
         }
         if auth.mode == Mode::Optional {
+            connection.worker.shared.metrics.authenticated("", "anonymous");
             return Ok(());
         }
         let refusal = refusal(Why::Missing, "no credential");
-        count(connection, auth, &refusal);
+        count(connection, auth, None, &refusal);
         return Err(visit.refuse(auth, &refusal));
     };
     if asking::has_several(asking, request.headers()) {
         let refusal = refusal(Why::SeveralCredentials, "a credential is there twice");
-        count(connection, auth, &refusal);
+        count(connection, auth, Some(How::Service), &refusal);
         return Err(visit.refuse(auth, &refusal));
     }
     let counted = |word| connection.worker.shared.metrics.authenticated(How::Service.as_str(), word);
@@ -145,6 +146,7 @@ async fn asked(
         }
         // As nobody's: what a route asks of somebody, nobody is.
         Answer::Nothing(failure) if asking.fail_open && auth.rules == Rules::default() => {
+            counted("fail_open");
             debug!(service = %asking.to, reason = %failure.reason, "the service did not answer, and the request goes on");
             Ok(())
         }
@@ -154,11 +156,11 @@ async fn asked(
     }
 }
 
-/// Counts who is not believed, by the issuer that his token names.
-fn count(connection: &Connection, auth: &Auth, refusal: &Refusal) {
+/// Counts who is not believed, by the issuer that his token names or the way in which he has tried.
+fn count(connection: &Connection, auth: &Auth, how: Option<How>, refusal: &Refusal) {
     let of = |issuer: usize| Some(&*auth.methods.tokens.as_ref()?.keyring.entries().nth(issuer)?.0.name);
-    let issuer = refusal.issuer.and_then(of).unwrap_or_default();
-    connection.worker.shared.metrics.authenticated(issuer, refusal.why.word());
+    let provider = how.map(How::as_str).or_else(|| refusal.issuer.and_then(of));
+    connection.worker.shared.metrics.authenticated(provider.unwrap_or_default(), refusal.why.word());
 }
 
 /// What a service's no becomes: its status, and of its fields those that tell the client what to do.
@@ -228,11 +230,12 @@ async fn identify(
         (Taken::Nothing, None, None) => Ok(None),
         (Taken::One(key), None, None) if !is_asked_about => {
             let client = methods.keys.as_ref().and_then(|keys| keys::client(keys, &key));
-            let client = client.ok_or_else(|| refusal(Why::UnknownKey, "nobody's API key"))?;
+            let client = client.ok_or_else(|| No::from(refusal(Why::UnknownKey, "nobody's API key")).by(How::Key))?;
             Ok(Some(Identity { how: How::Key, known: client.known.clone() }))
         }
         (Taken::Nothing, None, Some((users, shown))) => {
-            let known = Box::pin(basic::known(&connection.worker, users, shown)).await?;
+            let known = Box::pin(basic::known(&connection.worker, users, shown)).await;
+            let known = known.map_err(|no| no.by(How::Password))?;
             Ok(Some(Identity { how: How::Password, known }))
         }
         (Taken::Nothing, Some((tokens, found)), None) => {
@@ -242,7 +245,7 @@ async fn identify(
                     "the token is in a cookie, and neither Sec-Fetch-Site nor Origin says that a page of this host asks",
                 );
                 let stop = Stop::Refused(failure, "the request must come from a page of this site");
-                return Err(No::Other("foreign_page", stop));
+                return Err(No::other("foreign_page", stop));
             }
             let is_private = found.place == Place::Query;
             let known = believed(connection, tokens, &found).await?;

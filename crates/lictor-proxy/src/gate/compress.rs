@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
-use lictor_core::gateway::compress::{self, Coding, Compress, Verdict, Wish};
+use lictor_core::gateway::compress::{self, Coding, Compress, Plain, Verdict, Wish};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::calls::ending::ResponseBody;
@@ -32,34 +32,52 @@ pub(super) fn leave(
     shared: &Shared,
     response: &mut Response<ResponseBody>,
 ) {
-    let status = response.status();
-    if status == StatusCode::NOT_MODIFIED {
+    if response.status() == StatusCode::NOT_MODIFIED {
         return wish.confirm(response.headers_mut());
     }
-    let verdict = compress.judge(wish, is_known, status, response.headers());
-    if verdict == Verdict::Never || names::is_stream(response.headers()) {
-        return;
+    let begun = begin(compress, wish, is_known, shared, response);
+    if !wish.is_head {
+        shared.metrics.compressed(begun);
+    }
+}
+
+/// Which coding it has from here on, or why none.
+fn begin(
+    compress: &Compress,
+    wish: &Wish,
+    is_known: bool,
+    shared: &Shared,
+    response: &mut Response<ResponseBody>,
+) -> Result<Coding, Plain> {
+    let verdict = compress.judge(wish, is_known, response.status(), response.headers());
+    if let Verdict::Never(why) = verdict {
+        return Err(why);
+    }
+    if names::is_stream(response.headers()) {
+        return Err(Plain::Stream);
     }
     compress::varies(response.headers_mut());
-    let Verdict::Code(coding, least) = verdict else { return };
+    let (coding, least) = match verdict {
+        Verdict::Never(why) | Verdict::Identity(why) => return Err(why),
+        Verdict::Code(coding, least) => (coding, least),
+    };
     if wish.is_head {
-        if told_length(response.headers()).is_none_or(|length| length >= least as u64) {
-            Wish::dress(coding, response.headers_mut());
+        if told_length(response.headers()).is_some_and(|length| length < least as u64) {
+            return Err(Plain::Small);
         }
-        return;
+        Wish::dress(coding, response.headers_mut());
+        return Ok(coding);
     }
     let length = response.body().size_hint().exact();
     if length.is_some_and(|length| length < least as u64) || response.body().is_end_stream() {
-        return;
+        return Err(Plain::Small);
     }
-    let Ok(place) = shared.coders.clone().try_acquire_owned() else {
-        return shared.metrics.compressed("full"); // it goes as it is
-    };
+    let place = shared.coders.clone().try_acquire_owned().map_err(|_| Plain::Full)?;
     let ahead = if length.is_some() { Some(Ahead::new()) } else { response.body_mut().ahead(least) };
-    let Some(ahead) = ahead else { return };
-    shared.metrics.compressed(coding.as_str());
+    let ahead = ahead.ok_or(Plain::Small)?;
     Wish::dress(coding, response.headers_mut());
     response.body_mut().recode(ahead, Box::new(Encoding { encoder: Encoder::new(coding), _place: place }));
+    Ok(coding)
 }
 
 fn told_length(headers: &HeaderMap) -> Option<u64> {

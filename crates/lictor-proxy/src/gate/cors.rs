@@ -1,27 +1,36 @@
 //! Is it a preflight, which is answered here, or a page's wish for a WebSocket, of which browsers ask nobody?
 
 use bytes::Bytes;
-use http::header::UPGRADE;
+use http::header::{ORIGIN, UPGRADE};
 use http::{Method, Request, StatusCode};
-use lictor_core::gateway::Rules;
-use lictor_core::gateway::cors::preflight_of;
+use lictor_core::gateway::cors::{Judged, preflight_of};
 use lictor_core::{Failure, Reason};
 
-use super::Stop;
+use super::{Stop, Visit};
 use crate::admission::routed::Told;
+use crate::world::client::Connection;
 
-pub(super) fn check<B>(rules: &Rules, request: &Request<B>) -> Result<(), Stop> {
-    let Some(cors) = &rules.cors else { return Ok(()) };
-    if is_preflight(request) {
-        return Err(Stop::Told(preflight()));
+/// What `cors` says of a page's request, which is counted; `None`: no page asks, or nobody has said whose pages may.
+pub(super) fn judge<B>(visit: &Visit, connection: &Connection, request: &Request<B>) -> Option<Judged> {
+    if visit.rules.cors.is_none() || !request.headers().contains_key(ORIGIN) {
+        return None;
     }
     let is_upgrade = *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
-    if is_upgrade && cors.allows(request.headers()) == Some(false) {
-        let failure =
-            Failure::new(Reason::Forbidden, "a page of an origin that `cors` does not list asks for an upgrade");
-        return Err(Stop::Refused(failure, "pages of this origin may not connect here"));
+    let judged = Judged::of(visit.is_preflight, is_upgrade, visit.origin.is_some());
+    connection.worker.shared.metrics.page_asked(judged);
+    Some(judged)
+}
+
+pub(super) fn check<B>(visit: &Visit, connection: &Connection, request: &Request<B>) -> Result<(), Stop> {
+    match judge(visit, connection, request) {
+        None | Some(Judged::Allowed | Judged::Unlisted) => Ok(()),
+        Some(Judged::Preflight | Judged::PreflightUnlisted) => Err(Stop::Told(preflight())),
+        Some(Judged::Refused) => {
+            let failure =
+                Failure::new(Reason::Forbidden, "a page of an origin that `cors` does not list asks for an upgrade");
+            Err(Stop::Refused(failure, "pages of this origin may not connect here"))
+        }
     }
-    Ok(())
 }
 
 pub(super) fn is_preflight<B>(request: &Request<B>) -> bool {

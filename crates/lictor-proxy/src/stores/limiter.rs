@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lictor_core::limit::{Decision, Facts, Limit, Mode, Quota, Share, State, Table};
+use http::HeaderMap;
+use lictor_core::limit::{Decision, Facts, Limit, Mode, Part, Quota, Share, State, Table};
 use parking_lot::Mutex;
 
 /// Limits that have somebody without a place of his own, until those nobody asks for leave.
@@ -43,6 +44,19 @@ impl Limiter {
     pub(crate) fn look(&self, limit: &Limit, key: Key, now: Instant) -> Option<Decision> {
         let (quota, now) = (self.quota(limit), self.nanos(now));
         self.table.with(key.0, now, |state| quota.look(state, now))
+    }
+
+    /// How much is taken, 0 to 1, of a limit that all requests of a route share; `None` where each client has his own, or
+    /// Redis counts.
+    pub(crate) fn taken(&self, limit: &Limit, route: &str, now: Instant) -> Option<f64> {
+        if limit.mode == Mode::Redis || limit.by.iter().any(|part| *part != Part::Route) {
+            return None;
+        }
+        let headers = HeaderMap::new();
+        let facts = Facts { route: Some(route), ip: None, user: None, key: None, headers: &headers, claim: &|_| None };
+        let next = self.look(limit, self.key(limit, &facts), now)?;
+        let left = next.remaining + u32::from(next.is_admitted);
+        Some(1.0 - f64::from(left) / f64::from(next.limit.max(1)))
     }
 
     /// Takes one, if there is one; and whether the key had no place, and shared one.

@@ -4,6 +4,7 @@
 //! costs a few atomic additions and no lookup by label. Label values come from the configuration, Consul, or closed
 //! sets; anything else is capped.
 
+mod gateway;
 mod meters;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,11 +13,14 @@ use std::time::Duration;
 
 use http::Method;
 use lictor_core::Reason;
+use lictor_core::gateway::compress::{Coding, Plain};
+use lictor_core::gateway::cors::Judged;
 use parking_lot::{Mutex, RwLock};
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use self::gateway::GatewayMeters;
 pub(crate) use self::meters::{Over, UpstreamMeters};
 use super::exemplar::{Exemplar, Exemplars, LATENCY_BUCKETS};
 use super::spread::Spread;
@@ -49,9 +53,6 @@ pub(crate) struct Metrics {
     hedges: IntCounterVec,
     cache: IntCounterVec,
     fallbacks: IntCounterVec,
-    compressed: IntCounterVec,
-    auth: IntCounterVec,
-    mirrored: IntCounterVec,
     tcp_connections: IntCounterVec,
     tcp_duration: HistogramVec,
     tcp_bytes: IntCounterVec,
@@ -67,6 +68,7 @@ pub(crate) struct Metrics {
     limits_unreachable: IntCounterVec,
     limit_parts: IntGauge,
     redis_up: IntGaugeVec,
+    gateway: GatewayMeters,
     /// Of `duration`, by upstream.
     exemplars: Mutex<BTreeMap<Arc<str>, Arc<Exemplars>>>,
     /// The same times, finely.
@@ -113,7 +115,13 @@ impl Metrics {
         let gauge = |name: &str, help: &str, labels: &[&str]| {
             register(registry, IntGaugeVec::new(Opts::new(name, help), labels).expect("names are valid and constant"))
         };
+        let label_overflow = counter(
+            "lictor_label_overflow_total",
+            "Observations put under `other` because a label had too many values.",
+            &["metric"],
+        );
         Self {
+            gateway: GatewayMeters::new(registry, &label_overflow, max_label_values),
             requests: counter(
                 "lictor_upstream_requests_total",
                 "Requests, by the status the client saw and lictor's reason when it answered itself.",
@@ -166,11 +174,7 @@ impl Metrics {
                 "Requests that ran out of time, by where.",
                 &["where"],
             ),
-            label_overflow: counter(
-                "lictor_label_overflow_total",
-                "Observations put under `other` because a label had too many values.",
-                &["metric"],
-            ),
+            label_overflow,
             hedges: counter(
                 "lictor_hedges_total",
                 "Second copies of slow requests: sent, won (their answer came first), denied (by the budget).",
@@ -181,22 +185,7 @@ impl Metrics {
                 "Requests of routes with a cache: hit, coalesced, miss, bypass.",
                 &["upstream", "result"],
             ),
-            compressed: counter(
-                "lictor_gateway_compressed_total",
-                "Answers that were compressed, by how; `full`: as many as may be were just being compressed, and it went as it was.",
-                &["coding"],
-            ),
             fallbacks: counter("lictor_fallbacks_total", "Answers given in place of a failure.", &["upstream", "kind"]),
-            auth: counter(
-                "lictor_auth_decisions_total",
-                "Requests whose route asks who it is: allowed, or what was wrong, by the issuer's name.",
-                &["provider", "decision"],
-            ),
-            mirrored: counter(
-                "lictor_gateway_mirrored_total",
-                "Copies of a gateway's requests: sent, or not for a body that was too long or had no end, or too many at once.",
-                &["upstream", "outcome"],
-            ),
             tcp_connections: counter(
                 "lictor_tcp_connections_total",
                 "Connections carried as bytes that have ended, by lictor's reason when they were not ended by a side.",
@@ -349,10 +338,15 @@ impl Metrics {
         self.spreads.lock().iter().map(|(name, spread)| (name.to_string(), spread.counts())).collect()
     }
 
-    /// A request is over for which no upstream was found.
-    pub(crate) fn led_nowhere(&self, status: u16, reason: Option<Reason>) {
+    /// How many requests of a gateway's route took how long.
+    pub(crate) fn route_latencies(&self, label: &str) -> Option<Vec<u64>> {
+        self.gateway.latencies(label)
+    }
+
+    /// A request is over for which no upstream was found, or which a gateway's route has answered or refused.
+    pub(crate) fn led_nowhere(&self, route: &str, status: u16, reason: Option<Reason>) {
         let (code, reason) = (status.to_string(), reason.map_or("", Reason::as_str));
-        self.requests.with_label_values(&["", "", &code, reason]).inc();
+        self.requests.with_label_values(&["", route, &code, reason]).inc();
     }
 
     /// A request's time ran out.
@@ -431,19 +425,24 @@ impl Metrics {
         self.fallbacks.with_label_values(&[upstream, kind]).inc();
     }
 
-    /// An answer was compressed, or there was no room for that.
-    pub(crate) fn compressed(&self, coding: &str) {
-        self.compressed.with_label_values(&[coding]).inc();
+    /// An answer was compressed, or why it went as it was.
+    pub(crate) fn compressed(&self, begun: Result<Coding, Plain>) {
+        self.gateway.compressed(begun);
     }
 
-    /// Somebody was let in, or why he was not.
+    /// Somebody was let in, or why he was not, by who vouches for him or the way in which he has tried.
     pub(crate) fn authenticated(&self, provider: &str, decision: &str) {
-        self.auth.with_label_values(&[provider, decision]).inc();
+        self.gateway.authenticated(provider, decision);
+    }
+
+    /// A page has asked.
+    pub(crate) fn page_asked(&self, judged: Judged) {
+        self.gateway.page_asked(judged);
     }
 
     /// A copy of a request to this upstream: `sent`, `busy`, `too_long` or `unread`.
     pub(crate) fn mirrored(&self, upstream: &str, outcome: &str) {
-        self.mirrored.with_label_values(&[upstream, outcome]).inc();
+        self.gateway.mirrored(upstream, outcome);
     }
 
     /// A connection was carried.

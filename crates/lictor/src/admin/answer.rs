@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::gateway::{self, Labels};
 use super::guard::{Access, guard, route};
 use super::query::{self, Query};
 use super::reply::{self, Body, health_code, refuse, reply, text_reply};
@@ -63,7 +64,8 @@ async fn get(admin: &Arc<Admin>, path: &str, query: &str, form: Form) -> Respons
         "/health" => {
             let loaded = Arc::clone(&admin.loaded.read());
             let consul = admin.handle.status().standing();
-            let (is_healthy, page) = pages::health(&mesh, &loaded.config, &consul, admin.handle.app().as_ref());
+            let app = admin.handle.app();
+            let (is_healthy, page) = pages::health(&mesh, &loaded.config, &consul, app.as_ref(), admin.since.elapsed());
             reply(health_code(is_healthy), &page)
         }
         "/metrics" => {
@@ -82,7 +84,7 @@ async fn get(admin: &Arc<Admin>, path: &str, query: &str, form: Form) -> Respons
             reply(StatusCode::OK, &pages::config(&loaded.values, with_origin))
         }
         "/config/changes" => reply(StatusCode::OK, &admin.changes.page()),
-        "/stats" => reply(StatusCode::OK, &pages::stats(&mesh, &admin.scrape.requests())),
+        "/stats" | "/gateway/stats" => stats(admin, &mesh, path),
         "/consul" => {
             let standing = serde_json::to_value(admin.handle.status().standing());
             reply(StatusCode::OK, &standing.unwrap_or_default())
@@ -113,6 +115,19 @@ async fn get(admin: &Arc<Admin>, path: &str, query: &str, form: Form) -> Respons
         }
         _ => endpoints(admin, &mesh, path).await,
     }
+}
+
+/// `/gateway/stats`, and `/stats`, which has the same keys where there is a gateway.
+fn stats(admin: &Admin, mesh: &Mesh, path: &str) -> Response<Body> {
+    let labels = Labels::of(mesh.gateway.as_deref());
+    let tally = admin.scrape.tally(|upstream, route| labels.lead(upstream, route));
+    let mut page = if path == "/stats" { pages::stats(mesh, &tally.upstreams) } else { json!({}) };
+    match (&mesh.gateway, page.as_object_mut()) {
+        (Some(gateway), Some(page)) => page.extend(gateway::stats(mesh, gateway, &tally, admin.since.elapsed())),
+        (None, _) if path != "/stats" => return refuse(StatusCode::NOT_FOUND, "this is no gateway"),
+        _ => (),
+    }
+    reply(StatusCode::OK, &page)
 }
 
 async fn explain(admin: &Admin, query: &Query) -> Response<Body> {

@@ -14,10 +14,11 @@ use lictor_proxy::quantile;
 use serde_json::{Value as Json, json};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::gateway::{Asked, Labels, Moment};
 use super::live::{Frame, Looking};
 use super::state::Admin;
 use super::{pages, requests};
-use crate::metrics::{Counted, Process};
+use crate::metrics::{Counted, Process, added};
 use crate::version;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -33,6 +34,7 @@ struct Sample {
     cpu_seconds: f64,
     counted: BTreeMap<String, Counted>,
     latencies: BTreeMap<String, Vec<u64>>,
+    gateway: Moment,
 }
 
 /// Frames for one more; `None` when too many look already.
@@ -47,8 +49,19 @@ async fn run(admin: Arc<Admin>) {
     let mut before: Option<Sample> = None;
     loop {
         ticks.tick().await;
-        let now = Sample::take(&admin);
-        let json = frame(&admin, before.as_ref(), &now).await;
+        let mesh = admin.mesh();
+        let labels = Labels::of(mesh.gateway.as_deref());
+        let mut now = Sample::take(&admin, &labels);
+        let mut json = frame(&admin, &mesh, before.as_ref(), &now).await;
+        if let Some(gateway) = &mesh.gateway {
+            let plane = &admin.plane;
+            let asked = Asked {
+                latencies: &|label| plane.route_latencies(label),
+                taken: &|limit, label| plane.limit_taken(limit, label),
+            };
+            let earlier = before.as_ref().map(|before| (&before.gateway, now.since(before)));
+            json["gateway"] = now.gateway.frame(gateway, &labels, earlier, &asked);
+        }
         let has_rates = before.replace(now).is_some();
         if !admin.live.show(Frame { json: plain::lines(&json.to_string()).into_owned().into(), has_rates }) {
             return;
@@ -57,23 +70,29 @@ async fn run(admin: Arc<Admin>) {
 }
 
 impl Sample {
-    fn take(admin: &Admin) -> Self {
+    fn take(admin: &Admin, labels: &Labels<'_>) -> Self {
+        let mut tally = admin.scrape.tally(|upstream, route| labels.lead(upstream, route));
         Self {
             at: Instant::now(),
             cpu_seconds: Process::read().cpu_seconds,
-            counted: admin.scrape.counted(),
+            gateway: Moment::new(&mut tally),
+            counted: tally.carried,
             latencies: admin.plane.latencies(),
         }
+    }
+
+    /// Seconds between the two.
+    fn since(&self, before: &Self) -> f64 {
+        self.at.duration_since(before.at).as_secs_f64()
     }
 }
 
 /// Everything, now.
-async fn frame(admin: &Admin, before: Option<&Sample>, now: &Sample) -> Json {
-    let mesh = admin.mesh();
+async fn frame(admin: &Admin, mesh: &Mesh, before: Option<&Sample>, now: &Sample) -> Json {
     let report = admin.plane.report().await;
     let consul = admin.handle.status().standing();
-    let (mut upstreams, breakers) = (pages::upstreams(&mesh, &report), pages::breakers(&mesh));
-    let endpoints = pages::endpoints(&mesh, &report, &consul, None);
+    let (mut upstreams, breakers) = (pages::upstreams(mesh, &report), pages::breakers(mesh));
+    let endpoints = pages::endpoints(mesh, &report, &consul, None);
     let upstreams = mesh.upstreams.iter().map(|(name, upstream)| {
         let name = name.as_ref();
         let (mut page, traffic) = (upstreams[name].take(), traffic(name, before, now));
@@ -99,9 +118,9 @@ async fn frame(admin: &Admin, before: Option<&Sample>, now: &Sample) -> Json {
     let failures: Vec<&Story> = stories.iter().filter(|story| story.is_failure()).map(Arc::as_ref).collect();
     json!({
         "at": pages::now(),
-        "interval_ms": before.map(|before| now.at.duration_since(before.at).as_secs_f64() * 1e3),
+        "interval_ms": before.map(|before| now.since(before) * 1e3),
         "lictor": process(before, now),
-        "service": service(admin, &mesh),
+        "service": service(admin, mesh),
         "inbound": inbound,
         "upstreams": upstreams,
         "consul": consul,
@@ -154,11 +173,10 @@ fn latest(failures: &[&Story]) -> Vec<Json> {
 }
 
 fn process(before: Option<&Sample>, now: &Sample) -> Json {
-    let elapsed = |before: &Sample| now.at.duration_since(before.at).as_secs_f64();
     json!({
         "version": version::NUMBER,
         "resident_bytes": Process::read().resident_bytes,
-        "cpu": before.map(|before| (now.cpu_seconds - before.cpu_seconds) / elapsed(before)),
+        "cpu": before.map(|before| (now.cpu_seconds - before.cpu_seconds) / now.since(before)),
     })
 }
 
@@ -182,23 +200,18 @@ fn traffic(name: &str, before: Option<&Sample>, now: &Sample) -> Json {
     let mut page = json!({ "total": counted });
     let Some(before) = before else { return page };
     let grown = counted.since(before.counted.get(name).copied().unwrap_or_default());
-    let seconds = now.at.duration_since(before.at).as_secs_f64();
+    let seconds = now.since(before);
     let rate = |count: u64| count as f64 / seconds;
     page["rate"] = json!(rate(grown.total));
     page["errors"] = json!(rate(grown.failed));
     page["error_ratio"] = json!((grown.total > 0).then(|| grown.failed as f64 / grown.total as f64));
     page["retries"] = json!(rate(grown.retries));
     page["retries_denied"] = json!(rate(grown.retries_denied));
-    let took = lately(before.latencies.get(name), now.latencies.get(name));
+    let took = added(before.latencies.get(name), now.latencies.get(name));
     for (key, share) in [("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99)] {
         page[key] = json!(quantile(&took, share));
     }
     page
-}
-
-fn lately(before: Option<&Vec<u64>>, now: Option<&Vec<u64>>) -> Vec<u64> {
-    let before = before.into_iter().flatten().copied().chain(std::iter::repeat(0));
-    now.into_iter().flatten().zip(before).map(|(now, before)| now.saturating_sub(before)).collect()
 }
 
 #[cfg(test)]
@@ -211,7 +224,7 @@ mod tests {
 
     fn sample(at: Instant, counted: Counted, latencies: &[u64]) -> Sample {
         let (counted, latencies) = ([("users".to_owned(), counted)].into(), [("users".to_owned(), latencies.to_vec())]);
-        Sample { at, cpu_seconds: 0.0, counted, latencies: latencies.into() }
+        Sample { at, cpu_seconds: 0.0, counted, latencies: latencies.into(), gateway: Moment::default() }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) enum Access {
 
 const ORDERS: [&str; 5] = ["/drain", "/undrain", "/reload", "/log-level", "/quit"];
 const PUBLIC: [&str; 5] = ["/live", "/startup", "/ready", "/health", "/metrics"];
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 17] = [
     "",
     "/endpoints",
     "/upstreams",
@@ -29,6 +29,7 @@ const PAGES: [&str; 16] = [
     "/config",
     "/config/changes",
     "/stats",
+    "/gateway/stats",
     "/consul",
     "/events",
     "/requests",

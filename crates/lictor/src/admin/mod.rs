@@ -5,6 +5,7 @@
 
 mod answer;
 mod frame;
+mod gateway;
 mod guard;
 mod listen;
 mod live;

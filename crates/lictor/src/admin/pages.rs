@@ -2,7 +2,7 @@
 //! the services themselves used to have.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use lictor_config::{Config, Effective};
 use lictor_consul::{AppHealth, DiskSnapshot, RegistrationState, Standing};
@@ -32,6 +32,7 @@ GET  /routes            routes with a policy of their own
 GET  /config[?origin=1] effective configuration
 GET  /config/changes    what reloads and KV changed, or could not
 GET  /stats             instances by service
+GET  /gateway/stats     the gateway's routes, and what became of their requests
 GET  /consul            watches and registration
 GET  /events            what changed, as server-sent events
 GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit= [?as=text]
@@ -83,7 +84,13 @@ pub(crate) fn ready(mesh: &Mesh, app: Option<&AppHealth>, is_started: bool, is_d
 }
 
 /// This service's health. A warning never makes it unhealthy: lictor serves from the last endpoints it knew.
-pub(crate) fn health(mesh: &Mesh, config: &Config, consul: &Standing, app: Option<&AppHealth>) -> (bool, Json) {
+pub(crate) fn health(
+    mesh: &Mesh,
+    config: &Config,
+    consul: &Standing,
+    app: Option<&AppHealth>,
+    uptime: Duration,
+) -> (bool, Json) {
     let mut checks = Map::new();
     let is_healthy = app.is_none_or(|app| app.is_up);
     if let Some(app) = app {
@@ -108,13 +115,17 @@ pub(crate) fn health(mesh: &Mesh, config: &Config, consul: &Standing, app: Optio
     checks
         .insert("memory".to_owned(), json!({ "status": status, "message": format!("{} MiB resident", memory >> 20) }));
     let version = config.registration.as_ref().and_then(|registration| registration.meta.get("version"));
-    let page = json!({
+    let mut page = json!({
         "status": if is_healthy { "healthy" } else { "unhealthy" },
         "timestamp": now(),
         "service": config.service,
         "version": version,
         "checks": checks,
     });
+    if let Some(gateway) = &mesh.gateway {
+        page["uptime"] = json!(uptime.as_secs_f64());
+        page["routes"] = json!(gateway.routes.len());
+    }
     (is_healthy, page)
 }
 
@@ -337,8 +348,6 @@ pub(crate) fn stats(mesh: &Mesh, requests: &BTreeMap<String, Requests>) -> Json 
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use std::sync::Arc;
 
     use lictor_config::{Environment, Text, load};
@@ -383,7 +392,7 @@ mod tests {
     async fn health_has_the_old_keys_and_a_warning_is_not_the_end() {
         let (config, handle, mesh) = started(TWO).await;
         let app = AppHealth { is_up: true, message: String::new(), took: Duration::from_millis(1) };
-        let (is_healthy, page) = health(&mesh, &config, &handle.status().standing(), Some(&app));
+        let (is_healthy, page) = health(&mesh, &config, &handle.status().standing(), Some(&app), Duration::ZERO);
         assert!(is_healthy, "{page}");
         let keys: Vec<&str> = page.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, ["checks", "service", "status", "timestamp", "version"]);
@@ -398,7 +407,7 @@ mod tests {
     async fn an_application_that_is_down_is_neither_healthy_nor_ready() {
         let (config, handle, mesh) = started(TWO).await;
         let app = AppHealth { is_up: false, message: "127.0.0.1:1: refused".to_owned(), took: Duration::ZERO };
-        let (is_healthy, page) = health(&mesh, &config, &handle.status().standing(), Some(&app));
+        let (is_healthy, page) = health(&mesh, &config, &handle.status().standing(), Some(&app), Duration::ZERO);
         assert_eq!((is_healthy, page["status"].as_str()), (false, Some("unhealthy")));
         assert_eq!(page["checks"]["app"]["message"], "127.0.0.1:1: refused", "{page}");
         assert!(page["checks"]["app"]["responseTime"].is_u64());

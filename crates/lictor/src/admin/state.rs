@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
 
 use lictor_config::Loaded;
 use lictor_consul::Handle;
@@ -34,6 +35,8 @@ pub(crate) struct Admin {
     /// For good.
     pub(super) is_stopping: AtomicBool,
     pub(super) orders: mpsc::Sender<Order>,
+    /// When the pages were first there.
+    pub(super) since: Instant,
 }
 
 /// What only the boot sequence can do.
@@ -69,6 +72,7 @@ impl Admin {
             is_draining,
             is_stopping,
             orders,
+            since: Instant::now(),
         }
     }
 

@@ -8,6 +8,7 @@ use lictor_core::Reason;
 use prometheus::{Gauge, Histogram, IntCounter};
 use tracing::warn;
 
+use super::gateway::RouteMeter;
 use super::{MethodCap, Metrics, Otel};
 use crate::stores::exemplar::Exemplars;
 use crate::stores::outcome::Outcome;
@@ -20,16 +21,14 @@ pub(crate) struct Over<'a> {
     /// One of a closed set.
     pub(crate) method: &'static str,
     pub(crate) route: Option<(usize, &'a str)>,
+    /// That is a gateway's, and its client's own request: no copy.
+    pub(crate) is_edge: bool,
     /// As the client saw it.
     pub(crate) status: u16,
     pub(crate) reason: Option<Reason>,
 }
 
 impl Over<'_> {
-    fn key(&self) -> RequestKey {
-        RequestKey { route: self.route.map(|(index, _)| index), status: self.status, reason: self.reason }
-    }
-
     fn route_label(&self) -> &str {
         self.route.map_or("", |(_, label)| label)
     }
@@ -45,28 +44,32 @@ pub(crate) struct UpstreamMeters {
     ejections: IntCounter,
     budget: Gauge,
     panic: prometheus::IntGauge,
-    requests: RefCell<Vec<(RequestKey, IntCounter)>>,
+    /// Of what has no route, then of each route by its index: of ten thousand only those that are asked for take room.
+    routes: RefCell<Vec<Option<Box<OfRoute>>>>,
     attempts: RefCell<Vec<(AttemptKey, IntCounter)>>,
     orphans: RefCell<Vec<(Option<usize>, IntCounter)>>,
-    otel: RefCell<Vec<(OtelKey, Histogram)>>,
     exemplars: Arc<Exemplars>,
     spread: Arc<Spread>,
     pub(crate) methods: RefCell<MethodCap>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct RequestKey {
-    route: Option<usize>,
-    status: u16,
-    reason: Option<Reason>,
+/// The handles of one of its routes. The lists are short: a few statuses and reasons.
+#[derive(Debug, Default)]
+struct OfRoute {
+    requests: Vec<(Ended, IntCounter)>,
+    otel: Vec<(OtelKey, Histogram)>,
+    times: Option<RouteMeter>,
 }
+
+/// Status and reason.
+type Ended = (u16, Option<Reason>);
 
 /// Of one request in OpenTelemetry's terms; what `error_type` is follows from it.
 #[derive(Debug, PartialEq)]
 struct OtelKey {
     is_inbound: bool,
     method: &'static str,
-    request: RequestKey,
+    ended: Ended,
 }
 
 #[derive(Debug, PartialEq)]
@@ -86,10 +89,9 @@ impl UpstreamMeters {
             ejections: metrics.ejections.with_label_values(&label),
             budget: metrics.budget.with_label_values(&label),
             panic: metrics.panic.with_label_values(&label),
-            requests: RefCell::default(),
+            routes: RefCell::default(),
             attempts: RefCell::default(),
             orphans: RefCell::default(),
-            otel: RefCell::default(),
             exemplars: Arc::clone(metrics.exemplars.lock().entry(Arc::clone(name)).or_default()),
             spread: Arc::clone(metrics.spreads.lock().entry(Arc::clone(name)).or_default()),
             methods: RefCell::default(),
@@ -100,20 +102,29 @@ impl UpstreamMeters {
     pub(crate) fn request(&self, metrics: &Metrics, over: &Over<'_>, took: Duration) {
         self.duration.observe(took.as_secs_f64());
         self.spread.count(took);
-        count(&self.requests, over.key(), || {
+        let mut routes = self.routes.borrow_mut();
+        let place = over.route.map_or(0, |(index, _)| index + 1);
+        if routes.len() <= place {
+            routes.resize_with(place + 1, || None);
+        }
+        let route = routes[place].get_or_insert_default();
+        count(&mut route.requests, (over.status, over.reason), || {
             let code = over.status.to_string();
             let reason = over.reason.map_or("", Reason::as_str);
             metrics.requests.with_label_values(&[self.name.as_ref(), over.route_label(), &code, reason])
         });
+        if over.is_edge {
+            route.times.get_or_insert_with(|| metrics.gateway.route(over.route_label())).took(took);
+        }
         if let Some(otel) = &metrics.otel {
-            self.measure(otel, over, took);
+            self.measure(&mut route.otel, otel, over, took);
         }
     }
 
     /// The same in OpenTelemetry's terms.
-    fn measure(&self, otel: &Otel, over: &Over<'_>, took: Duration) {
-        let key = OtelKey { is_inbound: over.is_inbound, method: over.method, request: over.key() };
-        if let Some((_, histogram)) = self.otel.borrow().iter().find(|(known, _)| *known == key) {
+    fn measure(&self, known: &mut Vec<(OtelKey, Histogram)>, otel: &Otel, over: &Over<'_>, took: Duration) {
+        let key = OtelKey { is_inbound: over.is_inbound, method: over.method, ended: (over.status, over.reason) };
+        if let Some((_, histogram)) = known.iter().find(|(known, _)| *known == key) {
             histogram.observe(took.as_secs_f64());
             return;
         }
@@ -123,7 +134,7 @@ impl UpstreamMeters {
         let family = if over.is_inbound { &otel.server } else { &otel.client };
         let histogram = family.with_label_values(&[over.method, &code, over.route_label(), &self.name, error]);
         histogram.observe(took.as_secs_f64());
-        self.otel.borrow_mut().push((key, histogram));
+        known.push((key, histogram));
     }
 
     /// A request of a sampled trace is over.
@@ -133,7 +144,7 @@ impl UpstreamMeters {
 
     /// A request came without a trace although it could have had one.
     pub(crate) fn orphan(&self, metrics: &Metrics, route: Option<(usize, &str)>) {
-        count(&self.orphans, route.map(|(index, _)| index), || {
+        count(&mut self.orphans.borrow_mut(), route.map(|(index, _)| index), || {
             let (upstream, route) = (self.name.as_ref(), route.map_or("", |(_, label)| label));
             let counter = metrics.orphans.with_label_values(&[upstream, route]);
             if counter.get() == 0 {
@@ -156,7 +167,7 @@ impl UpstreamMeters {
             Outcome::Status(status) => Outcome::Status(status / 100),
             other => other,
         };
-        count(&self.attempts, AttemptKey { outcome, number }, || {
+        count(&mut self.attempts.borrow_mut(), AttemptKey { outcome, number }, || {
             let class;
             let outcome = match outcome {
                 Outcome::Status(digit) => {
@@ -198,13 +209,13 @@ impl UpstreamMeters {
     }
 }
 
-/// Adds one to the counter of `key`, making it at its first use. The list is short: a few statuses and reasons.
-fn count<K: PartialEq>(counters: &RefCell<Vec<(K, IntCounter)>>, key: K, make: impl FnOnce() -> IntCounter) {
-    if let Some((_, counter)) = counters.borrow().iter().find(|(known, _)| *known == key) {
+/// Adds one to the counter of `key`, making it at its first use. The list is short.
+fn count<K: PartialEq>(counters: &mut Vec<(K, IntCounter)>, key: K, make: impl FnOnce() -> IntCounter) {
+    if let Some((_, counter)) = counters.iter().find(|(known, _)| *known == key) {
         counter.inc();
         return;
     }
     let counter = make();
     counter.inc();
-    counters.borrow_mut().push((key, counter));
+    counters.push((key, counter));
 }
