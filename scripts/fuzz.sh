@@ -27,11 +27,12 @@ keep() { # The fewest inputs that reach every edge that was reached, and those t
 }
 
 run() { # Until its processor time is over: others may use the machine as well.
-  local wanted=$((${MINUTES:-10} * 60)) used=0 executions=0 edges log took units
+  local wanted=$((${MINUTES:-10} * 60)) used=0 executions=0 edges log took units words=()
   log=$out/$1.log
+  [ ! -f "fuzz/dictionaries/$1.dict" ] || words=("-dict=fuzz/dictionaries/$1.dict")
   mkdir -p "$out/corpus/$1" "$out/artifacts"
   while [ "$used" -lt "$wanted" ]; do
-    took=$( { TIMEFORMAT=%U; time nice -n 19 "$(binary "$1")" "${options[@]}" -print_final_stats=1 -max_total_time="${SLICE:-60}" \
+    took=$( { TIMEFORMAT=%U; time nice -n 19 "$(binary "$1")" "${options[@]}" "${words[@]}" -print_final_stats=1 -max_total_time="${SLICE:-60}" \
       -artifact_prefix="$out/artifacts/$1-" "$out/corpus/$1" "fuzz/corpus/$1" >"$log" 2>&1; } 2>&1 ) || {
       tail -n 40 "$log"
       echo "scripts/fuzz.sh: $1 has a finding: $(ls -t "$out/artifacts/$1"-* 2>/dev/null | head -n 1)" >&2

@@ -7,10 +7,9 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use lictor_testkit::Sidecar;
+use lictor_testkit::{Delays, Sidecar};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -111,24 +110,6 @@ async fn ask(address: &str, at_most: Duration, clock: Instant, idle: &Mutex<Vec<
     }
 }
 
-/// What the machine does to whoever is due: two who sleep for a millisecond, again and again until it is over.
-fn delays(is_over: &Arc<AtomicBool>) -> Vec<std::thread::JoinHandle<Vec<i64>>> {
-    let sleeper = |_| {
-        let is_over = Arc::clone(is_over);
-        std::thread::spawn(move || {
-            let mut delays = Vec::new();
-            while !is_over.load(Relaxed) {
-                let began = Instant::now();
-                #[expect(clippy::disallowed_methods, reason = "how much longer that takes is what is measured")]
-                std::thread::sleep(Duration::from_millis(1));
-                delays.push(began.elapsed().as_micros() as i64 - 1000);
-            }
-            delays
-        })
-    };
-    (0..2).map(sleeper).collect()
-}
-
 /// So many requests with deadlines of 50 ms to `longest`, at three times the rate that the instance can do with so many places.
 fn overload(places: u32, count: u32, longest: u64) -> (Seen, Sidecar) {
     let (seen, clock) = (Arc::new(Mutex::new(Seen::default())), Instant::now());
@@ -145,8 +126,7 @@ fn overload(places: u32, count: u32, longest: u64) -> (Seen, Sidecar) {
     );
     let lictor = caller(&[port], &limits);
     let address: Arc<str> = Arc::from(lictor.address("users"));
-    let is_over = Arc::new(AtomicBool::new(false));
-    let sleepers = delays(&is_over);
+    let delays = Delays::measure();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (idle, mut asking) = (Arc::new(Mutex::new(Vec::new())), JoinSet::new());
@@ -162,9 +142,8 @@ fn overload(places: u32, count: u32, longest: u64) -> (Seen, Sidecar) {
         }
         while asking.join_next().await.is_some() {}
     });
-    is_over.store(true, Relaxed);
     let mut seen = std::mem::take(&mut *seen.lock());
-    seen.delays = sleepers.into_iter().flat_map(|sleeper| sleeper.join().unwrap()).collect();
+    seen.delays = delays.finish().iter().map(|delay| delay.as_micros() as i64).collect();
     (seen, lictor)
 }
 

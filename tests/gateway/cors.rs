@@ -3,7 +3,9 @@
 use std::io::Write;
 
 use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, free_ports, read_head};
+use serde_json::json;
 
+use crate::issuer::{SECRET, claims, sealed, shared};
 use crate::{Ask, BOTH, LICTOR, Told, Version, ask, configuration, echo, field, gateway_of, told_http1};
 
 const APP: &str = "https://app.example";
@@ -195,6 +197,62 @@ fn answers_of_the_gateways_own_can_be_read_too() {
     // Of a head that cannot be read nobody knows whose page it is of.
     let told = told_http1(connect(&lictor.address("gateway")), b"GET / HTTP/1.1\r\nbad field\r\n\r\n");
     assert!(told.status == 400 && has(&told, Version::Http1, "vary", "Origin") && !is_told(&told), "{told:?}");
+}
+
+/// What stands before the upstreams refuses in its own words too.
+#[test]
+fn refusals_can_be_read_by_whom_they_are_for() {
+    let [closed, redis, keys] = free_ports();
+    let one = echo("one");
+    let more = format!(
+        "  dead: {{static: ['127.0.0.1:{closed}'], retry: off, breaker: {{failure_threshold: 1}}}}\nredis: 127.0.0.1:{redis}\n"
+    );
+    let auth = format!(
+        "  auth:\n    mode: none\n    jwt:\n      - {{name: own, secret: {SECRET}}}\n      - {{name: idp, issuer: 'https://idp.example', jwks: 'http://127.0.0.1:{keys}/'}}\n"
+    );
+    let routes = "  - {path: /free, to: one}
+  - {path: /in, to: one, auth: required}
+  - {path: /admin, to: one, auth: {mode: required, require: {roles: admin}}}
+  - {path: /often, to: one, limit: {rate: 1/1h, by: []}}
+  - {path: /counted, to: one, limit: {rate: 1/1h, by: [], mode: redis, if_unreachable: refuse}}
+  - {path: /dead, to: dead}\n";
+    let text = configuration(&[("one", &one)], &more, &format!("{KEYS}{auth}"), routes);
+    let lictor = Sidecar::serve(LICTOR, &text).up();
+    let ann = format!("Bearer {}", shared(&claims(json!({}))));
+    let theirs = claims(json!({"iss": "https://idp.example"})).to_string();
+    let theirs = format!("Bearer {}", sealed(SECRET, r#"{"alg":"RS256","kid":"a"}"#, &theirs));
+    let (ann, theirs) = (("authorization", &*ann), ("authorization", &*theirs));
+    for (target, status) in [("/often", 200), ("/dead", 502)] {
+        assert_eq!(ask(&lictor, Version::Http1, Ask::get(target)).status, status, "what comes next is refused");
+    }
+    for version in BOTH {
+        for (target, fields, status, reason) in [
+            ("/free", &[][..], 200, ""),
+            ("/in", &[], 401, "unauthenticated"),
+            ("/in", &[("authorization", "Bearer a.b.c")], 401, "unauthenticated"),
+            ("/in", &[ann, ann], 400, "bad_request"),
+            ("/in", &[theirs], 503, "auth_unavailable"),
+            ("/in", &[ann], 200, ""),
+            ("/admin", &[ann], 403, "forbidden"),
+            ("/often", &[], 429, "rate_limited"),
+            ("/counted", &[], 503, "limit_unavailable"),
+            ("/dead", &[], 503, "breaker_open"),
+        ] {
+            for (origin, is_listed) in [(APP, true), ("https://evil.example", false), ("", false)] {
+                let fields: Vec<_> = fields.iter().copied().chain([("origin", origin)]).collect();
+                let fields = if origin.is_empty() { &fields[..fields.len() - 1] } else { &fields };
+                let told = ask(&lictor, version, Ask { fields, ..Ask::get(target) });
+                let what = format!("{version:?} {target} {origin}: {told:?}");
+                assert!(told.status == status && (status == 200 || told.body.contains(reason)), "{what}");
+                assert_eq!((allows(&told, version, origin), is_told(&told)), (is_listed, is_listed), "{what}");
+                assert!(has(&told, version, "vary", "Origin"), "{what}");
+            }
+            // Its preflight asks for nothing of that, and passes.
+            let preflight = [("origin", APP), ("access-control-request-method", "GET")];
+            let told = ask(&lictor, version, Ask { method: "OPTIONS", fields: &preflight, ..Ask::get(target) });
+            assert!(told.status == 204 && allows(&told, version, APP), "{version:?} {target}: {told:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! The listener: what any listener takes, with a table whose literal keys are all there.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use lictor_testkit::{Authority, Sidecar, connect, eventually_is, get_over, read_head, tls_client};
+use rustix::process::Signal;
 use rustls::version::{TLS12, TLS13};
 
-use crate::{Ask, LICTOR, Version, ask, echo};
+use crate::{Ask, LICTOR, Version, ask, configuration, echo, field};
 
 /// A gateway whose listener has this too, in front of a server.
 fn listening(more: &str, port: u16) -> Sidecar {
@@ -60,4 +62,41 @@ fn a_route_is_for_its_methods_and_fields() {
     eventually("POST", &[("x-a", "1")], "/*");
     eventually("GET", &[("x-a", "1")], "/x");
     eventually("GET", &[], "/*");
+}
+
+#[test]
+fn who_keeps_a_connection_to_a_gateway_that_leaves_is_told_to_come_again() {
+    const TARGETS: [&str; 3] = ["/x/1", "/told", "/none"];
+    let one = echo("one");
+    let routes = "    - {path: /x/*, to: one}\n    - {path: /told, respond: {body: told}}\n";
+    let text = configuration(&[("one", &one)], "", "", routes);
+    let mut lictor = Sidecar::serve(LICTOR, &format!("{text}lifecycle: {{drain_delay: 60s}}\n")).up();
+    let says = |stream: &mut TcpStream, target: &str| {
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let head = read_head(stream).to_lowercase();
+        let length = field(&head, "content-length").unwrap().parse().unwrap();
+        stream.read_exact(&mut vec![0; length]).unwrap();
+        field(&head, "connection").unwrap_or_default().to_owned()
+    };
+    for (name, status, told) in
+        [("as it is", 200, ""), ("/drain", 503, "close"), ("/undrain", 200, ""), ("SIGTERM", 503, "close")]
+    {
+        // Some come before and some after; nobody who waits is left.
+        let mut kept = TARGETS.map(|target| (target, connect(&lictor.address("gateway"))));
+        for (target, stream) in kept.iter_mut().filter(|_| name != "/undrain") {
+            assert_eq!(says(stream, target), "", "{name} {target}, before");
+        }
+        match name {
+            "/drain" | "/undrain" => assert_eq!(lictor.post(name).status, 200),
+            "SIGTERM" => lictor.signal(Signal::TERM),
+            _ => (),
+        }
+        eventually_is(name, || lictor.get("admin", "/ready").status, |ready| *ready == status);
+        for (target, stream) in &mut kept {
+            assert_eq!(says(stream, target), told, "{name} {target}, kept");
+            assert_eq!(says(&mut connect(&lictor.address("gateway")), target), told, "{name} {target}, new");
+        }
+    }
+    lictor.signal(Signal::TERM); // again: nothing is waited for
+    assert!(lictor.wait().success());
 }

@@ -70,33 +70,35 @@ fn line_of(lictor: &Sidecar, is_it: impl Fn(&serde_json::Value) -> bool) -> serd
 
 /// A server that answers with its name and the head that it got.
 fn echo(name: &'static str) -> RawServer {
+    RawServer::start(move |mut stream| while echoed(&mut stream, name, "").is_some() {})
+}
+
+/// The same, which takes one request by each connection: they are as many as it was asked.
+fn echo_once(name: &'static str) -> RawServer {
     RawServer::start(move |mut stream| {
-        loop {
-            let head = read_head(&mut stream);
-            if head.is_empty() {
-                return;
-            }
-            let length = field(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-            let mut body = vec![0; length];
-            if stream.read_exact(&mut body).is_err() {
-                return;
-            }
-            if field(&head, "transfer-encoding").is_some() {
-                while !body.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    if stream.read_exact(&mut byte).is_err() {
-                        return;
-                    }
-                    body.push(byte[0]);
-                }
-            }
-            let text = format!("{name}\n{head}{}", String::from_utf8_lossy(&body));
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
-            if stream.write_all(answer.as_bytes()).is_err() {
-                return;
-            }
-        }
+        echoed(&mut stream, name, "Connection: close\r\n");
     })
+}
+
+/// One request; `None` where there is none any more.
+fn echoed(stream: &mut std::net::TcpStream, name: &str, fields: &str) -> Option<()> {
+    let head = read_head(stream);
+    if head.is_empty() {
+        return None;
+    }
+    let length = field(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    if field(&head, "transfer-encoding").is_some() {
+        while !body.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).ok()?;
+            body.push(byte[0]);
+        }
+    }
+    let text = format!("{name}\n{head}{}", String::from_utf8_lossy(&body));
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{fields}\r\n{text}", text.len());
+    stream.write_all(answer.as_bytes()).ok()
 }
 
 fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {

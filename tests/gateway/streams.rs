@@ -7,7 +7,7 @@ use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, read_head};
 use serde_json::json;
 
 use crate::issuer::{SECRET, claims, in_seconds, shared};
-use crate::{Ask, BOTH, Told, Version, ask, gateway_of};
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, block, configuration, frame, gateway_of};
 
 /// Long enough to be used, whatever else this machine does.
 const LIFE: i64 = 5;
@@ -133,4 +133,41 @@ fn a_socket_is_closed_and_told_why_where_that_does_not_break_a_frame() {
     let lictor = gateway(&part);
     let (bytes, is_over) = socket(&lictor, "/", Duration::from_secs(25));
     assert_eq!((bytes, is_over), (vec![0x81, 5, b'h', b'i'], true), "within a frame nothing of ours is said");
+}
+
+#[test]
+fn a_socket_that_is_open_after_the_drain_timeout_is_closed_by_a_frame() {
+    let whole: &[u8] = Box::leak([SWITCHED.as_bytes(), &[0x81, 2, b'h', b'i']].concat().into_boxed_slice());
+    let part: &[u8] = Box::leak([SWITCHED.as_bytes(), &[0x81, 5, b'h', b'i']].concat().into_boxed_slice());
+    let socket = [(":protocol", "websocket"), ("sec-websocket-version", "13")];
+    let http2 = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, 0, &[]),
+        frame(1, 4, 1, &block(Ask { method: "CONNECT", fields: &socket, ..Ask::get("/") })),
+    ];
+    let http1 = "GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    for (asked, version) in [(http1.as_bytes().to_vec(), Version::Http1), (http2.concat(), Version::Http2)] {
+        for (says, is_told) in [(whole, true), (part, false)] {
+            let one = beginning(says);
+            let text = configuration(&[("one", &one)], "", "", "    - {path: /*, to: one}\n");
+            let text = format!("{text}lifecycle: {{drain_delay: 100ms, drain_timeout: 500ms}}\n");
+            let mut lictor = Sidecar::serve(LICTOR, &text).up();
+            let mut stream = connect(&lictor.address("gateway"));
+            stream.write_all(&asked).unwrap();
+            let (mut bytes, mut byte) = (Vec::new(), [0]);
+            while !bytes.ends_with(b"hi") {
+                stream.read_exact(&mut byte).unwrap();
+                bytes.push(byte[0]);
+            }
+            assert!(lictor.terminate().success(), "{}", lictor.log());
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest); // a reset is an end too
+            // Status 1001 (RFC 6455, section 7.4.1), and why.
+            let closing = [&[0x88, 42, 0x03, 0xe9], &b"this proxy stops, or has other rules now"[..]].concat();
+            let is_closed = rest.windows(closing.len()).any(|part| part == closing);
+            assert_eq!(is_closed, is_told, "{version:?}: {}", String::from_utf8_lossy(&rest));
+            let line = crate::line_of(&lictor, |line| line["path"] == "/");
+            assert_eq!(line["reason"], "draining", "{version:?} {line}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod credentials;
 mod keys;
 mod lifecycle;
 mod long;
+mod rolling;
 mod scripted;
 mod wire;
 

@@ -345,7 +345,7 @@ fn lifecycle(node: &Node<'_>) -> Lifecycle {
             .field("start_timeout", "How long the first endpoints may take.")
             .duration(Duration::from_secs(30)),
         drain_delay: section
-            .field("drain_delay", "How long to wait, still serving, until callers no longer see us.")
+            .field("drain_delay", "How long to wait, still serving, until callers no longer see us; where balancers ask `/ready`, all of it.")
             .duration(Duration::from_secs(5)),
         drain_timeout: section
             .field("drain_timeout", "How long requests in flight may take to finish.")

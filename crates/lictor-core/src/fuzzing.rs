@@ -173,6 +173,8 @@ pub fn gateway(bytes: &[u8]) {
     let (Some(method), Some(host), Some(target)) = (words.next(), words.next(), words.next()) else { return };
     gateway::laws::read_path(target);
     gateway::laws::read_host(host);
+    let pattern = routes.split([' ', '\n']).find(|word| word.starts_with('/')).unwrap_or("/*");
+    gateway::laws::read_odd(target.split('?').next().unwrap_or_default(), pattern);
     let Ok(method) = Method::from_bytes(method.as_bytes()) else { return };
     gateway::laws::find(routes, &method, host, target);
 }

@@ -21,6 +21,11 @@ pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// `Proxy-Connection` (the same).
 pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// How long a head, whose framing was checked, says that its content is.
+pub fn told_length(headers: &HeaderMap) -> Option<u64> {
+    length(headers.get(CONTENT_LENGTH)?.as_bytes())
+}
+
 /// Refuses a head that names its host in no way, or in two, whose target is none (RFC 9112, section 3.2), or whose body
 /// is coded in a way that nobody understands here.
 pub fn check<B>(request: &Request<B>, fields: Fields) -> Result<(), &'static str> {

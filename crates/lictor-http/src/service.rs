@@ -33,6 +33,11 @@ pub trait Answerer: 'static {
     /// Hears of a head that could not be read (`version` is `HTTP/1.1` or `HTTP/2`). What it returns is the answer, where
     /// one can be given: over HTTP/1.1 all of it, and the connection ends; over HTTP/2 its fields, without the body.
     fn refuse(&self, version: &'static str, refused: &Refused) -> Response<Bytes>;
+
+    /// Whether the client is to come again, perhaps elsewhere: over HTTP/1.1 the next answer is its connection's last.
+    fn is_leaving(&self) -> bool {
+        false
+    }
 }
 
 /// A body that can be answered with.

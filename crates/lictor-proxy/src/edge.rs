@@ -50,6 +50,10 @@ impl Answerer for Edge {
         gate::leave_unread(view.mesh.gateway.as_deref(), self.0.is_encrypted, &mut response);
         response
     }
+
+    fn is_leaving(&self) -> bool {
+        self.0.shall_leave()
+    }
 }
 
 async fn answer(

@@ -49,6 +49,10 @@ impl Answerer for Connection {
         let id = refused::tell(self, version, refused.status, refused.why);
         respond::refuse(refused, &id, self.worker.date.now(Instant::now()))
     }
+
+    fn is_leaving(&self) -> bool {
+        self.shall_leave()
+    }
 }
 
 /// Serves the connection until either side ends it, or, once its generation drains, until its requests are done.

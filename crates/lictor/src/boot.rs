@@ -15,7 +15,7 @@ use prometheus::Registry;
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Access, Admin, Order};
@@ -320,14 +320,17 @@ impl Running {
     async fn drain(self, ending: Ending) -> Drained {
         let Self { bound, signals, supervisor, app } = self;
         let (is_wanted, mut child) = (app.is_wanted(), app.into_child());
-        let lifecycle = bound.config().lifecycle;
+        let config = bound.config();
+        let (unlisted, lifecycle) = (unlisted(&config), config.lifecycle);
         let Bound { admin, mut orders, export, .. } = bound;
         info!(target: "lictor::event", kind = "stopping", cause = ending.as_str(), "leaving");
         supervisor.stopping(ending.as_str());
         admin.stop();
         orders.close(); // who asks now is told that we are stopping
         let mut patience = Patience::new(signals, ending);
-        let leaving = Box::pin(admin.handle.leave(lifecycle.drain_delay));
+        let leaving = Box::pin(async {
+            tokio::join!(admin.handle.leave(lifecycle.drain_delay), sleep(unlisted));
+        });
         if patience.unless_alone(&mut child, leaving).await.is_none() {
             let _ = timeout(LAST_CALL, admin.handle.leave(Duration::ZERO)).await;
         }
@@ -482,6 +485,12 @@ impl Drop for Patience {
     fn drop(&mut self) {
         self.listening.abort();
     }
+}
+
+/// How long those go on that come to us without asking Consul: by `/ready` and by our answers they learn that we leave.
+fn unlisted(config: &Config) -> Duration {
+    let is_found_elsewhere = config.gateway.is_some() || config.inbound.is_some() && config.registration.is_none();
+    if is_found_elsewhere { config.lifecycle.drain_delay } else { Duration::ZERO }
 }
 
 async fn finish(plane: &DataPlane, which: Which, at_most: Duration) {

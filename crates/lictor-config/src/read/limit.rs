@@ -66,11 +66,8 @@ fn named(limits: Vec<Limit>, scope: &Arc<str>) -> Arc<[Limit]> {
 }
 
 fn limit(node: &Node<'_>, place: Place) -> Option<Limit> {
-    let is_short = node.scalar().is_some();
-    let shapes = [json!({ "type": "string" }), json!({ "type": "array" })];
-    let section = if is_short { node.unset() } else { node.clone() }.section(&shapes);
+    let section = node.section_or_short("rate", &[json!({ "type": "string" }), json!({ "type": "array" })]);
     let rate_node = section.field("rate", "Requests and their time, as `100/60s`.");
-    let rate_node = if is_short { node.short_for("rate") } else { rate_node };
     let given = rate_node.parsed(json!({ "type": "string", "examples": ["100/60s"] }), None, rate);
     let by_node = section.field("by", "What has a limit of its own: a list of route, user, ip, key, `header: NAME` and `claim: NAME`; `[]`: all requests together. Default: route, user, ip; of `inbound` ip.");
     let by = by(&by_node, place).unwrap_or_else(|| place.by());
@@ -95,7 +92,7 @@ fn limit(node: &Node<'_>, place: Place) -> Option<Limit> {
     let fields = section.field("fields", "What answers tell of it: RateLimit-Limit, -Remaining and -Reset; the newer RateLimit and RateLimit-Policy; both; or nothing.");
     let fields = fields.choice(&Fields::ALL, Some("old")).unwrap_or_default();
     section.finish();
-    if !node.is_describing() && !is_short && !rate_node.is_set() {
+    if !node.is_describing() && !rate_node.is_set() {
         node.error("a limit needs a `rate`", Some("write `rate: 100/60s`".to_owned()));
     }
     given?;
@@ -170,10 +167,8 @@ pub(super) fn redis(top: &Section<'_>) -> Option<Arc<Redis>> {
     if node.is_off() {
         return None;
     }
-    let is_short = node.scalar().is_some();
-    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "string" })]);
+    let section = node.section_or_short("address", &[json!({ "type": "string" })]);
     let address = section.field("address", "`host:port`; the port is 6379 if there is none.");
-    let address = if is_short { node.short_for("address") } else { address };
     let at = address.parsed(json!({ "type": "string", "examples": ["127.0.0.1:6379"] }), None, |text| {
         if values::names_user(text) {
             return Err(

@@ -121,12 +121,8 @@ pub(super) fn failover(section: &Section<'_>, source: &Source) -> Vec<Query> {
 }
 
 fn standby(entry: &Node<'_>, source: &Source) -> Option<Query> {
-    let is_short = entry.scalar().is_some();
-    let section = if is_short { entry.unset() } else { entry.clone() }.section(&[json!({ "type": "string" })]);
-    let mut asked = Asked::read(&section);
-    if is_short {
-        asked.datacenter = entry.short_for("datacenter");
-    }
+    let section = entry.section_or_short("datacenter", &[json!({ "type": "string" })]);
+    let asked = Asked::read(&section);
     section.finish();
     let is_named = asked.service.is_set() || asked.prepared.is_set();
     match source {

@@ -58,10 +58,8 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, shown: &Show
         node.key_error(format!("`{name}` is not a service name: letters, digits, `-`, `_` and `.`"), None);
     }
     // `user-service: 3001` is the listener alone.
-    let is_short = node.scalar().is_some();
-    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "integer" })]);
-    let listen = section.field("listen", "Its listener: port, address, unix:/path, or a map with more.");
-    let listen = listener(&if is_short { node.short_for("listen") } else { listen });
+    let section = node.section_or_short("listen", &[json!({ "type": "integer" })]);
+    let listen = listener(&section.field("listen", "Its listener: port, address, unix:/path, or a map with more."));
     let source = source(&section, &name);
     let bootstrap = bootstrap(&section, &source);
     let failover = failover(&section, &source);

@@ -147,7 +147,15 @@ impl<'t> Node<'t> {
             None | Some(Value::Map(_) | Value::Null) => (),
             Some(other) => self.error(format!("expected a map, found {}", other.kind()), None),
         }
-        Section { node: self.clone(), asked: RefCell::default() }
+        Section { node: self.clone(), short: None, asked: RefCell::default() }
+    }
+
+    /// The same, where a single value is short for a map with that at this key.
+    pub(crate) fn section_or_short(&self, key: &'static str, shorthand: &[Json]) -> Section<'t> {
+        match self.value {
+            Some(value @ Value::Scalar(..)) => Section { short: Some((key, value)), ..self.unset().section(shorthand) },
+            _ => self.section(shorthand),
+        }
     }
 
     /// The entries of a map with free keys.
@@ -427,18 +435,26 @@ fn choose<T: Clone>(choices: &[(&str, T)], text: &str) -> Option<T> {
 #[derive(Debug)]
 pub(crate) struct Section<'t> {
     node: Node<'t>,
+    /// The key that the whole is short for, and its value.
+    short: Option<(&'static str, &'t Value)>,
     asked: RefCell<Vec<&'static str>>,
 }
 
 impl<'t> Section<'t> {
     pub(crate) fn field(&self, name: &'static str, help: &'static str) -> Node<'t> {
         self.asked.borrow_mut().push(name);
-        let value = self.node.value.and_then(|value| value.entry(name));
+        let short = self.short.filter(|(key, _)| *key == name).map(|(_, value)| value);
+        let value = short.or_else(|| self.node.value.and_then(|value| value.entry(name)));
         Node { help, ..self.node.step(Step::Key(name.into()), value) }
     }
 
     pub(crate) fn node(&self) -> &Node<'t> {
         &self.node
+    }
+
+    /// Whether a single value was written, which is short for the map.
+    pub(crate) fn is_short(&self) -> bool {
+        self.short.is_some()
     }
 
     /// Whatever was not asked for is a mistake.

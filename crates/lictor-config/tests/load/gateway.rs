@@ -108,6 +108,8 @@ fn mistakes_are_told_with_their_place() {
         ("  - {path: /a, split: {'a b': 1}}\n", 5, "not a service name"),
         ("  - {path: /a, split: [users, b]}\n", 5, "expected a map"),
         ("  - {path: /a, to: c, split: {users: 1, b: 1}}\n", 5, "none of the variants"),
+        ("  - {path: /a, to: [users], split: {users: 1, b: 1}}\n", 5, "none of the variants"),
+        ("  - {path: /a, to: {users: 1}, split: {users: 1, b: 1}}\n", 5, "none of the variants"),
         ("  - {path: /a, redirect: /b, split: {users: 1}}\n", 5, "one of `to`, `split`, `redirect`"),
         ("  - {path: /a, to: users, split_by: {header: X-A}}\n", 5, "no `split`"),
         ("  - {path: /a, split: {users: 1}, split_by: {header: 'a b'}}\n", 5, "not a header name"),

@@ -455,6 +455,21 @@ mod tests {
             let lines: Vec<_> = lines.iter().map(|line| ("forwarded", *line)).collect();
             assert_eq!(chain(&lines), *expected, "{lines:?}");
         }
+        // Of one hop; those of others do not count.
+        for (own, others, expected) in [
+            (PARAMETERS_MAX, 1, "203.0.113.7"),
+            (PARAMETERS_MAX, PARAMETERS_MAX, "203.0.113.7"),
+            (PARAMETERS_MAX + 1, 1, ""),
+            (1, PARAMETERS_MAX + 1, ""),
+        ] {
+            let named = |of: &str, count: usize| {
+                let more: String = (1..count).map(|number| format!(";p{number}=x")).collect();
+                format!("{of}{more}")
+            };
+            let line = format!("{}, {}", named("for=203.0.113.7", own), named("for=10.0.0.2", others));
+            let expected = if expected.is_empty() { String::new() } else { format!("{expected} 10.0.0.2") };
+            assert_eq!(chain(&[("forwarded", &line)]), expected, "{own} and {others}");
+        }
     }
 
     #[test]

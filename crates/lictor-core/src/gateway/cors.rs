@@ -10,6 +10,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use super::vary::vary;
+
 /// Origins in one list.
 pub const ORIGINS_MAX: usize = 100;
 
@@ -215,28 +217,6 @@ pub fn preflight_of(method: &Method, headers: &HeaderMap) -> Option<Method> {
     let mut asked = headers.get_all(ACCESS_CONTROL_REQUEST_METHOD).into_iter();
     let first = asked.next()?;
     if asked.next().is_some() { None } else { Method::from_bytes(first.as_bytes()).ok() }
-}
-
-/// Adds a field's name to `Vary`, unless that has it, or `*` (RFC 9110, section 12.5.5): one line.
-pub fn vary(headers: &mut HeaderMap, name: &'static str) {
-    if !headers.contains_key(VARY) {
-        headers.insert(VARY, HeaderValue::from_static(name));
-        return;
-    }
-    let mut named = Vec::new();
-    for value in headers.get_all(VARY) {
-        for one in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            if one == b"*" || one.eq_ignore_ascii_case(name.as_bytes()) {
-                return;
-            }
-            if !one.is_empty() {
-                named.push(one);
-            }
-        }
-    }
-    named.push(name.as_bytes());
-    let joined = HeaderValue::from_bytes(&named.join(&b", "[..]));
-    headers.insert(VARY, joined.unwrap_or_else(|_| HeaderValue::from_static("*")));
 }
 
 impl Origin {
@@ -463,25 +443,6 @@ mod tests {
             let all = "Origin, Request-Method, Request-Headers".replace("Request", "access-control-request");
             let wanted = format!("{preflight}{all}");
             assert_eq!(shown(&cors.preflight(origin.as_ref())).to_lowercase(), wanted.to_lowercase(), "{asked:?}");
-        }
-    }
-
-    #[test]
-    fn vary_is_added_to() {
-        for (own, all) in [
-            (&[][..], "Origin"),
-            (&["Accept-Encoding"], "Accept-Encoding, Origin"),
-            (&["A", "B,, C"], "A, B, C, Origin"),
-            (&["origin"], "origin"),
-            (&["A, ORIGIN "], "A, ORIGIN "),
-            (&["*"], "*"),
-            (&["originate"], "originate, Origin"),
-        ] {
-            let pairs: Vec<(&'static str, &str)> = own.iter().map(|value| ("vary", *value)).collect();
-            let mut headers = head(&pairs);
-            vary(&mut headers, "Origin");
-            let lines: Vec<&str> = headers.get_all(VARY).iter().map(|value| value.to_str().unwrap()).collect();
-            assert_eq!(lines, [all], "{own:?}");
         }
     }
 

@@ -88,18 +88,70 @@ pub fn find(routes: &str, method: &Method, host: &str, target: &str) {
         (Err(clash), Err(_)) => return assert!(clash.first < clash.second && clash.second < matchers.len()),
         (one, other) => panic!("the order decides: {one:?} {other:?}"),
     };
+    for Matcher { path: pattern, .. } in &matchers {
+        let fits = naive_fit(pattern.as_str(), read.folded(), pattern.ignores_case());
+        assert_eq!(pattern.matches(read.folded()), fits, "{} {:?}", pattern.as_str(), read.folded());
+    }
     let found = table.find(&asked);
     let scanned = table.iter().find(|(_, matcher)| matcher.matches(&asked)).map(|(index, _)| index);
     assert_eq!(found, scanned, "{asked:?}");
     assert_eq!(found, other.find(&asked).map(|index| matchers.len() - 1 - index), "{asked:?}");
-    let Some(pattern) = found.map(|index| &matchers[index].path) else { return };
-    let rewrites =
-        [Rewrite::strip("/a", pattern), Rewrite::template("/x/*", pattern), Rewrite::template("/{a}", pattern)];
-    for rewrite in rewrites.into_iter().flatten() {
-        let made = rewrite.apply(&read).expect("segments of a path that was read make one");
-        read_path(&made);
-        assert!(!made.starts_with("//") && path::read(&made).is_ok_and(|again| again.as_str() == made), "{made:?}");
+    if let Some(index) = found {
+        rewrite(&matchers[index].path, &read);
     }
+}
+
+/// What routes allow of odd escapes goes on as it came, and is for a server that decodes it what it is for one that does not,
+/// but for the segments that it makes; so it stays through a rewrite.
+pub fn read_odd(text: &str, pattern: &str) {
+    let Ok(read) = path::read_again(text) else { return };
+    let sent = read.as_str();
+    let again = path::read_again(sent).expect("it was read");
+    assert!(again.as_str() == sent && read.odd().allows(again.odd()).is_ok(), "{text:?}");
+    assert_eq!(path::read_allowing(text, read.odd()).as_ref(), Ok(&read), "{text:?}");
+    assert_eq!(path::read(text).is_ok(), read.odd().is_none(), "{text:?}");
+    for view in read.views() {
+        let (last, inner) = view[1..].rsplit_once('/').map_or((&view[1..], None), |(inner, last)| (last, Some(inner)));
+        let is_one = |part: &str| !matches!(part, "" | "." | "..");
+        assert!(view.starts_with('/') && (last.is_empty() || is_one(last)), "{text:?}: {view:?}");
+        assert!(inner.is_none_or(|inner| inner.split('/').all(is_one)), "{text:?}: {view:?}");
+    }
+    if let Ok(pattern) = PathPattern::parse(pattern, false)
+        && pattern.matches(read.folded())
+    {
+        rewrite(&pattern, &read);
+    }
+}
+
+/// A path that is rewritten is one that is read as itself, has nothing odd that it did not have, and is what a naive reading
+/// makes of it.
+fn rewrite(pattern: &PathPattern, read: &path::ReadPath<'_>) {
+    let first = pattern.as_str().split('/').nth(1).unwrap_or_default();
+    let own: Vec<&str> = segments(read.as_str()).collect();
+    let end = if read.as_str().ends_with('/') { "/" } else { "" };
+    let made = |parts: &[&str], end: &str| match parts {
+        [] => "/".to_owned(),
+        parts => format!("/{}{end}", parts.join("/")),
+    };
+    let rest = own.get(segments(pattern.as_str()).count() - usize::from(pattern.takes_rest())..).unwrap_or_default();
+    let rewrites = [
+        (Rewrite::strip(&format!("/{first}"), pattern), made(own.get(1..).unwrap_or_default(), end)),
+        (Rewrite::template("/x/*", pattern), made(&[&["x"], rest].concat(), end)),
+        (Rewrite::template("/x", pattern), "/x".to_owned()),
+        (Rewrite::template("/", pattern), "/".to_owned()),
+    ];
+    for (rewrite, expected) in rewrites {
+        let Ok(rewrite) = rewrite else { continue };
+        let made = rewrite.apply(read).expect("segments of a path that was read make one");
+        assert_eq!(made, expected, "{rewrite} of {read:?}");
+        let again = path::read_allowing(&made, read.odd()).expect("it is read like one that came");
+        assert!(again.as_str() == made && !made.starts_with("//"), "{made:?}");
+    }
+    let by_name = pattern.names().next().and_then(|name| Rewrite::template(&format!("/{{{name}}}/x"), pattern).ok());
+    let Some(rewrite) = by_name else { return };
+    let made = rewrite.apply(read).expect("a segment of a path that was read makes one");
+    assert!(made.ends_with("/x") && segments(&made).count() == 2, "{made:?}");
+    assert!(path::read_allowing(&made, read.odd()).is_ok_and(|again| again.as_str() == made), "{made:?}");
 }
 
 /// `~` ignores case, capitals are methods, a path has a slash, the rest is a host.
@@ -114,6 +166,20 @@ fn matcher(line: &str) -> Option<Matcher> {
         }
     }
     Some(Matcher { host, path: path?, conditions })
+}
+
+/// Segment by segment, all decoded; `*` is the rest, which may be nothing.
+fn naive_fit(pattern: &str, path: &str, ignores_case: bool) -> bool {
+    let (mut wanted, given): (Vec<&str>, Vec<&str>) = (segments(pattern).collect(), segments(path).collect());
+    let takes_rest = wanted.last() == Some(&"*");
+    wanted.truncate(wanted.len() - usize::from(takes_rest));
+    let is_long_enough = if takes_rest { given.len() >= wanted.len() } else { given.len() == wanted.len() };
+    is_long_enough
+        && wanted.iter().zip(given).all(|(wanted, given)| {
+            let [literal, given] = [*wanted, given].map(|part| decoded(part.as_bytes()));
+            let is_same = if ignores_case { literal.eq_ignore_ascii_case(&given) } else { literal == given };
+            wanted.starts_with('{') || is_same
+        })
 }
 
 /// Each escape once, whatever it is of.
@@ -180,6 +246,9 @@ mod tests {
                 rest /= PARTS.len();
             }
             read_path(&text);
+            for pattern in ["/*", "/{a}/*", "/a/*", "/{a}/{b}"] {
+                read_odd(&text, pattern);
+            }
         }
     }
 

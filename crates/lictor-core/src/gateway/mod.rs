@@ -26,6 +26,7 @@ pub mod security;
 pub mod split;
 pub mod table;
 pub mod template;
+mod vary;
 
 use std::sync::Arc;
 

@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
 use http::response::Parts;
 use http::{Method, Response, StatusCode, Version};
 use http_body::Frame;
@@ -21,9 +20,8 @@ use super::head::{self, RequestHead};
 use super::incoming::{Body, Wire};
 use super::write::{Framing, Outgoing, TURN_MAX, WrongLength};
 use crate::buffers::{self, ReadAhead};
-use crate::digits::length;
 use crate::error::Refused;
-use crate::fields::{Fields, Marks};
+use crate::fields::{Fields, Marks, told_length};
 use crate::message::RequestBody;
 use crate::service::{Answer, Answerer};
 use crate::sniff::is_anothers;
@@ -51,8 +49,9 @@ struct Asked {
     takes_trailers: bool,
 }
 
-/// Serves requests until one side has enough: the client, or, once `drain` says so (or has no sender any more) or the
-/// connection is older than `max_age` (`None`: never), we, with the answer to the request that runs then. `read` is what was
+/// Serves requests until one side has enough: the client, or, once `drain` says so (or has no sender any more), the
+/// [`Answerer`] leaves or the connection is older than `max_age` (`None`: never), we, with the answer to the request that runs
+/// then; at `drain` also without one, where none runs. `read` is what was
 /// read from it before. A head has 30 s, a connection may be idle for an hour, and a client that takes nothing of its answer
 /// is left after [`Answer::silence`].
 pub async fn serve<A: Answerer>(
@@ -101,7 +100,8 @@ pub async fn serve<A: Answerer>(
             unless_gone(&wire, answering).await
         };
         let Some(response) = response else { return };
-        let is_last = *is_draining.borrow() || max_age.is_some_and(|age| born.elapsed() >= age) || !asked.keeps_alive;
+        let is_ending = *is_draining.borrow() || answerer.is_leaving();
+        let is_last = is_ending || max_age.is_some_and(|age| born.elapsed() >= age) || !asked.keeps_alive;
         match answer(&wire, response, &asked, is_last).await {
             Ok(After::Next) => {
                 answered = answered.wrapping_add(1);
@@ -221,8 +221,7 @@ impl Shape {
             || is_switch
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         // What comes is as long as it says, but where nothing comes it is not what comes that says so.
-        let told =
-            if is_bodiless { head.headers.get(CONTENT_LENGTH).and_then(|told| length(told.as_bytes())) } else { None };
+        let told = if is_bodiless { told_length(&head.headers) } else { None };
         Self { is_switch, is_bodiless, told }
     }
 

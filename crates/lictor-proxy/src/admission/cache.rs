@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use http::header::{HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body::Body;
 use lictor_core::caching::{self, Exchanged, Head, Keeper, Key, Place, Question, Use};
@@ -14,7 +14,7 @@ use lictor_core::deadline::End;
 use lictor_core::policy::Policy;
 use lictor_core::trace::TraceContext;
 use lictor_core::{Failure, Reason};
-use lictor_http::fields::{Fields, strip_hop_by_hop};
+use lictor_http::fields::{Fields, strip_hop_by_hop, told_length};
 
 use super::collapse;
 use super::target::Target;
@@ -458,7 +458,7 @@ impl Keeping {
         came: &Came<'_>,
         headers: &HeaderMap,
     ) -> Option<Self> {
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let length = told_length(headers).and_then(|length| usize::try_from(length).ok());
         let Some((head, room)) = may_begin(flight.cache(), question, keeper, came, headers, length) else {
             flight.share_nothing();
             return None;

@@ -45,10 +45,18 @@ impl Frames {
     }
 }
 
-/// A server's last frame: status 1008, "policy violation" (section 7.4.1), and why.
-pub(super) fn closing(why: &str) -> Vec<u8> {
+/// Why a server closes (section 7.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// It stops.
+    GoingAway = 1001,
+    PolicyViolation = 1008,
+}
+
+/// A server's last frame, which says why in words too.
+pub(super) fn closing(closing: Closing, why: &str) -> Vec<u8> {
     let why = &why.as_bytes()[..why.len().min(120)];
-    [&[0x88, why.len() as u8 + 2, 0x03, 0xf0], why].concat()
+    [&[0x88, why.len() as u8 + 2], &(closing as u16).to_be_bytes()[..], why].concat()
 }
 
 #[cfg(test)]
@@ -77,7 +85,9 @@ mod tests {
             assert!(seen.is_between());
         }
         let mut seen = Frames::default();
-        seen.pass(&closing(&"x".repeat(200)));
+        seen.pass(&closing(Closing::GoingAway, &"x".repeat(200)));
         assert!(seen.is_between());
+        assert_eq!(closing(Closing::GoingAway, "a"), [0x88, 3, 0x03, 0xe9, b'a']);
+        assert_eq!(closing(Closing::PolicyViolation, ""), [0x88, 2, 0x03, 0xf0]);
     }
 }

@@ -18,7 +18,7 @@ use lictor_core::deadline::End;
 use lictor_core::gateway::Mirror;
 use lictor_core::{Reason, redact};
 use lictor_http::RequestBody;
-use lictor_http::fields::Fields;
+use lictor_http::fields::{Fields, told_length};
 
 use super::call::Call;
 use super::ending::ResponseBody;
@@ -80,7 +80,7 @@ pub(super) fn begin(connection: &Rc<Connection>, mirrored: Mirrored, call: &Call
     if call.upgrade.is_some() || call.is_grpc || worker.chance() >= mirror.share {
         return;
     }
-    if told_length(&call.head.headers).is_some_and(|length| length > mirror.body_max) {
+    if told_length(&call.head.headers).is_some_and(|length| length > mirror.body_max as u64) {
         return worker.shared.metrics.mirrored(&mirror.upstream, "too_long");
     }
     if !mirror.running.enter(mirror.max_running) {
@@ -110,10 +110,6 @@ fn head(headers: &HeaderMap, shows_credentials: bool) -> HeaderMap {
     let is_shown = |name: &HeaderName| shows_credentials || redact::field(name.as_str(), "") != redact::STARS;
     let fields = headers.iter().filter(|(name, _)| !is_framing(name) && is_shown(name));
     fields.map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
-fn told_length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl Sees for Copy {

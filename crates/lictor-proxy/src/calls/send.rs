@@ -5,12 +5,12 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, VIA};
+use http::header::{AUTHORIZATION, VIA};
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body::Body as _;
 use lictor_core::deadline::{End, FIELDS, format_grpc_timeout};
 use lictor_core::{Failure, Reason};
-use lictor_http::fields::{Answered, Fields};
+use lictor_http::fields::{Answered, Fields, told_length};
 use lictor_http::http1::{Framing, HeadFields, Outgoing};
 use lictor_http::http2::Encoder;
 use lictor_http::http2::client::Kind;
@@ -187,12 +187,7 @@ async fn until_head<F: Future>(
 
 /// How the request's body is written in HTTP/1.1.
 fn framing(call: &Call, body: &RequestBody) -> Framing {
-    let told = || {
-        if !call.fields.has(Fields::CONTENT_LENGTH) {
-            return None;
-        }
-        call.head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-    };
+    let told = || if call.fields.has(Fields::CONTENT_LENGTH) { told_length(&call.head.headers) } else { None };
     match body.size_hint().exact() {
         Some(length @ 1..) => Framing::Length(length),
         Some(0) if told().is_none() && !matches!(call.head.method, Method::POST | Method::PUT | Method::PATCH) => {

@@ -24,7 +24,7 @@ use tracing::debug;
 
 use super::call::hash_of;
 use super::ending::ResponseBody;
-use super::frames::{Frames, closing};
+use super::frames::{Closing, Frames, closing};
 use super::respond;
 use super::upgrade::Switched;
 use crate::admission::permit::{Probe, Running};
@@ -45,6 +45,8 @@ use crate::world::worker::Worker;
 
 /// A client that takes nothing is not waited for.
 const LAST_WORD: Duration = Duration::from_secs(1);
+/// What a WebSocket's client is told that is still connected when the drain timeout is over.
+const STOPPING: &str = "this proxy stops, or has other rules now";
 
 /// Carries a connection to an upstream that speaks something else than HTTP.
 pub(crate) async fn carry(connection: &Connection, mut stream: Stream) {
@@ -134,22 +136,37 @@ pub(super) fn join(
         let _lease = (lease, held);
         let (Some(mut client), Some(mut upstream)) = tokio::join!(client.stream(), upstream.stream()) else { return };
         let moved = Moved::default();
-        let frames = (is_socket && record.expires.is_some()).then(RefCell::default);
+        let frames = is_socket.then(RefCell::default);
         let mut marked = Marked { io: &mut client, frames: frames.as_ref() };
         let relayed = relay(&record.connection, &mut marked, &mut upstream, idle, &moved);
-        match until(record.expires, relayed).await {
-            Some(reason) => record.reason = reason,
+        let why = match until(record.expires, relayed).await {
             None => {
                 record.expired();
-                if frames.is_some_and(|frames| frames.into_inner().is_between()) {
-                    let _ = timeout(LAST_WORD, client.write_all(&closing(EXPIRED))).await;
-                }
-                let _ = timeout(LAST_WORD, client.shutdown()).await;
+                Some((Closing::PolicyViolation, EXPIRED))
             }
+            Some(reason) => {
+                record.reason = reason;
+                (reason == Some(Reason::Draining)).then_some((Closing::GoingAway, STOPPING))
+            }
+        };
+        if let Some((status, why)) = why {
+            let is_between = frames.is_some_and(|frames| frames.into_inner().is_between());
+            last_word(&mut client, status, why, is_between).await;
         }
         record.bytes = moved.received.get();
         record.close(Instant::now());
     });
+}
+
+/// Tells a WebSocket's client why it is over, where that does not break a frame, and ends its side. What else is cut off
+/// does not look as if it were whole.
+async fn last_word(client: &mut (impl AsyncWrite + Unpin), status: Closing, why: &str, is_between: bool) {
+    if is_between {
+        let _ = timeout(LAST_WORD, client.write_all(&closing(status, why))).await;
+    }
+    if is_between || status == Closing::PolicyViolation {
+        let _ = timeout(LAST_WORD, client.shutdown()).await;
+    }
 }
 
 /// What comes of it; `None` when its time is over first.

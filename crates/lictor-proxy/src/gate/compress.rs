@@ -7,10 +7,10 @@ use std::io::Write;
 use brotli::CompressorWriter;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use lictor_core::gateway::compress::{self, Coding, Compress, Plain, Verdict, Wish};
+use lictor_http::fields::told_length;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::calls::ending::ResponseBody;
@@ -78,10 +78,6 @@ fn begin(
     Wish::dress(coding, response.headers_mut());
     response.body_mut().recode(ahead, Box::new(Encoding { encoder: Encoder::new(coding), _place: place }));
     Ok(coding)
-}
-
-fn told_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// An answer that is being compressed: one of so many of the process.

@@ -39,6 +39,10 @@ impl Answerer for Limited {
     fn refuse(&self, version: &'static str, refused: &Refused) -> Response<Bytes> {
         self.0.refuse(version, refused)
     }
+
+    fn is_leaving(&self) -> bool {
+        self.0.shall_leave()
+    }
 }
 
 /// Whether it has any.

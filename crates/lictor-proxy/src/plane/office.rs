@@ -174,7 +174,7 @@ impl Office {
             let (office, generation) = (Rc::clone(self), Rc::clone(generation));
             spawn_local(async move {
                 tokio::time::sleep(grace).await;
-                generation.cut();
+                generation.cut().await;
                 generation.until_empty().await;
                 office.generations.borrow_mut().remove(&generation.key());
             });
@@ -243,13 +243,16 @@ impl Office {
     }
 
     fn cut(self: &Rc<Self>, done: oneshot::Sender<()>) {
-        let ending = self.covered(Which::All);
-        spawn_local(async move {
-            for generation in &ending {
-                generation.cut();
-            }
-            for generation in ending {
+        let cut = |generation: Rc<Generation>| {
+            spawn_local(async move {
+                generation.cut().await;
                 generation.until_empty().await;
+            })
+        };
+        let ending: Vec<_> = self.covered(Which::All).into_iter().map(cut).collect(); // all at the same time
+        spawn_local(async move {
+            for cut in ending {
+                let _ = cut.await; // nobody aborts it
             }
             tokio::task::yield_now().await; // HTTP/2's requests are tasks of their own, which have been told now
             let _ = done.send(());

@@ -110,6 +110,11 @@ impl Connection {
         matches!(self.kind(), ListenerKind::Gateway | ListenerKind::Redirect)
     }
 
+    /// Whether its client is to go on elsewhere: somebody from outside, while we are out of circulation.
+    pub(crate) fn shall_leave(&self) -> bool {
+        !self.is_applications() && self.worker.shared.is_draining.load(Relaxed)
+    }
+
     /// Whether what is still open of it was ended without waiting any longer.
     pub(crate) fn is_cut(&self) -> bool {
         self.worker.shared.is_cut.load(Relaxed) || self.generation.is_cut()

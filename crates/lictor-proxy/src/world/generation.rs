@@ -20,6 +20,10 @@ use lictor_core::{Failure, Reason, Secret};
 use lictor_tls::Servers;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+/// How long tunnels that are cut may take to say so.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What connections are admitted by.
 #[derive(Clone, Debug, PartialEq)]
@@ -162,6 +166,8 @@ pub(crate) struct Generation {
     accepted: Cell<u64>,
     /// Tunnels are tasks of their own, which this ends; they are among `open` too.
     cut: watch::Sender<bool>,
+    /// How many tunnels are open.
+    held: Cell<usize>,
 }
 
 impl Generation {
@@ -176,6 +182,7 @@ impl Generation {
             tasks: RefCell::default(),
             accepted: Cell::default(),
             cut: watch::Sender::new(false),
+            held: Cell::default(),
         }
     }
 
@@ -224,9 +231,13 @@ impl Generation {
         self.drain.subscribe()
     }
 
-    /// Ends at once what is still open, whatever it does.
-    pub(crate) fn cut(&self) {
+    /// Ends what is still open, whatever it does. Tunnels are told first, and have a moment for their last words, which over
+    /// HTTP/2 go out by their connection's task.
+    pub(crate) async fn cut(&self) {
         self.cut.send_replace(true);
+        let mut open = self.open.subscribe();
+        let _ = timeout(LAST_WORDS, open.wait_for(|_| self.held.get() == 0)).await; // we hold the sender
+        tokio::task::yield_now().await; // what they have said goes out
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         tasks.values().for_each(AbortHandle::abort);
     }
@@ -252,6 +263,7 @@ impl Generation {
 
     /// Bytes that are carried without their connection's task: they are open as long as this is held.
     pub(crate) fn hold(self: &Rc<Self>) -> Held {
+        self.held.set(self.held.get() + 1);
         self.open.send_modify(|open| *open += 1);
         Held(Rc::clone(self))
     }
@@ -282,6 +294,7 @@ pub(crate) struct Held(Rc<Generation>);
 
 impl Drop for Held {
     fn drop(&mut self) {
+        self.0.held.set(self.0.held.get() - 1);
         self.0.open.send_modify(|open| *open -= 1);
     }
 }

@@ -383,14 +383,12 @@ fn claim(node: &Node<'_>, base: &Claim) -> Claim {
 fn claim_fields(node: &Node<'_>, base: &[ClaimField]) -> Vec<ClaimField> {
     let mut fields: Vec<ClaimField> = Vec::new();
     for entry in node.entries() {
-        let is_short = entry.scalar().is_some();
-        let section = if is_short { entry.unset() } else { entry.clone() }.section(&[json!({ "type": "string" })]);
+        let section = entry.section_or_short("claim", &[json!({ "type": "string" })]);
         let claim_node = section.field("claim", "Which; `/a/b` is a JSON Pointer.");
         let encode = section.field(
             "encode",
             "`plain`: what a field cannot carry is not sent; `percent`: as in a URL, for names of people.",
         );
-        let claim_node = if is_short { entry.short_for("claim") } else { claim_node };
         let parse = |text: &str| Claim::parse(text).ok_or_else(|| format!("`{text}` is no claim"));
         let claim = claim_node.parsed(json!({ "type": "string" }), None, parse);
         let spelling = encode.choice(&[("plain", Spelling::Plain), ("percent", Spelling::Percent)], Some("plain"));

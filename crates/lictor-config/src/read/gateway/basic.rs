@@ -16,10 +16,8 @@ pub(super) fn users(node: &Node<'_>) -> Option<Users> {
     );
     let mut users = Vec::new();
     for entry in users_node.entries() {
-        let is_short = !entry.is_map();
-        let section = if is_short { entry.unset() } else { entry.clone() }.section(&[json!({ "type": "string" })]);
+        let section = entry.section_or_short("password", &[json!({ "type": "string" })]);
         let password = section.field("password", "The hash.");
-        let password = if is_short { entry.short_for("password") } else { password };
         let scopes = words(&section.field("scopes", "What he may do: his claim `scope`."));
         let roles = words(&section.field("roles", "What he is: his claim `role`."));
         section.finish();

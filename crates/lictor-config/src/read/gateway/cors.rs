@@ -13,11 +13,9 @@ pub(super) fn cors(node: &Node<'_>, base: Option<&Arc<Cors>>) -> Option<Arc<Cors
     if node.is_off() {
         return None;
     }
-    let is_short = node.scalar().is_some();
-    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "string" })]);
+    let section = node.section_or_short("origins", &[json!({ "type": "string" })]);
     let origins =
         section.field("origins", "`https://app.example`, `https://*.app.example` for all names under it, or `*`.");
-    let origins = if is_short { node.short_for("origins") } else { origins };
     let methods = section.field("methods", "What pages may ask by.");
     let headers = section.field("headers", "Fields that pages may send; `*` has all but Authorization.");
     let expose = section.field("expose", "Fields of answers that pages may read; `*` has all.");

@@ -23,10 +23,8 @@ pub(super) fn errors(node: &Node<'_>, base: Option<&Arc<Shape>>) -> Option<Arc<S
     if node.is_off() {
         return None;
     }
-    let is_short = node.scalar().is_some();
-    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "string" })]);
+    let section = node.section_or_short("format", &[json!({ "type": "string" })]);
     let format = section.field("format", "problem (RFC 9457), status_message, error, error_message, text or template.");
-    let format = if is_short { node.short_for("format") } else { format };
     let template = section.field("template", "The body, with `{status}`, `{title}`, `{reason}`, `{message}`, `{request_id}`, `{timestamp}`, `{retry_after}`, `{route}`; at most 64KiB.");
     let kind =
         section.field("content_type", "What the template is; values are escaped for JSON, HTML or not, as it says.");

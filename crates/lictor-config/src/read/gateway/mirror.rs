@@ -17,10 +17,8 @@ pub(super) fn mirror(node: &Node<'_>, leads: &mut Leads<'_>) -> Option<(Mirror, 
     if node.is_off() {
         return None;
     }
-    let is_short = node.scalar().is_some();
-    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "string" })]);
+    let section = node.section_or_short("to", &[json!({ "type": "string" })]);
     let to = section.field("to", "An upstream, its instances of one version, or a URL.");
-    let to = if is_short { node.short_for("to") } else { to };
     let share = section.field("percent", "Of the requests.").share(1.0);
     let body = section
         .field("body_max", "The longest body that is copied: a request with a longer one is not; at most 16MiB.");

@@ -300,16 +300,14 @@ fn rewrite(section: &Section<'_>, pattern: Option<&PathPattern>, may_strip: bool
 }
 
 fn redirect(node: &Node<'_>, pattern: Option<&PathPattern>) -> Option<Redirect> {
-    let is_short = node.scalar().is_some();
-    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "string" })]);
+    let section = node.section_or_short("to", &[json!({ "type": "string" })]);
     let to = section.field("to", "A path or a URL, which may have the route's `{id}` and `*`; the query stays.");
-    let to = if is_short { node.short_for("to") } else { to };
     let status = section.field("status", "301, 302, 303, 307 or 308.");
     let known = |text: &str| match text {
         "301" | "302" | "303" | "307" | "308" => StatusCode::try_from(text.as_bytes()).map_err(|why| why.to_string()),
         _ => Err(format!("`{text}` is none of 301, 302, 303, 307, 308")),
     };
-    let status = status.parsed(json!({ "type": ["integer", "string"] }), (!is_short).then_some("308"), known);
+    let status = status.parsed(json!({ "type": ["integer", "string"] }), (!section.is_short()).then_some("308"), known);
     let status = status.unwrap_or(StatusCode::PERMANENT_REDIRECT);
     let target = to.parsed(json!({ "type": "string" }), None, |text| {
         let (origin, path) = split_url(text)?;

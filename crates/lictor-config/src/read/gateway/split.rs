@@ -58,7 +58,7 @@ pub(super) fn split(section: &Section<'_>, leads: &mut Leads<'_>) -> Option<(Spl
     }
     let beside: Vec<To> = parsed.iter().map(|(_, to, _)| to.clone()).collect();
     let to = section.field("to", "");
-    if to.scalar().is_some_and(|to| !entries.iter().any(|entry| entry.name() == to)) {
+    if to.is_set() && !to.scalar().is_some_and(|to| entries.iter().any(|entry| entry.name() == to)) {
         to.error("it is none of the variants of `split`", Some("leave `to` out".to_owned()));
     }
     let mut variants = Vec::new();
@@ -85,10 +85,8 @@ fn others(to: &To, beside: &[To]) -> To {
 
 /// `canary`, or `{name: canary, max_age: 30d}`.
 fn cookie(node: &Node<'_>) -> Option<Cookie> {
-    let is_short = node.scalar().is_some();
-    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "string" })]);
+    let section = node.section_or_short("name", &[json!({ "type": "string" })]);
     let name = section.field("name", "Its name; with `__Host-` before it no other host can set it.");
-    let name = if is_short { node.short_for("name") } else { name };
     let max_age = section.field("max_age", "How long clients keep it; `none`: until the browser is closed.");
     let kept = max_age.limit(None);
     if kept.is_some_and(|kept| kept > COOKIE_MAX || kept < Duration::from_secs(1)) {
