@@ -18,31 +18,14 @@ mod rolling;
 mod scripted;
 mod wire;
 
-use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use lictor_testkit::{Backend, Consul, Sidecar, eventually_is};
+use lictor_testkit::{Backend, Consul, Sidecar, eventually_is, lictor};
 
 /// How soon a sidecar has what Consul says once Consul says it again.
 const BACK: Duration = Duration::from_secs(2);
 /// What a loop may ask at once before it is held to one query a second.
 const BURST: usize = 11;
-
-/// The lictor of this build. Cargo makes a program for the tests of its own package only, so it is asked here.
-fn lictor() -> &'static str {
-    static BINARY: OnceLock<String> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "lictor", "--bin", "lictor"]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        assert!(build.status().unwrap().success(), "lictor is built");
-        let tests = std::env::current_exe().unwrap();
-        tests.ancestors().nth(2).unwrap().join("lictor").display().to_string()
-    })
-}
 
 /// A caller that is not registered itself, with the upstream `users`, that asks this address.
 fn caller(consul: &str, more: &str) -> Sidecar {
