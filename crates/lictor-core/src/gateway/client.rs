@@ -463,8 +463,8 @@ mod tests {
             (1, PARAMETERS_MAX + 1, ""),
         ] {
             let named = |of: &str, count: usize| {
-                let more: String = (1..count).map(|number| format!(";p{number}=x")).collect();
-                format!("{of}{more}")
+                let more: Vec<String> = (1..count).map(|number| format!(";p{number}=x")).collect();
+                format!("{of}{}", more.concat())
             };
             let line = format!("{}, {}", named("for=203.0.113.7", own), named("for=10.0.0.2", others));
             let expected = if expected.is_empty() { String::new() } else { format!("{expected} 10.0.0.2") };
