@@ -30,6 +30,7 @@ mod stats;
 mod streams;
 mod targets;
 mod tls;
+mod transcode;
 mod wire;
 
 use std::io::{Read, Write};

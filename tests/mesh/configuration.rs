@@ -64,7 +64,10 @@ fn the_examples_are_valid() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
-            let output = Command::new(LICTOR).args(["check", "-c"]).arg(&path).output().unwrap();
+            // Files that an example names are beside it.
+            let mut check = Command::new(LICTOR);
+            check.args(["check", "-c"]).arg(&path).current_dir(lictor_testkit::root());
+            let output = check.output().unwrap();
             assert!(output.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
             count += 1;
         }

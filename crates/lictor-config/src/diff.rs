@@ -5,7 +5,7 @@ use std::fmt;
 
 use lictor_core::plain;
 
-use crate::tree::{Effective, MASKED, Origin};
+use crate::tree::{Effective, Origin};
 
 /// One key's change; secrets are masked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +46,10 @@ fn by_path(values: &[Effective]) -> BTreeMap<&str, &Effective> {
     values.iter().map(|value| (value.path.as_str(), value)).collect()
 }
 
-/// Secrets that cannot be compared (another process's) count as the same.
+/// Secrets and contents of files that cannot be compared (another process's) count as the same.
 fn is_same(old: &Effective, new: &Effective) -> bool {
     let is_unknown = old.fingerprint.is_none() || new.fingerprint.is_none();
-    old.value == new.value && (old.fingerprint == new.fingerprint || (old.value == MASKED && is_unknown))
+    old.value == new.value && (old.fingerprint == new.fingerprint || is_unknown)
 }
 
 impl fmt::Display for Change {

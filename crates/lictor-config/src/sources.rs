@@ -32,11 +32,10 @@ impl Sources {
         self.file == other.file && self.staged == other.staged
     }
 
-    /// The files that values are in (`file:/path`), whatever else is wrong; none where a text cannot be read.
+    /// The files that values are in (`file:/path`, a descriptor set), whatever else is wrong; none where a text cannot be read.
     pub fn files(&self) -> Vec<PathBuf> {
         let Ok((tree, _)) = overlay(self, &Unheeded::default()) else { return Vec::new() };
-        let paths = tree.texts().into_iter().filter_map(|text| text.strip_prefix("file:"));
-        let paths: BTreeSet<PathBuf> = paths.map(PathBuf::from).collect();
+        let paths: BTreeSet<PathBuf> = tree.files().into_iter().map(PathBuf::from).collect();
         paths.into_iter().collect()
     }
 }

@@ -23,7 +23,7 @@ pub struct Effective {
     pub value: String,
     /// Where it came from.
     pub origin: Origin,
-    /// Of a secret, to tell another one from the same.
+    /// Of a secret or a file's content, to tell another one from the same.
     pub(crate) fingerprint: Option<u64>,
 }
 
@@ -104,6 +104,9 @@ struct Layer {
     is_kv: bool,
 }
 
+/// Keys whose value is a file's content ([`Node::content`]).
+const CONTENTS: [&str; 1] = ["descriptor"];
+
 /// What names of KV keys begin with in messages.
 const KV: &str = "kv:";
 
@@ -124,18 +127,19 @@ impl Tree {
         Node::root(self, &self.root)
     }
 
-    /// Every single value that is in force.
-    pub(crate) fn texts(&self) -> Vec<&str> {
-        let (mut texts, mut ahead) = (Vec::new(), vec![&self.root]);
-        while let Some(value) = ahead.pop() {
+    /// The files that values are in: those of `file:/path`, and those whose content is a value.
+    pub(crate) fn files(&self) -> Vec<&str> {
+        let (mut files, mut ahead) = (Vec::new(), vec![("", &self.root)]);
+        while let Some((key, value)) = ahead.pop() {
             match value {
                 Value::Null => (),
-                Value::Scalar(text) => texts.push(text.as_str()),
-                Value::List(values) => ahead.extend(values),
-                Value::Map(entries) => ahead.extend(entries.values()),
+                Value::Scalar(text) if CONTENTS.contains(&key) => files.push(text.as_str()),
+                Value::Scalar(text) => files.extend(text.strip_prefix("file:")),
+                Value::List(values) => ahead.extend(values.iter().map(|value| ("", value))),
+                Value::Map(entries) => ahead.extend(entries.iter().map(|(key, value)| (key.as_str(), value))),
             }
         }
-        texts
+        files
     }
 
     /// Whether something is said at a path, or above it by a single value such as `off`.

@@ -18,19 +18,25 @@ pub const MAX_MEMBERS: usize = 256;
 
 /// The members of an object.
 pub(crate) fn object(text: &[u8]) -> Result<Map<String, Value>, Why> {
-    let state = State { members: Cell::new(0), broke: Cell::new(None) };
+    match read(text, MAX_DEPTH, MAX_MEMBERS)? {
+        Value::Object(members) => Ok(members),
+        _ => Err(Why::Json),
+    }
+}
+
+/// Any value, no deeper than that, and no wider.
+pub(crate) fn read(text: &[u8], max_depth: usize, max_members: usize) -> Result<Value, Why> {
+    let state = State { max_depth, max_members, members: Cell::new(0), broke: Cell::new(None) };
     let mut reader = serde_json::Deserializer::from_slice(text);
     let value = At { state: &state, depth: 0 }.deserialize(&mut reader);
     let read = value.and_then(|value| reader.end().map(|()| value));
-    match read {
-        Ok(Value::Object(members)) => Ok(members),
-        Ok(_) => Err(Why::Json),
-        Err(_) => Err(state.broke.get().unwrap_or(Why::Json)),
-    }
+    read.map_err(|_| state.broke.get().unwrap_or(Why::Json))
 }
 
 /// What is known of the whole text while it is read.
 struct State {
+    max_depth: usize,
+    max_members: usize,
     members: Cell<usize>,
     /// Which rule of ours was broken; serde_json's error has only text.
     broke: Cell<Option<Why>>,
@@ -50,7 +56,11 @@ impl At<'_> {
     }
 
     fn inner<E: serde::de::Error>(self) -> Result<Self, E> {
-        if self.depth == MAX_DEPTH { Err(self.broke(Why::TooDeep)) } else { Ok(Self { depth: self.depth + 1, ..self }) }
+        if self.depth == self.state.max_depth {
+            Err(self.broke(Why::TooDeep))
+        } else {
+            Ok(Self { depth: self.depth + 1, ..self })
+        }
     }
 }
 
@@ -111,7 +121,7 @@ impl<'de> Visitor<'de> for At<'_> {
         let mut members = Map::new();
         while let Some(name) = object.next_key::<String>()? {
             self.state.members.set(self.state.members.get() + 1);
-            if self.state.members.get() > MAX_MEMBERS {
+            if self.state.members.get() > self.state.max_members {
                 return Err(self.broke(Why::TooManyMembers));
             }
             if members.contains_key(&name) {

@@ -77,3 +77,8 @@ pub use verify::{MAX_TOKEN, Verified, verify};
 pub fn members(text: &[u8]) -> Option<serde_json::Map<String, serde_json::Value>> {
     json::object(text).ok()
 }
+
+/// Any value, read as strictly, and no deeper than that; it is as wide as its text is long.
+pub fn value(text: &[u8], max_depth: usize) -> Result<serde_json::Value, Why> {
+    json::read(text, max_depth, usize::MAX)
+}

@@ -103,8 +103,21 @@ async fn answer(
                     Says::Tell(told) => tell(open(&request, fields), found.label, told),
                     Says::Send(mut routed) => {
                         visit.lead(&connection, &view, &mut request, &mut routed);
-                        request.extensions_mut().insert(routed);
-                        forward(connection, request, fields).await
+                        let asked = visit.ask(&connection, &view, &mut request, &mut routed).await;
+                        let fields = visit.fields(&request, fields);
+                        match asked {
+                            Err(failure) => {
+                                let mut record = open(&request, fields);
+                                record.told_by = Some(found.label);
+                                respond::failure(record, &failure, false)
+                            }
+                            Ok(()) => {
+                                request.extensions_mut().insert(routed);
+                                let mut response = forward(Rc::clone(&connection), request, fields).await;
+                                visit.answer(&connection, &mut response).await;
+                                response
+                            }
+                        }
                     }
                 },
             }

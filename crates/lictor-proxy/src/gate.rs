@@ -11,9 +11,11 @@
 //! | and if it does | [`limit`] | `limit_unavailable`, `rate_limited` |
 //! | is the body as short as it must be | [`body`] | `body_too_large` |
 //! | what becomes of its fields | [`headers`] | |
+//! | what is REST and JSON is gRPC from here on | [`transcode`] | `no_route`, `bad_request`, `body_too_large`, `request_timeout`, `overloaded` |
 //!
 //! | of every answer, whoever made it | file |
 //! |---|---|
+//! | what is gRPC and was asked for by REST is JSON | [`transcode`] |
 //! | what the configuration changes of its fields | [`headers`], `lictor-core/src/gateway/headers.rs` |
 //! | what makes browsers careful | `lictor-core/src/gateway/security.rs` |
 //! | whose pages may read it | `lictor-core/src/gateway/cors.rs` |
@@ -38,6 +40,7 @@ mod keys;
 mod limit;
 mod query;
 mod refusal;
+mod transcode;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -104,6 +107,8 @@ pub(crate) struct Visit {
     wish: Option<Box<(Wish, Rc<Connection>)>>,
     /// What it is in gRPC-Web, where the route translates that.
     grpc_web: Option<Box<Call>>,
+    /// The call of gRPC that it has become, where the route makes one of it.
+    transcode: Option<Box<transcode::Call>>,
 }
 
 /// Why a request does not go on.
@@ -141,6 +146,7 @@ impl Visit {
             cookie: None,
             wish: None,
             grpc_web: None,
+            transcode: None,
         };
         visit.note(request);
         visit
@@ -165,7 +171,7 @@ impl Visit {
             let wish = compress.wish(request.method(), request.headers());
             self.wish = Some(Box::new((wish, Rc::clone(connection))));
         }
-        if self.rules.grpc_web {
+        if self.rules.grpc_web && self.rules.transcode.is_none() {
             self.grpc_web = grpc_web::enter(request);
             self.is_changed |= self.grpc_web.is_some();
         }
@@ -248,6 +254,29 @@ impl Visit {
         if routed.split.is_some() {
             let claims = self.identity.as_ref().map(|identity| &*identity.known.claims);
             self.cookie = split::choose(connection, view, claims, request, routed);
+        }
+    }
+
+    /// Makes a call of gRPC of a request that was let in, where its route does that.
+    pub(crate) async fn ask(
+        &mut self,
+        connection: &Connection,
+        view: &View,
+        request: &mut Request<RequestBody>,
+        routed: &mut Routed,
+    ) -> Result<(), Failure> {
+        if let Some(rule) = &self.rules.transcode {
+            let call = transcode::enter(rule, &connection.worker.shared, view, request, routed);
+            self.transcode = Some(Box::pin(call).await?);
+            self.is_changed = true;
+        }
+        Ok(())
+    }
+
+    /// Makes JSON of the answer to such a call, before anything else is done to it.
+    pub(crate) async fn answer(&self, connection: &Connection, response: &mut Response<ResponseBody>) {
+        if let Some(call) = &self.transcode {
+            Box::pin(transcode::leave(call, &connection.worker.shared, response)).await;
         }
     }
 

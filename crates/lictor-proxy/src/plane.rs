@@ -35,7 +35,7 @@ use crate::stores::span::Span;
 use crate::stores::tap::Tapping;
 use crate::stores::tokens::KeyBell;
 use crate::world::generation::{Service, Standing, Terms};
-use crate::world::shared::{CODERS, Live, Shared};
+use crate::world::shared::{CODERS, Live, MESSAGES_HELD, Shared};
 
 pub use self::report::{EndpointReport, Report, UpstreamReport};
 
@@ -203,6 +203,7 @@ impl DataPlane {
             spans: settings.spans,
             traced_inbound: AtomicUsize::default(),
             coders: Arc::new(Semaphore::new(CODERS)),
+            messages: Arc::new(Semaphore::new(MESSAGES_HELD)),
             demand: settings.demand,
             keys: settings.keys,
             passwords: Turns::new(),

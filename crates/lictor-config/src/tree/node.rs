@@ -3,6 +3,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -341,6 +343,29 @@ impl<'t> Node<'t> {
         let revealed = secret.as_ref().map_or("", Secret::reveal);
         self.in_force(MASKED.to_owned(), Some(hash_bytes(revealed.as_bytes())));
         secret
+    }
+
+    /// The content of a file that a value names, of at most so many bytes. Another content is another value in force.
+    pub(crate) fn content(&self, most: usize) -> Option<Vec<u8>> {
+        self.describe(json!({ "type": "string", "examples": ["/etc/lictor/api.pb"] }), None);
+        let text = self.scalar().filter(|text| !text.is_empty());
+        if self.is_set() && text.is_none() {
+            self.error("expected a file's path", None);
+        }
+        let text = text?;
+        let mut content = Vec::new();
+        // One byte more says enough of what has no end, such as a device.
+        let read = File::open(text).and_then(|file| file.take(most as u64 + 1).read_to_end(&mut content));
+        if let Err(error) = read {
+            self.error(format!("cannot read {text}: {error}"), None);
+            return None;
+        }
+        if content.len() > most {
+            self.error(format!("{text} is too long: {most} bytes are read"), None);
+            return None;
+        }
+        self.in_force(text.to_owned(), Some(hash_bytes(&content)));
+        Some(content)
     }
 
     pub(crate) fn socket(&self, default: Option<SocketAddr>, host: IpAddr) -> Option<SocketAddr> {

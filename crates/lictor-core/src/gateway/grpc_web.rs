@@ -7,19 +7,16 @@ use http::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
     TE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-const GRPC: &[u8] = b"application/grpc";
+use super::grpc::{self, Broken, GRPC, MESSAGE, Place, STATUS, suffix};
+
 const WEB: &[u8] = b"application/grpc-web";
 const TEXT: &[u8] = b"application/grpc-web-text";
-const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// What a browser's script must be allowed to read.
 const SHOWN: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
 /// In a frame's first byte: what follows are trailers.
 const TRAILERS: u8 = 0x80;
-/// Who ends without a status has broken off.
-const INTERNAL: u16 = 13;
 
 /// A request of gRPC-Web, and how its client wants to be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,12 +66,10 @@ impl Call {
 
     /// Makes an answer's head one of gRPC-Web. What is no answer of gRPC becomes its status.
     pub fn leave(&self, status: &mut StatusCode, headers: &mut HeaderMap) -> Content {
-        let is_grpc =
-            *status == StatusCode::OK && headers.get(CONTENT_TYPE).is_some_and(|kind| is_grpc(kind.as_bytes()));
+        let is_grpc = grpc::is_answer(*status, headers);
         if !is_grpc {
-            let told = format!("the service answered {} and not with gRPC", status.as_u16());
-            headers.insert(STATUS, HeaderValue::from(meaning(*status)));
-            if let Ok(told) = HeaderValue::try_from(told) {
+            headers.insert(STATUS, HeaderValue::from(grpc::meaning(*status)));
+            if let Ok(told) = HeaderValue::try_from(grpc::not_grpc(*status)) {
                 headers.insert(MESSAGE, told);
             }
             headers.remove(CONTENT_ENCODING);
@@ -114,37 +109,9 @@ pub fn expose(headers: &mut HeaderMap) {
     }
 }
 
-/// What follows the type's name: `+proto`; nothing before parameters. `None` where it is another type.
-fn suffix<'a>(kind: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
-    let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    let (name, suffix) = essence.split_at_checked(wanted.len())?;
-    let is_it = name.eq_ignore_ascii_case(wanted) && (suffix.is_empty() || suffix.starts_with(b"+"));
-    is_it.then_some(suffix)
-}
-
-fn is_grpc(kind: &[u8]) -> bool {
-    suffix(kind, GRPC).is_some()
-}
-
 fn kind(name: &[u8], suffix: &[u8]) -> HeaderValue {
     HeaderValue::from_bytes(&[name, suffix].concat()).unwrap_or(HeaderValue::from_static("application/grpc"))
 }
-
-/// gRPC's status of an answer of HTTP's ("HTTP to gRPC Status Code Mapping").
-fn meaning(status: StatusCode) -> u16 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
-    }
-}
-
-/// A message broke off, or the trailers came within it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Broken;
 
 /// Writes an answer's body: messages as they come, then the trailers.
 #[derive(Debug)]
@@ -154,35 +121,6 @@ pub struct Writer {
     /// What is not yet three bytes.
     carry: [u8; 2],
     carried: usize,
-}
-
-/// Where in a body of messages somebody is: a frame is a byte, a length of four, and so much.
-#[derive(Debug, Default)]
-struct Place {
-    prefix: [u8; 5],
-    got: usize,
-    left: usize,
-}
-
-impl Place {
-    /// Goes on to the end of a message at most; how far that was, and whether it is there.
-    fn advance(&mut self, data: &[u8]) -> (usize, bool) {
-        let mut taken = 0;
-        while self.got < 5 {
-            let Some(byte) = data.get(taken) else { return (taken, false) };
-            self.prefix[self.got] = *byte;
-            self.got += 1;
-            taken += 1;
-            let [_, a, b, c, d] = self.prefix;
-            self.left = u32::from_be_bytes([a, b, c, d]) as usize;
-        }
-        let more = self.left.min(data.len() - taken);
-        self.left -= more;
-        if self.left == 0 {
-            self.got = 0;
-        }
-        (taken + more, self.got == 0)
-    }
 }
 
 impl Writer {
@@ -198,7 +136,7 @@ impl Writer {
 
     /// Adds the trailers. What has no status has failed, whatever came before.
     pub fn end(&mut self, trailers: Option<&HeaderMap>, out: &mut Vec<u8>) -> Result<(), Broken> {
-        if self.at.got != 0 {
+        if !self.at.is_between() {
             return Err(Broken);
         }
         let mut block = Vec::new();
@@ -208,7 +146,7 @@ impl Writer {
             }
         }
         if trailers.is_none_or(|trailers| !trailers.contains_key(STATUS)) {
-            let told = format!("grpc-status: {INTERNAL}\r\ngrpc-message: the service ended without a status\r\n");
+            let told = format!("grpc-status: {}\r\ngrpc-message: {}\r\n", grpc::INTERNAL, grpc::NO_STATUS);
             block.extend_from_slice(told.as_bytes());
         }
         let length = u32::try_from(block.len()).map_err(|_| Broken)?;
@@ -300,6 +238,8 @@ fn decode(digits: &[u8], out: &mut Vec<u8>) -> Result<(), NotBase64> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {

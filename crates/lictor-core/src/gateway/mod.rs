@@ -10,6 +10,7 @@ pub mod client;
 pub mod compress;
 pub mod cors;
 pub mod errors;
+pub mod grpc;
 pub mod grpc_web;
 pub mod headers;
 pub mod host;
@@ -26,6 +27,7 @@ pub mod security;
 pub mod split;
 pub mod table;
 pub mod template;
+pub mod transcode;
 mod vary;
 
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use super::cors::Cors;
 use super::errors::Shape;
 use super::headers::Operations;
 use super::security::Security;
+use super::transcode::Transcode;
 use crate::limit::Limit;
 
 /// One field for each thing that may be asked; the default asks for nothing.
@@ -38,6 +39,8 @@ pub struct Rules {
     pub compress: Option<Arc<Compress>>,
     /// gRPC-Web is translated.
     pub grpc_web: bool,
+    /// REST and JSON become gRPC.
+    pub transcode: Option<Arc<Transcode>>,
 }
 
 /// What is read at all, over HTTP/1.1.
@@ -57,6 +60,7 @@ impl Default for Rules {
             security: None,
             compress: None,
             grpc_web: false,
+            transcode: None,
         }
     }
 }

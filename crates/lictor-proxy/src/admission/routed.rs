@@ -9,6 +9,7 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use lictor_core::gateway::split::Variant;
+use lictor_core::gateway::transcode::Binding;
 use lictor_core::gateway::{
     Action, Asked, Gateway, Mirror, Odd, ReadPath, Redirect, Rewrite, Rules, Split, host, path,
 };
@@ -79,6 +80,7 @@ pub(crate) fn find(
             split: send.split.clone(),
             mirror: send.mirror.clone(),
             is_copy: false,
+            call: None,
         }),
         Action::Redirect(redirect) => {
             let location = location(redirect, &read, uri.query())?;
@@ -111,6 +113,8 @@ pub(crate) struct Routed {
     pub(crate) mirror: Option<Arc<Mirror>>,
     /// It is a copy.
     pub(crate) is_copy: bool,
+    /// The call of gRPC that it has become, and when it came.
+    pub(crate) call: Option<(Arc<Binding>, Instant)>,
 }
 
 impl Routed {
@@ -133,6 +137,7 @@ impl Routed {
 
     /// Whose policy is in force.
     pub(crate) fn route(&self, upstream: &UpstreamState, method: &Method) -> Option<usize> {
+        let method = if self.call.is_some() { &Method::POST } else { method };
         if self.has_policy { self.place(upstream) } else { upstream.route(method, self.target.path()) }
     }
 
@@ -147,6 +152,9 @@ impl Routed {
         let routed = request.extensions_mut().remove::<Self>()?;
         let mirrored = routed.mirror.map(|mirror| Mirrored { mirror, label: routed.label });
         request.extensions_mut().remove::<Raw>();
+        if routed.call.is_some() {
+            *request.method_mut() = Method::POST;
+        }
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.path_and_query = Some(routed.target);
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::StatusCode;
 use lictor_core::Reason;
+use lictor_core::gateway::grpc::http_status;
+use lictor_core::gateway::transcode::Binding;
 use lictor_core::mesh::AccessLog;
 use lictor_core::redact;
 use lictor_core::story::{self, Kept, Story};
@@ -34,7 +37,7 @@ impl Record {
             self.worker.shared.traced_inbound.fetch_sub(1, Relaxed);
         }
         let took = now.saturating_duration_since(self.arrival());
-        let status = self.status.unwrap_or_else(|| Reason::ClientGone.status()).as_u16();
+        let status = self.told_status().as_u16();
         self.count(status, took);
         if self.access_log != AccessLog::Off && self.worker.shared.access_log.is_some() {
             let level = self.worker.view().mesh.access_levels.of(status, self.reason.is_some());
@@ -54,6 +57,24 @@ impl Record {
         if let Some(kept) = kept {
             self.worker.shared.recorder.keep(Arc::new(self.story(kept, status, took)));
         }
+    }
+
+    /// The status that the client sees: of a translated call that of its end, where nothing of the answer went before that.
+    fn told_status(&self) -> StatusCode {
+        let of_call = |rpc: &Arc<Binding>| {
+            let is_told = !rpc.is_stream || self.bytes == 0;
+            match self.grpc_status.filter(|_| is_told) {
+                Some(0) => rpc.status,
+                Some(code) => http_status(code),
+                None if is_told => StatusCode::BAD_GATEWAY,
+                None => rpc.status,
+            }
+        };
+        let told = self.status.map(|status| {
+            let rpc = self.rpc.as_ref().filter(|_| status == StatusCode::OK);
+            rpc.map_or(status, of_call)
+        });
+        told.unwrap_or_else(|| Reason::ClientGone.status())
     }
 
     fn kept(&self, status: u16) -> Option<Kept> {
@@ -115,7 +136,7 @@ impl Record {
         }
         if self.is_grpc {
             let is_success = self.reason.is_none() && self.grpc_status == Some(0);
-            let (path, is_inbound, status) = (self.uri.path(), self.is_inbound, self.grpc_status);
+            let (path, is_inbound, status) = (self.path(), self.is_inbound, self.grpc_status);
             let call = Call { path, is_inbound, is_success, status };
             metrics.grpc(&upstream.upstream.name, &call, took, &mut upstream.meters.methods.borrow_mut());
         }

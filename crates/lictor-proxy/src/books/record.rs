@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use lictor_core::breaker::BreakerState;
 use lictor_core::caching::Exchanged;
 use lictor_core::deadline::{Deadline, End, callers_deadline};
+use lictor_core::gateway::transcode::Binding;
 use lictor_core::mesh::AccessLog;
 use lictor_core::retry::Next;
 use lictor_core::story;
@@ -71,6 +72,8 @@ pub(crate) struct Record {
     /// The upstream that it was for, when another one was asked instead.
     pub(crate) instead_of: Option<Arc<str>>,
     pub(crate) is_grpc: bool,
+    /// The call of gRPC that a gateway has made of it: its client speaks JSON.
+    pub(crate) rpc: Option<Arc<Binding>>,
     /// The answer tells how it came about.
     pub(crate) is_debug: bool,
     /// From the trailers or the head of a gRPC answer.
@@ -122,8 +125,7 @@ impl Record {
         let told = if fields.has(names::IDS) { headers.get(X_REQUEST_ID) } else { None }.cloned().map(RequestId::Told);
         let (is_traced, random) = (fields.has(names::TRACE), &mut || worker.random());
         let is_plain = connection.is_applications() && !is_traced && *request.method() != Method::CONNECT;
-        let infers = is_plain && mesh.trace.infer_parent;
-        let cause = if infers { worker.shared.causes.of(told.as_ref()) } else { None };
+        let cause = if is_plain && mesh.trace.infer_parent { worker.shared.causes.of(told.as_ref()) } else { None };
         let trace = match &cause {
             _ if is_traced => TraceContext::extract(headers, fields.has(names::TRACE_OTHERS), &mesh.trace, random),
             Some(cause) => cause.causes(&mesh.trace, random),
@@ -168,6 +170,7 @@ impl Record {
             told_by: None,
             instead_of: None,
             is_grpc: false,
+            rpc: None,
             is_debug: fields.has(names::LICTOR) && names::asks_for_debug(headers, connection.peer),
             grpc_status: None,
             bytes: 0,
@@ -195,6 +198,16 @@ impl Record {
     pub(crate) fn is_copy(&mut self) {
         self.access_log = AccessLog::Off;
         self.is_copy = true;
+    }
+
+    /// As its client asked.
+    pub(crate) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path that its endpoint is asked for, where that is another than its client's.
+    pub(super) fn path(&self) -> &str {
+        self.rpc.as_ref().map_or_else(|| self.uri.path(), |rpc| &rpc.path)
     }
 
     /// Whether only the head of its answer is wanted.

@@ -171,7 +171,7 @@ fn request(record: &Record) -> Attributes {
 }
 
 fn rpc(record: &Record) -> Option<(&str, &str)> {
-    record.uri.path().strip_prefix('/')?.rsplit_once('/').filter(|_| record.is_grpc)
+    record.path().strip_prefix('/')?.rsplit_once('/').filter(|_| record.is_grpc)
 }
 
 /// Notes how a gRPC call ended, and whether that is an error to this side of it.

@@ -65,7 +65,7 @@ impl Call {
         }
         respond::stands_in(&mut record, &mut head.headers);
         record.answered(status, at);
-        let is_stream = fields.has(Fields::CONTENT_TYPE) && names::is_stream(&head.headers);
+        let is_stream = fields.has(Fields::CONTENT_TYPE) && names::is_stream(&head.headers) && !self.is_unary;
         if self.is_grpc {
             record.grpc_status = grpc_status(&head.headers);
         } else if self.is_judged_by_its_head(status, is_stream) {

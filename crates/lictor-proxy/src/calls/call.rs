@@ -49,6 +49,8 @@ pub(super) struct Call {
     /// From somebody who is nobody of ours.
     pub(super) is_edge: bool,
     pub(super) is_grpc: bool,
+    /// It is gRPC's, and its answer is one message.
+    pub(super) is_unary: bool,
     /// Endpoints are spoken to in HTTP/2.
     pub(super) is_http2: bool,
     pub(super) is_idempotent: bool,
@@ -119,7 +121,9 @@ impl Call {
         let (worker, upstream, deadline) = (&connection.worker, &target.upstream, record.deadline);
         let policy = upstream.policy(record.route);
         let route_says = record.route.and_then(|index| upstream.upstream.routes.get(index)?.is_idempotent);
-        let is_idempotent = retry::is_idempotent(&policy.retry, &head.method, &head.headers, route_says);
+        // Of a call that was made of a GET the client has said that it changes nothing.
+        let method = if record.rpc.is_some() { record.method() } else { &head.method };
+        let is_idempotent = retry::is_idempotent(&policy.retry, method, &head.headers, route_says);
         let max_attempts = attempts_allowed(policy, &head.headers, record.fields);
         let hash = hash_of(policy, &head.headers, connection.client);
         let is_http2 = upstream.upstream.protocol.is_http2(head.version == Version::HTTP_2);
@@ -139,6 +143,7 @@ impl Call {
             is_forward: connection.is_forward(),
             is_edge: connection.is_edge(),
             is_grpc: record.is_grpc,
+            is_unary: record.rpc.as_ref().is_some_and(|rpc| !rpc.is_stream),
             is_http2,
             is_idempotent,
             max_attempts,
@@ -211,10 +216,10 @@ impl Call {
     }
 
     /// When its time ends. Our own limit counts from the last byte that the client sent, and does not hold for gRPC, whose
-    /// streams look like any call: there the caller's deadline is the limit.
+    /// streams look like any call: there the caller's deadline is the limit, unless it is known to be none.
     pub(super) fn end(&self) -> Option<End> {
         let timeouts = &self.policy().timeouts;
-        let ours = if self.is_grpc { Some(timeouts.idle) } else { self.limit.or(timeouts.total) };
+        let ours = if self.is_grpc && !self.is_unary { Some(timeouts.idle) } else { self.limit.or(timeouts.total) };
         self.deadline.end(ours, self.body.last_progress().unwrap_or(self.deadline.arrival()))
     }
 

@@ -238,6 +238,11 @@ impl ResponseBody {
         None
     }
 
+    /// These bytes go in its place.
+    pub(crate) fn turn_into(&mut self, bytes: Bytes) {
+        self.kind = if bytes.is_empty() { Kind::Over } else { Kind::Whole(bytes) };
+    }
+
     /// It goes in another form; what was read ahead of it comes first.
     pub(crate) fn recode(&mut self, ahead: Ahead, recode: Box<dyn Recode>) {
         let kind = std::mem::replace(&mut self.kind, Kind::Over);

@@ -33,8 +33,11 @@ pub(crate) fn forward(
 ) -> impl Future<Output = Response<ResponseBody>> {
     let view = connection.worker.view();
     let upgrade = Upgrade::of(&mut request, fields, || connection.worker.random());
-    let mut record = Record::open(&connection, &view.mesh, &request, fields, Instant::now());
+    let call = Routed::of(&connection, &request).and_then(|routed| routed.call.clone());
+    let arrival = call.as_ref().map_or_else(Instant::now, |(_, arrival)| *arrival);
+    let mut record = Record::open(&connection, &view.mesh, &request, fields, arrival);
     record.is_grpc = fields.has(Fields::CONTENT_TYPE) && names::is_grpc(request.headers());
+    record.rpc = call.map(|(rpc, _)| rpc);
     // A block instead of an `async fn`, which would hold its arguments twice, in every open connection.
     async move {
         if request.method() == Method::CONNECT {

@@ -139,6 +139,7 @@ async fn send(mut place: Place, label: Arc<str>, mut request: Request<RequestBod
     let Mirror { upstream, index, .. } = &*place.mirror;
     let (upstream, index) = (Arc::clone(upstream), *index);
     let routed = Routed {
+        call: None,
         upstream,
         label,
         index,

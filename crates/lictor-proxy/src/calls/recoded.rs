@@ -25,7 +25,7 @@ pub(crate) type Ahead = VecDeque<Came>;
 /// Makes another form of a body, piece by piece.
 pub(crate) trait Recode: fmt::Debug {
     /// What comes of a piece.
-    fn data(&mut self, piece: &[u8]) -> Vec<u8>;
+    fn data(&mut self, piece: &[u8]) -> Result<Vec<u8>, Failed>;
 
     /// Nothing more is there at the moment: what is owed for the pieces so far.
     fn pause(&mut self) -> Vec<u8>;
@@ -90,7 +90,9 @@ impl<B: Body<Data = Bytes, Error = Failed> + Unpin> Recoded<B> {
             let piece = self.data.split_to(PIECE.min(self.data.len()));
             self.turn += piece.len();
             self.is_owing = true;
-            return Poll::Ready(Ok(self.recode.data(&piece).into()));
+            let made = self.recode.data(&piece);
+            self.is_over = made.is_err();
+            return Poll::Ready(made.map(Bytes::from));
         }
         let Poll::Ready(came) = self.poll_inner(context) else {
             self.turn = 0;
@@ -181,9 +183,12 @@ mod tests {
     struct Late(Vec<u8>);
 
     impl Recode for Late {
-        fn data(&mut self, piece: &[u8]) -> Vec<u8> {
+        fn data(&mut self, piece: &[u8]) -> Result<Vec<u8>, Failed> {
+            if piece == b"bad" {
+                return Err("it has no other form".into());
+            }
             self.0.extend_from_slice(piece);
-            Vec::new()
+            Ok(Vec::new())
         }
 
         fn pause(&mut self) -> Vec<u8> {
@@ -241,6 +246,7 @@ mod tests {
             let fails = seen(vec![Poll::Pending, Poll::Pending, data("ab"), Poll::Pending, failed()], most);
             assert_eq!(fails.replace('?', ""), "ab|!$", "{most}");
             assert_eq!(seen(vec![failed()], most), "!$", "{most}");
+            assert_eq!(seen(vec![data("bad"), data("c"), trailers()], most), "!$", "{most}");
             assert_eq!(seen(vec![], most), ".|$", "{most}");
         }
     }

@@ -54,14 +54,14 @@ fn failed(
     let full = sentence(&record, failure);
     record.reason = Some(failure.reason);
     let sentence = says.map_or_else(|| full.clone(), str::to_owned);
-    let status = if record.is_grpc { StatusCode::OK } else { failure.reason.status() };
-    let mut response = if record.is_grpc {
+    if record.is_grpc {
         record.grpc_status = Some(u16::from(failure.reason.grpc_status()));
-        grpc(failure.reason, &sentence)
-    } else {
-        json(&record, failure.reason, &sentence)
-    };
-    if record.connection.is_edge() && !record.is_grpc {
+    }
+    // Whose call was made of JSON hears of it in HTTP's terms.
+    let is_grpc = record.is_grpc && record.rpc.is_none();
+    let status = if is_grpc { StatusCode::OK } else { failure.reason.status() };
+    let mut response = if is_grpc { grpc(failure.reason, &sentence) } else { json(&record, failure.reason, &sentence) };
+    if record.connection.is_edge() && !is_grpc {
         let said = Said { reason: failure.reason, sentence, request_id: record.request_id.clone() };
         response.extensions_mut().insert(said);
     }

@@ -134,8 +134,8 @@ impl fmt::Debug for Encoder {
 }
 
 impl Recode for Encoding {
-    fn data(&mut self, piece: &[u8]) -> Vec<u8> {
-        self.encoder.made(|encoder| encoder.write_all(piece))
+    fn data(&mut self, piece: &[u8]) -> Result<Vec<u8>, Failed> {
+        Ok(self.encoder.made(|encoder| encoder.write_all(piece)))
     }
 
     fn pause(&mut self) -> Vec<u8> {

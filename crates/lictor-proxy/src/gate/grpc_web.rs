@@ -35,10 +35,10 @@ pub(super) fn leave(call: &Call, response: &mut Response<ResponseBody>) {
 struct Frames(Writer);
 
 impl Recode for Frames {
-    fn data(&mut self, piece: &[u8]) -> Vec<u8> {
+    fn data(&mut self, piece: &[u8]) -> Result<Vec<u8>, Failed> {
         let mut out = Vec::with_capacity(piece.len());
         self.0.data(piece, &mut out);
-        out
+        Ok(out)
     }
 
     fn pause(&mut self) -> Vec<u8> {
@@ -57,8 +57,8 @@ impl Recode for Frames {
 struct Nothing;
 
 impl Recode for Nothing {
-    fn data(&mut self, _: &[u8]) -> Vec<u8> {
-        Vec::new()
+    fn data(&mut self, _: &[u8]) -> Result<Vec<u8>, Failed> {
+        Ok(Vec::new())
     }
 
     fn pause(&mut self) -> Vec<u8> {

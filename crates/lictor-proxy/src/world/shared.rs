@@ -22,6 +22,9 @@ use crate::stores::tokens::KeyBell;
 /// So many answers are compressed at a time: each holds up to 0.5 MiB for it, for as long as its client takes to read.
 pub(crate) const CODERS: usize = 256;
 
+/// So much is held of messages that gateways translate to JSON and back: 64 MiB, by KiB.
+pub(crate) const MESSAGES_HELD: usize = 64 << 10;
+
 /// What all workers of the process share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -50,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) limiter: Limiter,
     /// Places for answers that are being compressed.
     pub(crate) coders: Arc<Semaphore>,
+    /// Room for messages that are being translated.
+    pub(crate) messages: Arc<Semaphore>,
     pub(crate) spent: Spent,
     pub(crate) recorder: Recorder,
     pub(crate) tap: Tap,

@@ -104,6 +104,17 @@ impl<'u> Leads<'u> {
         &self.upstreams[upstream].policy
     }
 
+    /// Refuses an upstream of which it is said that it speaks something else than gRPC.
+    pub(super) fn speaks_grpc(&self, node: &Node<'_>, upstream: usize) {
+        let Upstream { name, protocol, source, .. } = &self.upstreams[upstream];
+        // What Consul finds may say for itself what it speaks.
+        let spoken = protocol.or_else(|| matches!(source, Source::Static(_)).then(Protocol::default));
+        if let Some(other) = spoken.filter(|protocol| !matches!(protocol, Protocol::Grpc | Protocol::H2c)) {
+            let message = format!("`transcode` calls gRPC, and `{name}` speaks `{}`", other.words()[0]);
+            node.error(message, Some(format!("write `upstreams: {{{name}: {{protocol: grpc}}}}`, and its name here")));
+        }
+    }
+
     /// The route is the next of its upstream's.
     pub(super) fn lead(&mut self, upstream: usize, route: Route) -> Lead {
         let (own, routes) = (&self.upstreams[upstream], &mut self.routes[upstream]);

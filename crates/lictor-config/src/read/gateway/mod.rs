@@ -15,6 +15,7 @@ mod routes;
 mod rules;
 mod security;
 mod split;
+mod transcode;
 
 use std::sync::Arc;
 

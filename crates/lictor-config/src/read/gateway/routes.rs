@@ -14,7 +14,7 @@ use super::super::{fallback, limit, policy};
 use super::leads::{Lead, Leads};
 use super::mirror::mirror;
 use super::split::split;
-use super::{auth, rules};
+use super::{auth, rules, transcode};
 use crate::bounds::too_many_called;
 use crate::tree::{Node, Section};
 
@@ -22,7 +22,7 @@ use crate::tree::{Node, Section};
 const PLANNED_OF_ROUTES: [&str; 1] = ["when"];
 
 /// Keys of a route that sends requests on, and means nothing where it does not.
-const OF_SENDING: [&str; 10] = [
+const OF_SENDING: [&str; 11] = [
     "cache",
     "strip",
     "timeout",
@@ -33,6 +33,7 @@ const OF_SENDING: [&str; 10] = [
     "idempotent",
     "priority",
     "mirror",
+    "transcode",
 ];
 
 /// A route, and where it was written.
@@ -115,7 +116,13 @@ impl<'u, 't> Reading<'u, 't> {
         };
         let auth = section.field("auth", "Who may ask: `none`, `optional`, `required`, or a map with more.");
         let auth = auth::of_route(&auth, self.rules.auth.as_ref());
-        let mut rules = Rules { auth, ..rules::rules(&section, pattern.as_ref(), self.rules) };
+        let transcode_node =
+            section.field("transcode", "Requests of REST and JSON become calls of gRPC, by a descriptor set.");
+        let transcode = transcode::of_route(&transcode_node);
+        if transcode_node.is_set() {
+            transcode::check(&section);
+        }
+        let mut rules = Rules { auth, transcode, ..rules::rules(&section, pattern.as_ref(), self.rules) };
         let odd = odd(&section.field(
             "allow_encoded",
             "Escapes that are part of a segment in its paths, and go on: %2F, %5C, %3B, %3F, %23.",
@@ -193,6 +200,11 @@ impl<'u, 't> Reading<'u, 't> {
         let mirror_node = section.field("mirror", "Where copies of its requests go: an upstream, or a map with more.");
         let mirror = mirror(&mirror_node, &mut self.leads);
         let upstreams = split.as_ref().map_or_else(|| only.into_iter().collect(), |(_, upstreams)| upstreams.clone());
+        if section.node().below("transcode").is_set() {
+            for upstream in &upstreams {
+                self.leads.speaks_grpc(to, *upstream);
+            }
+        }
         let base = upstreams.first().map_or_else(Policy::default, |first| self.leads.policy(*first).clone());
         let said = route_policy(section, &base);
         let label = label(host?, pattern?);

@@ -43,6 +43,7 @@ pub(super) fn rules(section: &Section<'_>, pattern: Option<&PathPattern>, base: 
         security: security(&security_node, base.security.as_ref()),
         compress: compress(&compress_node, base.compress.as_ref()),
         grpc_web: grpc_web.boolean(base.grpc_web),
+        transcode: None, // a route's own
     }
 }
 

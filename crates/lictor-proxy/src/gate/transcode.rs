@@ -1,0 +1,427 @@
+//! gRPC-JSON at a gateway: a request of REST becomes a call of gRPC before it goes on, and what comes back JSON.
+//!
+//! A body is read whole before anything is sent, so that a service hears of nothing that its message cannot say. An answer of
+//! one message is read whole too, because its status comes behind it; of a stream the first message is awaited, and after
+//! it a failure can only break the answer off. What is held of either has a place in the process's [`MESSAGES_HELD`].
+//!
+//! [`MESSAGES_HELD`]: crate::world::shared::MESSAGES_HELD
+
+mod held;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, UPGRADE, VARY,
+};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body as _, Frame};
+use lictor_core::deadline::{End, callers_deadline, sooner};
+use lictor_core::gateway::grpc::{self, Messages, NO_STATUS, Status};
+use lictor_core::gateway::transcode::{Binding, Transcode, wants_lines};
+use lictor_core::{Failure, Reason};
+use lictor_http::{BodyError, RequestBody};
+
+use self::held::Held;
+use crate::admission::routed::Routed;
+use crate::calls::ending::ResponseBody;
+use crate::calls::recoded::{Ahead, Failed, Recode};
+use crate::calls::respond::Said;
+use crate::clock;
+use crate::names::{GRPC_MESSAGE, GRPC_STATUS};
+use crate::world::shared::Shared;
+use crate::world::view::View;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const ACCEPTED: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+
+/// What is about the body that was, or the form of an answer that is none of the service's.
+const OF_REST: [HeaderName; 14] = [
+    ACCEPT,
+    ACCEPT_ENCODING,
+    ACCEPTED,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    ENCODING,
+    EXPECT,
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    IF_UNMODIFIED_SINCE,
+    RANGE,
+    UPGRADE,
+];
+/// What is about the body of gRPC.
+const OF_GRPC: [HeaderName; 6] = [ACCEPTED, CONTENT_LENGTH, DETAILS, ENCODING, GRPC_MESSAGE, GRPC_STATUS];
+/// What is read of an answer that is thrown away, so that its connection can be used again.
+const DISCARD: usize = 64 << 10;
+
+/// A call, and how its client is answered.
+#[derive(Debug)]
+pub(super) struct Call {
+    rpc: Arc<Binding>,
+    most: usize,
+    wants_lines: bool,
+}
+
+/// Makes a request of REST one of gRPC.
+pub(super) async fn enter(
+    transcode: &Transcode,
+    shared: &Shared,
+    view: &View,
+    request: &mut Request<RequestBody>,
+    routed: &mut Routed,
+) -> Result<Box<Call>, Failure> {
+    let arrived = Instant::now();
+    let path = routed.target.path();
+    let (rpc, segments) = transcode.find(request.method(), path).ok_or_else(|| {
+        Failure::new(Reason::NoRoute, format!("no method of the service is for {} {path}", request.method()))
+    })?;
+    let rpc = Arc::clone(rpc);
+    let said = rpc.call(&segments, routed.target.query()).map_err(bad)?;
+    let most = transcode.message_max();
+    let mut held = Held::new(&shared.messages);
+    check_kind(request.headers())?;
+    let until = callers_deadline(request.headers());
+    let until = until.map(|given| End { at: arrived + given, reason: Reason::DeadlineExceeded });
+    let silence = silence(view, routed, request.method());
+    let body = read(request.body_mut(), most, silence, until, &mut held).await?;
+    let message = rpc.message(said, &body).map_err(bad)?;
+    drop(body);
+    let message = held.own(message).ok_or_else(full)?;
+    let call = Box::new(Call { wants_lines: wants_lines(request.headers()), most, rpc: Arc::clone(&rpc) });
+    *request.body_mut() = RequestBody::Whole(message);
+    let headers = request.headers_mut();
+    for name in &OF_REST {
+        headers.remove(name);
+    }
+    headers.insert(CONTENT_TYPE, GRPC);
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    routed.target = PathAndQuery::try_from(&*rpc.path).map_err(|why| bad(why.to_string()))?;
+    routed.call = Some((rpc, arrived));
+    Ok(call)
+}
+
+fn bad(why: String) -> Failure {
+    Failure::new(Reason::BadRequest, why)
+}
+
+fn full() -> Failure {
+    let mut failure = Failure::new(Reason::Overloaded, "too many bytes of messages are held to be translated");
+    failure.retry_after = Some(Duration::from_secs(1));
+    failure
+}
+
+/// A page of somebody else can send what is not JSON without being asked (CORS: simple requests).
+fn check_kind(headers: &HeaderMap) -> Result<(), Failure> {
+    let is_json = |kind: &HeaderValue| {
+        let essence = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let essence = essence.to_ascii_lowercase();
+        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    };
+    if headers.get_all(CONTENT_TYPE).iter().any(|kind| !is_json(kind)) {
+        return Err(bad("the body is to be `application/json`".to_owned()));
+    }
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(CONTENT_ENCODING).iter().any(|coding| !is_plain(coding)) {
+        return Err(bad("the body is to have no `Content-Encoding`".to_owned()));
+    }
+    Ok(())
+}
+
+/// How long its client may say nothing.
+fn silence(view: &View, routed: &Routed, method: &http::Method) -> Duration {
+    let upstream = view.upstreams.get(&routed.upstream);
+    let timeouts = upstream.map(|upstream| &upstream.policy(routed.route(upstream, method)).timeouts);
+    timeouts.map_or(Duration::from_secs(30), |timeouts| timeouts.total.unwrap_or(timeouts.idle))
+}
+
+/// The whole of a request's body.
+async fn read(
+    body: &mut RequestBody,
+    most: usize,
+    silence: Duration,
+    until: Option<End>,
+    held: &mut Held,
+) -> Result<Vec<u8>, Failure> {
+    let too_long = || Failure::new(Reason::BodyTooLarge, format!("the request's body is longer than {most} bytes"));
+    if body.size_hint().lower() > most as u64 {
+        return Err(too_long());
+    }
+    let mut read = Vec::new();
+    while !body.is_end_stream() {
+        let end = sooner(until, Some(End { at: Instant::now() + silence, reason: Reason::RequestTimeout }));
+        let frame = clock::within(end, poll_fn(|context| Pin::new(&mut *body).poll_frame(context))).await;
+        let frame =
+            match frame.map_err(|end| Failure::new(end.reason, "the client stopped sending the request's body"))? {
+                None => break,
+                Some(Ok(frame)) => frame,
+                Some(Err(BodyError::TooLong)) => return Err(too_long()),
+                Some(Err(BodyError::Malformed(why))) => {
+                    return Err(bad(format!("the request's body is not valid HTTP: {why}")));
+                }
+                Some(Err(BodyError::Cut | BodyError::Superseded)) => {
+                    return Err(Failure::new(Reason::ClientGone, "the client broke its request body off"));
+                }
+            };
+        let Some(data) = frame.data_ref() else { continue };
+        if read.len() + data.len() > most {
+            return Err(too_long());
+        }
+        if !held.grow(read.len() + data.len()) {
+            return Err(full());
+        }
+        read.extend_from_slice(data);
+    }
+    Ok(read)
+}
+
+/// Makes an answer of gRPC one of REST.
+pub(super) async fn leave(call: &Call, shared: &Shared, response: &mut Response<ResponseBody>) {
+    if response.extensions().get::<Said>().is_some() {
+        return; // the gateway's own, which speaks no gRPC here
+    }
+    let told = if !grpc::is_answer(response.status(), response.headers()) {
+        let status = Some(response.status()).filter(|status| status.is_client_error() || status.is_server_error());
+        let told = Status::of_http(response.status());
+        discard(response.body_mut()).await;
+        Told::Failed(told, status.or(Some(StatusCode::BAD_GATEWAY)))
+    } else if let Some(status) = Status::of(response.headers()) {
+        discard(response.body_mut()).await;
+        Told::of(call, status, None)
+    } else if call.rpc.is_stream {
+        begin(call, shared, response).await
+    } else {
+        let mut held = Held::new(&shared.messages);
+        match one(call, response.body_mut(), &mut held).await {
+            Ok((message, status)) => {
+                let told = Told::of(call, status, message);
+                match told {
+                    Told::Whole(json) => {
+                        held.own(json).map_or_else(|| failed("too many bytes of messages are held"), Told::Whole)
+                    }
+                    told => told,
+                }
+            }
+            Err(told) => told,
+        }
+    };
+    dress(call, told, response);
+}
+
+/// What an answer is.
+#[derive(Debug)]
+enum Told {
+    /// This, and all of it.
+    Whole(Bytes),
+    /// What of the body was read already, and all that follows.
+    Stream(Ahead, Held),
+    /// A failure, and its status where that is not its own.
+    Failed(Status, Option<StatusCode>),
+}
+
+impl Told {
+    /// Of a call that is over. Without a failure it has its message, but for a stream without any.
+    fn of(call: &Call, status: Status, message: Option<Bytes>) -> Self {
+        if status.code != 0 {
+            return Self::Failed(status, None);
+        }
+        match message {
+            Some(message) => match call.rpc.answers.json(&message) {
+                Ok(json) => Self::Whole(json.into()),
+                Err(why) => Self::Failed(Status::new(13, why), Some(StatusCode::BAD_GATEWAY)),
+            },
+            None if call.rpc.is_stream => Self::Whole(Bytes::from_static(if call.wants_lines { b"" } else { b"[]" })),
+            None => failed("the service ended without a message"),
+        }
+    }
+}
+
+/// An answer that is not as gRPC has it.
+fn failed(why: impl Into<String>) -> Told {
+    Told::Failed(Status::new(13, why), Some(StatusCode::BAD_GATEWAY))
+}
+
+/// Writes the head, and changes the body.
+fn dress(call: &Call, told: Told, response: &mut Response<ResponseBody>) {
+    for name in &OF_GRPC {
+        response.headers_mut().remove(name);
+    }
+    let is_lines = call.wants_lines && call.rpc.is_stream && !matches!(told, Told::Failed(..));
+    let (status, kind) = (call.rpc.status, if is_lines { LINES } else { JSON });
+    *response.status_mut() = status;
+    match told {
+        Told::Whole(json) => response.body_mut().turn_into(json),
+        Told::Stream(ahead, held) => {
+            let messages = Messages::new(call.most);
+            let stream = Stream { rpc: Arc::clone(&call.rpc), is_lines, messages, held, count: 0 };
+            response.body_mut().recode(ahead, Box::new(stream));
+        }
+        Told::Failed(told, status) => {
+            response.headers_mut().remove(CONTENT_ENCODING);
+            *response.status_mut() = status.unwrap_or_else(|| grpc::http_status(told.code));
+            response.body_mut().turn_into(call.rpc.answers.status(&told).into());
+        }
+    }
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    if call.rpc.is_stream {
+        response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
+    }
+}
+
+async fn frame(body: &mut ResponseBody) -> Option<Result<Frame<Bytes>, Failed>> {
+    poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
+}
+
+/// Reads what nobody wants.
+async fn discard(body: &mut ResponseBody) {
+    let mut read = 0;
+    while let Some(Ok(came)) = frame(body).await {
+        read += came.data_ref().map_or(0, Bytes::len);
+        if read > DISCARD {
+            return;
+        }
+    }
+}
+
+/// The one message, and what the call came to.
+async fn one(call: &Call, body: &mut ResponseBody, held: &mut Held) -> Result<(Option<Bytes>, Status), Told> {
+    let (mut messages, mut message) = (Messages::new(call.most), None);
+    loop {
+        match frame(body).await {
+            None => return Err(failed(NO_STATUS)),
+            Some(Err(_)) => return Err(broken()),
+            Some(Ok(came)) => match came.into_data() {
+                Ok(data) => {
+                    messages.push(&data);
+                    if !held.grow(messages.held() + message.as_ref().map_or(0, Bytes::len)) {
+                        return Err(Told::Failed(
+                            Status::new(8, "too many bytes of messages are held"),
+                            Some(StatusCode::SERVICE_UNAVAILABLE),
+                        ));
+                    }
+                    while let Some(next) = messages.take().map_err(failed)? {
+                        if message.replace(next).is_some() {
+                            return Err(failed("the service answered with more than one message"));
+                        }
+                    }
+                }
+                Err(came) => {
+                    let status = came.trailers_ref().and_then(Status::of).ok_or_else(|| failed(NO_STATUS))?;
+                    return if messages.is_between() { Ok((message, status)) } else { Err(failed(WITHIN)) };
+                }
+            },
+        }
+    }
+}
+
+const WITHIN: &str = "the answer ended within a message";
+
+/// The log says why.
+fn broken() -> Told {
+    Told::Failed(Status::new(14, "the service broke off"), Some(StatusCode::BAD_GATEWAY))
+}
+
+/// Waits for a stream's first message, or its end.
+async fn begin(call: &Call, shared: &Shared, response: &mut Response<ResponseBody>) -> Told {
+    let (mut messages, mut ahead) = (Messages::new(call.most), Ahead::new());
+    let mut held = Held::new(&shared.messages);
+    loop {
+        let came = frame(response.body_mut()).await;
+        match &came {
+            None => return failed(NO_STATUS),
+            Some(Err(_)) => return broken(),
+            Some(Ok(came)) => match came.data_ref() {
+                Some(data) => {
+                    messages.push(data);
+                    // It is there twice, until its form is found.
+                    if !held.grow(2 * messages.held()) {
+                        return Told::Failed(
+                            Status::new(8, "too many bytes of messages are held"),
+                            Some(StatusCode::SERVICE_UNAVAILABLE),
+                        );
+                    }
+                }
+                None if messages.is_between() => {
+                    let status = came.trailers_ref().and_then(Status::of);
+                    return status.map_or_else(|| failed(NO_STATUS), |status| Told::of(call, status, None));
+                }
+                None => return failed(WITHIN),
+            },
+        }
+        ahead.push_back(came);
+        match messages.take() {
+            Ok(None) => (),
+            Ok(Some(first)) => {
+                return match call.rpc.answers.json(&first) {
+                    Ok(_) => Told::Stream(ahead, held),
+                    Err(why) => failed(why),
+                };
+            }
+            Err(why) => return failed(why),
+        }
+    }
+}
+
+/// Messages as they come, as an array's elements or as lines.
+#[derive(Debug)]
+struct Stream {
+    rpc: Arc<Binding>,
+    is_lines: bool,
+    messages: Messages,
+    held: Held,
+    count: u64,
+}
+
+impl Recode for Stream {
+    fn data(&mut self, piece: &[u8]) -> Result<Vec<u8>, Failed> {
+        let mut out = Vec::new();
+        self.messages.push(piece);
+        if !self.held.grow(self.messages.held()) {
+            return Err("too many bytes of messages are held".into());
+        }
+        while let Some(message) = self.messages.take()? {
+            if !self.is_lines {
+                out.extend_from_slice(if self.count == 0 { b"[" } else { b",\n" });
+            }
+            self.count += 1;
+            out.extend_from_slice(&self.rpc.answers.json(&message)?);
+            if self.is_lines {
+                out.push(b'\n');
+            }
+        }
+        self.held.shrink(self.messages.held());
+        Ok(out)
+    }
+
+    fn pause(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// A failure is told by an end that is none: neither an array nor lines have another way.
+    fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(Vec<u8>, Option<HeaderMap>), Failed> {
+        let status = trailers.as_ref().and_then(Status::of).ok_or(NO_STATUS)?;
+        if status.code != 0 {
+            return Err(format!("the service ended with status {}: {}", status.code, status.message).into());
+        }
+        if !self.messages.is_between() {
+            return Err(WITHIN.into());
+        }
+        let end = match (self.is_lines, self.count) {
+            (true, _) => &b""[..],
+            (false, 0) => b"[]",
+            (false, _) => b"]",
+        };
+        Ok((end.to_vec(), None))
+    }
+}

@@ -1,0 +1,624 @@
+//! REST and JSON in front, gRPC behind: an HTTP/2 server that knows nothing of lictor, and `examples/library.pb`.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use lictor_testkit::{Sidecar, connect, eventually_is, root};
+use parking_lot::Mutex;
+use serde_json::{Value as Json, json};
+use tokio::sync::Semaphore;
+
+use crate::wire::{Asked, Got, get};
+use crate::{BOTH, LICTOR, Version, gateway_with};
+
+/// What a service has seen of a call.
+#[derive(Clone, Debug)]
+struct Seen {
+    path: String,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// Gives back the message that it got, unless its text says otherwise.
+struct Service {
+    port: u16,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    /// A stream of seven waits for it after its first message.
+    go: Arc<Semaphore>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl Service {
+    fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (seen, go) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
+        let (saw, goes) = (Arc::clone(&seen), Arc::clone(&go));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.spawn(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(serve(stream, Arc::clone(&saw), Arc::clone(&goes)));
+                }
+            });
+            let _ = runtime.block_on(stopped);
+        });
+        Self { port, seen, go, stop: Some(stop) }
+    }
+
+    /// How often it was called, and the last call.
+    fn calls(&self) -> (usize, Option<Seen>) {
+        let seen = self.seen.lock();
+        (seen.len(), seen.last().cloned())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.stop.take().unwrap().send(());
+    }
+}
+
+async fn serve(stream: tokio::net::TcpStream, seen: Arc<Mutex<Vec<Seen>>>, go: Arc<Semaphore>) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        let (seen, go) = (Arc::clone(&seen), Arc::clone(&go));
+        tokio::spawn(async move {
+            let (head, mut body) = request.into_parts();
+            let mut asked = Vec::new();
+            while let Some(data) = body.data().await {
+                let Ok(data) = data else { return };
+                let _ = body.flow_control().release_capacity(data.len());
+                asked.extend_from_slice(&data);
+            }
+            let path = head.uri.path().to_owned();
+            seen.lock().push(Seen { path: path.clone(), headers: head.headers, body: asked.clone() });
+            answer(&path, asked, respond, &go).await;
+        });
+    }
+}
+
+fn fields(lines: &[(&'static str, &str)]) -> HeaderMap {
+    lines.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+}
+
+async fn answer(path: &str, asked: Vec<u8>, mut respond: h2::server::SendResponse<Bytes>, go: &Semaphore) {
+    let method = path.rsplit('/').next().unwrap_or_default().to_owned();
+    let text = String::from_utf8_lossy(asked.get(7..).unwrap_or_default()).into_owned();
+    let told = text.strip_prefix("shelves/").unwrap_or_default().to_owned();
+    let ok = || Response::builder().header("content-type", "application/grpc").header("x-inner", "1");
+    let mut status = fields(&[("grpc-status", "0"), ("x-trailing", "1")]);
+    let ended = |response: Response<()>, respond: &mut h2::server::SendResponse<Bytes>| {
+        let _ = respond.send_response(response, true);
+    };
+    let shelf = |name: &str| message(&[&[0x0a, name.len() as u8][..], name.as_bytes(), &[0x18, 5]].concat());
+    let pieces = match (&*method, &*told) {
+        ("ListShelves", _) => {
+            let inner = [&[0x0a, 1][..], b"a", &[0x18, 5]].concat();
+            let one = [&[0x0a, inner.len() as u8][..], &inner].concat();
+            vec![message(&[&one[..], &one, &[0x12, 1], b"x"].concat())]
+        }
+        ("DeleteShelf", _) => vec![message(b"")],
+        ("WatchShelves", _) => {
+            let count = asked.get(6).copied().unwrap_or(0);
+            if count == 3 {
+                status = fields(&[("grpc-status", "13"), ("grpc-message", "lost")]);
+            }
+            if count == 100 {
+                status = fields(&[("grpc-status", "5"), ("grpc-message", "none%20at%20all")]);
+            }
+            (0..if count == 100 { 0 } else { count }).map(|number| shelf(&format!("s{number}"))).collect()
+        }
+        ("GetShelf", "missing") => {
+            let told = "no%20shelf%20%C3%A9";
+            return ended(ok().header("grpc-status", "5").header("grpc-message", told).body(()).unwrap(), &mut respond);
+        }
+        ("GetShelf", "late") => {
+            status = fields(&[("grpc-status", "7"), ("grpc-message", "not%20yours")]);
+            vec![]
+        }
+        ("GetShelf", "after") => {
+            status = fields(&[("grpc-status", "8")]);
+            vec![shelf("a")]
+        }
+        ("GetShelf", "503") => return ended(Response::builder().status(503).body(()).unwrap(), &mut respond),
+        ("GetShelf", "html") => {
+            let head = Response::builder().header("content-type", "text/html").body(()).unwrap();
+            let mut body = respond.send_response(head, false).unwrap();
+            return body.send_data(Bytes::from_static(b"<html>"), true).unwrap();
+        }
+        ("GetShelf", "nostatus") => {
+            let mut body = respond.send_response(ok().body(()).unwrap(), false).unwrap();
+            return body.send_data(shelf("a").into(), true).unwrap();
+        }
+        ("GetShelf", "reset") => {
+            let mut body = respond.send_response(ok().body(()).unwrap(), false).unwrap();
+            body.send_data(shelf("a")[..6].to_vec().into(), false).unwrap();
+            tokio::task::yield_now().await;
+            return body.send_reset(h2::Reason::INTERNAL_ERROR);
+        }
+        ("GetShelf", "hang") => return std::future::pending().await,
+        ("GetShelf", "cut") => vec![shelf("a")[..6].to_vec()],
+        ("GetShelf", "two") => vec![shelf("a"), shelf("b")],
+        ("GetShelf", "none") => vec![],
+        ("GetShelf", "garbage") => vec![message(&[0xff])],
+        ("GetShelf", "compressed") => vec![[&[1], &message(b"")[1..]].concat()],
+        ("GetShelf", "long") => vec![message(&[&[0x0a, 0xd0, 0x0f][..], &[b'x'; 2000]].concat())],
+        _ => vec![asked],
+    };
+    let Ok(mut body) = respond.send_response(ok().body(()).unwrap(), false) else { return };
+    let waits = pieces.len() == 7;
+    for (number, piece) in pieces.into_iter().enumerate() {
+        if waits && number == 1 {
+            go.acquire().await.unwrap().forget();
+        }
+        let _ = body.send_data(piece.into(), false);
+        tokio::task::yield_now().await;
+    }
+    let _ = body.send_trailers(status);
+}
+
+fn message(bytes: &[u8]) -> Vec<u8> {
+    [&[0], &(bytes.len() as u32).to_be_bytes()[..], bytes].concat()
+}
+
+fn descriptor() -> String {
+    root().join("examples/library.pb").to_str().unwrap().to_owned()
+}
+
+/// With a route for each service's paths, and what else its translation says.
+fn lictor(service: &Service, more: &str) -> Sidecar {
+    let file = descriptor();
+    let routes = format!(
+        "    - {{path: /v1/*, to: library, retry: off, transcode: {{descriptor: {file}, services: [library.v1.Library]{more}}}}}\n"
+    );
+    gateway(service, &routes)
+}
+
+fn gateway(service: &Service, routes: &str) -> Sidecar {
+    gateway_with(&[], &format!("  library: {{static: ['127.0.0.1:{}'], protocol: grpc}}\n", service.port), routes)
+}
+
+fn ask(lictor: &Sidecar, version: Version, method: &str, target: &str, body: &str) -> Got {
+    let fields: &[(&str, &str)] = if body.is_empty() { &[] } else { &[("content-type", "application/json")] };
+    get(lictor, version, Asked { method, target, fields, body: body.as_bytes() })
+}
+
+fn json_of(got: &Got) -> Json {
+    serde_json::from_slice(&got.body).unwrap_or_else(|error| panic!("{error}: {got:?}"))
+}
+
+#[test]
+fn rest_becomes_grpc_and_its_answers_json() {
+    let service = Service::start();
+    let lictor = lictor(&service, "");
+    for version in BOTH {
+        for (method, target, body, call, answer) in [
+            ("GET", "/v1/shelves/1", "", "GetShelf", json!({"name": "shelves/1"})),
+            ("GET", "/v1/shelf/a%20b", "", "GetShelf", json!({"name": "a b"})),
+            ("PURGE", "/v1/shelves/1", "", "PurgeShelf", json!({"name": "shelves/1"})),
+            ("GET", "/v1/files/a/b", "", "ReadFile", json!({"name": "a/b"})),
+            ("DELETE", "/v1/shelves/1", "", "DeleteShelf", json!({})),
+            (
+                "GET",
+                "/v1/shelves?page_size=2",
+                "",
+                "ListShelves",
+                json!([{"name": "a", "size": "5"}, {"name": "a", "size": "5"}]),
+            ),
+            (
+                "POST",
+                "/v1/shelves?shelfId=7",
+                r#"{"name": "x", "size": 9007199254740993}"#,
+                "CreateShelf",
+                json!({"shelf": {"name": "x", "size": "9007199254740993"}, "shelfId": "7"}),
+            ),
+            (
+                "PATCH",
+                "/v1/shelves/1/books/2?update_mask=title",
+                r#"{"title": "t"}"#,
+                "UpdateBook",
+                json!({"book": {"name": "shelves/1/books/2", "title": "t"}, "updateMask": "title"}),
+            ),
+            (
+                "POST",
+                "/v1/shelves/1/books/2:move",
+                r#"{"to": "x"}"#,
+                "MoveBook",
+                json!({"name": "shelves/1/books/2", "to": "x"}),
+            ),
+            (
+                "POST",
+                "/v1/types",
+                r#"{"color": 1, "bytes": "-_8=", "int64": "-1", "snake_case": "a"}"#,
+                "Echo",
+                json!({"color": "COLOR_RED", "bytes": "+/8=", "int64": "-1", "snakeCase": "a"}),
+            ),
+            (
+                "GET",
+                "/v1/types?nested.text=a&texts=b&texts=c",
+                "",
+                "Echo",
+                json!({"nested": {"text": "a"}, "texts": ["b", "c"]}),
+            ),
+        ] {
+            let got = ask(&lictor, version, method, target, body);
+            let what = format!("{version:?} {method} {target}: {got:?}");
+            assert!(got.status == 200 && got.is_whole && got.trailers.is_empty(), "{what}");
+            assert_eq!((got.field("content-type").as_str(), json_of(&got)), ("application/json", answer), "{what}");
+            assert_eq!(got.field("x-inner"), "1", "{what}");
+            for gone in ["grpc-status", "grpc-message", "trailer", "x-trailing"] {
+                assert!(!got.headers.contains_key(gone), "{gone} {what}");
+            }
+            let (_, seen) = service.calls();
+            let seen = seen.unwrap();
+            assert_eq!(seen.path, format!("/library.v1.Library/{call}"), "{what}");
+            assert_eq!(
+                (&seen.headers["content-type"], &seen.headers["te"]),
+                (&"application/grpc".parse().unwrap(), &"trailers".parse().unwrap())
+            );
+            assert!(seen.headers.contains_key("grpc-timeout"), "a call of one message has our time: {seen:?}");
+            assert_eq!(seen.body.len(), 5 + u32::from_be_bytes(seen.body[1..5].try_into().unwrap()) as usize, "{what}");
+        }
+    }
+    let line = crate::line_of(&lictor, |line| line["path"] == "/v1/shelves/1" && line["method"] == "DELETE");
+    assert_eq!(
+        (&line["status"], &line["grpc_status"], &line["route"]),
+        (&json!(200), &json!(0), &json!("/v1/*")),
+        "{line}"
+    );
+    let labels = [("method", "/library.v1.Library/DeleteShelf"), ("status", "success")];
+    assert_eq!(lictor.metric("grpc_requests_total", &labels) as u64, 2, "it is counted as the call that it is");
+}
+
+#[test]
+fn what_no_method_takes_never_comes_to_the_service() {
+    let service = Service::start();
+    let lictor = lictor(&service, ", message_max: 1000B");
+    let echo = |length: usize| format!(r#"{{"string": "{}"}}"#, "x".repeat(length - 14));
+    for version in BOTH {
+        for (method, target, fields, body, status, reason) in [
+            ("GET", "/v1/nobody/1", &[][..], "", 404, "no_route"),
+            ("POST", "/v1/shelves/1", &[], "", 404, "no_route"),
+            ("HEAD", "/v1/shelves/1", &[], "", 404, ""),
+            ("POST", "/v1/uploads", &[], "{}", 404, "no_route"),
+            ("POST", "/v1/shelves/1%3Amove", &[], "", 404, "no_route"),
+            ("GET", "/v1/shelves?no_such=1", &[], "", 400, "bad_request"),
+            ("GET", "/v1/shelves?page_size=x", &[], "", 400, "bad_request"),
+            ("GET", "/v1/shelves/1?name=shelves/2", &[], "", 400, "bad_request"),
+            ("GET", "/v1/shelves/1", &[], "{}", 400, "bad_request"),
+            ("POST", "/v1/types", &[], "{", 400, "bad_request"),
+            ("POST", "/v1/types", &[], r#"{"no_such": 1}"#, 400, "bad_request"),
+            ("POST", "/v1/types", &[], r#"{"int32": 1, "int32": 1}"#, 400, "bad_request"),
+            ("POST", "/v1/types", &[], r#"{"color": "COLOR_BLUE"}"#, 400, "bad_request"),
+            ("POST", "/v1/shelves/1/books/2:move", &[], r#"{"name": "shelves/3/books/4"}"#, 400, "bad_request"),
+            ("POST", "/v1/types", &[("content-type", "text/plain")], "{}", 400, "bad_request"),
+            ("POST", "/v1/types", &[("content-type", "application/x-www-form-urlencoded")], "a=b", 400, "bad_request"),
+            (
+                "POST",
+                "/v1/types",
+                &[("content-type", "application/json"), ("content-encoding", "gzip")],
+                "{}",
+                400,
+                "bad_request",
+            ),
+            ("POST", "/v1/types", &[], &echo(1001), 413, "body_too_large"),
+        ] {
+            let before = service.calls().0;
+            let got = get(&lictor, version, Asked { method, target, fields, body: body.as_bytes() });
+            let what = format!("{version:?} {method} {target} {body}: {got:?}");
+            assert_eq!((got.status, service.calls().0), (status, before), "{what}");
+            if !reason.is_empty() {
+                assert_eq!(json_of(&got)["reason"], reason, "{what}");
+            }
+        }
+        let got = ask(&lictor, version, "POST", "/v1/types", r#"{"no_such": 1}"#);
+        assert!(
+            json_of(&got)["message"].as_str().unwrap().contains("no field `no_such`"),
+            "it says what is wrong: {got:?}"
+        );
+        // Each with a control.
+        for (fields, body) in [
+            (&[("content-type", "application/json; charset=utf-8")][..], "{}".to_owned()),
+            (&[("content-type", "application/merge-patch+json")], "{}".to_owned()),
+            (&[("content-type", "application/json"), ("content-encoding", "identity")], "{}".to_owned()),
+            (&[], echo(990)),
+            (&[("expect", "100-continue")], "{}".to_owned()),
+        ] {
+            let got =
+                get(&lictor, version, Asked { method: "POST", target: "/v1/types", fields, body: body.as_bytes() });
+            assert!(got.status == 200 || got.status == 100, "{version:?} {fields:?}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn a_call_is_no_second_door() {
+    let service = Service::start();
+    let file = descriptor();
+    let lictor = gateway(
+        &service,
+        &format!(
+            "    - {{path: /*, to: library, transcode: {{descriptor: {file}, services: [library.v1.Library]}}}}\n    - {{path: /plain.Service/*, to: library}}\n"
+        ),
+    );
+    let call = |version, target: &str, kind: &str| {
+        let fields = [("content-type", kind), ("te", "trailers")];
+        get(&lictor, version, Asked { method: "POST", target, fields: &fields, body: &message(b"") })
+    };
+    for version in BOTH {
+        for kind in ["application/grpc", "application/grpc-web", "application/grpc+proto", "application/json"] {
+            for target in
+                ["/library.v1.Library/DeleteShelf", "/library.v1.Library/Reset", "/v1/../library.v1.Library/Reset"]
+            {
+                let got = call(version, target, kind);
+                let is_refused = got.status == 404 || got.field("grpc-status") == "12";
+                assert!(is_refused && service.calls().0 == 0, "{version:?} {target} {kind}: {got:?}");
+            }
+        }
+    }
+    let got = call(Version::Http2, "/plain.Service/Echo", "application/grpc");
+    assert_eq!((got.status, service.calls().0), (200, 1), "a route that does not translate is one: {got:?}");
+}
+
+#[test]
+fn a_failure_has_the_status_of_https() {
+    let service = Service::start();
+    let lictor = lictor(&service, ", message_max: 1KiB");
+    for version in BOTH {
+        for (shelf, status, code, said) in [
+            ("missing", 404, 5, "no shelf \u{e9}"),
+            ("late", 403, 7, "not yours"),
+            ("after", 429, 8, ""),
+            ("503", 503, 14, "the service answered 503"),
+            ("html", 502, 2, "the service answered 200"),
+            ("nostatus", 502, 13, "without a status"),
+            ("none", 502, 13, "without a message"),
+            ("cut", 502, 13, "within a message"),
+            ("two", 502, 13, "more than one"),
+            ("garbage", 502, 13, "no `library.v1.Shelf`"),
+            ("compressed", 502, 13, "compressed"),
+            ("long", 502, 13, "longer"),
+            ("reset", 502, 14, "the service broke off"),
+        ] {
+            let got = ask(&lictor, version, "GET", &format!("/v1/shelves/{shelf}"), "");
+            let what = format!("{version:?} {shelf}: {got:?}");
+            assert!(got.status == status && got.is_whole && got.trailers.is_empty(), "{what}");
+            assert_eq!(
+                (got.field("content-type").as_str(), &json_of(&got)["code"]),
+                ("application/json", &json!(code)),
+                "{what}"
+            );
+            assert!(json_of(&got)["message"].as_str().unwrap().contains(said), "{what}");
+            assert!(!got.headers.contains_key("grpc-status") && json_of(&got)["details"] == json!([]), "{what}");
+        }
+        assert_eq!(ask(&lictor, version, "GET", "/v1/shelves/fine", "").status, 200, "a control");
+    }
+    for (shelf, status) in [("missing", 404), ("late", 403), ("nostatus", 502)] {
+        let line = crate::line_of(&lictor, |line| line["path"] == format!("/v1/shelves/{shelf}"));
+        assert_eq!(line["status"], status, "the log has what the client saw: {line}");
+    }
+}
+
+#[test]
+fn the_gateways_own_failures_are_as_on_any_route() {
+    let service = Service::start();
+    let file = descriptor();
+    let [closed] = lictor_testkit::free_ports();
+    let transcode = format!("transcode: {{descriptor: {file}, services: [library.v1.Library]}}");
+    let lictor = gateway_with(
+        &[],
+        &format!(
+            "  library: {{static: ['127.0.0.1:{}'], protocol: grpc}}\n  dead: {{static: ['127.0.0.1:{closed}'], protocol: grpc, retry: off}}\n",
+            service.port
+        ),
+        &format!(
+            "    - {{path: /v1/*, to: dead, errors: problem, {transcode}}}\n    - {{host: slow.example, path: /v1/*, to: library, timeout: 300ms, retry: off, {transcode}}}\n    - {{host: few.example, path: /v1/*, to: library, limit: 1/1h, {transcode}}}\n"
+        ),
+    );
+    for version in BOTH {
+        let got = ask(&lictor, version, "GET", "/v1/shelves/1", "");
+        assert_eq!((got.status, got.field("content-type").as_str()), (502, "application/problem+json"), "{got:?}");
+        assert_eq!(json_of(&got)["reason"], "connect_refused", "{got:?}");
+        let got = ask(&lictor, version, "GET", "/v1/nobody", "");
+        assert_eq!((got.status, got.field("content-type").as_str()), (404, "application/problem+json"), "{got:?}");
+        let of_host = |host: &'static str, target: &str| {
+            let told = crate::ask(&lictor, version, crate::Ask { method: "GET", host, target, fields: &[] });
+            (told.status, told.body)
+        };
+        // A call of one message has a time of its own, as any request has.
+        let (status, body) = of_host("slow.example", "/v1/shelves/hang");
+        assert!(status == 504 && body.contains("\"reason\":\"timeout\""), "{version:?} {status} {body}");
+        assert_eq!(of_host("slow.example", "/v1/shelves/1").0, 200, "a control");
+    }
+    let first = crate::ask(
+        &lictor,
+        Version::Http1,
+        crate::Ask { method: "GET", host: "few.example", target: "/v1/shelves/1", fields: &[] },
+    );
+    let second = crate::ask(
+        &lictor,
+        Version::Http1,
+        crate::Ask { method: "GET", host: "few.example", target: "/v1/shelves/1", fields: &[] },
+    );
+    assert!(
+        first.status == 200 && second.status == 429 && second.body.contains("rate_limited"),
+        "{first:?} {second:?}"
+    );
+}
+
+#[test]
+fn a_stream_is_an_array_or_lines() {
+    let service = Service::start();
+    let lictor = lictor(&service, "");
+    let elements =
+        |count: u8| (0..count).map(|number| json!({"name": format!("s{number}"), "size": "5"})).collect::<Vec<_>>();
+    for version in BOTH {
+        let watch = |count: u8, accept: &str| {
+            let target = format!("/v1/shelves:watch?page_size={count}");
+            let fields = [("accept", accept)];
+            get(&lictor, version, Asked::get(&target, if accept.is_empty() { &[] } else { &fields }))
+        };
+        for count in [0, 1, 2, 20] {
+            let got = watch(count, "");
+            assert!(got.status == 200 && got.is_whole && got.trailers.is_empty(), "{version:?} {count} {got:?}");
+            assert_eq!(
+                (got.field("content-type").as_str(), json_of(&got)),
+                ("application/json", json!(elements(count)))
+            );
+            let got = watch(count, "application/x-ndjson");
+            let lines: Vec<Json> = got
+                .body
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty())
+                .map(|line| serde_json::from_slice(line).unwrap())
+                .collect();
+            assert!(got.status == 200 && got.is_whole && lines == elements(count), "{version:?} {count} {got:?}");
+            assert_eq!(got.field("content-type"), "application/x-ndjson");
+            assert!(got.body.is_empty() || got.body.ends_with(b"\n"));
+        }
+        for accept in ["", "application/x-ndjson"] {
+            let got = watch(3, accept);
+            assert!(
+                got.status == 200 && !got.is_whole,
+                "it fails after its first message, and has no end: {version:?} {got:?}"
+            );
+            assert!(!got.body.ends_with(b"]"), "{got:?}");
+            let got = watch(100, accept);
+            assert_eq!(
+                (got.status, json_of(&got)),
+                (404, json!({"code": 5, "message": "none at all", "details": []})),
+                "{version:?} {got:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_message_of_a_stream_is_there_when_it_has_come() {
+    let service = Service::start();
+    let lictor = lictor(&service, "");
+    let mut stream = connect(&lictor.address("gateway"));
+    stream.write_all(b"GET /v1/shelves:watch?page_size=7 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut came = Vec::new();
+    let mut byte = [0];
+    while !came.ends_with(br#"[{"name":"s0","size":"5"}"#) {
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&came));
+        came.push(byte[0]);
+    }
+    service.go.add_permits(1);
+    stream.read_to_end(&mut came).unwrap();
+    assert!(String::from_utf8_lossy(&came).contains(r#"{"name":"s6","size":"5"}"#));
+}
+
+#[test]
+fn a_map_needs_no_annotations_and_says_how_answers_look() {
+    let service = Service::start();
+    let file = descriptor();
+    let lictor = gateway(
+        &service,
+        &format!(
+            r"    - path: /api/*
+      to: library
+      strip: /api
+      transcode:
+        descriptor: {file}
+        map:
+          GET /users/{{name}}: library.v1.Library/GetShelf
+          POST /users: {{call: library.v1.Library/CreateShelf, body: shelf, response_body: shelf, status: 201}}
+          POST /types: library.v1.Library/Echo
+        proto_names: true
+        defaults: true
+"
+        ),
+    );
+    for version in BOTH {
+        let got = ask(&lictor, version, "GET", "/api/users/7", "");
+        assert_eq!((got.status, json_of(&got)), (200, json!({"name": "7", "theme": "", "size": "0"})), "{got:?}");
+        let got = ask(&lictor, version, "POST", "/api/users", r#"{"name": "x"}"#);
+        assert_eq!((got.status, json_of(&got)), (201, json!({"name": "x", "theme": "", "size": "0"})), "{got:?}");
+        let got = ask(&lictor, version, "POST", "/api/types", r#"{"snakeCase": "x"}"#);
+        assert_eq!(
+            (got.status, &json_of(&got)["snake_case"], &json_of(&got)["texts"]),
+            (200, &json!("x"), &json!([])),
+            "{got:?}"
+        );
+        assert_eq!(ask(&lictor, version, "GET", "/api/v1/shelves/1", "").status, 404, "its annotations are not asked");
+    }
+    let line = crate::line_of(&lictor, |line| line["path"] == "/api/users" && line["method"] == "POST");
+    assert_eq!(line["status"], 201, "{line}");
+}
+
+/// A file of a descriptor set: `service x.X { rpc Get(M) returns (M); }`, and `M` with a field of this name.
+fn file(field: &str) -> Vec<u8> {
+    let part = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8][..], bytes].concat();
+    let field = [part(1, field.as_bytes()), vec![3 << 3, 1, 4 << 3, 1, 5 << 3, 9]].concat();
+    let of = [part(1, b"M"), part(2, &field)].concat();
+    let method = [part(1, b"Get"), part(2, b".x.M"), part(3, b".x.M")].concat();
+    let service = [part(1, b"X"), part(2, &method)].concat();
+    let file = [part(1, b"x.proto"), part(2, b"x"), part(4, &of), part(6, &service), part(12, b"proto3")].concat();
+    part(1, &file)
+}
+
+#[test]
+fn a_descriptor_is_followed_and_a_bad_one_changes_nothing() {
+    let service = Service::start();
+    let folder = lictor_testkit::scratch("descriptor");
+    let path = folder.join("api.pb");
+    std::fs::write(&path, file("before")).unwrap();
+    let routes = format!(
+        "    - {{path: /*, to: library, transcode: {{descriptor: {}, map: {{'POST /x': x.X/Get}}}}}}\n",
+        path.display()
+    );
+    let lictor = gateway(&service, &routes);
+    let knows =
+        |field: &str| ask(&lictor, Version::Http1, "POST", "/x", &format!(r#"{{"{field}": "1"}}"#)).status == 200;
+    assert!(knows("before") && !knows("after"));
+    let rejected = || lictor.log().matches("config_rejected").count();
+    for (number, bad) in [&b"nonsense"[..], &std::fs::read(descriptor()).unwrap()].into_iter().enumerate() {
+        std::fs::write(&path, bad).unwrap();
+        eventually_is("it is refused", rejected, |count| *count > number);
+        assert!(lictor.log().contains("api.pb does not do"), "{}", lictor.log());
+        assert!(knows("before") && !knows("after"), "the old one stays");
+    }
+    std::fs::write(&path, file("after")).unwrap();
+    eventually_is("the new one is in force", || knows("after"), |is_there| *is_there);
+    assert!(!knows("before"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_descriptor_that_does_not_do_is_told_with_its_file() {
+    let folder = lictor_testkit::scratch("descriptor");
+    let (yaml, bad) = (folder.join("lictor.yaml"), folder.join("bad.pb"));
+    std::fs::write(&bad, "nonsense").unwrap();
+    let (good, bad, missing) =
+        (descriptor(), bad.display().to_string(), folder.join("missing.pb").display().to_string());
+    let long = folder.join("long.pb");
+    std::fs::write(&long, vec![0; (4 << 20) + 1]).unwrap();
+    let checked = |transcode: &str| {
+        let text = format!(
+            "registration: off\nservice: edge\nupstreams: {{library: {{static: ['127.0.0.1:1'], protocol: grpc}}}}\ngateway:\n  listen: 8080\n  routes:\n    - {{path: /*, to: library, transcode: {transcode}}}\n"
+        );
+        std::fs::write(&yaml, text).unwrap();
+        let output = std::process::Command::new(LICTOR).args(["check", "-c"]).arg(&yaml).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    for (transcode, why) in [
+        (format!("{{descriptor: {bad}, services: [a.B]}}"), format!("{bad} does not do: it is no descriptor set")),
+        (format!("{{descriptor: {missing}, services: [a.B]}}"), format!("cannot read {missing}")),
+        (format!("{{descriptor: {}, services: [a.B]}}", long.display()), format!("{} is too long", long.display())),
+        (format!("{{descriptor: {good}, services: [a.B]}}"), format!("{good} does not do: it has no service `a.B`")),
+    ] {
+        let (is_good, said) = checked(&transcode);
+        assert!(!is_good && said.contains(&why), "{transcode}: {said}");
+    }
+    let (is_good, said) = checked(&format!("{{descriptor: {good}, services: [library.v1.Library]}}"));
+    assert!(is_good, "a control: {said}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
