@@ -11,6 +11,7 @@ mod cors;
 mod decisions;
 mod errors;
 mod forward;
+mod from_consul;
 mod grpc_web;
 mod headers;
 mod heads;

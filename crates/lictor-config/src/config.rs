@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use lictor_core::bearer::Bearer;
 use lictor_core::gateway;
+use lictor_core::gateway::claim::Space;
 use lictor_core::limit::{Limit, Mode, Redis};
 use lictor_core::mesh::{AccessLevels, AccessLog, Protocol};
 use lictor_core::policy::Policy;
@@ -183,6 +184,48 @@ pub struct Gateway {
     pub redirect_http: Option<Listen>,
     /// Which requests go where.
     pub routes: Arc<gateway::Gateway>,
+    /// Routes among them are claimed by services; `None`: none are.
+    pub from_consul: Option<FromConsul>,
+}
+
+/// What services may claim by tags in Consul.
+#[derive(Clone, Debug)]
+pub struct FromConsul {
+    /// What such a tag begins with, before its `=`.
+    pub tag: String,
+    /// Routes at most.
+    pub max: usize,
+    /// By a service's name, or how names begin (`pay-*`).
+    pub allow: Vec<(String, Vec<Space>)>,
+    /// What is no route.
+    pub refused: Vec<Refused>,
+}
+
+/// A tag that is no route, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Refused {
+    /// The tag.
+    pub tag: Tagged,
+    /// In words.
+    pub reason: String,
+}
+
+/// What services claim, as Consul has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// What the tags begin with.
+    pub tag: String,
+    /// In the order in which they were seen first.
+    pub list: Vec<Tagged>,
+}
+
+/// A tag of a service that claims a route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tagged {
+    /// Whose it is.
+    pub service: String,
+    /// What stands behind the `=`.
+    pub text: String,
 }
 
 /// How Consul is reached.

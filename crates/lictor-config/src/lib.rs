@@ -76,7 +76,7 @@ impl Sources {
         let mut unheeded = env::Unheeded::default();
         loop {
             let (tree, compat_env_used) = sources::overlay(self, &unheeded)?;
-            let config = read::config(&tree, &self.env);
+            let config = read::config(&tree, &self.env, &self.claims);
             kv::check(&tree, &config);
             let (values, report) = tree.into_results();
             let (errors, warnings) = report.split();

@@ -27,7 +27,9 @@ use serde_json::json;
 
 use self::listen::{ANY, LOCAL, listener};
 use self::upstream::Shown;
-use crate::config::{Admin, Config, Lifecycle, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, SignalTo, Trace};
+use crate::config::{
+    Admin, Claims, Config, Lifecycle, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, SignalTo, Trace,
+};
 use crate::environment::Environment;
 use crate::tree::{Node, Tree, texts};
 use crate::values;
@@ -36,7 +38,7 @@ use crate::values;
 const TOKEN_MIN: usize = 16;
 
 /// The whole file. Mistakes are noted in the tree; where there is one, a default stands in, so that all are found.
-pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
+pub(crate) fn config(tree: &Tree, env: &Environment, claims: &Claims) -> Config {
     let top = tree.root().section(&[]);
     let version = top.field("version", "Version of this file's format.");
     if version.integer(1, 1) != 1 {
@@ -64,8 +66,9 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
     let gateway_node =
         top.field("gateway", "Routes for clients from outside: one listener, and where each request goes.");
     let gateway =
-        gateway::gateway(&gateway_node, &mut upstreams, |name| upstream::implied(name, &defaults, &shown), env);
+        gateway::gateway(&gateway_node, &mut upstreams, |name| upstream::implied(name, &defaults, &shown), env, claims);
     let needs_consul = registration.is_some()
+        || gateway.as_ref().is_some_and(|gateway| gateway.from_consul.is_some())
         || !outbound.allow.is_empty()
         || upstreams.iter().any(|upstream| upstream.queries().next().is_some());
     let consul = consul::consul(&top.field("consul", "How Consul is reached."), needs_consul, service.as_deref());
@@ -100,7 +103,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment) -> Config {
 /// Every key once, with its page.
 pub(crate) fn described() -> Tree {
     let tree = Tree::describing();
-    config(&tree, &Environment::default());
+    config(&tree, &Environment::default(), &Claims::default());
     tree
 }
 

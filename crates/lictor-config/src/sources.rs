@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crate::config::Claims;
 use crate::diagnose::{Diagnostic, Report, Severity};
 use crate::env::Unheeded;
 use crate::environment::Environment;
@@ -20,6 +21,8 @@ pub struct Sources {
     pub staged: Option<Text>,
     /// The value of the KV key, named `kv:KEY`: over the file, under the environment.
     pub kv: Option<Text>,
+    /// What services in Consul claim of the gateway.
+    pub claims: Claims,
     /// Variables.
     pub env: Environment,
     /// `--set`: keys and values.
@@ -42,7 +45,7 @@ impl Sources {
 
 /// The file with everything else over and under it, and the older services' variables that had an effect.
 pub(crate) fn overlay(sources: &Sources, without: &Unheeded) -> Result<(Tree, Vec<String>), Report> {
-    let Sources { file, staged, kv, env, flags } = sources;
+    let Sources { file, staged, kv, env, flags, claims: _ } = sources;
     let parsed = parse(file.iter().chain(staged))?;
     let mut tree = Tree::default();
     for (mut value, places) in parsed {

@@ -2,6 +2,7 @@
 //! answers hold. Nothing here remembers what was answered.
 
 mod blocking;
+pub(crate) mod catalog;
 mod client;
 mod connection;
 mod error;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lictor_config::{Config, Query};
+use lictor_config::{Claims, Config, Query};
 use lictor_core::mesh::{Forward, Status as Standing};
 use lictor_core::{Endpoint, EndpointKey, Mesh, Upstream};
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::agent::{Client, Cursor, Instance, Random};
-use crate::memory::{Contents, Remembered, Scope};
+use crate::memory::{Contents, Remembered, RememberedClaims, Scope};
 use crate::mesh::{BOOTSTRAP, Changed, Inputs, assemble, is_news, names, names_in};
 use crate::status::Status;
-use crate::watch::{Guard, Hint, Id, Names, News, Observed, Refreshes, Resolved, ServiceWatch};
+use crate::watch::{Catalog, Guard, Hint, Id, KnownWatch, Names, News, Observed, Refreshes, Resolved, ServiceWatch};
 
 /// Services that the forward proxy may add: each costs a connection, and an agent has 200 for all of a machine.
 const MAX_DEMANDED: usize = 100;
@@ -50,6 +50,11 @@ pub(crate) struct Control {
     observed: HashMap<Query, Observed>,
     /// From before this process began, until Consul says something itself.
     remembered: HashMap<Query, Remembered>,
+    /// What services claim of the gateway, and from before this process began, until Consul says something itself.
+    claims: channel::Sender<Option<Claims>>,
+    remembered_claims: Option<RememberedClaims>,
+    /// The watch of it, by what the tags begin with.
+    catalog: Option<(String, JoinHandle<()>)>,
     /// There is more to remember.
     changed: Arc<Notify>,
     scope: Scope,
@@ -68,11 +73,11 @@ impl Control {
         config: Arc<Config>,
         client: Option<Arc<Client>>,
         status: Arc<Status>,
-        remembered: HashMap<Query, Remembered>,
+        (remembered, claims): (HashMap<Query, Remembered>, Option<RememberedClaims>),
         changed: Arc<Notify>,
         orders: mpsc::UnboundedReceiver<Order>,
         demands: mpsc::UnboundedReceiver<Arc<str>>,
-    ) -> channel::Receiver<Arc<Mesh>> {
+    ) -> (channel::Receiver<Arc<Mesh>>, channel::Receiver<Option<Claims>>) {
         let (news, incoming) = mpsc::unbounded_channel();
         let (names, resolved) = Names::new();
         let (observed, demanded) = (HashMap::new(), Vec::new());
@@ -85,7 +90,7 @@ impl Control {
             changed: Changed::Anything,
         };
         let mesh = channel::Sender::new(Arc::new(assemble(&inputs, None, Instant::now()).mesh));
-        let receiver = mesh.subscribe();
+        let meshes = mesh.subscribe();
         let (scope, watches) = (Scope::of(&config), HashMap::new());
         let looked = Instant::now();
         let mut control = Self {
@@ -94,6 +99,9 @@ impl Control {
             status,
             observed,
             remembered,
+            claims: channel::Sender::new(None),
+            remembered_claims: claims,
+            catalog: None,
             changed,
             scope,
             names,
@@ -106,8 +114,9 @@ impl Control {
         control.watch();
         control.publish(Changed::Anything);
         control.mesh.borrow().upstreams.values().for_each(|upstream| tell_of_bootstrap(upstream, None));
+        let claims = control.claims.subscribe();
         tokio::spawn(control.run(incoming, orders, demands, resolved));
-        receiver
+        (meshes, claims)
     }
 
     async fn run(
@@ -245,6 +254,7 @@ impl Control {
             stays
         });
         let Some(client) = self.client.clone() else { return };
+        self.watch_catalog(&client);
         let is_crowd = wanted.len() > CROWD;
         let mut recalled = 0_usize;
         for query in wanted {
@@ -286,6 +296,35 @@ impl Control {
         }
     }
 
+    /// Watches the tags of all services, or does so no longer, as the gateway is configured.
+    fn watch_catalog(&mut self, client: &Arc<Client>) {
+        let gateway = self.config.gateway.as_ref().and_then(|gateway| gateway.from_consul.as_ref());
+        let tag = gateway.map(|asked| asked.tag.as_str());
+        if tag == self.catalog.as_ref().map(|(tag, _)| tag.as_str()) {
+            return;
+        }
+        if let Some((_, task)) = self.catalog.take() {
+            task.abort();
+            self.remembered_claims = None;
+            self.status.forget_catalog();
+        }
+        let Some(tag) = tag.map(str::to_owned) else { return };
+        self.remembered_claims.take_if(|known| known.claims.tag != tag);
+        self.status.watches_catalog(self.remembered_claims.as_ref());
+        self.claims.send_replace(self.remembered_claims.as_ref().map(|known| known.claims.clone()));
+        let consul = &self.config.consul;
+        let (datacenter, status) = (consul.datacenter.clone(), Arc::clone(&self.status));
+        let watch = KnownWatch {
+            asked: Catalog { tag: tag.clone(), datacenter, status, changed: Arc::clone(&self.changed) },
+            client: Arc::clone(client),
+            status: Arc::clone(&self.status),
+            consistency: consul.consistency,
+            wait: consul.wait,
+            known: self.claims.clone(),
+        };
+        self.catalog = Some((tag, tokio::spawn(watch.run())));
+    }
+
     /// Takes what an earlier process knew, if that is of any use until Consul answers; whether it is.
     fn recall(&mut self, query: &Query, guard: &mut Guard, cursor: &mut Cursor) -> bool {
         let known = self.remembered.get(query).filter(|known| known.instances.iter().any(Instance::is_usable));
@@ -307,7 +346,10 @@ impl Control {
         });
         let mut answers: Vec<Remembered> = answers.chain(self.remembered.values().cloned()).collect();
         answers.sort_by(|a, b| a.query.cmp(&b.query));
-        Contents { scope: self.scope.clone(), answers, kv: None, keys: Vec::new() }
+        let of_this_process = self.status.catalog_answered_at().zip(self.claims.borrow().clone());
+        let claims = of_this_process.map(|(at_ms, claims)| RememberedClaims { at_ms, claims });
+        let claims = claims.or_else(|| self.remembered_claims.clone());
+        Contents { scope: self.scope.clone(), answers, kv: None, keys: Vec::new(), claims }
     }
 
     fn inputs<'a>(&'a self, changed: Changed<'a>) -> Inputs<'a> {

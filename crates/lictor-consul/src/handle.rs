@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_config::{Config, Kv as KvKeys, SnapshotFile};
+use lictor_config::{Claims, Config, Kv as KvKeys, SnapshotFile};
 use lictor_core::Mesh;
 use serde::Deserialize;
 use thiserror::Error;
@@ -17,7 +17,7 @@ use crate::memory::{Contents, RememberedKeys, RememberedKv, Scope, disk};
 use crate::registration::{AppHealth, Away, Definition, Registrar, Wish, ask_app};
 use crate::status::Status;
 use crate::tls::TlsError;
-use crate::watch::{KvWatch, report_to_kv};
+use crate::watch::{KnownWatch, KvKey, report_to_kv};
 
 /// The control plane cannot work as configured.
 #[derive(Debug, Error)]
@@ -40,6 +40,7 @@ pub struct Handle {
     registrar: Option<Arc<Registrar>>,
     keeper: Option<Arc<Keeper>>,
     kv: Option<KvHandle>,
+    claims: channel::Receiver<Option<Claims>>,
 }
 
 /// The configuration in KV.
@@ -73,14 +74,23 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     }
     let snapshot = config.consul.snapshot.clone().filter(|_| client.is_some() || config.gateway.is_some());
     let contents = snapshot.as_ref().and_then(|file| load(file, &Scope::of(&config), &status));
-    let (answers, kv, issuers) =
-        contents.map(|contents| (contents.answers, contents.kv, contents.keys)).unwrap_or_default();
+    let (answers, kv, issuers, claims) =
+        contents.map(|contents| (contents.answers, contents.kv, contents.keys, contents.claims)).unwrap_or_default();
     let remembered = answers.into_iter().map(|answer| (answer.query.clone(), answer)).collect();
     let keys = config.consul.kv.clone();
     let known = kv.filter(|kv| keys.as_ref().is_some_and(|keys| keys.config == kv.key));
     let kv = keys.zip(client.clone()).map(|(keys, client)| watch_kv(&config, keys, client, &status, known.as_ref()));
     let changed = Arc::new(Notify::new());
-    let mesh = Control::start(config, client, Arc::clone(&status), remembered, Arc::clone(&changed), commands, demands);
+    let started = Control::start(
+        config,
+        client,
+        Arc::clone(&status),
+        (remembered, claims),
+        Arc::clone(&changed),
+        commands,
+        demands,
+    );
+    let (mesh, claims) = started;
     if let Some(registrar) = &registrar {
         tokio::spawn(Arc::clone(registrar).run(wish.subscribe(), mesh.clone()));
         tokio::spawn(Arc::clone(registrar).follow_app(away.subscribe()));
@@ -90,7 +100,7 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     if let Some(keeper) = &keeper {
         tokio::spawn(Arc::clone(keeper).run());
     }
-    Ok(Handle { mesh, status, app, away, orders, demand, wish, registrar, keeper, kv })
+    Ok(Handle { mesh, status, app, away, orders, demand, wish, registrar, keeper, kv, claims })
 }
 
 fn watch_kv(
@@ -103,9 +113,9 @@ fn watch_kv(
     status.watches_kv(&keys.config, known);
     let (sender, known) = channel::channel(known.map(|kv| kv.known.clone()));
     let consul = &config.consul;
-    let watch = KvWatch {
-        key: keys.config.clone(),
-        datacenter: consul.datacenter.clone(),
+    let key = keys.config.clone();
+    let watch = KnownWatch {
+        asked: KvKey { key, datacenter: consul.datacenter.clone(), status: Arc::clone(status) },
         client: Arc::clone(&client),
         status: Arc::clone(status),
         consistency: consul.consistency,
@@ -199,6 +209,11 @@ impl Handle {
     /// What is known of the configuration in KV, now and later: `None` until something is. `None` at once where none is read.
     pub fn kv(&self) -> Option<channel::Receiver<Option<KvKnown>>> {
         self.kv.as_ref().map(|kv| kv.known.clone())
+    }
+
+    /// What services claim by their tags, now and later: `None` until something is known of it.
+    pub fn claims(&self) -> channel::Receiver<Option<Claims>> {
+        self.claims.clone()
     }
 
     /// The key that it is read from.

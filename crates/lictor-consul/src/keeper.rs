@@ -82,7 +82,7 @@ impl Keeper {
         if let (Some(kv), Some(at_ms)) = (&mut contents.kv, self.status.kv_answered_at()) {
             kv.at_ms = at_ms;
         }
-        if contents.answers.is_empty() && contents.kv.is_none() && contents.keys.is_empty() {
+        if contents.is_empty() {
             return;
         }
         let (path, before) = (self.path.clone(), std::mem::take(&mut *written));

@@ -24,5 +24,5 @@ pub use handle::{Handle, StartError, start};
 pub use memory::RememberedKeys;
 pub use mesh::listeners;
 pub use registration::{AppHealth, Question, Relayed, Said, UPSTREAMS, Verdict, named_upstreams, probe};
-pub use status::{DiskSnapshot, KvStanding, RegistrationState, Standing, Status, WatchStanding};
+pub use status::{CatalogStanding, DiskSnapshot, KvStanding, RegistrationState, Standing, Status, WatchStanding};
 pub use tls::TlsError;

@@ -5,4 +5,4 @@ pub(crate) mod disk;
 mod remembered;
 
 pub use remembered::RememberedKeys;
-pub(crate) use remembered::{Contents, Remembered, RememberedKv, Scope, now_ms};
+pub(crate) use remembered::{Contents, Remembered, RememberedClaims, RememberedKv, Scope, now_ms};

@@ -11,9 +11,9 @@ use lictor_config::Query;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-pub use self::standing::{DiskSnapshot, KvStanding, RegistrationState, Standing, WatchStanding};
+pub use self::standing::{CatalogStanding, DiskSnapshot, KvStanding, RegistrationState, Standing, WatchStanding};
 use crate::agent::ConsulError;
-use crate::memory::{Remembered, RememberedKv, now_ms};
+use crate::memory::{Remembered, RememberedClaims, RememberedKv, now_ms};
 
 /// The live state.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ struct State {
     refreshes: u64,
     snapshot: Option<SnapshotState>,
     kv: Option<KvState>,
+    /// The watch of the tags of all services; its instances are claims.
+    catalog: Option<WatchState>,
 }
 
 /// The watch of the KV key.
@@ -155,6 +157,14 @@ impl Status {
                 errors: kv.errors,
                 last_error: kv.source.last_error.as_ref().map(ToString::to_string),
             }),
+            catalog: state.catalog.as_ref().map(|watch| CatalogStanding {
+                source: source(watch.remembered, watch.answered),
+                index: watch.index,
+                age_ms: watch.age().map(|age| age.as_millis() as u64),
+                claims: watch.instances,
+                errors: watch.errors,
+                last_error: watch.source.last_error.as_ref().map(ToString::to_string),
+            }),
         }
     }
 
@@ -245,6 +255,46 @@ impl Status {
         let state = self.state.lock();
         let kv = state.kv.as_ref()?;
         kv.answered.map(|_| kv.at_ms)
+    }
+
+    /// The tags of all services are watched; an earlier process knew these claims.
+    pub(crate) fn watches_catalog(&self, known: Option<&RememberedClaims>) {
+        let remembered = known.map(|known| (known.age(), Instant::now()));
+        let instances = known.map_or(0, |known| known.claims.list.len());
+        self.state.lock().catalog = Some(WatchState { remembered, instances, ..WatchState::default() });
+    }
+
+    pub(crate) fn forget_catalog(&self) {
+        self.state.lock().catalog = None;
+    }
+
+    pub(crate) fn catalog_answered(&self, index: u64, claims: usize) {
+        let mut state = self.state.lock();
+        if let Some(watch) = &mut state.catalog {
+            watch.source.succeed();
+            (watch.index, watch.instances, watch.remembered) = (index, claims, None);
+            (watch.answered, watch.at_ms) = (Some(Instant::now()), now_ms());
+        }
+        state.settle();
+    }
+
+    pub(crate) fn catalog_failed(&self, error: &ConsulError) {
+        let mut state = self.state.lock();
+        *state.errors.entry(error.kind()).or_default() += 1;
+        if let Some(watch) = &mut state.catalog {
+            watch.errors += 1;
+            if watch.source.fail(error) && !error.is_outage() {
+                warn!(target: "lictor::event", kind = "catalog_refused", %error, "Consul refuses the list of services; the routes that they claim stay as they are");
+            }
+        }
+        state.settle();
+    }
+
+    /// When Consul last said something of it to this process, in milliseconds since the epoch.
+    pub(crate) fn catalog_answered_at(&self) -> Option<u64> {
+        let state = self.state.lock();
+        let watch = state.catalog.as_ref()?;
+        watch.answered.map(|_| watch.at_ms)
     }
 
     /// Answers are kept on disk, at this path; why those that were there are not used.
@@ -357,7 +407,8 @@ impl State {
     /// Consul is lost when nothing that we ask of it works, and back when something does.
     fn settle(&mut self) {
         let kv = self.kv.as_ref().map(|kv| &kv.source);
-        let sources = || self.watches.values().map(|watch| &watch.source).chain([&self.registering]).chain(kv);
+        let watches = || self.watches.values().chain(&self.catalog).map(|watch| &watch.source);
+        let sources = || watches().chain([&self.registering]).chain(kv);
         let is_up = sources().any(|source| source.is_used && !source.is_out());
         if self.is_up == Some(false) && is_up {
             info!(target: "lictor::event", kind = "consul_back", "Consul answers again");

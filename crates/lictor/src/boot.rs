@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lictor_config::{Config, Environment, Lifecycle, Loaded};
-use lictor_consul::{Handle, KvKnown};
 use lictor_core::Mesh;
 use lictor_proxy::{DataPlane, KeyBell, Settings, Which};
 use prometheus::Registry;
@@ -201,9 +200,11 @@ impl Running {
     async fn serve(&mut self) -> Ending {
         let at_most = self.bound.config().lifecycle.start_timeout;
         let mut files = self.bound.in_force.followed.changes();
-        let mut kv = Kv::of(&self.bound.admin.handle);
-        let (kv_known, is_kv_known) = watch::channel(kv.0.is_none());
-        let mut first_endpoints = pin!(first_endpoints(self.bound.admin.handle.mesh(), is_kv_known, at_most));
+        let handle = &self.bound.admin.handle;
+        let (mut kv, mut claims) = (Known::of(handle.kv()), Known::of(Some(handle.claims())));
+        let awaits_claims = self.bound.config().gateway.is_some_and(|gateway| gateway.from_consul.is_some());
+        let (known, is_known) = watch::channel(Awaited { kv: kv.0.is_some(), claims: awaits_claims });
+        let mut first_endpoints = pin!(first_endpoints(handle.mesh(), is_known, at_most));
         let mut is_up = false;
         loop {
             tokio::select! {
@@ -235,9 +236,13 @@ impl Running {
                 Ok(()) = files.changed() => {
                     let _ = self.reload(Cause::File).await; // the log has the reason
                 }
-                known = kv.next() => {
-                    let _ = self.reload(Cause::Kv(known)).await; // the log has the reason
-                    kv_known.send_replace(true);
+                entry = kv.next() => {
+                    let _ = self.reload(Cause::Kv(entry)).await; // the log has the reason
+                    known.send_modify(|awaited| awaited.kv = false);
+                }
+                claims = claims.next() => {
+                    let _ = self.reload(Cause::Claims(claims)).await; // the log has the reason
+                    known.send_modify(|awaited| awaited.claims = false);
                 }
                 () = &mut first_endpoints, if !is_up => {
                     is_up = true;
@@ -378,19 +383,18 @@ async fn refresh_certificates(admin: Arc<Admin>) {
     }
 }
 
-/// The configuration in KV, as it becomes known.
-struct Kv(Option<watch::Receiver<Option<KvKnown>>>);
+/// What Consul says besides endpoints, as it becomes known.
+struct Known<T>(Option<watch::Receiver<Option<T>>>);
 
-impl Kv {
-    fn of(handle: &Handle) -> Self {
-        let mut known = handle.kv();
+impl<T: Clone> Known<T> {
+    fn of(mut known: Option<watch::Receiver<Option<T>>>) -> Self {
         if let Some(known) = &mut known {
             known.mark_changed(); // an earlier process may have known it
         }
         Self(known)
     }
 
-    async fn next(&mut self) -> KvKnown {
+    async fn next(&mut self) -> T {
         if let Some(known) = &mut self.0 {
             while known.changed().await.is_ok() {
                 if let Some(known) = known.borrow_and_update().clone() {
@@ -402,22 +406,33 @@ impl Kv {
     }
 }
 
-/// Until KV has said what there is besides the file and each upstream has had its first answer, or this has taken long
+/// What a start waits for, besides endpoints.
+struct Awaited {
+    /// What KV says besides the file.
+    kv: bool,
+    /// What services claim of the gateway.
+    claims: bool,
+}
+
+/// Until Consul has said what there is besides the file and each upstream has had its first answer, or this has taken long
 /// enough.
 async fn first_endpoints(
     mut mesh: watch::Receiver<Arc<Mesh>>,
-    mut is_kv_known: watch::Receiver<bool>,
+    mut awaited: watch::Receiver<Awaited>,
     at_most: Duration,
 ) {
     let known = async {
-        let _ = is_kv_known.wait_for(|is_known| *is_known).await;
+        let _ = awaited.wait_for(|awaited| !awaited.kv && !awaited.claims).await;
         let _ = mesh.wait_for(|mesh| mesh.upstreams.values().all(|upstream| upstream.is_known())).await;
     };
     if timeout(at_most, known).await.is_ok() {
         return;
     }
-    if !*is_kv_known.borrow() {
+    if awaited.borrow().kv {
         warn!(?at_most, "nothing is known of the configuration in KV yet; going on with the file's");
+    }
+    if awaited.borrow().claims {
+        warn!(?at_most, "nothing is known of the routes that services claim yet; going on with the configuration's");
     }
     let mesh = mesh.borrow();
     let unknown = mesh.upstreams.values().filter(|upstream| !upstream.is_known());

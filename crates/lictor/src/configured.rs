@@ -32,7 +32,7 @@ impl Configured {
     pub(crate) fn sources(&self) -> anyhow::Result<Sources> {
         let env = Environment::process();
         let [file, staged] = self.read(&env)?;
-        Ok(Sources { file, staged, kv: None, flags: self.flags()?, env })
+        Ok(Sources { file, staged, flags: self.flags()?, env, ..Sources::default() })
     }
 
     /// Its files, whether or not they are there: the file, and the one beside it of the environment that this process

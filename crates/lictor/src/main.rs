@@ -23,6 +23,7 @@ mod openmetrics;
 mod otlp;
 mod process_limits;
 mod reload;
+mod routes;
 mod signal;
 mod supervisor;
 mod term;

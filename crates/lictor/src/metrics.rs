@@ -5,7 +5,7 @@ mod tally;
 use std::collections::HashSet;
 use std::time::{Instant, SystemTime};
 
-use lictor_config::Effective;
+use lictor_config::{Effective, Gateway};
 use lictor_consul::{AppHealth, RegistrationState, Standing};
 use lictor_core::breaker::Forced;
 use lictor_core::candidates::{Candidates, Choice, Front};
@@ -31,6 +31,7 @@ pub(crate) struct Seen<'a> {
     pub(crate) app: Option<&'a AppHealth>,
     pub(crate) plane: &'a DataPlane,
     pub(crate) logs: &'a Logs,
+    pub(crate) gateway: Option<&'a Gateway>,
 }
 
 /// The families that a scrape fills in.
@@ -50,6 +51,7 @@ pub(crate) struct Scrape {
     watch_age: GaugeVec,
     watch_index: IntGaugeVec,
     consul_errors: IntCounterVec,
+    claims: IntGaugeVec,
     snapshot_age: Gauge,
     snapshot_in_use: IntGauge,
     app_up: IntGaugeVec,
@@ -107,6 +109,11 @@ impl Scrape {
             ),
             watch_index: gauges("lictor_consul_watch_index", "A watch's index.", &["watch"]),
             consul_errors: counters("lictor_consul_errors_total", "Calls to the agent that failed.", &["kind"]),
+            claims: gauges(
+                "lictor_gateway_claims",
+                "Tags of services that claim a route, by what became of them: `route` or `refused`.",
+                &["state"],
+            ),
             snapshot_age: number("lictor_snapshot_age_seconds", "The oldest answer in use from the snapshot; 0: none."),
             snapshot_in_use: gauge("lictor_snapshot_in_use", "Watches whose endpoints are from the snapshot."),
             app_up: gauges("lictor_application_up", "1 while the application answers.", &[]),
@@ -167,6 +174,7 @@ impl Scrape {
         if let Some(app) = seen.app {
             self.app_up.with_label_values::<&str>(&[]).set(i64::from(app.is_up));
         }
+        self.gateway(seen.gateway);
         self.certificates(&seen.plane.certificates());
         set(&self.own_logs_dropped, seen.logs.dropped());
         self.process();
@@ -231,6 +239,16 @@ impl Scrape {
         }
     }
 
+    fn gateway(&self, gateway: Option<&Gateway>) {
+        self.claims.reset();
+        let Some((gateway, asked)) = gateway.and_then(|gateway| Some((gateway, gateway.from_consul.as_ref()?))) else {
+            return;
+        };
+        let claimed = gateway.routes.routes.iter().filter(|route| route.claimed_by.is_some()).count();
+        self.claims.with_label_values(&["route"]).set(claimed as i64);
+        self.claims.with_label_values(&["refused"]).set(asked.refused.len() as i64);
+    }
+
     fn consul(&self, consul: &Standing) {
         self.consul_up.set(i64::from(consul.up == Some(true)));
         self.consul_connections.set(consul.connections as i64);
@@ -249,6 +267,11 @@ impl Scrape {
             let name = format!("kv:{}", kv.key);
             self.watch_age.with_label_values(&[name.as_str()]).set(kv.age_ms.map_or(-1.0, |age| age as f64 / 1e3));
             self.watch_index.with_label_values(&[name.as_str()]).set(kv.index.cast_signed());
+        }
+        if let Some(catalog) = &consul.catalog {
+            let age = catalog.age_ms.map_or(-1.0, |age| age as f64 / 1e3);
+            self.watch_age.with_label_values(&["catalog"]).set(age);
+            self.watch_index.with_label_values(&["catalog"]).set(catalog.index.cast_signed());
         }
         let snapshot = consul.snapshot.as_ref();
         let age_ms = snapshot.and_then(|snapshot| snapshot.age_ms).unwrap_or_default();

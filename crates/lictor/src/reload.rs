@@ -1,12 +1,13 @@
-//! A new configuration for a running sidecar: all of it, or, with one mistake, none of it. A changed file and a changed
-//! KV key take the same way. Files are followed: whoever changes one need not ask for a reload.
+//! A new configuration for a running sidecar: all of it, or, with one mistake, none of it. A changed file, a changed
+//! KV key and what services claim of the gateway take the same way. Files are followed: whoever changes one need not ask for a reload.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use lictor_config::{Change, Config, Diagnostic, Loaded, Report, Sources, Text, changes};
+use lictor_config::{Change, Claims, Config, Diagnostic, Loaded, Refused, Report, Sources, Text, changes};
 use lictor_consul::{KvEntry, KvKnown, listeners};
 use lictor_core::mesh::ListenerKind;
 use lictor_proxy::Bound;
@@ -25,6 +26,9 @@ use crate::keys;
 /// Of files for a reload. A disk may hang, and whoever asks for a reload, or for the end, is not to wait for it.
 const READING: Duration = Duration::from_secs(10);
 
+/// Of tags that are no routes, so many are told at once.
+const TOLD: usize = 10;
+
 /// What is in force, and how it came to be.
 #[derive(Debug)]
 pub(crate) struct InForce {
@@ -34,6 +38,8 @@ pub(crate) struct InForce {
     pub(crate) bound: Vec<Bound>,
     /// What the KV key says in vain.
     refused: Option<KvKnown>,
+    /// What services claim now, in force or not.
+    claims: Claims,
     /// Why the files as they are now are not in force, as it was told.
     complaint: Option<String>,
     /// A thread that reads files: one that hangs is not followed by others that hang.
@@ -49,6 +55,8 @@ pub(crate) enum Cause {
     File,
     /// The KV key says something else.
     Kv(KvKnown),
+    /// Services claim something else of the gateway.
+    Claims(Claims),
 }
 
 /// Why everything stays as it was.
@@ -65,12 +73,23 @@ pub(crate) async fn reload(admin: &Admin, in_force: &mut InForce, cause: Cause) 
         admin.handle.applied(None);
         return Ok(());
     }
+    if let Cause::Claims(claims) = &cause {
+        in_force.claims = claims.clone();
+        let known = &in_force.sources.claims;
+        if claims == known || (claims.list.is_empty() && known.list.is_empty()) {
+            return Ok(());
+        }
+    }
     let (origin, is_of_files) = (cause.as_str(), matches!(cause, Cause::Reload | Cause::File));
     let result = match renew(admin, in_force, &cause).await {
         Ok(None) => return Ok(()),
         Ok(Some(changes)) => {
             in_force.complaint.take_if(|_| is_of_files);
-            info!(target: "lictor::event", kind = "config_reloaded", origin, changes = told(&changes), "the new configuration is in force");
+            if matches!(cause, Cause::Claims(_)) {
+                tell_of_routes(admin);
+            } else {
+                info!(target: "lictor::event", kind = "config_reloaded", origin, changes = told(&changes), "the new configuration is in force");
+            }
             admin.changes.add(origin, &changes);
             Ok(())
         }
@@ -96,6 +115,7 @@ pub(crate) async fn reload(admin: &Admin, in_force: &mut InForce, cause: Cause) 
                 admin.handle.applied(known);
             }
         }
+        Cause::Claims(_) => (),
         // With another file what the key says may be right.
         Cause::Reload | Cause::File => {
             if let Some(known) = in_force.refused.take_if(|_| result.is_ok()) {
@@ -108,7 +128,16 @@ pub(crate) async fn reload(admin: &Admin, in_force: &mut InForce, cause: Cause) 
 
 impl InForce {
     pub(crate) fn new(configured: Configured, sources: Sources, followed: Followed, bound: Vec<Bound>) -> Self {
-        Self { configured, sources, followed, bound, refused: None, complaint: None, reading: None }
+        Self {
+            configured,
+            sources,
+            followed,
+            bound,
+            refused: None,
+            claims: Claims::default(),
+            complaint: None,
+            reading: None,
+        }
     }
 
     /// What a configuration is to be made of now.
@@ -122,7 +151,9 @@ impl InForce {
             }
             // The file as it is in force: whoever is editing it has not asked for a reload.
             Cause::Kv(known) => Ok(Sources { kv: text_of(known.as_ref(), key)?, ..self.sources.clone() }),
+            Cause::Claims(_) => Ok(self.sources.clone()),
         }
+        .map(|sources| Sources { claims: self.claims.clone(), ..sources })
     }
 
     /// Reads files on a thread of its own. Admin, watches and TTL beats share this one, and whoever wants this process to
@@ -165,6 +196,7 @@ impl Cause {
             Self::Reload => "reload",
             Self::File => "file",
             Self::Kv(_) => "kv",
+            Self::Claims(_) => "consul",
         }
     }
 }
@@ -195,7 +227,7 @@ async fn renew(admin: &Admin, in_force: &mut InForce, cause: &Cause) -> Result<O
     adopt(admin, loaded, &mut in_force.bound).await.map_err(Refusal::Other)?;
     let name = sources.kv.as_ref().map(|text| format!(", {}", text.name)).unwrap_or_default();
     in_force.sources = sources;
-    if !matches!(cause, Cause::Kv(_)) {
+    if matches!(cause, Cause::Reload | Cause::File) {
         in_force.followed.holds();
     }
     let after = Arc::clone(&admin.loaded.read());
@@ -257,11 +289,35 @@ async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<
     for warning in loaded.warnings.0.iter().filter(|warning| !before.warnings.0.contains(warning)) {
         warn!(key = %warning.path, "{}", warning.message);
     }
+    tell_of_refused(&before.config, &config);
     for key in needs_restart(&before.config, &config) {
         warn!(key, "this change takes effect at the next start");
     }
     *admin.loaded.write() = Arc::new(loaded);
     Ok(())
+}
+
+/// Says which tags are no routes, unless it was said before.
+fn tell_of_refused(before: &Config, after: &Config) {
+    let of = |config: &Config| config.gateway.as_ref().and_then(|gateway| gateway.from_consul.clone());
+    let known: HashSet<Refused> = of(before).into_iter().flat_map(|asked| asked.refused).collect();
+    let new: Vec<Refused> =
+        of(after).into_iter().flat_map(|asked| asked.refused).filter(|refused| !known.contains(refused)).collect();
+    for Refused { tag, reason } in new.iter().take(TOLD) {
+        let (service, tag) = (&tag.service, &tag.text);
+        warn!(target: "lictor::event", kind = "route_refused", service, tag, reason, "a service's tag is no route of the gateway");
+    }
+    if let Some(more) = new.len().checked_sub(TOLD).filter(|more| *more > 0) {
+        warn!(target: "lictor::event", kind = "route_refused", more, "further tags are no routes of the gateway; `lictor routes` lists them");
+    }
+}
+
+fn tell_of_routes(admin: &Admin) {
+    let loaded = Arc::clone(&admin.loaded.read());
+    let Some(gateway) = &loaded.config.gateway else { return };
+    let claimed = gateway.routes.routes.iter().filter(|route| route.claimed_by.is_some()).count();
+    let refused = gateway.from_consul.as_ref().map_or(0, |asked| asked.refused.len());
+    info!(target: "lictor::event", kind = "routes_changed", claimed, refused, "the routes that services claim have changed");
 }
 
 /// Whether all files of TLS can be used. The disk is waited for on another thread: this one has watches and health checks.

@@ -150,7 +150,7 @@ fn mistakes_are_told_with_their_place() {
     for (yaml, message) in [
         ("registration: off\ngateway: {routes: {/a: b}}\n", "needs `listen`"),
         ("registration: off\ngateway: {listen: 8080}\n", "needs `routes`"),
-        ("registration: off\ngateway: {listen: 8080, routes: {/a: b}, from_consul: true}\n", "not in this version yet"),
+        ("registration: off\ngateway: {listen: 8080, routes: {/a: b}, from_consul: true}\n", "expected a map"),
         (
             "registration: off\ngateway: {listen: 8080, routes: {/a: b}}\nadmin: {listen: 8080}\n",
             "port 8080 is taken already",

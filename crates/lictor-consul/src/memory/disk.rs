@@ -17,7 +17,7 @@ use lictor_config::SnapshotFile;
 use ring::digest::{SHA256, digest};
 use thiserror::Error;
 
-use super::remembered::{Contents, Remembered, RememberedKeys, RememberedKv, Scope};
+use super::remembered::{Contents, Remembered, RememberedClaims, RememberedKeys, RememberedKv, Scope};
 
 const MAGIC: &str = "lictor snapshot";
 const VERSION: u32 = 1;
@@ -67,13 +67,15 @@ fn accept(bytes: &[u8], max_age: Duration, scope: &Scope) -> Result<Contents, Re
     admits(scope, &contents.scope)?;
     let of_kv = contents.kv.as_ref().map(RememberedKv::age);
     let of_keys = contents.keys.iter().map(RememberedKeys::age);
-    let youngest = contents.answers.iter().map(Remembered::age).chain(of_kv).chain(of_keys).min();
+    let of_claims = contents.claims.as_ref().map(RememberedClaims::age);
+    let youngest = contents.answers.iter().map(Remembered::age).chain(of_kv).chain(of_keys).chain(of_claims).min();
     if let Some(age) = youngest.filter(|age| *age > max_age) {
         return Err(Refusal::TooOld { age, max_age });
     }
     contents.answers.retain(|answer| answer.age() <= max_age);
     contents.kv = contents.kv.filter(|kv| kv.age() <= max_age);
     contents.keys.retain(|keys| keys.age() <= max_age);
+    contents.claims = contents.claims.filter(|claims| claims.age() <= max_age);
     Ok(contents)
 }
 
@@ -176,7 +178,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::os::unix::fs::PermissionsExt;
 
-    use lictor_config::Query;
+    use lictor_config::{Claims, Query, Tagged};
     use proptest::prelude::*;
 
     use super::super::remembered::now_ms;
@@ -206,7 +208,9 @@ mod tests {
         let kv = RememberedKv { key: "k".to_owned(), at_ms, known: Some(KvEntry { modify_index: 3, value }) };
         let url = "https://idp.example/keys".to_owned();
         let keys = RememberedKeys { url, at_ms, age_s: 60, etag: None, text: "{}".to_owned() };
-        Contents { scope: scope("orders"), answers: vec![answer], kv: Some(kv), keys: vec![keys] }
+        let list = vec![Tagged { service: "users".to_owned(), text: "/users/*".to_owned() }];
+        let claims = RememberedClaims { at_ms, claims: Claims { tag: "lictor.route".to_owned(), list } };
+        Contents { scope: scope("orders"), answers: vec![answer], kv: Some(kv), keys: vec![keys], claims: Some(claims) }
     }
 
     fn scope(service: &str) -> Scope {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use lictor_config::{Config, Query};
+use lictor_config::{Claims, Config, Query};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Instance, KvKnown};
@@ -17,6 +17,29 @@ pub(crate) struct Contents {
     /// Keys of the gateway's issuers.
     #[serde(default)]
     pub(crate) keys: Vec<RememberedKeys>,
+    /// What services claim of the gateway.
+    #[serde(default)]
+    pub(crate) claims: Option<RememberedClaims>,
+}
+
+impl Contents {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.answers.is_empty() && self.kv.is_none() && self.keys.is_empty() && self.claims.is_none()
+    }
+}
+
+/// The last good word of what services claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RememberedClaims {
+    pub(crate) at_ms: u64,
+    pub(crate) claims: Claims,
+}
+
+impl RememberedClaims {
+    /// How long ago Consul said so.
+    pub(crate) fn age(&self) -> Duration {
+        age(self.at_ms)
+    }
 }
 
 /// Whose answers they are: with another of these the same query means something else.

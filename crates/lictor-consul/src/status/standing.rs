@@ -32,6 +32,25 @@ pub struct Standing {
     pub snapshot: Option<DiskSnapshot>,
     /// The watch of the configuration in KV; `None` where none is read.
     pub kv: Option<KvStanding>,
+    /// The watch of the tags of all services; `None` where the gateway has no routes from them.
+    pub catalog: Option<CatalogStanding>,
+}
+
+/// How the watch of the tags of all services stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct CatalogStanding {
+    /// Whose word it is: `consul`, `snapshot`, or `none` before the first.
+    pub source: &'static str,
+    /// Consul's index.
+    pub index: u64,
+    /// Since Consul's last good answer, to whatever process.
+    pub age_ms: Option<u64>,
+    /// Tags that claim a route, good or not.
+    pub claims: usize,
+    /// So far.
+    pub errors: u64,
+    /// The last one, while it lasts.
+    pub last_error: Option<String>,
 }
 
 /// How the watch of the KV key stands.

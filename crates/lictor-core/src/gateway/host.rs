@@ -80,6 +80,22 @@ impl HostPattern {
         }
     }
 
+    /// Whether it has each host that the other has.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (Self::Exact(own), Self::Exact(other)) => own == other,
+            (Self::Under(_), Self::Exact(other)) => self.has(other),
+            (Self::Under(own), Self::Under(other)) => other.ends_with(&**own),
+            (Self::Exact(_) | Self::Under(_), _) => false,
+        }
+    }
+
+    /// Whether some host is had by both.
+    pub fn may_meet(&self, other: &Self) -> bool {
+        self.covers(other) || other.covers(self)
+    }
+
     /// Whether it has this host, as it was read.
     pub fn has(&self, host: &str) -> bool {
         match self {

@@ -6,6 +6,7 @@
 pub mod asking;
 pub mod auth;
 pub mod basic;
+pub mod claim;
 pub mod client;
 pub mod compress;
 pub mod cors;
@@ -77,6 +78,8 @@ pub struct Route {
     pub odd: Odd,
     /// What is done.
     pub action: Action,
+    /// The service that claims it by a tag in Consul; `None`: the configuration says it.
+    pub claimed_by: Option<Arc<str>>,
 }
 
 /// What is done with a request.

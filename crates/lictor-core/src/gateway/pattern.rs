@@ -111,6 +111,34 @@ impl PathPattern {
         self.segments.len() >= other.segments.len() && self.segments.iter().zip(&other.segments).all(is_same)
     }
 
+    /// Whether it matches each path that the other matches.
+    pub fn covers(&self, other: &Self) -> bool {
+        let (own, others) = (self.segments.len(), other.segments.len());
+        let other_ignores_case = other.ignores_case;
+        let is_as_long = if self.takes_rest { own <= others } else { own == others && !other.takes_rest };
+        let is_in = |(own, other): (&Segment, &Segment)| match (own, other) {
+            (Segment::Any(_), _) => true,
+            (Segment::Literal(own), Segment::Literal(other)) if self.ignores_case => own.eq_ignore_ascii_case(other),
+            (Segment::Literal(own), Segment::Literal(other)) => own == other && !other_ignores_case,
+            (Segment::Literal(_), Segment::Any(_)) => false,
+        };
+        is_as_long && self.segments.iter().zip(&other.segments).all(is_in)
+    }
+
+    /// Whether some path is matched by both.
+    pub fn may_meet(&self, other: &Self) -> bool {
+        let (own, others) = (self.segments.len(), other.segments.len());
+        let reach = |takes_rest: bool, own: usize, other: usize| own == other || (own < other && takes_rest);
+        let is_as_long = reach(self.takes_rest, own, others) || reach(other.takes_rest, others, own);
+        let ignores_case = self.ignores_case || other.ignores_case;
+        let may_be_one = |(own, other): (&Segment, &Segment)| match (own, other) {
+            (Segment::Literal(own), Segment::Literal(other)) if ignores_case => own.eq_ignore_ascii_case(other),
+            (Segment::Literal(own), Segment::Literal(other)) => own == other,
+            (Segment::Any(_), _) | (_, Segment::Any(_)) => true,
+        };
+        is_as_long && self.segments.iter().zip(&other.segments).all(may_be_one)
+    }
+
     /// Whether it matches this path, as routes see it.
     pub fn matches(&self, path: &str) -> bool {
         let mut given = path::segments(path);

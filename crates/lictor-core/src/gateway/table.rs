@@ -154,6 +154,19 @@ impl Matcher {
         self.host.has(asked.host) && self.path.matches(asked.path) && self.conditions.hold(asked)
     }
 
+    /// Whether there is a request that both match and that is this one's, or whose it is nothing says.
+    pub fn takes_from(&self, other: &Self) -> bool {
+        self.host.may_meet(&other.host)
+            && self.path.may_meet(&other.path)
+            && self.conditions.may_meet(&other.conditions)
+            && self.order() <= other.order()
+    }
+
+    /// Whether they stand at one place and may match one request.
+    pub fn clashes(&self, other: &Self) -> bool {
+        self.host == other.host && self.order() == other.order() && self.conditions.may_meet(&other.conditions)
+    }
+
     fn order(&self) -> impl Ord + use<> {
         let host = match &self.host {
             HostPattern::Exact(_) => (0, Reverse(0)),

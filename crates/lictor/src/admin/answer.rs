@@ -21,6 +21,7 @@ use super::state::{Admin, Order};
 use super::{frame, pages, requests, steer, stream, ui};
 use crate::metrics::Seen;
 use crate::openmetrics::Form;
+use crate::routes;
 use crate::words::in_words;
 
 /// For an order that Consul has to hear.
@@ -68,16 +69,14 @@ async fn get(admin: &Arc<Admin>, path: &str, query: &str, form: Form) -> Respons
             let (is_healthy, page) = pages::health(&mesh, &loaded.config, &consul, app.as_ref(), admin.since.elapsed());
             reply(health_code(is_healthy), &page)
         }
-        "/metrics" => {
-            let consul = admin.handle.status().standing();
-            let app = admin.handle.app();
-            let seen = Seen { mesh: &mesh, consul: &consul, app: app.as_ref(), plane: &admin.plane, logs: &admin.logs };
-            let (form, text) = admin.scrape.text(form, &seen).await;
-            text_reply(form.content_type(), text)
-        }
+        "/metrics" => metrics(admin, &mesh, form).await,
         "/upstreams" => reply(StatusCode::OK, &pages::upstreams(&mesh, &admin.plane.report().await)),
         "/breakers" => reply(StatusCode::OK, &pages::breakers(&mesh)),
         "/routes" => reply(StatusCode::OK, &pages::routes(&mesh)),
+        "/gateway/routes" => match &admin.loaded.read().config.gateway {
+            Some(gateway) => reply(StatusCode::OK, &routes::page(gateway)),
+            None => refuse(StatusCode::NOT_FOUND, "there is no gateway in this configuration"),
+        },
         "/config" => {
             let loaded = Arc::clone(&admin.loaded.read());
             let with_origin = query.split('&').any(|pair| matches!(pair, "origin" | "origin=1" | "origin=true"));
@@ -128,6 +127,22 @@ fn stats(admin: &Admin, mesh: &Mesh, path: &str) -> Response<Body> {
         _ => (),
     }
     reply(StatusCode::OK, &page)
+}
+
+async fn metrics(admin: &Admin, mesh: &Mesh, form: Form) -> Response<Body> {
+    let consul = admin.handle.status().standing();
+    let app = admin.handle.app();
+    let loaded = Arc::clone(&admin.loaded.read());
+    let seen = Seen {
+        mesh,
+        consul: &consul,
+        app: app.as_ref(),
+        plane: &admin.plane,
+        logs: &admin.logs,
+        gateway: loaded.config.gateway.as_ref(),
+    };
+    let (form, text) = admin.scrape.text(form, &seen).await;
+    text_reply(form.content_type(), text)
 }
 
 async fn explain(admin: &Admin, query: &Query) -> Response<Body> {

@@ -20,12 +20,13 @@ pub(crate) enum Access {
 
 const ORDERS: [&str; 5] = ["/drain", "/undrain", "/reload", "/log-level", "/quit"];
 const PUBLIC: [&str; 5] = ["/live", "/startup", "/ready", "/health", "/metrics"];
-const PAGES: [&str; 17] = [
+const PAGES: [&str; 18] = [
     "",
     "/endpoints",
     "/upstreams",
     "/breakers",
     "/routes",
+    "/gateway/routes",
     "/config",
     "/config/changes",
     "/stats",

@@ -29,6 +29,7 @@ GET  /endpoints[/NAME]  instances of upstreams, and how they are doing
 GET  /upstreams         upstreams and their policy
 GET  /breakers          circuit breakers
 GET  /routes            routes with a policy of their own
+GET  /gateway/routes    the gateway's routes in order, and tags of services that are none
 GET  /config[?origin=1] effective configuration
 GET  /config/changes    what reloads and KV changed, or could not
 GET  /stats             instances by service

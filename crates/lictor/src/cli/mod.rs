@@ -171,11 +171,8 @@ enum Command {
         #[command(flatten)]
         configured: Configured,
     },
-    /// Print the gateway's routes, in the order in which they are asked.
-    Routes {
-        #[command(flatten)]
-        configured: Configured,
-    },
+    /// Print the gateway's routes, in the order in which they are asked; with `gateway.from_consul` those of the running one.
+    Routes(probe::Running),
     /// Print the hash of an API key, for `gateway.auth.keys`; the key is read from standard input.
     HashKey {
         /// Draw a key, and print it before its hash.
@@ -230,7 +227,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Push { file, index, force, configured } => kv::push(&file, index, force, &configured),
         Command::Init { look, output, force, stdout } => init::init(&look, (!stdout).then_some(&output), force),
         Command::Graph { dot, json, configured } => graph::graph(dot, json, &configured),
-        Command::Routes { configured } => routes::routes(&configured),
+        Command::Routes(running) => routes::routes(&running),
         Command::HashKey { new } => hash_key::hash_key(new),
         Command::Schema => {
             print(&format!("{:#}\n", json_schema()));

@@ -1,60 +1,56 @@
 //! `lictor routes`: the gateway's table, the most specific first.
 
-use lictor_core::gateway::{Action, Gateway, Redirect, Route, Send};
+use lictor_core::plain;
+use serde_json::Value as Json;
 
 use crate::cli::print;
-use crate::configured::Configured;
+use crate::cli::probe::{self, Running};
+use crate::routes::page;
 
-pub(super) fn routes(configured: &Configured) -> anyhow::Result<u8> {
-    let loaded = configured.load()?;
-    match &loaded.config.gateway {
-        Some(gateway) => print(&table(&gateway.routes)),
-        None => print("there is no gateway in this configuration\n"),
+const COLUMNS: [&str; 6] = ["host", "path", "only", "auth", "from", "becomes"];
+
+pub(super) fn routes(running: &Running) -> anyhow::Result<u8> {
+    let loaded = running.configured.load()?;
+    let Some(gateway) = &loaded.config.gateway else {
+        print("there is no gateway in this configuration\n");
+        return Ok(0);
+    };
+    // What services claim only the one that runs knows, and which of two was first.
+    let live = gateway.from_consul.is_some().then(|| {
+        let admin = running.admin()?;
+        probe::page(&admin, "gateway/routes")
+    });
+    match live {
+        None => print(&table(&page(gateway))),
+        Some(Ok(live)) => print(&table(&live)),
+        Some(Err(error)) => {
+            print(&format!("{}\nwithout the routes that services claim: {error:#}\n", table(&page(gateway))));
+        }
     }
     Ok(0)
 }
 
-fn table(gateway: &Gateway) -> String {
-    let mut rows = vec![["host", "path", "only", "auth", "becomes"].map(str::to_owned)];
-    for (index, matcher) in gateway.table.iter() {
-        let Some(route) = gateway.routes.get(index) else { continue };
-        let case = if matcher.path.ignores_case() { " (any case)" } else { "" };
-        let path = format!("{}{case}", matcher.path.as_str());
-        rows.push([
-            matcher.host.to_string(),
-            path,
-            matcher.conditions.to_string(),
-            auth(route),
-            becomes(&route.action),
-        ]);
-    }
+/// The page in columns.
+fn table(page: &Json) -> String {
+    let of = |row: &Json, column: &str| plain::line(row[column].as_str().unwrap_or_default()).into_owned();
+    // Whose a route is goes without saying where all are the configuration's.
+    let columns = || COLUMNS.into_iter().filter(|column| *column != "from" || page["refused"].is_array());
+    let rows = page["routes"].as_array().into_iter().flatten();
+    let rows = rows.map(|row| columns().map(|column| of(row, column)).collect());
+    let rows: Vec<Vec<String>> = [columns().map(str::to_owned).collect()].into_iter().chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths = [width(0), width(1), width(2), width(3)];
-    let line = |row: &[String; 5]| {
-        let [host, path, only, auth, becomes] = row;
-        let [first, second, third, fourth] = widths;
-        format!("{host:first$}  {path:second$}  {only:third$}  {auth:fourth$}  {becomes}").trim_end().to_owned() + "\n"
+    let widths: Vec<usize> = (0..columns().count()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
     };
-    rows.iter().map(line).collect()
-}
-
-fn auth(route: &Route) -> String {
-    route.rules.auth.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
-}
-
-fn becomes(action: &Action) -> String {
-    match action {
-        Action::Send(Send { upstream, rewrite, split, mirror, .. }) => {
-            let to = split.as_ref().map_or_else(|| upstream.to_string(), ToString::to_string);
-            let rewrite = rewrite.as_ref().map(|rewrite| format!(", {rewrite}")).unwrap_or_default();
-            let mirror = mirror.as_ref().map(|mirror| format!("; copies to {}", mirror.upstream)).unwrap_or_default();
-            format!("{to}{rewrite}{mirror}")
-        }
-        Action::Redirect(Redirect { status, origin, rewrite }) => {
-            let origin = origin.as_ref().and_then(|origin| origin.to_str().ok()).unwrap_or_default();
-            let path = rewrite.as_ref().map_or_else(|| "the same path".to_owned(), ToString::to_string);
-            format!("{} {origin} {path}", status.as_u16())
-        }
-        Action::Answer(answer) => format!("{} of its own", answer.status.as_u16()),
+    let mut text: String = rows.iter().map(line).collect();
+    let refused = page["refused"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !refused.is_empty() {
+        text += &format!("\ntags that are no routes: {}\n", page["refused_in_all"]);
     }
+    for row in refused {
+        text += &format!("{}  {}  {}\n", of(row, "service"), of(row, "tag"), of(row, "reason"));
+    }
+    text
 }

@@ -141,41 +141,50 @@ impl<'u> Leads<'u> {
         Some(self.upstreams[upstream].name.as_str().into())
     }
 
-    /// Where the upstream is.
+    /// Where the upstream is; a mistake is the node's.
     pub(super) fn find(&mut self, node: &Node<'_>, to: &To) -> Option<usize> {
+        self.doubt(node, to);
+        self.place(to).map_err(|why| node.error(why, None)).ok()
+    }
+
+    /// Where the upstream of this name is that leads to the service of this name, and to nobody else.
+    pub(super) fn of_service(&mut self, service: &str) -> Result<usize, String> {
+        if !is_service_name(service) {
+            return Err(format!("`{service}` is not a service name: letters, digits, `-`, `_` and `.`"));
+        }
+        let place = self.place(&To::Service(service.to_owned()))?;
+        match &self.upstreams[place].source {
+            Source::Consul(query) if !query.is_prepared && query.service == service => Ok(place),
+            Source::Consul(_) | Source::Static(_) => Err(format!(
+                "the configuration's upstream `{service}` leads elsewhere than to the service of that name"
+            )),
+        }
+    }
+
+    fn place(&mut self, to: &To) -> Result<usize, String> {
         let name = to.to_string();
         if let Some(known) = self.places.get(&name).copied() {
             let (known_tls, is_https) =
                 (self.upstreams[known].tls.is_some(), matches!(to, To::Url { is_https: true, .. }));
             if matches!(to, To::Url { .. }) && known_tls != is_https {
-                node.error(format!("`{name}` is called with TLS by one route, and without by another"), None);
-                return None;
+                return Err(format!("`{name}` is called with TLS by one route, and without by another"));
             }
-            return self.answers(node, known);
+            return self.answers(known);
         }
         let made = match to {
-            To::Service(service) => {
-                self.doubt(node, service);
-                Ok((self.implied)(service))
-            }
+            To::Service(service) => (self.implied)(service),
             To::Version(service, version) => {
-                let of = self.find(node, &To::Service(service.clone()))?;
-                subset(&self.upstreams[of], &name, &format!("Service.Meta.version == \"{version}\""))
+                let of = self.place(&To::Service(service.clone()))?;
+                subset(&self.upstreams[of], &name, &format!("Service.Meta.version == \"{version}\""))?
             }
             To::Rest(service, versions) => {
-                let of = self.find(node, &To::Service(service.clone()))?;
+                let of = self.place(&To::Service(service.clone()))?;
                 let others = versions.iter().map(|version| format!("Service.Meta.version != \"{version}\""));
-                subset(&self.upstreams[of], &name, &others.collect::<Vec<_>>().join(" and "))
+                subset(&self.upstreams[of], &name, &others.collect::<Vec<_>>().join(" and "))?
             }
-            To::Url { address, host, is_https } => Ok(fixed((self.implied)(&name), address, host, *is_https)),
+            To::Url { address, host, is_https } => fixed((self.implied)(&name), address, host, *is_https),
         };
-        match made {
-            Ok(made) => self.add(node, name, made),
-            Err(why) => {
-                node.error(why, None);
-                None
-            }
-        }
+        self.add(name, made)
     }
 
     /// Where copies of requests to this upstream go: one like it, with counts, breaker and connections of its own. What shows
@@ -204,31 +213,33 @@ impl<'u> Leads<'u> {
             listen: None,
             ..own.clone()
         };
-        self.add(node, name, made)
+        self.add(name, made).map_err(|why| node.error(why, None)).ok()
     }
 
-    fn add(&mut self, node: &Node<'_>, name: String, made: Upstream) -> Option<usize> {
+    fn add(&mut self, name: String, made: Upstream) -> Result<usize, String> {
         if self.room == 0 {
-            node.error(too_many_called(), None);
-            return None;
+            return Err(too_many_called());
         }
         self.room -= 1;
         self.upstreams.push(made);
         self.routes.push(Vec::new());
         self.places.insert(name, self.upstreams.len() - 1);
-        self.answers(node, self.upstreams.len() - 1)
+        self.answers(self.upstreams.len() - 1)
     }
 
-    fn answers(&self, node: &Node<'_>, upstream: usize) -> Option<usize> {
+    fn answers(&self, upstream: usize) -> Result<usize, String> {
         let own = &self.upstreams[upstream];
         if own.protocol == Some(Protocol::Tcp) {
-            node.error(format!("`{}` carries bytes, and answers no requests", own.name), None);
-            return None;
+            return Err(format!("`{}` carries bytes, and answers no requests", own.name));
         }
-        Some(upstream)
+        Ok(upstream)
     }
 
-    fn doubt(&self, node: &Node<'_>, service: &str) {
+    fn doubt(&self, node: &Node<'_>, to: &To) {
+        let (To::Service(service) | To::Version(service, _) | To::Rest(service, _)) = to else { return };
+        if self.places.contains_key(service) {
+            return;
+        }
         let known = self.upstreams.iter().map(|upstream| upstream.name.as_str());
         if let Some(meant) = suggest(service, known.filter(|name| is_service_name(name))) {
             let help = format!("did you mean `{meant}`? If not, declare it in `upstreams`");

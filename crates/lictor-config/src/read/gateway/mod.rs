@@ -7,6 +7,7 @@ mod compress;
 mod cors;
 mod door;
 mod errors;
+mod from_consul;
 mod headers;
 mod keys;
 mod leads;
@@ -26,12 +27,12 @@ use lictor_core::tls::ListenerTls;
 
 use self::leads::Leads;
 use self::routes::{Read, Reading, label};
-use crate::config::{Gateway, Upstream};
+use crate::config::{Claims, Gateway, Upstream};
 use crate::environment::Environment;
 use crate::tree::Node;
 
 /// Keys that the gateway will have.
-const PLANNED: [&str; 2] = ["from_consul", "maintenance"];
+const PLANNED: [&str; 1] = ["maintenance"];
 
 /// The gateway. Whom it leads to is among `upstreams` afterwards, each with the routes that lead there.
 pub(super) fn gateway(
@@ -39,6 +40,7 @@ pub(super) fn gateway(
     upstreams: &mut Vec<Upstream>,
     implied: impl Fn(&str) -> Upstream,
     env: &Environment,
+    claims: &Claims,
 ) -> Option<Gateway> {
     let section = node.section(&[]);
     let listen_node =
@@ -56,9 +58,11 @@ pub(super) fn gateway(
     let auth = auth::of_gateway(&auth_node, env, asks_for_certificates, |node| leads.service(node));
     let rules = Arc::new(Rules { auth, ..rules::rules(&section, None, &Rules::default()) });
     let routes = section.field("routes", "A map of paths to upstreams, or a list of routes. Their order means nothing: the most specific route is the one.");
+    let from_consul = from_consul::from_consul(&section);
     let mut reading = Reading::new(leads, &rules);
     reading.routes(&routes);
-    if node.is_map() && !routes.is_set() {
+    let from_consul = from_consul.map(|asked| reading.claims(node, asked, claims));
+    if node.is_map() && !routes.is_set() && from_consul.is_none() {
         node.error("a gateway needs `routes`", Some("write `routes: {/api/users/*: user-service}`".to_owned()));
     }
     let Reading { read, leads, .. } = reading;
@@ -79,7 +83,7 @@ pub(super) fn gateway(
         }
     }
     let routes = Arc::new(gateway::Gateway { table, routes, rules, managed, proxies, https_port, odd });
-    Some(Gateway { listen: listen?, redirect_http, routes })
+    Some(Gateway { listen: listen?, redirect_http, routes, from_consul })
 }
 
 /// Fields that some route sets for those behind us, each once.

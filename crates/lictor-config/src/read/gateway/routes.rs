@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use lictor_core::gateway::claim::method;
 use lictor_core::gateway::{
     self, Action, Condition, Conditions, HostPattern, Matcher, Odd, PathPattern, Redirect, Rewrite, Rules,
 };
@@ -47,7 +48,7 @@ pub(super) struct Reading<'u, 't> {
     /// Whom they lead to.
     pub(super) leads: Leads<'u>,
     /// What holds where a route says nothing.
-    rules: &'u Arc<Rules>,
+    pub(super) rules: &'u Arc<Rules>,
     pub(super) read: Vec<Read<'t>>,
 }
 
@@ -78,9 +79,7 @@ impl<'u, 't> Reading<'u, 't> {
         };
         let upstream = self.leads.named(node)?;
         let label: Arc<str> = path.as_str().into();
-        let policy = Arc::new(self.leads.policy(upstream).clone());
-        let Lead { upstream, index } = self.leads.lead(upstream, Route::of_gateway(Arc::clone(&label), policy, None));
-        let send = gateway::Send { upstream, index, has_policy: false, rewrite: None, split: None, mirror: None };
+        let send = self.plain(upstream, &label, None);
         let matcher = Matcher { host: HostPattern::Any, path, conditions: Conditions::default() };
         Some(Read {
             node: node.clone(),
@@ -90,6 +89,7 @@ impl<'u, 't> Reading<'u, 't> {
                 rules: Arc::clone(self.rules),
                 odd: Odd::default(),
                 action: Action::Send(send),
+                claimed_by: None,
             },
         })
     }
@@ -142,7 +142,7 @@ impl<'u, 't> Reading<'u, 't> {
         rules.limits = limit::of_route(&rules.limits, &self.rules.limits, &format!("{label} {conditions}"), &label);
         // One that says nothing of its own shares the gateway's.
         let rules = if rules == **self.rules { Arc::clone(self.rules) } else { Arc::new(rules) };
-        let route = gateway::Route { label, rules, odd, action: action? };
+        let route = gateway::Route { label, rules, odd, action: action?, claimed_by: None };
         Some(Read { node: node.clone(), matcher: Matcher { host, path, conditions }, route })
     }
 
@@ -248,16 +248,11 @@ fn host(node: &Node<'_>) -> Option<HostPattern> {
 }
 
 fn methods(node: &Node<'_>) -> Vec<Method> {
-    let parse = |text: &str| {
-        let is_usual = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
-        let method = Method::from_bytes(text.as_bytes()).ok().filter(|method| is_usual && *method != Method::CONNECT);
-        method.ok_or_else(|| format!("`{text}` is not a method of a route: write `[GET, PUT]`"))
-    };
     let elements = node.elements();
     if node.is_set() && elements.is_empty() {
         node.error("needs at least one method; without `methods` there are all", None);
     }
-    elements.iter().filter_map(|entry| entry.parsed(json!({ "type": "string" }), None, parse)).collect()
+    elements.iter().filter_map(|entry| entry.parsed(json!({ "type": "string" }), None, method)).collect()
 }
 
 fn odd(node: &Node<'_>) -> Odd {
