@@ -453,6 +453,113 @@ fn the_gateways_own_failures_are_as_on_any_route() {
 }
 
 #[test]
+fn a_body_is_read_however_it_comes_and_not_for_ever() {
+    let service = Service::start();
+    let file = descriptor();
+    let lictor = gateway(
+        &service,
+        &format!(
+            "    - {{path: /v1/*, to: library, timeout: 300ms, transcode: {{descriptor: {file}, services: [library.v1.Library], message_max: 100B}}}}\n"
+        ),
+    );
+    let told = |framing: &str, body: &str| {
+        let request = format!("POST /v1/types HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{framing}\r\n\r\n{body}");
+        crate::told_http1(connect(&lictor.address("gateway")), request.as_bytes())
+    };
+    let chunked = |pieces: &[&str]| {
+        let chunks: Vec<String> = pieces.iter().map(|piece| format!("{:x}\r\n{piece}\r\n", piece.len())).collect();
+        told("Transfer-Encoding: chunked", &format!("{}0\r\n\r\n", chunks.concat()))
+    };
+    let whole = chunked(&["{\"str", "ing\": \"a\"", "}"]);
+    assert_eq!((whole.status, whole.body.as_str()), (200, r#"{"string":"a"}"#), "{whole:?}");
+    let seen = service.calls().0;
+    let long = "x".repeat(60);
+    for told in [
+        chunked(&["{\"string\": \"", &long, &long, "\"}"]),
+        told("Content-Length: 101", ""),
+        told("Content-Length: 101\r\nExpect: 100-continue", ""),
+    ] {
+        assert_eq!(told.status, 413, "{told:?}");
+    }
+    // Its client says nothing more.
+    for told in [told("Content-Length: 20", "{\"string\""), told("Transfer-Encoding: chunked", "5\r\n{\"str\r\n")] {
+        assert!(told.status == 408 && told.body.contains("request_timeout"), "{told:?}");
+    }
+    let fields = "Content-Length: 2\r\nX-Request-Timeout-Ms: 20";
+    let late = told(fields, "{");
+    assert!(late.status == 504 && late.body.contains("deadline_exceeded"), "{late:?}");
+    assert_eq!(service.calls().0, seen, "none of them has come to the service");
+    let waits = told("Content-Length: 2\r\nExpect: 100-continue", "{}");
+    assert!(waits.status == 200 || waits.body.contains("200 OK"), "{waits:?}");
+}
+
+#[test]
+fn a_call_is_no_tunnel() {
+    let service = Service::start();
+    let lictor = lictor(&service, "");
+    let socket = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-version", "13"),
+    ];
+    let request: Vec<String> = socket.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!("GET /v1/shelves/1 HTTP/1.1\r\nHost: a\r\n{}\r\n", request.concat());
+    let mut stream = connect(&lictor.address("gateway"));
+    stream.write_all(request.as_bytes()).unwrap();
+    let head = lictor_testkit::read_head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let (_, seen) = service.calls();
+    let seen = seen.unwrap();
+    assert!(
+        seen.path.ends_with("/GetShelf")
+            && !seen.headers.contains_key("upgrade")
+            && !seen.headers.contains_key("sec-websocket-accept"),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn other_rules_of_the_route_hold_for_json() {
+    let service = Service::start();
+    let file = descriptor();
+    let lictor = gateway(
+        &service,
+        &format!(
+            "    - path: /v1/*\n      to: library\n      transcode: {{descriptor: {file}, services: [library.v1.Library]}}\n      cors: {{origins: ['https://a.example']}}\n      compress: {{min_size: 1B}}\n      body_max: 50B\n      request_headers: {{set: {{X-Set: '1'}}}}\n      response_headers: {{set: {{X-Route: '{{route}}'}}}}\n"
+        ),
+    );
+    for version in BOTH {
+        let fields = [("origin", "https://a.example"), ("accept-encoding", "gzip")];
+        for target in ["/v1/shelves/1", "/v1/shelves:watch?page_size=5", "/v1/shelves/missing", "/v1/nobody"] {
+            let got = get(&lictor, version, Asked::get(target, &fields));
+            let what = format!("{version:?} {target}: {got:?}");
+            assert_eq!(
+                (got.field("access-control-allow-origin").as_str(), got.field("x-route").as_str()),
+                ("https://a.example", "/v1/*"),
+                "{what}"
+            );
+            assert_eq!(got.field("content-encoding"), "gzip", "{what}");
+            let mut plain = String::new();
+            flate2::read::GzDecoder::new(&got.body[..]).read_to_string(&mut plain).unwrap();
+            assert!(serde_json::from_str::<Json>(&plain).is_ok(), "{what} {plain}");
+        }
+        let (_, seen) = service.calls();
+        assert_eq!(seen.unwrap().headers["x-set"], "1");
+        let preflight = [("origin", "https://a.example"), ("access-control-request-method", "DELETE")];
+        let got =
+            get(&lictor, version, Asked { method: "OPTIONS", target: "/v1/shelves/1", fields: &preflight, body: b"" });
+        assert!(got.status == 204 || got.status == 200, "{got:?}");
+        let long = format!(r#"{{"string": "{}"}}"#, "x".repeat(50));
+        assert_eq!(
+            ask(&lictor, version, "POST", "/v1/types", &long).status,
+            413,
+            "the shorter of the two bounds holds"
+        );
+    }
+}
+
+#[test]
 fn a_stream_is_an_array_or_lines() {
     let service = Service::start();
     let lictor = lictor(&service, "");

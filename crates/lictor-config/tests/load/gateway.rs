@@ -524,3 +524,61 @@ gateway:
     assert_eq!(host(&mirror.upstream), ["x-kind: b", "x-lictor-mirror: 1"], "neither a partner's key nor our token");
     assert_eq!((copies.policy.retry.attempts, copies.policy.limits.max_pending, copies.routes.own()), (1, 0, 0));
 }
+
+#[test]
+fn a_translation_is_whole_or_says_what_is_wrong() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/library.pb");
+    let of = |route: &str| {
+        format!(
+            "registration: off\nupstreams:\n  library: {{static: ['127.0.0.1:1'], protocol: grpc}}\n  plain: {{static: ['127.0.0.1:1'], protocol: http1}}\n  found: {{}}\nconsul: {{address: 'http://127.0.0.1:8500'}}\ngateway:\n  listen: 8080\n  routes:\n    - {{path: /v1/*, {}}}\n",
+            route.replace("FILE", file)
+        )
+    };
+    let whole = "transcode: {descriptor: FILE, services: [library.v1.Library]}";
+    for good_one in [
+        format!("to: library, {whole}"),
+        format!("to: found, {whole}"),
+        format!("to: library, {whole}, cache: off, grpc_web: off"),
+        "to: library, transcode: {descriptor: FILE, map: {'GET /a/{name}': library.v1.Library/GetShelf}}".to_owned(),
+        "to: library, transcode: {descriptor: FILE, map: {'POST /a': {call: library.v1.Library/GetShelf, body: none, status: 201}}}".to_owned(),
+    ] {
+        let config = good(&of(&good_one));
+        assert!(config.gateway.unwrap().routes.routes[0].rules.transcode.is_some(), "{good_one}");
+    }
+    let mapped = |entry: &str| format!("to: library, transcode: {{descriptor: FILE, map: {{{entry}}}}}");
+    for (route, why) in [
+        (format!("to: plain, {whole}"), "`plain` speaks `http1`"),
+        (format!("to: 'http://127.0.0.1:8080', {whole}"), "speaks `http1`"),
+        (format!("redirect: /x, {whole}"), "about requests that go to an upstream"),
+        (format!("to: library, cache: 5s, {whole}"), "answers of gRPC are not kept"),
+        (format!("to: library, grpc_web: true, {whole}"), "its paths are those of the descriptor"),
+        (format!("to: library, mirror: plain, {whole}"), "calls of gRPC are not copied"),
+        ("to: library, transcode: {services: [library.v1.Library]}".to_owned(), "needs a `descriptor`"),
+        ("to: library, transcode: {descriptor: FILE}".to_owned(), "needs `services` or a `map`"),
+        ("to: library, transcode: FILE".to_owned(), "expected a map"),
+        (
+            "to: library, transcode: {descriptor: [FILE], services: [library.v1.Library]}".to_owned(),
+            "expected a file's path",
+        ),
+        (
+            "to: library, transcode: {descriptor: FILE, services: [library.v1.Library], message_max: 17MiB}".to_owned(),
+            "at most 16MiB",
+        ),
+        (mapped("'/a': library.v1.Library/GetShelf"), "no method and path"),
+        (mapped("'get /a': library.v1.Library/GetShelf"), "`get` is not a method"),
+        (mapped("'CONNECT /a': library.v1.Library/GetShelf"), "`CONNECT` is not a method"),
+        (mapped("'GET /a': {status: 201}"), "needs the method that is called"),
+        (mapped("'GET /a': {call: library.v1.Library/GetShelf, status: 404}"), "no status of success"),
+        (mapped("'GET /a': {call: library.v1.Library/GetShelf, status: 204}"), "there is none"),
+        (
+            mapped("'GET /a': {call: library.v1.Library/NoSuch}"),
+            "does not do: `library.v1.Library` has no method `NoSuch`",
+        ),
+    ] {
+        let why = why.replace("no status of success", "is not a status of success");
+        let said = bad(&of(&route)).to_string();
+        assert!(said.contains(&why), "{route}: {said}");
+    }
+    let gateways = "registration: off\ngateway: {listen: 8080, transcode: {}, routes: {/a: users}}\n";
+    assert!(bad(gateways).to_string().contains("transcode"), "it is a route's");
+}
