@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks: OpenSSL's headers (for consulrs, the tests' independent Consul
-# client), and the foreign clients curl, Python and Node, a Redis; `scripts/deps.sh chaos` also what make chaos needs. Says nothing when there is
+# client), and the foreign clients curl, Python and Node, a Redis, an ACME server (pebble); `scripts/deps.sh chaos` also what make chaos needs. Says nothing when there is
 # nothing to do.
 set -euo pipefail
 missing=()
@@ -12,6 +12,7 @@ have python3 || missing+=(python3)
 have node || missing+=(nodejs)
 have ps || missing+=(procps)
 have redis-server || missing+=(redis-server)
+have pebble || missing+=(pebble)
 have make || missing+=(make)
 if [ "${1:-}" = chaos ]; then
   have ip || missing+=(iproute2)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use lictor_core::acme::Order;
 use lictor_core::bearer::Bearer;
 use lictor_core::gateway;
 use lictor_core::gateway::claim::Space;
@@ -182,6 +183,8 @@ pub struct Gateway {
     pub listen: Listen,
     /// Where clients without TLS are sent to it; `None`: nowhere.
     pub redirect_http: Option<Listen>,
+    /// Certificates of `listen` that are ordered.
+    pub orders: Vec<Order>,
     /// Which requests go where.
     pub routes: Arc<gateway::Gateway>,
     /// Routes among them are claimed by services; `None`: none are.

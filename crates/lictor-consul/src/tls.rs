@@ -26,7 +26,7 @@ impl From<lictor_tls::TlsError> for TlsError {
     fn from(error: lictor_tls::TlsError) -> Self {
         match error {
             lictor_tls::TlsError::NoRoots => Self::NoRoots,
-            error @ (lictor_tls::TlsError::File { .. } | lictor_tls::TlsError::Unusable { .. }) => Self::File(error),
+            error => Self::File(error),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! - An **attempt** is one try at one endpoint; a request is one or more attempts.
 //! - The **mesh** is the immutable snapshot of all of this that the data plane works from.
 
+pub mod acme;
 pub mod address;
 pub mod balance;
 pub mod bearer;

@@ -24,6 +24,8 @@ pub struct ServerTls {
     pub client_ca: Option<PathBuf>,
     /// Who is asked and shows none is refused. What is shown must be believed either way.
     pub requires: bool,
+    /// What we show may come later: it is ordered from a CA. Until then nobody is shown anything.
+    pub is_awaited: bool,
 }
 
 /// TLS on a listener: which policy is whose, by the name that a client asks for.
@@ -127,7 +129,7 @@ mod tests {
 
     fn policy(cert: &str, client_ca: Option<&str>) -> ServerTls {
         let identity = KeyPair { cert: cert.into(), key: cert.into() };
-        ServerTls { identity, client_ca: client_ca.map(Into::into), requires: true }
+        ServerTls { identity, client_ca: client_ca.map(Into::into), requires: true, is_awaited: false }
     }
 
     fn listener(rows: &[(&str, &ServerTls)]) -> ListenerTls {

@@ -3,6 +3,7 @@
 //! it, and what is nobody's business outside is taken off the answer after everything.
 
 mod caller;
+mod challenge;
 mod redirect;
 
 use std::rc::Rc;
@@ -158,6 +159,9 @@ fn admit(
     let method = if *request.method() == Method::CONNECT { &Method::GET } else { request.method() };
     let before = |host: &str, read: &ReadPath<'_>| {
         connection.check_host(host)?;
+        if let Some(found) = challenge::answer(&connection.worker.shared.challenges, method, host, read) {
+            return Ok(Some(found));
+        }
         redirect::to_https(connection, gateway.https_port, method, host, read, uri.query())
     };
     // A preflight is about the request that is to follow it; where nobody says whose pages may, it is a request like any.

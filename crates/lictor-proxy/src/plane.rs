@@ -19,7 +19,7 @@ use lictor_core::mesh::{Listener, ListenerKind};
 use lictor_core::story::{Filter, Story};
 use lictor_core::{Address, Mesh};
 use lictor_http::stream::Detached;
-use lictor_tls::{Credentials, Servers, Shown};
+use lictor_tls::{Credentials, Servers, Shown, TlsError};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::runtime::{Builder, LocalOptions};
@@ -210,6 +210,7 @@ impl DataPlane {
             is_draining: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             tls: Credentials::default(),
+            challenges: crate::stores::challenges::Challenges::default(),
             awaited: Arc::default(),
             causes: Arc::default(),
             cache: crate::stores::kept::Cache::default(),
@@ -393,6 +394,22 @@ impl DataPlane {
     /// The certificates that are shown, to clients and to endpoints.
     pub fn certificates(&self) -> Vec<Shown> {
         self.shared.tls.shown()
+    }
+
+    /// Until it is forgotten, a CA that asks (http-01; RFC 8555, section 8.3) for this token of the host is told this.
+    pub fn answer_challenge(&self, host: &str, token: &str, authorization: &str) {
+        self.shared.challenges.put(host, token, authorization);
+    }
+
+    /// Until it is forgotten, a CA that looks by a handshake (tls-alpn-01; RFC 8737) is shown this certificate.
+    pub fn show_proof(&self, host: &str, certificate: Vec<u8>, key: Vec<u8>) -> Result<(), TlsError> {
+        self.shared.tls.prove(host, certificate, key)
+    }
+
+    /// No CA looks any more whether this host is ours.
+    pub fn forget_challenge(&self, host: &str) {
+        self.shared.challenges.forget(host);
+        self.shared.tls.forget_proof(host);
     }
 
     /// The latest sampled requests, by upstream and bucket of `lictor_upstream_request_duration_seconds`.

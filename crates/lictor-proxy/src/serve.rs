@@ -14,6 +14,7 @@ use lictor_http::fields::Fields;
 use lictor_http::sniff::{self, Spoken};
 use lictor_http::stream::{Socket, Stream};
 use lictor_http::{Answerer, Refused, RequestBody, http1, http2};
+use lictor_tls::HandshakeError;
 use tokio::sync::watch;
 use tracing::debug;
 
@@ -115,6 +116,10 @@ async fn listen(
             Ok((stream, policy)) => {
                 let shown = tls.peer(policy, &stream).map(Rc::new);
                 (Stream::Accepted(Box::new(stream)), shown, policy)
+            }
+            Err(HandshakeError::Proof) => {
+                debug!(?peer, "a CA looked whether a host is ours");
+                return Ok(None);
             }
             Err(error) => {
                 worker.shared.metrics.handshake_failed();

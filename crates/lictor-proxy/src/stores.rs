@@ -3,6 +3,7 @@
 pub(crate) mod answers;
 pub(crate) mod awaited;
 pub(crate) mod causes;
+pub(crate) mod challenges;
 pub(crate) mod date;
 pub(crate) mod exemplar;
 pub(crate) mod kept;

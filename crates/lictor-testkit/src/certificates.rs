@@ -186,6 +186,7 @@ fn params(names: &[&str]) -> CertificateParams {
     let uris = uris.iter().map(|uri| SanType::URI((*uri).to_owned().try_into().expect("URIs are ASCII")));
     params.subject_alt_names.extend(uris);
     params.distinguished_name.push(DnType::CommonName, names.first().copied().unwrap_or("nobody"));
+    params.use_authority_key_identifier_extension = true;
     params
 }
 

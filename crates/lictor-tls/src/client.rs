@@ -68,6 +68,9 @@ pub enum HandshakeError {
     /// A client that asks for a name that the listener has nothing for, or for none where it has to.
     #[error("no policy is for {}", .0.as_ref().map_or_else(|| "a client that names no host".to_owned(), |name| format!("`{name}`")))]
     NoPolicy(Option<String>),
+    /// A CA looked whether a host is ours; nothing else is said.
+    #[error("a CA has seen that the host is ours")]
+    Proof,
     /// The other side, or the connection to it.
     #[error(transparent)]
     Failed(#[from] io::Error),

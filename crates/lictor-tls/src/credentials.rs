@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use lictor_core::tls::{ClientTls, ListenerTls, ServerTls};
 use parking_lot::Mutex;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::task::spawn_blocking;
 
 use crate::client::{Client, ClientSpec};
 use crate::file::TlsError;
 use crate::listener::Servers;
 use crate::made::{Latest, Source};
+use crate::proof::Proofs;
 use crate::server::Server;
 
 /// A certificate that is shown to others.
@@ -31,6 +33,7 @@ pub struct Shown {
 pub struct Credentials {
     servers: Mutex<HashMap<ServerTls, Arc<Server>>>,
     clients: Mutex<HashMap<ClientSpec, Arc<Client>>>,
+    proofs: Arc<Proofs>,
 }
 
 impl Credentials {
@@ -40,7 +43,18 @@ impl Credentials {
         for policy in tls.policies() {
             servers.push(self.server(policy).await?);
         }
-        Ok(Servers::new(tls.clone(), servers))
+        Ok(Servers::new(tls.clone(), servers, Arc::clone(&self.proofs)))
+    }
+
+    /// Until it is forgotten, who looks by tls-alpn-01 (RFC 8737) whether this host is ours is shown this certificate (DER),
+    /// with its key (PKCS #8).
+    pub fn prove(&self, host: &str, certificate: Vec<u8>, key: Vec<u8>) -> Result<(), TlsError> {
+        self.proofs.put(host, certificate.into(), PrivatePkcs8KeyDer::from(key).into())
+    }
+
+    /// Nobody looks any more.
+    pub fn forget_proof(&self, host: &str) {
+        self.proofs.forget(host);
     }
 
     async fn server(&self, tls: &ServerTls) -> Result<Arc<Server>, TlsError> {
@@ -210,7 +224,8 @@ mod tests {
     }
 
     fn listener(authority: &Authority) -> ServerTls {
-        ServerTls { identity: shows(&authority.issue("server", &["localhost"])), client_ca: None, requires: true }
+        let identity = shows(&authority.issue("server", &["localhost"]));
+        ServerTls { identity, client_ca: None, requires: true, is_awaited: false }
     }
 
     #[tokio::test]
@@ -281,7 +296,7 @@ mod tests {
         let authority = Authority::new();
         let credentials = Credentials::default();
         let pair = authority.issue("server", &["localhost"]);
-        let tls = ServerTls { identity: shows(&pair), client_ca: None, requires: true };
+        let tls = ServerTls { identity: shows(&pair), ..listener(&authority) };
         let server = credentials.server(&tls).await.unwrap();
         assert!(Arc::ptr_eq(&server, &credentials.server(&tls).await.unwrap()));
         let client = Client::read((&believes(&authority.ca())).into()).unwrap();

@@ -23,6 +23,9 @@ pub enum TlsError {
     /// Nobody is named who could be believed: the system has no CA certificates, or the named places have none.
     #[error("this system has no CA certificates: set `tls.ca`")]
     NoRoots,
+    /// It is ordered, and has not come yet.
+    #[error("{} is not there yet", .0.display())]
+    Awaited(PathBuf),
     /// The certificate and key do not fit, or the like.
     #[error("{} cannot be used: {reason}", path.display())]
     Unusable {

@@ -10,6 +10,7 @@
 //! | a listener | [`Credentials::listener`], once, when it is opened; [`Servers::accept`] for each connection |
 //! | an upstream | [`Credentials::client`] when it is first seen; [`Client::connect`] for each connection |
 //! | the way to Consul or to a receiver of spans | [`Client::read`], and [`follow`] to have its files watched |
+//! | who orders certificates | [`issued`], before one is put where it is shown; [`Credentials::prove`], while a CA looks |
 //! | whoever has a runtime | [`Credentials::refresh`] every few seconds; [`Credentials::shown`] for metrics |
 //!
 //! # Who waits for files
@@ -43,8 +44,10 @@ mod certificate;
 mod client;
 mod credentials;
 mod file;
+mod issued;
 mod listener;
 mod made;
+mod proof;
 mod server;
 mod suites;
 mod trust;
@@ -53,10 +56,11 @@ use lictor_core::tls::{ClientTls, ServerTls};
 
 use made::Source;
 
-pub use certificate::first_end;
+pub use certificate::{first_end, renewal_id};
 pub use client::{Alpn, Client, ClientSpec, HandshakeError, follow, is_name};
 pub use credentials::{Credentials, Shown};
 pub use file::TlsError;
+pub use issued::issued;
 pub use listener::Servers;
 pub use server::{Names, Peer};
 pub use trust::Trust;
@@ -67,7 +71,11 @@ pub fn check<'a>(
     clients: impl IntoIterator<Item = &'a ClientTls>,
 ) -> Result<(), TlsError> {
     for tls in servers {
-        tls.make(None)?;
+        if tls.is_awaited {
+            server::client_roots(tls)?; // what we show comes later, and may be replaced
+        } else {
+            tls.make(None)?;
+        }
     }
     for tls in clients {
         ClientSpec::from(tls).make(None)?;

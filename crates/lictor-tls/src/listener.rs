@@ -13,6 +13,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::client::HandshakeError;
+use crate::proof::Proofs;
 use crate::server::{Peer, Server};
 
 /// A client must have finished its handshake within this.
@@ -28,14 +29,15 @@ const MISSING_EXTENSION: [u8; 7] = [21, 3, 3, 0, 2, 2, 109];
 pub struct Servers {
     tls: ListenerTls,
     /// By the policies' indices.
-    servers: Vec<Arc<Server>>,
+    each: Vec<Arc<Server>>,
+    proofs: Arc<Proofs>,
 }
 
 impl Servers {
     /// For each policy its server.
-    pub(crate) fn new(tls: ListenerTls, servers: Vec<Arc<Server>>) -> Self {
-        debug_assert_eq!(tls.policies().len(), servers.len());
-        Self { tls, servers }
+    pub(crate) fn new(tls: ListenerTls, each: Vec<Arc<Server>>, proofs: Arc<Proofs>) -> Self {
+        debug_assert_eq!(tls.policies().len(), each.len());
+        Self { tls, each, proofs }
     }
 
     /// The server's side of the handshake, with what the policy of the client's name had read last, and which policy that
@@ -45,7 +47,7 @@ impl Servers {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let handshake = async {
-            if let [only] = &self.servers[..]
+            if let [only] = &self.each[..]
                 && self.tls.is_one_for_all()
             {
                 return Ok((only.accept(socket).await?, 0));
@@ -60,16 +62,25 @@ impl Servers {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut begun = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+        if let Some(proof) = self.proofs.of(&begun.client_hello()) {
+            // Nothing is said on such a connection (RFC 8737, section 3).
+            begun.into_stream(proof).await?.shutdown().await?;
+            return Err(HandshakeError::Proof);
+        }
         let name = begun.client_hello().server_name().map(str::to_owned);
-        let found =
-            self.tls.policy_of_name(name.as_deref()).and_then(|policy| Some((policy, self.servers.get(policy)?)));
+        let found = self.tls.policy_of_name(name.as_deref()).and_then(|policy| Some((policy, self.each.get(policy)?)));
         let Some((policy, server)) = found else {
             let alert = if name.is_some() { &UNRECOGNIZED_NAME } else { &MISSING_EXTENSION };
-            begun.io.write_all(alert).await?;
-            begun.io.shutdown().await?;
+            refuse(&mut begun.io, alert).await?;
             return Err(HandshakeError::NoPolicy(name));
         };
-        let made = server.0.ready().await.map_err(HandshakeError::Unusable)?;
+        let made = match server.0.ready().await {
+            Ok(made) => made,
+            Err(why) => {
+                refuse(&mut begun.io, &UNRECOGNIZED_NAME).await?;
+                return Err(HandshakeError::Unusable(why));
+            }
+        };
         Ok((begun.into_stream(Arc::clone(&made.config)).await?, policy))
     }
 
@@ -80,12 +91,12 @@ impl Servers {
 
     /// What a client has shown, where this policy asks for it.
     pub fn peer<S>(&self, policy: usize, stream: &TlsStream<S>) -> Option<Peer> {
-        self.servers.get(policy)?.peer(stream)
+        self.each.get(policy)?.peer(stream)
     }
 
     /// Whether a client of this policy that was believed once would be believed now.
     pub fn believes(&self, policy: usize, shown: Option<&Peer>) -> bool {
-        self.servers.get(policy).is_some_and(|server| match shown {
+        self.each.get(policy).is_some_and(|server| match shown {
             Some(shown) => server.believes(shown),
             None => !server.requires_certificates(),
         })
@@ -94,6 +105,11 @@ impl Servers {
     /// Grows when a CA of clients that was believed is not any more. Ask before accepting: whoever shows a certificate was
     /// believed rightly while this is still what it was then.
     pub fn generation(&self) -> u64 {
-        self.servers.iter().map(|server| server.generation()).sum()
+        self.each.iter().map(|server| server.generation()).sum()
     }
+}
+
+async fn refuse<S: AsyncWrite + Unpin>(socket: &mut S, alert: &[u8]) -> std::io::Result<()> {
+    socket.write_all(alert).await?;
+    socket.shutdown().await
 }

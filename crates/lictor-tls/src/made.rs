@@ -85,12 +85,14 @@ struct State<C> {
     seen: Option<u64>,
     /// Why what it saw cannot be used.
     refused: Option<Arc<str>>,
+    /// Because it has not come yet.
+    is_awaited: bool,
 }
 
 impl<S: Source> Latest<S> {
     /// Nothing is read yet.
     pub(crate) fn new(source: S) -> Self {
-        let state = State { made: None, seen: None, refused: None };
+        let state = State { made: None, seen: None, refused: None, is_awaited: false };
         Self {
             source,
             state: watch::Sender::new(state),
@@ -105,7 +107,7 @@ impl<S: Source> Latest<S> {
         let seen = Some(seen(&source));
         let made = Some(Arc::new(source.make(None)?));
         let latest = Self::new(source);
-        latest.state.send_replace(State { made, seen, refused: None });
+        latest.state.send_replace(State { made, seen, refused: None, is_awaited: false });
         Ok(latest)
     }
 
@@ -128,7 +130,8 @@ impl<S: Source> Latest<S> {
     }
 
     pub(crate) fn is_rejected(&self) -> bool {
-        self.state.borrow().refused.is_some()
+        let state = self.state.borrow();
+        state.refused.is_some() && !state.is_awaited
     }
 
     /// How often somebody who was believed was not any more.
@@ -178,7 +181,7 @@ impl<S: Source> Latest<S> {
         let is_new = earlier.is_none_or(|earlier| !made.says_the_same(earlier));
         let puts_out = earlier.is_some_and(|earlier| !made.believes_all_of(earlier));
         self.state.send_modify(|state| {
-            (state.seen, state.refused) = (seen, None);
+            (state.seen, state.refused, state.is_awaited) = (seen, None, false);
             if is_new {
                 state.made = Some(Arc::new(made));
             }
@@ -197,9 +200,11 @@ impl<S: Source> Latest<S> {
 
     /// Perhaps they are only half written.
     fn refuse(&self, error: &TlsError, seen: Option<u64>, is_told: bool) {
-        let had = self.get().is_some();
-        self.state.send_modify(|state| (state.seen, state.refused) = (seen, Some(error.to_string().into())));
-        match (is_told, had) {
+        let (had, is_awaited) = (self.get().is_some(), matches!(error, TlsError::Awaited(_)));
+        self.state.send_modify(|state| {
+            (state.seen, state.refused, state.is_awaited) = (seen, Some(error.to_string().into()), is_awaited);
+        });
+        match (is_told || is_awaited, had) {
             (true, _) => (),
             (false, true) => {
                 warn!(target: "lictor::event", kind = "certificate_rejected", files = self.names(), %error, "the earlier certificate stays in use");

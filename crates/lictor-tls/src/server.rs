@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use lictor_core::tls::{KeyPair, ServerTls};
 use lictor_os::files::Look;
-use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::{ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -52,9 +52,15 @@ impl Peer {
 }
 
 impl Server {
-    /// Reads the files. It waits for the disk.
+    /// Reads the files; what is ordered may come later. It waits for the disk.
     pub(crate) fn read(tls: ServerTls) -> Result<Self, TlsError> {
-        Latest::read(tls).map(Self)
+        if !tls.is_awaited {
+            return Latest::read(tls).map(Self);
+        }
+        client_roots(&tls)?;
+        let latest = Latest::new(tls);
+        latest.refresh();
+        Ok(Self(latest))
     }
 
     /// Whether whoever comes has shown a certificate that is believed.
@@ -92,22 +98,30 @@ impl Server {
     }
 }
 
+/// Who vouches for clients, where they are asked.
+pub(crate) fn client_roots(tls: &ServerTls) -> Result<Option<Arc<RootCertStore>>, TlsError> {
+    let read = |ca: &PathBuf| Trust::File(ca.clone()).roots()?.ok_or(TlsError::NoRoots);
+    tls.client_ca.as_ref().map(read).transpose()
+}
+
 impl Source for ServerTls {
     type Config = Arc<ServerConfig>;
 
     fn make(&self, earlier: Option<&Made<Self::Config>>) -> Result<Made<Self::Config>, TlsError> {
+        if self.is_awaited && !self.identity.cert.exists() {
+            return Err(TlsError::Awaited(self.identity.cert.clone()));
+        }
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for TLS 1.2 and 1.3");
-        let (builder, roots) = match &self.client_ca {
-            Some(ca) => {
-                let roots = Trust::File(ca.clone()).roots()?.ok_or(TlsError::NoRoots)?;
+        let (builder, roots) = match (&self.client_ca, client_roots(self)?) {
+            (Some(ca), Some(roots)) => {
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider());
                 let verifier = if self.requires { verifier } else { verifier.allow_unauthenticated() };
                 let verifier = verifier.build().map_err(|error| TlsError::unusable(ca, &error))?;
                 (builder.with_client_cert_verifier(verifier), Some(roots))
             }
-            None => (builder.with_no_client_auth(), None),
+            (_, _) => (builder.with_no_client_auth(), None),
         };
         let (chain, key) = key_pair(&self.identity)?;
         let mut config = builder

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
+use crate::acme;
 use crate::admin::{self, Access, Admin, Order};
 use crate::app_metrics::AppMetrics;
 use crate::application::{Application, Change};
@@ -163,6 +164,7 @@ impl Bound {
         listeners.iter().for_each(announce);
         tokio::spawn(refresh_certificates(Arc::clone(&admin)));
         tokio::spawn(keys::run(Arc::clone(&admin), bell));
+        tokio::spawn(acme::run(Arc::clone(&admin)));
         let in_force = InForce::new(configured, sources, followed, listeners);
         Ok(Self { admin, in_force, admin_address, orders, export, limits })
     }

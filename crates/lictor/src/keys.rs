@@ -9,30 +9,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AGE, CACHE_CONTROL, ETAG, HOST, IF_NONE_MATCH, LOCATION, USER_AGENT};
+use http::header::{ACCEPT, AGE, CACHE_CONTROL, ETAG, IF_NONE_MATCH, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt, Full, Limited};
 use lictor_config::Config;
 use lictor_consul::RememberedKeys;
 use lictor_core::gateway::Gateway;
 use lictor_jose::jwks::{self, MAX_SET};
 use lictor_jose::refresh::{Answer, Next, Ticket, in_force, max_age};
 use lictor_jose::{KeySet, Keyring, Remote};
-use lictor_os::{dial, names};
 use lictor_proxy::KeyBell;
-use lictor_tls::{Alpn, Client, ClientSpec};
+use lictor_tls::{Client, ClientSpec};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::admin::Admin;
+use crate::outside;
 
 /// All of a fetch: names, connection, TLS, answer.
 const WITHIN: Duration = Duration::from_secs(10);
-/// Of an answer's head.
-const HEAD_MAX: usize = 64 << 10;
 
 fn keyring(gateway: &Gateway) -> Option<&Arc<Keyring>> {
     let auth = gateway.rules.auth.as_ref()?;
@@ -261,47 +258,12 @@ async fn ask(
     etag: Option<HeaderValue>,
     tls: &OnceCell<Arc<Client>>,
 ) -> Result<Response<hyper::body::Incoming>, String> {
-    let is_https = uri.scheme_str() == Some("https");
-    let authority = uri.authority().ok_or("the URL has no host")?;
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let port = authority.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::get(path).body(Empty::<Bytes>::new()).map_err(|why| why.to_string())?;
+    let mut request = Request::get(uri.clone()).body(Full::default()).map_err(|why| why.to_string())?;
     let headers = request.headers_mut();
-    headers.insert(HOST, HeaderValue::try_from(authority.as_str()).map_err(|why| why.to_string())?);
     headers.insert(ACCEPT, HeaderValue::from_static("application/jwk-set+json, application/json"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("lictor/", env!("CARGO_PKG_VERSION"))));
     if let Some(etag) = etag {
         headers.insert(IF_NONE_MATCH, etag);
     }
-    let addresses = names::look_up(host).await.map_err(|why| format!("{host}: {why}"))?;
-    let addresses: Vec<_> = addresses.into_iter().map(|ip| (ip, port).into()).collect();
-    let stream = dial::connect(&addresses).await.map_err(|why| format!("cannot connect to {host}:{port}: {why}"))?;
-    if is_https {
-        let client = tls.get_or_try_init(client).await?;
-        let stream =
-            client.connect(stream, host, Alpn::Http1).await.map_err(|why| format!("TLS with {host}: {why}"))?;
-        exchange(stream, request).await
-    } else {
-        exchange(stream, request).await
-    }
-}
-
-/// Believes the system's CAs, as they are now and later.
-async fn client() -> Result<Arc<Client>, String> {
-    let read = tokio::task::spawn_blocking(|| Client::read(ClientSpec::default())).await;
-    let client = Arc::new(read.map_err(|why| why.to_string())?.map_err(|why| why.to_string())?);
-    tokio::spawn(lictor_tls::follow(Arc::downgrade(&client)));
-    Ok(client)
-}
-
-async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Response<hyper::body::Incoming>, String>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let mut builder = hyper::client::conn::http1::Builder::new();
-    builder.max_buf_size(HEAD_MAX);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|why| why.to_string())?;
-    tokio::spawn(connection); // its error reaches the request
-    sender.send_request(request).await.map_err(|why| why.to_string())
+    let client = async { tls.get_or_try_init(|| outside::client(ClientSpec::default())).await.cloned() };
+    outside::ask(request, client).await
 }

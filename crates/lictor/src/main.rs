@@ -2,6 +2,7 @@
 //!
 //! `main` reads the command line and hands over: [`boot`] runs the sidecar, [`cli`] holds the small commands.
 
+mod acme;
 mod admin;
 mod app_metrics;
 mod application;
@@ -21,6 +22,7 @@ mod log;
 mod metrics;
 mod openmetrics;
 mod otlp;
+mod outside;
 mod process_limits;
 mod reload;
 mod routes;

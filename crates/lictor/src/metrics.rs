@@ -61,14 +61,61 @@ pub(crate) struct Scrape {
     reload_success: IntGauge,
     reload_time: Gauge,
     config_info: IntGaugeVec,
-    certificate_end: IntGaugeVec,
-    certificate_rejected: IntGaugeVec,
+    certificates: Certificates,
     own_logs_dropped: IntCounter,
     resident_memory: IntGauge,
     cpu: Counter,
     open_fds: IntGauge,
     threads: IntGauge,
     start_time: Gauge,
+}
+
+/// What is told of certificates.
+#[derive(Debug)]
+struct Certificates {
+    end: IntGaugeVec,
+    rejected: IntGaugeVec,
+    orders: IntCounterVec,
+}
+
+impl Certificates {
+    fn new(registry: &Registry) -> Self {
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntGaugeVec::new(Opts::new(name, help), labels).expect("constant names"))
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), labels).expect("constant names"))
+        };
+        Self {
+            end: gauges(
+                "lictor_certificate_not_after_timestamp_seconds",
+                "When the first certificate of a chain that is shown ends, since the epoch.",
+                &["path"],
+            ),
+            rejected: gauges(
+                "lictor_certificate_rejected",
+                "1 while a certificate's files have changed and cannot be used; the one before stays in use.",
+                &["path"],
+            ),
+            orders: counters(
+                "lictor_certificate_orders_total",
+                "Orders of certificates (ACME), by host and result: issued, failed.",
+                &["host", "result"],
+            ),
+        }
+    }
+
+    fn set(&self, shown: &[Shown]) {
+        self.end.reset();
+        self.rejected.reset();
+        for certificate in shown {
+            let path = certificate.path.to_string_lossy();
+            self.rejected.with_label_values(&[path.as_ref()]).set(i64::from(certificate.is_rejected));
+            if let Some(end) = certificate.not_after {
+                self.end.with_label_values(&[path.as_ref()]).set(end.cast_signed());
+            }
+        }
+    }
 }
 
 impl Scrape {
@@ -123,16 +170,7 @@ impl Scrape {
             reload_success: gauge("lictor_config_last_reload_success", "0 when the last reload was refused."),
             reload_time: number("lictor_config_last_reload_timestamp_seconds", "When a configuration was last taken."),
             config_info: gauges("lictor_config_info", "Always 1.", &["hash", "source"]),
-            certificate_end: gauges(
-                "lictor_certificate_not_after_timestamp_seconds",
-                "When the first certificate of a chain that is shown ends, since the epoch.",
-                &["path"],
-            ),
-            certificate_rejected: gauges(
-                "lictor_certificate_rejected",
-                "1 while a certificate's files have changed and cannot be used; the one before stays in use.",
-                &["path"],
-            ),
+            certificates: Certificates::new(&registry),
             own_logs_dropped: counter(
                 "lictor_own_logs_dropped_total",
                 "Lines of lictor's own log that found the queue full (access lines: `lictor_logs_dropped_total`), and all that could not be written.",
@@ -175,7 +213,7 @@ impl Scrape {
             self.app_up.with_label_values::<&str>(&[]).set(i64::from(app.is_up));
         }
         self.gateway(seen.gateway);
-        self.certificates(&seen.plane.certificates());
+        self.certificates.set(&seen.plane.certificates());
         set(&self.own_logs_dropped, seen.logs.dropped());
         self.process();
         let others = app.as_ref().map(|(app, page)| app.others(page, &self.families())).unwrap_or_default();
@@ -289,16 +327,10 @@ impl Scrape {
         }
     }
 
-    fn certificates(&self, shown: &[Shown]) {
-        self.certificate_end.reset();
-        self.certificate_rejected.reset();
-        for certificate in shown {
-            let path = certificate.path.to_string_lossy();
-            self.certificate_rejected.with_label_values(&[path.as_ref()]).set(i64::from(certificate.is_rejected));
-            if let Some(end) = certificate.not_after {
-                self.certificate_end.with_label_values(&[path.as_ref()]).set(end.cast_signed());
-            }
-        }
+    /// A host's certificate was ordered.
+    pub(crate) fn ordered(&self, host: &str, is_issued: bool) {
+        let result = if is_issued { "issued" } else { "failed" };
+        self.certificates.orders.with_label_values(&[host, result]).inc();
     }
 
     fn process(&self) {

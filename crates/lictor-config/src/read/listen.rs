@@ -1,9 +1,9 @@
 //! Where we listen and how it is spoken there: addresses, TLS of both sides, protocols.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use lictor_core::Address;
-use lictor_core::gateway::HostPattern;
 use lictor_core::mesh::Protocol;
 use lictor_core::tls::{ClientTls, KeyPair, ListenerTls, ServerTls};
 use serde_json::json;
@@ -66,62 +66,23 @@ pub(super) fn listen_with(
     address.map(|_| listen)
 }
 
-/// A list of policies, each for its hosts; one for all may stand alone.
-pub(super) fn tls_by_host(node: &Node<'_>) -> Option<ListenerTls> {
-    let mut tls = ListenerTls::default();
-    let mut owners: Vec<(HostPattern, Node<'_>)> = Vec::new();
-    for entry in node.maps() {
-        let section = entry.section(&[]);
-        let hosts = section.field(
-            "hosts",
-            "Names that clients ask for: `shop.example`, `*.shop.example`. Default: all that no other has, and clients that name none.",
-        );
-        let mut named = Vec::new();
-        for node in hosts.elements() {
-            let host = node.parsed(json!({ "type": "string" }), None, HostPattern::parse);
-            named.extend(host.map(|host| (host, node)));
-        }
-        if !hosts.is_set() {
-            named.push((HostPattern::Any, entry.clone()));
-        }
-        let policy = policy(&section);
-        let require =
-            section.field("require", "Clients without a certificate are refused; with `false` it is asked for, and only what is shown must be believed.");
-        let requires = require.boolean(true);
-        section.finish();
-        let Some(policy) = policy.map(|policy| ServerTls { requires, ..policy }) else { continue };
-        if require.is_set() && policy.client_ca.is_none() {
-            require.key_error("`require` is about clients' certificates: it needs `client_ca`", None);
-        }
-        for (host, node) in named {
-            if !tls.add(&host, &policy) {
-                let owner = owners.iter().find(|(known, _)| *known == host);
-                let at = owner.map_or_else(String::new, |(_, owner)| format!(" at {}", owner.place()));
-                node.error(format!("`{host}` has a policy already{at}"), None);
-            }
-            owners.push((host, node));
-        }
-    }
-    (!tls.policies().is_empty()).then_some(tls)
-}
-
 /// One policy for all clients of a listener.
 pub(super) fn tls(section: &Section<'_>) -> Option<ListenerTls> {
-    let section = section.field("tls", "TLS is spoken there: certificate and key.").section(&[]);
-    let policy = policy(&section);
+    let node = section.field("tls", "TLS is spoken there: certificate and key.");
+    let section = node.section(&[]);
+    let (identity, client_ca) = policy(&section);
     section.finish();
-    policy.map(ListenerTls::from)
-}
-
-fn policy(section: &Section<'_>) -> Option<ServerTls> {
-    let node = section.node();
-    let identity = key_pair(node, section, "What we show, PEM; intermediate certificates follow it.");
-    let ca = section.field("client_ca", "Clients must show a certificate of one of these CAs (PEM); default: none.");
-    let client_ca = ca.file();
     if node.is_map() && identity.is_none() {
         node.error("TLS on a listener needs `cert` and `key`", None);
     }
-    identity.map(|identity| ServerTls { identity, client_ca, requires: true })
+    identity.map(|identity| ServerTls { identity, client_ca, requires: true, is_awaited: false }.into())
+}
+
+/// What we show, and whose certificates clients have to show.
+pub(super) fn policy(section: &Section<'_>) -> (Option<KeyPair>, Option<PathBuf>) {
+    let identity = key_pair(section.node(), section, "What we show, PEM; intermediate certificates follow it.");
+    let ca = section.field("client_ca", "Clients must show a certificate of one of these CAs (PEM); default: none.");
+    (identity, ca.file())
 }
 
 pub(super) fn client_tls(node: &Node<'_>) -> Option<ClientTls> {

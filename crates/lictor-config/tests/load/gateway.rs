@@ -445,6 +445,66 @@ fn its_listeners_tell_tls_by_host_and_proxies_by_header() {
 }
 
 #[test]
+fn certificates_are_ordered_for_hosts_that_are_named() {
+    let gateway = |acme: &str| good(&with(&format!("redirect_http: 81\n  tls: {acme}"))).gateway.unwrap();
+    let read = gateway(
+        "[{hosts: [A.example, b.example], acme: {storage: /s, terms_agreed: true, contact: [ops@a.example, 'mailto:b@a.example']}}, {cert: /c, key: /k}]",
+    );
+    let hosts: Vec<&str> = read.orders.iter().map(|order| &*order.host).collect();
+    assert_eq!(hosts, ["a.example", "b.example"]);
+    let acme = &read.orders[0].acme;
+    assert_eq!(acme.directory, lictor_core::acme::DIRECTORY);
+    assert_eq!(acme.contact, ["mailto:ops@a.example", "mailto:b@a.example"]);
+    assert_eq!((acme.challenge, acme.ca.as_ref()), (lictor_core::acme::Challenge::Http01, None));
+    let tls = read.listen.tls.unwrap();
+    let policy = |host: Option<&str>| &tls.policies()[tls.policy(host).unwrap()];
+    assert_eq!(policy(Some("a.example")).identity.cert, read.orders[0].file());
+    assert!(policy(Some("a.example")).is_awaited && policy(Some("b.example")).is_awaited && !policy(None).is_awaited);
+    assert_ne!(policy(Some("a.example")), policy(Some("b.example")), "each host has its own");
+    assert!(gateway("[{hosts: a.example, acme: off, cert: /c, key: /k}]").orders.is_empty());
+    let no_redirect = good(&with(
+        "tls: {hosts: a.example, client_ca: /ca, require: false, acme: {storage: /s, terms_agreed: true, challenge: tls-alpn-01, directory: 'https://ca.example/dir', ca: /root.pem}}",
+    ));
+    let order = &no_redirect.gateway.unwrap().orders[0];
+    assert_eq!(
+        (&*order.acme.directory, order.acme.ca.as_deref()),
+        ("https://ca.example/dir", Some("/root.pem".as_ref()))
+    );
+    let acme = "storage: /s, terms_agreed: true";
+    for (policy, said) in [
+        (
+            format!("hosts: a.example, acme: {{{acme}, terms_agreed: false}}").replace(", terms_agreed: true", ""),
+            "does not agree to its terms",
+        ),
+        ("hosts: a.example, acme: {terms_agreed: true}".to_owned(), "`acme` needs `storage`"),
+        (format!("hosts: a.example, cert: /c, key: /k, acme: {{{acme}}}"), "keep one"),
+        (format!("hosts: '*.a.example', acme: {{{acme}}}"), "only to who changes the DNS"),
+        (format!("hosts: '*', acme: {{{acme}}}"), "only to who changes the DNS"),
+        (format!("acme: {{{acme}}}"), "only to who changes the DNS"),
+        (format!("hosts: 127.0.0.1, acme: {{{acme}}}"), "for a name like"),
+        (format!("hosts: '[::1]', acme: {{{acme}}}"), "for a name like"),
+        (format!("hosts: a_b.example, acme: {{{acme}}}"), "for a name like"),
+        (format!("hosts: {}.example, acme: {{{acme}}}", "a".repeat(60)), "at most 64"),
+        (format!("hosts: [a.example, A.example], acme: {{{acme}}}"), "has a policy already"),
+        (format!("hosts: a.example, acme: {{{acme}, directory: 'http://ca.example/dir'}}"), "by https"),
+        (format!("hosts: a.example, acme: {{{acme}, directory: 'https://u:p@ca.example/dir'}}"), "may name no user"),
+        (format!("hosts: a.example, acme: {{{acme}, directory: ca}}"), "by https"),
+        (format!("hosts: a.example, acme: {{{acme}, contact: ops}}"), "no address of mail"),
+        (format!("hosts: a.example, acme: {{{acme}, contact: 'a@b,c@d'}}"), "no address of mail"),
+        (format!("hosts: a.example, acme: {{{acme}, challenge: dns-01}}"), "unknown value `dns-01`"),
+        (format!("hosts: a.example, acme: {{{acme}, email: a@b}}"), "unknown field `email`"),
+    ] {
+        let told = bad(&with(&format!("redirect_http: 81\n  tls: {{{policy}}}"))).to_string();
+        assert!(told.contains(said), "{policy}: {told}");
+    }
+    let told = bad(&with(&format!("tls: {{hosts: a.example, acme: {{{acme}}}}}"))).to_string();
+    assert!(told.contains("http-01 is answered without TLS") && told.contains("redirect_http"), "{told}");
+    let told = bad(&with("").replace("listen: 8080", &format!("listen: {{address: 8080, tls: {{acme: {{{acme}}}}}}}")))
+        .to_string();
+    assert!(told.contains("unknown field `acme`"), "{told}");
+}
+
+#[test]
 fn a_url_a_version_and_copies_are_upstreams_of_their_own() {
     let config = good(
         "registration: off

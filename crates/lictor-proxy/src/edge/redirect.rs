@@ -9,13 +9,12 @@ use lictor_core::gateway::{ReadPath, Rules};
 use lictor_core::mesh::ListenerKind;
 use lictor_core::{Failure, Reason};
 
+use super::challenge::CHALLENGES;
 use crate::admission::routed::{Found, Says, Told};
 use crate::world::client::Connection;
 
-/// What a certificate's issuer asks for without TLS (RFC 8555, section 8.3): the routes have it.
-const CHALLENGES: &str = "/.well-known/acme-challenge/";
-
-/// Where a request on the listener for clients without TLS is sent; `None` for what the routes have to say. Host and path
+/// Where a request on the listener for clients without TLS is sent; `None` for what the routes have to say, as of the questions
+/// of whoever else orders certificates. Host and path
 /// are those that were read, so that it leads to this host and nowhere else. What asks to be sent again as it is is told so
 /// (308; RFC 9110, section 15.4.9), GET and HEAD in the way that every client knows (301).
 pub(super) fn to_https(

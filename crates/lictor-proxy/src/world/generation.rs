@@ -316,7 +316,8 @@ mod tests {
     fn with_tls(cert: &str, client_ca: Option<&str>) -> Terms {
         let mut terms = upstream();
         let identity = KeyPair { cert: cert.into(), key: cert.into() };
-        terms.listener.tls = Some(ServerTls { identity, client_ca: client_ca.map(Into::into), requires: true }.into());
+        let client_ca = client_ca.map(Into::into);
+        terms.listener.tls = Some(ServerTls { identity, client_ca, requires: true, is_awaited: false }.into());
         terms
     }
 

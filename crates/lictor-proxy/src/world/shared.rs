@@ -9,6 +9,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::stores::awaited::Awaited;
 use crate::stores::causes::Causes;
+use crate::stores::challenges::Challenges;
 use crate::stores::kept::Cache;
 use crate::stores::limiter::Limiter;
 use crate::stores::metrics::Metrics;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     /// Requests to our own application that came with a trace and are being served.
     pub(crate) traced_inbound: AtomicUsize,
     pub(crate) tls: Credentials,
+    pub(crate) challenges: Challenges,
     pub(crate) keys: Arc<KeyBell>,
     /// For passwords that have to be compared.
     pub(crate) passwords: Option<Turns>,

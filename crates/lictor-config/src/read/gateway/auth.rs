@@ -229,7 +229,7 @@ fn issuer(node: &Node<'_>, env: &Environment) -> Option<(Issuer, Source)> {
     let url = jwks.parsed(
         json!({ "type": "string", "examples": ["https://idp.example/.well-known/jwks.json"] }),
         None,
-        jwks_url,
+        |text| fetched(text, "keys are fetched"),
     );
     let kept = max_stale.duration(MAX_STALE);
     let shared = secret.secret();
@@ -271,8 +271,9 @@ fn algorithms(node: &Node<'_>, default: Algorithm) -> Vec<Algorithm> {
     if list.is_empty() { vec![default] } else { list }
 }
 
-/// Keys that came over a network in the clear would be anybody's (RFC 8725, section 3.10 asks whose they are).
-fn jwks_url(text: &str) -> Result<String, String> {
+/// Where something comes from that is believed. What came over a network in the clear would be anybody's (RFC 8725, section
+/// 3.10; RFC 8555, section 6.1).
+pub(super) fn fetched(text: &str, what: &str) -> Result<String, String> {
     if values::names_user(text) {
         return Err("the URL may name no user: it is shown".to_owned());
     }
@@ -284,7 +285,7 @@ fn jwks_url(text: &str) -> Result<String, String> {
         _ if host.is_empty() => Err(format!("`{text}` has no host")),
         Some("https") => Ok(text.to_owned()),
         Some("http") if is_here => Ok(text.to_owned()),
-        _ => Err("keys are fetched by https, or by http on this machine".to_owned()),
+        _ => Err(format!("{what} by https, or by http on this machine")),
     }
 }
 

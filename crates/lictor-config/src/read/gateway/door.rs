@@ -1,9 +1,11 @@
 //! Where a gateway's clients come in: its listeners, and whom it believes about them.
 
+use lictor_core::acme::Order;
 use lictor_core::cidr::{Cidr, Cidrs};
 use lictor_core::gateway::Proxies;
 use serde_json::json;
 
+use super::tls;
 use crate::config::Listen;
 use crate::read::listen::{self, ANY, listen_with};
 use crate::tree::{Node, Section};
@@ -27,21 +29,27 @@ pub(super) fn cidrs(node: &Node<'_>) -> Cidrs {
     node.elements().iter().filter_map(read).collect()
 }
 
-/// The listener, with `tls` of `gateway`.
-pub(super) fn listen(section: &Section<'_>, node: &Node<'_>, proxies: &Proxies) -> Option<Listen> {
+/// The listener, with `tls` of `gateway`, and the certificates that are ordered for it.
+pub(super) fn listen(
+    section: &Section<'_>,
+    node: &Node<'_>,
+    proxies: &Proxies,
+    redirects: bool,
+) -> (Option<Listen>, Vec<Order>) {
     let mut listen = listen_with(node, None, ANY, |section, listen| {
         listen.tls = listen::tls(section);
         proxied(section, listen, proxies);
     });
     let tls = section.field("tls", "TLS is spoken there: a certificate and its key, or a list of them by host.");
-    match (listen::tls_by_host(&tls), &mut listen) {
+    let (policies, orders) = tls::by_host(&tls, redirects);
+    match (policies, &mut listen) {
         (Some(_), Some(listen)) if listen.tls.is_some() => {
             tls.key_error("TLS is in `listen` already", Some("keep one of them".to_owned()));
         }
         (Some(policies), Some(listen)) => listen.tls = Some(policies),
         (_, _) => (),
     }
-    listen
+    (listen, orders)
 }
 
 /// The listener of those who are sent to it, and the port that they are sent to.

@@ -1,5 +1,6 @@
 //! `gateway:`, routes for clients from outside.
 
+mod acme;
 mod asking;
 mod auth;
 mod basic;
@@ -16,6 +17,7 @@ mod routes;
 mod rules;
 mod security;
 mod split;
+mod tls;
 mod transcode;
 
 use std::sync::Arc;
@@ -50,8 +52,8 @@ pub(super) fn gateway(
     }
     let mut leads = Leads::new(upstreams, &implied);
     let proxies = door::proxies(&section);
-    let listen = door::listen(&section, &listen_node, &proxies);
     let (redirect_http, https_port) = door::redirect(&section, &proxies);
+    let (listen, orders) = door::listen(&section, &listen_node, &proxies, redirect_http.is_some());
     let mut policies = listen.iter().filter_map(|listen| listen.tls.as_ref()).flat_map(ListenerTls::policies);
     let asks_for_certificates = policies.any(|policy| policy.client_ca.is_some());
     let auth_node = section.field("auth", "Who may ask, and how he shows it.");
@@ -83,7 +85,7 @@ pub(super) fn gateway(
         }
     }
     let routes = Arc::new(gateway::Gateway { table, routes, rules, managed, proxies, https_port, odd });
-    Some(Gateway { listen: listen?, redirect_http, routes, from_consul })
+    Some(Gateway { listen: listen?, redirect_http, orders, routes, from_consul })
 }
 
 /// Fields that some route sets for those behind us, each once.

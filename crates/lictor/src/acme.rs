@@ -1,0 +1,314 @@
+//! Certificates that the gateway's listener shows and a CA gives (ACME; RFC 8555): ordered when there is none, and again before
+//! one ends. When is lictor-core's to say (`acme`), what is shown lictor-tls' (it reads the file as any other); here is who orders.
+//!
+//! Only hosts of the configuration have orders. Of all gateways with one folder, one orders: who has its lock. The others answer
+//! the CA too, wherever it looks, and show what comes. No host waits for another, and nothing else for any of them.
+
+mod issue;
+mod kept;
+mod transport;
+mod window;
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use lictor_core::acme::{Order, again, renewal};
+use tokio::sync::Mutex;
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{info, warn};
+
+use self::issue::{Trouble, issue, show};
+use self::kept::{Progress, Proof};
+use self::transport::Transport;
+use crate::admin::Admin;
+
+/// How often it is looked whether something is due, and what the leader's orders are.
+const EVERY: Duration = Duration::from_secs(1);
+/// Of one order, from the account to the certificate.
+const ORDER_MAX: Duration = Duration::from_secs(600);
+/// So many orders at a time.
+const AT_ONCE: usize = 4;
+/// What is known of a certificate is read again so often, in seconds: somebody may have put another one there.
+const LOOK_AGAIN: u64 = 60;
+
+/// Orders for as long as the process runs.
+pub(crate) async fn run(admin: Arc<Admin>) {
+    let mut desk = Desk { admin, known: HashMap::new(), locks: HashMap::new(), flights: JoinSet::new() };
+    let mut tick = interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let orders = desk.orders();
+        desk.take();
+        desk.drop_gone(&orders);
+        if !orders.is_empty() {
+            desk.lead(&orders).await;
+            desk.look(&orders).await;
+            desk.begin(&orders);
+        }
+    }
+}
+
+/// Who orders.
+struct Desk {
+    admin: Arc<Admin>,
+    known: HashMap<Order, Host>,
+    /// By folder.
+    locks: HashMap<PathBuf, Folder>,
+    flights: JoinSet<(Order, Came)>,
+}
+
+/// What has come of what was asked of a CA.
+enum Came {
+    /// Until when the certificate is good, or why there is none; and how long nothing is asked.
+    Order(Result<u64, Trouble>, Duration),
+    /// It was asked when it wants the certificate renewed.
+    Window,
+}
+
+/// A folder of what is kept.
+#[derive(Default)]
+struct Folder {
+    /// While we are the one who orders.
+    lock: Option<File>,
+    /// Why it is of no use, as it was told.
+    complaint: Option<String>,
+    /// Taken by who makes an account.
+    registering: Arc<Mutex<()>>,
+}
+
+/// What is known of a host's certificate.
+struct Host {
+    /// Where within the time for a renewal it is renewed: 0 to 1.
+    chance: f64,
+    /// When it is ordered, in seconds since the epoch; `None`: it is to be looked.
+    due: Option<u64>,
+    /// When the CA is asked when it wants that; `None`: there is no certificate.
+    asks: Option<u64>,
+    looked: u64,
+    flight: Option<AbortHandle>,
+    /// What the CA is shown on behalf of whoever orders.
+    shown: Option<Proof>,
+}
+
+/// What the disk says of a host.
+enum Seen {
+    /// Where we order: when, and when the CA is asked about that.
+    Due(u64, Option<u64>),
+    /// Where another one does: what the CA is to see.
+    Proof(Option<Proof>),
+}
+
+impl Desk {
+    fn orders(&self) -> Vec<Order> {
+        let loaded = self.admin.loaded.read();
+        loaded.config.gateway.iter().flat_map(|gateway| gateway.orders.iter().cloned()).collect()
+    }
+
+    /// Notes what has come of orders.
+    fn take(&mut self) {
+        while let Some(joined) = self.flights.try_join_next() {
+            let Ok((order, came)) = joined else { continue }; // it was dropped
+            if let Some(known) = self.known.get_mut(&order) {
+                (known.flight, known.due) = (None, None);
+            }
+            let (Came::Order(result, wait), host) = (came, &*order.host) else { continue };
+            self.admin.scrape.ordered(host, result.is_ok());
+            match result {
+                Ok(ends) => {
+                    let ends = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(ends));
+                    info!(target: "lictor::event", kind = "certificate_issued", host, %ends, "a certificate was ordered and has come");
+                }
+                Err(Trouble { why, .. }) => {
+                    let again = humantime::format_duration(Duration::from_secs(wait.as_secs()));
+                    warn!(target: "lictor::event", kind = "certificate_not_issued", host, %why, %again, "a certificate was ordered and has not come; it is tried again");
+                }
+            }
+        }
+    }
+
+    /// Ends what the configuration does not name any more, and lets others have folders that we do not use.
+    fn drop_gone(&mut self, orders: &[Order]) {
+        let Self { admin, known, locks, .. } = self;
+        known.retain(|order, host| {
+            let is_wanted = orders.contains(order);
+            if !is_wanted {
+                host.flight.iter().for_each(AbortHandle::abort);
+                admin.plane.forget_challenge(&order.host);
+            }
+            is_wanted
+        });
+        locks.retain(|folder, _| orders.iter().any(|order| order.storage() == folder));
+    }
+
+    /// Becomes the one who orders, where nobody else is.
+    async fn lead(&mut self, orders: &[Order]) {
+        let folders: HashSet<PathBuf> = orders.iter().map(|order| order.storage().to_owned()).collect();
+        for folder in folders {
+            let known = self.locks.entry(folder.clone()).or_default();
+            if known.lock.is_some() {
+                continue;
+            }
+            let path = folder.clone();
+            match spawn_blocking(move || kept::lead(&path)).await.unwrap_or(Ok(None)) {
+                Ok(lock) => {
+                    if lock.is_some() {
+                        info!(folder = %folder.display(), "certificates are ordered by this gateway");
+                    }
+                    (known.lock, known.complaint) = (lock, None);
+                }
+                Err(why) => {
+                    let why = why.to_string();
+                    if known.complaint.as_ref() != Some(&why) {
+                        warn!(target: "lictor::event", kind = "certificate_not_issued", folder = %folder.display(), %why, "no certificate is ordered: the folder is of no use");
+                        known.complaint = Some(why);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks when what is due, and what others order.
+    async fn look(&mut self, orders: &[Order]) {
+        let now = now();
+        let mut wanted = Vec::new();
+        for order in orders {
+            let fresh = || Host { chance: random(), due: None, asks: None, looked: 0, flight: None, shown: None };
+            let host = self.known.entry(order.clone()).or_insert_with(fresh);
+            let leads = self.locks.get(order.storage()).is_some_and(|folder| folder.lock.is_some());
+            let is_known = host.due.is_some() && now.saturating_sub(host.looked) < LOOK_AGAIN;
+            if host.flight.is_none() && !(leads && is_known) {
+                wanted.push((order.clone(), leads, host.chance));
+            }
+        }
+        let look = move |(order, leads, chance): (Order, bool, f64)| {
+            let seen = if leads { due(&order, chance) } else { Seen::Proof(Progress::read(&order).proof) };
+            (order, seen)
+        };
+        let seen = spawn_blocking(move || wanted.into_iter().map(look).collect::<Vec<_>>()).await.unwrap_or_default();
+        for (order, seen) in seen {
+            let Some(host) = self.known.get_mut(&order) else { continue };
+            match seen {
+                Seen::Due(due, asks) => {
+                    (host.due, host.asks, host.looked) = (Some(due), asks, now);
+                    if host.shown.take().is_some() {
+                        self.admin.plane.forget_challenge(&order.host); // whoever ordered is gone
+                    }
+                }
+                Seen::Proof(proof) if proof == host.shown => (),
+                Seen::Proof(proof) => {
+                    match &proof {
+                        Some(proof) => {
+                            if let Err(why) = show(&self.admin.plane, &order, proof) {
+                                warn!(host = &*order.host, %why, "the CA cannot be answered");
+                            }
+                        }
+                        None => self.admin.plane.forget_challenge(&order.host),
+                    }
+                    host.shown = proof;
+                }
+            }
+        }
+    }
+
+    /// Begins what is due.
+    fn begin(&mut self, orders: &[Order]) {
+        let now = now();
+        for order in orders {
+            let Some(host) = self.known.get_mut(order) else { continue };
+            let Some(folder) = self.locks.get(order.storage()).filter(|folder| folder.lock.is_some()) else { continue };
+            if host.flight.is_some() || self.flights.len() >= AT_ONCE {
+                continue;
+            }
+            if host.due.is_some_and(|due| due <= now) {
+                let (admin, registering) = (Arc::clone(&self.admin), Arc::clone(&folder.registering));
+                host.flight = Some(self.flights.spawn(order_one(admin, order.clone(), registering)));
+            } else if host.asks.is_some_and(|asks| asks <= now) {
+                host.flight = Some(self.flights.spawn(ask_one(order.clone())));
+            }
+        }
+    }
+}
+
+/// When a certificate is ordered, as the disk has it, and when the CA is asked about that.
+fn due(order: &Order, chance: f64) -> Seen {
+    let progress = Progress::read(order);
+    match lictor_tls::issued(&order.file(), &order.host) {
+        Ok((begins, ends)) => {
+            let due = renewal(begins, ends, progress.window, chance).max(progress.not_before);
+            Seen::Due(due, Some(progress.asked_again))
+        }
+        Err(_) => Seen::Due(progress.not_before, None),
+    }
+}
+
+/// Asks the CA when it wants a certificate renewed, and notes that.
+async fn ask_one(order: Order) -> (Order, Came) {
+    let (window, again) = window::ask(&order, &Transport::new(&order.acme)).await;
+    let of = order.clone();
+    let noted = spawn_blocking(move || {
+        let mut progress = Progress::read(&of);
+        progress.asked_again = now() + again.as_secs();
+        match window {
+            Ok(window) => progress.window = window,
+            Err(why) => info!(host = &*of.host, %why, "the CA does not say when it wants the certificate renewed"),
+        }
+        progress.write(&of)
+    });
+    if let Ok(Err(why)) = noted.await {
+        warn!(host = &*order.host, %why, "it cannot be written down when the CA wants the certificate renewed");
+    }
+    (order, Came::Window)
+}
+
+/// One order, and what is known of it afterwards: until when its certificate is good, or how long nothing is asked.
+async fn order_one(admin: Arc<Admin>, order: Order, registering: Arc<Mutex<()>>) -> (Order, Came) {
+    let transport = Transport::new(&order.acme);
+    let of = order.clone();
+    let mut progress = spawn_blocking(move || Progress::read(&of)).await.unwrap_or_default();
+    let issued = issue(&order, &mut progress, &admin.plane, &transport, &registering);
+    let late = || Trouble::of(format!("it is not there after {} s", ORDER_MAX.as_secs()));
+    let issued = timeout(ORDER_MAX, issued).await.unwrap_or_else(|_| Err(late()));
+    admin.plane.forget_challenge(&order.host);
+    let wait = match &issued {
+        // A clock that is wrong, or a CA's that is, is no reason to order without end.
+        Ok((begins, ends)) => {
+            progress = Progress::default();
+            Duration::from_secs(ends.saturating_sub(*begins) / 3)
+        }
+        Err(trouble) => {
+            let failures = progress.failures.saturating_add(1);
+            let before = if trouble.is_over { Progress::default() } else { progress };
+            progress = Progress { failures, proof: None, why: Some(trouble.why.clone()), ..before };
+            again(failures, trouble.cause, transport.told(), random())
+        }
+    };
+    progress.not_before = now() + wait.as_secs();
+    let (of, is_unknown) = (order.clone(), issued.as_ref().is_err_and(|trouble| trouble.is_unknown));
+    let written = spawn_blocking(move || {
+        if is_unknown {
+            let _ = kept::Account::forget(&of.acme); // another order has done it already
+        }
+        progress.write(&of)
+    });
+    if let Ok(Err(why)) = written.await {
+        warn!(host = &*order.host, %why, "it cannot be written down when the certificate is ordered again");
+    }
+    (order, Came::Order(issued.map(|(_, ends)| ends), wait))
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// From 0 to 1.
+fn random() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness orders are less spread out, and nothing else.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+    f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
+}

@@ -1,0 +1,138 @@
+//! What is kept in the folder: the account, how far each order is, certificates with their keys. All of it is its owner's alone
+//! (mode 0600), and each file is replaced at once. Everything here waits for the disk.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use instant_acme::AccountCredentials;
+use lictor_core::acme::{Acme, Order};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Longer files are none of ours.
+const FILE_MAX: u64 = 1 << 20;
+
+/// How far an order is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Progress {
+    /// The URL of an order that is not over.
+    pub(super) order: Option<String>,
+    /// The key (PEM) that its certificate is for.
+    pub(super) key: Option<String>,
+    /// What the CA is to see, while it looks.
+    pub(super) proof: Option<Proof>,
+    /// Failures since the last certificate.
+    pub(super) failures: u32,
+    /// The CA is not asked before this, in seconds since the epoch.
+    pub(super) not_before: u64,
+    /// Why the last try failed.
+    pub(super) why: Option<String>,
+    /// When the CA wants the certificate renewed, in seconds since the epoch (RFC 9773).
+    pub(super) window: Option<(u64, u64)>,
+    /// It is not asked that before this.
+    pub(super) asked_again: u64,
+}
+
+/// What shows a CA that a host is ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Proof {
+    pub(super) token: String,
+    pub(super) authorization: String,
+}
+
+/// The account at a CA.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Account {
+    /// As the CA knows it.
+    pub(super) contact: Vec<String>,
+    pub(super) credentials: AccountCredentials,
+}
+
+impl Progress {
+    /// How far it is; what cannot be read is the beginning.
+    pub(super) fn read(order: &Order) -> Self {
+        read(&order.progress()).unwrap_or_default()
+    }
+
+    pub(super) fn write(&self, order: &Order) -> io::Result<()> {
+        let text = serde_json::to_vec(self).map_err(io::Error::other)?;
+        write(&order.progress(), &text)
+    }
+}
+
+impl Account {
+    fn file(acme: &Acme) -> PathBuf {
+        acme.folder().join("account.json")
+    }
+
+    pub(super) fn read(acme: &Acme) -> Option<Self> {
+        read(&Self::file(acme))
+    }
+
+    pub(super) fn write(&self, acme: &Acme) -> io::Result<()> {
+        write(&Self::file(acme), &serde_json::to_vec(self).map_err(io::Error::other)?)
+    }
+
+    /// The CA does not know it any more.
+    pub(super) fn forget(acme: &Acme) -> io::Result<()> {
+        let file = Self::file(acme);
+        fs::rename(&file, file.with_extension("lost"))
+    }
+}
+
+/// Puts a chain and its key where they are shown, once they are what they should be: from when to when they are good.
+pub(super) fn adopt(order: &Order, key: &str, chain: &str) -> Result<(u64, u64), String> {
+    let file = order.file();
+    let draft = file.with_extension("new");
+    save(&draft, format!("{key}{chain}").as_bytes()).map_err(|why| format!("{}: {why}", draft.display()))?;
+    let good = lictor_tls::issued(&draft, &order.host).map_err(|why| why.to_string())?;
+    fs::rename(&draft, &file).and_then(|()| sync_folder(&file)).map_err(|why| format!("{}: {why}", file.display()))?;
+    Ok(good)
+}
+
+/// The only one that orders for this folder, for as long as the file is open: a process that ends, however it does, lets go.
+pub(super) fn lead(storage: &Path) -> io::Result<Option<File>> {
+    folder(storage)?;
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(storage.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(why)) => Err(why),
+    }
+}
+
+fn folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let is_short = fs::metadata(path).ok()?.len() <= FILE_MAX;
+    serde_json::from_slice(&fs::read(path).ok().filter(|_| is_short)?).ok()
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("draft");
+    save(&draft, bytes)?;
+    fs::rename(&draft, path)?;
+    sync_folder(path)
+}
+
+fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        folder(parent)?;
+    }
+    match fs::remove_file(path) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+        _ => (), // whose mode it had
+    }
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
