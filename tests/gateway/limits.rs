@@ -15,7 +15,7 @@ use crate::issuer::{SECRET, claims, shared};
 use crate::{Ask, BOTH, LICTOR, Told, Version, ask, echo};
 
 /// A gateway that answers everything itself, with this limit and these further routes and sections.
-fn limited(limit: &str, routes: &str, more: &str) -> Sidecar {
+pub(crate) fn limited(limit: &str, routes: &str, more: &str) -> Sidecar {
     let yaml = format!(
         "registration: off\nservice: edge\n{more}gateway:\n  listen: 127.0.0.1:0\n  limit: {limit}\n  routes:\n{routes}    - {{path: /*, respond: {{body: hello}}}}\n"
     );
@@ -34,7 +34,7 @@ fn field(told: &Told, version: Version, name: &str) -> Option<String> {
     }
 }
 
-fn statuses(lictor: &Sidecar, version: Version, what: Ask<'_>, times: usize) -> Vec<u16> {
+pub(crate) fn statuses(lictor: &Sidecar, version: Version, what: Ask<'_>, times: usize) -> Vec<u16> {
     (0..times).map(|_| ask(lictor, version, what).status).collect()
 }
 
@@ -575,7 +575,7 @@ fn in_redis(redis: &Redis, limit: &str) -> Sidecar {
     lictor
 }
 
-fn await_redis(lictor: &Sidecar) {
+pub(crate) fn await_redis(lictor: &Sidecar) {
     eventually_is("Redis is asked", || lictor.metric("lictor_limit_redis_up", &[]), |up| *up > 0.5);
 }
 

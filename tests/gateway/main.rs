@@ -26,6 +26,7 @@ mod mirror;
 mod outsiders;
 mod paths;
 mod proxy_protocol;
+mod redis_tls;
 mod routes;
 mod split;
 mod stats;

@@ -399,9 +399,10 @@ impl Config {
         listens.filter_map(|listen| listen.tls.as_ref()).flat_map(ListenerTls::policies)
     }
 
-    /// TLS towards all upstreams.
+    /// TLS towards all upstreams, and to Redis.
     pub fn client_tls(&self) -> impl Iterator<Item = &ClientTls> {
-        self.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref())
+        let redis = self.redis.iter().filter_map(|redis| redis.tls.as_ref());
+        self.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref()).chain(redis)
     }
 }
 

@@ -370,7 +370,7 @@ fn telemetry(tree: &mut Tree, env: &Environment) {
     ] {
         let pairs = env.var(name).into_iter().flat_map(|value| value.split(','));
         for (pair, value) in pairs.filter_map(|pair| pair.split_once('=')) {
-            let value = percent_decoded(value.trim());
+            let value = values::percent_decoded(value.trim());
             match pair.trim() {
                 "service.name" if key == resource && env.var("OTEL_SERVICE_NAME").is_none() => {
                     set(tree, &["trace", "service_name"], value, name);
@@ -395,19 +395,6 @@ fn telemetry(tree: &mut Tree, env: &Environment) {
         let path = ["trace", "propagate"].map(str::to_owned);
         tree.set(&path, list, Origin::Env(name.to_owned()));
     }
-}
-
-/// Values are written as in W3C Baggage: `%20` is a space. What is not valid that way is taken as it is.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let digits = after.get(..2).filter(|_| byte == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(decoded.unwrap_or(byte));
-        rest = if decoded.is_some() { &after[2..] } else { after };
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }
 
 /// `OTEL_TRACES_SAMPLER` and its argument, a share of 1 unless it says another.

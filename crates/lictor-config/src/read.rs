@@ -9,6 +9,7 @@ mod limit;
 mod listen;
 mod policy;
 mod ports;
+mod redis;
 mod service;
 mod source;
 mod upstream;
@@ -89,7 +90,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment, claims: &Claims) -> Config 
         defaults,
         upstreams,
         gateway,
-        redis: limit::redis(&top),
+        redis: redis::redis(&top),
     };
     let limits: Vec<_> = config.limits().collect();
     limit::check(&top, &limits, config.redis.is_some(), config.registration.is_some());

@@ -1,10 +1,10 @@
-//! `limit`: how often somebody may ask, of the gateway, of a route, of `inbound`; and `redis`, where limits may be counted.
+//! `limit`: how often somebody may ask, of the gateway, of a route, of `inbound`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
-use lictor_core::limit::{Algorithm, Fields, Id, IfUnreachable, Limit, Mode, Part, Quota, Redis};
+use lictor_core::limit::{Algorithm, Fields, Id, IfUnreachable, Limit, Mode, Part, Quota};
 use serde_json::json;
 
 use crate::tree::{Node, Section};
@@ -159,41 +159,6 @@ fn part(node: &Node<'_>, place: Place) -> Option<Part> {
     }
     let known = [("route", Part::Route), ("user", Part::User), ("ip", Part::Ip), ("key", Part::Key)];
     node.choice(&known, None)
-}
-
-/// Where limits may be counted for several processes.
-pub(super) fn redis(top: &Section<'_>) -> Option<Arc<Redis>> {
-    let node = top.field("redis", "Where limits with `mode: redis` are counted: an address, or a map. Default: none.");
-    if node.is_off() {
-        return None;
-    }
-    let section = node.section_or_short("address", &[json!({ "type": "string" })]);
-    let address = section.field("address", "`host:port`; the port is 6379 if there is none.");
-    let at = address.parsed(json!({ "type": "string", "examples": ["127.0.0.1:6379"] }), None, |text| {
-        if values::names_user(text) {
-            return Err(
-                "write `host:port`: a user and a password have keys of their own, `username` and `password`".to_owned()
-            );
-        }
-        if let Some((scheme, _)) = text.split_once("://") {
-            return Err(format!("`{text}`: write `host:port`; {scheme} is not spoken, TCP without TLS is"));
-        }
-        values::host_and_port(text).map(|(host, port)| (host.to_owned(), port.unwrap_or(6379)))
-    });
-    let username = section.field("username", "Of Redis' ACL; default: the user `default`.").text(None);
-    let password = section.field("password", "A secret: `${REDIS_PASSWORD}` or `file:/path`.").secret();
-    let database = section.field("database", "Its number.").integer_within(0, 0, 15);
-    let timeout_node = section.field("timeout", "How long a decision may take, to one second.");
-    let timeout = timeout_node.duration(Duration::from_millis(50));
-    if timeout.is_zero() || timeout > Duration::from_secs(1) {
-        timeout_node.error("between 1ms and 1s", None);
-    }
-    section.finish();
-    if node.is_map() && !address.is_set() {
-        node.error("`redis` needs an `address`", Some("write `address: 127.0.0.1:6379`".to_owned()));
-    }
-    let (host, port) = at?;
-    Some(Arc::new(Redis { host, port, username, password, database, timeout }))
 }
 
 /// Refuses limits whose counter is not there.

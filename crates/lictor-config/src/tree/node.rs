@@ -219,6 +219,16 @@ impl<'t> Node<'t> {
         default: Option<&str>,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
+        self.parsed_as(schema, default, |text| parse(text).map(|value| (value, None)))
+    }
+
+    /// The same of a value that may hold a secret, and is then shown in other words.
+    pub(crate) fn parsed_as<T>(
+        &self,
+        schema: Json,
+        default: Option<&str>,
+        parse: impl FnOnce(&str) -> Result<(T, Option<String>), String>,
+    ) -> Option<T> {
         self.describe(schema, default);
         match self.value {
             None | Some(Value::Null) => {
@@ -228,8 +238,12 @@ impl<'t> Node<'t> {
                 None
             }
             Some(Value::Scalar(text)) => match parse(text) {
-                Ok(value) => {
+                Ok((value, None)) => {
                     self.effective(text.clone());
+                    Some(value)
+                }
+                Ok((value, Some(shown))) => {
+                    self.in_force(shown, Some(hash_bytes(text.as_bytes())));
                     Some(value)
                 }
                 Err(message) => {

@@ -1,9 +1,11 @@
 //! `gateway:`.
 
-use lictor_core::Address;
+use lictor_config::load;
 use lictor_core::gateway::{Action, Gateway};
+use lictor_core::tls::ClientTls;
+use lictor_core::{Address, Secret};
 
-use crate::{bad, good};
+use crate::{bad, env, good, text};
 
 fn gateway(routes: &str) -> String {
     format!(
@@ -368,7 +370,7 @@ fn ways_to_show_who_one_is_are_refused_where_they_could_not_work() {
         assert!(!report.contains("hunter2") && !report.contains("s3cret-key"), "{auth}: {report}");
     }
     let url = "{jwt: {jwks: 'https://u:hunter2@idp.example/keys'}}";
-    for yaml in [with_auth(url), format!("{}redis: 'redis://:hunter2@127.0.0.1:6379'\n", with(""))] {
+    for yaml in [with_auth(url), format!("{}redis: 'redis://:hunter2@127.0.0.1:no'\n", with(""))] {
         let report = bad(&yaml);
         assert!(!report.to_string().contains("hunter2"), "{report}");
     }
@@ -641,4 +643,47 @@ fn a_translation_is_whole_or_says_what_is_wrong() {
     }
     let gateways = "registration: off\ngateway: {listen: 8080, transcode: {}, routes: {/a: users}}\n";
     assert!(bad(gateways).to_string().contains("transcode"), "it is a route's");
+}
+
+#[test]
+fn redis_is_a_url_or_keys_and_its_password_is_shown_nowhere() {
+    let loaded = |redis: &str| load(Some(&text(&format!("{}redis: {redis}\n", with("")))), &env(&[]), &[]).unwrap();
+    let tls = ClientTls::default();
+    for (redis, username, password, database, encrypted) in [
+        ("'rediss://ada:hunter2@redis.example:6380/3'", Some("ada"), Some("hunter2"), 3, Some(&tls)),
+        (
+            "{address: 'rediss://redis.example', username: ada, password: hunter2, database: 3}",
+            Some("ada"),
+            Some("hunter2"),
+            3,
+            Some(&tls),
+        ),
+        ("{address: redis.example, tls: on}", None, None, 0, Some(&tls)),
+        ("{address: redis.example, tls: off}", None, None, 0, None),
+        ("{address: 'redis://redis.example', tls: off}", None, None, 0, None),
+        ("redis.example", None, None, 0, None),
+    ] {
+        let loaded = loaded(redis);
+        let seen = loaded.config.redis.clone().unwrap();
+        let shown =
+            (seen.username.as_deref(), seen.password.as_ref().map(Secret::reveal), seen.database, seen.tls.as_ref());
+        assert_eq!(shown, (username, password, database, encrypted), "{redis}");
+        assert_eq!(loaded.config.client_tls().count(), usize::from(encrypted.is_some()), "{redis}");
+        assert!(loaded.values.iter().all(|value| !value.value.contains("hunter2")), "{redis}: {:?}", loaded.values);
+    }
+    let ca = "{address: 'rediss://redis.example', tls: {ca: /certs/ca.crt, server_name: cache}}";
+    let seen = loaded(ca).config.redis.unwrap().tls.clone().unwrap();
+    assert_eq!((seen.ca, seen.server_name.as_deref()), (Some("/certs/ca.crt".into()), Some("cache")));
+    for (redis, message) in [
+        ("{address: 'rediss://redis.example', tls: off}", "is TLS"),
+        ("{address: 'redis://redis.example', tls: on}", "write `rediss://`"),
+        ("{address: 'redis://ada:hunter2@redis.example', username: bob}", "says that already"),
+        ("{address: 'redis://:hunter2@redis.example', password: other}", "says that already"),
+        ("{address: 'redis://redis.example/1', database: 2}", "says that already"),
+        ("ada:hunter2@redis.example", "part of a URL"),
+        ("'https://redis.example'", "`rediss://host:port`"),
+    ] {
+        let report = bad(&format!("{}redis: {redis}\n", with(""))).to_string();
+        assert!(report.contains(message) && !report.contains("hunter2"), "{redis}: {report}");
+    }
 }

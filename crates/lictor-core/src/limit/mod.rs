@@ -19,6 +19,7 @@ use http::HeaderName;
 
 use crate::hash::hash_bytes;
 use crate::secret::Secret;
+use crate::tls::ClientTls;
 
 pub use key::{Facts, Network};
 pub use quota::{Algorithm, Decision, Quota, State};
@@ -108,6 +109,8 @@ pub struct Redis {
     pub database: u32,
     /// How long one decision may take. Default 50 ms.
     pub timeout: Duration,
+    /// TLS to it; `None`: there is none.
+    pub tls: Option<ClientTls>,
 }
 
 /// What answers tell of a limit.

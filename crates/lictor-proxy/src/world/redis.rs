@@ -4,17 +4,19 @@
 //! row by its time, opens the breaker: nobody is asked until somebody has answered again.
 
 use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use lictor_core::limit::{Decision, Facts, Limit, Redis as Settings};
+use lictor_os::{dial, names};
+use lictor_tls::{Alpn, Client, Credentials, HandshakeError};
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
-    Script, ServerErrorKind,
-};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisConnectionInfo, RedisError, Script, ServerErrorKind};
 use ring::digest::{Context, SHA256};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -38,9 +40,18 @@ pub(crate) struct Redis {
 #[derive(Default)]
 struct State {
     settings: Option<Arc<Settings>>,
-    connection: Option<MultiplexedConnection>,
+    /// Whom it believes, where it speaks TLS.
+    tls: Option<Arc<Client>>,
+    connection: Option<Open>,
     /// Decisions that failed since the last that did not.
     strikes: Rc<Cell<u32>>,
+}
+
+#[derive(Clone)]
+struct Open {
+    connection: MultiplexedConnection,
+    /// Of `tls`, when it was made: whoever was believed then may not be any more.
+    generation: u64,
 }
 
 impl std::fmt::Debug for State {
@@ -70,12 +81,13 @@ impl Key {
 
 impl Redis {
     /// Has a connection to there, from now on.
-    pub(crate) fn follow(&self, settings: Option<&Arc<Settings>>) {
+    pub(crate) fn follow(&self, settings: Option<&Arc<Settings>>, credentials: &Credentials) {
         let mut state = self.state.borrow_mut();
         if state.settings.as_ref() == settings {
             return;
         }
-        *state = State { settings: settings.cloned(), ..State::default() };
+        let tls = settings.and_then(|settings| Some(credentials.client(settings.tls.as_ref()?)));
+        *state = State { settings: settings.cloned(), tls, ..State::default() };
         if let Some(settings) = settings {
             tokio::task::spawn_local(connect(Rc::clone(&self.state), Arc::clone(settings)));
         }
@@ -102,11 +114,16 @@ impl Redis {
     }
 
     async fn ask(&self, limit: &Limit, key: &Key, taken: u8) -> Result<(u8, u32, u64), Cause> {
-        let (mut connection, strikes, settings) = {
+        let (open, strikes, settings, generation) = {
             let state = self.state.borrow();
-            let (Some(connection), Some(settings)) = (&state.connection, &state.settings) else { return Err("down") };
-            (connection.clone(), Rc::clone(&state.strikes), Arc::clone(settings))
+            let (Some(open), Some(settings)) = (&state.connection, &state.settings) else { return Err("down") };
+            (open.clone(), Rc::clone(&state.strikes), Arc::clone(settings), generation(state.tls.as_deref()))
         };
+        if open.generation != generation {
+            self.lose(&strikes, &settings, "whoever was believed is not any more");
+            return Err("down");
+        }
+        let mut connection = open.connection;
         let asked = async {
             match command("EVALSHA", &DIGEST, limit, key, taken).query_async(&mut connection).await {
                 // It was restarted, or its scripts were flushed: it is well.
@@ -150,14 +167,16 @@ impl Redis {
 /// Connects, for as long as this is where it is to be.
 async fn connect(state: Rc<RefCell<State>>, settings: Arc<Settings>) {
     let is_wanted = |state: &State| state.settings.as_ref().is_some_and(|wanted| Arc::ptr_eq(wanted, &settings));
+    let tls = state.borrow().tls.clone();
     let mut pause = PAUSE_MIN;
     let mut is_told = false;
     while is_wanted(&state.borrow()) {
-        match timeout(CONNECTING, open(&settings)).await {
+        let generation = generation(tls.as_deref());
+        match timeout(CONNECTING, open(&settings, tls.as_deref())).await {
             Ok(Ok(connection)) => {
                 let mut state = state.borrow_mut();
                 if is_wanted(&state) {
-                    (state.connection, state.strikes) = (Some(connection), Rc::default());
+                    (state.connection, state.strikes) = (Some(Open { connection, generation }), Rc::default());
                     info!(target: "lictor::event", kind = "limits_reachable", redis = %place(&settings), "Redis is asked about limits");
                 }
                 return;
@@ -173,8 +192,12 @@ async fn connect(state: Rc<RefCell<State>>, settings: Arc<Settings>) {
     }
 }
 
+fn generation(tls: Option<&Client>) -> u64 {
+    tls.map_or(0, Client::generation)
+}
+
 /// A connection on which somebody has answered.
-async fn open(settings: &Settings) -> Result<MultiplexedConnection, RedisError> {
+async fn open(settings: &Settings, tls: Option<&Client>) -> Result<MultiplexedConnection, RedisError> {
     let mut named = RedisConnectionInfo::default().set_db(i64::from(settings.database));
     if let Some(username) = &settings.username {
         named = named.set_username(username);
@@ -182,11 +205,29 @@ async fn open(settings: &Settings) -> Result<MultiplexedConnection, RedisError> 
     if let Some(password) = &settings.password {
         named = named.set_password(password.reveal());
     }
-    let address = ConnectionAddr::Tcp(settings.host.clone(), settings.port);
-    let client = Client::open(address.into_connection_info()?.set_redis_settings(named))?;
-    let waits = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECTING)).set_response_timeout(None);
-    let mut connection = client.get_multiplexed_async_connection_with_config(&waits).await?;
+    let addresses = names::look_up(&settings.host).await?;
+    let addresses: Vec<SocketAddr> = addresses.into_iter().map(|ip| (ip, settings.port).into()).collect();
+    let socket = dial::connect(&addresses).await?;
+    socket.set_nodelay(true)?;
+    let mut connection = match tls {
+        None => begin(&named, socket).await?,
+        Some(tls) => {
+            let failed = |error: HandshakeError| io::Error::other(error.to_string());
+            begin(&named, tls.connect(socket, &settings.host, Alpn::None).await.map_err(failed)?).await?
+        }
+    };
     let _: String = redis::cmd("PING").query_async(&mut connection).await?;
+    Ok(connection)
+}
+
+/// Shows who we are, and leaves the bytes to a task.
+async fn begin<S>(named: &RedisConnectionInfo, stream: S) -> Result<MultiplexedConnection, RedisError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let waits = AsyncConnectionConfig::new().set_response_timeout(None); // each decision has a time of its own
+    let (connection, driver) = MultiplexedConnection::new_with_config(named, stream, waits).await?;
+    tokio::task::spawn_local(driver);
     Ok(connection)
 }
 

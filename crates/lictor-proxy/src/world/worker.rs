@@ -183,7 +183,7 @@ impl Worker {
 
     fn adopt(&self, mesh: &Arc<Mesh>) {
         let began = Instant::now();
-        self.redis.follow(mesh.redis.as_ref());
+        self.redis.follow(mesh.redis.as_ref(), &self.shared.tls);
         self.shared.limiter.observe(mesh.gateways, began);
         let view = View::follow(&self.shared, &|| self.random(), Arc::clone(mesh), &self.view());
         *self.view.borrow_mut() = Rc::new(view);
