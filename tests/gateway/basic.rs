@@ -7,7 +7,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use lictor_testkit::{Authority, RawServer, Sidecar, connect, get_over, read_head, tls_client};
 use rustls::version::TLS13;
 
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, echo, gateway_of};
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, echo, gateway_of, whole_log};
 
 /// Of `secret`, `hunter2` and `paß`, by crypt(3).
 const SECRET: &str = "$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
@@ -99,9 +99,35 @@ fn a_password_lets_its_user_in() {
             assert_eq!(told.status, status, "{version:?} {target} {fields:?}: {told:?}");
         }
     }
+    let log = whole_log(&lictor);
     for secret in ["secret", "hunter2", &basic(b"ada:secret")[6..]] {
-        assert!(!lictor.log().contains(secret), "{secret} in {}", lictor.log());
+        assert!(!log.contains(secret), "{secret} in {log}");
     }
+}
+
+#[test]
+fn who_shows_a_password_is_counted() {
+    let one = echo("one");
+    let lictor = gateway_of(&[("one", &one)], &auth(DEAR), ROUTES);
+    for version in BOTH {
+        for (target, shown) in [
+            ("/", basic(b"ada:secret")),
+            ("/admins", basic(b"ada:secret")),
+            ("/admins", basic(b"bob:hunter2")),
+            ("/", basic(b"ada:wrong")),
+            ("/", basic(b"eve:secret")),
+            ("/", "Basic".to_owned()),
+            ("/open", basic(b"ada:wrong")),
+            ("/", "Bearer x".to_owned()),
+        ] {
+            get(&lictor, version, target, &shown);
+        }
+    }
+    let counted = |provider, decision| {
+        lictor.metric("lictor_auth_decisions_total", &[("provider", provider), ("decision", decision)]) as u64
+    };
+    let all = [("basic", "allowed"), ("basic", "scope"), ("basic", "unknown_key"), ("", "missing")];
+    assert_eq!(all.map(|(provider, decision)| counted(provider, decision)), [4, 2, 6, 2]);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Whose request it is: who connects, or whom a trusted proxy brings.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 
-use lictor_testkit::{Sidecar, connect_from, eventually, read_head};
+use lictor_testkit::{Sidecar, connect_from, eventually};
 
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask_over, configuration, echo, field, gateway_of, told_http1};
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask_over, configuration, echo, gateway_of, told_http1, told_on};
 
 const TRUSTED: &str = "  trusted_proxies: [127.0.0.2, 127.0.0.3/32, '::1', 192.0.2.0/24]\n";
 
@@ -174,12 +174,7 @@ fn a_proxy_that_is_trusted_no_more_is_believed_no_more() {
     let ask = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n";
     let mut xff = || {
         kept.write_all(ask.as_bytes()).unwrap();
-        let head = read_head(&mut kept);
-        let length = field(&head, "content-length").unwrap().parse().unwrap();
-        let mut body = vec![0; length];
-        kept.read_exact(&mut body).unwrap();
-        let told = Told { status: 200, head, body: String::from_utf8(body).unwrap() };
-        seen(&told, "x-forwarded-for").remove(0)
+        seen(&told_on(&mut kept), "x-forwarded-for").remove(0)
     };
     assert_eq!(xff(), "203.0.113.7, 127.0.0.2");
     lictor.rewrite(&configuration(&[("one", &one)], "", "", "    - {path: /*, to: one}\n"));

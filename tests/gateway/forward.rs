@@ -454,6 +454,40 @@ fn an_answer_stays_its_clients_where_authorization_does_not_go_on() {
 }
 
 #[test]
+fn what_it_says_is_counted() {
+    let (one, service) = (echo("one"), Service::start());
+    let routes = "    - {path: /*, to: one}\n    - {path: /of-somebody, to: one, auth: {require: {claims: {id: 8}}}}\n";
+    let lictor = gateway(&one, &service, &forward(""), routes);
+    for version in BOTH {
+        for (target, token) in [
+            ("/", "200"),
+            ("/", "named"),
+            ("/", "401"),
+            ("/", "403"),
+            ("/", "302"),
+            ("/", "500"),
+            ("/", "404"),
+            ("/of-somebody", "body"),
+            ("/of-somebody", "html"),
+        ] {
+            get(&lictor, version, target, token);
+        }
+        ask(&lictor, version, Ask::get("/"));
+    }
+    let counted = |provider, decision| {
+        lictor.metric("lictor_auth_decisions_total", &[("provider", provider), ("decision", decision)]) as u64
+    };
+    let all = [
+        ("forward", "allowed"),
+        ("forward", "denied"),
+        ("forward", "unavailable"),
+        ("forward", "claim"),
+        ("", "missing"),
+    ];
+    assert_eq!(all.map(|(provider, decision)| counted(provider, decision)), [4, 6, 6, 2, 2]);
+}
+
+#[test]
 fn it_is_asked_about_the_fields_that_are_named() {
     let (one, service) = (echo("one"), Service::start());
     let lictor = gateway(&one, &service, &forward(", headers_out: [X-Session, Cookie]"), ROUTES);

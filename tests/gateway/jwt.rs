@@ -10,7 +10,7 @@ use lictor_testkit::{Authority, RawServer, Sidecar, connect, eventually_is, free
 use serde_json::{Value as Json, json};
 
 use crate::issuer::{Idp, Key, SECRET, Says, claims, encode, in_seconds, sealed, set, shared};
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, configuration, echo, gateway_of, pipelined, told_http1};
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, configuration, echo, gateway_of, pipelined, told_http1, whole_log};
 
 const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
@@ -144,15 +144,17 @@ fn rules_are_each_routes_own_also_for_a_token_that_is_known() {
     - {path: /admin, to: one, auth: {require: {roles: [admin, root]}}}
     - {path: /nested, to: one, auth: {require: {roles: ops, role_claim: /realm_access/roles}}}
     - {path: /acme, to: one, auth: {require: {claims: {tenant: acme, verified: true}}}}
+    - {path: /text, to: one, auth: {require: {claims: {flag: '\"true\"', many: ['\"3\"', 4]}}}}
+    - {path: /typed, to: one, auth: {require: {claims: {flag: true, many: 3}}}}
     - {path: /till, to: one, auth: {require: {audiences: till}}}
     - {path: /told, respond: {body: told}, auth: {require: {roles: admin}}}
 ";
     let lictor = secret_gateway(&one, "", routes);
     let user = shared(&claims(
-        json!({"scope": "read other", "scp": ["read"], "role": "user", "realm_access": {"roles": ["ops"]}, "tenant": "acme", "verified": true, "aud": "shop"}),
+        json!({"flag": "true", "many": ["2", "3"], "scope": "read other", "scp": ["read"], "role": "user", "realm_access": {"roles": ["ops"]}, "tenant": "acme", "verified": true, "aud": "shop"}),
     ));
     let admin = shared(&claims(
-        json!({"scope": ["read", "write"], "role": ["admin"], "tenant": "acme", "verified": "no", "aud": ["till"]}),
+        json!({"flag": true, "many": [3], "scope": ["read", "write"], "role": ["admin"], "tenant": "acme", "verified": "no", "aud": ["till"]}),
     ));
     let wrong = sealed("another-secret-another-secret-12", HS256, &claims(json!({})).to_string());
     // Of the route: without a token, with the user's, with the admin's, with one that is not good.
@@ -166,6 +168,8 @@ fn rules_are_each_routes_own_also_for_a_token_that_is_known() {
         ("/admin", [401, 403, 200, 401]),
         ("/nested", [401, 200, 403, 401]),
         ("/acme", [401, 200, 403, 401]),
+        ("/text", [401, 200, 403, 401]),
+        ("/typed", [401, 403, 200, 401]),
         ("/till", [401, 401, 200, 401]),
         ("/told", [401, 403, 200, 401]),
     ];
@@ -296,8 +300,7 @@ fn a_token_is_taken_from_one_place_and_goes_no_further_than_it_must() {
             200
         );
     }
-    let log = lictor.log();
-    assert!(!log.contains(&token), "the token is in the log");
+    assert!(!whole_log(&lictor).contains(&token), "the token is in the log");
 }
 
 #[test]
@@ -325,6 +328,70 @@ fn nothing_is_kept_for_who_asks_by_the_query() {
     let target = format!("/a?token={}", shared(&claims(json!({}))));
     assert_eq!([before("/public"), before("/public")], [1, 0], "a control");
     assert_eq!([before(&target), before(&target)], [1, 1]);
+}
+
+#[test]
+fn a_kept_answer_stays_its_clients_where_a_cookie_says_who_that_is() {
+    let one = echo("one");
+    for (from, more) in
+        [("{cookie: session}", None), ("{header: false, cookie: session}", Some(("authorization", "Basic YTpi")))]
+    {
+        let auth = format!(
+            "  auth:\n    jwt: {{secret: {SECRET}}}\n    from: {from}\n    claims_to_headers: {{X-Account: sub}}\n"
+        );
+        let routes = "    - {path: /*, to: one, cache: 1m, request_headers: {remove: [Cookie]}}\n    - {path: /open, to: one, cache: 1m, auth: none}\n";
+        let lictor = gateway_of(&[("one", &one)], &auth, routes);
+        for version in BOTH {
+            for name in ["ada", "bob", "ada"] {
+                let cookie = format!("session={}", shared(&claims(json!({"sub": name}))));
+                let fields: Vec<_> = [("cookie", &*cookie)].into_iter().chain(more).collect();
+                let told = ask(&lictor, version, Ask { fields: &fields, ..Ask::get("/mine") });
+                let seen = told.body.to_lowercase();
+                assert!(seen.contains(&format!("x-account: {name}\r\n")), "{version:?} {from} {name}: {told:?}");
+                assert!(!seen.contains("cookie"), "{told:?}");
+            }
+            let open = [(); 2].map(|()| ask(&lictor, version, Ask::get("/open")));
+            assert!(open[0].server() == "one" && open[0].body == open[1].body, "the control: {open:?}");
+        }
+    }
+}
+
+#[test]
+fn a_page_that_cors_lists_with_credentials_asks_with_its_cookie() {
+    let one = echo("one");
+    let auth = format!("  auth:\n    jwt: {{secret: {SECRET}}}\n    from: {{cookie: session}}\n");
+    let routes = "    - {path: /open, to: one, cors: {origins: ['https://app.example'], credentials: true}}
+    - {path: /read, to: one, cors: {origins: ['https://app.example']}}
+    - {path: /all, to: one, cors: '*'}
+    - {path: /own, to: one}\n";
+    let lictor = gateway_of(&[("one", &one)], &auth, routes);
+    let cookie = format!("session={}", shared(&claims(json!({}))));
+    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+    for version in BOTH {
+        for (target, page, status) in [
+            ("/open", &[("origin", "https://app.example")][..], 200),
+            ("/open", &[("origin", "https://app.example"), ("sec-fetch-site", "cross-site")], 200),
+            ("/open", &[("origin", "https://APP.example")], 403),
+            ("/open", &[("origin", "https://evil.example")], 403),
+            ("/open", &[("origin", "https://app.example"), ("origin", "https://app.example")], 403),
+            ("/open", &[("sec-fetch-site", "cross-site")], 403),
+            ("/open", &[("origin", "null")], 403),
+            ("/open", &[("origin", "http://shop.example")], 200),
+            ("/open", &[], 403),
+            ("/read", &[("origin", "https://app.example")], 403),
+            ("/all", &[("origin", "https://app.example")], 403),
+            ("/own", &[("origin", "https://app.example")], 403),
+        ] {
+            let fields = [&[("cookie", &*cookie), ("content-length", "0")], page].concat();
+            let told = ask(&lictor, version, Ask { method: "POST", fields: &fields, ..Ask::get(target) });
+            assert_eq!(told.status, status, "{version:?} {target} {page:?}: {told:?}");
+            if version == Version::Http1 && status == 403 {
+                let fields = [&upgrade, &[("cookie", &*cookie)][..], page].concat();
+                let told = ask(&lictor, version, Ask { fields: &fields, ..Ask::get(target) });
+                assert_eq!(told.status, 403, "a socket of {target} {page:?}: {told:?}");
+            }
+        }
+    }
 }
 
 /// The gateway of these tests: an issuer whose keys are at `idp`.
@@ -659,9 +726,9 @@ fn explain_says_which_rule_refuses_and_what_would_pass() {
     };
     let shown = Some(format!("Authorization: {token}"));
     for (target, header, says) in [
-        ("/in", shown.clone(), &["Auth: required; this is alice."][..]),
-        ("/in", None, &["refuses: missing: no token", "a token of default"]),
-        ("/admin", shown, &["refuses: role: none of the roles is there", "required, roles admin root"]),
+        ("/in", shown.clone(), &["Auth: required; this is alice, by jwt."][..]),
+        ("/in", None, &["refuses (all ways): missing: no credential", "a token of default (Authorization: Bearer)"]),
+        ("/admin", shown, &["refuses (jwt): role: none of the roles is there", "required, roles admin root"]),
     ] {
         let told = explain(target, header);
         assert!(says.iter().all(|part| told.contains(part)), "{target}: {told}");

@@ -11,6 +11,7 @@ mod compress;
 mod cors;
 mod decisions;
 mod errors;
+mod explain;
 mod forward;
 mod from_consul;
 mod grpc_web;
@@ -22,6 +23,7 @@ mod jwt;
 mod keys;
 mod limits;
 mod listener;
+mod location;
 mod mirror;
 mod outsiders;
 mod paths;
@@ -34,6 +36,7 @@ mod streams;
 mod targets;
 mod tls;
 mod transcode;
+mod when;
 mod wire;
 
 use std::io::{Read, Write};
@@ -70,6 +73,13 @@ fn configuration(servers: &[(&str, &RawServer)], more: &str, keys: &str, routes:
 fn line_of(lictor: &Sidecar, is_it: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
     let found = || lictor.lines("request").into_iter().find(&is_it);
     eventually_is("its line is there", found, Option::is_some).unwrap()
+}
+
+/// All of the log: the line of a last request stands behind those of all that were answered before.
+fn whole_log(lictor: &Sidecar) -> String {
+    ask(lictor, Version::Http1, Ask::get("/the/last/line"));
+    line_of(lictor, |line| line["path"] == "/the/last/line");
+    lictor.log()
 }
 
 /// A server that answers with its name and the head that it got.
@@ -190,16 +200,21 @@ fn told_http1(mut stream: impl Read + Write, request: &[u8]) -> Told {
     Told { status, head: head.to_owned(), body: body.to_owned() }
 }
 
+/// Reads one answer of HTTP/1.1 off a connection that stays: its body is as long as its head says.
+fn told_on(stream: &mut impl Read) -> Told {
+    let head = read_head(stream);
+    let length = field(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    let is_whole = stream.read_exact(&mut body).is_ok();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = String::from_utf8_lossy(&body).into_owned();
+    Told { status: status.filter(|_| is_whole).unwrap_or_default(), head, body }
+}
+
 /// Writes requests, and reads so many answers with bodies; their statuses.
 fn pipelined(stream: &mut std::net::TcpStream, requests: &[u8], answers: usize) -> Vec<u16> {
     stream.write_all(requests).unwrap();
-    let answer = |stream: &mut std::net::TcpStream| {
-        let head = read_head(stream);
-        let length = field(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-        stream.read_exact(&mut vec![0; length]).unwrap();
-        head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
-    };
-    (0..answers).map(|_| answer(stream)).collect()
+    (0..answers).map(|_| told_on(stream).status).collect()
 }
 
 /// RFC 9113, section 4.1.

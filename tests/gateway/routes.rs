@@ -7,7 +7,7 @@ use std::time::Duration;
 use lictor_testkit::{RawServer, Sidecar, eventually_is, read_head};
 use parking_lot::RwLock;
 
-use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, gateway, gateway_with, line_of};
+use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, gateway, gateway_with, line_of, told_on};
 
 #[test]
 fn the_most_specific_route_is_the_one() {
@@ -151,13 +151,9 @@ fn a_reload_swaps_all_routes_at_once_or_none() {
     // A connection that is open sees the new routes too.
     let mut kept = lictor_testkit::connect(&lictor.address("gateway"));
     let mut on_kept = |target: &str| {
-        use std::io::{Read, Write};
+        use std::io::Write;
         write!(kept, "GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        let head = read_head(&mut kept);
-        let length = crate::field(&head, "content-length").unwrap().parse().unwrap();
-        let mut body = vec![0; length];
-        kept.read_exact(&mut body).unwrap();
-        String::from_utf8(body).unwrap().lines().next().unwrap_or_default().to_owned()
+        told_on(&mut kept).server().to_owned()
     };
     assert_eq!(on_kept("/a"), "one");
     let address = lictor.address("gateway");

@@ -3,11 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Command;
 
-use lictor_testkit::{Consul, RawServer, Sidecar, connect, eventually_is, read_head};
+use lictor_testkit::{Consul, RawServer, Sidecar, connect, eventually_is};
 use serde_json::json;
 
 use crate::issuer::{SECRET, claims, shared};
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, block, echo, frame, gateway};
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, block, echo, frame, gateway, told_on};
 
 /// An instance of `orders`, which says its name.
 fn instance(consul: &Consul, id: &str, version: Option<&str>) -> RawServer {
@@ -57,7 +57,7 @@ fn many(lictor: &Sidecar, version: Version, count: u32) {
         match version {
             Version::Http1 => {
                 stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n".repeat(AT_ONCE as usize).as_slice()).unwrap();
-                (0..AT_ONCE).for_each(|_| told_on(&mut read));
+                (0..AT_ONCE).for_each(|_| assert_eq!(told_on(&mut read).status, 200));
             }
             Version::Http2 => {
                 let block = block(Ask::get("/x"));
@@ -70,13 +70,6 @@ fn many(lictor: &Sidecar, version: Version, count: u32) {
             }
         }
     }
-}
-
-fn told_on(stream: &mut impl Read) {
-    let head = read_head(stream);
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    let length = crate::field(&head, "content-length").unwrap().parse().unwrap();
-    stream.read_exact(&mut vec![0; length]).unwrap();
 }
 
 fn ended(stream: &mut impl Read, count: u32) {

@@ -155,16 +155,12 @@ fn a_pair_is_read_again_by_itself_and_a_bad_one_changes_nothing() {
 
 /// Asks on a connection that stays.
 fn again(stream: &mut TlsStream, host: &str) -> u16 {
-    use std::io::{Read, Write};
+    use std::io::Write;
     let sent = stream.write_all(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
     if sent.is_err() {
         return 0;
     }
-    let head = lictor_testkit::read_head(stream);
-    let length = crate::field(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    let _ = stream.read_exact(&mut body);
-    head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
+    crate::told_on(stream).status
 }
 
 #[test]

@@ -267,7 +267,7 @@ fn log(node: &Node<'_>) -> Log {
         Err(format!("`{text}` is not a log level{}", meant.unwrap_or_default()))
     };
     let by_status =
-        section.field("levels", "The level of a request's line, by status or class; default: error from 4xx on.");
+        section.field("levels", "The level of a request's line, by status or class; default: error from 4xx on, and warn where a gateway refuses with 4xx.");
     let log = Log {
         level: levels.parsed(json!({ "type": "string" }), Some("info"), level).unwrap_or_else(|| "info".to_owned()),
         format: section
@@ -290,7 +290,10 @@ fn levels_by_status(node: &Node<'_>) -> AccessLevels {
         let level = entry.choice(&words, None);
         let class = name.strip_suffix("xx").and_then(|class| class.parse::<usize>().ok());
         match (class, name.parse::<u16>()) {
-            (Some(class @ 1..=5), _) => levels.classes[class - 1] = level.unwrap_or(levels.classes[class - 1]),
+            (Some(class @ 1..=5), _) => {
+                levels.classes[class - 1] = level.unwrap_or(levels.classes[class - 1]);
+                levels.strangers = level.filter(|_| class == 4).unwrap_or(levels.strangers);
+            }
             (_, Ok(status @ 100..=599)) => levels.statuses.extend(level.map(|level| (status, level))),
             _ if name == "*" => (), // its page in the schema
             _ => entry.key_error(format!("`{name}` is neither a status nor one of 1xx, 2xx, 3xx, 4xx, 5xx"), None),

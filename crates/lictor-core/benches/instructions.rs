@@ -11,6 +11,7 @@ use http::{HeaderMap, Method};
 use lictor_core::balance::{Balancer, Load, Slot, hash_bytes};
 use lictor_core::breaker::{Breaker, Verdict};
 use lictor_core::budget::RetryBudget;
+use lictor_core::gateway::When;
 use lictor_core::gateway::table::{self, Conditions, Matcher, Table};
 use lictor_core::gateway::{HostPattern, PathPattern, host, path};
 use lictor_core::outcome::{Failure, Reason};
@@ -103,6 +104,7 @@ fn gateway_match() -> Operation {
         host: HostPattern::parse("shop.example").expect("it is one"),
         path: PathPattern::parse(&format!("/api/v{}/thing{number}/{{id}}", number % 7), false).expect("it is one"),
         conditions: Conditions::default(),
+        when: When::default(),
     };
     let table = Table::new((0..10_000).map(matcher).collect()).expect("none is there twice");
     let headers = HeaderMap::new();

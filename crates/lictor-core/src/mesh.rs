@@ -144,6 +144,8 @@ pub enum AccessLog {
 pub struct AccessLevels {
     /// 1xx, 2xx, 3xx, 4xx and 5xx. Default ERROR from 4xx on, else INFO.
     pub classes: [Level; 5],
+    /// What a gateway refuses itself with 4xx: nothing is wrong here. Default WARN, or what is said of 4xx.
+    pub strangers: Level,
     /// These are not as their class is.
     pub statuses: Vec<(u16, Level)>,
 }
@@ -164,17 +166,18 @@ pub enum Level {
 impl Default for AccessLevels {
     fn default() -> Self {
         let classes = [Level::Info, Level::Info, Level::Info, Level::Error, Level::Error];
-        Self { classes, statuses: Vec::new() }
+        Self { classes, strangers: Level::Warn, statuses: Vec::new() }
     }
 }
 
 impl AccessLevels {
-    /// Of a request with this status. One that broke off after a good status counts as 5xx.
-    pub fn of(&self, status: u16, is_failed: bool) -> Level {
+    /// Of a request with this status. One that broke off after a good status counts as 5xx; `is_edge`: it came to a gateway.
+    pub fn of(&self, status: u16, is_failed: bool, is_edge: bool) -> Level {
         let is_good = status < 400;
         let exact = self.statuses.iter().find(|(known, _)| *known == status && !(is_failed && is_good));
         let class = if is_failed && is_good { 5 } else { usize::from(status / 100).clamp(1, 5) };
-        exact.map_or(self.classes[class - 1], |(_, level)| *level)
+        let usual = if is_edge && is_failed && class == 4 { self.strangers } else { self.classes[class - 1] };
+        exact.map_or(usual, |(_, level)| *level)
     }
 }
 

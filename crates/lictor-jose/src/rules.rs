@@ -38,7 +38,7 @@ impl Claim {
 }
 
 /// What a claim must be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Test {
     /// There, and not null.
     Exists,
@@ -47,7 +47,7 @@ pub enum Test {
 }
 
 /// The rules of a route. Empty lists ask for nothing.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// By name; a token of another is not for this route.
     pub issuers: Vec<String>,
@@ -114,7 +114,8 @@ impl Rules {
 }
 
 impl Test {
-    fn holds(&self, value: Option<&Value>) -> bool {
+    /// Whether a claim of this value is what is asked for.
+    pub fn holds(&self, value: Option<&Value>) -> bool {
         match (self, value) {
             (_, None | Some(Value::Null)) => false,
             (Self::Exists, Some(_)) => true,

@@ -7,7 +7,7 @@
 //! | is the head as short as it must be | [`head`] | `headers_too_large` |
 //! | is it a browser's preflight, or a WebSocket of a page of somebody else | [`cors`] | `forbidden`; it answers |
 //! | may he ask so often, if that does not hang on who he is | [`limit`] | `limit_unavailable`, `rate_limited` |
-//! | who asks, and may he ([`keys`], [`basic`], [`certificate`], [`asking`] are ways to show it) | [`auth`] | `unauthenticated`, `forbidden`, `auth_unavailable`, `bad_request` |
+//! | who asks, whose route of several at its place is it (`when`), and may he ([`keys`], [`basic`], [`certificate`], [`asking`] are ways to show it; [`shown`]) | [`auth`] | `unauthenticated`, `forbidden`, `auth_unavailable`, `bad_request` |
 //! | and if it does | [`limit`] | `limit_unavailable`, `rate_limited` |
 //! | is the body as short as it must be | [`body`] | `body_too_large` |
 //! | what becomes of its fields | [`headers`] | |
@@ -16,6 +16,7 @@
 //! | of every answer, whoever made it | file |
 //! |---|---|
 //! | what is gRPC and was asked for by REST is JSON | [`transcode`] |
+//! | where it leads, with what `strip` took off | [`location`], `lictor-core/src/gateway/location.rs` |
 //! | what the configuration changes of its fields | [`headers`], `lictor-core/src/gateway/headers.rs` |
 //! | what makes browsers careful | `lictor-core/src/gateway/security.rs` |
 //! | whose pages may read it | `lictor-core/src/gateway/cors.rs` |
@@ -32,14 +33,17 @@ mod certificate;
 mod compress;
 mod cors;
 mod errors;
+pub(crate) mod explain;
 mod grpc_web;
 mod head;
 mod headers;
 pub(crate) mod inbound;
 mod keys;
 mod limit;
+mod location;
 mod query;
 mod refusal;
+mod shown;
 mod transcode;
 
 use std::rc::Rc;
@@ -61,6 +65,7 @@ use lictor_http::fields::Fields;
 
 use self::headers::Source;
 use self::limit::{Counted, When};
+use self::location::Restores;
 use crate::admission::cache::Untold;
 use crate::admission::routed::{Found, Routed, Says, Told};
 use crate::admission::split;
@@ -101,6 +106,8 @@ pub(crate) struct Visit {
     is_changed: bool,
     /// TLS was spoken to the client.
     is_encrypted: bool,
+    /// What answers do not know of their own path.
+    restores: Option<Box<Restores>>,
     /// The ticket that its client is to keep.
     cookie: Option<HeaderValue>,
     /// How the client takes its answer, where the route compresses.
@@ -143,6 +150,7 @@ impl Visit {
             made: None,
             is_changed: false,
             is_encrypted: connection.is_encrypted,
+            restores: None,
             cookie: None,
             wish: None,
             grpc_web: None,
@@ -155,6 +163,7 @@ impl Visit {
     /// The stages. The first that objects ends the request; their order is part of what the product does.
     pub(crate) async fn enter(
         &mut self,
+        gateway: &Gateway,
         connection: &Rc<Connection>,
         request: &mut Request<RequestBody>,
         found: &mut Found,
@@ -178,7 +187,7 @@ impl Visit {
         is_short?;
         cors::check(self, connection, request)?;
         self.count(When::Before, connection, request, found).await?;
-        if let Err(stop) = auth::check(self, connection, request, &found.label).await {
+        if let Err(stop) = auth::check(self, gateway, connection, request, found).await {
             if self.has_failed {
                 Counted::failed(&self.rules.limits, connection);
             }
@@ -255,6 +264,7 @@ impl Visit {
             let claims = self.identity.as_ref().map(|identity| &*identity.known.claims);
             self.cookie = split::choose(connection, view, claims, request, routed);
         }
+        self.restores = Restores::of(view, request, routed);
     }
 
     /// Makes a call of gRPC of a request that was let in, where its route does that.
@@ -283,6 +293,9 @@ impl Visit {
     /// What is done to every answer, whoever made it.
     pub(crate) fn leave(&mut self, response: &mut Response<ResponseBody>) {
         let headers = response.headers_mut();
+        if let Some(restores) = &self.restores {
+            restores.leave(headers);
+        }
         self.counted.leave(headers);
         for (name, value) in self.said.drain(..) {
             headers.append(name, value);
@@ -320,12 +333,23 @@ impl Visit {
     /// Makes what the configuration writes into the answer's head, while the request is as it came.
     fn prepare(&mut self, connection: &Connection, request: &mut Request<RequestBody>) {
         let rules = Arc::clone(&self.rules);
-        let operations = [&rules.request_headers, &rules.response_headers];
+        self.name(connection, request);
+        let made = |operations: &Arc<Operations>| Box::new(self.source(connection, request).made(operations));
+        self.made = rules.response_headers.as_ref().map(made);
+    }
+
+    /// Gives the request a name, where something is made of it.
+    fn name(&mut self, connection: &Connection, request: &mut Request<RequestBody>) {
+        let operations = [&self.rules.request_headers, &self.rules.response_headers];
         if operations.into_iter().flatten().any(|operations| operations.names_request()) {
             self.is_changed |= headers::name(connection, request);
         }
-        let made = |operations: &Arc<Operations>| Box::new(self.source(connection, request).made(operations));
-        self.made = rules.response_headers.as_ref().map(made);
+    }
+
+    /// Who asks has chosen another route of the same place, which says the same of all that was done until now.
+    fn turn(&mut self, connection: &Connection, request: &mut Request<RequestBody>, rules: &Arc<Rules>) {
+        self.rules = Arc::clone(rules);
+        self.name(connection, request);
     }
 
     /// What values of fields are made of.

@@ -18,7 +18,7 @@ pub(crate) fn page(gateway: &Gateway) -> Json {
         Some(json!({
             "host": matcher.host.to_string(),
             "path": format!("{}{case}", matcher.path.as_str()),
-            "only": matcher.conditions.to_string(),
+            "only": matcher.only(),
             "auth": auth(route),
             "becomes": becomes(&route.action),
             "from": route.claimed_by.as_ref().map_or_else(|| OWN.to_owned(), |service| format!("consul:{service}")),

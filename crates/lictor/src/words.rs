@@ -184,11 +184,13 @@ pub(crate) fn prospect(page: &Json, paint: Paint) -> String {
         let target = page["gateway"]["target"].as_str().unwrap_or_default();
         let variants = page["gateway"]["variants"].as_str().map(|all| format!(" (of {all})")).unwrap_or_default();
         let mirror = page["gateway"]["mirror"].as_str().map(|to| format!("; copies go to {to}")).unwrap_or_default();
-        lines.push(format!("Gateway: the route {route}, to {}{variants} as {target}{mirror}.", text("upstream")));
-        if let Some(asks) = page["gateway"]["auth"]["asks"].as_str() {
-            let who =
-                page["gateway"]["auth"]["subject"].as_str().map_or_else(String::new, |who| format!("; this is {who}"));
-            lines.push(format!("Auth: {asks}{who}."));
+        let when = page["gateway"]["when"].as_str().map(|when| format!(" (when {when})")).unwrap_or_default();
+        lines.push(format!("Gateway: the route {route}{when}, to {}{variants} as {target}{mirror}.", text("upstream")));
+        let auth = |key: &str| page["gateway"]["auth"][key].as_str();
+        if let Some(asks) = auth("asks") {
+            let who = auth("by").map(|by| format!("; this is {}, by {by}", auth("subject").unwrap_or("somebody")));
+            let open = auth("open").map(|open| format!("; {open}"));
+            lines.push(format!("Auth: {asks}{}{}.", who.unwrap_or_default(), open.unwrap_or_default()));
         }
     }
     let route = page["route"]["path"].as_str().map(|path| match page["route"]["method"].as_str() {

@@ -687,3 +687,109 @@ fn redis_is_a_url_or_keys_and_its_password_is_shown_nowhere() {
         assert!(report.contains(message) && !report.contains("hunter2"), "{redis}: {report}");
     }
 }
+
+/// Two routes of `/a`, at a gateway with this beside.
+fn two(gateway: &str, first: &str, second: &str) -> String {
+    let auth = "auth: {jwt: {secret: 0123456789abcdef0123456789abcdef}}";
+    format!(
+        "registration: off\ngateway:\n  listen: 8080\n  {auth}\n  limit: 10/1s\n  {gateway}\n  routes:\n  - {{path: /a, {first}}}\n  - {{path: /a, {second}}}\nupstreams: {{users: {{static: ['127.0.0.1:1']}}}}\n"
+    )
+}
+
+#[test]
+fn routes_of_a_place_differ_by_when_and_by_nothing_that_acts_before() {
+    let gold = "to: users, when: {plan: gold}";
+    // What one says and the other does not: at either of them.
+    for (key, says) in [
+        ("auth", "auth: optional"),
+        ("auth", "auth: {by: [jwt], mode: optional}"),
+        ("allow_encoded", "allow_encoded: ['%2F']"),
+        ("head_max", "head_max: 1KiB"),
+        ("cors", "cors: 'https://a.example'"),
+        ("limit", "limit: {rate: 5/1s, by: [ip]}"),
+        ("grpc_web", "grpc_web: true"),
+        ("errors", "errors: text"),
+        ("response_headers", "response_headers: {remove: [Server]}"),
+        ("security_headers", "security_headers: true"),
+        ("compress", "compress: on"),
+    ] {
+        for (first, second) in
+            [(format!("{gold}, {says}"), "to: users".to_owned()), (gold.to_owned(), format!("to: users, {says}"))]
+        {
+            for yaml in [two("head_max: 2KiB", &first, &second), two("head_max: 2KiB", &second, &first)] {
+                let report = bad(&yaml).to_string();
+                let named = format!("`{key}` must be the same for both");
+                let has_places = report.contains("lictor.yaml:8") && report.contains("lictor.yaml:9");
+                assert!(report.contains(&named) && has_places, "{first} / {second}: {report}");
+            }
+            let both = two("head_max: 2KiB", &format!("{gold}, {says}"), &format!("to: users, {says}"));
+            good(&both);
+        }
+    }
+    // What acts once it is known who asks.
+    for says in [
+        "auth: {require: {roles: admin}, claims_to_headers: {X-Plan: plan}, stream_expiry: ignore}",
+        "auth: {by: [jwt]}",
+        "limit: {rate: 5/1s, by: [user]}",
+        "body_max: 1KiB",
+        "request_headers: {set: {X-A: b}}",
+        "timeout: 1s",
+        "rewrite: /b",
+        "cache: 5s",
+        "mirror: users",
+        "when: {plan: silver}",
+    ] {
+        good(&two("head_max: 2KiB", gold, &format!("to: users, {says}")));
+    }
+    good(&two("head_max: 2KiB", gold, "redirect: /b"));
+}
+
+#[test]
+fn what_when_asks_is_told_apart_or_refused() {
+    for (first, second) in [
+        ("when: {plan: gold}", "when: {plan: [silver, gold]}"),
+        ("when: {plan: gold}", "when: {tenant: acme}"),
+        ("when: {plan: gold}", "when: {plan: gold}, methods: [GET]"),
+        ("when: {plan: gold}, headers: {X-A: 1}", "headers: {X-B: 1}"),
+        ("when: {plan: '*'}", "when: {tenant: '*'}"),
+    ] {
+        let yaml = two("head_max: 2KiB", &format!("to: users, {first}"), &format!("to: users, {second}"));
+        if second.contains("methods") {
+            drop(good(&yaml)); // a control: the method tells them apart
+            continue;
+        }
+        let report = bad(&yaml).to_string();
+        let has_places = report.contains("lictor.yaml:8") && report.contains("lictor.yaml:9");
+        assert!(report.contains("may match one request") && has_places, "{first} {second}: {report}");
+    }
+    for (says, message) in [
+        ("when: {}", "needs a claim"),
+        ("when: gold", "expected a map"),
+        ("when: {plan: }", "needs a value"),
+        ("when: {plan: []}", "needs a value"),
+        ("when: {'': gold}", "is no claim"),
+        ("when: {/a~2: gold}", "is no claim"),
+        ("when: {plan: {a: b}}", "expected a list"),
+        ("when: {plan: gold}, auth: none", "nobody is asked here"),
+    ] {
+        let report = bad(&two("head_max: 2KiB", &format!("to: users, {says}"), "redirect: /b")).to_string();
+        assert!(report.contains(message), "{says}: {report}");
+    }
+    let report = bad(&gateway("  - {path: /a, to: users, when: {plan: gold}}\n")).to_string();
+    assert!(report.contains("nobody is asked here"), "{report}");
+}
+
+#[test]
+fn a_claims_value_has_the_type_that_it_is_written_with() {
+    let yaml = two(
+        "head_max: 2KiB",
+        "to: users, when: {a: true, b: 3, c: ['\"true\"', '\"3\"', yes, 0x1], d: ['\"*\"', null]}",
+        "to: users, auth: {require: {claims: {a: [1.5, -2, 'x y'], b: '*', c: [d, '*']}}}",
+    );
+    let gateway = good(&yaml).gateway.unwrap().routes;
+    let when = gateway.table.iter().map(|(_, matcher)| matcher.when.to_string()).collect::<Vec<_>>();
+    assert_eq!(when, ["a = true, b = 3, c = \"true\" | \"3\" | yes | 1, d = \"*\"", ""]);
+    let rules = &gateway.routes[1].rules.auth.as_ref().unwrap().rules.claims;
+    let shown = rules.iter().map(|(claim, test)| format!("{}: {test:?}", claim.text())).collect::<Vec<_>>();
+    assert_eq!(shown, ["a: OneOf([Number(1.5), Number(-2), String(\"x y\")])", "b: Exists", "c: Exists"]);
+}

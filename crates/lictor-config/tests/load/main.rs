@@ -105,14 +105,24 @@ upstreams:
 fn a_requests_line_has_the_level_of_its_status() {
     let of = |levels: &str| good(&format!("registration: off\nlog: {{levels: {levels}}}\n")).log.levels;
     let is = |levels: &AccessLevels, statuses: &[u16]| -> Vec<&'static str> {
-        statuses.iter().map(|status| levels.of(*status, false).as_str()).collect()
+        statuses.iter().map(|status| levels.of(*status, false, false).as_str()).collect()
     };
     let statuses = [101, 200, 304, 404, 499, 503];
     assert_eq!(is(&of("{}"), &statuses), ["INFO", "INFO", "INFO", "ERROR", "ERROR", "ERROR"]);
     let quiet = of("{4xx: warn, 404: info, 2xx: debug, 503: warn}");
     assert_eq!(is(&quiet, &statuses), ["INFO", "DEBUG", "INFO", "INFO", "WARN", "WARN"]);
-    assert_eq!(quiet.of(200, true), Level::Error, "it broke off");
-    assert_eq!(of("{5xx: warn, 200: info}").of(200, true), Level::Warn);
+    assert_eq!(quiet.of(200, true, false), Level::Error, "it broke off");
+    assert_eq!(of("{5xx: warn, 200: info}").of(200, true, false), Level::Warn);
+    // Of a gateway: what it refuses, what it fails to do, and what a service answers so.
+    let at_gateway = |levels: &str| {
+        let levels = of(levels);
+        [(401, true), (503, true), (404, false), (200, false), (200, true)]
+            .map(|(status, is_failed)| levels.of(status, is_failed, true).as_str())
+    };
+    assert_eq!(at_gateway("{}"), ["WARN", "ERROR", "ERROR", "INFO", "ERROR"]);
+    assert_eq!(at_gateway("{4xx: error}"), ["ERROR", "ERROR", "ERROR", "INFO", "ERROR"]);
+    assert_eq!(at_gateway("{4xx: info, 401: debug}"), ["DEBUG", "ERROR", "INFO", "INFO", "ERROR"]);
+    assert_eq!(at_gateway("{5xx: info}"), ["WARN", "INFO", "ERROR", "INFO", "INFO"]);
     for (levels, complaint) in [
         ("{6xx: warn}", "neither a status nor one of"),
         ("{99: warn}", "neither a status nor one of"),

@@ -11,6 +11,7 @@ use super::host::HostPattern;
 use super::pattern::PathPattern;
 use super::rewrite::Rewrite;
 use super::table::{Conditions, Matcher};
+use super::when::When;
 
 /// The longest claim, in bytes.
 pub const TEXT_MAX: usize = 512;
@@ -67,7 +68,7 @@ impl Claim {
             }
         }
         let conditions = Conditions { methods, ..Conditions::default() };
-        Ok(Self { matcher: Matcher { host, path, conditions }, rewrite: strip })
+        Ok(Self { matcher: Matcher { host, path, conditions, when: When::default() }, rewrite: strip })
     }
 }
 
@@ -123,7 +124,7 @@ mod tests {
         let claim = Claim::parse("  Shop.Example/api/orders/*   strip=/api methods=GET,POST ").unwrap();
         assert_eq!(claim.matcher.host, HostPattern::Exact("shop.example".into()));
         assert_eq!(claim.matcher.conditions.methods, [Method::GET, Method::POST]);
-        assert_eq!(claim.rewrite, Some(Rewrite::Strip(1)));
+        assert_eq!(claim.rewrite, Some(Rewrite::Strip(1, "/api".into())));
         assert_eq!(matcher("/a").host, HostPattern::Any);
         let (long, segments) = (format!("/{}", "a".repeat(TEXT_MAX)), "/a".repeat(40));
         for (wrong, why) in [

@@ -114,6 +114,11 @@ impl Cors {
         Some(origins.next().is_none() && self.origins.iter().any(|listed| listed.has(origin.as_bytes())))
     }
 
+    /// Whether it comes from a page that may send cookies and the like along: of a listed origin, with `credentials`.
+    pub fn trusts(&self, request: &HeaderMap) -> bool {
+        self.has_credentials && self.allows(request) == Some(true)
+    }
+
     /// What of a request's head the answer is to be dressed by: kept until then.
     pub fn asked(&self, request: &HeaderMap) -> Option<HeaderValue> {
         if self.allows(request) == Some(true) { request.get(ORIGIN).cloned() } else { None }

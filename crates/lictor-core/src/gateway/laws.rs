@@ -10,6 +10,7 @@ use super::path::{self, PathError, segments};
 use super::pattern::PathPattern;
 use super::rewrite::Rewrite;
 use super::table::{Asked, Conditions, Matcher, Table};
+use super::when::When;
 
 /// A path that was read is read as itself, has no segment that somebody removes, and is for a server that decodes what the
 /// path that came is for it.
@@ -165,7 +166,7 @@ fn matcher(line: &str) -> Option<Matcher> {
             word => host = HostPattern::parse(word).ok()?,
         }
     }
-    Some(Matcher { host, path: path?, conditions })
+    Some(Matcher { host, path: path?, conditions, when: When::default() })
 }
 
 /// Segment by segment, all decoded; `*` is the rest, which may be nothing.

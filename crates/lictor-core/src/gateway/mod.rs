@@ -18,6 +18,7 @@ pub mod host;
 pub mod keys;
 #[cfg(any(fuzzing, test))]
 pub mod laws;
+pub mod location;
 pub mod mirror;
 pub mod path;
 pub mod pattern;
@@ -30,6 +31,7 @@ pub mod table;
 pub mod template;
 pub mod transcode;
 mod vary;
+pub mod when;
 
 use std::sync::Arc;
 
@@ -47,6 +49,7 @@ pub use rewrite::Rewrite;
 pub use rules::Rules;
 pub use split::Split;
 pub use table::{Asked, Clash, Condition, Conditions, Matcher, Table};
+pub use when::{Unchosen, When};
 
 /// All routes, and what each does.
 #[derive(Debug)]

@@ -172,7 +172,7 @@ impl Segment {
         }
     }
 
-    fn literal(&self) -> &str {
+    pub(super) fn literal(&self) -> &str {
         match self {
             Self::Literal(literal) => literal,
             Self::Any(_) => "",

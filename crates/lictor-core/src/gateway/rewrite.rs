@@ -1,6 +1,7 @@
 //! What the path becomes on its way to the upstream.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::path::{self, ReadPath};
 use super::pattern::{PathPattern, Segment};
@@ -8,8 +9,8 @@ use super::pattern::{PathPattern, Segment};
 /// How a route changes the path. Made for a pattern, and applied only to paths that it matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rewrite {
-    /// This many segments are taken off its begin.
-    Strip(usize),
+    /// So many segments are taken off its begin: these.
+    Strip(usize, Arc<str>),
     /// It is made anew.
     Template(Box<[Part]>),
 }
@@ -33,7 +34,17 @@ impl Rewrite {
         if !is_literal || !pattern.begins_with(&prefix_pattern) {
             return Err(format!("`{}` does not begin with `{prefix}`", pattern.as_str()));
         }
-        Ok(Self::Strip(prefix_pattern.segments.len()))
+        let mut taken = String::new();
+        append(&mut taken, prefix_pattern.segments.iter().map(Segment::literal));
+        Ok(Self::Strip(prefix_pattern.segments.len(), taken.into()))
+    }
+
+    /// What it takes off; `None`: nothing, or it makes the path anew.
+    pub fn stripped(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Strip(_, taken) if !taken.is_empty() => Some(taken),
+            Self::Strip(..) | Self::Template(_) => None,
+        }
     }
 
     /// Makes the path of a template: `/users/{id}` for `/api/users/{id}`, `/v1/*` for `/api/*`.
@@ -62,7 +73,7 @@ impl Rewrite {
         let path = read.as_str();
         let mut made = String::with_capacity(path.len());
         match self {
-            Self::Strip(many) => append(&mut made, path::segments(path).skip(*many)),
+            Self::Strip(many, _) => append(&mut made, path::segments(path).skip(*many)),
             Self::Template(parts) => {
                 for part in parts {
                     match part {
@@ -74,7 +85,7 @@ impl Rewrite {
             }
         }
         let takes_rest = match self {
-            Self::Strip(_) => true,
+            Self::Strip(..) => true,
             Self::Template(parts) => matches!(parts.last(), Some(Part::Rest(_))),
         };
         if made.is_empty() || (takes_rest && path.ends_with('/')) {
@@ -89,8 +100,8 @@ impl fmt::Display for Rewrite {
     /// `without its first 2 segments`, `as /users/{1}`: segments by their number, from 1.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Strip(1) => f.write_str("without its first segment"),
-            Self::Strip(many) => write!(f, "without its first {many} segments"),
+            Self::Strip(1, _) => f.write_str("without its first segment"),
+            Self::Strip(many, _) => write!(f, "without its first {many} segments"),
             Self::Template(parts) => {
                 f.write_str(if parts.is_empty() { "as /" } else { "as " })?;
                 parts.iter().try_for_each(|part| match part {

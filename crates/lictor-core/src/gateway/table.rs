@@ -6,14 +6,16 @@
 //! are a mistake ([`Clash`]). Trees of segments find the first without a look at the others.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, Method};
+use serde_json::{Map, Value};
 
 use super::host::HostPattern;
 use super::path::segments;
 use super::pattern::{PathPattern, Segment};
+use super::when::{Unchosen, When};
 
 /// What a route asks for besides host and path. All of it must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub struct Matcher {
     pub path: PathPattern,
     /// What else.
     pub conditions: Conditions,
+    /// And who.
+    pub when: When,
 }
 
 /// A request, as it was read.
@@ -77,6 +81,8 @@ pub struct Table {
     matchers: Vec<(usize, Matcher)>,
     /// Where each stands there, by its index.
     places: Vec<usize>,
+    /// Routes that share a place, in order, by the index of the first: who asks decides among them.
+    shared: BTreeMap<usize, Box<[usize]>>,
     exact: HashMap<Box<str>, Node>,
     under: HashMap<Box<str>, Node>,
     any: Node,
@@ -101,10 +107,12 @@ impl Table {
     /// Puts them in order, or says which two have none.
     pub fn new(matchers: Vec<Matcher>) -> Result<Self, Clash> {
         let mut matchers: Vec<(usize, Matcher)> = matchers.into_iter().enumerate().collect();
-        matchers.sort_by_cached_key(|(index, matcher)| (matcher.order(), *index));
+        matchers.sort_by_cached_key(|(index, matcher)| (matcher.order(), matcher.when.order(), *index));
         find_clash(&matchers)?;
-        let mut table = Self::default();
-        for (place, (_, matcher)) in matchers.iter().enumerate() {
+        let mut table = Self { shared: shared(&matchers), ..Self::default() };
+        let others: HashSet<usize> = table.shared.values().flat_map(|indices| &indices[1..]).copied().collect();
+        // The first of a place is found for all that share it.
+        for (place, (_, matcher)) in matchers.iter().enumerate().filter(|(_, (index, _))| !others.contains(index)) {
             let tree = match &matcher.host {
                 HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
                 HostPattern::Under(end) => table.under.entry(end.clone()).or_default(),
@@ -120,13 +128,38 @@ impl Table {
         Ok(table)
     }
 
-    /// The index of the route that this request is for.
+    /// The index of the route that this request is for; of several that share a place, the first ([`Self::choose`]).
     pub fn find(&self, asked: &Asked<'_>) -> Option<usize> {
         self.trees(asked.host).find_map(|tree| {
             let mut search = Search { table: self, asked, best: usize::MAX, visited: 0 };
             search.visit(tree, segments(asked.path));
             self.matchers.get(search.best).map(|(index, _)| *index)
         })
+    }
+
+    /// The routes that share the place of this one, which is the first there; `None`: who asks decides nothing.
+    pub fn shared(&self, first: usize) -> Option<&[usize]> {
+        self.shared.get(&first).map(|indices| &**indices)
+    }
+
+    /// All places that several routes share, or one that is not for everybody.
+    pub fn all_shared(&self) -> impl Iterator<Item = &[usize]> {
+        self.shared.values().map(|indices| &**indices)
+    }
+
+    /// Which of the routes that share the place of this one is for whoever makes these claims; `None`: for nobody known.
+    pub fn choose(&self, first: usize, claims: Option<&Map<String, Value>>) -> Result<usize, Unchosen> {
+        let when = |index: usize| Some(&self.matchers.get(*self.places.get(index)?)?.1.when);
+        let indices = self.shared(first).unwrap_or(std::slice::from_ref(&first));
+        let holds = |index: &usize| when(*index).is_some_and(|when| when.holds(claims));
+        let mut held = indices.iter().copied().filter(holds);
+        let Some(found) = held.next() else { return Err(Unchosen::None) };
+        match held.next() {
+            Some(second) if when(found).map(When::order) == when(second).map(When::order) => {
+                Err(Unchosen::Several { first: found, second })
+            }
+            _ => Ok(found),
+        }
     }
 
     /// Whether the route of this index is asked before the other; each is asked before none.
@@ -162,9 +195,19 @@ impl Matcher {
             && self.order() <= other.order()
     }
 
-    /// Whether they stand at one place and may match one request.
+    /// Whether nothing says which of two is meant.
     pub fn clashes(&self, other: &Self) -> bool {
-        self.host == other.host && self.order() == other.order() && self.conditions.may_meet(&other.conditions)
+        if self.shares_place(other) {
+            return self.when.order() == other.when.order() && self.when.may_meet(&other.when);
+        }
+        self.order() == other.order() && self.conditions.may_meet(&other.conditions)
+    }
+
+    /// What it asks for besides host and path: `GET; X-Canary: 1; when plan = gold`.
+    pub fn only(&self) -> String {
+        let when = Some(format!("when {}", self.when)).filter(|_| !self.when.is_empty());
+        let parts = [Some(self.conditions.to_string()), when].into_iter().flatten().filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join("; ")
     }
 
     fn order(&self) -> impl Ord + use<> {
@@ -174,6 +217,11 @@ impl Matcher {
             HostPattern::Any => (2, Reverse(0)),
         };
         (host, self.host.clone(), self.path.order(), self.conditions.order())
+    }
+
+    /// Whether both ask the same of a request, whoever makes it.
+    fn shares_place(&self, other: &Self) -> bool {
+        self.host == other.host && self.path == other.path && self.conditions.are(&other.conditions)
     }
 }
 
@@ -195,6 +243,19 @@ impl Conditions {
         let all = || self.headers.iter().map(|(_, wanted)| wanted).chain(self.query.iter().map(|(_, wanted)| wanted));
         let exact = all().filter(|wanted| matches!(wanted, Condition::Exactly(_))).count();
         (Reverse(all().count()), Reverse(exact), self.methods.is_empty())
+    }
+
+    /// Whether they are the same, in whatever order they were written.
+    fn are(&self, other: &Self) -> bool {
+        fn has_all<T: PartialEq>(own: &[T], other: &[T]) -> bool {
+            own.iter().all(|one| other.contains(one))
+        }
+        has_all(&self.methods, &other.methods)
+            && has_all(&other.methods, &self.methods)
+            && self.headers.len() == other.headers.len()
+            && has_all(&self.headers, &other.headers)
+            && self.query.len() == other.query.len()
+            && has_all(&self.query, &other.query)
     }
 
     /// Whether some request fulfils both.
@@ -331,12 +392,11 @@ fn agree<N: PartialEq>(own: &[(N, Condition)], other: &[(N, Condition)]) -> bool
     })
 }
 
-/// Routes on one place stand beside each other.
+/// Routes with one order stand beside each other.
 fn find_clash(matchers: &[(usize, Matcher)]) -> Result<(), Clash> {
-    let is_one_place = |(_, one): &(usize, Matcher), (_, other): &(usize, Matcher)| one.order() == other.order();
-    for group in matchers.chunk_by(is_one_place) {
+    for group in matchers.chunk_by(have_one_order) {
         for (at, (second, matcher)) in group.iter().enumerate() {
-            let earlier = group[..at].iter().find(|(_, before)| before.conditions.may_meet(&matcher.conditions));
+            let earlier = group[..at].iter().find(|(_, before)| before.clashes(matcher));
             if let Some((first, _)) = earlier {
                 return Err(Clash { first: *first.min(second), second: *first.max(second) });
             }
@@ -345,13 +405,38 @@ fn find_clash(matchers: &[(usize, Matcher)]) -> Result<(), Clash> {
     Ok(())
 }
 
+fn have_one_order((_, one): &(usize, Matcher), (_, other): &(usize, Matcher)) -> bool {
+    one.order() == other.order()
+}
+
+/// The places of which who asks decides: each one's routes, in order, by the first.
+fn shared(matchers: &[(usize, Matcher)]) -> BTreeMap<usize, Box<[usize]>> {
+    let mut shared = BTreeMap::new();
+    for group in matchers.chunk_by(have_one_order) {
+        let mut left: Vec<&(usize, Matcher)> = group.iter().collect();
+        while let Some((first, matcher)) = left.first().copied() {
+            let (mine, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|(_, other)| matcher.shares_place(other));
+            // What asks nothing of anybody is the last of its place.
+            if !matcher.when.is_empty() {
+                shared.insert(*first, mine.iter().map(|(index, _)| *index).collect());
+            }
+            left = others;
+        }
+    }
+    shared
+}
+
 #[cfg(test)]
 mod tests {
+    use lictor_jose::rules::{Claim, Test};
+    use serde_json::json;
+
     use super::*;
 
     fn matcher(text: &str) -> Matcher {
         let (mut host, mut path, mut conditions) = (HostPattern::Any, None, Conditions::default());
         let mut ignores_case = false;
+        let mut when = Vec::new();
         for word in text.split(' ') {
             let of = |text: &str| match text.split_once('=') {
                 Some((name, value)) => (name.to_owned(), Condition::Exactly(value.to_owned())),
@@ -361,6 +446,7 @@ mod tests {
                 "~" => ignores_case = true,
                 word if word.starts_with('/') => path = Some(word),
                 word if word.starts_with('?') => conditions.query.push(of(&word[1..])),
+                word if word.starts_with('@') => when.push(claim(&word[1..])),
                 word if word.starts_with('x') => {
                     let (name, wanted) = of(word);
                     conditions.headers.push((HeaderName::try_from(name).unwrap(), wanted));
@@ -371,7 +457,16 @@ mod tests {
                 word => host = HostPattern::parse(word).unwrap(),
             }
         }
-        Matcher { host, path: PathPattern::parse(path.unwrap(), ignores_case).unwrap(), conditions }
+        let path = PathPattern::parse(path.unwrap(), ignores_case).unwrap();
+        Matcher { host, path, conditions, when: When(when.into()) }
+    }
+
+    /// `plan=gold|silver`, or `plan`.
+    fn claim(text: &str) -> (Claim, Test) {
+        let (name, values) = text.split_once('=').unwrap_or((text, ""));
+        let values: Vec<Value> = values.split('|').filter(|value| !value.is_empty()).map(Value::from).collect();
+        let test = if values.is_empty() { Test::Exists } else { Test::OneOf(values) };
+        (Claim::parse(name).unwrap(), test)
     }
 
     fn table(rows: &[&str]) -> Table {
@@ -494,6 +589,15 @@ mod tests {
             ("x-a=1 /a", "x-b=1 /a"),
             ("x-a=1 /a", "x-a=1 /a"),
             ("x-a /a", "?a /a"),
+            ("@plan=gold /a", "@plan=gold /a"),
+            ("@plan=gold|silver /a", "@plan=silver|free /a"),
+            ("@plan=gold /a", "@tenant=acme /a"),
+            ("@plan /a", "@tenant /a"),
+            ("@plan=gold /a/{b}", "/a/{c}"),
+            ("@plan=gold /a", "/a/"),
+            ("@plan=gold GET /a", "GET PUT /a"),
+            ("@plan=gold x-a=1 /a", "x-b=1 /a"),
+            ("@plan=gold GET PUT /a", "@plan=gold PUT GET /a"),
         ] {
             let matchers = vec![matcher("/other"), matcher(first), matcher("/a/b"), matcher(second)];
             assert_eq!(Table::new(matchers).err(), Some(Clash { first: 1, second: 3 }), "{first} and {second}");
@@ -507,9 +611,67 @@ mod tests {
             ("~ /a", "/a"),
             ("/a/{b}", "/{a}/b"),
             ("a.example /a", "/a"),
+            ("@plan=gold /a", "/a"),
+            ("@plan=gold /a", "@plan=silver /a"),
+            ("@plan=gold /a", "@plan /a"),
+            ("@plan=gold /a", "@plan=gold @tenant=acme /a"),
+            ("@plan=gold GET /a", "GET /a"),
+            ("@plan=gold GET PUT /a", "PUT GET /a"),
+            ("@plan=gold x-a=1 ?b /a", "?b x-a=1 /a"),
+            ("@plan=gold GET /a", "PUT /a"),
+            ("@plan=gold GET /a", "/a"),
         ] {
             assert!(Table::new(vec![matcher(first), matcher(second)]).is_ok(), "{first} and {second}");
         }
+    }
+
+    #[test]
+    fn who_asks_decides_among_the_routes_of_a_place_and_of_no_other() {
+        let rows = [
+            "/a",
+            "@plan=gold /a",
+            "@plan=gold @tenant=acme /a",
+            "@plan=silver|free /a",
+            "@plan /a",
+            "@plan=gold GET /b",
+            "PUT /b",
+            "/b",
+            "@plan=gold /c",
+        ];
+        let none = Err(Unchosen::None);
+        let asks = [
+            ("/a", json!({}), Ok(0)),
+            ("/a", json!({"plan": "gold"}), Ok(1)),
+            ("/a", json!({"plan": "gold", "tenant": "acme"}), Ok(2)),
+            ("/a", json!({"plan": "gold", "tenant": "other"}), Ok(1)),
+            ("/a", json!({"plan": "free"}), Ok(3)),
+            ("/a", json!({"plan": "bronze"}), Ok(4)),
+            ("/a", json!({"plan": null}), Ok(0)),
+            ("/a", json!({"plan": ["free", "gold", "x"], "tenant": ["x", "acme"]}), Ok(2)),
+            ("/a", json!(null), Ok(0)),
+            ("GET /b", json!({"plan": "gold"}), Ok(5)),
+            ("GET /b", json!({"plan": "free"}), none),
+            ("PUT /b", json!({"plan": "gold"}), Ok(6)),
+            ("DELETE /b", json!({"plan": "gold"}), Ok(7)),
+            ("/c", json!({"plan": "gold"}), Ok(8)),
+            ("/c", json!({}), none),
+            ("/c", json!(null), none),
+        ];
+        for turn in 0..rows.len() {
+            let order: Vec<usize> = (0..rows.len()).map(|at| (at + turn) % rows.len()).collect();
+            let table = table(&order.iter().map(|at| rows[*at]).collect::<Vec<_>>());
+            for (ask, claims, expected) in &asks {
+                let first = found(&table, ask).unwrap();
+                let chosen = table.choose(first, claims.as_object()).map(|at| order[at]);
+                assert_eq!(chosen, *expected, "{ask} of {claims}, turned by {turn}");
+            }
+            let shared: Vec<usize> = table.all_shared().map(<[usize]>::len).collect();
+            assert_eq!((shared.len(), shared.iter().sum::<usize>()), (3, 7), "turned by {turn}");
+        }
+        let table = table(&["/a", "@plan=gold /a", "@plan=free /a"]);
+        let both = json!({"plan": ["free", "gold"]});
+        let first = found(&table, "/a").unwrap();
+        assert_eq!(table.choose(first, both.as_object()), Err(Unchosen::Several { first: 1, second: 2 }));
     }
 
     /// What a look-up costs does not grow with the routes: it visits no more nodes than the path has segments, twice.

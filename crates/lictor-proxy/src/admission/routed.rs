@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri}
 use lictor_core::gateway::split::Variant;
 use lictor_core::gateway::transcode::Binding;
 use lictor_core::gateway::{
-    Action, Asked, Gateway, Mirror, Odd, ReadPath, Redirect, Rewrite, Rules, Split, host, path,
+    Action, Asked, Gateway, Mirror, Odd, ReadPath, Redirect, Rewrite, Route, Rules, Split, host, path,
 };
 use lictor_core::{Failure, Reason};
 use lictor_http::target::Raw;
@@ -35,6 +35,8 @@ pub(crate) enum Says {
     Send(Routed),
     /// It is answered here.
     Tell(Told),
+    /// Who asks decides, among the routes that share the place of this one ([`of`]).
+    Depends(usize),
 }
 
 /// An answer of the gateway's own.
@@ -65,33 +67,48 @@ pub(crate) fn find(
     if !read.odd().is_none() {
         check_odd(gateway, &read, found, &asked)?;
     }
-    let Some(route) = found.and_then(|index| gateway.routes.get(index)) else {
+    let Some((index, route)) = found.and_then(|index| Some((index, gateway.routes.get(index)?))) else {
         return Err(Failure::new(Reason::NoRoute, format!("no route is for {method} {host}{}", read.as_str())));
     };
-    let label = Arc::clone(&route.label);
-    let says = match &route.action {
+    let says = match gateway.table.shared(index) {
+        Some(_) => Says::Depends(index),
+        None => says(route, &read, uri.query())?,
+    };
+    Ok(Found { label: Arc::clone(&route.label), rules: Arc::clone(&route.rules), says })
+}
+
+/// What the route of this index says of a request whose path was read.
+pub(crate) fn of(gateway: &Gateway, index: usize, uri: &Uri) -> Result<Found, Failure> {
+    let route = gateway.routes.get(index).ok_or_else(|| bad("the route is not there"))?;
+    let read = path::read_allowing(uri.path(), gateway.odd).map_err(bad)?;
+    let says = says(route, &read, uri.query())?;
+    Ok(Found { label: Arc::clone(&route.label), rules: Arc::clone(&route.rules), says })
+}
+
+fn says(route: &Route, read: &ReadPath<'_>, query: Option<&str>) -> Result<Says, Failure> {
+    Ok(match &route.action {
         Action::Send(send) => Says::Send(Routed {
             upstream: Arc::clone(&send.upstream),
-            label: Arc::clone(&label),
+            label: Arc::clone(&route.label),
             index: send.index,
             has_policy: send.has_policy,
             expires: None,
-            target: target(&read, send.rewrite.as_ref(), uri.query())?,
+            target: target(read, send.rewrite.as_ref(), query)?,
+            stripped: send.rewrite.as_ref().and_then(Rewrite::stripped).cloned(),
             split: send.split.clone(),
             mirror: send.mirror.clone(),
             is_copy: false,
             call: None,
         }),
         Action::Redirect(redirect) => {
-            let location = location(redirect, &read, uri.query())?;
+            let location = location(redirect, read, query)?;
             Says::Tell(Told { status: redirect.status, field: Some((LOCATION, location)), body: Bytes::new() })
         }
         Action::Answer(answer) => {
             let kind = (CONTENT_TYPE, answer.content_type.clone());
             Says::Tell(Told { status: answer.status, field: Some(kind), body: answer.body.clone() })
         }
-    };
-    Ok(Found { label, rules: Arc::clone(&route.rules), says })
+    })
 }
 
 /// What a gateway's route has decided of a request: an extension of it.
@@ -107,6 +124,8 @@ pub(crate) struct Routed {
     pub(crate) expires: Option<Instant>,
     /// What was matched, as the route changes it: nothing else goes on.
     pub(crate) target: PathAndQuery,
+    /// What was taken off the begin of its path, and its answers do not know of.
+    pub(crate) stripped: Option<Arc<str>>,
     /// The upstream is that of the first of these variants, until one is chosen.
     pub(crate) split: Option<Arc<Split>>,
     /// Where a copy goes.

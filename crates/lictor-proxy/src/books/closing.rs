@@ -40,7 +40,8 @@ impl Record {
         let status = self.told_status().as_u16();
         self.count(status, took);
         if self.access_log != AccessLog::Off && self.worker.shared.access_log.is_some() {
-            let level = self.worker.view().mesh.access_levels.of(status, self.reason.is_some());
+            let is_edge = self.connection.is_edge();
+            let level = self.worker.view().mesh.access_levels.of(status, self.reason.is_some(), is_edge);
             access::log(&self.connection, self.access_log, level, "request", || self.line(status, took));
         }
         if self.trace.is_sampled

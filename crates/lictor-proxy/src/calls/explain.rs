@@ -2,28 +2,25 @@
 //! anything and without a trace in balancers, budgets or breakers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, Method, Uri};
 use lictor_core::breaker::{BreakerState, BreakerView};
 use lictor_core::candidates::{Candidates, Choice, WhyNot};
 use lictor_core::deadline::callers_deadline;
-use lictor_core::gateway::auth::{self, Auth, How, Mode};
 use lictor_core::policy::{DeadlineMode, Policy};
 use lictor_core::retry::{self, Denied, Next, Tried};
 use lictor_core::story::{PolicyView, Then, millis};
 use lictor_core::{Address, Failure, Reason};
-use lictor_jose::{Kind, source};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::call::{attempts_allowed, hash_of};
 use crate::admission::permit::is_open;
-use crate::admission::routed::{self, Routed, Says, Told};
+use crate::admission::routed::Routed;
 use crate::admission::{split, target};
 use crate::choose::pick::{no_endpoints, pick};
-use crate::names::{self, fields_of};
+use crate::names::fields_of;
 use crate::world::view::{UpstreamState, View};
 use crate::world::worker::Worker;
 
@@ -103,6 +100,8 @@ pub struct RouteView {
 pub struct GatewayView {
     /// Its host, if it has one, and path.
     pub route: Arc<str>,
+    /// What it asks of claims: other routes at its place are for others.
+    pub when: Option<String>,
     /// Its variants and their weights, where it has several: the next such request may go to another one.
     pub variants: Option<String>,
     /// What goes on.
@@ -120,9 +119,10 @@ pub struct AuthView {
     pub asks: String,
     /// The claim `sub` of who asks, where there is one.
     pub subject: Option<String>,
-    /// What that says of them.
-    #[serde(skip)]
-    claims: Option<Arc<Map<String, Value>>>,
+    /// In which way he has shown it: `jwt`, `keys`, `basic`.
+    pub by: Option<&'static str>,
+    /// What was not found out, because nothing is sent: who would be asked.
+    pub open: Option<String>,
 }
 
 /// An endpoint, as the picker sees it.
@@ -177,19 +177,40 @@ pub struct OnFailure {
     pub then: Then,
 }
 
+/// What the gateway has said of it, if it is asked there.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) routed: Routed,
+    /// What its route asks of claims.
+    pub(crate) when: Option<String>,
+    pub(crate) auth: Option<AuthView>,
+    /// What is known of who asks.
+    pub(crate) claims: Option<Arc<Map<String, Value>>>,
+}
+
 /// Decides as for a real request.
-pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanation, Refusal> {
-    let view = worker.view();
-    let (routed, auth) = question.url.as_ref().map(|url| routed_by(&view, url, question)).transpose()?.unzip();
-    let auth: Option<AuthView> = auth.flatten();
-    let (routed, variants) = routed.map_or((None, None), |routed| {
-        let claims = auth.as_ref().and_then(|auth| auth.claims.as_deref());
-        let (routed, variants) = variant(worker, &view, routed, claims, question);
-        (Some(routed), variants)
-    });
+pub(crate) fn explain(
+    worker: &Worker,
+    view: &View,
+    question: &Question,
+    admitted: Option<Admitted>,
+) -> Result<Explanation, Refusal> {
+    let (mut routed, mut gateway) = (None, None);
+    if let Some(Admitted { routed: lead, when, auth, claims }) = admitted {
+        let (lead, variants) = variant(worker, view, lead, claims.as_deref(), question);
+        gateway = Some(GatewayView {
+            route: Arc::clone(&lead.label),
+            when,
+            variants,
+            target: lead.target.to_string(),
+            auth,
+            mirror: lead.mirror.as_ref().map(|mirror| Arc::clone(&mirror.upstream)),
+        });
+        routed = Some(lead);
+    }
     let name = routed.as_ref().map_or(question.upstream.as_str(), |routed| &routed.upstream);
     let upstream = view.upstreams.get(name);
-    let upstream = upstream.ok_or_else(|| Refusal::from(target::unknown(&view, name)))?;
+    let upstream = upstream.ok_or_else(|| Refusal::from(target::unknown(view, name)))?;
     let path = question.path.split('?').next().unwrap_or_default();
     let now = Instant::now();
     let index = match &routed {
@@ -226,13 +247,7 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         service: Arc::clone(&upstream.upstream.service),
         source: upstream.upstream.census.source,
         protocol: upstream.upstream.protocol.as_str(),
-        gateway: routed.map(|routed| GatewayView {
-            route: routed.label,
-            variants,
-            target: routed.target.to_string(),
-            auth,
-            mirror: routed.mirror.map(|mirror| Arc::clone(&mirror.upstream)),
-        }),
+        gateway,
         route: index.zip(route).map(|(index, route)| RouteView {
             index,
             method: route.method().map(ToString::to_string),
@@ -252,57 +267,6 @@ pub(crate) fn explain(worker: &Worker, question: &Question) -> Result<Explanatio
         refused,
         on_failure: asked.failures(upstream, policy, has_other, now),
     })
-}
-
-/// What the gateway's routes say of it.
-fn routed_by(view: &View, url: &Uri, question: &Question) -> Result<(Routed, Option<AuthView>), Refusal> {
-    let none = || Failure::new(Reason::NoRoute, "there is no gateway in this configuration");
-    let gateway = view.mesh.gateway.as_ref().ok_or_else(none)?;
-    let mut headers = question.headers.clone();
-    names::strip_outsiders(&mut headers);
-    let authority = url.authority().map_or("", |authority| authority.as_str());
-    let found = routed::find(gateway, &question.method, authority, url, &headers, |_, _| Ok(None))?;
-    let auth = found.rules.auth.as_ref().map(|auth| may_ask(auth, &found.label, url, &headers)).transpose()?;
-    match found.says {
-        Says::Send(routed) => Ok((routed, auth)),
-        Says::Tell(Told { status, field, .. }) => {
-            let field = field
-                .map_or_else(String::new, |(name, value)| format!(", {name}: {}", value.to_str().unwrap_or_default()));
-            let detail = format!("the route {} answers by itself: {status}{field}", found.label);
-            Err(Refusal { status: status.as_u16(), reason: None, detail })
-        }
-    }
-}
-
-/// Whether whoever asks may, and who that is; what would pass otherwise. A token in a cookie is taken as from a page of the host's own.
-fn may_ask(auth: &Auth, label: &str, url: &Uri, headers: &HeaderMap) -> Result<AuthView, Refusal> {
-    let asks = auth.to_string();
-    // What is shown in another way is not judged here.
-    let others = [How::Key, How::Password, How::Certificate, How::Service];
-    let may_be_nobody = auth.mode == Mode::Optional || others.into_iter().any(|how| auth.takes(how));
-    let Some(tokens) = auth.methods.tokens.as_ref().filter(|_| auth.mode != Mode::None) else {
-        return Ok(AuthView { asks, subject: None, claims: None });
-    };
-    let all = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
-    let shown = source::find(&tokens.sources, all(AUTHORIZATION), all(COOKIE), url.query());
-    let known = shown.and_then(|found| {
-        let known = lictor_jose::verify(found.token.as_bytes(), &tokens.keyring.issuers(), SystemTime::now())?;
-        auth.rules.judge(&known).map(|()| known)
-    });
-    match known {
-        Ok(known) => {
-            let subject = known.claims.get("sub").and_then(|subject| subject.as_str()).map(str::to_owned);
-            Ok(AuthView { asks, subject, claims: Some(Arc::clone(&known.claims)) })
-        }
-        Err(why) if why.kind() == Kind::Missing && may_be_nobody => Ok(AuthView { asks, subject: None, claims: None }),
-        Err(why) => {
-            let issuers = tokens.keyring.entries().map(|(issuer, _)| &*issuer.name).collect::<Vec<_>>().join(", ");
-            let detail = format!(
-                "the route {label} refuses: {why}; what passes is a token of {issuers}, where it asks for: {asks}"
-            );
-            Err(Refusal { status: why.kind().status(), reason: Some(auth::reason(why.kind())), detail })
-        }
-    }
 }
 
 /// The variant that it goes to, by its fields, by who asks or by lot, and all of them.

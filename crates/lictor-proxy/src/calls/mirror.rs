@@ -146,6 +146,7 @@ async fn send(mut place: Place, label: Arc<str>, mut request: Request<RequestBod
         has_policy: true,
         expires: None,
         target,
+        stripped: None,
         split: None,
         mirror: None,
         is_copy: true,

@@ -5,13 +5,12 @@
 
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HOST, ORIGIN, WWW_AUTHENTICATE};
-use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use lictor_core::gateway::Gateway;
 use lictor_core::gateway::asking::Asking;
 use lictor_core::gateway::auth::{Auth, How, Identity, Mode, Tokens, reason};
 use lictor_core::{Failure, Reason};
@@ -19,36 +18,38 @@ use lictor_http::RequestBody;
 use lictor_jose::forward::{Field, field};
 use lictor_jose::refresh::Miss;
 use lictor_jose::rules::Rules;
-use lictor_jose::source::{self, Found, Place};
+use lictor_jose::source::{self, Place};
 use lictor_jose::{Kind, Refusal, Verified, Why};
 use tokio::time::timeout_at;
 use tracing::debug;
 
-use super::keys::{self, Taken};
 use super::refusal::{Because, No, UNAVAILABLE, refusal};
+use super::shown::{self, Shown};
 use super::{Stop, Visit, asking, basic, certificate};
 use crate::admission::cache::Untold;
-use crate::admission::routed::Told;
-use crate::stores::answers::{self, Answer};
+use crate::admission::routed::{self, Found, Says, Told};
+use crate::stores::answers::{self, Answer, Yes};
 use crate::world::client::Connection;
 
 /// Whom a challenge speaks for (RFC 9110, section 11.5).
 const REALM: &str = "gateway";
+/// How it is counted that nobody has shown anything, and need not.
+const ANONYMOUS: &str = "anonymous";
 /// A token whose key may be on its way waits no longer for it.
 const KEY_WITHIN: Duration = Duration::from_secs(1);
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Finds out who asks, and whether he may; what those behind us are told of him is in the head afterwards.
+/// Finds out who asks, whose route this is then, and whether he may; what those behind us are told of him is in the head afterwards.
 pub(super) async fn check(
     visit: &mut Visit,
+    gateway: &Gateway,
     connection: &Rc<Connection>,
     request: &mut Request<RequestBody>,
-    label: &Arc<str>,
+    found: &mut Found,
 ) -> Result<(), Stop> {
     let Some(auth) = visit.rules.auth.clone().filter(|auth| auth.mode != Mode::None) else { return Ok(()) };
-    let identity = match identify(&auth, visit, connection, request).await {
-        Ok(Some(identity)) => identity,
-        Ok(None) => return Box::pin(asked(&auth, visit, connection, request, label)).await,
+    let shown = match identify(&auth, visit, connection, request).await {
+        Ok(Some(identity)) => Some(Known { identity, fields: None }),
+        Ok(None) => Box::pin(asked(&auth, visit, connection, request, found)).await?,
         Err(No { how, why: Because::Refused(refusal) }) => {
             count(connection, &auth, how, &refusal);
             return Err(visit.refuse(&auth, &refusal));
@@ -58,7 +59,46 @@ pub(super) async fn check(
             return Err(stop);
         }
     };
-    accept(&auth, visit, connection, identity, request)
+    let Says::Depends(first) = found.says else {
+        return shown.map_or(Ok(()), |shown| accept(&auth, visit, connection, shown, request));
+    };
+    *found = choose(&auth, visit, gateway, connection, shown.as_ref(), request, first)?;
+    match (shown, &found.rules.auth) {
+        (Some(shown), Some(auth)) => accept(auth, visit, connection, shown, request)?,
+        _ => connection.worker.shared.metrics.authenticated("", ANONYMOUS),
+    }
+    visit.turn(connection, request, &found.rules);
+    Ok(())
+}
+
+/// Whose route of those that share a place this is. All of them ask in the same way who he is.
+fn choose<B>(
+    auth: &Auth,
+    visit: &mut Visit,
+    gateway: &Gateway,
+    connection: &Connection,
+    shown: Option<&Known>,
+    request: &Request<B>,
+    first: usize,
+) -> Result<Found, Stop> {
+    let known = shown.map(|shown| &shown.identity.known);
+    let index = gateway.table.choose(first, known.map(|known| &*known.claims)).map_err(|unchosen| {
+        // Who has shown nothing may be somebody for whom there is a route.
+        let why = if known.is_some() { Why::ClaimRule } else { Why::Missing };
+        let refusal = refusal(why, &unchosen.to_string());
+        let issuer = known.map_or("", |known| &*known.issuer.name);
+        connection.worker.shared.metrics.authenticated(issuer, why.word());
+        visit.refuse(auth, &refusal)
+    })?;
+    routed::of(gateway, index, request.uri())
+        .map_err(|failure| Stop::Refused(failure, "the path has more than one reading"))
+}
+
+/// Who asks, and what goes on besides.
+struct Known {
+    identity: Identity,
+    /// What the service that was asked says of him.
+    fields: Option<Rc<Yes>>,
 }
 
 /// He is known; may he?
@@ -66,9 +106,10 @@ fn accept<B>(
     auth: &Auth,
     visit: &mut Visit,
     connection: &Connection,
-    identity: Identity,
+    shown: Known,
     request: &mut Request<B>,
 ) -> Result<(), Stop> {
+    let Known { identity, fields } = shown;
     let judged = auth.rules.judge(&identity.known);
     let decision = judged.as_ref().map_or_else(|refusal| refusal.why.word(), |()| "allowed");
     connection.worker.shared.metrics.authenticated(&identity.known.issuer.name, decision);
@@ -94,25 +135,31 @@ fn accept<B>(
     let ends = auth.ends_streams && identity.how == How::Token;
     visit.expires = ends.then(|| Instant::now() + identity.known.remaining(SystemTime::now()));
     visit.identity = Some(identity);
+    for (name, value) in fields.iter().flat_map(|yes| &yes.fields) {
+        request.headers_mut().append(name, value.clone());
+    }
     Ok(())
 }
 
-/// Nobody has shown anything that is judged here: a service is asked, if there is one and something to ask about.
+/// Nobody has shown anything that is judged here: a service is asked, if there is one and something to ask about. `None`: it is
+/// nobody, who may go on.
 async fn asked(
     auth: &Auth,
     visit: &mut Visit,
     connection: &Rc<Connection>,
     request: &mut Request<RequestBody>,
-    label: &Arc<str>,
-) -> Result<(), Stop> {
+    found: &Found,
+) -> Result<Option<Known>, Stop> {
     let asking = auth.methods.asking.as_ref().filter(|_| auth.takes(How::Service));
     let Some(asking) = asking.filter(|asking| asking::has_credential(asking, request.headers())) else {
         if let Some(identity) = certificate::identity(connection).filter(|_| auth.takes(How::Certificate)) {
-            return accept(auth, visit, connection, identity, request);
+            return Ok(Some(Known { identity, fields: None }));
         }
         if auth.mode == Mode::Optional {
-            connection.worker.shared.metrics.authenticated("", "anonymous");
-            return Ok(());
+            if !matches!(found.says, Says::Depends(_)) {
+                connection.worker.shared.metrics.authenticated("", ANONYMOUS);
+            }
+            return Ok(None);
         }
         let refusal = refusal(Why::Missing, "no credential");
         count(connection, auth, None, &refusal);
@@ -128,27 +175,23 @@ async fn asked(
         counted(UNAVAILABLE);
         Stop::Refused(Failure::new(Reason::AuthUnavailable, detail), Kind::Unavailable.message())
     };
-    match asking::answer(connection, asking, request, label).await {
+    let asks_of_him = auth.rules != Rules::default() || matches!(found.says, Says::Depends(_));
+    match asking::answer(connection, asking, request, &found.label).await {
+        Answer::Yes(yes) if !yes.is_readable && (asks_of_him || !auth.fields.is_empty()) => {
+            Err(unavailable(format!("{} answered with a body that is no JSON object", asking.to)))
+        }
         Answer::Yes(yes) => {
-            let needs_claims = !auth.fields.is_empty() || auth.rules != Rules::default();
-            if needs_claims && !yes.is_readable {
-                return Err(unavailable(format!("{} answered with a body that is no JSON object", asking.to)));
-            }
-            accept(auth, visit, connection, Identity { how: How::Service, known: yes.known.clone() }, request)?;
-            for (name, value) in &yes.fields {
-                request.headers_mut().append(name, value.clone());
-            }
-            Ok(())
+            Ok(Some(Known { identity: Identity { how: How::Service, known: yes.known.clone() }, fields: Some(yes) }))
         }
         Answer::No(no) => {
             counted("denied");
             Err(denied(visit, auth, asking, &no))
         }
         // As nobody's: what a route asks of somebody, nobody is.
-        Answer::Nothing(failure) if asking.fail_open && auth.rules == Rules::default() => {
+        Answer::Nothing(failure) if asking.fail_open && !asks_of_him => {
             counted("fail_open");
             debug!(service = %asking.to, reason = %failure.reason, "the service did not answer, and the request goes on");
-            Ok(())
+            Ok(None)
         }
         Answer::Nothing(failure) | Answer::Nonsense(failure) => {
             Err(unavailable(format!("{}: {}", asking.to, failure.detail)))
@@ -212,73 +255,29 @@ async fn identify(
     request: &Request<RequestBody>,
 ) -> Result<Option<Identity>, No> {
     let key = std::mem::take(&mut visit.key);
-    let key = if auth.takes(How::Key) { key } else { Taken::Nothing };
-    let methods = &auth.methods;
-    let password = match &methods.users {
-        Some(users) if auth.takes(How::Password) => basic::shown(request.headers())?.map(|shown| (users, shown)),
-        _ => None,
-    };
-    let token = match &methods.tokens {
-        Some(tokens) if auth.takes(How::Token) && password.is_none() => token(tokens, visit, request)?,
-        _ => None,
-    };
-    let asks_about = |asking: &Arc<Asking>| asking.headers_out.contains(&AUTHORIZATION);
-    let is_asked_about = auth.takes(How::Service)
-        && methods.asking.as_ref().is_some_and(asks_about)
-        && request.headers().contains_key(AUTHORIZATION);
-    match (key, token, password) {
-        (Taken::Nothing, None, None) => Ok(None),
-        (Taken::One(key), None, None) if !is_asked_about => {
-            let client = methods.keys.as_ref().and_then(|keys| keys::client(keys, &key));
-            let client = client.ok_or_else(|| No::from(refusal(Why::UnknownKey, "nobody's API key")).by(How::Key))?;
-            Ok(Some(Identity { how: How::Key, known: client.known.clone() }))
+    match shown::shown(auth, key, visit.query.as_deref(), request)? {
+        Shown::Nothing => Ok(None),
+        Shown::Key(key) => {
+            let identity = shown::by_key(auth, &key).map_err(|refusal| No::from(refusal).by(How::Key))?;
+            Ok(Some(identity))
         }
-        (Taken::Nothing, None, Some((users, shown))) => {
+        Shown::Password(users, shown) => {
             let known = Box::pin(basic::known(&connection.worker, users, shown)).await;
             let known = known.map_err(|no| no.by(How::Password))?;
             Ok(Some(Identity { how: How::Password, known }))
         }
-        (Taken::Nothing, Some((tokens, found)), None) => {
-            if found.place == Place::Cookie && changes_something(request) && !is_own_page(request) {
-                let failure = Failure::new(
-                    Reason::Forbidden,
-                    "the token is in a cookie, and neither Sec-Fetch-Site nor Origin says that a page of this host asks",
-                );
-                let stop = Stop::Refused(failure, "the request must come from a page of this site");
-                return Err(No::other("foreign_page", stop));
-            }
+        Shown::Token(tokens, found) => {
+            shown::check_page(visit.rules.cors.as_deref(), &found, request)?;
             let is_private = found.place == Place::Query;
             let known = believed(connection, tokens, &found).await?;
             visit.is_private = is_private;
             Ok(Some(Identity { how: How::Token, known }))
         }
-        _ => Err(refusal(Why::SeveralCredentials, "more than one credential").into()),
-    }
-}
-
-/// The token of a request, if it has one.
-fn token<'r>(
-    tokens: &'r Tokens,
-    visit: &'r Visit,
-    request: &'r Request<RequestBody>,
-) -> Result<Option<(&'r Tokens, Found<'r>)>, Refusal> {
-    let headers = request.headers();
-    let (shown, cookies) = (headers.get_all(AUTHORIZATION), headers.get_all(COOKIE));
-    let found = source::find(
-        &tokens.sources,
-        shown.into_iter().map(HeaderValue::as_bytes),
-        cookies.into_iter().map(HeaderValue::as_bytes),
-        visit.query.as_deref(),
-    );
-    match found {
-        Ok(found) => Ok(Some((tokens, found))),
-        Err(refusal) if refusal.why == Why::Missing => Ok(None),
-        Err(refusal) => Err(refusal),
     }
 }
 
 /// What the token says. Where a key for it may be on its way, that is waited for.
-async fn believed(connection: &Connection, tokens: &Tokens, found: &Found<'_>) -> Result<Verified, Refusal> {
+async fn believed(connection: &Connection, tokens: &Tokens, found: &source::Found<'_>) -> Result<Verified, Refusal> {
     let worker = &connection.worker;
     let verify = || worker.tokens.borrow_mut().verify(found.token, &tokens.keyring, SystemTime::now());
     match verify() {
@@ -315,28 +314,6 @@ async fn awaited(
     }
 }
 
-/// A browser sends cookies by itself: with a method that changes something, or for a socket, somebody else's page may have asked (CSRF).
-fn changes_something<B>(request: &Request<B>) -> bool {
-    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-    !is_safe || request.headers().contains_key(http::header::UPGRADE)
-}
-
-/// Whether the browser says that the page that asks is of the host that is asked (Fetch Metadata; RFC 6454, section 7.3).
-fn is_own_page<B>(request: &Request<B>) -> bool {
-    let one = |name: &HeaderName| {
-        let mut values = request.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-        values.next().filter(|_| values.next().is_none())
-    };
-    if request.headers().contains_key(SEC_FETCH_SITE) {
-        return matches!(one(&SEC_FETCH_SITE), Some("same-origin" | "none"));
-    }
-    let Some((scheme, page)) = one(&ORIGIN).and_then(|origin| origin.split_once("://")) else { return false };
-    let port = if scheme == "https" { ":443" } else { ":80" };
-    let host = request.uri().authority().map(Authority::as_str).or_else(|| one(&HOST)).unwrap_or_default();
-    let plain = |host: &str| host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
-    !page.is_empty() && plain(page) == plain(host)
-}
-
 /// Writes what those behind us are told. Nobody else has written these fields: they were taken off every head.
 fn tell(auth: &Auth, identity: &Identity, headers: &mut HeaderMap) {
     for told in &auth.fields {
@@ -369,38 +346,6 @@ pub(super) fn make_private(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn request(method: &str, fields: &[(&str, &str)]) -> Request<()> {
-        let builder = Request::builder().method(method).uri("/").header("host", "shop.example:443");
-        fields.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value)).body(()).unwrap()
-    }
-
-    #[test]
-    fn a_page_of_ours_is_told_by_the_browser() {
-        for (fields, is_ours) in [
-            (&[][..], false),
-            (&[("sec-fetch-site", "same-origin")], true),
-            (&[("sec-fetch-site", "none")], true),
-            (&[("sec-fetch-site", "same-site")], false),
-            (&[("sec-fetch-site", "cross-site")], false),
-            (&[("sec-fetch-site", "cross-site"), ("origin", "https://shop.example")], false),
-            (&[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")], false),
-            (&[("origin", "https://shop.example")], true),
-            (&[("origin", "https://SHOP.example:443")], true),
-            (&[("origin", "https://shop.example:8443")], false),
-            (&[("origin", "https://evil.example")], false),
-            (&[("origin", "https://shop.example.evil.example")], false),
-            (&[("origin", "null")], false),
-            (&[("origin", "https://shop.example"), ("origin", "https://shop.example")], false),
-        ] {
-            assert_eq!(is_own_page(&request("POST", fields)), is_ours, "{fields:?}");
-        }
-        for (method, changes) in [("GET", false), ("HEAD", false), ("POST", true), ("DELETE", true), ("CONNECT", true)]
-        {
-            assert_eq!(changes_something(&request(method, &[])), changes, "{method}");
-        }
-        assert!(changes_something(&request("GET", &[("upgrade", "websocket")])));
-    }
 
     #[test]
     fn no_cache_between_gives_the_answer_to_others() {

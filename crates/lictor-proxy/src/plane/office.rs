@@ -18,6 +18,7 @@ use lictor_http::stream::Socket;
 
 use super::{Change, Command, Report, Which};
 use crate::calls::explain::explain;
+use crate::gate::explain::admitted;
 use crate::net::listen::{ACCEPT_PAUSE, ACCEPT_TOLD, Listening, Unattached};
 use crate::serve::serve;
 use crate::world::generation::{Generation, Service, Standing};
@@ -86,7 +87,12 @@ impl Office {
                 let _ = answer.send(self.covered(which).iter().map(|generation| generation.open()).sum());
             }
             Command::Explain { question, answer } => {
-                let _ = answer.send(explain(&self.worker, &question));
+                let worker = Rc::clone(&self.worker);
+                spawn_local(async move {
+                    let view = worker.view();
+                    let admitted = admitted(&worker, &view, &question).await;
+                    let _ = answer.send(admitted.and_then(|admitted| explain(&worker, &view, &question, admitted)));
+                });
             }
             Command::Report(answer) => {
                 let _ = answer.send(Report::of(&self.worker));

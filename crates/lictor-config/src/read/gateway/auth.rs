@@ -351,13 +351,14 @@ fn rules(node: &Node<'_>, base: &Rules) -> Rules {
 pub(super) fn tests(node: &Node<'_>) -> Vec<(Claim, Test)> {
     let mut tests = Vec::new();
     for entry in node.entries() {
-        let values: Vec<Json> = entry.elements().iter().filter_map(value).flatten().collect();
+        let read: Vec<Test> = entry.elements().iter().filter_map(test).collect();
+        let values: Vec<Json> = read.iter().flat_map(values_of).cloned().collect();
         let name = entry.name();
         let Some(claim) = Claim::parse(&name) else {
             entry.key_error(format!("`{name}` is no claim"), None);
             continue;
         };
-        if values.iter().any(|value| value == "*") {
+        if read.contains(&Test::Exists) {
             tests.push((claim, Test::Exists));
         } else if !values.is_empty() {
             tests.push((claim, Test::OneOf(values)));
@@ -368,11 +369,20 @@ pub(super) fn tests(node: &Node<'_>) -> Vec<(Claim, Test)> {
     tests
 }
 
-/// `true` and `3` are what they look like, and the texts of the same letters too: nobody can tell which an issuer writes.
-fn value(node: &Node<'_>) -> Option<Vec<Json>> {
+fn values_of(test: &Test) -> &[Json] {
+    match test {
+        Test::Exists => &[],
+        Test::OneOf(values) => values,
+    }
+}
+
+/// One value. What reads as a boolean or a number of JSON is one, as everywhere in this file; a text of the same letters is written
+/// as JSON has it: `'"true"'`.
+fn test(node: &Node<'_>) -> Option<Test> {
     node.parsed(json!({ "type": ["string", "number", "boolean"] }), None, |text| {
-        let is_plain = |value: &Json| value.is_boolean() || value.is_number();
-        Ok(serde_json::from_str(text).ok().filter(is_plain).into_iter().chain([json!(text)]).collect())
+        let read = serde_json::from_str(text).ok();
+        let read = read.filter(|it: &Json| it.is_boolean() || it.is_number() || it.is_string());
+        Ok(if text == "*" { Test::Exists } else { Test::OneOf(vec![read.unwrap_or_else(|| json!(text))]) })
     })
 }
 

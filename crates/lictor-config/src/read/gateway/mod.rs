@@ -13,12 +13,14 @@ mod headers;
 mod keys;
 mod leads;
 mod mirror;
+mod places;
 mod routes;
 mod rules;
 mod security;
 mod split;
 mod tls;
 mod transcode;
+mod when;
 
 use std::sync::Arc;
 
@@ -74,6 +76,7 @@ pub(super) fn gateway(
         read.iter().map(|read| (read.matcher.clone(), read.route.clone())).unzip();
     let odd = routes.iter().fold(Odd::default(), |all, route| all.and(route.odd));
     let table = Table::new(matchers).map_err(|clash| tell(&read[clash.first], &read[clash.second])).ok()?;
+    places::check(&table, &read);
     let managed = managed(&rules, &routes);
     let own = read.iter().map(|read| (&read.node, &read.route.rules)).filter(|(_, own)| !Arc::ptr_eq(own, &rules));
     for (place, rules) in own.chain([(node, &rules)]) {
@@ -101,9 +104,9 @@ fn managed(rules: &Rules, routes: &[gateway::Route]) -> Vec<HeaderName> {
 
 fn tell(first: &Read<'_>, second: &Read<'_>) {
     let (own, other) = (&second.matcher, &first.matcher);
-    let conditions = match own.conditions.to_string() {
-        conditions if conditions.is_empty() => String::new(),
-        conditions => format!(" ({conditions})"),
+    let conditions = match own.only() {
+        only if only.is_empty() => String::new(),
+        only => format!(" ({only})"),
     };
     let message = format!(
         "`{}`{conditions} and `{}` at {} may match one request, and nothing says which is meant",
@@ -111,10 +114,6 @@ fn tell(first: &Read<'_>, second: &Read<'_>) {
         label(&other.host, &other.path),
         first.node.place(),
     );
-    let help = "tell them apart by host, path, method, header or query, or take one away".to_owned();
-    if second.node.is_map() {
-        second.node.error(message, Some(help));
-    } else {
-        second.node.key_error(message, Some(help));
-    }
+    let help = "tell them apart by host, path, method, header, query or `when`, or take one away".to_owned();
+    second.error(message, help);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use lictor_core::gateway::claim::method;
 use lictor_core::gateway::{
-    self, Action, Condition, Conditions, HostPattern, Matcher, Odd, PathPattern, Redirect, Rewrite, Rules,
+    self, Action, Condition, Conditions, HostPattern, Matcher, Odd, PathPattern, Redirect, Rewrite, Rules, When,
 };
 use lictor_core::policy::Policy;
 use lictor_core::route::Route;
@@ -15,12 +15,9 @@ use super::super::{fallback, limit, policy};
 use super::leads::{Lead, Leads};
 use super::mirror::mirror;
 use super::split::split;
-use super::{auth, rules, transcode};
+use super::{auth, rules, transcode, when};
 use crate::bounds::too_many_called;
 use crate::tree::{Node, Section};
-
-/// Keys that routes will have.
-const PLANNED_OF_ROUTES: [&str; 1] = ["when"];
 
 /// Keys of a route that sends requests on, and means nothing where it does not.
 const OF_SENDING: [&str; 11] = [
@@ -42,6 +39,16 @@ pub(super) struct Read<'t> {
     pub(super) node: Node<'t>,
     pub(super) matcher: Matcher,
     pub(super) route: gateway::Route,
+}
+
+impl Read<'_> {
+    pub(super) fn error(&self, message: String, help: String) {
+        if self.node.is_map() {
+            self.node.error(message, Some(help));
+        } else {
+            self.node.key_error(message, Some(help));
+        }
+    }
 }
 
 pub(super) struct Reading<'u, 't> {
@@ -80,7 +87,8 @@ impl<'u, 't> Reading<'u, 't> {
         let upstream = self.leads.named(node)?;
         let label: Arc<str> = path.as_str().into();
         let send = self.plain(upstream, &label, None);
-        let matcher = Matcher { host: HostPattern::Any, path, conditions: Conditions::default() };
+        let matcher =
+            Matcher { host: HostPattern::Any, path, conditions: Conditions::default(), when: When::default() };
         Some(Read {
             node: node.clone(),
             matcher,
@@ -122,6 +130,13 @@ impl<'u, 't> Reading<'u, 't> {
         if transcode_node.is_set() {
             transcode::check(&section);
         }
+        let when = when::when(
+            &section.field(
+                "when",
+                "Claims of whoever asks, with this value, one of these, or any (`*`), once he has shown who he is. Routes that differ by it alone share a place.",
+            ),
+            auth.as_deref(),
+        );
         let mut rules = Rules { auth, transcode, ..rules::rules(&section, pattern.as_ref(), self.rules) };
         let odd = odd(&section.field(
             "allow_encoded",
@@ -133,7 +148,7 @@ impl<'u, 't> Reading<'u, 't> {
         if cache.is_set() && !cache.is_off() && !conditions.methods.is_empty() && !conditions.methods.iter().any(asks) {
             cache.key_error("`cache` keeps answers to GET, and this route is for other methods", None);
         }
-        section.finish_before(&PLANNED_OF_ROUTES);
+        section.finish();
         if node.is_set() && !path.is_set() {
             node.error("a route needs a `path`", Some("write `path: /api/*`".to_owned()));
         }
@@ -143,7 +158,7 @@ impl<'u, 't> Reading<'u, 't> {
         // One that says nothing of its own shares the gateway's.
         let rules = if rules == **self.rules { Arc::clone(self.rules) } else { Arc::new(rules) };
         let route = gateway::Route { label, rules, odd, action: action?, claimed_by: None };
-        Some(Read { node: node.clone(), matcher: Matcher { host, path, conditions }, route })
+        Some(Read { node: node.clone(), matcher: Matcher { host, path, conditions, when }, route })
     }
 
     fn action(
