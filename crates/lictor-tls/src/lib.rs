@@ -10,7 +10,7 @@
 //! | a listener | [`Credentials::listener`], once, when it is opened; [`Servers::accept`] for each connection |
 //! | an upstream | [`Credentials::client`] when it is first seen; [`Client::connect`] for each connection |
 //! | the way to Consul or to a receiver of spans | [`Client::read`], and [`follow`] to have its files watched |
-//! | who orders certificates | [`issued`], before one is put where it is shown; [`Credentials::prove`], while a CA looks |
+//! | who orders certificates | [`issued()`], before one is put where it is shown; [`Credentials::prove`], while a CA looks |
 //! | whoever has a runtime | [`Credentials::refresh`] every few seconds; [`Credentials::shown`] for metrics |
 //!
 //! # Who waits for files
