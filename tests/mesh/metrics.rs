@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lictor_testkit::{
-    Authority, Backend, Consul, Sidecar, eventually, eventually_is, exchange, free_ports, get, request, root,
+    Authority, Backend, Consul, Sidecar, eventually, eventually_is, exchange, free_ports, get, request, root, scratch,
 };
 
 use crate::{LICTOR, caller};
@@ -28,6 +28,7 @@ fn the_page_has_every_family_with_its_type_and_labels() {
     outbound(&mut live);
     inbound_and_consul(&mut live);
     gateway(&mut live);
+    edge(&mut live);
     let named = |families: &Families| families.keys().cloned().collect::<BTreeSet<_>>();
     let (written, exported) = (named(&page), named(&live));
     assert_eq!(exported.difference(&written).collect::<Vec<_>>(), Vec::<&String>::new(), "missing from the page");
@@ -124,6 +125,29 @@ gateway:
         late.iter().all(|family| text.contains(family))
     });
     scrape(&lictor, live);
+}
+
+/// Routes and certificates that the file has not: Consul knows of none, and the CA is not there.
+fn edge(live: &mut Families) {
+    let (consul, storage, [nobody]) = (Consul::dev(), scratch("edge"), free_ports());
+    let yaml = format!(
+        "registration: off
+service: edge
+consul: {{address: '{}'}}
+gateway:
+  listen: '127.0.0.1:0'
+  from_consul: {{allow: {{'*': /api/*}}}}
+  tls: {{hosts: shop.example, acme: {{directory: 'http://127.0.0.1:{nobody}/dir', storage: '{}', terms_agreed: true, challenge: tls-alpn-01}}}}
+  routes: [{{path: /, respond: {{body: ''}}}}]
+",
+        consul.url(),
+        storage.display(),
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    let text = || get(&lictor.admin(), "/metrics").unwrap().text();
+    eventually_is("an order has failed", text, |text| text.contains("lictor_certificate_orders_total{"));
+    scrape(&lictor, live);
+    std::fs::remove_dir_all(&storage).unwrap();
 }
 
 /// Our own application, a registration that is lost, and a Consul that goes away.
