@@ -28,7 +28,7 @@ lictor=${LICTOR_BIN:-${CARGO_TARGET_DIR:-target}/release/lictor}
 [ -n "${LICTOR_BIN:-}" ] || cargo build --quiet --release -p lictor
 
 count() {
-  case $1 in request_*) python3 -B bench/request.py "$lictor" "${1#request_}" "$2"; return ;; esac
+  [[ " ${names[*]} " == *" $1 "* ]] || { python3 -B bench/request.py "$lictor" "${1#request_}" "$2"; return; }
   valgrind --tool=callgrind --callgrind-out-file=/dev/null "${binary[$1]}" "$1" "$2" 2>&1 >/dev/null |
     awk '/Collected/ {print $NF; ok = 1} END {exit !ok}'
 }

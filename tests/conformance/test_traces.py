@@ -152,6 +152,7 @@ def call(lictor, path="/users/1?secret=1", listener="users", traceparent=TRACEPA
             seen = json.loads(text)["headers"] if text else []
             return answer.status, {name.lower(): value for name, value in seen}
     except urllib.error.HTTPError as error:
+        error.read()  # who goes before the end has gone
         return error.code, {}
 
 
