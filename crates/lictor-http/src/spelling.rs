@@ -15,7 +15,7 @@ pub struct Spelling {
     last: Cell<u32>,
     /// A bit for each name of the head, by [`bit`]; 0: nobody has asked yet. Most of the names that are asked for here are not in it:
     /// they are ours.
-    names: Cell<u64>,
+    names: Cell<u32>,
     reason: Range,
 }
 
@@ -81,7 +81,7 @@ impl Spelling {
     }
 
     /// The bits of all names.
-    fn names(&self) -> u64 {
+    fn names(&self) -> u32 {
         if self.names.get() == 0 {
             let (mut rest, mut names) = (&self.head[..], 0);
             while let Some(end) = memchr(b'\n', rest) {
@@ -110,10 +110,10 @@ impl Spelling {
     }
 }
 
-/// One of 64, by the length and the last sign, so that few names share one; letters of either case are alike.
-fn bit(name: &[u8]) -> u64 {
+/// One of 32, by the length and the last sign, so that few names share one; letters of either case are alike.
+fn bit(name: &[u8]) -> u32 {
     let last = name.last().map_or(0, u8::to_ascii_lowercase);
-    1 << ((name.len() * 7 + usize::from(last)) % 64)
+    1 << ((name.len() * 7 + usize::from(last)) % 32)
 }
 
 /// Whether these names of one length differ in nothing but the case of letters: eight signs at a time, the last eight perhaps

@@ -68,10 +68,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, generation: Rc<Generation>, socket
     };
     // A tenth more or less, so that connections that came at the same time do not all end at the same time.
     let max_age = max_age.map(|age| age.mul_f64(0.9 + 0.2 * connection.worker.chance()));
+    // Boxed is what is larger than a sidecar's HTTP/1.1, or every connection would have room for it.
     if connection.is_edge() {
         let edge = Rc::new(Edge(Rc::new(connection)));
         return match spoken {
-            Some(Spoken::Http1) => http1::server::serve(edge, stream, read, max_age, drain).await,
+            Some(Spoken::Http1) => Box::pin(http1::server::serve(edge, stream, read, max_age, drain)).await,
             Some(Spoken::Http2) => http2::server::serve(edge, stream, read, stop(max_age, drain)).await,
             None => (), // HTTP is spoken there
         };
@@ -79,15 +80,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, generation: Rc<Generation>, socket
     if inbound::is_limited(&connection) {
         let limited = Rc::new(inbound::Limited(Rc::new(connection)));
         return match spoken {
-            Some(Spoken::Http1) => http1::server::serve(limited, stream, read, max_age, drain).await,
+            Some(Spoken::Http1) => Box::pin(http1::server::serve(limited, stream, read, max_age, drain)).await,
             Some(Spoken::Http2) => http2::server::serve(limited, stream, read, stop(max_age, drain)).await,
-            None => tunnel::carry(&limited.0, stream.after(std::mem::take(&mut read.bytes))).await,
+            None => Box::pin(tunnel::carry(&limited.0, stream.after(std::mem::take(&mut read.bytes)))).await,
         };
     }
     match spoken {
         Some(Spoken::Http1) => http1::server::serve(Rc::new(connection), stream, read, max_age, drain).await,
         Some(Spoken::Http2) => http2::server::serve(Rc::new(connection), stream, read, stop(max_age, drain)).await,
-        None => tunnel::carry(&connection, stream.after(std::mem::take(&mut read.bytes))).await,
+        None => Box::pin(tunnel::carry(&connection, stream.after(std::mem::take(&mut read.bytes)))).await,
     }
 }
 
