@@ -10,6 +10,7 @@ work=$(mktemp -d)
 pids=()
 finish() {
   for pid in "${pids[@]}"; do kill -INT "$pid" 2>/dev/null || true; done
+  [ -z "${gateway:-}" ] || kill "$gateway" 2>/dev/null || true # it was started with INT ignored, and leaves that so
   wait
   rm -rf "$work"
 }
@@ -48,7 +49,8 @@ gateway:
     - {path: /who, respond: {body: hello}, auth: required}
 YAML
 "$target/lictor" serve -c "$work/edge.yaml" > "$work/edge" &
-pids+=($!)
+gateway=$!
+pids+=($gateway)
 await "the gateway" 30 curl -sf "http://$edge_admin/startup"
 cp deploy/prometheus/rules.yml "$work/"
 cat > "$work/prometheus.yml" <<YAML
