@@ -184,8 +184,10 @@ fn gateway(service: &Service, routes: &str) -> Sidecar {
     gateway_with(&[], &format!("  library: {{static: ['127.0.0.1:{}'], protocol: grpc}}\n", service.port), routes)
 }
 
+const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
+
 fn ask(lictor: &Sidecar, version: Version, method: &str, target: &str, body: &str) -> Got {
-    let fields: &[(&str, &str)] = if body.is_empty() { &[] } else { &[("content-type", "application/json")] };
+    let fields = if body.is_empty() { &[] } else { JSON };
     get(lictor, version, Asked { method, target, fields, body: body.as_bytes() })
 }
 
@@ -291,12 +293,13 @@ fn what_no_method_takes_never_comes_to_the_service() {
             ("GET", "/v1/shelves?no_such=1", &[], "", 400, "bad_request"),
             ("GET", "/v1/shelves?page_size=x", &[], "", 400, "bad_request"),
             ("GET", "/v1/shelves/1?name=shelves/2", &[], "", 400, "bad_request"),
-            ("GET", "/v1/shelves/1", &[], "{}", 400, "bad_request"),
-            ("POST", "/v1/types", &[], "{", 400, "bad_request"),
-            ("POST", "/v1/types", &[], r#"{"no_such": 1}"#, 400, "bad_request"),
-            ("POST", "/v1/types", &[], r#"{"int32": 1, "int32": 1}"#, 400, "bad_request"),
-            ("POST", "/v1/types", &[], r#"{"color": "COLOR_BLUE"}"#, 400, "bad_request"),
-            ("POST", "/v1/shelves/1/books/2:move", &[], r#"{"name": "shelves/3/books/4"}"#, 400, "bad_request"),
+            ("GET", "/v1/shelves/1", JSON, "{}", 400, "bad_request"),
+            ("POST", "/v1/types", JSON, "{", 400, "bad_request"),
+            ("POST", "/v1/types", JSON, r#"{"no_such": 1}"#, 400, "bad_request"),
+            ("POST", "/v1/types", JSON, r#"{"int32": 1, "int32": 1}"#, 400, "bad_request"),
+            ("POST", "/v1/types", JSON, r#"{"color": "COLOR_BLUE"}"#, 400, "bad_request"),
+            ("POST", "/v1/shelves/1/books/2:move", JSON, r#"{"name": "shelves/3/books/4"}"#, 400, "bad_request"),
+            ("POST", "/v1/types", &[], "{}", 400, "bad_request"),
             ("POST", "/v1/types", &[("content-type", "text/plain")], "{}", 400, "bad_request"),
             ("POST", "/v1/types", &[("content-type", "application/x-www-form-urlencoded")], "a=b", 400, "bad_request"),
             (
@@ -307,7 +310,7 @@ fn what_no_method_takes_never_comes_to_the_service() {
                 400,
                 "bad_request",
             ),
-            ("POST", "/v1/types", &[], &echo(1001), 413, "body_too_large"),
+            ("POST", "/v1/types", JSON, &echo(1001), 413, "body_too_large"),
         ] {
             let before = service.calls().0;
             let got = get(&lictor, version, Asked { method, target, fields, body: body.as_bytes() });
@@ -327,8 +330,9 @@ fn what_no_method_takes_never_comes_to_the_service() {
             (&[("content-type", "application/json; charset=utf-8")][..], "{}".to_owned()),
             (&[("content-type", "application/merge-patch+json")], "{}".to_owned()),
             (&[("content-type", "application/json"), ("content-encoding", "identity")], "{}".to_owned()),
-            (&[], echo(990)),
-            (&[("expect", "100-continue")], "{}".to_owned()),
+            (&[], String::new()),
+            (JSON, echo(990)),
+            (&[("content-type", "application/json"), ("expect", "100-continue")], "{}".to_owned()),
         ] {
             let got =
                 get(&lictor, version, Asked { method: "POST", target: "/v1/types", fields, body: body.as_bytes() });
@@ -463,7 +467,7 @@ fn a_body_is_read_however_it_comes_and_not_for_ever() {
         ),
     );
     let told = |framing: &str, body: &str| {
-        let request = format!("POST /v1/types HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{framing}\r\n\r\n{body}");
+        let request = format!("POST /v1/types HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nConnection: close\r\n{framing}\r\n\r\n{body}");
         crate::told_http1(connect(&lictor.address("gateway")), request.as_bytes())
     };
     let chunked = |pieces: &[&str]| {

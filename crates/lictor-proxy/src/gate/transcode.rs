@@ -96,6 +96,9 @@ pub(super) async fn enter(
     let until = until.map(|given| End { at: arrived + given, reason: Reason::DeadlineExceeded });
     let silence = silence(view, routed, request.method());
     let body = read(request.body_mut(), most, silence, until, &mut held).await?;
+    if !body.is_empty() && !request.headers().contains_key(CONTENT_TYPE) {
+        return Err(not_json());
+    }
     let message = rpc.message(said, &body).map_err(bad)?;
     drop(body);
     let message = held.own(message).ok_or_else(full)?;
@@ -122,7 +125,11 @@ fn full() -> Failure {
     failure
 }
 
-/// A page of somebody else can send what is not JSON without being asked (CORS: simple requests).
+/// A page of somebody else can send what is not JSON, and a body of no type, without being asked (CORS: simple requests).
+fn not_json() -> Failure {
+    bad("the body is to be `application/json`".to_owned())
+}
+
 fn check_kind(headers: &HeaderMap) -> Result<(), Failure> {
     let is_json = |kind: &HeaderValue| {
         let essence = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -130,7 +137,7 @@ fn check_kind(headers: &HeaderMap) -> Result<(), Failure> {
         essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
     };
     if headers.get_all(CONTENT_TYPE).iter().any(|kind| !is_json(kind)) {
-        return Err(bad("the body is to be `application/json`".to_owned()));
+        return Err(not_json());
     }
     let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
     if headers.get_all(CONTENT_ENCODING).iter().any(|coding| !is_plain(coding)) {
