@@ -467,7 +467,9 @@ fn a_body_is_read_however_it_comes_and_not_for_ever() {
         ),
     );
     let told = |framing: &str, body: &str| {
-        let request = format!("POST /v1/types HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nConnection: close\r\n{framing}\r\n\r\n{body}");
+        let request = format!(
+            "POST /v1/types HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nConnection: close\r\n{framing}\r\n\r\n{body}"
+        );
         crate::told_http1(connect(&lictor.address("gateway")), request.as_bytes())
     };
     let chunked = |pieces: &[&str]| {
@@ -489,6 +491,18 @@ fn a_body_is_read_however_it_comes_and_not_for_ever() {
     for told in [told("Content-Length: 20", "{\"string\""), told("Transfer-Encoding: chunked", "5\r\n{\"str\r\n")] {
         assert!(told.status == 408 && told.body.contains("request_timeout"), "{told:?}");
     }
+    // It says a little now and then.
+    let mut stream = connect(&lictor.address("gateway"));
+    let head = "POST /v1/types HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+    let mut answer = [0; 1024];
+    let pieces = (0..90).find_map(|_| {
+        stream.write_all(b" ").unwrap();
+        stream.read(&mut answer).ok()
+    });
+    let trickled = String::from_utf8_lossy(&answer[..pieces.expect("an answer before it is all there")]);
+    assert!(trickled.starts_with("HTTP/1.1 408"), "{trickled}");
     let fields = "Content-Length: 2\r\nX-Request-Timeout-Ms: 20";
     let late = told(fields, "{");
     assert!(late.status == 504 && late.body.contains("deadline_exceeded"), "{late:?}");

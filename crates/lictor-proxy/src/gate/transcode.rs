@@ -94,8 +94,8 @@ pub(super) async fn enter(
     check_kind(request.headers())?;
     let until = callers_deadline(request.headers());
     let until = until.map(|given| End { at: arrived + given, reason: Reason::DeadlineExceeded });
-    let silence = silence(view, routed, request.method());
-    let body = read(request.body_mut(), most, silence, until, &mut held).await?;
+    let patience = End { at: arrived + patience(view, routed, request.method()), reason: Reason::RequestTimeout };
+    let body = read(request.body_mut(), most, sooner(until, Some(patience)), &mut held).await?;
     if !body.is_empty() && !request.headers().contains_key(CONTENT_TYPE) {
         return Err(not_json());
     }
@@ -146,41 +146,35 @@ fn check_kind(headers: &HeaderMap) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How long its client may say nothing.
-fn silence(view: &View, routed: &Routed, method: &http::Method) -> Duration {
+/// How long its client may take to say it all.
+fn patience(view: &View, routed: &Routed, method: &http::Method) -> Duration {
     let upstream = view.upstreams.get(&routed.upstream);
     let timeouts = upstream.map(|upstream| &upstream.policy(routed.route(upstream, method)).timeouts);
     timeouts.map_or(Duration::from_secs(30), |timeouts| timeouts.total.unwrap_or(timeouts.idle))
 }
 
 /// The whole of a request's body.
-async fn read(
-    body: &mut RequestBody,
-    most: usize,
-    silence: Duration,
-    until: Option<End>,
-    held: &mut Held,
-) -> Result<Vec<u8>, Failure> {
+async fn read(body: &mut RequestBody, most: usize, end: Option<End>, held: &mut Held) -> Result<Vec<u8>, Failure> {
     let too_long = || Failure::new(Reason::BodyTooLarge, format!("the request's body is longer than {most} bytes"));
     if body.size_hint().lower() > most as u64 {
         return Err(too_long());
     }
     let mut read = Vec::new();
     while !body.is_end_stream() {
-        let end = sooner(until, Some(End { at: Instant::now() + silence, reason: Reason::RequestTimeout }));
         let frame = clock::within(end, poll_fn(|context| Pin::new(&mut *body).poll_frame(context))).await;
-        let frame =
-            match frame.map_err(|end| Failure::new(end.reason, "the client stopped sending the request's body"))? {
-                None => break,
-                Some(Ok(frame)) => frame,
-                Some(Err(BodyError::TooLong)) => return Err(too_long()),
-                Some(Err(BodyError::Malformed(why))) => {
-                    return Err(bad(format!("the request's body is not valid HTTP: {why}")));
-                }
-                Some(Err(BodyError::Cut | BodyError::Superseded)) => {
-                    return Err(Failure::new(Reason::ClientGone, "the client broke its request body off"));
-                }
-            };
+        let frame = match frame
+            .map_err(|end| Failure::new(end.reason, "the client did not send the request's body in time"))?
+        {
+            None => break,
+            Some(Ok(frame)) => frame,
+            Some(Err(BodyError::TooLong)) => return Err(too_long()),
+            Some(Err(BodyError::Malformed(why))) => {
+                return Err(bad(format!("the request's body is not valid HTTP: {why}")));
+            }
+            Some(Err(BodyError::Cut | BodyError::Superseded)) => {
+                return Err(Failure::new(Reason::ClientGone, "the client broke its request body off"));
+            }
+        };
         let Some(data) = frame.data_ref() else { continue };
         if read.len() + data.len() > most {
             return Err(too_long());
