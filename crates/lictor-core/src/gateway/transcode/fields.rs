@@ -98,6 +98,7 @@ pub(super) fn put(message: &mut DynamicMessage, path: &[FieldDescriptor], value:
     let Some((field, above)) = path.split_last() else { return Ok(()) };
     let mut inner = message;
     for field in above {
+        alone(inner, field)?;
         inner = inner.get_field_mut(field).as_message_mut().ok_or("a field within no message")?;
     }
     if let Value::List(more) = value {
@@ -106,14 +107,19 @@ pub(super) fn put(message: &mut DynamicMessage, path: &[FieldDescriptor], value:
         }
         return Ok(());
     }
-    let others = field.containing_oneof();
-    let other = others.iter().flat_map(OneofDescriptor::fields).find(|other| other != field && inner.has_field(other));
-    if let Some(other) = other {
-        return Err(format!("`{}` and `{}` exclude one another", other.name(), field.name()));
-    }
+    alone(inner, field)?;
     if inner.has_field(field) && *inner.get_field(field) != value {
         return Err(format!("`{}` is said twice, and not the same", field.name()));
     }
     inner.set_field(field, value);
     Ok(())
+}
+
+/// What would be taken away by this one must not be there.
+fn alone(message: &DynamicMessage, field: &FieldDescriptor) -> Result<(), String> {
+    let others = field.containing_oneof();
+    match others.iter().flat_map(OneofDescriptor::fields).find(|other| other != field && message.has_field(other)) {
+        Some(other) => Err(format!("`{}` and `{}` exclude one another", other.name(), field.name())),
+        None => Ok(()),
+    }
 }

@@ -195,6 +195,30 @@ fn what_no_method_or_message_has_is_refused() {
 }
 
 #[test]
+fn one_of_several_is_alone_at_each_part_of_a_path() {
+    let of = DescriptorPool::decode(LIBRARY).unwrap().get_message_by_name("google.api.HttpRule").unwrap();
+    let put = |message: &mut DynamicMessage, name: &str| {
+        let path = fields::find(&of, name)?;
+        let value = fields::value(path.last().unwrap(), "x")?;
+        fields::put(message, &path, value)
+    };
+    for (first, second, is_good) in [
+        ("get", "put", false),
+        ("get", "custom.kind", false),
+        ("custom.kind", "get", false),
+        ("custom.kind", "custom.path", true),
+        ("selector", "custom.path", true),
+    ] {
+        let mut message = DynamicMessage::new(of.clone());
+        put(&mut message, first).unwrap();
+        let before = message.clone();
+        let after = put(&mut message, second);
+        assert_eq!(after.is_ok(), is_good, "{first} {second}: {after:?}");
+        assert!(is_good || (after.unwrap_err().contains("exclude") && message == before), "{first} {second}");
+    }
+}
+
+#[test]
 fn json_is_read_as_its_mapping_says_and_strictly() {
     for (body, message) in [
         (r#"{"int64": "5", "uint64": 18446744073709551615}"#, json!({"int64": "5", "uint64": "18446744073709551615"})),
