@@ -47,7 +47,7 @@ fn is_single(kind: &Kind) -> bool {
 }
 
 /// The kind that `google/protobuf/wrappers.proto` wraps.
-fn wrapped(message: &MessageDescriptor) -> Option<Kind> {
+pub(super) fn wrapped(message: &MessageDescriptor) -> Option<Kind> {
     const WRAPPERS: [&str; 9] = ["Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes"];
     let name = message.full_name().strip_prefix("google.protobuf.")?.strip_suffix("Value")?;
     WRAPPERS.contains(&name).then(|| message.get_field(1)).flatten().map(|field| field.kind())

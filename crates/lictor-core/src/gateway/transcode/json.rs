@@ -8,7 +8,7 @@ use lictor_jose::Why;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value as Json};
 
-use super::fields::{named, short};
+use super::fields::{named, short, wrapped};
 
 /// How deep a request may be.
 pub(super) const DEPTH_MAX: usize = 64;
@@ -46,14 +46,46 @@ fn check(kind: &Kind, value: &Json) -> Result<(), String> {
             let is_exact = !number.is_f64() || number.as_f64().is_some_and(|number| number.abs() <= EXACT);
             if is_exact { Ok(()) } else { Err(format!("{number} is no integer of 64 bits")) }
         }
-        (Kind::Message(of), Json::Object(members)) if !of.full_name().starts_with("google.protobuf.") => {
-            check_members(of, members)
-        }
+        (Kind::Message(of), value) => check_message(of, value),
         _ => Ok(()),
     }
 }
 
-fn check_members(of: &MessageDescriptor, members: &Map<String, Json>) -> Result<(), String> {
+/// What has a form of its own is what it holds; others have none but their members.
+fn check_message(of: &MessageDescriptor, value: &Json) -> Result<(), String> {
+    if let Some(kind) = wrapped(of) {
+        return check(&kind, value);
+    }
+    match (of.full_name(), value) {
+        ("google.protobuf.Any", Json::Object(members)) => check_any(of, members),
+        ("google.protobuf.Struct" | "google.protobuf.Value", _) => Ok(()),
+        (_, Json::Object(members)) => check_members(of, members.iter()),
+        _ => Ok(()),
+    }
+}
+
+/// A type that nobody knows is refused by whoever reads it.
+fn check_any(any: &MessageDescriptor, members: &Map<String, Json>) -> Result<(), String> {
+    let name = members.get("@type").and_then(|url| url.as_str()?.rsplit('/').next());
+    let Some(of) = name.and_then(|name| any.parent_pool().get_message_by_name(name)) else { return Ok(()) };
+    if has_own_form(&of) {
+        return members.get("value").map_or(Ok(()), |value| check_message(&of, value));
+    }
+    let others = members.iter().filter(|(name, _)| *name != "@type");
+    check_members(&of, others)
+}
+
+/// Whether it is a member `value` of what holds it.
+fn has_own_form(of: &MessageDescriptor) -> bool {
+    let name = of.full_name().strip_prefix("google.protobuf.").unwrap_or_default();
+    matches!(name, "Any" | "Duration" | "Empty" | "FieldMask" | "ListValue" | "Struct" | "Timestamp" | "Value")
+        || wrapped(of).is_some()
+}
+
+fn check_members<'a>(
+    of: &MessageDescriptor,
+    members: impl Iterator<Item = (&'a String, &'a Json)>,
+) -> Result<(), String> {
     let mut seen = Vec::new();
     for (name, value) in members {
         let field = named(of, name).ok_or_else(|| format!("`{}` has no field `{}`", of.full_name(), short(name)))?;
