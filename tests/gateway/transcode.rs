@@ -283,6 +283,8 @@ fn what_no_method_takes_never_comes_to_the_service() {
     let service = Service::start();
     let lictor = lictor(&service, ", message_max: 1000B");
     let echo = |length: usize| format!(r#"{{"string": "{}"}}"#, "x".repeat(length - 14));
+    // Ten bytes each in the message, and three here.
+    let negative = |count: usize| format!(r#"{{"nested": {{"numbers": [{}]}}}}"#, vec!["-1"; count].join(","));
     for version in BOTH {
         for (method, target, fields, body, status, reason) in [
             ("GET", "/v1/nobody/1", &[][..], "", 404, "no_route"),
@@ -311,6 +313,7 @@ fn what_no_method_takes_never_comes_to_the_service() {
                 "bad_request",
             ),
             ("POST", "/v1/types", JSON, &echo(1001), 413, "body_too_large"),
+            ("POST", "/v1/types", JSON, &negative(101), 413, "body_too_large"),
         ] {
             let before = service.calls().0;
             let got = get(&lictor, version, Asked { method, target, fields, body: body.as_bytes() });
@@ -332,6 +335,7 @@ fn what_no_method_takes_never_comes_to_the_service() {
             (&[("content-type", "application/json"), ("content-encoding", "identity")], "{}".to_owned()),
             (&[], String::new()),
             (JSON, echo(990)),
+            (JSON, negative(95)),
             (&[("content-type", "application/json"), ("expect", "100-continue")], "{}".to_owned()),
         ] {
             let got =

@@ -194,10 +194,13 @@ impl Messages {
     }
 }
 
+/// What a message has before it on the wire: a byte that says how it is compressed, and four for its length.
+pub const FRAME: usize = 5;
+
 /// A message as it goes on the wire.
 pub(super) fn framed(message: &impl prost_reflect::prost::Message) -> Bytes {
     let length = message.encoded_len();
-    let mut frame = Vec::with_capacity(5 + length);
+    let mut frame = Vec::with_capacity(FRAME + length);
     frame.push(0);
     frame.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
     // A vector has room for everything.

@@ -22,7 +22,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use lictor_core::deadline::{End, callers_deadline, sooner};
-use lictor_core::gateway::grpc::{self, Messages, NO_STATUS, Status};
+use lictor_core::gateway::grpc::{self, FRAME, Messages, NO_STATUS, Status};
 use lictor_core::gateway::transcode::{Binding, Transcode, wants_lines};
 use lictor_core::{Failure, Reason};
 use lictor_http::{BodyError, RequestBody};
@@ -101,6 +101,9 @@ pub(super) async fn enter(
     }
     let message = rpc.message(said, &body).map_err(bad)?;
     drop(body);
+    if message.len() > most + FRAME {
+        return Err(Failure::new(Reason::BodyTooLarge, format!("the request's message is longer than {most} bytes")));
+    }
     let message = held.own(message).ok_or_else(full)?;
     let call = Box::new(Call { wants_lines: wants_lines(request.headers()), most, rpc: Arc::clone(&rpc) });
     *request.body_mut() = RequestBody::Whole(message);
