@@ -142,6 +142,12 @@ async fn answer(path: &str, asked: Vec<u8>, mut respond: h2::server::SendRespons
             tokio::task::yield_now().await;
             return body.send_reset(h2::Reason::INTERNAL_ERROR);
         }
+        ("GetShelf", "coded") => {
+            let head = ok().header("content-encoding", "gzip").header("grpc-encoding", "identity").body(()).unwrap();
+            let mut body = respond.send_response(head, false).unwrap();
+            body.send_data(shelf("a").into(), false).unwrap();
+            return body.send_trailers(status).unwrap();
+        }
         ("GetShelf", "hang") => return std::future::pending().await,
         ("GetShelf", "cut") => vec![shelf("a")[..6].to_vec()],
         ("GetShelf", "two") => vec![shelf("a"), shelf("b")],
@@ -405,6 +411,9 @@ fn a_failure_has_the_status_of_https() {
             assert!(json_of(&got)["message"].as_str().unwrap().contains(said), "{what}");
             assert!(!got.headers.contains_key("grpc-status") && json_of(&got)["details"] == json!([]), "{what}");
         }
+        let coded = ask(&lictor, version, "GET", "/v1/shelves/coded", "");
+        let has_left = ["content-encoding", "grpc-encoding"].iter().any(|name| coded.headers.contains_key(*name));
+        assert!(!has_left && json_of(&coded)["name"] == "a", "a body of JSON is not coded: {coded:?}");
         assert_eq!(ask(&lictor, version, "GET", "/v1/shelves/fine", "").status, 200, "a control");
     }
     for (shelf, status) in [("missing", 404), ("late", 403), ("nostatus", 502)] {

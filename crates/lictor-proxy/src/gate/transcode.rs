@@ -62,7 +62,8 @@ const OF_REST: [HeaderName; 14] = [
     UPGRADE,
 ];
 /// What is about the body of gRPC.
-const OF_GRPC: [HeaderName; 6] = [ACCEPTED, CONTENT_LENGTH, DETAILS, ENCODING, GRPC_MESSAGE, GRPC_STATUS];
+const OF_GRPC: [HeaderName; 7] =
+    [ACCEPTED, CONTENT_ENCODING, CONTENT_LENGTH, DETAILS, ENCODING, GRPC_MESSAGE, GRPC_STATUS];
 /// What is read of an answer that is thrown away, so that its connection can be used again.
 const DISCARD: usize = 64 << 10;
 
@@ -272,7 +273,6 @@ fn dress(call: &Call, told: Told, response: &mut Response<ResponseBody>) {
             response.body_mut().recode(ahead, Box::new(stream));
         }
         Told::Failed(told, status) => {
-            response.headers_mut().remove(CONTENT_ENCODING);
             *response.status_mut() = status.unwrap_or_else(|| grpc::http_status(told.code));
             response.body_mut().turn_into(call.rpc.answers.status(&told).into());
         }
