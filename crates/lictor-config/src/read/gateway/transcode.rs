@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
+use lictor_core::gateway::claim;
 use lictor_core::gateway::transcode::{DESCRIPTOR_MAX, Mapped, Terms, Transcode};
 use serde_json::json;
 
@@ -72,20 +73,19 @@ pub(super) fn check(section: &Section<'_>) {
 
 /// `GET /users/{id}: users.Users/GetUser`, or a map.
 fn mapped(node: &Node<'_>) -> Option<Mapped> {
-    let is_short = node.scalar().is_some();
-    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "string" })]);
-    let call_node = section.field("call", "The method: `users.Users/GetUser`.");
+    let section = node.section_or_short("call", &[json!({ "type": "string" })]);
+    let call = section.field("call", "The method: `users.Users/GetUser`.").text(None);
     let body = section.field("body", "The field that the body is: `*` is the whole message, `none` is no body. Default: `*` for POST, PUT and PATCH.");
     let response_body = section.field("response_body", "The field that the answer is. Default: the whole message.");
     let status = section.field("status", "What success is: 200 to 299.");
-    let call = if is_short { node.short_for("call") } else { call_node }.text(None);
     let parse = |text: &str| {
         let status = text.parse().ok().and_then(|status| StatusCode::from_u16(status).ok());
         status.filter(StatusCode::is_success).ok_or_else(|| format!("`{text}` is not a status of success"))
     };
     let has_content = |status: &StatusCode| *status != StatusCode::NO_CONTENT && *status != StatusCode::RESET_CONTENT;
-    let read =
-        status.parsed(json!({ "type": "integer" }), (!is_short).then_some("200"), parse).unwrap_or(StatusCode::OK);
+    let read = status
+        .parsed(json!({ "type": "integer" }), (!section.is_short()).then_some("200"), parse)
+        .unwrap_or(StatusCode::OK);
     if !has_content(&read) {
         status.error("the answer's message is its content, and with this status there is none", None);
     }
@@ -99,12 +99,7 @@ fn mapped(node: &Node<'_>) -> Option<Mapped> {
         }
         return None;
     };
-    let is_usual = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
-    let Some(method) = Method::from_bytes(method.as_bytes()).ok().filter(|it| is_usual && *it != Method::CONNECT)
-    else {
-        node.key_error(format!("`{method}` is not a method of a route: write `GET /users/{{id}}`"), None);
-        return None;
-    };
+    let method = claim::method(method).map_err(|why| node.key_error(why, None)).ok()?;
     if call.is_none() && node.is_map() {
         node.error("it needs the method that is called", Some("write `call: pkg.Service/Method`".to_owned()));
     }
