@@ -742,6 +742,16 @@ fn routes_of_a_place_differ_by_when_and_by_nothing_that_acts_before() {
         good(&two("head_max: 2KiB", gold, &format!("to: users, {says}")));
     }
     good(&two("head_max: 2KiB", gold, "redirect: /b"));
+    // Beside `transcode`, which acts then too, nothing is gRPC-Web.
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/library.pb");
+    let own = format!("transcode: {{descriptor: {file}, services: [library.v1.Library]}}");
+    let of = |gateway: &str, second: &str| {
+        two(gateway, &format!("{gold}, {own}"), second).replace("['127.0.0.1:1']", "['127.0.0.1:1'], protocol: grpc")
+    };
+    good(&of("head_max: 2KiB", "to: users"));
+    good(&of("grpc_web: true", &format!("to: users, {own}")));
+    let report = bad(&of("grpc_web: true", "to: users")).to_string();
+    assert!(report.contains("`grpc_web` must be the same for both"), "{report}");
 }
 
 #[test]

@@ -28,6 +28,8 @@ fn differs(one: &Read<'_>, other: &Read<'_>) -> Option<&'static str> {
     let ways = |rules: &Rules| rules.auth.as_ref().map(|auth| (auth.mode, How::ALL.map(|(_, how)| auth.takes(how))));
     let early =
         |rules: &Rules| rules.limits.iter().filter(|limit| !limit.needs_identity()).cloned().collect::<Vec<_>>();
+    // It does not beside `transcode`, which acts after the choice.
+    let translates_web = |rules: &Rules| rules.grpc_web && rules.transcode.is_none();
     let (own, theirs) = (&*one.route.rules, &*other.route.rules);
     [
         ("auth", ways(own) != ways(theirs)),
@@ -35,7 +37,7 @@ fn differs(one: &Read<'_>, other: &Read<'_>) -> Option<&'static str> {
         ("head_max", own.head_max != theirs.head_max),
         ("cors", own.cors != theirs.cors),
         ("limit", early(own) != early(theirs)),
-        ("grpc_web", own.grpc_web != theirs.grpc_web),
+        ("grpc_web", translates_web(own) != translates_web(theirs)),
         ("errors", own.errors != theirs.errors),
         ("response_headers", own.response_headers != theirs.response_headers),
         ("security_headers", own.security != theirs.security),
