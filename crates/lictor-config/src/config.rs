@@ -1,6 +1,6 @@
 //! The resolved configuration: what the rest of the program sees. Every value is valid and typed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -189,6 +189,16 @@ pub struct Gateway {
     pub routes: Arc<gateway::Gateway>,
     /// Routes among them are claimed by services; `None`: none are.
     pub from_consul: Option<FromConsul>,
+    /// Services that it names: where its routes go, what is copied, and who is asked.
+    pub called: BTreeSet<String>,
+}
+
+impl Gateway {
+    /// Services that it calls, by their names; `pay-*` is how those begin that may claim a route.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = &str> {
+        let may_claim = self.from_consul.iter().flat_map(|asked| &asked.allow);
+        self.called.iter().chain(may_claim.map(|(name, _)| name)).map(String::as_str)
+    }
 }
 
 /// What services may claim by tags in Consul.

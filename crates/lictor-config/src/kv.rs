@@ -2,14 +2,15 @@
 //! services are called, and may add listeners for applications of this machine. It may not say who we are, read this
 //! machine's files and environment, nor open what others can reach.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use indexmap::IndexMap;
 use lictor_core::Address;
 
-use crate::config::{Config, ConsulAddress, Listen, Source};
+use crate::config::{Config, ConsulAddress, Gateway, Listen, Source};
 use crate::diagnose::Severity;
+use crate::ours::{Names, Ours};
 use crate::places::Places;
 use crate::read;
 use crate::tree::{Origin, Tree, steps};
@@ -142,7 +143,7 @@ pub(crate) fn check(tree: &Tree, config: &Config) {
     if let Some(listen) = &config.outbound.proxy {
         listens(tree, &homes, PROXY, &PROXY_ADDRESS, listen);
     }
-    let known = Known::of(tree, config);
+    let known = known(tree, config);
     stands_in(tree, [steps(&["defaults"])].into_iter());
     for upstream in &config.upstreams {
         let name = upstream.name.as_str();
@@ -240,11 +241,11 @@ fn is_here(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_own)
 }
 
-/// An upstream that this machine's sources name carries what they give it (headers, the service token), and what the
-/// application says to whom it takes it for: so they alone say whom it leads to. One of KV's own carries none of that
-/// (`read` gives it no token), and leads to whomever KV says.
-fn leads(tree: &Tree, known: &Known, name: &str) {
-    if !known.has(name) {
+/// An upstream that this machine's sources name, its gateway among them, carries what they give it (headers, the service
+/// token), and what the application and clients say to whom they take it for: so these sources alone say whom it leads to.
+/// One of KV's own carries none of that (`read` gives it no token), and leads to whomever KV says.
+fn leads(tree: &Tree, known: &Names, name: &str) {
+    if !known.has(&name.to_ascii_lowercase()) {
         return;
     }
     // A router that instances share goes by the host that it is told.
@@ -278,36 +279,16 @@ fn stands_in(tree: &Tree, policies: impl Iterator<Item = Vec<Step>>) {
     }
 }
 
-/// Names that mean something to this machine without KV.
+/// Names that mean something to this machine without KV: its upstreams, what its gateway calls, and what the forward proxy
+/// reaches by its name in Consul.
 ///
 /// In small letters: what a client writes as a host has no case (RFC 9110, section 4.2.3).
-struct Known {
-    /// Upstreams, and what the forward proxy reaches by its name in Consul.
-    names: HashSet<String>,
-    /// How names begin that the forward proxy reaches.
-    prefixes: HashSet<String>,
-}
-
-impl Known {
-    fn of(tree: &Tree, config: &Config) -> Self {
-        let upstreams = config.upstreams.iter().map(|upstream| upstream.name.as_str());
-        let own = upstreams.filter(|name| !tree.is_kvs_own(&steps(&["upstreams", name])));
-        let mut known = Self { names: own.map(str::to_ascii_lowercase).collect(), prefixes: HashSet::new() };
-        let allowed = config.outbound.proxy.as_ref().map_or(&[][..], |_| &config.outbound.allow);
-        for entry in allowed.iter().map(|entry| entry.to_ascii_lowercase()) {
-            match entry.strip_suffix('*') {
-                Some(prefix) => known.prefixes.insert(prefix.to_owned()),
-                None => known.names.insert(entry),
-            };
-        }
-        known
-    }
-
-    fn has(&self, name: &str) -> bool {
-        let name = name.to_ascii_lowercase();
-        let mut prefixes = (0..=name.len()).filter_map(|end| name.get(..end));
-        self.names.contains(&name) || (!self.prefixes.is_empty() && prefixes.any(|it| self.prefixes.contains(it)))
-    }
+fn known(tree: &Tree, config: &Config) -> Names {
+    let ours = Ours::of(tree, config.gateway.as_ref());
+    let upstreams = config.upstreams.iter().map(|upstream| upstream.name.as_str()).filter(|name| ours.has(name));
+    let called = config.gateway.iter().flat_map(Gateway::calls);
+    let reached = config.outbound.proxy.iter().flat_map(|_| &config.outbound.allow).map(String::as_str);
+    upstreams.chain(called).chain(reached).map(str::to_ascii_lowercase).collect()
 }
 
 /// For this machine only, without privileges. Port 0 is one of the kernel's choice.

@@ -16,6 +16,7 @@ mod environment;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod kv;
+mod ours;
 mod places;
 mod read;
 mod refused;

@@ -29,9 +29,10 @@ use serde_json::json;
 use self::listen::{ANY, LOCAL, listener};
 use self::upstream::Shown;
 use crate::config::{
-    Admin, Claims, Config, Lifecycle, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, SignalTo, Trace,
+    Admin, Claims, Config, Lifecycle, Log, LogFormat, Metrics, Otlp, OtlpProtocol, Outbound, SignalTo, Trace, Upstream,
 };
 use crate::environment::Environment;
+use crate::ours::Ours;
 use crate::tree::{Node, Tree, texts};
 use crate::values;
 
@@ -63,11 +64,16 @@ pub(crate) fn config(tree: &Tree, env: &Environment, claims: &Claims) -> Config 
     let outbound = outbound(&top.field("outbound", "The forward proxy, and what `lictor run` exports."));
     let upstreams_node = top.field("upstreams", "Services that are called, by name.");
     let shown = Shown { tokens: &tokens, bearer: bearer.as_ref() };
-    let mut upstreams = upstream::upstreams(&upstreams_node, &defaults, &shown);
     let gateway_node =
         top.field("gateway", "Routes for clients from outside: one listener, and where each request goes.");
-    let gateway =
-        gateway::gateway(&gateway_node, &mut upstreams, |name| upstream::implied(name, &defaults, &shown), env, claims);
+    let gateway = |upstreams: &mut Vec<Upstream>, claims: &Claims| {
+        gateway::gateway(&gateway_node, upstreams, |name| upstream::implied(name, &defaults, &shown), env, claims)
+    };
+    // What KV says of an upstream is read by whether the gateway calls it, so the gateway is read before and after.
+    let before = tree.has_kv().then(|| gateway_node.again(|| gateway(&mut Vec::new(), &Claims::default()))).flatten();
+    let ours = Ours::of(tree, before.as_ref());
+    let mut upstreams = upstream::upstreams(&upstreams_node, &defaults, &shown, &ours);
+    let gateway = gateway(&mut upstreams, claims);
     let needs_consul = registration.is_some()
         || gateway.as_ref().is_some_and(|gateway| gateway.from_consul.is_some())
         || !outbound.allow.is_empty()

@@ -20,6 +20,7 @@ use super::service::is_service_name;
 use super::source::{bootstrap, failover, source};
 use crate::bounds::{CALLED_MAX, too_many_called};
 use crate::config::{Query, Source, Upstream};
+use crate::ours::Ours;
 use crate::tree::Node;
 
 /// What our calls show of us.
@@ -32,7 +33,7 @@ pub(super) struct Shown<'a> {
 }
 
 /// All that are within the bound, each with its routes.
-pub(super) fn upstreams(node: &Node<'_>, defaults: &Policy, shown: &Shown<'_>) -> Vec<Upstream> {
+pub(super) fn upstreams(node: &Node<'_>, defaults: &Policy, shown: &Shown<'_>, ours: &Ours<'_>) -> Vec<Upstream> {
     let mut room = CALLED_MAX;
     let mut upstreams = Vec::new();
     let entries = node.entries();
@@ -45,7 +46,9 @@ pub(super) fn upstreams(node: &Node<'_>, defaults: &Policy, shown: &Shown<'_>) -
             entry.key_error(too_many_called(), None);
             break;
         };
-        let upstream = upstream(&entry, rest, defaults, shown);
+        // Whoever writes the KV key chooses whom an upstream of his leads to: this machine's token is not his to send.
+        let shown = if ours.has(&entry.name()) { *shown } else { Shown { tokens: &[], bearer: None } };
+        let upstream = upstream(&entry, rest, defaults, &shown);
         room = rest.saturating_sub(upstream.routes.iter().count());
         upstreams.push(upstream);
     }
@@ -76,11 +79,9 @@ fn upstream(node: &Node<'_>, most_routes: usize, defaults: &Policy, shown: &Show
         &policy,
     );
     let mut set_headers = headers(&section.field("headers", "Headers of every request to it."));
-    // Whoever writes the KV key chooses whom an upstream of his leads to: this machine's token is not his to send.
-    let is_ours = !node.is_kvs_own();
     let auth = section.field("auth", "What is shown to it instead of `auth.outbound`: `off`, or a map.");
-    let bearer = auth_of(&auth, shown.bearer.filter(|_| is_ours));
-    for (name, value) in token_header(if is_ours { shown.tokens } else { &[] }) {
+    let bearer = auth_of(&auth, shown.bearer);
+    for (name, value) in token_header(shown.tokens) {
         if !set_headers.iter().any(|(known, _)| *known == name) {
             set_headers.push((name, value));
         }

@@ -102,11 +102,6 @@ impl<'t> Node<'t> {
         }
     }
 
-    /// Whether KV alone names it.
-    pub(crate) fn is_kvs_own(&self) -> bool {
-        self.tree.is_kvs_own(&self.path)
-    }
-
     /// Whether a variable says it whose name is not lictor's alone.
     pub(crate) fn is_others(&self) -> bool {
         self.is_set() && self.tree.is_others(&self.path)

@@ -1,5 +1,7 @@
 //! What KV may say, over the file and under the environment.
 
+use lictor_config::{Claims, Tagged};
+
 use super::*;
 
 /// The file and the value of the KV key.
@@ -108,7 +110,14 @@ upstreams:
 
 #[test]
 fn kv_never_chooses_who_gets_what_this_machine_sends() {
-    let names = ["short", "named", "payments", "legacy", "variable", "flag", "PAYMENTS", "allowed", "team-a"];
+    never_leads(
+        &with_secrets(),
+        &["short", "named", "payments", "legacy", "variable", "flag", "PAYMENTS", "allowed", "team-a"],
+    );
+}
+
+/// Nothing that KV says of them leads these elsewhere.
+fn never_leads(sources: &Sources, names: &[&str]) {
     for key in [
         "service: evil",
         "query: evil",
@@ -129,13 +138,82 @@ fn kv_never_chooses_who_gets_what_this_machine_sends() {
                 format!("upstreams: {{{name}: {{{key}}}}}\n"),
                 format!("x: &x {{{key}}}\nupstreams: {{{name}: {{<<: *x}}}}\n"),
             ] {
-                let mut sources = with_secrets();
-                sources.kv.as_mut().unwrap().text.clone_from(&kv);
+                let mut sources = sources.clone();
+                sources.kv.as_mut().expect("KV is read").text.clone_from(&kv);
                 let said = sources.load().expect_err(&kv).sentences();
                 let expected = format!("KV may not change whom this machine's `{name}` leads to");
                 assert!(said.iter().any(|line| line.contains(&expected)), "{kv}: {said:#?}");
             }
         }
+    }
+}
+
+/// A gateway that names services in each way that there is, of which `upstreams` says nothing; and two claim a route.
+fn with_gateway() -> Sources {
+    let file = "service: edge
+registration: off
+consul: {kv: true}
+service_token: s3cret
+auth: {outbound: {bearer: t0ken}}
+gateway:
+  listen: 8080
+  auth: {forward: {to: asked, path: /validate}}
+  from_consul: {allow: {claiming: /claimed/*, 'pay-*': /pay/*}}
+  routes:
+  - {path: /to/*, to: plain, mirror: copied}
+  - {path: /version, to: versioned@v2, mirror: {to: copied-version@v3}}
+  - {path: /split, split: {parted: 90, parted@v2: 5, other@v1: 5}}
+";
+    let claim = |service: &str, text: &str| Tagged { service: service.to_owned(), text: text.to_owned() };
+    let list = vec![claim("claiming", "/claimed/a"), claim("pay-new", "/pay/*")];
+    Sources { claims: Claims { tag: "lictor.route".to_owned(), list }, ..over(file, "") }
+}
+
+/// Of [`with_gateway`].
+const CALLED: [&str; 9] =
+    ["plain", "copied", "versioned", "copied-version", "parted", "other", "asked", "claiming", "pay-new"];
+
+#[test]
+fn kv_never_says_where_the_services_are_that_the_gateway_calls() {
+    never_leads(&with_gateway(), &CALLED);
+    never_leads(&with_gateway(), &["PLAIN", "Asked", "pay-unheard-of", "Pay-New"]);
+    let short =
+        "service: edge\nregistration: off\nconsul: {kv: true}\ngateway: {listen: 8080, routes: {/api/*: plain}}\n";
+    never_leads(&over(short, ""), &["plain"]);
+    for name in CALLED {
+        let mut sources = with_gateway();
+        sources.kv.as_mut().unwrap().text = format!("upstreams: {{{name}: {{fallback: {{body: mine}}}}}}\n");
+        let said = sources.load().expect_err(name).to_string();
+        assert!(said.contains("KV may not change `upstreams.") && said.contains("fallback.body"), "{said}");
+    }
+}
+
+#[test]
+fn what_the_gateway_calls_is_shown_the_same_whatever_kv_tunes_of_it() {
+    let load = |kv: &str| {
+        let mut sources = with_gateway();
+        sources.kv.as_mut().unwrap().text = kv.to_owned();
+        sources.load().unwrap_or_else(|report| panic!("{kv}: {report}")).config
+    };
+    let before = load("");
+    let bearer = |upstream: &Upstream| upstream.bearer.is_some();
+    let of =
+        |config: &Config, name: &str| config.upstreams.iter().find(|upstream| upstream.name == name).cloned().unwrap();
+    for name in CALLED {
+        let after = load(&format!("upstreams: {{{name}: {{timeout: 3s, retry: off, listen: 3009}}}}\n"));
+        assert_eq!(of(&after, name).policy.timeouts.total, Some(Duration::from_secs(3)), "{name}");
+        assert!(bearer(&of(&after, name)) && !of(&after, name).set_headers.is_empty(), "{name}");
+        // Those too that are made of it: its versions, and copies.
+        for known in &before.upstreams {
+            let now = of(&after, &known.name);
+            assert_eq!((&now.source, &now.set_headers), (&known.source, &known.set_headers), "{name}: {}", known.name);
+            assert_eq!(bearer(&now), bearer(known), "{name}: {}", known.name);
+        }
+    }
+    // KV's own are shown nothing, also one that differs by case alone.
+    let own = load("upstreams: {own: {static: ['a:1']}, PLAIN: {timeout: 1s}, paying: {service: pay-new}}\n");
+    for name in ["own", "PLAIN", "paying"] {
+        assert!(!bearer(&of(&own, name)) && of(&own, name).set_headers.is_empty(), "{name}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whom a gateway's routes lead to: upstreams that are declared, and those that are made of what routes say of them: a
 //! service's name alone, its instances of one version, a URL, and copies of requests.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -53,6 +53,13 @@ impl To {
             Some(version) => Err(format!("`{version}` is not a version: letters, digits, `-`, `_`, `.` and `+`")),
         }
     }
+
+    fn service(&self) -> Option<&str> {
+        match self {
+            Self::Service(service) | Self::Version(service, _) | Self::Rest(service, _) => Some(service),
+            Self::Url { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for To {
@@ -74,6 +81,8 @@ pub(super) struct Leads<'u> {
     places: HashMap<String, usize>,
     implied: &'u dyn Fn(&str) -> Upstream,
     routes: Vec<Vec<Route>>,
+    /// Services that are named.
+    called: BTreeSet<String>,
     /// How many more upstreams and routes there may be.
     pub(super) room: usize,
 }
@@ -89,15 +98,17 @@ impl<'u> Leads<'u> {
         let places = upstreams.iter().enumerate().map(|(place, upstream)| (upstream.name.clone(), place)).collect();
         let routes = vec![Vec::new(); upstreams.len()];
         let taken = upstreams.iter().map(|upstream| 1 + upstream.routes.iter().count()).sum::<usize>();
-        Self { upstreams, places, implied, routes, room: CALLED_MAX.saturating_sub(taken) }
+        let (called, room) = (BTreeSet::new(), CALLED_MAX.saturating_sub(taken));
+        Self { upstreams, places, implied, routes, called, room }
     }
 
-    /// Puts the routes behind those of their upstreams.
-    pub(super) fn finish(self) {
+    /// Puts the routes behind those of their upstreams. What comes of it are the services that are named.
+    pub(super) fn finish(self) -> BTreeSet<String> {
         let all = self.upstreams.iter_mut().zip(self.routes);
         for (upstream, routes) in all.filter(|(_, routes)| !routes.is_empty()) {
             upstream.routes = upstream.routes.with_gateways(routes);
         }
+        self.called
     }
 
     pub(super) fn policy(&self, upstream: usize) -> &Policy {
@@ -143,6 +154,7 @@ impl<'u> Leads<'u> {
 
     /// Where the upstream is; a mistake is the node's.
     pub(super) fn find(&mut self, node: &Node<'_>, to: &To) -> Option<usize> {
+        self.called.extend(to.service().map(str::to_owned));
         self.doubt(node, to);
         self.place(to).map_err(|why| node.error(why, None)).ok()
     }
@@ -236,7 +248,7 @@ impl<'u> Leads<'u> {
     }
 
     fn doubt(&self, node: &Node<'_>, to: &To) {
-        let (To::Service(service) | To::Version(service, _) | To::Rest(service, _)) = to else { return };
+        let Some(service) = to.service() else { return };
         if self.places.contains_key(service) {
             return;
         }

@@ -70,7 +70,7 @@ pub(super) fn gateway(
         node.error("a gateway needs `routes`", Some("write `routes: {/api/users/*: user-service}`".to_owned()));
     }
     let Reading { read, leads, .. } = reading;
-    leads.finish();
+    let called = leads.finish();
     section.finish_before(&PLANNED);
     let (matchers, routes): (Vec<_>, Vec<_>) =
         read.iter().map(|read| (read.matcher.clone(), read.route.clone())).unzip();
@@ -88,7 +88,7 @@ pub(super) fn gateway(
         }
     }
     let routes = Arc::new(gateway::Gateway { table, routes, rules, managed, proxies, https_port, odd });
-    Some(Gateway { listen: listen?, redirect_http, orders, routes, from_consul })
+    Some(Gateway { listen: listen?, redirect_http, orders, routes, from_consul, called })
 }
 
 /// Fields that some route sets for those behind us, each once.
