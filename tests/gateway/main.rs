@@ -181,8 +181,9 @@ fn ask_over(mut stream: impl Read + Write, version: Version, ask: Ask<'_>) -> To
             told_http1(stream, text.as_bytes())
         }
         Version::Http2 => {
+            let flags = if ask.method == "CONNECT" { 4 } else { 5 }; // bytes may follow
             let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-            let bytes = [preface, frame(4, 0, 0, &[]), frame(1, 5, 1, &block(ask))].concat();
+            let bytes = [preface, frame(4, 0, 0, &[]), frame(1, flags, 1, &block(ask))].concat();
             let _ = stream.write_all(&bytes); // who is refused reads no answer
             told_http2(stream)
         }

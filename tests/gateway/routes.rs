@@ -7,7 +7,7 @@ use std::time::Duration;
 use lictor_testkit::{RawServer, Sidecar, eventually_is, read_head};
 use parking_lot::RwLock;
 
-use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, gateway, gateway_with, line_of, told_on};
+use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, echo_once, gateway, gateway_with, line_of, told_on};
 
 #[test]
 fn the_most_specific_route_is_the_one() {
@@ -254,4 +254,41 @@ fn an_upgrade_passes_on_the_route_that_get_has() {
     assert_eq!(bytes, *b"/room hello");
     let (_, head) = upgrade("/other");
     assert!(head.starts_with("HTTP/1.1 404"), "{head}");
+}
+
+/// What HTTP came in again would be asked past every route.
+#[test]
+fn no_route_leads_to_another_http() {
+    let one = echo_once("one");
+    let lictor = gateway(&[("one", &one)], "  - {path: /public, to: one, retry: off}\n");
+    for version in BOTH {
+        for (protocol, is_one) in [("websocket", true), ("h2c", false), ("H2C", false), ("websocket, h2c", false)] {
+            let before = one.connections();
+            let told = match version {
+                Version::Http1 => {
+                    let text = format!(
+                        "GET /public HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+                    );
+                    let mut stream = lictor_testkit::connect(&lictor.address("gateway"));
+                    std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+                    told_on(&mut stream)
+                }
+                Version::Http2 => {
+                    let fields = [(":protocol", protocol), ("http2-settings", "AAMAAABkAAQAAP__")];
+                    ask(&lictor, version, Ask { method: "CONNECT", fields: &fields, ..Ask::get("/public") })
+                }
+            };
+            let what = format!("{version:?} {protocol}: {told:?}");
+            // That server switches to nothing: to a client that may only be told so or no, it is a failure.
+            let (status, asked) = match (version, is_one) {
+                (Version::Http1, _) => (200, 1),
+                (Version::Http2, true) => (502, 1),
+                (Version::Http2, false) => (0, 0),
+            };
+            assert_eq!((told.status, one.connections() - before), (status, asked), "{what}");
+            let seen = told.body.to_lowercase();
+            assert!(!seen.contains("h2c") && !seen.contains("http2-settings"), "{what}");
+            assert_eq!(seen.contains("upgrade: websocket"), version == Version::Http1 && is_one, "{what}");
+        }
+    }
 }

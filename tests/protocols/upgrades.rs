@@ -1,10 +1,12 @@
 //! Upgrades between HTTP/1.1 and HTTP/2 (RFC 8441), in all four combinations, and those that are refused.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use lictor_testkit::{RawServer, connect, read_head};
+use parking_lot::Mutex;
 
 use crate::caller;
 
@@ -137,17 +139,102 @@ fn http2_to_http2() {
     assert_eq!(by_http2(&lictor.address("users"))["sec-websocket-protocol"], "chat");
 }
 
-#[test]
-fn an_upgrade_to_h2c_is_an_ordinary_request() {
-    let server = RawServer::saying(|head| {
-        let head = head.to_lowercase();
-        let is_clean = !head.contains("upgrade") && !head.contains("http2-settings");
-        format!("HTTP/1.1 {}\r\nContent-Length: 0\r\n\r\n", if is_clean { "200 OK" } else { "500 Oh" })
+/// What a server was asked, in lower case.
+type Seen = Arc<Mutex<Vec<String>>>;
+
+/// An HTTP/1.1 server that refuses whatever it is asked, and tells us what that was.
+fn http1_noting() -> (RawServer, Seen) {
+    let seen = Seen::default();
+    let noted = Arc::clone(&seen);
+    let server = RawServer::saying(move |head| {
+        noted.lock().push(head.to_lowercase());
+        "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
     });
-    let lictor = caller(&[server.port()], ", retry: off");
-    let bytes = b"GET / HTTP/1.1\r\nHost: users\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n";
-    let answer = lictor_testkit::exchange(&lictor.address("users"), bytes).unwrap();
-    assert_eq!(answer.status, 200);
+    (server, seen)
+}
+
+/// The same by HTTP/2: what an extended CONNECT asks for stands first.
+fn http2_noting() -> (RawServer, Seen) {
+    let seen = Seen::default();
+    let noted = Arc::clone(&seen);
+    let server = RawServer::start(move |stream| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            stream.set_nonblocking(true).unwrap();
+            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+            let mut connection =
+                h2::server::Builder::new().enable_connect_protocol().handshake::<_, Bytes>(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let protocol = request.extensions().get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str);
+                let wish = protocol.map_or_else(String::new, |protocol| format!("upgrade: {protocol}\n"));
+                noted.lock().push(format!("{wish}{:?}", request.headers()).to_lowercase());
+                respond.send_response(http::Response::builder().status(403).body(()).unwrap(), true).unwrap();
+            }
+        });
+    });
+    (server, seen)
+}
+
+const SETTINGS: &str = "AAMAAABkAAQAAP__";
+
+/// Whether the wish by HTTP/1.1 is answered by the server.
+fn wished_by_http1(address: &str, protocol: &str) -> bool {
+    let mut client = connect(address);
+    let text = format!(
+        "GET / HTTP/1.1\r\nHost: users\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nHTTP2-Settings: {SETTINGS}\r\nSec-WebSocket-Key: eA==\r\n\r\n"
+    );
+    client.write_all(text.as_bytes()).unwrap();
+    read_head(&mut client).starts_with("HTTP/1.1 403")
+}
+
+/// Whether the wish by extended CONNECT is answered by the server.
+fn wished_by_http2(address: &str, protocol: &str) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut sender = sender.ready().await.unwrap();
+        while !sender.is_extended_connect_protocol_enabled() {
+            tokio::task::yield_now().await; // until the server's SETTINGS are there
+        }
+        let request =
+            Request::builder().method(Method::CONNECT).uri("http://users/").header("http2-settings", SETTINGS);
+        let mut request = request.body(()).unwrap();
+        request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
+        let (response, _bytes) = sender.send_request(request, false).unwrap();
+        response.await.is_ok_and(|response| response.status() == StatusCode::FORBIDDEN)
+    })
+}
+
+#[test]
+fn no_client_asks_for_h2c_in_any_form() {
+    for (protocol, (server, seen)) in [("http1", http1_noting()), ("h2c", http2_noting())] {
+        let lictor = caller(&[server.port()], &format!(", protocol: {protocol}, retry: off"));
+        let address = lictor.address("users");
+        for (wish, is_one) in [
+            ("websocket", true),
+            ("h2c", false),
+            ("H2C", false),
+            ("h2c-14", false),
+            ("websocket, h2c", false),
+            ("h2c,websocket", false),
+            ("h2c, \u{fc}", false),
+            ("HTTP/2.0", false),
+            ("TLS/1.0", false),
+        ] {
+            // Without that wish it is a request like any in HTTP/1.1; in HTTP/2 it is none.
+            assert!(wished_by_http1(&address, wish), "{protocol} {wish}");
+            assert_eq!(wished_by_http2(&address, wish), is_one, "{protocol} {wish}");
+            let seen = std::mem::take(&mut *seen.lock());
+            assert_eq!(seen.len(), 1 + usize::from(is_one), "{protocol} {wish}: {seen:?}");
+            for head in seen {
+                assert_eq!(head.contains("upgrade: websocket"), is_one, "{protocol} {wish}: {head}");
+                assert!(is_one || !head.contains("upgrade"), "{protocol} {wish}: {head}");
+                assert!(!head.contains("http2-settings") && !head.contains("h2c"), "{protocol} {wish}: {head}");
+            }
+        }
+    }
 }
 
 #[test]

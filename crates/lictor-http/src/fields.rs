@@ -20,6 +20,8 @@ pub(crate) const FIELDS_MAX: usize = 100;
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// `Proxy-Connection` (the same).
 pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// `HTTP2-Settings` (RFC 7540, section 3.2.1, which RFC 9113 has dropped).
+pub const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// How long a head, whose framing was checked, says that its content is.
 pub fn told_length(headers: &HeaderMap) -> Option<u64> {
@@ -76,7 +78,7 @@ pub fn clean<M: Marks>(headers: &mut HeaderMap, fields: Fields) -> Fields {
 /// Takes off what may not come after a body: what frames, routes, authenticates, says what the content is, or belongs to
 /// the connection (RFC 9110, section 6.5.1). What the head's `Connection` names has not been taken for a trailer at all.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
-    const FORBIDDEN: [HeaderName; 24] = [
+    const FORBIDDEN: [HeaderName; 25] = [
         AGE,
         AUTHORIZATION,
         CACHE_CONTROL,
@@ -89,6 +91,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
         EXPECT,
         FORWARDED,
         HOST,
+        HTTP2_SETTINGS,
         KEEP_ALIVE,
         LOCATION,
         MAX_FORWARDS,
@@ -210,7 +213,9 @@ impl Fields {
             "te" => Self::TE,
             "via" => Self::VIA,
             "date" => Self::DATE,
-            "keep-alive" | "proxy-authenticate" | "proxy-authorization" | "proxy-connection" => Self::OTHER_HOPS,
+            "http2-settings" | "keep-alive" | "proxy-authenticate" | "proxy-authorization" | "proxy-connection" => {
+                Self::OTHER_HOPS
+            }
             name => M::of(name),
         }
     }
@@ -229,7 +234,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields, keeps_upgrade: 
         headers.remove(TE);
     }
     if fields.has(Fields::OTHER_HOPS) {
-        for name in [KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION] {
+        for name in [HTTP2_SETTINGS, KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION] {
             headers.remove(name);
         }
     }
@@ -261,6 +266,16 @@ pub(crate) fn named(headers: &HeaderMap) -> Vec<HeaderName> {
         [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, KEEP_ALIVE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA];
     let names = tokens(headers, &CONNECTION).filter_map(|token| HeaderName::try_from(token).ok());
     names.filter(|name| !KEPT.contains(name)).collect()
+}
+
+/// Whether a client may ask for this in place of HTTP: a protocol's name, maybe with a version (RFC 9110, section 7.8). Not
+/// for what HTTP comes in again (`h2c`, `HTTP`, `TLS`): its requests would go past everything that is checked.
+pub fn is_protocol(text: &[u8]) -> bool {
+    let (name, version) = text.split_at(text.iter().position(|byte| *byte == b'/').unwrap_or(text.len()));
+    let is_token = |text: &[u8]| HeaderName::from_bytes(text).is_ok();
+    let carries_http = name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2"))
+        || [&b"http"[..], b"tls"].iter().any(|known| name.eq_ignore_ascii_case(known));
+    is_token(name) && (version.is_empty() || is_token(&version[1..])) && !carries_http
 }
 
 /// Whether the client wants trailers. Nothing else of its `TE` goes further.
@@ -406,6 +421,19 @@ mod tests {
         let mut map = headers(&[("connection", "Upgrade, X-Mine"), ("upgrade", "websocket"), ("x-mine", "1")]);
         strip(&mut map, true);
         assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["upgrade"]);
+    }
+
+    #[test]
+    fn no_protocol_is_one_that_carries_http() {
+        for name in ["websocket", "WebSocket", "websocket/13", "chat", "connect-udp", "httpx", "tlsx", "h3"] {
+            assert!(is_protocol(name.as_bytes()), "{name}");
+        }
+        let carriers = ["h2c", "H2C", "h2", "h2c-14", "h2c/1", "HTTP", "http/2.0", "TLS/1.0"];
+        let none =
+            ["", "websocket, h2c", "h2c,websocket", " h2c", "websocket h2c", "\"h2c\"", "a/", "a/b/c", "/", "\u{fc}"];
+        for name in carriers.iter().chain(&none) {
+            assert!(!is_protocol(name.as_bytes()), "{name}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub use crate::http2::laws::{hpack, http2_client, http2_server, request_of_block
 pub use crate::proxied::law as proxied;
 
 use crate::error::{BodyError, Refused};
-use crate::fields::{Fields, KEEP_ALIVE, Marks, PROXY_CONNECTION, strip_hop_by_hop, strip_trailers};
+use crate::fields::{Fields, HTTP2_SETTINGS, KEEP_ALIVE, Marks, PROXY_CONNECTION, strip_hop_by_hop, strip_trailers};
 use crate::http1::body::Decoder;
 use crate::http1::head;
 use crate::http1::{Framing, Outgoing};
@@ -19,8 +19,16 @@ use crate::prelude::Prelude;
 use crate::spelling::Spelling;
 
 /// What nobody but the next hop may see.
-pub const HOP_BY_HOP: [HeaderName; 7] =
-    [CONNECTION, KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION, TE, TRANSFER_ENCODING];
+pub const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HTTP2_SETTINGS,
+    KEEP_ALIVE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    PROXY_CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+];
 
 /// A head with more may have more than 100 after we have added ours, which is refused.
 pub const FIELDS: usize = 70;

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use super::hpack::{Field, Malformed};
 use crate::buffers;
 use crate::digits::length;
-use crate::fields::{FIELDS_MAX, Fields, KEEP_ALIVE, PROXY_CONNECTION};
+use crate::fields::{FIELDS_MAX, Fields, KEEP_ALIVE, PROXY_CONNECTION, is_protocol};
 use crate::framing::{Length, told};
 use crate::target;
 
@@ -23,7 +23,9 @@ pub struct Protocol(pub HeaderValue);
 
 impl Protocol {
     fn new(protocol: Bytes) -> Result<Self, Malformed> {
-        HeaderValue::from_maybe_shared(protocol).map(Self).map_err(|_| Malformed("the :protocol is not one"))
+        let protocol = Some(protocol).filter(|protocol| is_protocol(protocol));
+        let protocol = protocol.and_then(|protocol| HeaderValue::from_maybe_shared(protocol).ok());
+        protocol.map(Self).ok_or(Malformed("the :protocol is not one"))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Upgrades: HTTP/1.1's (RFC 9110, section 7.8) and HTTP/2's extended CONNECT (RFC 8441), each to either.
 //!
 //! Within lictor an upgrade has HTTP/1.1's form; it is turned into the other where the client or the endpoint speaks
-//! HTTP/2. Upgrades to `h2c` are not passed on: who would speak it is known (RFC 9113, section 3.1), and it would
-//! carry requests past everything that is checked here.
+//! HTTP/2. Upgrades to what HTTP comes in again, as `h2c` is (RFC 9113, section 3.1), are not passed on
+//! ([`is_protocol`]).
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -11,7 +11,7 @@ use http::response;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use lictor_core::{Failure, Reason};
 use lictor_http::RequestBody;
-use lictor_http::fields::{Fields, tokens};
+use lictor_http::fields::{Fields, is_protocol, tokens};
 use lictor_http::http2::Protocol;
 use lictor_http::stream::Stream;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -133,8 +133,11 @@ impl Upgrade {
 }
 
 fn is_upgrade(headers: &HeaderMap) -> bool {
-    let has = |name, wanted| tokens(headers, &name).any(|token: &str| token.eq_ignore_ascii_case(wanted));
-    headers.contains_key(UPGRADE) && has(CONNECTION, "upgrade") && !has(UPGRADE, "h2c")
+    let lines = headers.get_all(UPGRADE).into_iter().map(HeaderValue::as_bytes);
+    let protocols = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let mut protocols = protocols.filter(|protocol| !protocol.is_empty()).peekable();
+    let is_named = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    is_named && protocols.peek().is_some() && protocols.all(is_protocol)
 }
 
 /// RFC 6455, section 4.2.2: proof that the key was read.
@@ -168,5 +171,10 @@ mod tests {
         assert!(!is_upgrade(&headers("websocket", "keep-alive")));
         assert!(!is_upgrade(&headers("h2c", "Upgrade, HTTP2-Settings")));
         assert!(!is_upgrade(&headers("H2C, websocket", "upgrade")));
+        assert!(is_upgrade(&headers("websocket,, chat", "upgrade")) && !is_upgrade(&headers(", ", "upgrade")));
+        // A line that is not ASCII is a line too.
+        let mut odd = headers("websocket", "upgrade");
+        odd.append(UPGRADE, HeaderValue::from_bytes(b"h2c, \xfc").unwrap());
+        assert!(!is_upgrade(&odd));
     }
 }

@@ -175,6 +175,7 @@ impl Rewrite {
             "connection"
             | "grpc-timeout"
             | "host"
+            | "http2-settings"
             | "keep-alive"
             | "l5d-timeout"
             | "proxy-authenticate"
