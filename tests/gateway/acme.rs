@@ -449,6 +449,22 @@ fn scripted(answers: Vec<(&'static str, &'static str, &'static str)>, window: Op
     (server, asked)
 }
 
+/// A policy with that directory.
+fn of_scripted(server: &RawServer, hosts: &str, storage: &Folder) -> String {
+    format!(
+        "    - {{hosts: {hosts}, acme: {{directory: 'http://127.0.0.1:{}/dir', storage: '{}', terms_agreed: true, challenge: tls-alpn-01}}}}\n",
+        server.port(),
+        storage.0.display()
+    )
+}
+
+/// The folder of what is kept of it.
+fn folder_of(server: &RawServer, storage: &Folder) -> PathBuf {
+    let folder = storage.0.join(format!("127.0.0.1_{}_dir", server.port()));
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
 const ACCOUNT: (&str, &str, &str) = ("/account", "201 Created", "Location: http://127.0.0.1/account/1\n\n{}");
 
 #[test]
@@ -465,8 +481,7 @@ fn a_certificate_is_renewed_when_its_ca_wants_that() {
         let refused =
             ("/order", "403 Forbidden", r#"{"type": "urn:ietf:params:acme:error:unauthorized", "detail": "no"}"#);
         let (server, seen) = scripted(vec![ACCOUNT, refused], Some(window));
-        let folder = storage.0.join(format!("127.0.0.1_{}_dir", server.port()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = folder_of(&server, &storage);
         let pair = match ends {
             Some(ends) => authority.issue_until("shop", &["shop.example"], ends),
             None => authority.issue("shop", &["shop.example"]),
@@ -476,11 +491,7 @@ fn a_certificate_is_renewed_when_its_ca_wants_that() {
         // What was asked when the certificate came.
         let known = json!({ "window": ends.map(|_| window) });
         fs::write(folder.join("shop.example.json"), known.to_string()).unwrap();
-        let policies = format!(
-            "    - {{hosts: shop.example, acme: {{directory: 'http://127.0.0.1:{}/dir', storage: '{}', terms_agreed: true, challenge: tls-alpn-01}}}}\n",
-            server.port(),
-            storage.0.display()
-        );
+        let policies = of_scripted(&server, "shop.example", &storage);
         let lictor = serving(&policies, "  listen: 127.0.0.1:0\n", &one);
         let noted = eventually_is(
             "the window is known",
@@ -537,11 +548,7 @@ fn what_a_ca_says_of_itself_is_followed() {
     ] {
         let (storage, one) = (Folder::new(), echo("one"));
         let (server, seen) = scripted(answers, None);
-        let policies = format!(
-            "    - {{hosts: shop.example, acme: {{directory: 'http://127.0.0.1:{}/dir', storage: '{}', terms_agreed: true, challenge: tls-alpn-01}}}}\n",
-            server.port(),
-            storage.0.display()
-        );
+        let policies = of_scripted(&server, "shop.example", &storage);
         let lictor = serving(&policies, "  listen: 127.0.0.1:0\n", &one);
         let told = eventually_is("it is told", || events(&lictor, "certificate_not_issued"), |told| !told.is_empty());
         assert!(told[0]["why"].as_str().unwrap().contains(said), "{what}: {told:?}");
@@ -549,4 +556,26 @@ fn what_a_ca_says_of_itself_is_followed() {
         let wait = humantime::parse_duration(told[0]["again"].as_str().unwrap()).unwrap().as_secs();
         assert!(waits.contains(&wait), "{what}: {told:?}");
     }
+}
+
+#[test]
+fn a_ca_is_not_asked_for_what_cannot_be_written_down() {
+    let (storage, one) = (Folder::new(), echo("one"));
+    let (server, seen) = scripted(vec![ACCOUNT], None);
+    // Where it is written down how far the order is, nothing can be.
+    let blocked = folder_of(&server, &storage).join("shop.example.json");
+    fs::create_dir(&blocked).unwrap();
+    let lictor = serving(&of_scripted(&server, "shop.example", &storage), "  listen: 127.0.0.1:0\n", &one);
+    let told = |least: usize| {
+        eventually_is("it is told", || events(&lictor, "certificate_not_issued"), |told| told.len() >= least)
+    };
+    let again = |line: &Json| humantime::parse_duration(line["again"].as_str().unwrap()).unwrap().as_secs();
+    let first = told(1);
+    assert!(first[0]["why"].as_str().unwrap().contains("cannot be written down"), "{first:?}");
+    let second = told(2);
+    assert_eq!((second.len(), again(&second[0]) >= 5, again(&second[1]) >= 10), (2, true, true), "{second:?}");
+    assert!(seen.lock().is_empty(), "{seen:?}");
+    // And then it can.
+    fs::remove_dir(&blocked).unwrap();
+    eventually_is("it is asked", || seen.lock().clone(), |seen| seen.iter().any(|(path, _)| path == "/account"));
 }

@@ -59,10 +59,17 @@ struct Desk {
     known: HashMap<Order, Host>,
     /// By folder.
     locks: HashMap<PathBuf, Folder>,
-    flights: JoinSet<(Order, Came)>,
+    flights: JoinSet<Landed>,
 }
 
-/// What has come of what was asked of a CA.
+/// What has come of what was asked of a CA, and how far that is where it could not be written down.
+struct Landed {
+    order: Order,
+    came: Came,
+    unwritten: Option<Progress>,
+}
+
+/// What has come of it.
 enum Came {
     /// Until when the certificate is good, or why there is none; and how long nothing is asked.
     Order(Result<u64, Trouble>, Duration),
@@ -91,6 +98,8 @@ struct Host {
     asks: Option<u64>,
     looked: u64,
     flight: Option<AbortHandle>,
+    /// How far it is where the disk has not taken that: it stands in for what is there, so that the CA is asked no sooner.
+    unwritten: Option<Progress>,
     /// What the CA is shown on behalf of whoever orders.
     shown: Option<Proof>,
 }
@@ -112,9 +121,9 @@ impl Desk {
     /// Notes what has come of orders.
     fn take(&mut self) {
         while let Some(joined) = self.flights.try_join_next() {
-            let Ok((order, came)) = joined else { continue }; // it was dropped
+            let Ok(Landed { order, came, unwritten }) = joined else { continue }; // it was dropped
             if let Some(known) = self.known.get_mut(&order) {
-                (known.flight, known.due) = (None, None);
+                (known.flight, known.due, known.unwritten) = (None, None, unwritten);
             }
             let (Came::Order(result, wait), host) = (came, &*order.host) else { continue };
             self.admin.scrape.ordered(host, result.is_ok());
@@ -177,16 +186,17 @@ impl Desk {
         let now = now();
         let mut wanted = Vec::new();
         for order in orders {
-            let fresh = || Host { chance: random(), due: None, asks: None, looked: 0, flight: None, shown: None };
+            let fresh = || Host { chance: random(), due: None, asks: None, looked: 0, flight: None, unwritten: None, shown: None };
             let host = self.known.entry(order.clone()).or_insert_with(fresh);
             let leads = self.locks.get(order.storage()).is_some_and(|folder| folder.lock.is_some());
             let is_known = host.due.is_some() && now.saturating_sub(host.looked) < LOOK_AGAIN;
             if host.flight.is_none() && !(leads && is_known) {
-                wanted.push((order.clone(), leads, host.chance));
+                wanted.push((order.clone(), leads, host.chance, host.unwritten.clone()));
             }
         }
-        let look = move |(order, leads, chance): (Order, bool, f64)| {
-            let seen = if leads { due(&order, chance) } else { Seen::Proof(Progress::read(&order).proof) };
+        let look = move |(order, leads, chance, unwritten): (Order, bool, f64, Option<Progress>)| {
+            let progress = unwritten.unwrap_or_else(|| Progress::read(&order));
+            let seen = if leads { due(&order, &progress, chance) } else { Seen::Proof(progress.proof) };
             (order, seen)
         };
         let seen = spawn_blocking(move || wanted.into_iter().map(look).collect::<Vec<_>>()).await.unwrap_or_default();
@@ -224,19 +234,19 @@ impl Desk {
             if host.flight.is_some() || self.flights.len() >= AT_ONCE {
                 continue;
             }
+            let begun = (order.clone(), host.unwritten.clone());
             if host.due.is_some_and(|due| due <= now) {
                 let (admin, registering) = (Arc::clone(&self.admin), Arc::clone(&folder.registering));
-                host.flight = Some(self.flights.spawn(order_one(admin, order.clone(), registering)));
+                host.flight = Some(self.flights.spawn(order_one(admin, begun, registering)));
             } else if host.asks.is_some_and(|asks| asks <= now) {
-                host.flight = Some(self.flights.spawn(ask_one(order.clone())));
+                host.flight = Some(self.flights.spawn(ask_one(begun)));
             }
         }
     }
 }
 
-/// When a certificate is ordered, as the disk has it, and when the CA is asked about that.
-fn due(order: &Order, chance: f64) -> Seen {
-    let progress = Progress::read(order);
+/// When a certificate is ordered, and when the CA is asked about that.
+fn due(order: &Order, progress: &Progress, chance: f64) -> Seen {
     match lictor_tls::issued(&order.file(), &order.host) {
         Ok((begins, ends)) => {
             let due = renewal(begins, ends, progress.window, chance).max(progress.not_before);
@@ -246,30 +256,43 @@ fn due(order: &Order, chance: f64) -> Seen {
     }
 }
 
-/// Asks the CA when it wants a certificate renewed, and notes that.
-async fn ask_one(order: Order) -> (Order, Came) {
-    let (window, again) = window::ask(&order, &Transport::new(&order.acme)).await;
-    let of = order.clone();
-    let noted = spawn_blocking(move || {
-        let mut progress = Progress::read(&of);
-        progress.asked_again = now() + again.as_secs();
-        match window {
-            Ok(window) => progress.window = window,
-            Err(why) => info!(host = &*of.host, %why, "the CA does not say when it wants the certificate renewed"),
-        }
-        progress.write(&of)
-    });
-    if let Ok(Err(why)) = noted.await {
-        warn!(host = &*order.host, %why, "it cannot be written down when the CA wants the certificate renewed");
+/// How far an order is: what the disk has not taken, or what it has.
+async fn begun((order, unwritten): (Order, Option<Progress>)) -> (Order, Progress) {
+    if let Some(progress) = unwritten {
+        return (order, progress);
     }
-    (order, Came::Window)
+    let of = order.clone();
+    (order, spawn_blocking(move || Progress::read(&of)).await.unwrap_or_default())
+}
+
+/// Writes down how far it is, and what has come of it.
+async fn land(order: Order, came: Came, progress: Progress) -> Landed {
+    let unwritten = match issue::write(&order, &progress).await {
+        Ok(()) => None,
+        Err(Trouble { why, .. }) => {
+            warn!(host = &*order.host, %why, "it is kept in mind until this process ends");
+            Some(progress)
+        }
+    };
+    Landed { order, came, unwritten }
+}
+
+/// Asks the CA when it wants a certificate renewed, and notes that.
+async fn ask_one(begins: (Order, Option<Progress>)) -> Landed {
+    let (order, mut progress) = begun(begins).await;
+    let (window, again) = window::ask(&order, &Transport::new(&order.acme)).await;
+    progress.asked_again = now() + again.as_secs();
+    match window {
+        Ok(window) => progress.window = window,
+        Err(why) => info!(host = &*order.host, %why, "the CA does not say when it wants the certificate renewed"),
+    }
+    land(order, Came::Window, progress).await
 }
 
 /// One order, and what is known of it afterwards: until when its certificate is good, or how long nothing is asked.
-async fn order_one(admin: Arc<Admin>, order: Order, registering: Arc<Mutex<()>>) -> (Order, Came) {
+async fn order_one(admin: Arc<Admin>, begins: (Order, Option<Progress>), registering: Arc<Mutex<()>>) -> Landed {
+    let (order, mut progress) = begun(begins).await;
     let transport = Transport::new(&order.acme);
-    let of = order.clone();
-    let mut progress = spawn_blocking(move || Progress::read(&of)).await.unwrap_or_default();
     let issued = issue(&order, &mut progress, &admin.plane, &transport, &registering);
     let late = || Trouble::of(format!("it is not there after {} s", ORDER_MAX.as_secs()));
     let issued = timeout(ORDER_MAX, issued).await.unwrap_or_else(|_| Err(late()));
@@ -281,24 +304,20 @@ async fn order_one(admin: Arc<Admin>, order: Order, registering: Arc<Mutex<()>>)
             Duration::from_secs(ends.saturating_sub(*begins) / 3)
         }
         Err(trouble) => {
+            if trouble.is_over {
+                (progress.order, progress.key) = (None, None);
+            }
             let failures = progress.failures.saturating_add(1);
-            let before = if trouble.is_over { Progress::default() } else { progress };
-            progress = Progress { failures, proof: None, why: Some(trouble.why.clone()), ..before };
+            progress = Progress { failures, proof: None, why: Some(trouble.why.clone()), ..progress };
             again(failures, trouble.cause, transport.told(), random())
         }
     };
     progress.not_before = now() + wait.as_secs();
-    let (of, is_unknown) = (order.clone(), issued.as_ref().is_err_and(|trouble| trouble.is_unknown));
-    let written = spawn_blocking(move || {
-        if is_unknown {
-            let _ = kept::Account::forget(&of.acme); // another order has done it already
-        }
-        progress.write(&of)
-    });
-    if let Ok(Err(why)) = written.await {
-        warn!(host = &*order.host, %why, "it cannot be written down when the certificate is ordered again");
+    if issued.as_ref().is_err_and(|trouble| trouble.is_unknown) {
+        let of = Arc::clone(&order.acme);
+        let _ = spawn_blocking(move || kept::Account::forget(&of)).await; // another order has done it already
     }
-    (order, Came::Order(issued.map(|(_, ends)| ends), wait))
+    land(order, Came::Order(issued.map(|(_, ends)| ends), wait), progress).await
 }
 
 fn now() -> u64 {

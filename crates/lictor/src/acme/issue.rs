@@ -1,6 +1,7 @@
 //! One order, from the account to the certificate (RFC 8555, section 7.4). Each step is written down before the next, so that a
 //! process that ends between two goes on where it was.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +89,8 @@ pub(super) async fn issue(
     transport: &Transport,
     registering: &Mutex<()>,
 ) -> Result<(u64, u64), Trouble> {
+    // Nothing is asked of a CA that cannot be remembered: neither an account nor an order.
+    write(order, progress).await.map_err(|trouble| Trouble { cause: Cause::Unreached, ..trouble })?;
     let account = account(&order.acme, transport, registering).await?;
     let mut placed = place(&account, order, progress).await?;
     if placed.state().status == OrderStatus::Pending {
@@ -120,7 +123,11 @@ pub(super) async fn issue(
     })?;
     let (order, key) = (order.clone(), key.serialize_pem());
     let adopted = spawn_blocking(move || kept::adopt(&order, &key, &chain)).await.map_err(Trouble::of)?;
-    adopted.map_err(|why| Trouble::over(format!("the CA's certificate is not used: {why}")))
+    // What the disk does not take is still the CA's to give.
+    adopted.map_err(|why| Trouble {
+        is_over: why.kind() == ErrorKind::InvalidData,
+        ..Trouble::of(format!("the CA's certificate is not used: {why}"))
+    })
 }
 
 /// Our account at this CA: the one that we have, or a new one.
@@ -254,7 +261,7 @@ async fn refused(placed: &mut instant_acme::Order, polled: Result<OrderStatus, E
     }
 }
 
-async fn write(order: &Order, progress: &Progress) -> Result<(), Trouble> {
+pub(super) async fn write(order: &Order, progress: &Progress) -> Result<(), Trouble> {
     let (order, progress) = (order.clone(), progress.clone());
     let written = spawn_blocking(move || progress.write(&order)).await.map_err(Trouble::of)?;
     written.map_err(|why| Trouble::of(format!("it cannot be written down how far the order is: {why}")))

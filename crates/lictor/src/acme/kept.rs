@@ -83,13 +83,15 @@ impl Account {
     }
 }
 
-/// Puts a chain and its key where they are shown, once they are what they should be: from when to when they are good.
-pub(super) fn adopt(order: &Order, key: &str, chain: &str) -> Result<(u64, u64), String> {
+/// Puts a chain and its key where they are shown, once they are what they should be (`InvalidData` where they are not): from when to
+/// when they are good.
+pub(super) fn adopt(order: &Order, key: &str, chain: &str) -> io::Result<(u64, u64)> {
     let file = order.file();
     let draft = file.with_extension("new");
-    save(&draft, format!("{key}{chain}").as_bytes()).map_err(|why| format!("{}: {why}", draft.display()))?;
-    let good = lictor_tls::issued(&draft, &order.host).map_err(|why| why.to_string())?;
-    fs::rename(&draft, &file).and_then(|()| sync_folder(&file)).map_err(|why| format!("{}: {why}", file.display()))?;
+    save(&draft, format!("{key}{chain}").as_bytes())?;
+    let good = lictor_tls::issued(&draft, &order.host).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+    fs::rename(&draft, &file)?;
+    sync_folder(&file)?;
     Ok(good)
 }
 
