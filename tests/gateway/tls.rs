@@ -148,7 +148,11 @@ fn a_pair_is_read_again_by_itself_and_a_bad_one_changes_nothing() {
     ours.issue_expired("shop", &["shop.example"]);
     eventually_is("one that has ended too", || is_rejected("has ended"), |told| *told);
     assert_eq!((see("shop.example"), see("other.example")), first);
-    ours.issue("shop", &["shop.example"]);
+    // What a chain has besides may have ended.
+    let (next, old) = (ours.issue("next", &["shop.example"]), ours.issue_expired("old", &["lictor's tests"]));
+    std::fs::copy(&next.key, &shop.key).unwrap();
+    std::fs::write(&shop.cert, [&next.cert, &old.cert].map(|path| std::fs::read_to_string(path).unwrap()).concat())
+        .unwrap();
     eventually("a good one is shown", || if see("shop.example") == first.0 { Err("not yet") } else { Ok(()) });
     assert_eq!(see("other.example"), first.1);
 }

@@ -76,7 +76,8 @@ pub(crate) fn first_end_of(chain: &[CertificateDer<'_>]) -> Option<u64> {
     chain.iter().filter_map(end).min()
 }
 
-fn end(certificate: &CertificateDer<'_>) -> Option<u64> {
+/// When it ends itself.
+pub(crate) fn end(certificate: &CertificateDer<'_>) -> Option<u64> {
     at(certificate, FAR)
 }
 

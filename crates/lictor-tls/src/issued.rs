@@ -7,7 +7,7 @@ use lictor_core::tls::{KeyPair, ServerTls};
 use rustls::pki_types::{ServerName, UnixTime};
 use webpki::EndEntityCert;
 
-use crate::certificate::at;
+use crate::certificate::{at, end};
 use crate::file::TlsError;
 use crate::made::Source;
 
@@ -24,7 +24,8 @@ pub fn issued(path: &Path, host: &str) -> Result<(u64, u64), TlsError> {
     parsed.verify_is_valid_for_subject_name(&name).map_err(|_| unusable(&format!("it is not for `{host}`")))?;
     let begins =
         at(own, UnixTime::since_unix_epoch(Duration::ZERO)).ok_or_else(|| unusable(&"its time is not known"))?;
-    let ends = made.not_after().ok_or_else(|| unusable(&"its time is not known"))?;
+    // What the chain has besides may have ended long ago: who signed a CA for clients of old.
+    let ends = end(own).ok_or_else(|| unusable(&"its time is not known"))?;
     Ok((begins, ends))
 }
 
@@ -60,6 +61,11 @@ mod tests {
             let why = issued(&file, host).unwrap_err().to_string();
             assert!(why.contains(said), "{what}: {why}");
         }
+        // What a chain has besides may have ended.
+        let old = authority.issue_expired("old", &["lictor's tests"]);
+        let parts = [&pair.cert, &old.cert, &pair.key].map(|path| std::fs::read_to_string(path).unwrap());
+        std::fs::write(&file, parts.concat()).unwrap();
+        assert_eq!(issued(&file, "shop.example").unwrap(), (begins, ends));
         assert!(issued(&file.with_file_name("none.pem"), "shop.example").is_err());
     }
 }

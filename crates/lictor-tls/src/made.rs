@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::certificate::first_end_of;
+use crate::certificate::{end, first_end_of};
 use crate::file::TlsError;
 use crate::trust::includes;
 
@@ -165,10 +165,11 @@ impl<S: Source> Latest<S> {
         }
     }
 
-    /// Refuses a chain that has ended in place of one that has not: an earlier backup was put back, or a renewal failed.
+    /// Refuses a certificate that has ended in place of one that has not: an earlier backup was put back, or a renewal failed. What
+    /// its chain has besides may have ended: clients need not go by it.
     fn lasts(&self, made: Made<S::Config>, earlier: Option<&Made<S::Config>>) -> Result<Made<S::Config>, TlsError> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let has_ended = |made: &Made<S::Config>| made.not_after().is_some_and(|end| end < now);
+        let has_ended = |made: &Made<S::Config>| made.chain.first().and_then(end).is_some_and(|end| end < now);
         match (self.source.identity(), earlier) {
             (Some(identity), Some(earlier)) if has_ended(&made) && !has_ended(earlier) => {
                 Err(TlsError::unusable(&identity.cert, &"its certificate has ended"))

@@ -186,7 +186,15 @@ impl Desk {
         let now = now();
         let mut wanted = Vec::new();
         for order in orders {
-            let fresh = || Host { chance: random(), due: None, asks: None, looked: 0, flight: None, unwritten: None, shown: None };
+            let fresh = || Host {
+                chance: random(),
+                due: None,
+                asks: None,
+                looked: 0,
+                flight: None,
+                unwritten: None,
+                shown: None,
+            };
             let host = self.known.entry(order.clone()).or_insert_with(fresh);
             let leads = self.locks.get(order.storage()).is_some_and(|folder| folder.lock.is_some());
             let is_known = host.due.is_some() && now.saturating_sub(host.looked) < LOOK_AGAIN;

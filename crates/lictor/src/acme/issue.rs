@@ -122,7 +122,7 @@ pub(super) async fn issue(
         error => error.into(),
     })?;
     let (order, key) = (order.clone(), key.serialize_pem());
-    let adopted = spawn_blocking(move || kept::adopt(&order, &key, &chain)).await.map_err(Trouble::of)?;
+    let adopted = spawn_blocking(move || kept::adopt(&order, &key, &chain, super::now())).await.map_err(Trouble::of)?;
     // What the disk does not take is still the CA's to give.
     adopted.map_err(|why| Trouble {
         is_over: why.kind() == ErrorKind::InvalidData,

@@ -85,11 +85,15 @@ impl Account {
 
 /// Puts a chain and its key where they are shown, once they are what they should be (`InvalidData` where they are not): from when to
 /// when they are good.
-pub(super) fn adopt(order: &Order, key: &str, chain: &str) -> io::Result<(u64, u64)> {
+pub(super) fn adopt(order: &Order, key: &str, chain: &str, now: u64) -> io::Result<(u64, u64)> {
     let file = order.file();
     let draft = file.with_extension("new");
     save(&draft, format!("{key}{chain}").as_bytes())?;
-    let good = lictor_tls::issued(&draft, &order.host).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+    let unfit = |why: &dyn ToString| io::Error::new(io::ErrorKind::InvalidData, why.to_string());
+    let good @ (begins, ends) = lictor_tls::issued(&draft, &order.host).map_err(|why| unfit(&why))?;
+    if ends <= begins.max(now) {
+        return Err(unfit(&format!("it ends at {ends}, it is {now} (Unix time), and it begins at {begins}")));
+    }
     fs::rename(&draft, &file)?;
     sync_folder(&file)?;
     Ok(good)
@@ -137,4 +141,39 @@ fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn sync_folder(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use lictor_core::acme::Challenge;
+    use lictor_testkit::{Authority, scratch};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_has_ended_is_not_put_in_place() {
+        let (authority, storage) = (Authority::new(), scratch("kept"));
+        let acme = Acme {
+            directory: "https://ca/".to_owned(),
+            contact: Vec::new(),
+            storage: storage.clone(),
+            ca: None,
+            challenge: Challenge::Http01,
+        };
+        let order = Order { host: "shop.example".into(), acme: Arc::new(acme) };
+        let ends = 4_107_542_400;
+        let pair = authority.issue_until("shop", &["shop.example"], UNIX_EPOCH + Duration::from_secs(ends));
+        let [chain, key] = [&pair.cert, &pair.key].map(|path| fs::read_to_string(path).unwrap());
+        for now in [ends, ends + 1] {
+            let why = adopt(&order, &key, &chain, now).unwrap_err();
+            assert_eq!(why.kind(), io::ErrorKind::InvalidData, "{why}");
+            assert!(why.to_string().contains("ends at 4107542400") && !order.file().exists(), "{why}");
+        }
+        assert_eq!(adopt(&order, &key, &chain, ends - 1).unwrap().1, ends);
+        assert!(order.file().exists());
+        fs::remove_dir_all(storage).unwrap();
+    }
 }
