@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use lictor_core::acme::rest;
 use lictor_testkit::{
     Authority, Pair, RawServer, Sidecar, connect, eventually, eventually_is, free_ports, get, get_over, read_head,
     request, scratch, tls_client,
@@ -488,8 +489,10 @@ fn a_certificate_is_renewed_when_its_ca_wants_that() {
         };
         let parts = [&pair.key, &pair.cert].map(|path| fs::read_to_string(path).unwrap());
         fs::write(folder.join("shop.example.pem"), parts.concat()).unwrap();
-        // What was asked when the certificate came.
-        let known = json!({ "window": ends.map(|_| window) });
+        // As it was written down when the certificate came, three days ago, and what the CA has said since.
+        let life =
+            rest(now - 3 * DAY, ends.map_or(u64::MAX, |ends| ends.duration_since(UNIX_EPOCH).unwrap().as_secs()));
+        let known = json!({ "window": ends.map(|_| window), "not_before": now - 3 * DAY + life.as_secs() });
         fs::write(folder.join("shop.example.json"), known.to_string()).unwrap();
         let policies = of_scripted(&server, "shop.example", &storage);
         let lictor = serving(&policies, "  listen: 127.0.0.1:0\n", &one);
@@ -578,4 +581,24 @@ fn a_ca_is_not_asked_for_what_cannot_be_written_down() {
     // And then it can.
     fs::remove_dir(&blocked).unwrap();
     eventually_is("it is asked", || seen.lock().clone(), |seen| seen.iter().any(|(path, _)| path == "/account"));
+}
+
+#[test]
+fn what_is_written_down_holds_up_what_has_failed_and_nothing_else() {
+    const DAY: u64 = 86_400;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let (storage, one) = (Folder::new(), echo("one"));
+    let (server, _) = scripted(vec![ACCOUNT], None);
+    let folder = folder_of(&server, &storage);
+    for (host, known) in [
+        ("waits", json!({ "failures": 1, "not_before": now + DAY })),
+        ("gone", json!({ "failures": 0, "not_before": now + DAY })),
+    ] {
+        fs::write(folder.join(format!("{host}.example.json")), known.to_string()).unwrap();
+    }
+    let policies = of_scripted(&server, "[waits.example, gone.example]", &storage);
+    let lictor = serving(&policies, "  listen: 127.0.0.1:0\n", &one);
+    let told = eventually_is("it is told", || events(&lictor, "certificate_not_issued"), |told| !told.is_empty());
+    let hosts: Vec<_> = told.iter().map(|line| line["host"].as_str().unwrap()).collect();
+    assert_eq!(hosts, ["gone.example"]);
 }

@@ -18,6 +18,8 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(86_400);
 const LIMITED: Duration = Duration::from_secs(3600);
 /// A CA's word counts for at most so long.
 const TOLD_AT_MOST: Duration = Duration::from_secs(7 * 86_400);
+/// No host has another certificate sooner than so long after one, where that is good for longer.
+const RESTS_AT_MOST: Duration = Duration::from_secs(2 * 86_400);
 /// Hosts whose certificates came at one time are renewed at different ones: up to this part of their life earlier.
 const SPREAD: f64 = 0.05;
 /// Whatever a CA says, a certificate is renewed by this part of its life.
@@ -110,6 +112,12 @@ pub fn renewal(begins: u64, ends: u64, window: Option<(u64, u64)>, chance: f64) 
     }
 }
 
+/// How long after a certificate that is good from `begins` to `ends` no other is ordered in its place, whatever the CA says, or a clock
+/// that is wrong: a third of its life, at most two days.
+pub fn rest(begins: u64, ends: u64) -> Duration {
+    Duration::from_secs(ends.saturating_sub(begins) / 3).min(RESTS_AT_MOST)
+}
+
 /// How long nothing is asked of a CA after so many failures in a row: some seconds or a minute, then twice as long each time, to a
 /// day, and up to a quarter more by `chance`; longer where the CA has said so.
 pub fn again(failures: u32, cause: Cause, told: Option<Duration>, chance: f64) -> Duration {
@@ -147,6 +155,15 @@ mod tests {
             ("the other way round", (20, 10), 0.5, 20),
         ] {
             assert_eq!(renewal(0, 100, Some(window), chance), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn after_one_certificate_there_is_no_other_for_a_while() {
+        for (begins, ends, expected) in
+            [(0, 90 * DAY, 2 * DAY), (0, 6 * DAY, 2 * DAY), (10, 22, 4), (10, 10, 0), (10, 5, 0)]
+        {
+            assert_eq!(rest(begins, ends), Duration::from_secs(expected), "{begins} {ends}");
         }
     }
 

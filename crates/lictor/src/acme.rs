@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use lictor_core::acme::{Order, again, renewal};
+use lictor_core::acme::{Order, again, renewal, rest};
 use tokio::sync::Mutex;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -260,7 +260,8 @@ fn due(order: &Order, progress: &Progress, chance: f64) -> Seen {
             let due = renewal(begins, ends, progress.window, chance).max(progress.not_before);
             Seen::Due(due, Some(progress.asked_again))
         }
-        Err(_) => Seen::Due(progress.not_before, None),
+        // One that has come and is gone is ordered at once.
+        Err(_) => Seen::Due(if progress.failures == 0 { 0 } else { progress.not_before }, None),
     }
 }
 
@@ -309,7 +310,7 @@ async fn order_one(admin: Arc<Admin>, begins: (Order, Option<Progress>), registe
         // A clock that is wrong, or a CA's that is, is no reason to order without end.
         Ok((begins, ends)) => {
             progress = Progress::default();
-            Duration::from_secs(ends.saturating_sub(*begins) / 3)
+            rest(*begins, *ends)
         }
         Err(trouble) => {
             if trouble.is_over {
