@@ -18,6 +18,8 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(86_400);
 const LIMITED: Duration = Duration::from_secs(3600);
 /// A CA's word counts for at most so long.
 const TOLD_AT_MOST: Duration = Duration::from_secs(7 * 86_400);
+/// A clock may be set so far back, in seconds, and what was written before that counts.
+const SLACK: u64 = 86_400;
 /// No host has another certificate sooner than so long after one, where that is good for longer.
 const RESTS_AT_MOST: Duration = Duration::from_secs(2 * 86_400);
 /// Hosts whose certificates came at one time are renewed at different ones: up to this part of their life earlier.
@@ -118,6 +120,13 @@ pub fn rest(begins: u64, ends: u64) -> Duration {
     Duration::from_secs(ends.saturating_sub(begins) / 3).min(RESTS_AT_MOST)
 }
 
+/// Until when nothing is asked, where `written` was written down. What is further away than anything is put off was written by a clock
+/// that was ahead, and does not count.
+pub fn until(written: u64, now: u64) -> u64 {
+    let most = TOLD_AT_MOST.max(AGAIN_AT_MOST).as_secs() + SLACK;
+    if written > now.saturating_add(most) { 0 } else { written }
+}
+
 /// How long nothing is asked of a CA after so many failures in a row: some seconds or a minute, then twice as long each time, to a
 /// day, and up to a quarter more by `chance`; longer where the CA has said so.
 pub fn again(failures: u32, cause: Cause, told: Option<Duration>, chance: f64) -> Duration {
@@ -165,6 +174,22 @@ mod tests {
         {
             assert_eq!(rest(begins, ends), Duration::from_secs(expected), "{begins} {ends}");
         }
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_written_does_not_count() {
+        let now = 1000 * DAY;
+        for (written, expected) in [
+            (0, 0),
+            (now, now),
+            (now + 7 * DAY, now + 7 * DAY),
+            (now + 8 * DAY, now + 8 * DAY),
+            (now + 8 * DAY + 1, 0),
+            (u64::MAX, 0),
+        ] {
+            assert_eq!(until(written, now), expected, "{written}");
+        }
+        assert_eq!(until(u64::MAX, u64::MAX), u64::MAX);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use lictor_core::acme::{Order, again, renewal, rest};
+use lictor_core::acme::{Order, again, renewal, rest, until};
 use tokio::sync::Mutex;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -204,7 +204,7 @@ impl Desk {
         }
         let look = move |(order, leads, chance, unwritten): (Order, bool, f64, Option<Progress>)| {
             let progress = unwritten.unwrap_or_else(|| Progress::read(&order));
-            let seen = if leads { due(&order, &progress, chance) } else { Seen::Proof(progress.proof) };
+            let seen = if leads { due(&order, &progress, chance, now) } else { Seen::Proof(progress.proof) };
             (order, seen)
         };
         let seen = spawn_blocking(move || wanted.into_iter().map(look).collect::<Vec<_>>()).await.unwrap_or_default();
@@ -254,14 +254,15 @@ impl Desk {
 }
 
 /// When a certificate is ordered, and when the CA is asked about that.
-fn due(order: &Order, progress: &Progress, chance: f64) -> Seen {
+fn due(order: &Order, progress: &Progress, chance: f64, now: u64) -> Seen {
+    let not_before = until(progress.not_before, now);
     match lictor_tls::issued(&order.file(), &order.host) {
         Ok((begins, ends)) => {
-            let due = renewal(begins, ends, progress.window, chance).max(progress.not_before);
-            Seen::Due(due, Some(progress.asked_again))
+            let due = renewal(begins, ends, progress.window, chance).max(not_before);
+            Seen::Due(due, Some(until(progress.asked_again, now)))
         }
         // One that has come and is gone is ordered at once.
-        Err(_) => Seen::Due(if progress.failures == 0 { 0 } else { progress.not_before }, None),
+        Err(_) => Seen::Due(if progress.failures == 0 { 0 } else { not_before }, None),
     }
 }
 
