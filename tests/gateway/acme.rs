@@ -440,6 +440,7 @@ fn scripted(answers: Vec<(&'static str, &'static str, &'static str)>, window: Op
                 }
             }
         };
+        let [fields, body] = [fields, &body].map(|text| text.replace("DIRECTORY", host));
         let more = if fields.is_empty() { String::new() } else { format!("{fields}\r\n") };
         let answer = format!(
             "HTTP/1.1 {status}\r\nContent-Type: application/problem+json\r\nReplay-Nonce: n{length}\r\n{more}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -525,6 +526,10 @@ fn what_a_ca_says_of_itself_is_followed() {
         "Retry-After: 7200\n\n{\"type\": \"urn:ietf:params:acme:error:rateLimited\", \"detail\": \"too many\"}";
     const BUSY: &str =
         "Retry-After: 300\n\n{\"type\": \"urn:ietf:params:acme:error:serverInternal\", \"detail\": \"later\"}";
+    const ENDLESS: &str = concat!(
+        "Location: http://DIRECTORY/order/1\r\nRetry-After: 18446744073709551615\n\n",
+        r#"{"status": "pending", "identifiers": [], "authorizations": [], "finalize": "http://DIRECTORY/finalize"}"#
+    );
     const PLACED: &[&str] = &["/account", "/order"];
     let order = |status, says| ("/order", status, says);
     let many = "the CA says rateLimited: too many";
@@ -548,6 +553,13 @@ fn what_a_ca_says_of_itself_is_followed() {
         ),
         ("no word", vec![ACCOUNT], PLACED, "serverInternal: nothing is left to say", 60..76),
         ("no order", vec![ACCOUNT, order("201 Created", "{}")], PLACED, "JSON", 60..76),
+        (
+            "a wait without end",
+            vec![ACCOUNT, order("201 Created", ENDLESS), ("/order/1", "200 OK", ENDLESS)],
+            &["/account", "/order", "/order/1"],
+            "timed out",
+            60..76,
+        ),
     ] {
         let (storage, one) = (Folder::new(), echo("one"));
         let (server, seen) = scripted(answers, None);

@@ -17,7 +17,7 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(86_400);
 /// Of a CA that says there were too many, and not for how long.
 const LIMITED: Duration = Duration::from_secs(3600);
 /// A CA's word counts for at most so long.
-const TOLD_AT_MOST: Duration = Duration::from_secs(7 * 86_400);
+pub const TOLD_AT_MOST: Duration = Duration::from_secs(7 * 86_400);
 /// A clock may be set so far back, in seconds, and what was written before that counts.
 const SLACK: u64 = 86_400;
 /// No host has another certificate sooner than so long after one, where that is good for longer.

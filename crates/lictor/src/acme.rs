@@ -11,8 +11,12 @@ mod window;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use lictor_core::acme::{Order, again, renewal, rest, until};
@@ -26,6 +30,8 @@ use self::kept::{Progress, Proof};
 use self::transport::Transport;
 use crate::admin::Admin;
 
+/// Why there is nothing after a panic; the log has more.
+const FAULT: &str = "a fault in lictor or its library, which the log has";
 /// How often it is looked whether something is due, and what the leader's orders are.
 const EVERY: Duration = Duration::from_secs(1);
 /// Of one order, from the account to the certificate.
@@ -290,7 +296,9 @@ async fn land(order: Order, came: Came, progress: Progress) -> Landed {
 /// Asks the CA when it wants a certificate renewed, and notes that.
 async fn ask_one(begins: (Order, Option<Progress>)) -> Landed {
     let (order, mut progress) = begun(begins).await;
-    let (window, again) = window::ask(&order, &Transport::new(&order.acme)).await;
+    let transport = Transport::new(&order.acme);
+    let asked = caught(window::ask(&order, &transport)).await;
+    let (window, again) = asked.unwrap_or_else(|| (Err(FAULT.to_owned()), window::AGAIN_AFTER_FAILURE));
     progress.asked_again = now() + again.as_secs();
     match window {
         Ok(window) => progress.window = window,
@@ -305,7 +313,8 @@ async fn order_one(admin: Arc<Admin>, begins: (Order, Option<Progress>), registe
     let transport = Transport::new(&order.acme);
     let issued = issue(&order, &mut progress, &admin.plane, &transport, &registering);
     let late = || Trouble::of(format!("it is not there after {} s", ORDER_MAX.as_secs()));
-    let issued = timeout(ORDER_MAX, issued).await.unwrap_or_else(|_| Err(late()));
+    let issued = timeout(ORDER_MAX, caught(issued)).await.unwrap_or_else(|_| Some(Err(late())));
+    let issued = issued.unwrap_or_else(|| Err(Trouble::of(FAULT)));
     admin.plane.forget_challenge(&order.host);
     let wait = match &issued {
         // A clock that is wrong, or a CA's that is, is no reason to order without end.
@@ -330,6 +339,16 @@ async fn order_one(admin: Arc<Admin>, begins: (Order, Option<Progress>), registe
     land(order, Came::Order(issued.map(|(_, ends)| ends), wait), progress).await
 }
 
+/// What comes of it; `None`: it has panicked. A fault in reading what a CA says is one host's failure, and tried again as any is.
+async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let poll = poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+        polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
+    });
+    poll.await
+}
+
 fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
@@ -340,4 +359,28 @@ fn random() -> f64 {
     // Without randomness orders are less spread out, and nothing else.
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
     f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_caught_whenever_it_comes() {
+        assert_eq!(caught(async { 1 }).await, Some(1));
+        for turns in [0, 1, 3] {
+            let held = Arc::new(());
+            let mine = Arc::clone(&held);
+            let panics = async move {
+                for _ in 0..turns {
+                    yield_now().await;
+                }
+                assert!(Arc::strong_count(&mine) > 5, "on purpose");
+            };
+            assert_eq!(caught(panics).await, None, "{turns}");
+            assert_eq!(Arc::strong_count(&held), 1, "{turns}: nothing of it stays");
+        }
+    }
 }

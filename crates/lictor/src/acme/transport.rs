@@ -9,7 +9,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use lictor_core::acme::Acme;
+use lictor_core::acme::{Acme, TOLD_AT_MOST};
 use lictor_tls::{Client, ClientSpec, Trust};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
@@ -78,7 +78,11 @@ impl Asking {
         let body = body.collect().await.map_err(|why| why.to_string())?.to_bytes();
         let client = async { self.tls.get_or_try_init(|| outside::client(self.spec.clone())).await.cloned() };
         let answer = outside::ask(Request::from_parts(head, Full::new(body)), client).await?;
-        let (head, body) = answer.into_parts();
+        let (mut head, body) = answer.into_parts();
+        // The library adds it to the time that it is, which has an end.
+        if retry_after(&head.headers).is_some_and(|told| told > TOLD_AT_MOST) {
+            head.headers.insert(RETRY_AFTER, TOLD_AT_MOST.as_secs().into());
+        }
         let is_refusal = head.status.is_client_error() || head.status.is_server_error();
         *self.told.lock() = retry_after(&head.headers).filter(|_| is_refusal);
         let is_json =

@@ -13,7 +13,7 @@ use super::transport::Transport;
 /// How soon and how late it is asked again, whatever the CA says (section 4.3.2); and where there is no answer (section 4.3.3).
 const AGAIN_LEAST: Duration = Duration::from_secs(60);
 const AGAIN_MOST: Duration = Duration::from_secs(86_400);
-const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(6 * 3600);
+pub(super) const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(6 * 3600);
 
 /// The CA's name of a certificate: the key of who issued it and its number, in base64url (section 4.1).
 pub(super) async fn id(order: &Order) -> Option<(String, String)> {
