@@ -68,6 +68,11 @@ impl Acme {
         self.storage.join(rest.replace(|letter| !is_plain(letter), "_"))
     }
 
+    /// Where the account is; no host has a `_`.
+    pub fn account(&self) -> PathBuf {
+        self.folder().join("_account.json")
+    }
+
     /// Where a host's certificate and key are: one file, so that one rename replaces both.
     pub fn identity(&self, host: &str) -> KeyPair {
         let file = self.folder().join(format!("{host}.pem"));
@@ -235,6 +240,13 @@ mod tests {
             ("https://[::1]/../../x?y=%2f", "/s/___1__.._.._x_y__2f"),
         ] {
             assert_eq!(at(directory).folder(), Path::new(folder), "{directory}");
+        }
+        // Each file that is written has a draft beside it.
+        let order = Order { host: "account".into(), acme: Arc::new(at("https://ca/")) };
+        for ending in ["json", "draft", "lost"] {
+            let account = order.acme.account().with_extension(ending);
+            assert!(![order.progress(), order.file()].contains(&account), "{ending}");
+            assert_ne!(account, order.progress().with_extension(ending));
         }
         assert_eq!(at("https://ca/").identity("a.example").key, Path::new("/s/ca_/a.example.pem"));
     }

@@ -4,7 +4,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use instant_acme::AccountCredentials;
 use lictor_core::acme::{Acme, Order};
@@ -64,21 +64,17 @@ impl Progress {
 }
 
 impl Account {
-    fn file(acme: &Acme) -> PathBuf {
-        acme.folder().join("account.json")
-    }
-
     pub(super) fn read(acme: &Acme) -> Option<Self> {
-        read(&Self::file(acme))
+        read(&acme.account())
     }
 
     pub(super) fn write(&self, acme: &Acme) -> io::Result<()> {
-        write(&Self::file(acme), &serde_json::to_vec(self).map_err(io::Error::other)?)
+        write(&acme.account(), &serde_json::to_vec(self).map_err(io::Error::other)?)
     }
 
     /// The CA does not know it any more.
     pub(super) fn forget(acme: &Acme) -> io::Result<()> {
-        let file = Self::file(acme);
+        let file = acme.account();
         fs::rename(&file, file.with_extension("lost"))
     }
 }
