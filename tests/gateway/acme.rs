@@ -596,6 +596,31 @@ fn a_ca_is_not_asked_for_what_cannot_be_written_down() {
 }
 
 #[test]
+fn an_order_that_a_ca_has_lost_is_not_asked_for_again() {
+    const PROBLEM: &str = r#"{"type": "urn:ietf:params:acme:error:malformed", "detail": "no such order"}"#;
+    for (what, status, body, is_over, said) in [
+        ("its problem", "404 Not Found", PROBLEM, true, "the CA says malformed: no such order"),
+        ("a page", "404 Not Found", "<html>", true, "the CA says 404 Not Found: no detail"),
+        ("no word", "410 Gone", "", true, "the CA says 410 Gone: no detail"),
+        ("a request that is bad", "400 Bad Request", "<html>", true, "the CA says 400 Bad Request: no detail"),
+        ("too many", "429 Too Many Requests", "<html>", false, "the CA says rateLimited: 429 Too Many Requests"),
+        ("what is in front of it", "502 Bad Gateway", "<html>", false, "the CA answers 502 Bad Gateway"),
+    ] {
+        let (storage, one) = (Folder::new(), echo("one"));
+        let (server, _) = scripted(vec![ACCOUNT, ("/order/1", status, body)], None);
+        let url = format!("http://127.0.0.1:{}/order/1", server.port());
+        let known = json!({ "order": url, "key": "none", "failures": 1 });
+        fs::write(folder_of(&server, &storage).join("shop.example.json"), known.to_string()).unwrap();
+        let lictor = serving(&of_scripted(&server, "shop.example", &storage), "  listen: 127.0.0.1:0\n", &one);
+        let told = eventually_is("it is told", || events(&lictor, "certificate_not_issued"), |told| !told.is_empty());
+        assert!(told[0]["why"].as_str().unwrap().contains(said), "{what}: {told:?}");
+        let progress = storage.progress("shop.example");
+        let kept = (progress["order"].as_str(), progress["key"].as_str());
+        assert_eq!(kept, if is_over { (None, None) } else { (Some(&*url), Some("none")) }, "{what}");
+    }
+}
+
+#[test]
 fn what_is_written_down_holds_up_what_has_failed_and_nothing_else() {
     const DAY: u64 = 86_400;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, Request, Response};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use lictor_core::acme::{Acme, TOLD_AT_MOST};
 use lictor_tls::{Client, ClientSpec, Trust};
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
@@ -75,6 +76,7 @@ impl HttpClient for Transport {
 impl Asking {
     async fn ask(&self, request: Request<BodyWrapper<Bytes>>) -> Result<Response<Full<Bytes>>, String> {
         let (head, body) = request.into_parts();
+        let method = head.method.clone();
         let body = body.collect().await.map_err(|why| why.to_string())?.to_bytes();
         let client = async { self.tls.get_or_try_init(|| outside::client(self.spec.clone())).await.cloned() };
         let answer = outside::ask(Request::from_parts(head, Full::new(body)), client).await?;
@@ -85,13 +87,20 @@ impl Asking {
         }
         let is_refusal = head.status.is_client_error() || head.status.is_server_error();
         *self.told.lock() = retry_after(&head.headers).filter(|_| is_refusal);
-        let is_json =
-            |kind: &http::HeaderValue| kind.as_bytes().windows(4).any(|part| part.eq_ignore_ascii_case(b"json"));
-        if is_refusal && !head.headers.get(CONTENT_TYPE).is_some_and(is_json) {
-            return Err(format!("the CA answers {}", head.status));
-        }
         let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|why| format!("within its answer: {why}"))?;
-        Ok(Response::from_parts(head, Full::new(body.to_bytes())))
+        let mut body = body.to_bytes();
+        if is_refusal && serde_json::from_slice::<Problem>(&body).is_err() {
+            if head.status.is_server_error() || method != Method::POST {
+                return Err(format!("the CA answers {}", head.status));
+            }
+            // It has judged what it was asked, in words that are none of ACME's.
+            let status = head.status.to_string();
+            let is_limited = head.status == StatusCode::TOO_MANY_REQUESTS;
+            let problem =
+                if is_limited { json!({ "type": "rateLimited", "detail": status }) } else { json!({ "type": status }) };
+            body = problem.to_string().into();
+        }
+        Ok(Response::from_parts(head, Full::new(body)))
     }
 }
 
