@@ -621,6 +621,23 @@ fn an_order_that_a_ca_has_lost_is_not_asked_for_again() {
 }
 
 #[test]
+fn an_account_that_its_ca_does_not_know_is_made_anew() {
+    const UNKNOWN: (&str, &str, &str) =
+        ("/order", "400 Bad Request", r#"{"type": "urn:ietf:params:acme:error:accountDoesNotExist", "detail": "who"}"#);
+    let (storage, one) = (Folder::new(), echo("one"));
+    let (server, seen) = scripted(vec![ACCOUNT, UNKNOWN, ACCOUNT], None);
+    let policies = of_scripted(&server, "shop.example", &storage);
+    let lictor = serving(&policies, "  listen: 127.0.0.1:0\n", &one);
+    let told = || eventually_is("it is told", || events(&lictor, "certificate_not_issued"), |told| !told.is_empty());
+    assert!(told()[0]["why"].as_str().unwrap().contains("accountDoesNotExist"), "{seen:?}");
+    assert!(storage.file("_account.lost").exists() && !storage.file("_account.json").exists());
+    // Another host's order makes another one.
+    lictor.rewrite(&fs::read_to_string(lictor.file()).unwrap().replace("shop.example", "[shop.example, new.example]"));
+    eventually_is("it is there", || storage.file("_account.json").exists(), |is_there| *is_there);
+    assert_eq!(seen.lock().iter().filter(|(path, _)| path == "/account").count(), 2);
+}
+
+#[test]
 fn what_is_written_down_holds_up_what_has_failed_and_nothing_else() {
     const DAY: u64 = 86_400;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

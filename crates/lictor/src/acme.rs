@@ -332,10 +332,6 @@ async fn order_one(admin: Arc<Admin>, begins: (Order, Option<Progress>), registe
         }
     };
     progress.not_before = now() + wait.as_secs();
-    if issued.as_ref().is_err_and(|trouble| trouble.is_unknown) {
-        let of = Arc::clone(&order.acme);
-        let _ = spawn_blocking(move || kept::Account::forget(&of)).await; // another order has done it already
-    }
     land(order, Came::Order(issued.map(|(_, ends)| ends), wait), progress).await
 }
 

@@ -16,6 +16,7 @@ use ring::digest::{SHA256, digest};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use tracing::warn;
 
 use super::kept::{self, Progress, Proof};
 use super::transport::Transport;
@@ -91,7 +92,28 @@ pub(super) async fn issue(
 ) -> Result<(u64, u64), Trouble> {
     // Nothing is asked of a CA that cannot be remembered: neither an account nor an order.
     write(order, progress).await.map_err(|trouble| Trouble { cause: Cause::Unreached, ..trouble })?;
-    let account = account(&order.acme, transport, registering).await?;
+    let mut used = Vec::new();
+    let issued = by_account(order, progress, plane, transport, registering, &mut used).await;
+    if issued.as_ref().is_err_and(|trouble| trouble.is_unknown) {
+        let _only_one = registering.lock().await;
+        let of = Arc::clone(&order.acme);
+        if let Ok(Err(why)) = spawn_blocking(move || kept::Account::forget(&of, &used)).await {
+            warn!(host = &*order.host, %why, "an account that its CA does not know cannot be put away");
+        }
+    }
+    issued
+}
+
+/// The same, by our account there, whose credentials it tells.
+async fn by_account(
+    order: &Order,
+    progress: &mut Progress,
+    plane: &DataPlane,
+    transport: &Transport,
+    registering: &Mutex<()>,
+    used: &mut Vec<u8>,
+) -> Result<(u64, u64), Trouble> {
+    let account = account(&order.acme, transport, registering, used).await?;
     let mut placed = place(&account, order, progress).await?;
     if placed.state().status == OrderStatus::Pending {
         prove(&mut placed, order, progress, plane).await?;
@@ -131,7 +153,12 @@ pub(super) async fn issue(
 }
 
 /// Our account at this CA: the one that we have, or a new one.
-async fn account(acme: &Arc<Acme>, transport: &Transport, registering: &Mutex<()>) -> Result<Account, Trouble> {
+async fn account(
+    acme: &Arc<Acme>,
+    transport: &Transport,
+    registering: &Mutex<()>,
+    used: &mut Vec<u8>,
+) -> Result<Account, Trouble> {
     let _only_one = registering.lock().await;
     let builder = Account::builder_with_http(Box::new(transport.clone()));
     let contact: Vec<&str> = acme.contact.iter().map(String::as_str).collect();
@@ -140,12 +167,13 @@ async fn account(acme: &Arc<Acme>, transport: &Transport, registering: &Mutex<()
     let Some(mut known) = known else {
         let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
         let (account, credentials) = builder.create(&new, acme.directory.clone(), None).await?;
+        *used = serde_json::to_vec(&credentials).map_err(Trouble::of)?;
         keep(acme, kept::Account { contact: acme.contact.clone(), credentials }).await?;
         return Ok(account);
     };
     let is_told_otherwise = known.contact != acme.contact;
-    let text = serde_json::to_vec(&known.credentials).map_err(Trouble::of)?;
-    let account = builder.from_credentials(serde_json::from_slice(&text).map_err(Trouble::of)?).await?;
+    *used = serde_json::to_vec(&known.credentials).map_err(Trouble::of)?;
+    let account = builder.from_credentials(serde_json::from_slice(used).map_err(Trouble::of)?).await?;
     if is_told_otherwise {
         account.update_contacts(&contact).await?;
         known.contact.clone_from(&acme.contact);

@@ -72,10 +72,11 @@ impl Account {
         write(&acme.account(), &serde_json::to_vec(self).map_err(io::Error::other)?)
     }
 
-    /// The CA does not know it any more.
-    pub(super) fn forget(acme: &Acme) -> io::Result<()> {
+    /// The CA does not know it any more. One that has taken its place since is not meant.
+    pub(super) fn forget(acme: &Acme, used: &[u8]) -> io::Result<()> {
         let file = acme.account();
-        fs::rename(&file, file.with_extension("lost"))
+        let is_meant = |known: Self| serde_json::to_vec(&known.credentials).is_ok_and(|text| text == used);
+        if Self::read(acme).is_some_and(is_meant) { fs::rename(&file, file.with_extension("lost")) } else { Ok(()) }
     }
 }
 
@@ -149,17 +150,41 @@ mod tests {
 
     use super::*;
 
+    fn acme(storage: &Path) -> Acme {
+        Acme {
+            directory: "https://ca/".to_owned(),
+            contact: Vec::new(),
+            storage: storage.to_owned(),
+            ca: None,
+            challenge: Challenge::Http01,
+        }
+    }
+
+    #[test]
+    fn only_the_account_that_was_used_is_forgotten() {
+        let storage = scratch("forgotten");
+        let acme = acme(&storage);
+        let account = |id: &str, contact: &str| {
+            let credentials = serde_json::json!({ "id": id, "key_pkcs8": "AAAA", "directory": "https://ca/" });
+            serde_json::from_value::<Account>(serde_json::json!({ "contact": [contact], "credentials": credentials }))
+                .unwrap()
+        };
+        let used = serde_json::to_vec(&account("https://ca/1", "").credentials).unwrap();
+        Account::forget(&acme, &used).unwrap(); // there is none
+        for (id, contact, is_forgotten) in
+            [("https://ca/2", "", false), ("https://ca/1", "", true), ("https://ca/1", "mailto:ops@shop.example", true)]
+        {
+            account(id, contact).write(&acme).unwrap();
+            Account::forget(&acme, &used).unwrap();
+            assert_eq!(Account::read(&acme).is_none(), is_forgotten, "{id} {contact}");
+        }
+        fs::remove_dir_all(storage).unwrap();
+    }
+
     #[test]
     fn a_certificate_that_has_ended_is_not_put_in_place() {
         let (authority, storage) = (Authority::new(), scratch("kept"));
-        let acme = Acme {
-            directory: "https://ca/".to_owned(),
-            contact: Vec::new(),
-            storage: storage.clone(),
-            ca: None,
-            challenge: Challenge::Http01,
-        };
-        let order = Order { host: "shop.example".into(), acme: Arc::new(acme) };
+        let order = Order { host: "shop.example".into(), acme: Arc::new(acme(&storage)) };
         let ends = 4_107_542_400;
         let pair = authority.issue_until("shop", &["shop.example"], UNIX_EPOCH + Duration::from_secs(ends));
         let [chain, key] = [&pair.cert, &pair.key].map(|path| fs::read_to_string(path).unwrap());
