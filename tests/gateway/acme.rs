@@ -18,6 +18,7 @@ use lictor_testkit::{
     request, scratch, tls_client,
 };
 use parking_lot::Mutex;
+use rustix::process::Signal;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -389,7 +390,24 @@ fn of_gateways_with_one_folder_one_orders_and_all_answer_and_show() {
     assert!((pebble.asked("order-plz"), leads(&other)) == (1, false));
     drop(first); // killed
     eventually_is("the other one orders", || leads(&other), |leads| *leads);
-    assert_eq!(pebble.asked("order-plz"), 1);
+    let name = |lictor: &Sidecar, hosts: &str, more: &str| {
+        let text = fs::read_to_string(lictor.file()).unwrap();
+        lictor.rewrite(&(text.replace("hosts: shop.example", &format!("hosts: {hosts}")) + more));
+    };
+    name(&other, "[shop.example, new.example]", "lifecycle: {drain_delay: 1h}\n");
+    storage.await_issued("new.example");
+    assert_eq!(pebble.asked("order-plz"), 2, "what there is is not ordered again");
+    // One that is about to end orders no more, and answers still: the CA comes to it.
+    other.signal(Signal::TERM);
+    let third = serving(
+        &policies.replace("hosts: shop.example", "hosts: [shop.example, third.example]"),
+        &keys(elsewhere),
+        &one,
+    );
+    eventually_is("the third one orders", || leads(&third), |leads| *leads);
+    storage.await_issued("third.example");
+    assert_eq!((pebble.asked("order-plz"), pebble.asked("sign-me-up")), (3, 1));
+    assert_eq!(other.lines("stopped").len(), 0, "it is still there");
 }
 
 /// What was asked of a directory: a path, and what was said there.

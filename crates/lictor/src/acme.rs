@@ -52,7 +52,11 @@ pub(crate) async fn run(admin: Arc<Admin>) {
         desk.take();
         desk.drop_gone(&orders);
         if !orders.is_empty() {
-            desk.lead(&orders).await;
+            if desk.admin.is_stopping() {
+                desk.leave().await;
+            } else {
+                desk.lead(&orders).await;
+            }
             desk.look(&orders).await;
             desk.begin(&orders);
         }
@@ -185,6 +189,13 @@ impl Desk {
                 }
             }
         }
+    }
+
+    /// Ends what is under way, and lets another gateway go on with it: this one is about to end. It answers the CA still.
+    async fn leave(&mut self) {
+        self.flights.shutdown().await;
+        self.known.values_mut().for_each(|host| host.flight = None);
+        self.locks.clear();
     }
 
     /// Looks when what is due, and what others order.

@@ -206,7 +206,7 @@ async fn post(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Res
     let stopping = || refuse(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is stopping");
     match path {
         "/log-level" => log_level(admin, request).await,
-        _ if admin.is_stopping.load(Relaxed) => stopping(),
+        _ if admin.is_stopping() => stopping(),
         path if steer::is_order(path) => {
             steer::steer(admin, path, &Query::parse(request.uri().query().unwrap_or_default()))
         }

@@ -87,6 +87,11 @@ impl Admin {
         self.mark_draining(true);
     }
 
+    /// Whether [`Self::stop`] was called.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Relaxed)
+    }
+
     pub(super) fn mark_draining(&self, is_draining: bool) {
         self.is_draining.store(is_draining, Relaxed);
         self.plane.set_draining(is_draining);
