@@ -656,6 +656,23 @@ fn an_account_that_its_ca_does_not_know_is_made_anew() {
 }
 
 #[test]
+fn a_certificate_that_is_gone_is_told() {
+    let (authority, storage, one) = (Authority::new(), Folder::new(), echo("one"));
+    let (server, _) = scripted(Vec::new(), None);
+    let pair = authority.issue("shop", &["shop.example"]);
+    let file = folder_of(&server, &storage).join("shop.example.pem");
+    fs::write(&file, [&pair.key, &pair.cert].map(|path| fs::read_to_string(path).unwrap()).concat()).unwrap();
+    let lictor = serving(&of_scripted(&server, "shop.example", &storage), "  listen: 127.0.0.1:0\n", &one);
+    let ours = authority.client_config(&[b"http/1.1"], &[&TLS13], None);
+    eventually("it is shown", || shown(&lictor, &ours, "shop.example"));
+    fs::remove_file(&file).unwrap();
+    let told = eventually_is("it is told", || events(&lictor, "certificate_rejected"), |told| !told.is_empty());
+    assert!(told[0]["message"].as_str().unwrap().contains("the earlier certificate stays in use"), "{told:?}");
+    assert!(lictor.metric("lictor_certificate_rejected", &[]) > 0.5);
+    assert!(shown(&lictor, &ours, "shop.example").is_ok());
+}
+
+#[test]
 fn what_is_written_down_holds_up_what_has_failed_and_nothing_else() {
     const DAY: u64 = 86_400;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

@@ -201,7 +201,8 @@ impl<S: Source> Latest<S> {
 
     /// Perhaps they are only half written.
     fn refuse(&self, error: &TlsError, seen: Option<u64>, is_told: bool) {
-        let (had, is_awaited) = (self.get().is_some(), matches!(error, TlsError::Awaited(_)));
+        let had = self.get().is_some();
+        let is_awaited = !had && matches!(error, TlsError::Awaited(_)); // what was there and is gone is told
         self.state.send_modify(|state| {
             (state.seen, state.refused, state.is_awaited) = (seen, Some(error.to_string().into()), is_awaited);
         });
