@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -153,15 +153,17 @@ impl Desk {
     /// Ends what the configuration does not name any more, and lets others have folders that we do not use.
     fn drop_gone(&mut self, orders: &[Order]) {
         let Self { admin, known, locks, .. } = self;
+        let wanted: HashSet<&Order> = orders.iter().collect();
         known.retain(|order, host| {
-            let is_wanted = orders.contains(order);
+            let is_wanted = wanted.contains(order);
             if !is_wanted {
                 host.flight.iter().for_each(AbortHandle::abort);
                 admin.plane.forget_challenge(&order.host);
             }
             is_wanted
         });
-        locks.retain(|folder, _| orders.iter().any(|order| order.storage() == folder));
+        let folders: HashSet<&Path> = orders.iter().map(Order::storage).collect();
+        locks.retain(|folder, _| folders.contains(&**folder));
     }
 
     /// Becomes the one who orders, where nobody else is.
@@ -194,7 +196,7 @@ impl Desk {
     /// Ends what is under way, and lets another gateway go on with it: this one is about to end. It answers the CA still.
     async fn leave(&mut self) {
         self.flights.shutdown().await;
-        self.known.values_mut().for_each(|host| host.flight = None);
+        self.known.values_mut().for_each(|host| (host.flight, host.unwritten) = (None, None));
         self.locks.clear();
     }
 
