@@ -9,6 +9,8 @@ use crate::issuer::{SECRET, claims, shared};
 use crate::keys::hash;
 use crate::{Ask, BOTH, LICTOR, Told, Version, ask, echo, field, gateway_of, told_http1};
 
+const KEY: &str = "partner-0123456789abcdefghij";
+
 fn jwt(more: &str) -> String {
     format!("  auth:\n    jwt: {{secret: {SECRET}}}\n{more}")
 }
@@ -137,17 +139,16 @@ fn judge() -> RawServer {
 #[test]
 fn whatever_shows_who_asks_chooses() {
     let (servers, judge) = (servers(), judge());
-    let key = "partner-0123456789abcdefghij";
     let auth = format!(
         "  auth:\n    keys: {{clients: {{partner: {{keys: '{}', roles: [gold]}}}}}}\n    forward: {{to: judge, path: /check, fail_open: true, headers_to_upstream: [X-Tenant]}}\n",
-        hash(key)
+        hash(KEY)
     );
     let routes = "    - {path: /*, to: a, when: {role: gold, sub: partner}}\n    - {path: /*, to: b, when: {plan: gold}, auth: {claims_to_headers: {X-P: plan}}}\n    - {path: /*, to: c}\n";
     let all: Vec<_> = named(&servers).into_iter().chain([("judge", &judge)]).collect();
     let lictor = gateway_of(&all, &auth, routes);
     for version in BOTH {
         for (fields, status, server) in [
-            (&[("x-api-key", key)][..], 200, "a"),
+            (&[("x-api-key", KEY)][..], 200, "a"),
             (&[("x-api-key", "wrong")], 401, ""),
             (&[("authorization", "Bearer gold")], 200, "b"),
             (&[("authorization", "Bearer free")], 200, "c"),
@@ -182,6 +183,35 @@ fn limits_and_bodies_are_those_of_whoever_asks() {
             );
             let told = told_http1(connect(&lictor.address("gateway")), request.as_bytes());
             assert_eq!(told.status, status, "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn who_guesses_is_braked_whichever_route_of_the_place_has_limits() {
+    let servers = servers();
+    let keys = format!("  auth: {{keys: {{clients: {{ada: {{keys: '{}'}}}}}}}}\n", hash(KEY));
+    let (few, many) = ("limit: {rate: 3/744h, by: [user]}", "limit: {rate: 1000/1s, by: [user]}");
+    for (gateway, gold, other) in [
+        ("", format!("when: {{plan: gold}}, {few}"), few.to_owned()),
+        (few, "when: {plan: gold}, limit: off".to_owned(), "body_max: 1KiB".to_owned()),
+        ("", format!("when: {{plan: gold}}, {many}"), few.to_owned()),
+        ("", format!("when: {{plan: gold}}, {few}"), "limit: off".to_owned()),
+        ("", "when: {plan: gold}".to_owned(), format!("when: {{plan: '*'}}, {few}")),
+        (
+            "",
+            "when: {plan: gold}, limit: {rate: 1000/1s, by: [ip]}".to_owned(),
+            format!("limit: [{{rate: 1000/1s, by: [ip]}}, {}]", &few[7..]),
+        ),
+    ] {
+        let keys = format!("{keys}{}", if gateway.is_empty() { String::new() } else { format!("  {gateway}\n") });
+        let routes = format!("    - {{path: /*, to: a, {gold}}}\n    - {{path: /*, to: b, {other}}}\n");
+        for version in BOTH {
+            let lictor = gateway_of(&named(&servers), &keys, &routes);
+            let with = |key| ask(&lictor, version, Ask { fields: &[("x-api-key", key)], ..Ask::get("/") }).status;
+            let wrong: Vec<u16> = (0..5).map(|_| with("wrong")).collect();
+            assert_eq!(wrong, [401, 401, 401, 429, 429], "{version:?} {keys} {routes}");
+            assert_eq!(with(KEY), 429, "it is his network that has failed");
         }
     }
 }

@@ -186,10 +186,15 @@ impl Visit {
         }
         is_short?;
         cors::check(self, connection, request)?;
+        // The same before and after it is known who asks, which may make the route another one.
+        let guards = self.rules.auth.is_some().then(|| limit::guards(gateway, found));
+        if let Some(guards) = &guards {
+            self.counted.failures(guards, connection)?;
+        }
         self.count(When::Before, connection, request, found).await?;
         if let Err(stop) = auth::check(self, gateway, connection, request, found).await {
-            if self.has_failed {
-                Counted::failed(&self.rules.limits, connection);
+            if let Some(guards) = guards.filter(|_| self.has_failed) {
+                Counted::failed(&guards, connection);
             }
             return Err(stop);
         }
@@ -220,9 +225,6 @@ impl Visit {
     ) -> Result<(), Stop> {
         if self.rules.limits.is_empty() {
             return Ok(());
-        }
-        if when == When::Before && self.rules.auth.is_some() {
-            self.counted.failures(&self.rules.limits, connection)?;
         }
         let claims = self.identity.as_ref().map(|identity| &identity.known.claims);
         let claim = |name: &str| claims?.get(name).map(ToString::to_string);

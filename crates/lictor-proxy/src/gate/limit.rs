@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use http::header::AGE;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use lictor_core::gateway::Gateway;
 use lictor_core::limit::{Decision, Facts, Fields, IfUnreachable, Limit, Mode};
 use lictor_core::{Failure, Reason};
 use smallvec::SmallVec;
 
 use super::Stop;
+use crate::admission::routed::{Found, Says};
 use crate::stores::limiter;
 use crate::world::client::Connection;
 use crate::world::redis;
@@ -114,7 +116,7 @@ impl Counted {
     /// Refuses a network that has failed too often to show who it is, before anything is verified.
     pub(crate) fn failures(&mut self, limits: &[Limit], connection: &Connection) -> Result<(), Stop> {
         let (worker, now) = (&connection.worker, Instant::now());
-        for limit in limits.iter().filter(|limit| limit.is_enforced && limit.needs_identity()) {
+        for limit in limits.iter().filter(|limit| is_guard(limit)) {
             let key = worker.shared.limiter.key_of_failures(limit, connection.client);
             let decision = worker.shared.limiter.look(limit, key, now).filter(|decision| !decision.is_admitted);
             if let Some(decision) = decision {
@@ -127,7 +129,7 @@ impl Counted {
     /// Counts one more failed try.
     pub(crate) fn failed(limits: &[Limit], connection: &Connection) {
         let (limiter, now) = (&connection.worker.shared.limiter, Instant::now());
-        for limit in limits.iter().filter(|limit| limit.is_enforced && limit.needs_identity()) {
+        for limit in limits.iter().filter(|limit| is_guard(limit)) {
             limiter.take(limit, limiter.key_of_failures(limit, connection.client), now);
         }
     }
@@ -193,6 +195,20 @@ impl Told {
         let Decision { limit: most, remaining, .. } = *decision;
         Self { fields: limit.fields, limit: most, remaining, reset, window: seconds(limit.quota.window) }
     }
+}
+
+/// The limits that failed tries to show who one is are counted against. Where that decides whose route of a place it is, they are
+/// those of the last one that has any, which is the nearest to everybody's.
+pub(super) fn guards(gateway: &Gateway, found: &Found) -> Arc<[Limit]> {
+    let own = &found.rules.limits;
+    let Says::Depends(first) = found.says else { return Arc::clone(own) };
+    let routes = gateway.table.shared(first).unwrap_or_default().iter().rev();
+    let mut limits = routes.filter_map(|index| Some(&gateway.routes.get(*index)?.rules.limits));
+    Arc::clone(limits.find(|limits| limits.iter().any(is_guard)).unwrap_or(own))
+}
+
+fn is_guard(limit: &Limit) -> bool {
+    limit.is_enforced && limit.needs_identity()
 }
 
 async fn decide(
