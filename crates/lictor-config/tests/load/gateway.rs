@@ -752,6 +752,14 @@ fn routes_of_a_place_differ_by_when_and_by_nothing_that_acts_before() {
     good(&of("grpc_web: true", &format!("to: users, {own}")));
     let report = bad(&of("grpc_web: true", "to: users")).to_string();
     assert!(report.contains("`grpc_web` must be the same for both"), "{report}");
+    // The same limit before, in other words.
+    let (ip, user) = ("{rate: 5/1s, by: [ip]}", "{rate: 9/1s, by: [user]}");
+    for (own, theirs) in [
+        (format!("limit: [{ip}]"), format!("limit: [{user}, {ip}]")),
+        (format!("limit: {ip}, methods: [GET, PUT]"), format!("limit: {ip}, methods: [PUT, GET]")),
+    ] {
+        good(&two("head_max: 2KiB", &format!("{gold}, {own}"), &format!("to: users, {theirs}")));
+    }
 }
 
 #[test]

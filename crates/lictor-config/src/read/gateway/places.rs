@@ -2,6 +2,7 @@
 
 use lictor_core::gateway::auth::How;
 use lictor_core::gateway::{Rules, Table};
+use lictor_core::limit::{Id, Limit};
 
 use super::routes::{Read, label};
 
@@ -26,8 +27,10 @@ pub(super) fn check(table: &Table, read: &[Read<'_>]) {
 /// The first key that acts before the choice, or on answers that come without one.
 fn differs(one: &Read<'_>, other: &Read<'_>) -> Option<&'static str> {
     let ways = |rules: &Rules| rules.auth.as_ref().map(|auth| (auth.mode, How::ALL.map(|(_, how)| auth.takes(how))));
+    // Where a limit stands among others, and in which order its route's conditions, is no difference.
+    let unnamed = |limit: &Limit| Limit { id: Id::default(), ..limit.clone() };
     let early =
-        |rules: &Rules| rules.limits.iter().filter(|limit| !limit.needs_identity()).cloned().collect::<Vec<_>>();
+        |rules: &Rules| rules.limits.iter().filter(|limit| !limit.needs_identity()).map(unnamed).collect::<Vec<_>>();
     // It does not beside `transcode`, which acts after the choice.
     let translates_web = |rules: &Rules| rules.grpc_web && rules.transcode.is_none();
     let (own, theirs) = (&*one.route.rules, &*other.route.rules);
