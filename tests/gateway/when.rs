@@ -176,6 +176,10 @@ fn limits_and_bodies_are_those_of_whoever_asks() {
         let statuses = |says: &Json| (0..4).map(|_| with(&lictor, version, "/", says).status).collect::<Vec<_>>();
         assert_eq!(statuses(&json!({"sub": "ada", "plan": "gold"})), [200, 200, 200, 429]);
         assert_eq!(statuses(&json!({"sub": "bob"})), [200, 429, 429, 429]);
+        let equal = gateway_of(&named(&servers), &jwt(""), &routes.replace("3/744h", "1/744h"));
+        let ada = |says: &Json| with(&equal, version, "/", says).status;
+        let (plain, gold) = (json!({"sub": "ada"}), json!({"sub": "ada", "plan": "gold"}));
+        assert_eq!([&plain, &plain, &gold, &gold].map(ada), [200, 429, 200, 429], "each route has its own counter");
         for (says, status) in [(json!({"sub": "eve", "plan": "gold"}), 200), (json!({"sub": "dan"}), 413)] {
             let token = shared(&claims(says));
             let request = format!(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+use lictor_core::gateway::Matcher;
 use lictor_core::limit::{Algorithm, Fields, Id, IfUnreachable, Limit, Mode, Part, Quota};
 use serde_json::json;
 
@@ -52,13 +53,23 @@ pub(super) fn limits(node: &Node<'_>, base: &Arc<[Limit]>, place: Place) -> Arc<
     named(read, &place.name.into())
 }
 
-/// The same limits, as those of a route.
-pub(super) fn of_route(limits: &Arc<[Limit]>, base: &Arc<[Limit]>, route: &str, label: &Arc<str>) -> Arc<[Limit]> {
+/// The same limits, as those of a route: of all that share its place where they count before it is known who asks.
+pub(super) fn of_route(
+    limits: &Arc<[Limit]>,
+    base: &Arc<[Limit]>,
+    matcher: &Matcher,
+    label: &Arc<str>,
+) -> Arc<[Limit]> {
     if Arc::ptr_eq(limits, base) {
         return Arc::clone(base);
     }
-    let own = named(limits.to_vec(), &route.into());
-    own.iter().map(|limit| Limit { scope: Arc::clone(label), ..limit.clone() }).collect()
+    let place: Arc<str> = format!("{label} {}", matcher.conditions).into();
+    let route: Arc<str> = format!("{label} {}", matcher.only()).into();
+    let own = limits.iter().cloned().enumerate().map(|(index, limit)| {
+        let whose = if limit.needs_identity() { &route } else { &place };
+        limit.identify(whose, index)
+    });
+    own.map(|limit| Limit { scope: Arc::clone(label), ..limit }).collect()
 }
 
 fn named(limits: Vec<Limit>, scope: &Arc<str>) -> Arc<[Limit]> {

@@ -154,11 +154,12 @@ impl<'u, 't> Reading<'u, 't> {
         }
         let (host, path) = (host?, pattern?);
         let label = label(&host, &path);
-        rules.limits = limit::of_route(&rules.limits, &self.rules.limits, &format!("{label} {conditions}"), &label);
+        let matcher = Matcher { host, path, conditions, when };
+        rules.limits = limit::of_route(&rules.limits, &self.rules.limits, &matcher, &label);
         // One that says nothing of its own shares the gateway's.
         let rules = if rules == **self.rules { Arc::clone(self.rules) } else { Arc::new(rules) };
         let route = gateway::Route { label, rules, odd, action: action?, claimed_by: None };
-        Some(Read { node: node.clone(), matcher: Matcher { host, path, conditions, when }, route })
+        Some(Read { node: node.clone(), matcher, route })
     }
 
     fn action(
