@@ -47,6 +47,7 @@ fn what_leads_to_the_service_leads_there_by_the_gateway() {
             ("/api/x", "/", "/api/"),
             ("/api/x", "/../a", "/api/a"),
             ("/api/x", "/api/a", "/api/a"),
+            ("/api/x", "/../caf\u{e9} au lait", "/api/caf\u{e9} au lait"),
             ("/api/x", "/\\evil.example", "/api/evil.example"),
             ("/api/x", "http://one/a", "/api/a"),
             ("/api/x", "http://one//evil.example", "/api/evil.example"),

@@ -1,6 +1,6 @@
 //! Where an answer's `Location` leads, as its client knows it: a service behind a route with `strip` says paths as it sees them.
 
-use super::path::{read_again, segments};
+use super::path::{read_again, remove_segments, segments};
 
 /// The value with what the route took off its paths (`/api`); `None`: it leads elsewhere, or says that already.
 ///
@@ -24,11 +24,17 @@ pub fn restored(
     let (path, rest) = rest.split_at(at);
     // Two slashes would begin a host, for browsers also where one is turned.
     let path = format!("/{}", path.trim_start_matches(['/', '\\']));
-    let path = read_again(&path).map_or_else(|_| path.clone(), |read| read.as_str().to_owned());
+    let path = read_again(&path).map_or_else(|_| without_dots(&path), |read| read.as_str().to_owned());
     let has_prefix = segments(prefix).zip(segments(&path)).filter(|(wanted, own)| wanted == own).count();
     let prefix = if has_prefix == segments(prefix).count() { "" } else { prefix };
     let restored = format!("{kept}{prefix}{path}{rest}");
     (restored != value).then_some(restored)
+}
+
+/// A path that a request could not have, in which clients find the dots of segments all the same: escaped, and behind a
+/// slash that is turned (WHATWG URL, "path state").
+fn without_dots(path: &str) -> String {
+    remove_segments(&path.replace('\\', "/").replace("%2e", ".").replace("%2E", "."))
 }
 
 /// Whether a `Host` is this one, whatever scheme it was sent by.
@@ -73,6 +79,13 @@ mod tests {
             ("/../../etc", "/api/etc"),
             ("/a//b/", "/api/a/b/"),
             ("/%zz", "/api/%zz"),
+            ("/../x y", "/api/x y"),
+            ("/a/../é", "/api/é"),
+            ("/a;b/../../c?../d", "/api/c?../d"),
+            ("/%2e%2E/.%2e/x y/%2e/", "/api/x y/"),
+            ("/..\\..\\a", "/api/a"),
+            ("http://orders/../é", "/api/é"),
+            ("/api/../x y", "/api/x y"),
             ("/\\evil.example/a", "/api/evil.example/a"),
             ("http://shop.example/a", "http://shop.example/api/a"),
             ("HTTPS://Shop.Example:443/a?b", "HTTPS://Shop.Example:443/api/a?b"),

@@ -298,7 +298,7 @@ fn has_segments_to_remove(path: &str) -> bool {
 
 /// Removes empty segments, then `.` and `..` (RFC 3986, section 5.2.4). A slash that ends it stays, and nothing is above
 /// the root.
-fn remove_segments(path: &str) -> String {
+pub(super) fn remove_segments(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     for segment in path.split('/') {
         match segment {

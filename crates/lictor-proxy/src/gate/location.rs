@@ -38,7 +38,9 @@ impl Restores {
                 let is = |own: &HeaderValue, host: &str| own.to_str().is_ok_and(|own| is_host(own, host));
                 let is_client = |host: &str| self.clients.iter().flatten().any(|own| is(own, host));
                 let is_service = |host: &str| self.is_service(host, is);
-                let made = value.to_str().ok().and_then(|text| restored(text, &self.prefix, is_client, is_service));
+                // Some write letters as they are, in UTF-8.
+                let text = str::from_utf8(value.as_bytes()).ok();
+                let made = text.and_then(|text| restored(text, &self.prefix, is_client, is_service));
                 if let Some(made) = made.and_then(|made| HeaderValue::try_from(made).ok()) {
                     *value = made;
                 }
