@@ -4,12 +4,14 @@ use lictor_testkit::{RawServer, Sidecar};
 
 use crate::{Ask, BOTH, LICTOR, Told, Version, ask, configuration, field, gateway};
 
-/// Sends its clients where they say.
-fn sending() -> RawServer {
-    RawServer::saying(|head| {
+const COOKIE: &str = "Set-Cookie: a=b; Path=/\r\n";
+
+/// Sends its clients where they say, with these fields besides.
+fn sending(more: &'static str) -> RawServer {
+    RawServer::saying(move |head| {
         let to = field(head, "x-to").unwrap_or_default().to_owned();
         format!(
-            "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Location: {to}\r\nCache-Control: max-age=60\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\n\r\n"
+            "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Location: {to}\r\nCache-Control: max-age=60\r\n{more}Content-Length: 0\r\n\r\n"
         )
     })
 }
@@ -32,7 +34,7 @@ fn count(told: &Told, version: Version, value: &str) -> usize {
 
 #[test]
 fn what_leads_to_the_service_leads_there_by_the_gateway() {
-    let one = sending();
+    let one = sending(COOKIE);
     let routes = "  - {path: /api/*, to: one, strip: /api}
   - {path: /Any/*, ignore_case: true, to: one, strip: /any}
   - {path: '/v/{id}/*', to: one, rewrite: '/{id}/*'}
@@ -82,7 +84,7 @@ fn what_leads_to_the_service_leads_there_by_the_gateway() {
 
 #[test]
 fn it_is_so_of_kept_answers_of_what_the_service_is_called_and_of_what_a_proxy_tells() {
-    let one = sending();
+    let one = sending("");
     let more = format!(
         "  named: {{static: ['127.0.0.1:{}'], headers: {{set: {{Host: 'inner.example:8080'}}}}}}\n",
         one.port()
@@ -100,9 +102,10 @@ fn it_is_so_of_kept_answers_of_what_the_service_is_called_and_of_what_a_proxy_te
         let told = ask(&lictor, version, Ask { fields: &fields, ..Ask::get("/api/y") });
         assert_eq!(count(&told, version, "https://public.example/api/a"), 2, "{told:?}");
         let target = format!("/api/{version:?}");
-        for _ in 0..2 {
-            let told = to(&lictor, version, &target, "/a");
-            assert_eq!(count(&told, version, "/api/a"), 2, "kept or not: {told:?}");
+        // The second is the first's, kept: the service says what it is asked to.
+        for asked in ["/a", "/b"] {
+            let told = to(&lictor, version, &target, asked);
+            assert_eq!(count(&told, version, "/api/a"), 2, "{asked}: {told:?}");
         }
     }
 }
