@@ -102,7 +102,7 @@ async fn answer(
                 Err(Stop::Told(told)) => tell(open(&request, fields), found.label, told),
                 Ok(()) => match found.says {
                     Says::Tell(told) => tell(open(&request, fields), found.label, told),
-                    Says::Depends(_) => respond::failure(open(&request, fields), &undecided(), false),
+                    Says::Depends(_) => respond::failure(open(&request, fields), &routed::undecided(), false),
                     Says::Send(mut routed) => {
                         visit.lead(&connection, &view, &mut request, &mut routed);
                         let asked = visit.ask(&connection, &view, &mut request, &mut routed).await;
@@ -127,11 +127,6 @@ async fn answer(
     };
     visit.leave(&mut response);
     response
-}
-
-/// Nobody was asked who he is, where that decides: no configuration is so.
-fn undecided() -> Failure {
-    Failure::new(Reason::AuthUnavailable, "the route goes by who asks, and asks nobody")
 }
 
 /// Answers as a route says.

@@ -66,6 +66,7 @@ use lictor_http::fields::Fields;
 use self::headers::Source;
 use self::limit::{Counted, When};
 use self::location::Restores;
+use self::shown::Shows;
 use crate::admission::cache::Untold;
 use crate::admission::routed::{Found, Routed, Says, Told};
 use crate::admission::split;
@@ -130,14 +131,11 @@ pub(crate) enum Stop {
 impl Visit {
     /// Takes off a request what only the gateway says, and what only the gateway is told, before anything else looks at it.
     pub(crate) fn begin(gateway: &Gateway, connection: &Connection, request: &mut Request<RequestBody>) -> Self {
-        names::strip_managed(request.headers_mut(), &gateway.managed);
-        let methods = gateway.rules.auth.as_ref().map(|auth| &auth.methods);
-        let parameter = methods.and_then(|methods| methods.tokens.as_ref()?.sources.query.as_deref());
-        let keys = methods.and_then(|methods| methods.keys.as_ref());
+        let Shows { key, query } = shown::take(gateway, request);
         let mut visit = Self {
             rules: Arc::clone(&gateway.rules),
-            query: parameter.and_then(|name| query::take_query(name, request)),
-            key: keys.map(|keys| keys::take(keys, request)).unwrap_or_default(),
+            query,
+            key,
             identity: None,
             said: Vec::new(),
             expires: None,

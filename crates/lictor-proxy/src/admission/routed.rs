@@ -227,3 +227,8 @@ fn location(redirect: &Redirect, read: &ReadPath<'_>, query: Option<&str>) -> Re
     let origin = redirect.origin.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
     HeaderValue::from_bytes(&[origin, target.as_str().as_bytes()].concat()).map_err(bad)
 }
+
+/// Nobody was asked who he is, where that decides: no configuration is so.
+pub(crate) fn undecided() -> Failure {
+    Failure::new(Reason::AuthUnavailable, "the route goes by who asks, and asks nobody")
+}

@@ -9,10 +9,9 @@ use lictor_core::gateway::auth::{self, Auth, How, Identity, Mode, Tokens};
 use lictor_core::{Failure, Reason};
 use lictor_jose::{Kind, Why};
 
-use super::keys::{self, Taken};
 use super::refusal::{Because, No, refusal};
-use super::shown::{self, Shown};
-use super::{Stop, asking, basic, query};
+use super::shown::{self, Shown, Shows};
+use super::{Stop, asking, basic};
 use crate::admission::routed::{self, Found, Says, Told};
 use crate::calls::explain::{Admitted, AuthView, Question, Refusal};
 use crate::names;
@@ -26,12 +25,7 @@ pub(crate) async fn admitted(worker: &Worker, view: &View, question: &Question) 
     let gateway = view.mesh.gateway.as_ref().ok_or_else(none)?;
     let mut request = request(question, url);
     names::strip_outsiders(request.headers_mut());
-    names::strip_managed(request.headers_mut(), &gateway.managed);
-    let methods = gateway.rules.auth.as_ref().map(|auth| &auth.methods);
-    let parameter = methods.and_then(|methods| methods.tokens.as_ref()?.sources.query.as_deref());
-    let query = parameter.and_then(|name| query::take_query(name, &mut request));
-    let key = methods.and_then(|methods| methods.keys.as_ref()).map(|keys| keys::take(keys, &mut request));
-    let shows = Shows { key: key.unwrap_or_default(), query };
+    let shows = shown::take(gateway, &mut request);
     let (uri, authority) = (request.uri(), url.authority().map_or("", |authority| authority.as_str()));
     let found = routed::find(gateway, request.method(), authority, uri, request.headers(), |_, _| Ok(None))?;
     let Some(auth) = found.rules.auth.clone() else { return lead(found, None, None).map(Some) };
@@ -52,12 +46,6 @@ pub(crate) async fn admitted(worker: &Worker, view: &View, question: &Question) 
     let claims = identity.map(|identity| identity.known.claims);
     let admitted = lead(found, when, Some(view))?;
     Ok(Some(Admitted { claims, ..admitted }))
-}
-
-/// What a request shows, once it was taken off.
-struct Shows {
-    key: Taken,
-    query: Option<Box<str>>,
 }
 
 /// Who asks.
@@ -149,9 +137,7 @@ fn lead(found: Found, when: Option<String>, auth: Option<AuthView>) -> Result<Ad
     match found.says {
         Says::Send(routed) => Ok(Admitted { routed, when, auth, claims: None }),
         Says::Tell(ref told) => Err(says(&found, told)),
-        Says::Depends(_) => {
-            Err(Failure::new(Reason::AuthUnavailable, "the route goes by who asks, and asks nobody").into())
-        }
+        Says::Depends(_) => Err(routed::undecided().into()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request};
+use lictor_core::gateway::Gateway;
 use lictor_core::gateway::asking::Asking;
 use lictor_core::gateway::auth::{Auth, How, Identity, Tokens};
 use lictor_core::gateway::basic::Users;
@@ -15,9 +16,18 @@ use lictor_jose::{Refusal, Why};
 
 use super::keys::{self, Taken};
 use super::refusal::{No, refusal};
-use super::{Stop, basic};
+use super::{Stop, basic, query};
+use crate::names;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// What was taken off a request.
+#[derive(Debug)]
+pub(super) struct Shows {
+    pub(super) key: Taken,
+    /// The query as it came, where it had a token.
+    pub(super) query: Option<Box<str>>,
+}
 
 /// What is shown in a way that the route takes, and is judged here.
 pub(super) enum Shown<'r> {
@@ -26,6 +36,16 @@ pub(super) enum Shown<'r> {
     /// As it stands after `Basic`.
     Password(&'r Users, &'r [u8]),
     Token(&'r Tokens, Found<'r>),
+}
+
+/// Takes off a request what only the gateway says, and what only the gateway is told, whatever its route asks.
+pub(super) fn take<B>(gateway: &Gateway, request: &mut Request<B>) -> Shows {
+    names::strip_managed(request.headers_mut(), &gateway.managed);
+    let methods = gateway.rules.auth.as_ref().map(|auth| &auth.methods);
+    let parameter = methods.and_then(|methods| methods.tokens.as_ref()?.sources.query.as_deref());
+    let query = parameter.and_then(|name| query::take_query(name, request));
+    let keys = methods.and_then(|methods| methods.keys.as_ref());
+    Shows { key: keys.map(|keys| keys::take(keys, request)).unwrap_or_default(), query }
 }
 
 /// What a request shows; two things are refused, whatever they are. `query` is as it was before tokens were taken out of it.
