@@ -92,7 +92,7 @@ async fn answer(
         }
         Ok(mut found) => {
             let entered = visit.enter(gateway, &connection, &mut request, &mut found).await;
-            let fields = visit.fields(&request, fields);
+            let mut fields = visit.fields(&request, fields);
             match entered {
                 Err(Stop::Refused(failure, says)) => {
                     let mut record = open(&request, fields);
@@ -105,9 +105,7 @@ async fn answer(
                     Says::Depends(_) => respond::failure(open(&request, fields), &routed::undecided(), false),
                     Says::Send(mut routed) => {
                         visit.lead(&connection, &view, &mut request, &mut routed);
-                        let asked = visit.ask(&connection, &view, &mut request, &mut routed).await;
-                        let fields = visit.fields(&request, fields);
-                        match asked {
+                        match visit.ask(&connection, &view, &mut request, &mut routed, &mut fields).await {
                             Err(failure) => {
                                 let mut record = open(&request, fields);
                                 record.told_by = Some(found.label);

@@ -274,11 +274,12 @@ impl Visit {
         view: &View,
         request: &mut Request<RequestBody>,
         routed: &mut Routed,
+        fields: &mut Fields,
     ) -> Result<(), Failure> {
         if let Some(rule) = &self.rules.transcode {
             let call = transcode::enter(rule, &connection.worker.shared, view, request, routed);
             self.transcode = Some(Box::pin(call).await?);
-            self.is_changed = true;
+            *fields = Fields::of::<Looked>(request.headers());
         }
         Ok(())
     }
