@@ -59,7 +59,8 @@ fn split(value: &str) -> Option<(Option<(&str, String)>, &str)> {
     Some((Some((origin, plain(&origin[begin..], port))), rest))
 }
 
-fn plain(host: &str, port: &str) -> String {
+/// A host in small letters, without the port that is its scheme's own (`:443`).
+pub fn plain(host: &str, port: &str) -> String {
     host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase()
 }
 

@@ -17,12 +17,7 @@ pub enum Unchosen {
     /// Each asks for something else.
     None,
     /// Two do, which nothing puts in an order: a list of claims may have what either asks for.
-    Several {
-        /// By its index.
-        first: usize,
-        /// The other.
-        second: usize,
-    },
+    Several,
 }
 
 impl When {
@@ -82,9 +77,7 @@ impl fmt::Display for Unchosen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "the claims are not what `when` of any route here asks for",
-            Self::Several { .. } => {
-                "the claims are what `when` of two routes here asks for, and nothing says which is meant"
-            }
+            Self::Several => "the claims are what `when` of two routes here asks for, and nothing says which is meant",
         })
     }
 }

@@ -10,6 +10,7 @@ use lictor_core::gateway::asking::Asking;
 use lictor_core::gateway::auth::{Auth, How, Identity, Tokens};
 use lictor_core::gateway::basic::Users;
 use lictor_core::gateway::cors::Cors;
+use lictor_core::gateway::location::plain;
 use lictor_core::{Failure, Reason};
 use lictor_jose::source::{self, Found, Place};
 use lictor_jose::{Refusal, Why};
@@ -137,8 +138,7 @@ fn is_own_page<B>(request: &Request<B>) -> bool {
     let Some((scheme, page)) = one(&ORIGIN).and_then(|origin| origin.split_once("://")) else { return false };
     let port = if scheme == "https" { ":443" } else { ":80" };
     let host = request.uri().authority().map(Authority::as_str).or_else(|| one(&HOST)).unwrap_or_default();
-    let plain = |host: &str| host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
-    !page.is_empty() && plain(page) == plain(host)
+    !page.is_empty() && plain(page, port) == plain(host, port)
 }
 
 #[cfg(test)]
