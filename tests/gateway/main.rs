@@ -25,6 +25,7 @@ mod limits;
 mod listener;
 mod location;
 mod mirror;
+mod open;
 mod outsiders;
 mod paths;
 mod proxy_protocol;
@@ -182,8 +183,7 @@ fn ask_over(mut stream: impl Read + Write, version: Version, ask: Ask<'_>) -> To
         }
         Version::Http2 => {
             let flags = if ask.method == "CONNECT" { 4 } else { 5 }; // bytes may follow
-            let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-            let bytes = [preface, frame(4, 0, 0, &[]), frame(1, flags, 1, &block(ask))].concat();
+            let bytes = [begun_http2(), frame(1, flags, 1, &block(ask))].concat();
             let _ = stream.write_all(&bytes); // who is refused reads no answer
             told_http2(stream)
         }
@@ -224,8 +224,18 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Literals that are not indexed, and not in Huffman's code (RFC 7541, section 6.2.2).
+/// What stands before all else: the preface, and SETTINGS.
+fn begun_http2() -> Vec<u8> {
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat()
+}
+
 fn block(ask: Ask<'_>) -> Vec<u8> {
+    let own = [(":method", ask.method), (":scheme", "http"), (":authority", ask.host), (":path", ask.target)];
+    literals(own.iter().chain(ask.fields))
+}
+
+/// Literals that are not indexed, and not in Huffman's code (RFC 7541, section 6.2.2).
+fn literals<'a>(fields: impl IntoIterator<Item = &'a (&'a str, &'a str)>) -> Vec<u8> {
     let mut block = Vec::new();
     let text = |text: &str, block: &mut Vec<u8>| {
         match text.len() {
@@ -234,8 +244,7 @@ fn block(ask: Ask<'_>) -> Vec<u8> {
         }
         block.extend(text.as_bytes());
     };
-    let own = [(":method", ask.method), (":scheme", "http"), (":authority", ask.host), (":path", ask.target)];
-    for (name, value) in own.iter().chain(ask.fields) {
+    for (name, value) in fields {
         block.push(0);
         text(&name.to_ascii_lowercase(), &mut block);
         text(value, &mut block);
@@ -243,28 +252,47 @@ fn block(ask: Ask<'_>) -> Vec<u8> {
     block
 }
 
+/// A frame that came.
+#[derive(Debug)]
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+impl Frame {
+    /// Its stream's end: END_STREAM, RST_STREAM, or GOAWAY.
+    fn ends_stream(&self) -> bool {
+        matches!(self.kind, 3 | 7) || matches!(self.kind, 0 | 1) && self.flags & 1 == 1
+    }
+}
+
+/// `None` when the connection ends.
+fn next_frame(stream: &mut impl Read) -> Option<Frame> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).ok()?;
+    let [a, b, c, kind, flags, id @ ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    stream.read_exact(&mut payload).ok()?;
+    Some(Frame { kind, flags, stream: u32::from_be_bytes(id), payload })
+}
+
 fn told_http2(mut stream: impl Read) -> Told {
     let mut told = Told { status: 0, head: String::new(), body: String::new() };
-    let mut head = [0; 9];
-    while stream.read_exact(&mut head).is_ok() {
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        if stream.read_exact(&mut payload).is_err() {
-            break;
-        }
-        let (kind, flags) = (head[3], head[4]);
-        match kind {
-            0 => told.body += &String::from_utf8_lossy(&payload),
+    while let Some(frame) = next_frame(&mut stream) {
+        let text = || String::from_utf8_lossy(&frame.payload);
+        match frame.kind {
+            0 => told.body += &text(),
             1 => {
                 if told.status == 0 {
-                    told.status = status(&payload);
+                    told.status = status(&frame.payload);
                 }
-                told.head += &String::from_utf8_lossy(&payload);
+                told.head += &text();
             }
-            3 | 7 => break, // RST_STREAM, GOAWAY
-            _ => continue,
+            _ => (),
         }
-        if matches!(kind, 0 | 1) && flags & 1 == 1 {
+        if frame.ends_stream() {
             break;
         }
     }
