@@ -1,12 +1,17 @@
 //! Whose pages may read the answers: over both versions, of every kind of answer.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, free_ports, read_head};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::issuer::{SECRET, claims, sealed, shared};
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, configuration, echo, field, gateway_of, told_http1};
+use crate::{
+    Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, configuration, echo, field, frame, gateway_of,
+    pipelined, told_http1, told_http2,
+};
 
 const APP: &str = "https://app.example";
 const KEYS: &str = "  cors: {origins: ['https://app.example', 'https://*.app.example'], methods: [GET, PUT], headers: [Content-Type, X-Token], expose: [X-Total], credentials: true, max_age: 10m}\n";
@@ -264,28 +269,73 @@ fn a_websocket_is_not_for_pages_of_others() {
         }
     });
     let lictor = gateway_of(&[("one", &one)], KEYS, "  - {path: /*, to: one}\n  - {path: /free, to: one, cors: off}\n");
-    for (target, origin, status) in [
-        ("/", Some(APP), 101),
-        ("/", Some("https://evil.example"), 403),
-        ("/", Some("null"), 403),
-        ("/", None, 101),
-        ("/free", Some("https://evil.example"), 101),
+    for (target, origin, is_let_in) in [
+        ("/", Some(APP), true),
+        ("/", Some("https://evil.example"), false),
+        ("/", Some("null"), false),
+        ("/", None, true),
+        ("/free", Some("https://evil.example"), true),
     ] {
-        let origin = origin.map_or_else(String::new, |origin| format!("Origin: {origin}\r\n"));
-        let text = format!(
-            "GET {target} HTTP/1.1\r\nHost: shop.example\r\n{origin}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
+        let line = origin.map_or_else(String::new, |origin| format!("Origin: {origin}\r\n"));
         let mut stream = connect(&lictor.address("gateway"));
-        stream.write_all(text.as_bytes()).unwrap();
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: shop.example\r\n{line}{UPGRADE}\r\n").unwrap();
         let head = read_head(&mut stream);
-        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{target} {origin}: {head}");
+        let status = if is_let_in { 101 } else { 403 };
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{target} {origin:?}: {head}");
+
+        let fields: Vec<_> = [(":protocol", "websocket")].into_iter().chain(origin.map(|it| ("origin", it))).collect();
+        let told = ask(&lictor, Version::Http2, Ask { method: "CONNECT", fields: &fields, ..Ask::get(target) });
+        assert_eq!(told.status, if is_let_in { 200 } else { 403 }, "{target} {origin:?}: {told:?}");
+    }
+}
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// Bytes behind a wish that is not granted are no tunnel's: in HTTP/1.1 the next requests, by the rules of their own
+/// routes; in HTTP/2 nobody's.
+#[test]
+fn what_stands_behind_a_refused_upgrade_asks_for_itself() {
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let noted = Arc::clone(&seen);
+    let one = RawServer::saying(move |head| {
+        noted.lock().push(head.split(' ').nth(1).unwrap_or_default().to_owned());
+        let status = if head.to_lowercase().contains("upgrade") { "403 Forbidden" } else { "200 OK" };
+        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")
+    });
+    let auth = format!("  auth: {{mode: none, jwt: {{secret: {SECRET}}}}}\n");
+    let routes = "  - {path: /page, to: one}
+  - {path: /open, to: one}
+  - {path: /in, to: one, auth: required}
+  - {path: /admin, to: one, auth: required}\n";
+    let lictor = gateway_of(&[("one", &one)], &format!("{KEYS}{auth}"), routes);
+    let behind = "GET /admin HTTP/1.1\r\nHost: shop.example\r\n\r\nGET /open HTTP/1.1\r\nHost: shop.example\r\n\r\n";
+    for (what, target, origin, status, asked) in [
+        ("a page that is not listed", "/page", "https://evil.example", 403, &[][..]),
+        ("no route", "/none", APP, 404, &[]),
+        ("no token", "/in", APP, 401, &[]),
+        ("the service says no", "/page", APP, 403, &["/page"]),
+    ] {
+        let mut stream = connect(&lictor.address("gateway"));
+        let wish = format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\nOrigin: {origin}\r\n{UPGRADE}\r\n");
+        let statuses = pipelined(&mut stream, format!("{wish}{behind}").as_bytes(), 3);
+        assert_eq!(statuses, [status, 401, 200], "{what}");
+        assert_eq!(std::mem::take(&mut *seen.lock()), [asked, &["/open"]].concat(), "{what}");
+
+        let mut stream = connect(&lictor.address("gateway"));
+        let fields = [(":protocol", "websocket"), ("origin", origin)];
+        let wish = block(Ask { method: "CONNECT", fields: &fields, ..Ask::get(target) });
+        let frames = [begun_http2(), frame(1, 4, 1, &wish), frame(0, 0, 1, behind.as_bytes())];
+        stream.write_all(&frames.concat()).unwrap();
+        assert_eq!(told_http2(stream).status, status, "{what}");
+        assert_eq!(ask(&lictor, Version::Http2, Ask::get("/open")).status, 200);
+        assert_eq!(std::mem::take(&mut *seen.lock()), [asked, &["/open"]].concat(), "{what}: over HTTP/2");
     }
 }
 
 #[test]
 fn a_kept_answer_says_it_to_each_anew() {
-    let hits = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let counted = std::sync::Arc::clone(&hits);
+    let hits = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&hits);
     let one = RawServer::start(move |mut stream| {
         while !read_head(&mut stream).is_empty() {
             counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
