@@ -201,6 +201,32 @@ fn told_http1(mut stream: impl Read + Write, request: &[u8]) -> Told {
     Told { status, head: head.to_owned(), body: body.to_owned() }
 }
 
+/// Posts `hi`, and these trailers behind it.
+fn post_trailing(lictor: &Sidecar, version: Version, asked: Ask<'_>, trailers: &[(&str, &str)]) -> Told {
+    let mut stream = connect(&lictor.address("gateway"));
+    let fields = [asked.fields, &[("te", "trailers")]].concat();
+    let lines = |fields: &[(&str, &str)]| -> String {
+        fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect()
+    };
+    match version {
+        Version::Http1 => {
+            let Ask { host, target, .. } = asked;
+            let text = format!(
+                "POST {target} HTTP/1.1\r\nHost: {host}\r\n{}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nhi\r\n0\r\n{}\r\n",
+                lines(&fields),
+                lines(trailers)
+            );
+            told_http1(stream, text.as_bytes())
+        }
+        Version::Http2 => {
+            let head = block(Ask { method: "POST", fields: &fields, ..asked });
+            let frames = [frame(1, 4, 1, &head), frame(0, 0, 1, b"hi"), frame(1, 5, 1, &literals(trailers))];
+            stream.write_all(&[begun_http2(), frames.concat()].concat()).unwrap();
+            told_http2(stream)
+        }
+    }
+}
+
 /// Reads one answer of HTTP/1.1 off a connection that stays: its body is as long as its head says.
 fn told_on(stream: &mut impl Read) -> Told {
     let head = read_head(stream);

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use lictor_testkit::{RawServer, connect, free_ports, read_head};
 
-use crate::{Ask, BOTH, ask, echo, gateway, gateway_with, line_of, told_http1};
+use crate::{Ask, BOTH, ask, echo, gateway, gateway_with, line_of, post_trailing, told_http1};
 
 const MANAGED: [&str; 24] = [
     "X-Forwarded-For",
@@ -86,17 +86,48 @@ fn a_field_that_connection_names_takes_nothing_of_ours_away() {
     }
 }
 
+/// A server of HTTP/2 that answers with its name and the trailers that it got.
+fn http2_echo() -> RawServer {
+    RawServer::start(|stream| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            stream.set_nonblocking(true).unwrap();
+            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                tokio::spawn(async move {
+                    let mut body = request.into_body();
+                    while let Some(Ok(_)) = body.data().await {}
+                    let mut text = "two\n".to_owned();
+                    for (name, value) in &body.trailers().await.unwrap().unwrap_or_default() {
+                        text += &format!("{name}: {}\n", value.to_str().unwrap());
+                    }
+                    let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                    body.send_data(bytes::Bytes::from(text), true).unwrap();
+                });
+            }
+        });
+    })
+}
+
 #[test]
 fn trailers_say_no_more_than_fields() {
-    let one = echo("one");
-    let lictor = gateway(&[("one", &one)], "  - {path: /*, to: one}\n");
-    for name in MANAGED {
-        let text = format!(
-            "POST / HTTP/1.1\r\nHost: shop.example\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nhi\r\n0\r\n{name}: spoofed\r\nX-Custom: kept\r\n\r\n"
-        );
-        let told = told_http1(connect(&lictor.address("gateway")), text.as_bytes());
-        assert_eq!(told.server(), "one", "{name}: {told:?}");
-        assert!(!told.body.contains("spoofed"), "{name}: {}", told.body);
+    let (one, two) = (echo("one"), http2_echo());
+    let more = format!("  two: {{static: ['127.0.0.1:{}'], protocol: h2c}}\n", two.port());
+    let lictor = gateway_with(&[("one", &one)], &more, "  - {path: /one, to: one}\n  - {path: /two, to: two}\n");
+    for version in BOTH {
+        for (target, server) in [("/one", "one"), ("/two", "two")] {
+            for name in MANAGED {
+                for spelled in [name.to_owned(), name.replace('-', "_"), name.replace('-', ".")] {
+                    let trailers = [(&*spelled, "spoofed"), ("X-Custom", "kept"), (&*spelled, "spoofed")];
+                    let told = post_trailing(&lictor, version, Ask::get(target), &trailers);
+                    let what = format!("{version:?} {target} {spelled}: {told:?}");
+                    assert_eq!(told.server(), server, "{what}");
+                    assert!(!told.body.contains("spoofed"), "{what}");
+                    assert!(told.body.to_lowercase().contains("x-custom: kept"), "{what}");
+                }
+            }
+        }
     }
 }
 

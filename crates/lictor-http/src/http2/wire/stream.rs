@@ -138,9 +138,11 @@ impl Stream {
         self.is_sent
     }
 
-    /// How much is still to be read, if that is known.
+    /// How much is still to be read, if that is known. Behind a length HTTP/1.1 has no room for trailers.
     pub(in crate::http2) fn left(&self) -> Option<u64> {
-        if self.is_ended { Some(self.data.length as u64) } else { Some(self.left? + self.data.length as u64) }
+        let is_all_here = self.is_ended && self.trailers.is_none();
+        let left = if is_all_here { 0 } else { self.left? };
+        Some(left + self.data.length as u64)
     }
 
     /// Somebody reads it, though its beginning was left to nobody.
