@@ -5,9 +5,11 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use lictor_testkit::Sidecar;
+use serde_json::json;
 
+use crate::issuer::{SECRET, claims, sealed, shared};
 use crate::wire::{Asked, Got, get};
-use crate::{BOTH, Version, gateway_with};
+use crate::{BOTH, LICTOR, Version, configuration, gateway_with};
 
 /// Speaks gRPC as its methods' names say, and tells in its trailers what it was asked.
 struct Service {
@@ -241,5 +243,69 @@ fn what_a_call_came_to_is_said_once_and_never_by_nothing() {
             ("application/grpc+proto", message(b"x")),
             "{got:?}"
         );
+    }
+}
+
+#[test]
+fn what_the_gateway_refuses_is_a_status_of_grpc() {
+    const APP: &str = "https://app.example";
+    let service = Service::start();
+    let [redis, keys] = lictor_testkit::free_ports();
+    let more =
+        format!("  echo: {{static: ['127.0.0.1:{}'], protocol: grpc}}\nredis: 127.0.0.1:{redis}\n", service.port);
+    let own = format!(
+        "  grpc_web: true\n  cors: {{origins: ['{APP}']}}\n  auth:\n    mode: none\n    jwt:\n      - {{name: own, secret: {SECRET}}}\n      - {{name: idp, issuer: 'https://idp.example', jwks: 'http://127.0.0.1:{keys}/'}}\n"
+    );
+    let routes = "  - {path: /in.Echo/*, to: echo, auth: required}
+  - {path: /admin.Echo/*, to: echo, auth: {mode: required, require: {roles: admin}}}
+  - {path: /often.Echo/*, to: echo, limit: {rate: 1/1h, by: []}}
+  - {path: /counted.Echo/*, to: echo, limit: {rate: 1/1h, by: [], mode: redis, if_unreachable: refuse}}\n";
+    let lictor = Sidecar::serve(LICTOR, &configuration(&[], &more, &own, routes)).up();
+    let ann = format!("Bearer {}", shared(&claims(json!({}))));
+    let theirs = claims(json!({"iss": "https://idp.example"})).to_string();
+    let theirs = format!("Bearer {}", sealed(SECRET, r#"{"alg":"RS256","kid":"a"}"#, &theirs));
+    let call = |version, target: &str, kind: &str, token: &str| {
+        let body = if kind == "application/grpc-web-text" {
+            BASE64_STANDARD.encode(message(b"x")).into_bytes()
+        } else {
+            message(b"x")
+        };
+        let fields = [("content-type", kind), ("te", "trailers"), ("origin", APP), ("authorization", token)];
+        let fields = if token.is_empty() { &fields[..3] } else { &fields };
+        get(&lictor, version, Asked { method: "POST", target, fields, body: &body })
+    };
+    let first = call(Version::Http2, "/often.Echo/Unary", "application/grpc", "");
+    assert_eq!(first.trailers["grpc-status"], "0", "what comes next is refused: {first:?}");
+    for (version, kind) in [
+        (Version::Http2, "application/grpc"),
+        (Version::Http1, "application/grpc-web"),
+        (Version::Http2, "application/grpc-web"),
+        (Version::Http1, "application/grpc-web-text"),
+        (Version::Http2, "application/grpc-web-text"),
+    ] {
+        for (target, token, status) in [
+            ("/in.Echo/Unary", "", "16"),
+            ("/in.Echo/Unary", "Bearer a.b.c", "16"),
+            ("/in.Echo/Unary", &*theirs, "14"),
+            ("/admin.Echo/Unary", &*ann, "7"),
+            ("/often.Echo/Unary", "", "8"),
+            ("/counted.Echo/Unary", "", "14"),
+        ] {
+            let got = call(version, target, kind, token);
+            let what = format!("{version:?} {kind} {target}: {got:?}");
+            assert!(got.status == 200 && got.is_whole && got.body.is_empty(), "{what}");
+            assert_eq!(
+                (got.field("grpc-status").as_str(), got.field("grpc-message").is_empty()),
+                (status, false),
+                "{what}"
+            );
+            assert!(got.field("content-type").starts_with(kind), "{what}");
+            assert_eq!(got.field("access-control-allow-origin"), APP, "{what}");
+            let exposed =
+                if kind == "application/grpc" { "" } else { "grpc-status, grpc-message, grpc-status-details-bin" };
+            assert_eq!(got.field("access-control-expose-headers"), exposed, "{what}");
+        }
+        let got = call(version, "/in.Echo/Unary", kind, &ann);
+        assert!(got.status == 200 && !got.body.is_empty() && !got.headers.contains_key("grpc-status"), "{got:?}");
     }
 }
