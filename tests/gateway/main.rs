@@ -196,9 +196,16 @@ fn told_http1(mut stream: impl Read + Write, request: &[u8]) -> Told {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes); // a reset is an end too
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
-    Told { status, head: head.to_owned(), body: body.to_owned() }
+    let (mut head, mut body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status_of =
+        |head: &str| -> u16 { head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default() };
+    let mut interim = String::new();
+    while matches!(status_of(head), 102..200) {
+        interim += head;
+        interim += "\r\n";
+        (head, body) = body.split_once("\r\n\r\n").unwrap_or((body, ""));
+    }
+    Told { status: status_of(head), head: interim + head, body: body.to_owned() }
 }
 
 /// Posts `hi`, and these trailers behind it.
@@ -311,8 +318,8 @@ fn told_http2(mut stream: impl Read) -> Told {
         match frame.kind {
             0 => told.body += &text(),
             1 => {
-                if told.status == 0 {
-                    told.status = status(&frame.payload);
+                if told.status < 200 {
+                    told.status = status(&frame.payload); // interim ones come before
                 }
                 told.head += &text();
             }
