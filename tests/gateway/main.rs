@@ -24,6 +24,7 @@ mod keys;
 mod limits;
 mod listener;
 mod location;
+mod maintenance;
 mod mirror;
 mod open;
 mod outsiders;

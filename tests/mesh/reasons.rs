@@ -54,6 +54,7 @@ fn case(reason: Reason) -> Case {
         Reason::HeadersTooLarge => produced(headers_too_large),
         Reason::LimitUnavailable => produced(limit_unavailable),
         Reason::LoopDetected => produced(loop_detected),
+        Reason::Maintenance => produced(maintenance),
         Reason::Misdirected => produced(|| inbound("", &[("X-Lictor-To", "carts/1")])),
         Reason::NoEndpoints => produced(no_endpoints),
         Reason::NoRoute => produced(no_route),
@@ -93,7 +94,10 @@ fn tells_the_same(reason: Reason, produced: &Produced) {
         assert_eq!((answer.status, answer.header("x-request-id")), (status, &*produced.id), "{word}");
         if !is_mid_answer {
             // A gateway's clients are told in the body alone.
-            let is_gateways = matches!(reason, Reason::AuthUnavailable | Reason::BodyTooLarge | Reason::NoRoute);
+            let is_gateways = matches!(
+                reason,
+                Reason::AuthUnavailable | Reason::BodyTooLarge | Reason::Maintenance | Reason::NoRoute
+            );
             let field = if is_gateways { "" } else { word };
             assert_eq!(answer.header("x-lictor-reason"), field);
             let proxy_status = answer.header("proxy-status");
@@ -174,6 +178,13 @@ fn no_route() -> Produced {
     let yaml = "registration: off\ngateway: {listen: '127.0.0.1:0', routes: {/api/*: users}}\nupstreams:\n  users: {static: ['127.0.0.1:1']}\n";
     let sidecar = Sidecar::serve(LICTOR, yaml).up();
     let answer = get(&sidecar, "gateway", "/", &[]);
+    Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(()) }
+}
+
+fn maintenance() -> Produced {
+    let yaml = "registration: off\ngateway: {listen: '127.0.0.1:0', maintenance: true, routes: {/api/*: users}}\nupstreams:\n  users: {static: ['127.0.0.1:1']}\n";
+    let sidecar = Sidecar::serve(LICTOR, yaml).up();
+    let answer = get(&sidecar, "gateway", "/api/x", &[]);
     Produced { sidecar, id: ID.to_owned(), answer: Some(answer), _held: Box::new(()) }
 }
 

@@ -281,6 +281,8 @@ pub struct Kv {
     pub config: String,
     /// What became of it is written below this, by instance. Default `lictor/<service>/status`.
     pub status: String,
+    /// What is ordered of the gateway's maintenance, for all of the service. Default `lictor/<service>/maintenance`.
+    pub maintenance: String,
 }
 
 /// The last good answers on disk.

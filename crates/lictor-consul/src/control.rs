@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use lictor_config::{Claims, Config, Query};
+use lictor_core::gateway::maintenance::Orders;
 use lictor_core::mesh::{Forward, Status as Standing};
 use lictor_core::{Endpoint, EndpointKey, Mesh, Upstream};
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
@@ -15,7 +17,9 @@ use crate::agent::{Client, Cursor, Instance, Random};
 use crate::memory::{Contents, Remembered, RememberedClaims, Scope};
 use crate::mesh::{BOOTSTRAP, Changed, Inputs, assemble, is_news, names, names_in};
 use crate::status::Status;
-use crate::watch::{Catalog, Guard, Hint, Id, KnownWatch, Names, News, Observed, Refreshes, Resolved, ServiceWatch};
+use crate::watch::{
+    Catalog, Guard, Hint, Id, KnownWatch, Names, News, Observed, OrdersKey, Refreshes, Resolved, ServiceWatch,
+};
 
 /// Services that the forward proxy may add: each costs a connection, and an agent has 200 for all of a machine.
 const MAX_DEMANDED: usize = 100;
@@ -55,6 +59,10 @@ pub(crate) struct Control {
     remembered_claims: Option<RememberedClaims>,
     /// The watch of it, by what the tags begin with.
     catalog: Option<(String, JoinHandle<()>)>,
+    /// What is ordered of the gateway's maintenance, once somebody has said anything.
+    maintenance: channel::Sender<Option<Arc<Orders>>>,
+    /// The watch of it in KV.
+    ordered: Option<JoinHandle<()>>,
     /// There is more to remember.
     changed: Arc<Notify>,
     scope: Scope,
@@ -67,13 +75,16 @@ pub(crate) struct Control {
     mesh: channel::Sender<Arc<Mesh>>,
 }
 
+/// What is known at the start: answers, what services claim, and what is ordered of the gateway's maintenance.
+pub(crate) type Begins = (HashMap<Query, Remembered>, Option<RememberedClaims>, channel::Sender<Option<Arc<Orders>>>);
+
 impl Control {
     /// Spawns the loop; the first mesh is there at once.
     pub(crate) fn start(
         config: Arc<Config>,
         client: Option<Arc<Client>>,
         status: Arc<Status>,
-        (remembered, claims): (HashMap<Query, Remembered>, Option<RememberedClaims>),
+        (remembered, claims, maintenance): Begins,
         changed: Arc<Notify>,
         orders: mpsc::UnboundedReceiver<Order>,
         demands: mpsc::UnboundedReceiver<Arc<str>>,
@@ -87,6 +98,7 @@ impl Control {
             remembered: &remembered,
             addresses: names.addresses(),
             demanded: &demanded,
+            maintenance: ordered(&config, client.is_some(), &maintenance),
             changed: Changed::Anything,
         };
         let mesh = channel::Sender::new(Arc::new(assemble(&inputs, None, Instant::now()).mesh));
@@ -102,6 +114,8 @@ impl Control {
             claims: channel::Sender::new(None),
             remembered_claims: claims,
             catalog: None,
+            maintenance,
+            ordered: None,
             changed,
             scope,
             names,
@@ -127,6 +141,8 @@ impl Control {
         mut resolved: mpsc::UnboundedReceiver<Resolved>,
     ) {
         self.look_up();
+        let (mut maintenance, mut told) = (self.maintenance.subscribe(), Arc::default());
+        maintenance.mark_changed(); // an earlier process may have known it
         let mut look_at = tokio::time::interval(LOOK_AT_CONNECTIONS_EVERY);
         loop {
             let due = self.names.due();
@@ -148,6 +164,10 @@ impl Control {
                         continue;
                     }
                 },
+                Ok(()) = maintenance.changed() => {
+                    tell_of_orders(&mut told, maintenance.borrow_and_update().as_ref());
+                    self.changed.notify_one();
+                }
                 Some(name) = demands.recv() => self.demand(name),
                 Some(resolved) = resolved.recv() => if !self.names.learn(resolved, Instant::now()) {
                     continue;
@@ -255,6 +275,7 @@ impl Control {
         });
         let Some(client) = self.client.clone() else { return };
         self.watch_catalog(&client);
+        self.watch_orders(&client);
         let is_crowd = wanted.len() > CROWD;
         let mut recalled = 0_usize;
         for query in wanted {
@@ -325,6 +346,28 @@ impl Control {
         self.catalog = Some((tag, tokio::spawn(watch.run())));
     }
 
+    /// Watches what is ordered for all gateways of the service, while this is one.
+    fn watch_orders(&mut self, client: &Arc<Client>) {
+        let consul = &self.config.consul;
+        let key = orders_key(&self.config);
+        if key.is_some() == self.ordered.is_some() {
+            return;
+        }
+        if let Some(task) = self.ordered.take() {
+            return task.abort();
+        }
+        let Some(key) = key.map(str::to_owned) else { return };
+        let watch = KnownWatch {
+            asked: OrdersKey { key, datacenter: consul.datacenter.clone(), is_told: AtomicBool::default() },
+            client: Arc::clone(client),
+            status: Arc::clone(&self.status),
+            consistency: consul.consistency,
+            wait: consul.wait,
+            known: self.maintenance.clone(),
+        };
+        self.ordered = Some(tokio::spawn(watch.run()));
+    }
+
     /// Takes what an earlier process knew, if that is of any use until Consul answers; whether it is.
     fn recall(&mut self, query: &Query, guard: &mut Guard, cursor: &mut Cursor) -> bool {
         let known = self.remembered.get(query).filter(|known| known.instances.iter().any(Instance::is_usable));
@@ -349,7 +392,8 @@ impl Control {
         let of_this_process = self.status.catalog_answered_at().zip(self.claims.borrow().clone());
         let claims = of_this_process.map(|(at_ms, claims)| RememberedClaims { at_ms, claims });
         let claims = claims.or_else(|| self.remembered_claims.clone());
-        Contents { scope: self.scope.clone(), answers, kv: None, keys: Vec::new(), claims }
+        let maintenance = self.maintenance.borrow().as_deref().cloned();
+        Contents { scope: self.scope.clone(), answers, kv: None, keys: Vec::new(), claims, maintenance }
     }
 
     fn inputs<'a>(&'a self, changed: Changed<'a>) -> Inputs<'a> {
@@ -359,6 +403,7 @@ impl Control {
             remembered: &self.remembered,
             addresses: self.names.addresses(),
             demanded: &self.demanded,
+            maintenance: ordered(&self.config, self.client.is_some(), &self.maintenance),
             changed,
         }
     }
@@ -379,6 +424,28 @@ impl Control {
         for (name, upstream) in &next.upstreams {
             tell_of(upstream, previous.upstreams.get(name));
         }
+    }
+}
+
+/// The key of KV that has what is ordered of the gateway's maintenance.
+fn orders_key(config: &Config) -> Option<&str> {
+    let kv = config.consul.kv.as_ref().filter(|_| config.gateway.is_some())?;
+    Some(&kv.maintenance)
+}
+
+/// What is ordered; `None`: KV has not said it yet.
+fn ordered(config: &Config, has_consul: bool, known: &channel::Sender<Option<Arc<Orders>>>) -> Option<Arc<Orders>> {
+    let (known, is_awaited) = (known.borrow().clone(), has_consul && orders_key(config).is_some());
+    if is_awaited { known } else { Some(known.unwrap_or_default()) }
+}
+
+fn tell_of_orders(told: &mut Arc<Orders>, orders: Option<&Arc<Orders>>) {
+    let Some(orders) = orders.filter(|orders| *orders != told) else { return };
+    told.clone_from(orders);
+    if orders.is_empty() {
+        info!(target: "lictor::event", kind = "maintenance_ordered", %orders, "nothing is in maintenance by order any more");
+    } else {
+        warn!(target: "lictor::event", kind = "maintenance_ordered", %orders, "what is in maintenance by order");
     }
 }
 

@@ -86,8 +86,15 @@ fn query() -> Query {
 fn mesh(observed: &HashMap<Query, Observed>, previous: Option<&Mesh>, now: Instant) -> Mesh {
     let (addresses, remembered) = (HashMap::new(), HashMap::new());
     let changed = Changed::Anything;
-    let inputs =
-        Inputs { config: &CONFIG, observed, remembered: &remembered, addresses: &addresses, demanded: &[], changed };
+    let inputs = Inputs {
+        config: &CONFIG,
+        observed,
+        remembered: &remembered,
+        addresses: &addresses,
+        demanded: &[],
+        maintenance: None,
+        changed,
+    };
     assemble(&inputs, previous, now).mesh
 }
 

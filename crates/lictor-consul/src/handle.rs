@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lictor_config::{Claims, Config, Kv as KvKeys, SnapshotFile};
 use lictor_core::Mesh;
+use lictor_core::gateway::maintenance::Orders;
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
@@ -41,6 +42,7 @@ pub struct Handle {
     keeper: Option<Arc<Keeper>>,
     kv: Option<KvHandle>,
     claims: channel::Receiver<Option<Claims>>,
+    maintenance: channel::Sender<Option<Arc<Orders>>>,
 }
 
 /// The configuration in KV.
@@ -74,8 +76,8 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     }
     let snapshot = config.consul.snapshot.clone().filter(|_| client.is_some() || config.gateway.is_some());
     let contents = snapshot.as_ref().and_then(|file| load(file, &Scope::of(&config), &status));
-    let (answers, kv, issuers, claims) =
-        contents.map(|contents| (contents.answers, contents.kv, contents.keys, contents.claims)).unwrap_or_default();
+    let Contents { answers, kv, keys: issuers, claims, maintenance, .. } = contents.unwrap_or_default();
+    let maintenance = channel::Sender::new(maintenance.map(Arc::new));
     let remembered = answers.into_iter().map(|answer| (answer.query.clone(), answer)).collect();
     let keys = config.consul.kv.clone();
     let known = kv.filter(|kv| keys.as_ref().is_some_and(|keys| keys.config == kv.key));
@@ -85,7 +87,7 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
         config,
         client,
         Arc::clone(&status),
-        (remembered, claims),
+        (remembered, claims, maintenance.clone()),
         Arc::clone(&changed),
         commands,
         demands,
@@ -100,7 +102,7 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     if let Some(keeper) = &keeper {
         tokio::spawn(Arc::clone(keeper).run());
     }
-    Ok(Handle { mesh, status, app, away, orders, demand, wish, registrar, keeper, kv, claims })
+    Ok(Handle { mesh, status, app, away, orders, demand, wish, registrar, keeper, kv, claims, maintenance })
 }
 
 fn watch_kv(
@@ -214,6 +216,29 @@ impl Handle {
     /// What services claim by their tags, now and later: `None` until something is known of it.
     pub fn claims(&self) -> channel::Receiver<Option<Claims>> {
         self.claims.clone()
+    }
+
+    /// Changes what is ordered of the gateway's maintenance, at this process alone; returns it once it is in force.
+    pub async fn order_maintenance(
+        &self,
+        change: impl FnOnce(&Orders) -> Result<Orders, String>,
+    ) -> Result<Arc<Orders>, String> {
+        let mut result = Ok(Arc::default());
+        self.maintenance.send_modify(|known| {
+            result = change(known.as_deref().unwrap_or(&Orders::default())).map(Arc::new);
+            if let Ok(orders) = &result {
+                *known = Some(Arc::clone(orders));
+            }
+        });
+        let orders = result?;
+        let is_in_force = |mesh: &Arc<Mesh>| mesh.maintenance == *self.maintenance.borrow();
+        let _ = self.mesh.clone().wait_for(is_in_force).await;
+        Ok(orders)
+    }
+
+    /// Whether a later process will know of it.
+    pub fn has_memory(&self) -> bool {
+        self.keeper.is_some()
     }
 
     /// The key that it is read from.

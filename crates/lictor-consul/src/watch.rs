@@ -4,6 +4,7 @@ mod catalog;
 mod guard;
 mod known;
 mod kv;
+mod orders;
 mod resolve;
 mod service;
 
@@ -11,5 +12,6 @@ pub(crate) use catalog::Catalog;
 pub(crate) use guard::{Guard, Id, Observed};
 pub(crate) use known::KnownWatch;
 pub(crate) use kv::{KvKey, report_to_kv};
+pub(crate) use orders::OrdersKey;
 pub(crate) use resolve::{Names, Resolved};
 pub(crate) use service::{Hint, News, Refreshes, ServiceWatch};

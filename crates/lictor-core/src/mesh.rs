@@ -16,6 +16,7 @@ use crate::bearer::Bearer;
 use crate::breaker::Breaker;
 use crate::cidr::Cidrs;
 use crate::gateway::Gateway;
+use crate::gateway::maintenance::Orders;
 use crate::health::EndpointHealth;
 use crate::limit::{Limit, Redis};
 use crate::limits::{InFlight, Places};
@@ -43,6 +44,8 @@ pub struct Mesh {
     pub inbound: Option<Arc<Inbound>>,
     /// Routes for clients that are not ours; `None` when there is no gateway.
     pub gateway: Option<Arc<Gateway>>,
+    /// What operators order of its maintenance; `None` while nobody knows it yet.
+    pub maintenance: Option<Arc<Orders>>,
     /// Instances of our own service that are well, ourselves too; 0 while nobody has said. Watched when a limit is shared.
     pub gateways: u32,
     /// Where limits are counted that several processes have together.

@@ -39,6 +39,8 @@ pub enum Reason {
     LimitUnavailable,
     /// Our own hop is in `Via` already.
     LoopDetected,
+    /// The gateway, or the route, is in maintenance.
+    Maintenance,
     /// The callee's sidecar said that it is not the service we wanted, or that the connection is older than its listener
     /// (421).
     Misdirected,
@@ -87,7 +89,7 @@ pub enum Retryable {
 
 impl Reason {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::AllEjected,
         Self::AuthUnavailable,
         Self::BadRequest,
@@ -102,6 +104,7 @@ impl Reason {
         Self::HeadersTooLarge,
         Self::LimitUnavailable,
         Self::LoopDetected,
+        Self::Maintenance,
         Self::Misdirected,
         Self::NoEndpoints,
         Self::NoRoute,
@@ -137,6 +140,7 @@ impl Reason {
             Self::HeadersTooLarge => "headers_too_large",
             Self::LimitUnavailable => "limit_unavailable",
             Self::LoopDetected => "loop_detected",
+            Self::Maintenance => "maintenance",
             Self::Misdirected => "misdirected",
             Self::NoEndpoints => "no_endpoints",
             Self::NoRoute => "no_route",
@@ -178,6 +182,7 @@ impl Reason {
             | Self::BreakerOpen
             | Self::Draining
             | Self::LimitUnavailable
+            | Self::Maintenance
             | Self::NoEndpoints
             | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectRefused
@@ -204,6 +209,7 @@ impl Reason {
             | Self::Draining
             | Self::LimitUnavailable
             | Self::LoopDetected
+            | Self::Maintenance
             | Self::Misdirected
             | Self::NoEndpoints
             | Self::NotCached
@@ -236,7 +242,7 @@ impl Reason {
             Self::Overloaded => "connection_limit_reached",
             Self::ProtocolError => "http_protocol_error",
             Self::ResetMidResponse => "http_response_incomplete",
-            Self::AuthUnavailable | Self::LimitUnavailable | Self::NotCached | Self::Status => {
+            Self::AuthUnavailable | Self::LimitUnavailable | Self::Maintenance | Self::NotCached | Self::Status => {
                 "proxy_internal_response"
             }
             Self::TlsFailed => "tls_protocol_error",
@@ -263,6 +269,7 @@ impl Reason {
             | Self::Draining
             | Self::HeadersTooLarge
             | Self::LoopDetected
+            | Self::Maintenance
             | Self::Misdirected
             | Self::NotCached
             | Self::Status => "",
@@ -288,6 +295,7 @@ impl Reason {
             | Self::HeadersTooLarge
             | Self::LimitUnavailable
             | Self::LoopDetected
+            | Self::Maintenance
             | Self::NoEndpoints
             | Self::NoRoute
             | Self::NotCached

@@ -288,6 +288,7 @@ pub fn advice(reason: Reason) -> &'static str {
         Reason::NoEndpoints => {
             "no instance can be used: `lictor endpoints` counts what was left out and why; then look at Consul's checks"
         }
+        Reason::Maintenance => "`lictor maintenance off`, or `maintenance` of the gateway or the route, ends it",
         Reason::NoRoute => "add a route to `gateway.routes`, or see `lictor routes` for those there are",
         Reason::NotCached => "the client wants a kept answer or none (`only-if-cached`): ask without, or keep answers",
         Reason::Overloaded => "more in flight than `limits` allows: is the upstream slow? Else raise the limit",

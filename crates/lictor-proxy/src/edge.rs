@@ -91,7 +91,8 @@ async fn answer(
             }
         }
         Ok(mut found) => {
-            let entered = visit.enter(gateway, &connection, &mut request, &mut found).await;
+            let entered =
+                visit.enter((gateway, view.mesh.maintenance.as_deref()), &connection, &mut request, &mut found).await;
             let mut fields = visit.fields(&request, fields);
             match entered {
                 Err(Stop::Refused(failure, says)) => {

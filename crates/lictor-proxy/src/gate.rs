@@ -6,6 +6,7 @@
 //! | what is gRPC-Web is gRPC from here on | [`grpc_web`] | |
 //! | is the head as short as it must be | [`head`] | `headers_too_large` |
 //! | is it a browser's preflight, or a WebSocket of a page of somebody else | [`cors`] | `forbidden`; it answers |
+//! | is it in maintenance; for whom it is not may take until he is known | [`maintenance`] | `maintenance` |
 //! | may he ask so often, if that does not hang on who he is | [`limit`] | `limit_unavailable`, `rate_limited` |
 //! | who asks, whose route of several at its place is it (`when`), and may he ([`keys`], [`basic`], [`certificate`], [`asking`] are ways to show it; [`shown`]) | [`auth`] | `unauthenticated`, `forbidden`, `auth_unavailable`, `bad_request` |
 //! | and if it does | [`limit`] | `limit_unavailable`, `rate_limited` |
@@ -41,6 +42,7 @@ pub(crate) mod inbound;
 mod keys;
 mod limit;
 mod location;
+mod maintenance;
 mod query;
 mod refusal;
 mod shown;
@@ -57,6 +59,7 @@ use lictor_core::gateway::auth::{How, Identity};
 use lictor_core::gateway::compress::Wish;
 use lictor_core::gateway::grpc_web::Call;
 use lictor_core::gateway::headers::{Made, Operations};
+use lictor_core::gateway::maintenance::Orders;
 use lictor_core::gateway::{Gateway, Rules};
 use lictor_core::limit::Facts;
 use lictor_core::{Failure, Reason};
@@ -161,7 +164,7 @@ impl Visit {
     /// The stages. The first that objects ends the request; their order is part of what the product does.
     pub(crate) async fn enter(
         &mut self,
-        gateway: &Gateway,
+        (gateway, orders): (&Gateway, Option<&Orders>),
         connection: &Rc<Connection>,
         request: &mut Request<RequestBody>,
         found: &mut Found,
@@ -184,6 +187,7 @@ impl Visit {
         }
         is_short?;
         cors::check(self, connection, request)?;
+        let held = maintenance::check(&self.rules, orders, &found.label, connection, request)?;
         // The same before and after it is known who asks, which may make the route another one.
         let guards = self.rules.auth.is_some().then(|| limit::guards(gateway, found));
         if let Some(guards) = &guards {
@@ -194,7 +198,12 @@ impl Visit {
             if let Some(guards) = guards.filter(|_| self.has_failed) {
                 Counted::failed(&guards, connection);
             }
-            return Err(stop);
+            let Some(held) = held else { return Err(stop) };
+            self.said.clear();
+            return Err(held.stop(&self.rules));
+        }
+        if let Some(held) = held {
+            held.judge(&self.rules, self.identity.as_ref())?;
         }
         if let Says::Send(routed) = &mut found.says {
             routed.expires = self.expires;

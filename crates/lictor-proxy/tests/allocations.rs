@@ -96,6 +96,7 @@ fn plane(backend: SocketAddr) -> (DataPlane, watch::Sender<Arc<Mesh>>, SocketAdd
         access_log: AccessLog::Off,
         access_levels: Arc::default(),
         gateway: None,
+        maintenance: None,
         gateways: 0,
         redis: None,
     });

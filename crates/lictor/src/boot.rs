@@ -425,7 +425,9 @@ async fn first_endpoints(
 ) {
     let known = async {
         let _ = awaited.wait_for(|awaited| !awaited.kv && !awaited.claims).await;
-        let _ = mesh.wait_for(|mesh| mesh.upstreams.values().all(|upstream| upstream.is_known())).await;
+        let _ = mesh
+            .wait_for(|mesh| mesh.maintenance.is_some() && mesh.upstreams.values().all(|upstream| upstream.is_known()))
+            .await;
     };
     if timeout(at_most, known).await.is_ok() {
         return;
@@ -437,6 +439,12 @@ async fn first_endpoints(
         warn!(?at_most, "nothing is known of the routes that services claim yet; going on with the configuration's");
     }
     let mesh = mesh.borrow();
+    if mesh.maintenance.is_none() {
+        warn!(
+            ?at_most,
+            "nothing is known of orders about the gateway's maintenance yet; going on as if there were none"
+        );
+    }
     let unknown = mesh.upstreams.values().filter(|upstream| !upstream.is_known());
     let names: Vec<&str> = unknown.map(|upstream| upstream.name.as_ref()).collect();
     if !names.is_empty() {

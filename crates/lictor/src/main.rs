@@ -19,6 +19,7 @@ mod followed;
 mod keys;
 mod lifecycle;
 mod log;
+mod maintenance;
 mod metrics;
 mod openmetrics;
 mod otlp;

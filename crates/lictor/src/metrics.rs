@@ -52,6 +52,7 @@ pub(crate) struct Scrape {
     watch_index: IntGaugeVec,
     consul_errors: IntCounterVec,
     claims: IntGaugeVec,
+    maintenance: IntGaugeVec,
     snapshot_age: Gauge,
     snapshot_in_use: IntGauge,
     app_up: IntGaugeVec,
@@ -161,6 +162,11 @@ impl Scrape {
                 "Tags of services that claim a route, by what became of them: `route` or `refused`.",
                 &["state"],
             ),
+            maintenance: gauges(
+                "lictor_gateway_maintenance_routes",
+                "Routes of the gateway that are in maintenance.",
+                &[],
+            ),
             snapshot_age: number("lictor_snapshot_age_seconds", "The oldest answer in use from the snapshot; 0: none."),
             snapshot_in_use: gauge("lictor_snapshot_in_use", "Watches whose endpoints are from the snapshot."),
             app_up: gauges("lictor_application_up", "1 while the application answers.", &[]),
@@ -239,6 +245,11 @@ impl Scrape {
 
     fn mesh(&self, mesh: &Mesh) {
         let now = Instant::now();
+        self.maintenance.reset();
+        if let (Some(gateway), Some(orders)) = (&mesh.gateway, &mesh.maintenance) {
+            let count = orders.routes(gateway, SystemTime::now()).count();
+            self.maintenance.with_label_values::<&str>(&[]).set(count as i64);
+        }
         for family in [
             &self.breaker,
             &self.endpoints,

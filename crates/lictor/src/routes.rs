@@ -1,7 +1,10 @@
 //! The gateway's table as people see it, in the order in which routes are asked: whose each route is, and which tags of
 //! services are none.
 
+use std::time::SystemTime;
+
 use lictor_config::{Gateway, Refused};
+use lictor_core::gateway::maintenance::{Orders, State};
 use lictor_core::gateway::{Action, Redirect, Route, Send};
 use serde_json::{Value as Json, json};
 
@@ -11,7 +14,7 @@ const SHOWN: usize = 1000;
 /// What the configuration says.
 const OWN: &str = "configuration";
 
-pub(crate) fn page(gateway: &Gateway) -> Json {
+pub(crate) fn page(gateway: &Gateway, orders: &Orders, now: SystemTime) -> Json {
     let rows = gateway.routes.table.iter().filter_map(|(index, matcher)| {
         let route = gateway.routes.routes.get(index)?;
         let case = if matcher.path.ignores_case() { " (any case)" } else { "" };
@@ -20,11 +23,12 @@ pub(crate) fn page(gateway: &Gateway) -> Json {
             "path": format!("{}{case}", matcher.path.as_str()),
             "only": matcher.only(),
             "auth": auth(route),
+            "maintenance": State::of(route, orders, now).to_string(),
             "becomes": becomes(&route.action),
             "from": route.claimed_by.as_ref().map_or_else(|| OWN.to_owned(), |service| format!("consul:{service}")),
         }))
     });
-    let mut page = json!({ "routes": rows.collect::<Vec<_>>() });
+    let mut page = json!({ "routes": rows.collect::<Vec<_>>(), "orders": orders });
     if let Some(asked) = &gateway.from_consul {
         let row = |Refused { tag, reason }: &Refused| json!({ "service": tag.service, "tag": format!("{}={}", asked.tag, tag.text), "reason": reason });
         page["refused"] = asked.refused.iter().take(SHOWN).map(row).collect();

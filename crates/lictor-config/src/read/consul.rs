@@ -131,14 +131,19 @@ fn kv(node: &Node<'_>, service: Option<&str>) -> Option<Kv> {
     }
     let service = service.unwrap_or_default();
     let default = |last: &str| format!("lictor/{service}/{last}");
-    let mut kv = Kv { config: default("config"), status: default("status") };
+    let mut kv = Kv { config: default("config"), status: default("status"), maintenance: default("maintenance") };
     if !is_plain {
         let section = node.section(&[json!({ "type": "boolean" })]);
         let (config, status) = (
             section.field("config", "Where it is read; default: lictor/${service}/config."),
             section.field("status", "What became of it is written below this; default: lictor/${service}/status."),
         );
-        for (node, key) in [(config, &mut kv.config), (status, &mut kv.status)] {
+        let maintenance = section.field(
+            "maintenance",
+            "Where `lictor maintenance` writes, for all gateways of the service; default: lictor/${service}/maintenance.",
+        );
+        let keys = [(config, &mut kv.config), (status, &mut kv.status), (maintenance, &mut kv.maintenance)];
+        for (node, key) in keys {
             let parsed = node.parsed(json!({ "type": "string" }), None, |text| kv_key(text, service));
             if let Some(parsed) = parsed {
                 *key = parsed;

@@ -493,16 +493,11 @@ impl<'t> Section<'t> {
 
     /// Whatever was not asked for is a mistake.
     pub(crate) fn finish(self) {
-        self.finish_before(&PLANNED);
-    }
-
-    /// The same, where these keys will come.
-    pub(crate) fn finish_before(self, planned: &[&str]) {
         let Some(Value::Map(entries)) = self.node.value else { return };
         let asked = self.asked.borrow();
         for (key, value) in entries.iter().filter(|(key, _)| !asked.contains(&key.as_str())) {
             let node = self.node.step(Step::Key(key.clone().into()), Some(value));
-            if planned.contains(&key.as_str()) {
+            if PLANNED.contains(&key.as_str()) {
                 node.key_error(format!("`{key}` is not in this version yet"), None);
                 continue;
             }

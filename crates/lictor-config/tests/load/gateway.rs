@@ -712,6 +712,8 @@ fn routes_of_a_place_differ_by_when_and_by_nothing_that_acts_before() {
         ("response_headers", "response_headers: {remove: [Server]}"),
         ("security_headers", "security_headers: true"),
         ("compress", "compress: on"),
+        ("maintenance", "maintenance: true"),
+        ("maintenance", "maintenance: {allow: [192.0.2.1]}"),
     ] {
         for (first, second) in
             [(format!("{gold}, {says}"), "to: users".to_owned()), (gold.to_owned(), format!("to: users, {says}"))]
@@ -810,4 +812,78 @@ fn a_claims_value_has_the_type_that_it_is_written_with() {
     let rules = &gateway.routes[1].rules.auth.as_ref().unwrap().rules.claims;
     let shown = rules.iter().map(|(claim, test)| format!("{}: {test:?}", claim.text())).collect::<Vec<_>>();
     assert_eq!(shown, ["a: OneOf([Number(1.5), Number(-2), String(\"x y\")])", "b: Exists", "c: Exists"]);
+}
+
+#[test]
+fn maintenance_is_the_gateways_where_a_route_says_nothing() {
+    use lictor_core::gateway::maintenance::Switch::{Never, On, Ordered};
+    let more = "maintenance: {retry_after: 7s, allow: 192.0.2.1}";
+    for (gateway, route, expected) in [
+        ("", "", None),
+        ("maintenance: true", "", Some((On, 60, false))),
+        ("maintenance: on", "maintenance: off", Some((Never, 60, false))),
+        ("", "maintenance: off", Some((Never, 60, false))),
+        ("maintenance: off", "", Some((Ordered, 60, false))),
+        (more, "", Some((Ordered, 7, true))),
+        (more, "maintenance: true", Some((On, 7, true))),
+        (more, "maintenance: {enabled: true, retry_after: 1m}", Some((On, 60, true))),
+        (more, "maintenance: {allow: []}", Some((Ordered, 7, false))),
+        (more, "maintenance: {allow: {headers: {X-Preview: sesame}}}", Some((Ordered, 7, false))),
+        (more, "maintenance: {enabled: false}", Some((Never, 7, true))),
+        ("maintenance: {enabled: true}", more, Some((On, 7, true))),
+    ] {
+        let yaml = format!(
+            "registration: off\ngateway:\n  listen: 8080\n  {gateway}\n  routes:\n  - {{path: /a, to: users, {route}}}\nupstreams: {{users: {{static: ['127.0.0.1:1']}}}}\n"
+        );
+        let gateway = good(&yaml).gateway.unwrap().routes;
+        let address = "192.0.2.1".parse().unwrap();
+        let read = gateway.routes[0]
+            .rules
+            .maintenance
+            .as_ref()
+            .map(|own| (own.switch, own.retry_after.as_secs(), own.allow.addresses.has(address)));
+        assert_eq!(read, expected, "{yaml}");
+    }
+}
+
+#[test]
+fn what_maintenance_cannot_be_is_refused_wherever_it_is_said() {
+    for (says, message) in [
+        ("maintenance: perhaps", "`perhaps` is neither true nor false"),
+        ("maintenance: [true]", "expected a map"),
+        ("maintenance: {enable: true}", "unknown field `enable`"),
+        ("maintenance: {enabled: 7}", "neither true nor false"),
+        ("maintenance: {retry_after: 0s}", "between 1s and 24h"),
+        ("maintenance: {retry_after: 25h}", "between 1s and 24h"),
+        ("maintenance: {retry_after: soon}", "`soon`"),
+        ("maintenance: {allow: office}", "not a range of addresses"),
+        ("maintenance: {allow: [192.0.2.1/24]}", "did you mean `192.0.2.0/24`"),
+        ("maintenance: {allow: {address: 192.0.2.1}}", "unknown field `address`"),
+        ("maintenance: {allow: {headers: {'X A': b}}}", "not a header name"),
+        ("maintenance: {allow: {headers: {X-A: '*'}}}", "would let in everybody"),
+        ("maintenance: {allow: {headers: {X-A: ''}}}", "would let in everybody"),
+        ("maintenance: {allow: {headers: {X-A: }}}", "would let in everybody"),
+        ("maintenance: {allow: {headers: {X-A: b, x-a: c}}}", "is there twice"),
+        ("maintenance: {allow: {headers: {X-A: 'b '}}}", "of ASCII"),
+        ("maintenance: {allow: {headers: {X-A: 'file:/nowhere/at/all'}}}", "cannot read /nowhere/at/all"),
+        ("maintenance: {allow: {claims: {'': ops}}}", "is no claim"),
+        ("maintenance: {allow: {claims: {role: ops}}}", "nobody is asked here"),
+    ] {
+        for yaml in [
+            format!(
+                "registration: off\ngateway: {{listen: 8080, {says}, routes: {{/a: users}}}}\nupstreams: {{users: {{static: ['127.0.0.1:1']}}}}\n"
+            ),
+            gateway(&format!("  - {{path: /a, to: users, {says}}}\n")),
+        ] {
+            let report = bad(&yaml).to_string();
+            assert!(report.contains(message), "{yaml}: {report}");
+        }
+    }
+    good(&two("maintenance: {allow: {claims: {role: ops}}}", "to: users", "to: users, when: {plan: gold}"));
+    let report = bad(&two(
+        "",
+        "to: users, auth: none, maintenance: {allow: {claims: {role: ops}}}",
+        "redirect: /b, methods: [GET]",
+    ));
+    assert!(report.to_string().contains("nobody is asked here"), "{report}");
 }

@@ -69,7 +69,8 @@ fn accept(bytes: &[u8], max_age: Duration, scope: &Scope) -> Result<Contents, Re
     let of_keys = contents.keys.iter().map(RememberedKeys::age);
     let of_claims = contents.claims.as_ref().map(RememberedClaims::age);
     let youngest = contents.answers.iter().map(Remembered::age).chain(of_kv).chain(of_keys).chain(of_claims).min();
-    if let Some(age) = youngest.filter(|age| *age > max_age) {
+    let is_ordered = contents.maintenance.as_ref().is_some_and(|orders| !orders.is_empty());
+    if let Some(age) = youngest.filter(|age| *age > max_age && !is_ordered) {
         return Err(Refusal::TooOld { age, max_age });
     }
     contents.answers.retain(|answer| answer.age() <= max_age);
@@ -179,6 +180,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use lictor_config::{Claims, Query, Tagged};
+    use lictor_core::gateway::maintenance::Orders;
     use proptest::prelude::*;
 
     use super::super::remembered::now_ms;
@@ -210,7 +212,14 @@ mod tests {
         let keys = RememberedKeys { url, at_ms, age_s: 60, etag: None, text: "{}".to_owned() };
         let list = vec![Tagged { service: "users".to_owned(), text: "/users/*".to_owned() }];
         let claims = RememberedClaims { at_ms, claims: Claims { tag: "lictor.route".to_owned(), list } };
-        Contents { scope: scope("orders"), answers: vec![answer], kv: Some(kv), keys: vec![keys], claims: Some(claims) }
+        Contents {
+            scope: scope("orders"),
+            answers: vec![answer],
+            kv: Some(kv),
+            keys: vec![keys],
+            claims: Some(claims),
+            maintenance: None,
+        }
     }
 
     fn scope(service: &str) -> Scope {
@@ -309,5 +318,16 @@ mod tests {
             let head = format!("{MAGIC} {VERSION} {} {}\n", checksum(&bytes), bytes.len()).into_bytes();
             let _ = decode(&[head, bytes].concat());
         }
+    }
+
+    #[test]
+    fn what_is_ordered_has_no_age() {
+        let [hour, minute] = [3600, 60].map(Duration::from_secs);
+        let orders = |text: &str| Some(Orders::parse(text.as_bytes()).unwrap());
+        let stays = orders(r#"[{"route": null, "until_ms": null}]"#);
+        let old = |maintenance| encode(&Contents { maintenance, ..contents(hour) });
+        let read = accept(&old(stays.clone()), minute, &scope("orders")).unwrap();
+        assert_eq!((read.maintenance, read.answers.len(), read.kv), (stays, 0, None));
+        assert!(matches!(accept(&old(orders("[]")), minute, &scope("orders")), Err(Refusal::TooOld { .. })));
     }
 }

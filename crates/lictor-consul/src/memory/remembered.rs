@@ -3,12 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use lictor_config::{Claims, Config, Query};
+use lictor_core::gateway::maintenance::Orders;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Instance, KvKnown};
 
 /// All that is known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Contents {
     pub(crate) scope: Scope,
     pub(crate) answers: Vec<Remembered>,
@@ -20,11 +21,15 @@ pub(crate) struct Contents {
     /// What services claim of the gateway.
     #[serde(default)]
     pub(crate) claims: Option<RememberedClaims>,
+    /// What operators order of its maintenance, once they have ordered anything. It has no age: it ends when they say so.
+    #[serde(default)]
+    pub(crate) maintenance: Option<Orders>,
 }
 
 impl Contents {
     pub(crate) fn is_empty(&self) -> bool {
-        self.answers.is_empty() && self.kv.is_none() && self.keys.is_empty() && self.claims.is_none()
+        let nothing = self.answers.is_empty() && self.kv.is_none() && self.keys.is_empty() && self.claims.is_none();
+        nothing && self.maintenance.is_none()
     }
 }
 

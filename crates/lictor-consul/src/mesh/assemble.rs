@@ -54,6 +54,7 @@ pub(crate) fn assemble(inputs: &Inputs<'_>, previous: Option<&Mesh>, now: Instan
         forward: config.outbound.proxy.as_ref().map(|_| Forward { allow: config.outbound.allow.clone() }),
         inbound: inbound(config, previous, now),
         gateway: config.gateway.as_ref().map(|gateway| Arc::clone(&gateway.routes)),
+        maintenance: inputs.maintenance.clone(),
         gateways: gateways(inputs),
         redis: config.redis.clone(),
         trace: config.trace.settings.clone(),
@@ -83,6 +84,7 @@ pub(crate) fn is_news(previous: &Mesh, next: &Mesh) -> bool {
         && same_gateway
         && previous.listeners == next.listeners
         && previous.local == next.local
+        && previous.maintenance == next.maintenance
         && previous.gateways == next.gateways
         && previous.redis == next.redis
         && previous.forward == next.forward
@@ -247,6 +249,7 @@ mod tests {
             remembered: &remembered,
             addresses: &addresses,
             demanded: &[],
+            maintenance: None,
             changed: Changed::Anything,
         };
         assemble(&inputs, previous, now).mesh
@@ -296,6 +299,7 @@ mod tests {
                 remembered: &remembered,
                 addresses: &addresses,
                 demanded: &[],
+                maintenance: None,
                 changed: Changed::Anything,
             };
             assemble(&inputs, previous, now).mesh
@@ -362,6 +366,7 @@ mod tests {
                 remembered: &remembered,
                 addresses: &addresses,
                 demanded: &[],
+                maintenance: None,
                 changed: Changed::Anything,
             };
             assemble(&inputs, previous, now).mesh

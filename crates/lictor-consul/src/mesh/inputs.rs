@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lictor_config::{Config, Query, Upstream};
+use lictor_core::gateway::maintenance::Orders;
 
 use crate::memory::Remembered;
 use crate::watch::Observed;
@@ -21,6 +22,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) addresses: &'a HashMap<String, Vec<IpAddr>>,
     /// Services that the forward proxy was asked for.
     pub(crate) demanded: &'a [Arc<str>],
+    /// What is ordered of the gateway's maintenance, once that is known.
+    pub(crate) maintenance: Option<Arc<Orders>>,
     pub(crate) changed: Changed<'a>,
 }
 

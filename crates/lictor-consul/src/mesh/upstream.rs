@@ -307,6 +307,7 @@ mod tests {
             remembered: &remembered,
             addresses: &addresses,
             demanded: &[],
+            maintenance: None,
             changed,
         };
         assemble(&inputs, previous, now).mesh

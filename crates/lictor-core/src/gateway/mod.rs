@@ -19,6 +19,7 @@ pub mod keys;
 #[cfg(any(fuzzing, test))]
 pub mod laws;
 pub mod location;
+pub mod maintenance;
 pub mod mirror;
 pub mod path;
 pub mod pattern;

@@ -10,6 +10,7 @@ use super::compress::Compress;
 use super::cors::Cors;
 use super::errors::Shape;
 use super::headers::Operations;
+use super::maintenance::Maintenance;
 use super::security::Security;
 use super::transcode::Transcode;
 use crate::limit::Limit;
@@ -27,6 +28,8 @@ pub struct Rules {
     pub body_max: Option<u64>,
     /// Whose pages may read the answers; `None`: nothing is said of it.
     pub cors: Option<Arc<Cors>>,
+    /// Whether it is in maintenance, and for whom; `None`: as it is ordered, for everybody.
+    pub maintenance: Option<Arc<Maintenance>>,
     /// What failures look like; `None`: as everywhere.
     pub errors: Option<Arc<Shape>>,
     /// What becomes of the fields of requests.
@@ -54,6 +57,7 @@ impl Default for Rules {
             head_max: HEAD_MAX,
             body_max: None,
             cors: None,
+            maintenance: None,
             errors: None,
             request_headers: None,
             response_headers: None,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use http::{HeaderName, Request, Uri};
 use lictor_core::gateway::Gateway;
 use lictor_core::gateway::auth::{self, Auth, How, Identity, Mode, Tokens};
+use lictor_core::gateway::maintenance::{Allow, Orders, State};
 use lictor_core::{Failure, Reason};
 use lictor_jose::{Kind, Why};
 
@@ -28,8 +29,16 @@ pub(crate) async fn admitted(worker: &Worker, view: &View, question: &Question) 
     let shows = shown::take(gateway, &mut request);
     let (uri, authority) = (request.uri(), url.authority().map_or("", |authority| authority.as_str()));
     let found = routed::find(gateway, request.method(), authority, uri, request.headers(), |_, _| Ok(None))?;
+    let held = held(view, &found, &request)?;
     let Some(auth) = found.rules.auth.clone() else { return lead(found, None, None).map(Some) };
-    let who = Box::pin(who(worker, &auth, &found, shows, &request)).await?;
+    let who = Box::pin(who(worker, &auth, &found, shows, &request)).await;
+    if let Some(held) = held {
+        let claims = who.as_ref().ok().and_then(|who| who.identity.as_ref()).map(|identity| &*identity.known.claims);
+        if !found.rules.maintenance.as_ref().is_some_and(|own| own.allow.passes_as(claims)) {
+            return Err(held.into());
+        }
+    }
+    let who = who?;
     let (found, when) = choose(gateway, found, &auth, &who, uri)?;
     let auth = found.rules.auth.as_ref().unwrap_or(&auth);
     if let Some(identity) = &who.identity {
@@ -46,6 +55,24 @@ pub(crate) async fn admitted(worker: &Worker, view: &View, question: &Question) 
     let claims = identity.map(|identity| identity.known.claims);
     let admitted = lead(found, when, Some(view))?;
     Ok(Some(Admitted { claims, ..admitted }))
+}
+
+/// Why it is not served, if it is in maintenance; the error is that nothing could change that. Where it would come from nobody knows.
+fn held(view: &View, found: &Found, request: &Request<()>) -> Result<Option<Failure>, Refusal> {
+    let (own, orders) = (found.rules.maintenance.as_deref(), view.mesh.maintenance.as_deref());
+    let state = State::at(own, orders.unwrap_or(&Orders::default()), &found.label, SystemTime::now());
+    let allow = own.map(|own| &own.allow);
+    if state == State::Off || allow.is_some_and(|allow| allow.passes(None, request.headers())) {
+        return Ok(None);
+    }
+    let but = if allow.is_some_and(|allow| *allow != Allow::default()) { ", but for `maintenance.allow`" } else { "" };
+    let detail = format!(
+        "the route {} is in maintenance ({state}){but}; `lictor maintenance off` ends what was ordered",
+        found.label
+    );
+    let failure = Failure::new(Reason::Maintenance, detail);
+    let asks = found.rules.auth.as_ref().is_some_and(|auth| auth.mode != Mode::None);
+    if asks && allow.is_some_and(|allow| !allow.claims.is_empty()) { Ok(Some(failure)) } else { Err(failure.into()) }
 }
 
 /// Who asks.

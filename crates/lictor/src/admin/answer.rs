@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use lictor_core::Mesh;
+use lictor_core::gateway::maintenance::Orders;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -19,6 +20,7 @@ use super::query::{self, Query};
 use super::reply::{self, Body, health_code, refuse, reply, text_reply};
 use super::state::{Admin, Order};
 use super::{frame, pages, requests, steer, stream, ui};
+use crate::maintenance::Wanted;
 use crate::metrics::Seen;
 use crate::openmetrics::Form;
 use crate::routes;
@@ -74,7 +76,7 @@ async fn get(admin: &Arc<Admin>, path: &str, query: &str, form: Form) -> Respons
         "/breakers" => reply(StatusCode::OK, &pages::breakers(&mesh)),
         "/routes" => reply(StatusCode::OK, &pages::routes(&mesh)),
         "/gateway/routes" => match &admin.loaded.read().config.gateway {
-            Some(gateway) => reply(StatusCode::OK, &routes::page(gateway)),
+            Some(gateway) => reply(StatusCode::OK, &routes::page(gateway, &ordered(&mesh), SystemTime::now())),
             None => refuse(StatusCode::NOT_FOUND, "there is no gateway in this configuration"),
         },
         "/config" => {
@@ -145,6 +147,46 @@ async fn metrics(admin: &Admin, mesh: &Mesh, form: Form) -> Response<Body> {
     text_reply(form.content_type(), text)
 }
 
+fn ordered(mesh: &Mesh) -> Arc<Orders> {
+    mesh.maintenance.clone().unwrap_or_default()
+}
+
+/// Puts the gateway of this process, or a route of it, into maintenance, or ends that.
+async fn maintain(admin: &Admin, query: &Query) -> Response<Body> {
+    let loaded = Arc::clone(&admin.loaded.read());
+    let Some(gateway) = &loaded.config.gateway else {
+        return refuse(StatusCode::NOT_FOUND, "there is no gateway in this configuration");
+    };
+    if let Some(kv) = &loaded.config.consul.kv {
+        let message = format!("{} says it to all gateways: `lictor maintenance` writes it", kv.maintenance);
+        return refuse(StatusCode::CONFLICT, &message);
+    }
+    let is_on = match query.get("state") {
+        Some("on") => true,
+        Some("off") => false,
+        _ => return refuse(StatusCode::BAD_REQUEST, "say which: ?state=on or off"),
+    };
+    let lasts = match query.duration("for") {
+        Ok(lasts) => lasts,
+        Err(message) => return refuse(StatusCode::BAD_REQUEST, &message),
+    };
+    let (wanted, now) = (Wanted { is_on, lasts, route: query.get("route").map(str::to_owned) }, SystemTime::now());
+    let routes = &gateway.routes;
+    match admin.handle.order_maintenance(|before| wanted.over(before, Some(&**routes), now)).await {
+        Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+        Ok(orders) => {
+            let kept = if admin.handle.has_memory() {
+                "after a restart, too"
+            } else {
+                "until a restart: `consul.snapshot` would keep it"
+            };
+            let kept = if orders.is_empty() { String::new() } else { format!("; {kept}") };
+            let message = format!("at this gateway{kept}; {}", wanted.told(&orders, routes, now));
+            reply(StatusCode::OK, &json!({ "message": message, "orders": &*orders }))
+        }
+    }
+}
+
 async fn explain(admin: &Admin, query: &Query) -> Response<Body> {
     let question = match requests::question(query) {
         Ok(question) => question,
@@ -210,6 +252,7 @@ async fn post(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Res
         path if steer::is_order(path) => {
             steer::steer(admin, path, &Query::parse(request.uri().query().unwrap_or_default()))
         }
+        "/maintenance" => maintain(admin, &Query::parse(request.uri().query().unwrap_or_default())).await,
         "/drain" => {
             admin.mark_draining(true);
             circulation(admin.handle.enter_maintenance("drained by an operator"), "draining").await

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use lictor_core::breaker::BreakerState;
+use lictor_core::gateway::maintenance::State;
 use lictor_core::plain;
 use lictor_core::story::Story;
 use lictor_core::{Mesh, Upstream};
@@ -54,10 +55,11 @@ async fn run(admin: Arc<Admin>) {
         let mut now = Sample::take(&admin, &labels);
         let mut json = frame(&admin, &mesh, before.as_ref(), &now).await;
         if let Some(gateway) = &mesh.gateway {
-            let plane = &admin.plane;
+            let (plane, orders, at) = (&admin.plane, mesh.maintenance.clone().unwrap_or_default(), SystemTime::now());
             let asked = Asked {
                 latencies: &|label| plane.route_latencies(label),
                 taken: &|limit, label| plane.limit_taken(limit, label),
+                maintenance: &|route| State::of(route, &orders, at),
             };
             let earlier = before.as_ref().map(|before| (&before.gateway, now.since(before)));
             json["gateway"] = now.gateway.frame(gateway, &labels, earlier, &asked);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lictor_core::Mesh;
 use lictor_core::gateway::auth::Mode;
+use lictor_core::gateway::maintenance::State;
 use lictor_core::gateway::{Action, Gateway, Route, Send};
 use lictor_core::limit::Limit;
 use serde_json::{Map, Value as Json, json};
@@ -101,6 +102,8 @@ pub(super) struct Asked<'a> {
     pub(super) latencies: &'a dyn Fn(&str) -> Option<Vec<u64>>,
     /// How much of a limit is taken.
     pub(super) taken: &'a dyn Fn(&Limit, &str) -> Option<f64>,
+    /// Whether it is in maintenance.
+    pub(super) maintenance: &'a dyn Fn(&Route) -> State,
 }
 
 impl Moment {
@@ -164,6 +167,7 @@ impl Moment {
         let limits = limits.into_iter().map(|limit| self.limit(limit, label, before, asked));
         let mut page = json!({
             "route": label,
+            "maintenance": routes.iter().map(|route| (asked.maintenance)(route)).max().map(|state| state.to_string()),
             "to": routes.first().map(|route| to(&route.action)),
             "total": now.total,
             "failed": now.failed,

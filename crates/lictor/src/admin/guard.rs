@@ -18,7 +18,7 @@ pub(crate) enum Access {
     Public,
 }
 
-const ORDERS: [&str; 5] = ["/drain", "/undrain", "/reload", "/log-level", "/quit"];
+const ORDERS: [&str; 6] = ["/drain", "/undrain", "/maintenance", "/reload", "/log-level", "/quit"];
 const PUBLIC: [&str; 5] = ["/live", "/startup", "/ready", "/health", "/metrics"];
 const PAGES: [&str; 18] = [
     "",

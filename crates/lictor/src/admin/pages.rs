@@ -43,6 +43,7 @@ GET  /explain           what would become of a request: ?method=&upstream=&path=
 POST /drain, /undrain   leave circulation, and come back
 POST /endpoints/ID/eject, /pin, /undo   order about an endpoint: ?for=5m&upstream=
 POST /breakers/NAME     order about a breaker: ?state=open, close or auto, &for=5m
+POST /maintenance       the gateway is in maintenance, or not: ?state=on or off, &for=30m&route=LABEL
 POST /reload            read the configuration again
 POST /log-level?level=  change what is logged
 POST /quit              stop in order
@@ -104,6 +105,12 @@ pub(crate) fn health(
     }
     if let Some(snapshot) = &consul.snapshot {
         checks.insert("snapshot".to_owned(), snapshot_check(snapshot));
+    }
+    if let (Some(gateway), Some(orders)) = (&mesh.gateway, &mesh.maintenance) {
+        let count = orders.routes(gateway, SystemTime::now()).count();
+        let status = if count > 0 { "warning" } else { "healthy" };
+        let message = format!("{count} of {} routes in maintenance", gateway.routes.len());
+        checks.insert("maintenance".to_owned(), json!({ "status": status, "message": message }));
     }
     for (name, upstream) in &mesh.upstreams {
         let count = upstream.endpoints.len();

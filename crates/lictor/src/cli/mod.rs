@@ -9,6 +9,7 @@ mod graph;
 mod hash_key;
 mod init;
 mod kv;
+mod maintenance;
 mod man;
 mod probe;
 mod routes;
@@ -173,6 +174,8 @@ enum Command {
     },
     /// Print the gateway's routes, in the order in which they are asked; with `gateway.from_consul` those of the running one.
     Routes(probe::Running),
+    /// Put the gateway, or a route of it, into maintenance, or end that.
+    Maintenance(maintenance::Maintenance),
     /// Print the hash of an API key, for `gateway.auth.keys`; the key is read from standard input.
     HashKey {
         /// Draw a key, and print it before its hash.
@@ -228,6 +231,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Init { look, output, force, stdout } => init::init(&look, (!stdout).then_some(&output), force),
         Command::Graph { dot, json, configured } => graph::graph(dot, json, &configured),
         Command::Routes(running) => routes::routes(&running),
+        Command::Maintenance(asked) => maintenance::maintenance(&asked),
         Command::HashKey { new } => hash_key::hash_key(new),
         Command::Schema => {
             print(&format!("{:#}\n", json_schema()));

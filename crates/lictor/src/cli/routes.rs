@@ -1,13 +1,17 @@
 //! `lictor routes`: the gateway's table, the most specific first.
 
+use std::time::SystemTime;
+
+use lictor_core::gateway::maintenance::Orders;
 use lictor_core::plain;
+use serde::Deserialize;
 use serde_json::Value as Json;
 
 use crate::cli::print;
 use crate::cli::probe::{self, Running};
 use crate::routes::page;
 
-const COLUMNS: [&str; 6] = ["host", "path", "only", "auth", "from", "becomes"];
+const COLUMNS: [&str; 7] = ["host", "path", "only", "auth", "from", "maintenance", "becomes"];
 
 pub(super) fn routes(running: &Running) -> anyhow::Result<u8> {
     let loaded = running.configured.load()?;
@@ -15,17 +19,14 @@ pub(super) fn routes(running: &Running) -> anyhow::Result<u8> {
         print("there is no gateway in this configuration\n");
         return Ok(0);
     };
-    // What services claim only the one that runs knows, and which of two was first.
-    let live = gateway.from_consul.is_some().then(|| {
-        let admin = running.admin()?;
-        probe::page(&admin, "gateway/routes")
-    });
+    // What services claim only the one that runs knows, which of two was first, and what is ordered of their maintenance.
+    let live = running.admin().and_then(|admin| probe::page(&admin, "gateway/routes"));
+    let ordered = live.as_ref().ok().and_then(|live| Orders::deserialize(&live["orders"]).ok()).unwrap_or_default();
+    let own = || table(&page(gateway, &ordered, SystemTime::now()));
     match live {
-        None => print(&table(&page(gateway))),
-        Some(Ok(live)) => print(&table(&live)),
-        Some(Err(error)) => {
-            print(&format!("{}\nwithout the routes that services claim: {error:#}\n", table(&page(gateway))));
-        }
+        _ if gateway.from_consul.is_none() => print(&own()),
+        Ok(live) => print(&table(&live)),
+        Err(error) => print(&format!("{}\nwithout the routes that services claim: {error:#}\n", own())),
     }
     Ok(0)
 }
@@ -34,8 +35,15 @@ pub(super) fn routes(running: &Running) -> anyhow::Result<u8> {
 fn table(page: &Json) -> String {
     let of = |row: &Json, column: &str| plain::line(row[column].as_str().unwrap_or_default()).into_owned();
     // Whose a route is goes without saying where all are the configuration's.
-    let columns = || COLUMNS.into_iter().filter(|column| *column != "from" || page["refused"].is_array());
-    let rows = page["routes"].as_array().into_iter().flatten();
+    let rows = || page["routes"].as_array().into_iter().flatten();
+    let is_told = |column: &str| match column {
+        "from" => page["refused"].is_array(),
+        "maintenance" => rows().any(|row| !of(row, column).is_empty()),
+        _ => true,
+    };
+    let columns: Vec<&str> = COLUMNS.into_iter().filter(|column| is_told(column)).collect();
+    let columns = || columns.iter().copied();
+    let rows = rows();
     let rows = rows.map(|row| columns().map(|column| of(row, column)).collect());
     let rows: Vec<Vec<String>> = [columns().map(str::to_owned).collect()].into_iter().chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();

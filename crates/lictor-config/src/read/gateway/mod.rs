@@ -12,6 +12,7 @@ mod from_consul;
 mod headers;
 mod keys;
 mod leads;
+mod maintenance;
 mod mirror;
 mod places;
 mod routes;
@@ -35,9 +36,6 @@ use crate::config::{Claims, Gateway, Upstream};
 use crate::environment::Environment;
 use crate::tree::Node;
 
-/// Keys that the gateway will have.
-const PLANNED: [&str; 1] = ["maintenance"];
-
 /// The gateway. Whom it leads to is among `upstreams` afterwards, each with the routes that lead there.
 pub(super) fn gateway(
     node: &Node<'_>,
@@ -60,6 +58,7 @@ pub(super) fn gateway(
     let asks_for_certificates = policies.any(|policy| policy.client_ca.is_some());
     let auth_node = section.field("auth", "Who may ask, and how he shows it.");
     let auth = auth::of_gateway(&auth_node, env, asks_for_certificates, |node| leads.service(node));
+    maintenance::check(&section, auth.as_deref());
     let rules = Arc::new(Rules { auth, ..rules::rules(&section, None, &Rules::default()) });
     let routes = section.field("routes", "A map of paths to upstreams, or a list of routes. Their order means nothing: the most specific route is the one.");
     let from_consul = from_consul::from_consul(&section);
@@ -71,7 +70,7 @@ pub(super) fn gateway(
     }
     let Reading { read, leads, .. } = reading;
     let called = leads.finish();
-    section.finish_before(&PLANNED);
+    section.finish();
     let (matchers, routes): (Vec<_>, Vec<_>) =
         read.iter().map(|read| (read.matcher.clone(), read.route.clone())).unzip();
     let odd = routes.iter().fold(Odd::default(), |all, route| all.and(route.odd));

@@ -41,6 +41,7 @@ fn differs(one: &Read<'_>, other: &Read<'_>) -> Option<&'static str> {
         ("cors", own.cors != theirs.cors),
         ("limit", early(own) != early(theirs)),
         ("grpc_web", translates_web(own) != translates_web(theirs)),
+        ("maintenance", own.maintenance != theirs.maintenance),
         ("errors", own.errors != theirs.errors),
         ("response_headers", own.response_headers != theirs.response_headers),
         ("security_headers", own.security != theirs.security),

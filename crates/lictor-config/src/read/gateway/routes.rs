@@ -15,7 +15,7 @@ use super::super::{fallback, limit, policy};
 use super::leads::{Lead, Leads};
 use super::mirror::mirror;
 use super::split::split;
-use super::{auth, rules, transcode, when};
+use super::{auth, maintenance, rules, transcode, when};
 use crate::bounds::too_many_called;
 use crate::tree::{Node, Section};
 
@@ -137,6 +137,7 @@ impl<'u, 't> Reading<'u, 't> {
             ),
             auth.as_deref(),
         );
+        maintenance::check(&section, auth.as_deref());
         let mut rules = Rules { auth, transcode, ..rules::rules(&section, pattern.as_ref(), self.rules) };
         let odd = odd(&section.field(
             "allow_encoded",

@@ -9,6 +9,7 @@ use super::compress::compress;
 use super::cors::cors;
 use super::errors::errors;
 use super::headers::operations;
+use super::maintenance::maintenance;
 use super::security::security;
 use crate::tree::{Node, Section};
 use crate::values;
@@ -25,6 +26,10 @@ pub(super) fn rules(section: &Section<'_>, pattern: Option<&PathPattern>, base: 
     let errors_node =
         section.field("errors", "What failures of the gateway's own look like; `off`: as lictor says them.");
     let compress_node = section.field("compress", "Answers are compressed for clients that take it; `off`: never.");
+    let maintenance_node = section.field(
+        "maintenance",
+        "Requests are answered 503, but for those of `allow`: `true`, or a map. `lictor maintenance on` says it, too.",
+    );
     let grpc_web = section.field("grpc_web", "gRPC-Web of browsers is translated to gRPC and back.");
     let asked = section.field("request_headers", "What becomes of the fields of requests; `off`: nothing.");
     let answered =
@@ -37,6 +42,7 @@ pub(super) fn rules(section: &Section<'_>, pattern: Option<&PathPattern>, base: 
         head_max: head_max.size(base.head_max),
         body_max: size_or_none(&body_max, base.body_max),
         cors: cors(&cors_node, base.cors.as_ref()),
+        maintenance: maintenance(&maintenance_node, pattern.is_some(), base.maintenance.as_ref()),
         errors: errors(&errors_node, base.errors.as_ref()),
         request_headers: operations(&asked, Side::Request, pattern, base.request_headers.as_ref()),
         response_headers: operations(&answered, Side::Answer, pattern, base.response_headers.as_ref()),
