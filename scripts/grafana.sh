@@ -29,11 +29,12 @@ await() { # what, seconds, command..
 }
 await "the sidecar's address" 180 grep -q "its sidecar" "$work/demo"
 admin=$(sed -nE 's|.*its sidecar +http://([^/]+)/.*|\1|p' "$work/demo")
-read -r listen edge edge_admin <<<"$(python3 -c '
+ports=$(python3 -c '
 import socket
 open = [socket.socket() for _ in range(3)]
 for each in open: each.bind(("127.0.0.1", 0))
-print(*("127.0.0.1:%d" % each.getsockname()[1] for each in open))')"
+print(*("127.0.0.1:%d" % each.getsockname()[1] for each in open))')
+read -r listen edge edge_admin <<<"$ports"
 # A gateway that sends on, refuses, limits and is asked by pages.
 cat > "$work/edge.yaml" <<YAML
 service: edge

@@ -92,5 +92,6 @@ ctl start order-service
 journal order-service | grep -x "users at http://127.0.0.1:3001, systemd at nowhere" || fail "the application's variables"
 is "Egress is up" shows StatusText order-service
 ctl stop order-service
-journal order-service | grep -q '"kind":"stopped","code":143' || fail "lictor does not end with the application's 143"
+journal order-service > "$work/journal"
+grep -q '"kind":"stopped","code":143' "$work/journal" || fail "lictor does not end with the application's 143"
 is inactive shows ActiveState order-service || fail "it is $(shows ActiveState order-service) after a stop"
