@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# The shop on a real Consul: builds, then runs `shop demo`. KEEP=1 stays up and prints the URLs.
+# The shop on a real Consul: builds, then runs `shop demo`. KEEP=1 stays up and prints the URLs; PROFILE=dev builds faster, and runs slower.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --release -p lictor -p shop
-exec "${CARGO_TARGET_DIR:-target}/release/shop" demo --lictor "${CARGO_TARGET_DIR:-target}/release/lictor"
+profile=${PROFILE:-release}
+cargo build --profile "$profile" -p lictor -p shop
+[ "$profile" != dev ] || profile=debug # the folder of its own name
+built=${CARGO_TARGET_DIR:-target}/$profile
+exec "$built/shop" demo --lictor "$built/lictor"

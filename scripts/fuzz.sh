@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Fuzzes what reads hostile input: each target of fuzz/ for MINUTES of processor time (default 10), or only TARGET. Fails on a
 # finding. New inputs are in target/fuzz/corpus; `scripts/fuzz.sh --keep` puts those that reach something new in fuzz/corpus.
-# BUILD=0 takes the targets as they were built last; SLICE is how many seconds one runs before its time is looked at.
+# BUILD=0 takes the targets as they were built last; SLICE is how many seconds one runs before its time is looked at; AT_ONCE targets run
+# at once (as many as there are processors).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=$PWD/target/tools out=$PWD/target/fuzz
@@ -46,8 +47,12 @@ run() { # Until its processor time is over: others may use the machine as well.
     "$1" "$used" "$executions" "$edges" "$(find "$out/corpus/$1" "fuzz/corpus/$1" -type f | wc -l)"
 }
 
-findings=0
+findings=0 running=0
+ended() { wait -n || findings=$((findings + 1)); running=$((running - 1)); } # one target's finding hides no other's
 for target in $targets; do
-  if [ "${1:-}" = --keep ]; then keep "$target"; else run "$target" || findings=$((findings + 1)); fi
+  if [ "${1:-}" = --keep ]; then keep "$target"; continue; fi
+  [ "$running" -lt "${AT_ONCE:-$(nproc)}" ] || ended
+  run "$target" & running=$((running + 1))
 done
-[ "$findings" -eq 0 ] # one target's finding hides no other's
+while [ "$running" -gt 0 ]; do ended; done
+[ "$findings" -eq 0 ]
