@@ -258,12 +258,12 @@ impl Running {
 
     /// Egress is up: now the application may start, and may be called.
     fn come_up(&mut self) -> Result<(), Ending> {
-        let admin = Arc::clone(&self.bound.admin);
-        admin.started();
         info!(target: "lictor::event", kind = "started", "egress is up");
         if self.app.is_wanted() {
             self.start_app().map_err(Ending::CannotStart)?;
         }
+        let admin = &self.bound.admin;
+        admin.started();
         admin.handle.register();
         self.supervisor.ready();
         Ok(())
@@ -328,8 +328,10 @@ impl Running {
         let Self { bound, signals, supervisor, app } = self;
         let (is_wanted, mut child) = (app.is_wanted(), app.into_child());
         let config = bound.config();
-        let (unlisted, lifecycle) = (unlisted(&config), config.lifecycle);
         let Bound { admin, mut orders, export, .. } = bound;
+        // Who was never ready has nobody who goes on.
+        let unlisted = if admin.has_started() { unlisted(&config) } else { Duration::ZERO };
+        let lifecycle = config.lifecycle;
         info!(target: "lictor::event", kind = "stopping", cause = ending.as_str(), "leaving");
         supervisor.stopping(ending.as_str());
         admin.stop();

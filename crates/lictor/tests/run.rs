@@ -42,6 +42,17 @@ fn a_program_that_cannot_start_exits_as_in_a_shell() {
 }
 
 #[test]
+fn who_was_never_ready_waits_for_nobody_who_goes_on() {
+    let edge = "gateway: {listen: '127.0.0.1:0', routes: {/*: users}}\n";
+    let cannot_start = format!("{ALONE}{edge}lifecycle: {{drain_delay: 5m}}\n");
+    assert_eq!(run(&cannot_start, &["no-such-program-anywhere"]).wait().code(), Some(127));
+    let waits = format!("{}{edge}", WAITING.replace("start_timeout: 1m", "start_timeout: 1m, drain_delay: 5m"));
+    let mut waiting = run(&waits, &["true"]);
+    assert_eq!(waiting.get("admin", "/startup").status, 503);
+    assert_eq!(waiting.terminate().code(), Some(143));
+}
+
+#[test]
 fn the_configuration_may_name_the_application() {
     let yaml = format!("{ALONE}app: {{command: [sh, -c, 'exit 9']}}\n");
     assert_eq!(run(&yaml, &[]).wait().code(), Some(9));

@@ -81,6 +81,10 @@ impl Admin {
         self.is_started.store(true, Relaxed);
     }
 
+    pub(crate) fn has_started(&self) -> bool {
+        self.is_started.load(Relaxed)
+    }
+
     /// Out of circulation for good.
     pub(crate) fn stop(&self) {
         self.is_stopping.store(true, Relaxed);
