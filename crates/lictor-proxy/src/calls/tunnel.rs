@@ -149,12 +149,12 @@ pub(super) fn join(
                 (reason == Some(Reason::Draining)).then_some((Closing::GoingAway, STOPPING))
             }
         };
+        record.bytes = moved.received.get();
+        record.close(Instant::now()); // the last word may take a while, and is nobody's but ours
         if let Some((status, why)) = why {
             let is_between = frames.is_some_and(|frames| frames.into_inner().is_between());
             last_word(&mut client, status, why, is_between).await;
         }
-        record.bytes = moved.received.get();
-        record.close(Instant::now());
     });
 }
 
