@@ -9,40 +9,9 @@ use serde_json::json;
 
 use crate::issuer::{SECRET, claims, sealed, shared};
 use crate::wire::{Asked, Got, get};
-use crate::{BOTH, LICTOR, Version, configuration, gateway_with};
+use crate::{BOTH, LICTOR, Served, Version, configuration, gateway_with};
 
 /// Speaks gRPC as its methods' names say, and tells in its trailers what it was asked.
-struct Service {
-    port: u16,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-}
-
-impl Service {
-    fn start() -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.spawn(async move {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream));
-                }
-            });
-            let _ = runtime.block_on(stopped);
-        });
-        Self { port, stop: Some(stop) }
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.stop.take().unwrap().send(());
-    }
-}
-
 async fn serve(stream: tokio::net::TcpStream) {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
@@ -96,7 +65,7 @@ fn message(text: &[u8]) -> Vec<u8> {
     [&[0], &(text.len() as u32).to_be_bytes()[..], text].concat()
 }
 
-fn lictor(service: &Service, routes: &str) -> Sidecar {
+fn lictor(service: &Served, routes: &str) -> Sidecar {
     let more = format!("  echo: {{static: ['127.0.0.1:{}'], protocol: grpc}}\n", service.port);
     gateway_with(&[], &more, routes)
 }
@@ -130,7 +99,7 @@ fn unpadded(text: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_browser_calls_what_speaks_grpc() {
-    let service = Service::start();
+    let service = Served::by(serve);
     let lictor = lictor(&service, "    - {path: /echo.Echo/*, to: echo, grpc_web: true}\n");
     for version in BOTH {
         for (kind, goes) in [
@@ -167,7 +136,7 @@ fn a_browser_calls_what_speaks_grpc() {
 
 #[test]
 fn what_a_call_came_to_is_said_once_and_never_by_nothing() {
-    let service = Service::start();
+    let service = Served::by(serve);
     let routes = "    - {path: /echo.Echo/*, to: echo, grpc_web: true}\n    - {path: /dead.Echo/*, to: dead, grpc_web: true}\n    - {path: /told.Echo/*, grpc_web: true, respond: {status: 401, body: no}}\n    - {path: /long.Echo/*, to: echo, grpc_web: true, head_max: 60}\n";
     let [closed] = lictor_testkit::free_ports();
     let more = format!(

@@ -19,6 +19,7 @@ mod headers;
 mod heads;
 mod hosts;
 mod issuer;
+mod jwks;
 mod jwt;
 mod keys;
 mod limits;
@@ -30,6 +31,7 @@ mod open;
 mod outsiders;
 mod paths;
 mod proxy_protocol;
+mod redis;
 mod redis_tls;
 mod routes;
 mod split;
@@ -250,6 +252,41 @@ fn told_on(stream: &mut impl Read) -> Told {
 fn pipelined(stream: &mut std::net::TcpStream, requests: &[u8], answers: usize) -> Vec<u16> {
     stream.write_all(requests).unwrap();
     (0..answers).map(|_| told_on(stream).status).collect()
+}
+
+/// A server of its own thread, for as long as this lives.
+struct Served {
+    port: u16,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl Served {
+    /// Does this with each connection.
+    fn by<F: Future<Output = ()> + Send + 'static>(
+        serve: impl Fn(tokio::net::TcpStream) -> F + Send + 'static,
+    ) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.spawn(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(serve(stream));
+                }
+            });
+            let _ = runtime.block_on(stopped);
+        });
+        Self { port, stop: Some(stop) }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.stop.take().unwrap().send(());
+    }
 }
 
 /// RFC 9113, section 4.1.

@@ -1,48 +1,26 @@
 //! Limits that are counted in a Redis with TLS: a real one, Debian's.
 
+use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use lictor_testkit::{Authority, Pair, Sidecar, eventually, eventually_is, free_ports, scratch};
 
-use crate::limits::{await_redis, limited, statuses};
+use crate::limits::{limited, statuses};
+use crate::redis::{Redis, await_redis};
 use crate::{Ask, Version, ask};
 
 const REFUSING: &str = "{rate: 1/1h, by: [], mode: redis, if_unreachable: refuse}";
 
 /// One that speaks TLS alone, and may want to see certificates of its clients.
-struct Redis {
-    process: Child,
-    port: u16,
-}
-
-impl Redis {
-    fn start(pair: &Pair, ca: &Path, asks_clients: bool) -> Self {
-        let [port] = free_ports();
-        let port_text = port.to_string();
-        let process = Command::new("redis-server")
-            .args(["--port", "0", "--tls-port", &port_text, "--bind", "127.0.0.1", "--save", "", "--dir"])
-            .arg(scratch("redis"))
-            .args(["--tls-auth-clients", if asks_clients { "yes" } else { "no" }, "--requirepass", "secret-word"])
-            .arg("--tls-cert-file")
-            .arg(&pair.cert)
-            .arg("--tls-key-file")
-            .arg(&pair.key)
-            .arg("--tls-ca-cert-file")
-            .arg(ca)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed (scripts/deps.sh)");
-        eventually("Redis listens", || std::net::TcpStream::connect(("127.0.0.1", port)).map(drop));
-        Self { process, port }
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn start(pair: &Pair, ca: &Path, asks_clients: bool) -> Redis {
+    let [port] = free_ports();
+    let (port_text, asks) = (port.to_string(), if asks_clients { "yes" } else { "no" });
+    let words = ["--port", "0", "--tls-port", &port_text, "--tls-auth-clients", asks, "--requirepass", "secret-word"];
+    let files = [("--tls-cert-file", &*pair.cert), ("--tls-key-file", &*pair.key), ("--tls-ca-cert-file", ca)];
+    let files = files.iter().flat_map(|(name, file)| [OsStr::new(name), file.as_os_str()]);
+    let redis = Redis::run(port, &words.iter().map(OsStr::new).chain(files).collect::<Vec<_>>());
+    eventually("Redis listens", || std::net::TcpStream::connect(("127.0.0.1", port)).map(drop));
+    redis
 }
 
 /// A gateway with this under `redis:`.
@@ -65,9 +43,9 @@ fn limits_are_counted_by_who_is_believed_and_by_nobody_else() {
     let pair = authority.issue("redis", &["localhost", "127.0.0.1"]);
     let named = authority.issue("named", &["cache.example"]);
     let client = authority.issue("client", &["edge"]);
-    let open = Redis::start(&pair, &authority.ca(), false);
-    let strict = Redis::start(&pair, &authority.ca(), true);
-    let elsewhere = Redis::start(&named, &authority.ca(), false);
+    let open = start(&pair, &authority.ca(), false);
+    let strict = start(&pair, &authority.ca(), true);
+    let elsewhere = start(&named, &authority.ca(), false);
     let ca = authority.ca().display().to_string();
     let wrong = other.ca().display().to_string();
     let url = |redis: &Redis| format!("address: 'rediss://:secret-word@127.0.0.1:{}'", redis.port);
@@ -107,7 +85,7 @@ fn limits_are_counted_by_who_is_believed_and_by_nobody_else() {
 fn who_is_not_believed_any_more_counts_no_more() {
     let (authority, other) = (Authority::new(), Authority::new());
     let pair = authority.issue("redis", &["127.0.0.1"]);
-    let redis = Redis::start(&pair, &authority.ca(), false);
+    let redis = start(&pair, &authority.ca(), false);
     let ca = scratch("believed").join("ca.pem");
     std::fs::copy(authority.ca(), &ca).unwrap();
     let url = format!("rediss://:secret-word@127.0.0.1:{}", redis.port);

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::Semaphore;
 
 use crate::wire::{Asked, Got, get};
-use crate::{BOTH, LICTOR, Version, gateway_with};
+use crate::{BOTH, LICTOR, Served, Version, gateway_with};
 
 /// What a service has seen of a call.
 #[derive(Clone, Debug)]
@@ -23,44 +23,24 @@ struct Seen {
 
 /// Gives back the message that it got, unless its text says otherwise.
 struct Service {
-    port: u16,
     seen: Arc<Mutex<Vec<Seen>>>,
     /// A stream of seven waits for it after its first message.
     go: Arc<Semaphore>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    served: Served,
 }
 
 impl Service {
     fn start() -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (stop, stopped) = tokio::sync::oneshot::channel();
         let (seen, go) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
         let (saw, goes) = (Arc::clone(&seen), Arc::clone(&go));
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.spawn(async move {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, Arc::clone(&saw), Arc::clone(&goes)));
-                }
-            });
-            let _ = runtime.block_on(stopped);
-        });
-        Self { port, seen, go, stop: Some(stop) }
+        let served = Served::by(move |stream| serve(stream, Arc::clone(&saw), Arc::clone(&goes)));
+        Self { seen, go, served }
     }
 
     /// How often it was called, and the last call.
     fn calls(&self) -> (usize, Option<Seen>) {
         let seen = self.seen.lock();
         (seen.len(), seen.last().cloned())
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.stop.take().unwrap().send(());
     }
 }
 
@@ -187,7 +167,11 @@ fn lictor(service: &Service, more: &str) -> Sidecar {
 }
 
 fn gateway(service: &Service, routes: &str) -> Sidecar {
-    gateway_with(&[], &format!("  library: {{static: ['127.0.0.1:{}'], protocol: grpc}}\n", service.port), routes)
+    gateway_with(
+        &[],
+        &format!("  library: {{static: ['127.0.0.1:{}'], protocol: grpc}}\n", service.served.port),
+        routes,
+    )
 }
 
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
@@ -432,7 +416,7 @@ fn the_gateways_own_failures_are_as_on_any_route() {
         &[],
         &format!(
             "  library: {{static: ['127.0.0.1:{}'], protocol: grpc}}\n  dead: {{static: ['127.0.0.1:{closed}'], protocol: grpc, retry: off}}\n",
-            service.port
+            service.served.port
         ),
         &format!(
             "    - {{path: /v1/*, to: dead, errors: problem, {transcode}}}\n    - {{host: slow.example, path: /v1/*, to: library, timeout: 300ms, retry: off, {transcode}}}\n    - {{host: few.example, path: /v1/*, to: library, limit: 1/1h, {transcode}}}\n"

@@ -1,0 +1,288 @@
+//! Keys of issuers (JWKS): when they are fetched, what holds while they cannot be had, and how long they are believed.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use lictor_testkit::{Authority, Sidecar, connect, eventually_is, free_ports, read_head};
+use serde_json::{Value as Json, json};
+
+use crate::issuer::{Idp, Key, Says, claims, in_seconds, set};
+use crate::jwt::get;
+use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, gateway_of, pipelined};
+
+/// The gateway of these tests: an issuer whose keys are at `idp`.
+fn issuers(idp: &str, more: &str) -> String {
+    format!("  auth:\n    jwt: {{name: idp, jwks: '{idp}', algorithms: [EdDSA]{more}}}\n")
+}
+
+#[test]
+fn keys_that_cannot_be_had_are_503_and_keys_that_were_had_stay() {
+    let one = echo("one");
+    let key = Key::new("a", 1);
+    let good = key.token(&claims(json!({})));
+    let usual = set(&[&key]);
+    let bad = json!({"keys": [{"kty": "AKP", "kid": "pq"}, {"kty": "RSA", "kid": "small", "n": "AQAB", "e": "AQAB"}]});
+    let mixed = json!({"keys": [{"kty": "AKP", "kid": "pq"}, key.jwk()]});
+    let [closed] = free_ports();
+    let too_long = format!("HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n{}", " ".repeat(2_000_000));
+    let elsewhere = Idp::start(Says::Set(usual.clone(), ""));
+    let leads = format!("HTTP/1.1 302 Found\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", elsewhere.url());
+    let bad_ways = [
+        ("500", Says::Status(500)),
+        ("garbage", Says::Raw(b"\x00\x01SSH-2.0\r\n\r\n".to_vec())),
+        ("no JSON", Says::Set("<html>".to_owned(), "")),
+        ("empty", Says::Set("{\"keys\":[]}".to_owned(), "")),
+        ("no usable key", Says::Set(bad.to_string(), "")),
+        ("too long", Says::Raw(too_long.into_bytes())),
+        ("elsewhere", Says::Raw(leads.into_bytes())),
+        ("slow", Says::Nothing),
+    ];
+    let closed = format!("http://127.0.0.1:{closed}/");
+    let start = |url: &str, more| {
+        gateway_of(
+            &[("one", &one)],
+            &issuers(url, more),
+            "    - {path: /*, to: one}\n    - {path: /guest, to: one, auth: optional}\n    - {path: /public, to: one, auth: none}\n",
+        )
+    };
+    let is_unavailable = |lictor: &Sidecar, name: &str| {
+        for version in BOTH {
+            for target in ["/", "/guest"] {
+                let began = Instant::now();
+                let told = get(lictor, version, target, &good);
+                assert_eq!(told.status, 503, "{name} {version:?} {target}: {told:?}");
+                assert!(told.body.contains("\"reason\":\"auth_unavailable\""), "{name}: {told:?}");
+                assert!(began.elapsed() < Duration::from_secs(5), "{name}: it did not wait for the fetch");
+            }
+            assert_eq!(ask(lictor, version, Ask::get("/public")).status, 200, "{name}");
+            assert_eq!(ask(lictor, version, Ask::get("/guest")).status, 200, "{name}");
+            assert_eq!(ask(lictor, version, Ask::get("/")).status, 401, "{name}");
+        }
+    };
+    is_unavailable(&start(&closed, ""), "nobody there");
+    for (name, says) in &bad_ways {
+        // At the start.
+        let idp = Idp::start(says.clone());
+        let lictor = start(&idp.url(), "");
+        is_unavailable(&lictor, name);
+        // It comes back.
+        idp.says(Says::Set(mixed.to_string(), ""));
+        if *name != "slow" {
+            eventually_is(name, || get(&lictor, Version::Http1, "/", &good).status, |status| *status == 200);
+        }
+        // While it runs: a kid that nobody knows has the keys fetched, and those from before stay.
+        let idp = Idp::start(Says::Set(usual.clone(), ""));
+        let lictor = start(&idp.url(), "");
+        eventually_is(name, || get(&lictor, Version::Http1, "/", &good).status, |status| *status == 200);
+        idp.says(says.clone());
+        let before = idp.asked();
+        assert_eq!(get(&lictor, Version::Http1, "/", &key.named("b", &claims(json!({})))).status, 401, "{name}");
+        eventually_is(name, || idp.asked(), |asked| *asked > before);
+        for version in BOTH {
+            assert_eq!(get(&lictor, version, "/", &good).status, 200, "{name}: the keys from before stay");
+        }
+        // A reload takes them along.
+        let text = configuration(&[("one", &one)], "", &issuers(&idp.url(), ""), "    - {path: /other, to: one}\n");
+        lictor.rewrite(&text);
+        let answer = lictor.post("/reload");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(get(&lictor, Version::Http1, "/other", &good).status, 200, "{name}: after a reload");
+    }
+    assert_eq!(elsewhere.asked(), 0, "redirects are not followed");
+}
+
+#[test]
+fn another_key_is_fetched_as_its_first_token_comes_and_one_that_is_gone_is_not_believed() {
+    let one = echo("one");
+    let (old, new) = (Key::new("old", 1), Key::new("new", 2));
+    let idp = Idp::start(Says::Set(set(&[&old]), "Cache-Control: max-age=3600\r\n"));
+    let lictor = gateway_of(&[("one", &one)], &issuers(&idp.url(), ""), "    - {path: /*, to: one}\n");
+    let (of_old, of_new) = (old.token(&claims(json!({}))), new.token(&claims(json!({}))));
+    eventually_is("keys", || get(&lictor, Version::Http1, "/", &of_old).status, |status| *status == 200);
+    idp.says(Says::Set(set(&[&new]), "Cache-Control: max-age=3600\r\n"));
+    assert_eq!(get(&lictor, Version::Http2, "/", &of_new).status, 200, "the first token waits for its key");
+    for version in BOTH {
+        assert_eq!(get(&lictor, version, "/", &of_old).status, 401, "known, and its key is gone");
+        assert_eq!(get(&lictor, version, "/", &of_new).status, 200);
+    }
+    assert_eq!(idp.asked(), 2);
+}
+
+/// The time that all but one of a hundred took at most, by a token that is known, on one connection.
+fn p99(lictor: &Sidecar, token: &str) -> Duration {
+    let mut stream = connect(&lictor.address("gateway"));
+    let text = format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let mut times: Vec<Duration> = (0..300)
+        .map(|_| {
+            let began = Instant::now();
+            assert_eq!(pipelined(&mut stream, text.as_bytes(), 1), [200]);
+            began.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[297]
+}
+
+/// So many refused requests, one after the other, until it is over.
+fn flood(address: &str, is_over: &AtomicBool, token: impl Fn(usize) -> String) -> usize {
+    let mut stream = connect(address);
+    let mut count = 0;
+    while count < 10_000 || !is_over.load(Relaxed) {
+        let ask = |number| format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n", token(number));
+        let text: String = (count..count + 10).map(ask).collect();
+        let statuses = pipelined(&mut stream, text.as_bytes(), 10);
+        assert!(statuses.iter().all(|status| *status == 401), "{statuses:?}");
+        count += 10;
+    }
+    count
+}
+
+#[test]
+fn a_flood_of_unknown_keys_is_one_fetch_and_nobody_waits_for_it() {
+    let one = echo("one");
+    let key = Key::new("a", 1);
+    let idp = Idp::start(Says::Set(set(&[&key]), ""));
+    let lictor = gateway_of(&[("one", &one)], &issuers(&idp.url(), ""), "    - {path: /*, to: one}\n");
+    let good = key.token(&claims(json!({})));
+    eventually_is("keys", || get(&lictor, Version::Http1, "/", &good).status, |status| *status == 200);
+    let address = lictor.address("gateway");
+    // The best of a few: other tests run on this machine too. What a flood costs that has nothing to do with keys is measured
+    // likewise, by tokens that are none.
+    let beside = |token: &(dyn Fn(usize) -> String + Sync)| {
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let flooding = scope.spawn(|| flood(&address, &is_over, token));
+            let best = (0..4).map(|_| p99(&lictor, &good)).min().unwrap();
+            is_over.store(true, Relaxed);
+            (best, flooding.join().unwrap())
+        })
+    };
+    let before = (0..4).map(|_| p99(&lictor, &good)).min().unwrap();
+    let (beside_nonsense, _) = beside(&|number| format!("a.b.c{number}"));
+    let began = Instant::now();
+    let (beside_flood, count) = beside(&|kid| key.named(&format!("k{kid}"), &json!({"exp": 9_999_999_999_u64})));
+    let cooldowns = began.elapsed().as_secs() as usize / 30 + 1;
+    let figures = format!("p99 {before:?}, {beside_nonsense:?} beside nonsense, {beside_flood:?} beside {count} kids");
+    eprintln!("{figures}");
+    assert!(beside_flood < before.max(beside_nonsense) * 3 + Duration::from_millis(10), "{figures}");
+    assert!(idp.asked() <= 1 + cooldowns, "{} fetches within {:?}", idp.asked(), began.elapsed());
+    assert!(idp.unchanged() <= cooldowns);
+}
+
+#[test]
+fn keys_by_https_are_those_of_whom_the_system_believes() {
+    let one = echo("one");
+    let key = Key::new("a", 1);
+    let good = key.token(&claims(json!({})));
+    let authority = Authority::new();
+    let ca = authority.ca().display().to_string();
+    let of = |name| authority.issue(name, &["127.0.0.1"]);
+    for (name, pair, is_believed, is_had) in [
+        ("its own", of("good"), true, true),
+        ("of a CA that nobody knows", of("unknown"), false, false),
+        ("of another name", authority.issue("other", &["idp.example"]), true, false),
+        ("that is over", authority.issue_expired("over", &["127.0.0.1"]), true, false),
+    ] {
+        let body = set(&[&key]);
+        let idp = authority.server(&pair, &[], false, move |mut stream| {
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            while !read_head(&mut stream).is_empty() && stream.write_all(answer.as_bytes()).is_ok() {}
+        });
+        let auth = issuers(&format!("https://127.0.0.1:{}/keys", idp.port()), "");
+        let text = configuration(&[("one", &one)], "", &auth, "    - {path: /*, to: one}\n");
+        let env = [("SSL_CERT_FILE", &*ca)];
+        let lictor = Sidecar::start(LICTOR, &text, &env[..usize::from(is_believed)], &["serve"], &[]).up();
+        let (event, status) = if is_had { ("keys_fetched", 200) } else { ("keys_unfetched", 503) };
+        eventually_is(name, || lictor.log(), |log| log.contains(event));
+        for version in BOTH {
+            let told = get(&lictor, version, "/", &good);
+            assert_eq!(told.status, status, "{name} {version:?}: {told:?}");
+        }
+    }
+}
+
+#[test]
+fn two_issuers_with_one_kid_are_not_taken_for_each_other() {
+    let one = echo("one");
+    let (mine, theirs) = (Key::new("k", 1), Key::new("k", 2));
+    let idps = [&mine, &theirs].map(|key| Idp::start(Says::Set(set(&[key]), "")));
+    let auth = format!(
+        "  auth:\n    jwt:\n      - {{name: a, issuer: 'https://a.example', jwks: '{}', algorithms: EdDSA}}\n      - {{name: b, issuer: 'https://b.example', jwks: '{}', algorithms: EdDSA}}\n",
+        idps[0].url(),
+        idps[1].url()
+    );
+    let lictor = gateway_of(
+        &[("one", &one)],
+        &auth,
+        "    - {path: /*, to: one}\n    - {path: /a, to: one, auth: {require: {issuers: a}}}\n",
+    );
+    let by = |key: &Key, iss: &str| key.token(&claims(json!({"iss": iss})));
+    let (a, b) = (by(&mine, "https://a.example"), by(&theirs, "https://b.example"));
+    for token in [&a, &b] {
+        eventually_is("keys", || get(&lictor, Version::Http1, "/", token).status, |status| *status == 200);
+    }
+    for version in BOTH {
+        for (target, token, status) in [
+            ("/", &a, 200),
+            ("/", &b, 200),
+            ("/a", &a, 200),
+            ("/a", &b, 401),
+            ("/", &by(&mine, "https://b.example"), 401),
+            ("/", &by(&theirs, "https://a.example"), 401),
+            ("/", &by(&mine, "https://c.example"), 401),
+        ] {
+            assert_eq!(get(&lictor, version, target, token).status, status, "{version:?} {target} {token}");
+        }
+    }
+}
+
+#[test]
+fn keys_outlive_the_process_and_not_max_stale() {
+    let one = echo("one");
+    let key = Key::new("a", 1);
+    let good = key.token(&claims(json!({})));
+    let idp = Idp::start(Says::Set(set(&[&key]), "Cache-Control: max-age=60\r\n"));
+    let folder = lictor_testkit::scratch("keys");
+    let text = |more: &str| {
+        let text = configuration(&[("one", &one)], "", &issuers(&idp.url(), more), "    - {path: /*, to: one}\n");
+        let snapshot = folder.join("snapshot").display().to_string();
+        format!("{text}consul: {{snapshot: {{path: {snapshot}}}}}\nlifecycle: {{drain_delay: 0s}}\n")
+    };
+    let mut first = Sidecar::serve(LICTOR, &text("")).up();
+    eventually_is("keys", || get(&first, Version::Http1, "/", &good).status, |status| *status == 200);
+    first.terminate();
+    idp.says(Says::Status(500));
+    let mut second = Sidecar::serve(LICTOR, &text("")).up();
+    for version in BOTH {
+        eventually_is("remembered", || get(&second, version, "/", &good).status, |status| *status == 200);
+    }
+    second.terminate();
+    // They are good for 60 s, and may be stale for an hour: so long ago is too long, and while it runs they become so.
+    let file = folder.join("snapshot");
+    for (ago, is_used) in [(7200, false), (1800, true)] {
+        written(&file, ago);
+        let lictor = Sidecar::serve(LICTOR, &text(", max_stale: 1h")).up();
+        let expected = if is_used { 200 } else { 503 };
+        eventually_is("old keys", || get(&lictor, Version::Http1, "/", &good).status, |status| *status == expected);
+        assert_eq!(get(&lictor, Version::Http2, "/", &good).status, expected);
+    }
+    written(&file, 60 + 3600 - 8);
+    let lictor = Sidecar::serve(LICTOR, &text(", max_stale: 1h")).up();
+    eventually_is("old keys", || get(&lictor, Version::Http1, "/", &good).status, |status| *status == 200);
+    eventually_is("too old", || get(&lictor, Version::Http1, "/", &good).status, |status| *status == 503);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Makes the snapshot's keys so many seconds old.
+fn written(file: &std::path::Path, ago: u64) {
+    let text =
+        std::fs::read_to_string(file).or_else(|_| std::fs::read_to_string(file.with_extension("rejected"))).unwrap();
+    let mut contents: Json = serde_json::from_str(text.split_once('\n').unwrap().1).unwrap();
+    contents["keys"][0]["at_ms"] = json!(in_seconds(0) as u64 * 1000 - ago * 1000);
+    let body = contents.to_string();
+    let sum =
+        base64::engine::general_purpose::STANDARD.encode(ring::digest::digest(&ring::digest::SHA256, body.as_bytes()));
+    std::fs::write(file, format!("lictor snapshot 1 {sum} {}\n{body}", body.len())).unwrap();
+}
