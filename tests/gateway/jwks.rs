@@ -196,9 +196,10 @@ fn keys_by_https_are_those_of_whom_the_system_believes() {
         let lictor = Sidecar::start(LICTOR, &text, &env[..usize::from(is_believed)], &["serve"], &[]).up();
         let (event, status) = if is_had { ("keys_fetched", 200) } else { ("keys_unfetched", 503) };
         eventually_is(name, || lictor.log(), |log| log.contains(event));
+        // They are told just before they are in use.
         for version in BOTH {
-            let told = get(&lictor, version, "/", &good);
-            assert_eq!(told.status, status, "{name} {version:?}: {told:?}");
+            let told = || get(&lictor, version, "/", &good);
+            eventually_is(&format!("{name} {version:?}"), told, |told| told.status == status);
         }
     }
 }
