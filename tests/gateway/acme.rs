@@ -394,16 +394,18 @@ fn of_gateways_with_one_folder_one_orders_and_all_answer_and_show() {
         let text = fs::read_to_string(lictor.file()).unwrap();
         lictor.rewrite(&(text.replace("hosts: shop.example", &format!("hosts: {hosts}")) + more));
     };
-    name(&other, "[shop.example, new.example]", "lifecycle: {drain_delay: 1h}\n");
+    // All have the same hosts; one of them waits.
+    let waiting = storage.file("third.example.json");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    fs::write(&waiting, json!({ "failures": 1, "not_before": now + 86_400 }).to_string()).unwrap();
+    let hosts = "[shop.example, new.example, third.example]";
+    name(&other, hosts, "lifecycle: {drain_delay: 1h}\n");
     storage.await_issued("new.example");
     assert_eq!(pebble.asked("order-plz"), 2, "what there is is not ordered again");
     // One that is about to end orders no more, and answers still: the CA comes to it.
     other.signal(Signal::TERM);
-    let third = serving(
-        &policies.replace("hosts: shop.example", "hosts: [shop.example, third.example]"),
-        &keys(elsewhere),
-        &one,
-    );
+    fs::remove_file(&waiting).unwrap();
+    let third = serving(&policies.replace("hosts: shop.example", &format!("hosts: {hosts}")), &keys(elsewhere), &one);
     eventually_is("the third one orders", || leads(&third), |leads| *leads);
     storage.await_issued("third.example");
     assert_eq!((pebble.asked("order-plz"), pebble.asked("sign-me-up")), (3, 1));
