@@ -21,6 +21,8 @@ use lictor_core::trace::TraceSettings;
 use lictor_core::{Address, Secret};
 use serde::{Deserialize, Serialize};
 
+use crate::names::Names;
+
 /// Everything, resolved.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -214,6 +216,13 @@ pub struct FromConsul {
     pub refused: Vec<Refused>,
 }
 
+impl FromConsul {
+    /// Services that may claim something.
+    pub fn claimants(&self) -> Names {
+        self.allow.iter().map(|(name, _)| name).collect()
+    }
+}
+
 /// A tag that is no route, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refused {
@@ -233,7 +242,7 @@ pub struct Claims {
 }
 
 /// A tag of a service that claims a route.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tagged {
     /// Whose it is.
     pub service: String,

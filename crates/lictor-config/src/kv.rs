@@ -10,7 +10,8 @@ use lictor_core::Address;
 
 use crate::config::{Config, ConsulAddress, Gateway, Listen, Source};
 use crate::diagnose::Severity;
-use crate::ours::{Names, Ours};
+use crate::names::Names;
+use crate::ours::Ours;
 use crate::places::Places;
 use crate::read;
 use crate::tree::{Origin, Tree, steps};

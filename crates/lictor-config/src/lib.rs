@@ -16,6 +16,7 @@ mod environment;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod kv;
+mod names;
 mod ours;
 mod places;
 mod read;
@@ -39,6 +40,7 @@ pub use diagnose::{Diagnostic, Place, Report, Severity, suggest};
 pub use diff::{Change, changes};
 pub use env::variables;
 pub use environment::{Environment, is_withheld};
+pub use names::Names;
 pub use places::Text;
 pub use refused::{META_PAIRS, META_VALUE};
 pub use sources::Sources;

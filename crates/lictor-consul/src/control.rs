@@ -57,8 +57,8 @@ pub(crate) struct Control {
     /// What services claim of the gateway, and from before this process began, until Consul says something itself.
     claims: channel::Sender<Option<Claims>>,
     remembered_claims: Option<RememberedClaims>,
-    /// The watch of it, by what the tags begin with.
-    catalog: Option<(String, JoinHandle<()>)>,
+    /// The watch of it, by what the tags begin with and who may claim something.
+    catalog: Option<((String, lictor_config::Names), JoinHandle<()>)>,
     /// What is ordered of the gateway's maintenance, once somebody has said anything.
     maintenance: channel::Sender<Option<Arc<Orders>>>,
     /// The watch of it in KV.
@@ -320,30 +320,45 @@ impl Control {
     /// Watches the tags of all services, or does so no longer, as the gateway is configured.
     fn watch_catalog(&mut self, client: &Arc<Client>) {
         let gateway = self.config.gateway.as_ref().and_then(|gateway| gateway.from_consul.as_ref());
-        let tag = gateway.map(|asked| asked.tag.as_str());
-        if tag == self.catalog.as_ref().map(|(tag, _)| tag.as_str()) {
+        let wanted = gateway.map(|asked| (asked.tag.clone(), asked.claimants()));
+        if wanted.as_ref() == self.catalog.as_ref().map(|(watched, _)| watched) {
             return;
         }
-        if let Some((_, task)) = self.catalog.take() {
+        let tag = wanted.as_ref().map(|(tag, _)| tag.clone());
+        let watched = self.catalog.take().map(|((tag, _), task)| {
             task.abort();
+            tag
+        });
+        // Whoever else may claim something: what is known stays known until Consul says more.
+        let is_other = watched != tag;
+        if watched.is_some() && is_other {
             self.remembered_claims = None;
             self.status.forget_catalog();
         }
-        let Some(tag) = tag.map(str::to_owned) else { return };
-        self.remembered_claims.take_if(|known| known.claims.tag != tag);
-        self.status.watches_catalog(self.remembered_claims.as_ref());
-        self.claims.send_replace(self.remembered_claims.as_ref().map(|known| known.claims.clone()));
+        let Some((tag, may)) = wanted else { return };
+        if is_other {
+            self.remembered_claims.take_if(|known| known.claims.tag != tag);
+            self.status.watches_catalog(&tag, self.remembered_claims.as_ref());
+            self.claims.send_replace(self.remembered_claims.as_ref().map(|known| known.claims.clone()));
+        }
         let consul = &self.config.consul;
         let (datacenter, status) = (consul.datacenter.clone(), Arc::clone(&self.status));
         let watch = KnownWatch {
-            asked: Catalog { tag: tag.clone(), datacenter, status, changed: Arc::clone(&self.changed) },
+            asked: Catalog {
+                tag: tag.clone(),
+                may: may.clone(),
+                is_cut: AtomicBool::new(false),
+                datacenter,
+                status,
+                changed: Arc::clone(&self.changed),
+            },
             client: Arc::clone(client),
             status: Arc::clone(&self.status),
             consistency: consul.consistency,
             wait: consul.wait,
             known: self.claims.clone(),
         };
-        self.catalog = Some((tag, tokio::spawn(watch.run())));
+        self.catalog = Some(((tag, may), tokio::spawn(watch.run())));
     }
 
     /// Watches what is ordered for all gateways of the service, while this is one.

@@ -35,8 +35,8 @@ struct State {
     refreshes: u64,
     snapshot: Option<SnapshotState>,
     kv: Option<KvState>,
-    /// The watch of the tags of all services; its instances are claims.
-    catalog: Option<WatchState>,
+    /// The watch of the tags of all services, by what they begin with; its instances are claims.
+    catalog: Option<(String, WatchState)>,
 }
 
 /// The watch of the KV key.
@@ -157,7 +157,8 @@ impl Status {
                 errors: kv.errors,
                 last_error: kv.source.last_error.as_ref().map(ToString::to_string),
             }),
-            catalog: state.catalog.as_ref().map(|watch| CatalogStanding {
+            catalog: state.catalog.as_ref().map(|(tag, watch)| CatalogStanding {
+                tag: tag.clone(),
                 source: source(watch.remembered, watch.answered),
                 index: watch.index,
                 age_ms: watch.age().map(|age| age.as_millis() as u64),
@@ -258,10 +259,11 @@ impl Status {
     }
 
     /// The tags of all services are watched; an earlier process knew these claims.
-    pub(crate) fn watches_catalog(&self, known: Option<&RememberedClaims>) {
+    pub(crate) fn watches_catalog(&self, tag: &str, known: Option<&RememberedClaims>) {
         let remembered = known.map(|known| (known.age(), Instant::now()));
         let instances = known.map_or(0, |known| known.claims.list.len());
-        self.state.lock().catalog = Some(WatchState { remembered, instances, ..WatchState::default() });
+        let watch = WatchState { remembered, instances, ..WatchState::default() };
+        self.state.lock().catalog = Some((tag.to_owned(), watch));
     }
 
     pub(crate) fn forget_catalog(&self) {
@@ -270,7 +272,7 @@ impl Status {
 
     pub(crate) fn catalog_answered(&self, index: u64, claims: usize) {
         let mut state = self.state.lock();
-        if let Some(watch) = &mut state.catalog {
+        if let Some((_, watch)) = &mut state.catalog {
             watch.source.succeed();
             (watch.index, watch.instances, watch.remembered) = (index, claims, None);
             (watch.answered, watch.at_ms) = (Some(Instant::now()), now_ms());
@@ -281,7 +283,7 @@ impl Status {
     pub(crate) fn catalog_failed(&self, error: &ConsulError) {
         let mut state = self.state.lock();
         *state.errors.entry(error.kind()).or_default() += 1;
-        if let Some(watch) = &mut state.catalog {
+        if let Some((_, watch)) = &mut state.catalog {
             watch.errors += 1;
             if watch.source.fail(error) && !error.is_outage() {
                 warn!(target: "lictor::event", kind = "catalog_refused", %error, "Consul refuses the list of services; the routes that they claim stay as they are");
@@ -293,7 +295,7 @@ impl Status {
     /// When Consul last said something of it to this process, in milliseconds since the epoch.
     pub(crate) fn catalog_answered_at(&self) -> Option<u64> {
         let state = self.state.lock();
-        let watch = state.catalog.as_ref()?;
+        let (_, watch) = state.catalog.as_ref()?;
         watch.answered.map(|_| watch.at_ms)
     }
 
@@ -407,7 +409,8 @@ impl State {
     /// Consul is lost when nothing that we ask of it works, and back when something does.
     fn settle(&mut self) {
         let kv = self.kv.as_ref().map(|kv| &kv.source);
-        let watches = || self.watches.values().chain(&self.catalog).map(|watch| &watch.source);
+        let watches =
+            || self.watches.values().chain(self.catalog.as_ref().map(|(_, watch)| watch)).map(|watch| &watch.source);
         let sources = || watches().chain([&self.registering]).chain(kv);
         let is_up = sources().any(|source| source.is_used && !source.is_out());
         if self.is_up == Some(false) && is_up {

@@ -39,6 +39,8 @@ pub struct Standing {
 /// How the watch of the tags of all services stands.
 #[derive(Clone, Debug, Serialize)]
 pub struct CatalogStanding {
+    /// What they begin with.
+    pub tag: String,
     /// Whose word it is: `consul`, `snapshot`, or `none` before the first.
     pub source: &'static str,
     /// Consul's index.

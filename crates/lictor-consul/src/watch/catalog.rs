@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use lictor_config::{Claims, Consistency, Tagged};
+use lictor_config::{Claims, Consistency, Names, Tagged};
 use tokio::sync::Notify;
+use tracing::warn;
 
 use super::known::Asked;
 use crate::agent::{Answer, Ask, Connection, ConsulError, catalog};
@@ -15,6 +17,10 @@ use crate::status::Status;
 pub(crate) struct Catalog {
     /// What their tags begin with.
     pub(crate) tag: String,
+    /// Who may claim something.
+    pub(crate) may: Names,
+    /// It was told that there are more than are kept.
+    pub(crate) is_cut: AtomicBool,
     pub(crate) datacenter: Option<String>,
     pub(crate) status: Arc<Status>,
     /// There is more to remember.
@@ -30,8 +36,13 @@ impl Asked for Catalog {
         ask: Ask,
         consistency: Consistency,
     ) -> Result<(Answer, Claims), ConsulError> {
-        let (answer, list) = catalog::get(connection, &self.tag, self.datacenter.as_deref(), ask, consistency).await?;
-        Ok((answer, Claims { tag: self.tag.clone(), list }))
+        let (wanted, datacenter) = ((&*self.tag, &self.may), self.datacenter.as_deref());
+        let (answer, claimed) = catalog::get(connection, wanted, datacenter, ask, consistency).await?;
+        let cut = claimed.cut;
+        if !self.is_cut.swap(cut > 0, Ordering::Relaxed) && cut > 0 {
+            warn!(target: "lictor::event", kind = "claims_cut", cut, "there are more tags that claim a route than are looked at");
+        }
+        Ok((answer, Claims { tag: self.tag.clone(), list: claimed.list }))
     }
 
     fn after(&self, before: &Claims, now: Claims) -> Claims {
