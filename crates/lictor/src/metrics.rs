@@ -318,9 +318,9 @@ impl Scrape {
             self.watch_index.with_label_values(&[name.as_str()]).set(kv.index.cast_signed());
         }
         if let Some(catalog) = &consul.catalog {
-            let age = catalog.age_ms.map_or(-1.0, |age| age as f64 / 1e3);
-            self.watch_age.with_label_values(&["catalog"]).set(age);
-            self.watch_index.with_label_values(&["catalog"]).set(catalog.index.cast_signed());
+            let (name, age) = (format!("tags:{}", catalog.tag), catalog.age_ms.map_or(-1.0, |age| age as f64 / 1e3));
+            self.watch_age.with_label_values(&[name.as_str()]).set(age);
+            self.watch_index.with_label_values(&[name.as_str()]).set(catalog.index.cast_signed());
         }
         let snapshot = consul.snapshot.as_ref();
         let age_ms = snapshot.and_then(|snapshot| snapshot.age_ms).unwrap_or_default();
