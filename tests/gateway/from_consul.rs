@@ -192,10 +192,16 @@ fn a_wider_route_gives_a_space_away_but_not_if_it_asks_for_more() {
         (", auth: optional", "orders"),
     ] {
         lictor.rewrite(&with(auth));
+        (", when: {plan: gold}", "401"),
         assert_eq!(lictor.post("/reload").status, 200, "{}", lictor.log());
         await_who(&lictor, "/api/orders/1", expected);
         if expected == "401" {
-            await_refused(&lictor, "orders", "whose `auth` is another than the gateway's");
+            let why = if auth.contains("when") {
+                "which is for `plan = gold` alone"
+            } else {
+                "whose `auth` is another than the gateway's"
+            };
+            await_refused(&lictor, "orders", why);
         }
     }
 }

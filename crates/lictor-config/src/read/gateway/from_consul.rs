@@ -142,7 +142,7 @@ impl<'t> Reading<'_, 't> {
     }
 
     /// Whether the configuration's routes leave a claim in a space to its service. Who may ask is no tag's business: a route that
-    /// asks for something else than the gateway does keeps its requests.
+    /// asks for something else than the gateway does, or is for some clients alone, keeps its requests.
     fn leaves(&self, space: &Space, claim: &Matcher, routes: &[Read<'t>]) -> Result<(), String> {
         for Read { matcher, route, .. } in routes {
             let asks = route.rules.auth.as_ref().is_some_and(|auth| auth.mode != Mode::None);
@@ -160,6 +160,12 @@ impl<'t> Reading<'_, 't> {
                 Standing::Beside | Standing::Within => (),
             }
         }
+                Standing::Within if !matcher.when.is_empty() => {
+                    return Err(format!(
+                        "it would take requests from `{}`, which is for `{}` alone",
+                        route.label, matcher.when
+                    ));
+                }
         Ok(())
     }
 }
