@@ -221,9 +221,12 @@ async fn renew(admin: &Admin, in_force: &mut InForce, cause: &Cause) -> Result<O
         in_force.followed.holds();
         return Ok(None);
     }
-    let config = loaded.config.clone();
-    let check = move || lictor_tls::check(config.server_tls(), config.client_tls());
-    in_force.reading(check).await?.map_err(|error| Refusal::Other(error.to_string()))?;
+    // No tag says anything of a certificate: one that is no good any more keeps no route out.
+    if !matches!(cause, Cause::Claims(_)) {
+        let config = loaded.config.clone();
+        let check = move || lictor_tls::check(config.server_tls(), config.client_tls());
+        in_force.reading(check).await?.map_err(|error| Refusal::Other(error.to_string()))?;
+    }
     adopt(admin, loaded, &mut in_force.bound).await.map_err(Refusal::Other)?;
     let name = sources.kv.as_ref().map(|text| format!(", {}", text.name)).unwrap_or_default();
     in_force.sources = sources;
@@ -299,10 +302,8 @@ async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<
 
 /// Says which tags are no routes, unless it was said before.
 fn tell_of_refused(before: &Config, after: &Config) {
-    let of = |config: &Config| config.gateway.as_ref().and_then(|gateway| gateway.from_consul.clone());
-    let known: HashSet<Refused> = of(before).into_iter().flat_map(|asked| asked.refused).collect();
-    let new: Vec<Refused> =
-        of(after).into_iter().flat_map(|asked| asked.refused).filter(|refused| !known.contains(refused)).collect();
+    let known: HashSet<&Refused> = refused(before).iter().collect();
+    let new: Vec<&Refused> = refused(after).iter().filter(|refused| !known.contains(refused)).collect();
     for Refused { tag, reason } in new.iter().take(TOLD) {
         let (service, tag) = (&tag.service, &tag.text);
         warn!(target: "lictor::event", kind = "route_refused", service, tag, reason, "a service's tag is no route of the gateway");
@@ -310,6 +311,11 @@ fn tell_of_refused(before: &Config, after: &Config) {
     if let Some(more) = new.len().checked_sub(TOLD).filter(|more| *more > 0) {
         warn!(target: "lictor::event", kind = "route_refused", more, "further tags are no routes of the gateway; `lictor routes` lists them");
     }
+}
+
+fn refused(config: &Config) -> &[Refused] {
+    let asked = config.gateway.as_ref().and_then(|gateway| gateway.from_consul.as_ref());
+    asked.map_or(&[][..], |asked| &asked.refused)
 }
 
 fn tell_of_routes(admin: &Admin) {
