@@ -175,6 +175,37 @@ fn a_frame_has_the_routes_that_are_asked_for_with_refusals_and_limits() {
 }
 
 #[test]
+fn of_routes_that_are_gone_nothing_is_told_and_of_a_limit_that_several_have_once() {
+    let yaml = |more: &str| {
+        let routes = "    - {path: /here, respond: {body: x}}
+    - {path: /x, methods: [GET], respond: {body: x}}
+    - {path: /x, methods: [POST], respond: {body: x}, limit: 2/1s}
+    - {path: /x, methods: [PUT], respond: {body: x}}\n";
+        configuration(&[], "", "  limit: {rate: 1000/1s, by: []}\n", &(routes.to_owned() + more))
+    };
+    let lictor = Sidecar::serve(LICTOR, &yaml("    - {path: /gone, respond: {body: x}}\n")).up();
+    for (target, status) in [("/here", 200), ("/gone", 200), ("/none", 404)] {
+        assert_eq!(ask(&lictor, Version::Http1, Ask::get(target)).status, status, "{target}");
+    }
+    let rows = || lictor.page("/ui/data")["gateway"]["rows"].as_array().cloned().unwrap_or_default();
+    let totals = || {
+        let all =
+            rows().into_iter().map(|row| (row["route"].as_str().unwrap_or_default().to_owned(), row["total"].clone()));
+        let mut all: Vec<_> = all.collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        json!(all)
+    };
+    let before = json!([["", 1], ["/gone", 1], ["/here", 1], ["/x", 0]]);
+    eventually_is("all are counted", totals, |seen| *seen == before);
+    lictor.rewrite(&yaml(""));
+    assert_eq!(lictor.post("/reload").status, 200, "{}", lictor.log());
+    eventually_is("it is gone", totals, |seen| *seen == json!([["", 1], ["/here", 1], ["/x", 0]]));
+    let shared = rows().into_iter().find(|row| row["route"] == "/x").unwrap();
+    let rates: Vec<_> = shared["limits"].as_array().unwrap().iter().map(|limit| limit["requests"].clone()).collect();
+    assert_eq!(rates, [1000, 2], "{shared}");
+}
+
+#[test]
 fn ten_thousand_routes_are_fifty_on_the_page() {
     let route = |number| format!("    - {{path: /r{number}/*, respond: {{body: x}}, limit: 1000/1s}}\n");
     let routes: Vec<String> = (0..10_000).map(route).collect();

@@ -48,7 +48,7 @@ pub struct Limit {
 }
 
 /// What tells a limit from others: equal for equal limits of equal places, in every gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Id {
     /// In words.
     pub text: Arc<str>,

@@ -33,14 +33,18 @@ impl<'g> Labels<'g> {
         Self { routes }
     }
 
-    /// Whether requests of this upstream, or of none, are those of the route: what goes elsewhere is a copy.
+    /// Whether requests of this upstream, or of none, are those of the route: what goes elsewhere is a copy, and of a route that
+    /// is gone nothing is told. Without a label are those that no route is for.
     pub(super) fn lead(&self, upstream: &str, label: &str) -> bool {
         let leads = |send: &Send| {
             let mut variants = send.split.iter().flat_map(|split| &split.variants);
             *send.upstream == *upstream || variants.any(|variant| *variant.upstream == *upstream)
         };
         let of = |route: &&Route| matches!(&route.action, Action::Send(send) if leads(send));
-        upstream.is_empty() || self.routes.get(label).is_some_and(|routes| routes.iter().any(of))
+        if upstream.is_empty() {
+            return label.is_empty() || self.routes.contains_key(label);
+        }
+        self.routes.get(label).is_some_and(|routes| routes.iter().any(of))
     }
 }
 
@@ -162,9 +166,9 @@ impl Moment {
         let routes = labels.routes.get(label).map_or(&[][..], Vec::as_slice);
         let nothing = RouteCounted::default();
         let now = self.routes.get(label).unwrap_or(&nothing);
-        let mut limits: Vec<&Limit> = routes.iter().flat_map(|route| route.rules.limits.iter()).collect();
-        limits.dedup_by(|one, other| one.id == other.id);
-        let limits = limits.into_iter().map(|limit| self.limit(limit, label, before, asked));
+        let mut known = HashSet::new();
+        let limits = routes.iter().flat_map(|route| route.rules.limits.iter()).filter(|limit| known.insert(&limit.id));
+        let limits = limits.map(|limit| self.limit(limit, label, before, asked));
         let mut page = json!({
             "route": label,
             "maintenance": routes.iter().map(|route| (asked.maintenance)(route)).max().map(|state| state.to_string()),
