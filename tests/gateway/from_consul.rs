@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lictor_testkit::{Consul, RawServer, Sidecar, connect, eventually, eventually_is, read_head, scratch};
+use lictor_testkit::{
+    Authority, Consul, RawServer, Sidecar, connect, eventually, eventually_is, get, read_head, scratch,
+};
 use serde_json::{Value as Json, json};
 
 use crate::issuer::{SECRET, claims, shared};
@@ -190,9 +192,9 @@ fn a_wider_route_gives_a_space_away_but_not_if_it_asks_for_more() {
         (", auth: required", "401"),
         (", auth: none", "orders"),
         (", auth: optional", "orders"),
+        (", when: {plan: gold}", "401"),
     ] {
         lictor.rewrite(&with(auth));
-        (", when: {plan: gold}", "401"),
         assert_eq!(lictor.post("/reload").status, 200, "{}", lictor.log());
         await_who(&lictor, "/api/orders/1", expected);
         if expected == "401" {
@@ -236,6 +238,51 @@ fn without_consul_the_last_routes_stay_also_through_a_reload_and_a_restart() {
     await_who(&alone, "/file/a", "file");
     await_who(&alone, "/api/orders/1", "404");
     assert!(alone.log().contains("nothing is known of the routes that services claim yet"), "{}", alone.log());
+}
+
+#[test]
+fn routes_are_counted_as_the_place_that_is_allowed_and_shown_as_they_are_claimed() {
+    let (consul, file, orders) = (Consul::dev(), echo("file"), echo("orders"));
+    let lictor =
+        Sidecar::serve(LICTOR, &yaml(&consul, &file, "", "{orders: [/api/orders/*, shop.example/shop/*]}")).up();
+    let tags =
+        ["lictor.route=/api/orders/a/*", "lictor.route=/api/orders/b methods=GET", "lictor.route=shop.example/shop/c"];
+    register(&consul, "orders", &orders, &tags);
+    let claimed = [
+        ("/api/orders/a/1", "/api/orders/a/*"),
+        ("/api/orders/b", "/api/orders/b"),
+        ("/shop/c", "shop.example/shop/c"),
+    ];
+    for (target, place) in claimed {
+        await_who(&lictor, target, "orders");
+        let told = says(&["explain", "GET", &format!("http://shop.example{target}"), "--admin", &lictor.admin()]);
+        assert!(told.contains(place), "{told}");
+        let path = place.trim_start_matches("shop.example");
+        let table = says(&["routes", "-c", lictor.file().to_str().unwrap(), "--admin", &lictor.admin()]);
+        assert!(table.contains(path), "{table}");
+    }
+    let counted =
+        |route: &str| lictor.metric("lictor_upstream_requests_total", &[("upstream", "orders"), ("route", route)]);
+    eventually_is(
+        "they are counted",
+        || (counted("/api/orders/*"), counted("shop.example/shop/*")),
+        |(path, host)| *path > 3.5 && *host > 1.5,
+    );
+    let text = get(&lictor.admin(), "/metrics").unwrap().text();
+    assert!(claimed.iter().all(|(_, place)| !text.contains(&format!("\"{place}\""))), "{text}");
+    assert!(lictor.metric("lictor_consul_watch_index", &[("watch", "tags:lictor.route")]) > 0.5, "{text}");
+}
+
+#[test]
+fn a_certificate_that_is_no_good_any_more_keeps_no_route_out() {
+    let (consul, file, orders, authority) = (Consul::dev(), echo("file"), echo("orders"), Authority::new());
+    let pair = authority.issue("edge", &["shop.example"]);
+    let keys = format!("  tls: {{cert: {}, key: {}}}\n", pair.cert.display(), pair.key.display());
+    let lictor = Sidecar::serve(LICTOR, &yaml(&consul, &file, &keys, "{orders: /api/orders/*}")).up();
+    std::fs::write(&pair.cert, "broken").unwrap();
+    register(&consul, "orders", &orders, &["lictor.route=/api/orders/*"]);
+    eventually_is("it is a route", || claims_that_are(&lictor, "route"), |count| *count == 1);
+    assert_eq!(lictor.post("/reload").status, 422, "a reload says what is wrong with it");
 }
 
 #[test]

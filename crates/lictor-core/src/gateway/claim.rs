@@ -5,12 +5,14 @@
 //! may ask; it is worth nothing outside the space that the gateway's configuration gives to that service; and it takes no
 //! request from a route of the configuration but from one that is wider than that space.
 
+use std::sync::Arc;
+
 use http::Method;
 
 use super::host::HostPattern;
 use super::pattern::PathPattern;
 use super::rewrite::Rewrite;
-use super::table::{Conditions, Matcher};
+use super::table::{Conditions, Matcher, label};
 use super::when::When;
 
 /// The longest claim, in bytes.
@@ -81,6 +83,11 @@ impl Space {
     /// Whether each request that this one matches is in it.
     pub fn has(&self, claim: &Matcher) -> bool {
         self.host.covers(&claim.host) && self.path.covers(&claim.path)
+    }
+
+    /// What routes in it are called.
+    pub fn label(&self) -> Arc<str> {
+        label(&self.host, &self.path)
     }
 
     /// How a claim in it stands to a route of the configuration.

@@ -49,7 +49,7 @@ pub use pattern::PathPattern;
 pub use rewrite::Rewrite;
 pub use rules::Rules;
 pub use split::Split;
-pub use table::{Asked, Clash, Condition, Conditions, Matcher, Table};
+pub use table::{Asked, Clash, Condition, Conditions, Matcher, Table, label};
 pub use when::{Unchosen, When};
 
 /// All routes, and what each does.
@@ -74,7 +74,7 @@ pub struct Gateway {
 /// What becomes of the requests that a route matches.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Its host, if it has one, and its path as written: the metric label.
+    /// Its host, if it has one, and its path as written, or those of the space in which it is claimed: the metric label.
     pub label: Arc<str>,
     /// What is asked of its requests, and done to their answers.
     pub rules: Arc<Rules>,

@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
 use serde_json::{Map, Value};
@@ -16,6 +17,14 @@ use super::host::HostPattern;
 use super::path::segments;
 use super::pattern::{PathPattern, Segment};
 use super::when::{Unchosen, When};
+
+/// A place as it is called: the host, if there is one, and the path.
+pub fn label(host: &HostPattern, path: &PathPattern) -> Arc<str> {
+    match host {
+        HostPattern::Any => path.as_str().into(),
+        host => format!("{host}{}", path.as_str()).into(),
+    }
+}
 
 /// What a route asks for besides host and path. All of it must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

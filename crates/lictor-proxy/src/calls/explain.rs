@@ -98,7 +98,7 @@ pub struct RouteView {
 /// A route of the gateway.
 #[derive(Clone, Debug, Serialize)]
 pub struct GatewayView {
-    /// Its host, if it has one, and path.
+    /// Its host, if it has one, and path; of one from a tag what that says.
     pub route: Arc<str>,
     /// What it asks of claims: other routes at its place are for others.
     pub when: Option<String>,
@@ -181,6 +181,8 @@ pub struct OnFailure {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) routed: Routed,
+    /// The place that its route claims, if a service does.
+    pub(crate) claims_place: Option<Arc<str>>,
     /// What its route asks of claims.
     pub(crate) when: Option<String>,
     pub(crate) auth: Option<AuthView>,
@@ -196,10 +198,10 @@ pub(crate) fn explain(
     admitted: Option<Admitted>,
 ) -> Result<Explanation, Refusal> {
     let (mut routed, mut gateway) = (None, None);
-    if let Some(Admitted { routed: lead, when, auth, claims }) = admitted {
+    if let Some(Admitted { routed: lead, claims_place, when, auth, claims }) = admitted {
         let (lead, variants) = variant(worker, view, lead, claims.as_deref(), question);
         gateway = Some(GatewayView {
-            route: Arc::clone(&lead.label),
+            route: claims_place.unwrap_or_else(|| Arc::clone(&lead.label)),
             when,
             variants,
             target: lead.target.to_string(),

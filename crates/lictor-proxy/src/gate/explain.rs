@@ -1,19 +1,20 @@
 //! What the gateway would say of a request that is not sent: whose route it is, and whether he may. It is judged by the same
 //! functions as one that comes. What only a sending could find out is told as what would be asked; no credential is repeated.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{HeaderName, Request, Uri};
-use lictor_core::gateway::Gateway;
 use lictor_core::gateway::auth::{self, Auth, How, Identity, Mode, Tokens};
 use lictor_core::gateway::maintenance::{Allow, Orders, State};
+use lictor_core::gateway::{Action, Gateway, Send, label};
 use lictor_core::{Failure, Reason};
 use lictor_jose::{Kind, Why};
 
 use super::refusal::{Because, No, refusal};
 use super::shown::{self, Shown, Shows};
 use super::{Stop, asking, basic};
-use crate::admission::routed::{self, Found, Says, Told};
+use crate::admission::routed::{self, Found, Routed, Says, Told};
 use crate::calls::explain::{Admitted, AuthView, Question, Refusal};
 use crate::names;
 use crate::world::view::View;
@@ -30,7 +31,7 @@ pub(crate) async fn admitted(worker: &Worker, view: &View, question: &Question) 
     let (uri, authority) = (request.uri(), url.authority().map_or("", |authority| authority.as_str()));
     let found = routed::find(gateway, request.method(), authority, uri, request.headers(), |_, _| Ok(None))?;
     let held = held(view, &found, &request)?;
-    let Some(auth) = found.rules.auth.clone() else { return lead(found, None, None).map(Some) };
+    let Some(auth) = found.rules.auth.clone() else { return lead(gateway, found, None, None).map(Some) };
     let who = Box::pin(who(worker, &auth, &found, shows, &request)).await;
     if let Some(held) = held {
         let claims = who.as_ref().ok().and_then(|who| who.identity.as_ref()).map(|identity| &*identity.known.claims);
@@ -53,7 +54,7 @@ pub(crate) async fn admitted(worker: &Worker, view: &View, question: &Question) 
         open,
     };
     let claims = identity.map(|identity| identity.known.claims);
-    let admitted = lead(found, when, Some(view))?;
+    let admitted = lead(gateway, found, when, Some(view))?;
     Ok(Some(Admitted { claims, ..admitted }))
 }
 
@@ -160,12 +161,24 @@ fn choose(
 }
 
 /// Where it goes from there.
-fn lead(found: Found, when: Option<String>, auth: Option<AuthView>) -> Result<Admitted, Refusal> {
+fn lead(gateway: &Gateway, found: Found, when: Option<String>, auth: Option<AuthView>) -> Result<Admitted, Refusal> {
     match found.says {
-        Says::Send(routed) => Ok(Admitted { routed, when, auth, claims: None }),
+        Says::Send(routed) => {
+            let claims_place = claimed(gateway, &routed);
+            Ok(Admitted { routed, claims_place, when, auth, claims: None })
+        }
         Says::Tell(ref told) => Err(says(&found, told)),
         Says::Depends(_) => Err(routed::undecided().into()),
     }
+}
+
+/// The place of a route that a service claims: it is called as the space that it is in.
+fn claimed(gateway: &Gateway, routed: &Routed) -> Option<Arc<str>> {
+    let is_it = |send: &Send| (&send.upstream, send.index) == (&routed.upstream, routed.index);
+    gateway.table.iter().find_map(|(index, matcher)| {
+        let route = gateway.routes.get(index).filter(|route| route.claimed_by.is_some())?;
+        matches!(&route.action, Action::Send(send) if is_it(send)).then(|| label(&matcher.host, &matcher.path))
+    })
 }
 
 /// What a route answers by itself.

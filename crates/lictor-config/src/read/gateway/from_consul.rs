@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use lictor_core::gateway::auth::Mode;
 use lictor_core::gateway::claim::{Claim, Space, Standing};
-use lictor_core::gateway::{self, Action, Matcher, Odd};
+use lictor_core::gateway::{self, Action, Matcher, Odd, label};
 use lictor_core::route::Route;
 use serde_json::json;
 
-use super::routes::{Read, Reading, label};
+use super::routes::{Read, Reading};
 use crate::bounds::too_many_called;
 use crate::config::{Claims, FromConsul, Refused, Tagged};
 use crate::read::service::is_service_name;
@@ -111,30 +111,33 @@ impl<'t> Reading<'_, 't> {
     fn claimed(&mut self, node: &Node<'t>, asked: &FromConsul, tag: &Tagged, own: usize) -> Result<Read<'t>, String> {
         let Claim { matcher, rewrite } = Claim::parse(&tag.text)?;
         let (routes, claimed) = self.read.split_at(own);
-        self.allows(asked.spaces(&tag.service), &matcher, routes)?;
+        let space = self.allows(asked.spaces(&tag.service), &matcher, routes)?;
         if let Some(older) = claimed.iter().find(|read| read.matcher.clashes(&matcher)) {
             let whose = older.route.claimed_by.as_deref().unwrap_or_default();
-            return Err(format!("`{whose}` has claimed this place before, by `{}`", older.route.label));
+            let older = label(&older.matcher.host, &older.matcher.path);
+            return Err(format!("`{whose}` has claimed this place before, by `{older}`"));
         }
         let upstream = self.leads.of_service(&tag.service)?;
         if self.leads.room == 0 {
             return Err(too_many_called());
         }
-        let label = label(&matcher.host, &matcher.path);
+        // What tags say comes and goes without end, and what counts by routes is bounded: so it is called as what is allowed.
+        let label = space.label();
         let send = self.plain(upstream, &label, rewrite);
         let (rules, claimed_by) = (Arc::clone(self.rules), Some(tag.service.as_str().into()));
         let route = gateway::Route { label, rules, odd: Odd::default(), action: Action::Send(send), claimed_by };
         Ok(Read { node: node.clone(), matcher, route })
     }
 
-    /// Whether one of these spaces is enough for a claim; if not, what the first that has it lacks.
+    /// Which of these spaces is enough for a claim; if none is, what the first that has it lacks.
     fn allows<'s>(
         &self,
         spaces: impl Iterator<Item = &'s Space>,
         claim: &Matcher,
         routes: &[Read<'t>],
-    ) -> Result<(), String> {
-        let mut judged = spaces.filter(|space| space.has(claim)).map(|space| self.leaves(space, claim, routes));
+    ) -> Result<&'s Space, String> {
+        let judge = |space: &'s Space| self.leaves(space, claim, routes).map(|()| space);
+        let mut judged = spaces.filter(|space| space.has(claim)).map(judge);
         match judged.next() {
             None => Err("it is outside of what `gateway.from_consul.allow` has for this service".to_owned()),
             Some(first) => first.or_else(|why| judged.find(Result::is_ok).unwrap_or(Err(why))),
@@ -157,15 +160,15 @@ impl<'t> Reading<'_, 't> {
                         route.label
                     ));
                 }
-                Standing::Beside | Standing::Within => (),
-            }
-        }
                 Standing::Within if !matcher.when.is_empty() => {
                     return Err(format!(
                         "it would take requests from `{}`, which is for `{}` alone",
                         route.label, matcher.when
                     ));
                 }
+                Standing::Beside | Standing::Within => (),
+            }
+        }
         Ok(())
     }
 }

@@ -27,11 +27,11 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use lictor_core::gateway::headers::is_alike;
-use lictor_core::gateway::{self, Odd, Rules, Table};
+use lictor_core::gateway::{self, Odd, Rules, Table, label};
 use lictor_core::tls::ListenerTls;
 
 use self::leads::Leads;
-use self::routes::{Read, Reading, label};
+use self::routes::{Read, Reading};
 use crate::config::{Claims, Gateway, Upstream};
 use crate::environment::Environment;
 use crate::tree::Node;

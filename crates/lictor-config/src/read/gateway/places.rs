@@ -1,10 +1,10 @@
 //! Routes that share a place and differ by `when`: what else they may differ by.
 
 use lictor_core::gateway::auth::How;
-use lictor_core::gateway::{Rules, Table};
+use lictor_core::gateway::{Rules, Table, label};
 use lictor_core::limit::{Id, Limit};
 
-use super::routes::{Read, label};
+use super::routes::Read;
 
 /// Whoever asks at a place must find the same there, whichever of its routes turns out to be his: a claim chooses where a request
 /// goes, and never who is believed.

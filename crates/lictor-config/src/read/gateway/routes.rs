@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use lictor_core::gateway::claim::method;
 use lictor_core::gateway::{
-    self, Action, Condition, Conditions, HostPattern, Matcher, Odd, PathPattern, Redirect, Rewrite, Rules, When,
+    self, Action, Condition, Conditions, HostPattern, Matcher, Odd, PathPattern, Redirect, Rewrite, Rules, When, label,
 };
 use lictor_core::policy::Policy;
 use lictor_core::route::Route;
@@ -249,13 +249,6 @@ impl<'u, 't> Reading<'u, 't> {
         });
         let (Lead { upstream, index }, has_policy) = leads.into_iter().next()?;
         Some(gateway::Send { upstream, index, has_policy, rewrite, split, mirror })
-    }
-}
-
-pub(super) fn label(host: &HostPattern, path: &PathPattern) -> Arc<str> {
-    match host {
-        HostPattern::Any => path.as_str().into(),
-        host => format!("{host}{}", path.as_str()).into(),
     }
 }
 
