@@ -128,6 +128,8 @@ async fn answer(path: &str, asked: Vec<u8>, mut respond: h2::server::SendRespons
             body.send_data(shelf("a").into(), false).unwrap();
             return body.send_trailers(status).unwrap();
         }
+        // Each byte of it is six of JSON.
+        ("GetShelf", "controls") => vec![message(&[&[0x0a, 0x80, 0x80, 0xc0, 5][..], &vec![1; 11 << 20]].concat())],
         ("GetShelf", "hang") => return std::future::pending().await,
         ("GetShelf", "cut") => vec![shelf("a")[..6].to_vec()],
         ("GetShelf", "two") => vec![shelf("a"), shelf("b")],
@@ -403,6 +405,17 @@ fn a_failure_has_the_status_of_https() {
     for (shelf, status) in [("missing", 404), ("late", 403), ("nostatus", 502)] {
         let line = crate::line_of(&lictor, |line| line["path"] == format!("/v1/shelves/{shelf}"));
         assert_eq!(line["status"], status, "the log has what the client saw: {line}");
+    }
+}
+
+#[test]
+fn an_answer_for_which_there_is_no_room_is_503_and_holds_none() {
+    let service = Service::start();
+    let lictor = lictor(&service, ", message_max: 16MiB");
+    for version in BOTH {
+        let got = ask(&lictor, version, "GET", "/v1/shelves/controls", "");
+        assert_eq!((got.status, &json_of(&got)["code"]), (503, &json!(8)), "{version:?} {got:?}");
+        assert_eq!(ask(&lictor, version, "GET", "/v1/shelves/fine", "").status, 200, "a control");
     }
 }
 

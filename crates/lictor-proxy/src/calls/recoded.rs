@@ -25,7 +25,7 @@ pub(crate) type Ahead = VecDeque<Came>;
 /// Makes another form of a body, piece by piece.
 pub(crate) trait Recode: fmt::Debug {
     /// What comes of a piece.
-    fn data(&mut self, piece: &[u8]) -> Result<Vec<u8>, Failed>;
+    fn data(&mut self, piece: &[u8]) -> Result<Bytes, Failed>;
 
     /// Nothing more is there at the moment: what is owed for the pieces so far.
     fn pause(&mut self) -> Vec<u8>;
@@ -92,7 +92,7 @@ impl<B: Body<Data = Bytes, Error = Failed> + Unpin> Recoded<B> {
             self.is_owing = true;
             let made = self.recode.data(&piece);
             self.is_over = made.is_err();
-            return Poll::Ready(made.map(Bytes::from));
+            return Poll::Ready(made);
         }
         let Poll::Ready(came) = self.poll_inner(context) else {
             self.turn = 0;
@@ -183,12 +183,12 @@ mod tests {
     struct Late(Vec<u8>);
 
     impl Recode for Late {
-        fn data(&mut self, piece: &[u8]) -> Result<Vec<u8>, Failed> {
+        fn data(&mut self, piece: &[u8]) -> Result<Bytes, Failed> {
             if piece == b"bad" {
                 return Err("it has no other form".into());
             }
             self.0.extend_from_slice(piece);
-            Ok(Vec::new())
+            Ok(Bytes::new())
         }
 
         fn pause(&mut self) -> Vec<u8> {

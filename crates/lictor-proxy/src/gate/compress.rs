@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::Write;
 
 use brotli::CompressorWriter;
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, Response, StatusCode};
@@ -134,8 +135,8 @@ impl fmt::Debug for Encoder {
 }
 
 impl Recode for Encoding {
-    fn data(&mut self, piece: &[u8]) -> Result<Vec<u8>, Failed> {
-        Ok(self.encoder.made(|encoder| encoder.write_all(piece)))
+    fn data(&mut self, piece: &[u8]) -> Result<Bytes, Failed> {
+        Ok(self.encoder.made(|encoder| encoder.write_all(piece)).into())
     }
 
     fn pause(&mut self) -> Vec<u8> {

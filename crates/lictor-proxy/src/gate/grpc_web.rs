@@ -1,5 +1,6 @@
 //! gRPC-Web at a gateway: what comes is gRPC to everything behind this, and an answer of gRPC goes as what was asked for.
 
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use lictor_core::gateway::grpc_web::{self, Call, Content, Writer};
 use lictor_http::RequestBody;
@@ -35,10 +36,10 @@ pub(super) fn leave(call: &Call, response: &mut Response<ResponseBody>) {
 struct Frames(Writer);
 
 impl Recode for Frames {
-    fn data(&mut self, piece: &[u8]) -> Result<Vec<u8>, Failed> {
+    fn data(&mut self, piece: &[u8]) -> Result<Bytes, Failed> {
         let mut out = Vec::with_capacity(piece.len());
         self.0.data(piece, &mut out);
-        Ok(out)
+        Ok(out.into())
     }
 
     fn pause(&mut self) -> Vec<u8> {
@@ -57,8 +58,8 @@ impl Recode for Frames {
 struct Nothing;
 
 impl Recode for Nothing {
-    fn data(&mut self, _: &[u8]) -> Result<Vec<u8>, Failed> {
-        Ok(Vec::new())
+    fn data(&mut self, _: &[u8]) -> Result<Bytes, Failed> {
+        Ok(Bytes::new())
     }
 
     fn pause(&mut self) -> Vec<u8> {

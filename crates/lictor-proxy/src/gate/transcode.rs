@@ -23,7 +23,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use lictor_core::deadline::{End, callers_deadline, sooner};
 use lictor_core::gateway::grpc::{self, FRAME, Messages, NO_STATUS, Status};
-use lictor_core::gateway::transcode::{Binding, Transcode, wants_lines};
+use lictor_core::gateway::transcode::{Binding, Transcode, Unmade, wants_lines};
 use lictor_core::{Failure, Reason};
 use lictor_http::{BodyError, RequestBody};
 
@@ -123,8 +123,10 @@ fn bad(why: String) -> Failure {
     Failure::new(Reason::BadRequest, why)
 }
 
+const FULL: &str = "too many bytes of messages are held to be translated";
+
 fn full() -> Failure {
-    let mut failure = Failure::new(Reason::Overloaded, "too many bytes of messages are held to be translated");
+    let mut failure = Failure::new(Reason::Overloaded, FULL);
     failure.retry_after = Some(Duration::from_secs(1));
     failure
 }
@@ -203,21 +205,13 @@ pub(super) async fn leave(call: &Call, shared: &Shared, response: &mut Response<
         Told::Failed(told, status.or(Some(StatusCode::BAD_GATEWAY)))
     } else if let Some(status) = Status::of(response.headers()) {
         discard(response.body_mut()).await;
-        Told::of(call, status, None)
+        Told::of(call, status, None, Held::new(&shared.messages))
     } else if call.rpc.is_stream {
         begin(call, shared, response).await
     } else {
         let mut held = Held::new(&shared.messages);
         match one(call, response.body_mut(), &mut held).await {
-            Ok((message, status)) => {
-                let told = Told::of(call, status, message);
-                match told {
-                    Told::Whole(json) => {
-                        held.own(json).map_or_else(|| failed("too many bytes of messages are held"), Told::Whole)
-                    }
-                    told => told,
-                }
-            }
+            Ok((message, status)) => Told::of(call, status, message, held),
             Err(told) => told,
         }
     };
@@ -237,14 +231,14 @@ enum Told {
 
 impl Told {
     /// Of a call that is over. Without a failure it has its message, but for a stream without any.
-    fn of(call: &Call, status: Status, message: Option<Bytes>) -> Self {
+    fn of(call: &Call, status: Status, message: Option<Bytes>, mut held: Held) -> Self {
         if status.code != 0 {
             return Self::Failed(status, None);
         }
         match message {
-            Some(message) => match call.rpc.answers.json(&message) {
-                Ok(json) => Self::Whole(json.into()),
-                Err(why) => Self::Failed(Status::new(13, why), Some(StatusCode::BAD_GATEWAY)),
+            Some(message) => match call.rpc.answers.json(&message, &mut |made| held.grow(message.len() + made)) {
+                Ok(json) => held.own(json).map_or_else(crowded, Self::Whole),
+                Err(why) => unmade(why),
             },
             None if call.rpc.is_stream => Self::Whole(Bytes::from_static(if call.wants_lines { b"" } else { b"[]" })),
             None => failed("the service ended without a message"),
@@ -255,6 +249,19 @@ impl Told {
 /// An answer that is not as gRPC has it.
 fn failed(why: impl Into<String>) -> Told {
     Told::Failed(Status::new(13, why), Some(StatusCode::BAD_GATEWAY))
+}
+
+fn unmade(why: Unmade) -> Told {
+    match why {
+        Unmade::Wrong(why) => failed(why),
+        Unmade::Crowded => crowded(),
+    }
+}
+
+/// There is no room for it, which is nobody's fault.
+fn crowded() -> Told {
+    let reason = Reason::Overloaded;
+    Told::Failed(Status::new(reason.grpc_status().into(), FULL), Some(reason.status()))
 }
 
 /// Writes the head, and changes the body.
@@ -309,10 +316,7 @@ async fn one(call: &Call, body: &mut ResponseBody, held: &mut Held) -> Result<(O
                 Ok(data) => {
                     messages.push(&data);
                     if !held.grow(messages.held() + message.as_ref().map_or(0, Bytes::len)) {
-                        return Err(Told::Failed(
-                            Status::new(8, "too many bytes of messages are held"),
-                            Some(StatusCode::SERVICE_UNAVAILABLE),
-                        ));
+                        return Err(crowded());
                     }
                     while let Some(next) = messages.take().map_err(failed)? {
                         if message.replace(next).is_some() {
@@ -338,7 +342,7 @@ fn broken() -> Told {
 
 /// Waits for a stream's first message, or its end.
 async fn begin(call: &Call, shared: &Shared, response: &mut Response<ResponseBody>) -> Told {
-    let (mut messages, mut ahead) = (Messages::new(call.most), Ahead::new());
+    let (mut messages, mut ahead, mut read) = (Messages::new(call.most), Ahead::new(), 0);
     let mut held = Held::new(&shared.messages);
     loop {
         let came = frame(response.body_mut()).await;
@@ -348,17 +352,15 @@ async fn begin(call: &Call, shared: &Shared, response: &mut Response<ResponseBod
             Some(Ok(came)) => match came.data_ref() {
                 Some(data) => {
                     messages.push(data);
+                    read += data.len();
                     // It is there twice, until its form is found.
-                    if !held.grow(2 * messages.held()) {
-                        return Told::Failed(
-                            Status::new(8, "too many bytes of messages are held"),
-                            Some(StatusCode::SERVICE_UNAVAILABLE),
-                        );
+                    if !held.grow(2 * read) {
+                        return crowded();
                     }
                 }
                 None if messages.is_between() => {
                     let status = came.trailers_ref().and_then(Status::of);
-                    return status.map_or_else(|| failed(NO_STATUS), |status| Told::of(call, status, None));
+                    return status.map_or_else(|| failed(NO_STATUS), |status| Told::of(call, status, None, held));
                 }
                 None => return failed(WITHIN),
             },
@@ -367,9 +369,9 @@ async fn begin(call: &Call, shared: &Shared, response: &mut Response<ResponseBod
         match messages.take() {
             Ok(None) => (),
             Ok(Some(first)) => {
-                return match call.rpc.answers.json(&first) {
+                return match call.rpc.answers.json(&first, &mut |made| held.grow(2 * read + made)) {
                     Ok(_) => Told::Stream(ahead, held),
-                    Err(why) => failed(why),
+                    Err(why) => unmade(why),
                 };
             }
             Err(why) => return failed(why),
@@ -388,24 +390,30 @@ struct Stream {
 }
 
 impl Recode for Stream {
-    fn data(&mut self, piece: &[u8]) -> Result<Vec<u8>, Failed> {
-        let mut out = Vec::new();
+    fn data(&mut self, piece: &[u8]) -> Result<Bytes, Failed> {
+        // What is made is held for as long as its client has not taken it.
+        let (mut out, mut share) = (Vec::new(), self.held.another());
         self.messages.push(piece);
         if !self.held.grow(self.messages.held()) {
-            return Err("too many bytes of messages are held".into());
+            return Err(FULL.into());
         }
         while let Some(message) = self.messages.take()? {
             if !self.is_lines {
                 out.extend_from_slice(if self.count == 0 { b"[" } else { b",\n" });
             }
             self.count += 1;
-            out.extend_from_slice(&self.rpc.answers.json(&message)?);
+            let before = out.len();
+            let json = self.rpc.answers.json(&message, &mut |made| share.grow(before + 2 * made));
+            out.extend_from_slice(&json.map_err(|why| match why {
+                Unmade::Wrong(why) => why,
+                Unmade::Crowded => FULL.to_owned(),
+            })?);
             if self.is_lines {
                 out.push(b'\n');
             }
         }
         self.held.shrink(self.messages.held());
-        Ok(out)
+        if out.is_empty() { Ok(Bytes::new()) } else { share.own(out.into()).ok_or_else(|| FULL.into()) }
     }
 
     fn pause(&mut self) -> Vec<u8> {
@@ -427,5 +435,41 @@ impl Recode for Stream {
             (false, _) => b"]",
         };
         Ok((end.to_vec(), None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use lictor_core::gateway::transcode::Terms;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[test]
+    fn what_is_made_of_a_stream_is_held_until_its_client_has_it() {
+        let descriptor = include_bytes!("../../../../examples/library.pb");
+        let terms = Terms { services: vec!["library.v1.Library".to_owned()], ..Terms::default() };
+        let transcode = Transcode::new(descriptor, terms).unwrap();
+        let (rpc, _) = transcode.find(&Method::GET, "/v1/shelves:watch").unwrap();
+        let all = Arc::new(Semaphore::new(100));
+        let mut stream = Stream {
+            rpc: Arc::clone(rpc),
+            is_lines: false,
+            messages: Messages::new(10_000),
+            held: Held::new(&all),
+            count: 0,
+        };
+        // A name of 3000 bytes, each of which is six in JSON.
+        let name = [&[0, 0, 0, 0x0b, 0xbb, 0x0a, 0xb8, 0x17][..], &[1; 3000]].concat();
+        assert!(stream.data(&name[..1000]).unwrap().is_empty() && all.available_permits() == 99);
+        let first = stream.data(&name[1000..]).unwrap();
+        let left = all.available_permits();
+        assert!(first.len() > 18_000 && left == 100 - first.len().div_ceil(held::UNIT), "{left}");
+        let rest: Vec<_> = std::iter::from_fn(|| stream.data(&name).ok()).collect();
+        assert!((1..5).contains(&rest.len()), "there is an end: {}", rest.len());
+        drop((first, rest));
+        stream.messages = Messages::new(10_000);
+        assert!(stream.data(&name).is_ok(), "there is room again");
     }
 }

@@ -1,20 +1,27 @@
 //! What a service answers, in JSON.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Write};
 
 use base64::Engine;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
 use prost_reflect::prost::DecodeError;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor, ReflectMessage, SerializeOptions, Value,
 };
-use serde_json::{Value as Json, json};
+use serde_json::value::RawValue;
+use serde_json::{Serializer, Value as Json, json};
 
 use super::super::grpc::Status;
+use super::terms::Terms;
 
 /// How deep a message may be that holds others by `google.protobuf.Any`; prost reads none by itself that is deeper than 100.
 const DEPTH_MAX: usize = 128;
+/// So many times longer may a message be in JSON than `message_max`: two bytes of protobuf can say `{"name":"","size":"0"}`.
+const LONGER: usize = 16;
+const NULL: Bytes = Bytes::from_static(b"null");
 const ANY: &str = "google.protobuf.Any";
 /// Its padding is optional on the wire.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -32,6 +39,25 @@ pub struct Answers {
     /// Its fields are named as in the file.
     proto_names: bool,
     holds_any: bool,
+    /// How long one may be in JSON, in bytes.
+    most: usize,
+}
+
+/// Why an answer is not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unmade {
+    /// The message is to blame, in words.
+    Wrong(String),
+    /// There is no room for it.
+    Crowded,
+}
+
+/// JSON as it is made, which asks for its room before it takes that.
+struct Made<'a> {
+    bytes: Vec<u8>,
+    most: usize,
+    room: &'a mut dyn FnMut(usize) -> bool,
+    refused: Option<Unmade>,
 }
 
 impl Answers {
@@ -39,19 +65,20 @@ impl Answers {
         message: MessageDescriptor,
         field: Option<FieldDescriptor>,
         options: SerializeOptions,
-        proto_names: bool,
+        terms: &Terms,
     ) -> Self {
         let holds_any = may_hold_any(&message, &mut HashSet::new());
-        Self { message, field, options, proto_names, holds_any }
+        let (proto_names, most) = (terms.proto_names, terms.message_max.saturating_mul(LONGER));
+        Self { message, field, options, proto_names, holds_any, most }
     }
 
-    /// A message in JSON; in words why it is none.
-    pub fn json(&self, message: &[u8]) -> Result<Vec<u8>, String> {
-        let message = decode(&self.message, message)?;
+    /// A message in JSON. `room` is asked, each time that it grows, whether there is room for so many bytes of it in all.
+    pub fn json(&self, message: &[u8], room: &mut dyn FnMut(usize) -> bool) -> Result<Bytes, Unmade> {
+        let message = decode(&self.message, message).map_err(Unmade::Wrong)?;
         if self.holds_any {
-            check_depth(&message, 0)?;
+            check_depth(&message, 0).map_err(Unmade::Wrong)?;
         }
-        let Some(field) = &self.field else { return self.written(&message) };
+        let Some(field) = &self.field else { return self.made(&message, &self.options, room) };
         let mut only = DynamicMessage::new(self.message.clone());
         if message.has_field(field) {
             only.set_field(field, message.get_field(field).into_owned());
@@ -59,15 +86,29 @@ impl Answers {
         // What has no value is written too: it is the whole answer.
         let is_there = message.has_field(field);
         let options = if is_there { self.options.clone() } else { self.options.clone().skip_default_fields(false) };
-        let whole = only.serialize_with_options(serde_json::value::Serializer, &options).map_err(unwritten)?;
+        let whole = self.made(&only, &options, room)?;
         let name = if self.proto_names { field.name() } else { field.json_name() };
-        serde_json::to_vec(&whole[name]).map_err(unwritten)
+        let wrong = |why| Unmade::Wrong(unwritten(why));
+        let members: HashMap<String, &RawValue> = serde_json::from_slice(&whole).map_err(wrong)?;
+        Ok(members.get(name).map_or(NULL, |value| whole.slice_ref(value.get().as_bytes())))
     }
 
-    fn written(&self, message: &DynamicMessage) -> Result<Vec<u8>, String> {
-        let mut out = Vec::new();
-        message.serialize_with_options(&mut serde_json::Serializer::new(&mut out), &self.options).map_err(unwritten)?;
-        Ok(out)
+    fn made(
+        &self,
+        message: &DynamicMessage,
+        options: &SerializeOptions,
+        room: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Bytes, Unmade> {
+        let mut made = Made { bytes: Vec::new(), most: self.most, room, refused: None };
+        let written = message.serialize_with_options(&mut Serializer::new(&mut made), options);
+        match (made.refused, written) {
+            (Some(refused), _) => Err(refused),
+            (None, Err(why)) => Err(Unmade::Wrong(unwritten(why))),
+            (None, Ok(())) => {
+                made.bytes.shrink_to_fit();
+                Ok(made.bytes.into())
+            }
+        }
     }
 
     /// A failure, as `google.rpc.Status` is in JSON. Details of types that the descriptor does not have are left out.
@@ -76,6 +117,32 @@ impl Answers {
         let told =
             json!({ "code": status.code, "message": status.message, "details": details.unwrap_or_else(|| json!([])) });
         told.to_string().into_bytes()
+    }
+}
+
+impl Write for Made<'_> {
+    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
+        let length = self.bytes.len() + more.len();
+        if length > self.most {
+            self.refused =
+                Some(Unmade::Wrong(format!("the service's answer is longer than {} bytes in JSON", self.most)));
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let is_there = length <= self.bytes.capacity();
+        let capacity = length.max(2 * self.bytes.capacity());
+        if !is_there && !(self.room)(capacity) {
+            self.refused = Some(Unmade::Crowded);
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        if !is_there {
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -162,7 +162,7 @@ impl Built {
             path: format!("/{}/{}", method.parent_service().full_name(), method.name()).into(),
             is_stream: method.is_server_streaming(),
             status: rule.status,
-            answers: Answers::new(output, field, options, terms.proto_names),
+            answers: Answers::new(output, field, options, terms),
             method: method.clone(),
             variables: variables.map_err(wrong)?,
             template,

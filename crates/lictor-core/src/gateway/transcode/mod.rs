@@ -31,7 +31,7 @@ use prost_reflect::DescriptorPool;
 use self::tree::Tree;
 
 pub use accept::wants_lines;
-pub use answer::Answers;
+pub use answer::{Answers, Unmade};
 pub use binding::{Binding, Call};
 pub use terms::{Mapped, Terms};
 

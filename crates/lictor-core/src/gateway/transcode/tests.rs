@@ -333,7 +333,7 @@ fn answered(transcode: &Transcode, request: &str, of: &str, message: Json) -> Js
     let pool = DescriptorPool::decode(LIBRARY).unwrap();
     let of = pool.get_message_by_name(&format!("library.v1.{of}")).unwrap();
     let message = DynamicMessage::deserialize(of, message).unwrap();
-    serde_json::from_slice(&binding.answers.json(&message.encode_to_vec()).unwrap()).unwrap()
+    serde_json::from_slice(&binding.answers.json(&message.encode_to_vec(), &mut |_| true).unwrap()).unwrap()
 }
 
 #[test]
@@ -363,9 +363,40 @@ fn an_answer_is_json_as_its_route_wants_it() {
     );
     // A number that no name is for is written as a number.
     let (binding, _) = proto.find(&Method::POST, "/v1/types").unwrap();
-    assert_eq!(binding.answers.json(&[0x50, 99]).unwrap(), br#"{"color":99}"#);
+    assert_eq!(&binding.answers.json(&[0x50, 99], &mut |_| true).unwrap()[..], br#"{"color":99}"#);
     for garbage in [&[0xff][..], &[0x0a, 5, b'x'], &[0x42, 1, 0xff]] {
-        assert!(binding.answers.json(garbage).is_err(), "{garbage:?}");
+        assert!(matches!(binding.answers.json(garbage, &mut |_| true), Err(Unmade::Wrong(_))), "{garbage:?}");
+    }
+}
+
+#[test]
+fn an_answer_has_an_end_and_asks_for_its_room_before_it_takes_it() {
+    let map = vec![mapped("GET /v1/whole", "library.v1.Library/ListShelves")];
+    let transcode = Transcode::new(LIBRARY, Terms { defaults: true, message_max: 1000, map, ..terms() }).unwrap();
+    let shelves = |count: usize| [0x0a, 0].repeat(count); // each is `{"name":"","theme":"","size":"0"}`
+    for path in ["/v1/shelves", "/v1/whole"] {
+        let (binding, _) = transcode.find(&Method::GET, path).unwrap();
+        let mut asked = Vec::new();
+        let made = binding.answers.json(&shelves(400), &mut |bytes| {
+            asked.push(bytes);
+            true
+        });
+        let made = made.unwrap();
+        let is_json = serde_json::from_slice::<Json>(&made).is_ok();
+        assert!(is_json && made.len() > 13_000 && made.len() <= *asked.last().unwrap(), "{path}: {asked:?}");
+        assert!(asked.is_sorted() && asked.len() < 30, "{path}: {asked:?}");
+        let mut most = 0;
+        let crowded = binding.answers.json(&shelves(400), &mut |bytes| {
+            most = bytes;
+            bytes <= 3000
+        });
+        assert_eq!(crowded, Err(Unmade::Crowded), "{path}");
+        assert!(
+            most <= 6000,
+            "{path}: it stops where it is refused, and does not ask for all of it at the end: {most}"
+        );
+        let long = binding.answers.json(&shelves(500), &mut |_| true);
+        assert!(matches!(&long, Err(Unmade::Wrong(why)) if why.contains("longer than 16000")), "{path}: {long:?}");
     }
 }
 
@@ -392,8 +423,9 @@ fn messages_within_messages_have_an_end() {
     let transcode = library();
     let (binding, _) = transcode.find(&Method::POST, "/v1/types").unwrap();
     let nested = |depth: usize| (0..depth).fold(Vec::new(), |held, _| any(held));
-    assert!(binding.answers.json(&nested(20)).is_ok());
-    assert!(binding.answers.json(&nested(5_000)).unwrap_err().contains("deeper"));
+    assert!(binding.answers.json(&nested(20), &mut |_| true).is_ok());
+    let deep = binding.answers.json(&nested(5_000), &mut |_| true);
+    assert!(matches!(&deep, Err(Unmade::Wrong(why)) if why.contains("deeper")), "{deep:?}");
     assert!(pool.get_message_by_name("library.v1.Types").is_some());
 }
 

@@ -24,6 +24,11 @@ impl Held {
         Self { all: Arc::clone(all), own: None }
     }
 
+    /// Nothing of the same.
+    pub(super) fn another(&self) -> Self {
+        Self::new(&self.all)
+    }
+
     /// Holds so many bytes, or more if it already does. Whether there is room for them.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let missing = bytes.div_ceil(UNIT).saturating_sub(self.units());
