@@ -128,6 +128,10 @@ async fn answer(path: &str, asked: Vec<u8>, mut respond: h2::server::SendRespons
             body.send_data(shelf("a").into(), false).unwrap();
             return body.send_trailers(status).unwrap();
         }
+        ("GetShelf", "stall") => {
+            let _body = respond.send_response(ok().body(()).unwrap(), false).unwrap();
+            return std::future::pending().await;
+        }
         // Each byte of it is six of JSON.
         ("GetShelf", "controls") => vec![message(&[&[0x0a, 0x80, 0x80, 0xc0, 5][..], &vec![1; 11 << 20]].concat())],
         ("GetShelf", "hang") => return std::future::pending().await,
@@ -370,22 +374,23 @@ fn a_call_is_no_second_door() {
 fn a_failure_has_the_status_of_https() {
     let service = Service::start();
     let lictor = lictor(&service, ", message_max: 1KiB");
+    let rows = [
+        ("missing", 404, 5, "no shelf \u{e9}", None),
+        ("late", 403, 7, "not yours", None),
+        ("after", 429, 8, "", None),
+        ("503", 503, 14, "the service answered 503", None),
+        ("html", 502, 2, "the service answered 200", Some("protocol_error")),
+        ("nostatus", 502, 13, "without a status", Some("protocol_error")),
+        ("none", 502, 13, "without a message", Some("protocol_error")),
+        ("cut", 502, 13, "within a message", Some("protocol_error")),
+        ("two", 502, 13, "more than one", Some("protocol_error")),
+        ("garbage", 502, 13, "no `library.v1.Shelf`", Some("protocol_error")),
+        ("compressed", 502, 13, "compressed", Some("protocol_error")),
+        ("long", 502, 13, "longer", Some("protocol_error")),
+        ("reset", 502, 14, "the service broke off", Some("reset_mid_response")),
+    ];
     for version in BOTH {
-        for (shelf, status, code, said) in [
-            ("missing", 404, 5, "no shelf \u{e9}"),
-            ("late", 403, 7, "not yours"),
-            ("after", 429, 8, ""),
-            ("503", 503, 14, "the service answered 503"),
-            ("html", 502, 2, "the service answered 200"),
-            ("nostatus", 502, 13, "without a status"),
-            ("none", 502, 13, "without a message"),
-            ("cut", 502, 13, "within a message"),
-            ("two", 502, 13, "more than one"),
-            ("garbage", 502, 13, "no `library.v1.Shelf`"),
-            ("compressed", 502, 13, "compressed"),
-            ("long", 502, 13, "longer"),
-            ("reset", 502, 14, "the service broke off"),
-        ] {
+        for (shelf, status, code, said, _) in rows {
             let got = ask(&lictor, version, "GET", &format!("/v1/shelves/{shelf}"), "");
             let what = format!("{version:?} {shelf}: {got:?}");
             assert!(got.status == status && got.is_whole && got.trailers.is_empty(), "{what}");
@@ -402,9 +407,10 @@ fn a_failure_has_the_status_of_https() {
         assert!(!has_left && json_of(&coded)["name"] == "a", "a body of JSON is not coded: {coded:?}");
         assert_eq!(ask(&lictor, version, "GET", "/v1/shelves/fine", "").status, 200, "a control");
     }
-    for (shelf, status) in [("missing", 404), ("late", 403), ("nostatus", 502)] {
+    for (shelf, status, _, _, reason) in rows {
         let line = crate::line_of(&lictor, |line| line["path"] == format!("/v1/shelves/{shelf}"));
-        assert_eq!(line["status"], status, "the log has what the client saw: {line}");
+        let logged = (line["status"].as_u64(), line["reason"].as_str());
+        assert_eq!(logged, (Some(status.into()), reason), "the log has what the client saw: {line}");
     }
 }
 
@@ -417,6 +423,8 @@ fn an_answer_for_which_there_is_no_room_is_503_and_holds_none() {
         assert_eq!((got.status, &json_of(&got)["code"]), (503, &json!(8)), "{version:?} {got:?}");
         assert_eq!(ask(&lictor, version, "GET", "/v1/shelves/fine", "").status, 200, "a control");
     }
+    let line = crate::line_of(&lictor, |line| line["path"] == "/v1/shelves/controls");
+    assert_eq!((&line["status"], &line["reason"]), (&json!(503), &json!("overloaded")), "{line}");
 }
 
 #[test]
@@ -448,8 +456,13 @@ fn the_gateways_own_failures_are_as_on_any_route() {
         // A call of one message has a time of its own, as any request has.
         let (status, body) = of_host("slow.example", "/v1/shelves/hang");
         assert!(status == 504 && body.contains("\"reason\":\"timeout\""), "{version:?} {status} {body}");
+        // And within its answer.
+        let (status, body) = of_host("slow.example", "/v1/shelves/stall");
+        assert!(status == 504 && body.contains("\"code\":4"), "{version:?} {status} {body}");
         assert_eq!(of_host("slow.example", "/v1/shelves/1").0, 200, "a control");
     }
+    let line = crate::line_of(&lictor, |line| line["path"] == "/v1/shelves/stall");
+    assert_eq!((&line["status"], &line["reason"]), (&json!(504), &json!("timeout")), "{line}");
     let first = crate::ask(
         &lictor,
         Version::Http1,

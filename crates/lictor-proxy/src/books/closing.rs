@@ -5,10 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::StatusCode;
 use lictor_core::Reason;
-use lictor_core::gateway::grpc::http_status;
-use lictor_core::gateway::transcode::Binding;
 use lictor_core::mesh::AccessLog;
 use lictor_core::redact;
 use lictor_core::story::{self, Kept, Story};
@@ -37,7 +34,7 @@ impl Record {
             self.worker.shared.traced_inbound.fetch_sub(1, Relaxed);
         }
         let took = now.saturating_duration_since(self.arrival());
-        let status = self.told_status().as_u16();
+        let status = self.status.unwrap_or_else(|| Reason::ClientGone.status()).as_u16();
         self.count(status, took);
         if self.access_log != AccessLog::Off && self.worker.shared.access_log.is_some() {
             let is_edge = self.connection.is_edge();
@@ -58,24 +55,6 @@ impl Record {
         if let Some(kept) = kept {
             self.worker.shared.recorder.keep(Arc::new(self.story(kept, status, took)));
         }
-    }
-
-    /// The status that the client sees: of a translated call that of its end, where nothing of the answer went before that.
-    fn told_status(&self) -> StatusCode {
-        let of_call = |rpc: &Arc<Binding>| {
-            let is_told = !rpc.is_stream || self.bytes == 0;
-            match self.grpc_status.filter(|_| is_told) {
-                Some(0) => rpc.status,
-                Some(code) => http_status(code),
-                None if is_told => StatusCode::BAD_GATEWAY,
-                None => rpc.status,
-            }
-        };
-        let told = self.status.map(|status| {
-            let rpc = self.rpc.as_ref().filter(|_| status == StatusCode::OK);
-            rpc.map_or(status, of_call)
-        });
-        told.unwrap_or_else(|| Reason::ClientGone.status())
     }
 
     fn kept(&self, status: u16) -> Option<Kept> {
@@ -176,6 +155,7 @@ impl Drop for Record {
     /// Not closed: whoever held the books was dropped, because the client went away or we do.
     fn drop(&mut self) {
         if !self.is_closed {
+            self.status = self.status.filter(|_| !self.is_untold());
             if self.connection.is_cut() {
                 self.reason.get_or_insert(Reason::Draining);
                 self.status.get_or_insert(Reason::Draining.status());

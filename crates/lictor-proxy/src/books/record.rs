@@ -74,6 +74,8 @@ pub(crate) struct Record {
     pub(crate) is_grpc: bool,
     /// The call of gRPC that a gateway has made of it: its client speaks JSON.
     pub(crate) rpc: Option<Arc<Binding>>,
+    /// That client is told what came of it.
+    is_told: bool,
     /// The answer tells how it came about.
     pub(crate) is_debug: bool,
     /// From the trailers or the head of a gRPC answer.
@@ -171,6 +173,7 @@ impl Record {
             instead_of: None,
             is_grpc: false,
             rpc: None,
+            is_told: false,
             is_debug: fields.has(names::LICTOR) && names::asks_for_debug(headers, connection.peer),
             grpc_status: None,
             bytes: 0,
@@ -291,6 +294,19 @@ impl Record {
             && last.failure.is_none()
         {
             last.failure = Some(Box::new((failure.clone(), next)));
+        }
+    }
+
+    /// Whether it is a call whose client is still to be told, in JSON, what came of it.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.rpc.is_some() && !self.is_told
+    }
+
+    /// The client of a call sees this status; a failure that is known already is why.
+    pub(crate) fn told(&mut self, status: StatusCode, why: Option<(Reason, String)>) {
+        (self.status, self.is_told) = (Some(status), true);
+        if let (None, Some((reason, sentence))) = (self.reason, why) {
+            (self.reason, self.detail) = (Some(reason), Some(sentence));
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, DATE};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use lictor_core::Reason;
 use lictor_core::trace::TraceContext;
@@ -74,7 +74,21 @@ enum Kind {
     Stream(Box<Stream>),
     /// One of the others, in another form.
     Recoded(Box<Recoded<ResponseBody>>),
+    /// It is over, but for the books of a call whose client is not told yet.
+    Untold(Box<Record>),
     Over,
+}
+
+impl Kind {
+    /// It is over, and so are its books, where its client sees what came.
+    fn closed(record: Option<Box<Record>>) -> Self {
+        match record {
+            Some(record) if record.is_untold() => return Self::Untold(record),
+            Some(record) => record.close(Instant::now()),
+            None => (),
+        }
+        Self::Over
+    }
 }
 
 /// An upstream's body, and everything that ends with it.
@@ -223,8 +237,7 @@ impl ResponseBody {
             keeping,
         };
         if is_over {
-            stream.close();
-            return Self { kind: Kind::Over, spelling, ids: None };
+            return Self { kind: stream.close(), spelling, ids: None };
         }
         Self { kind: Kind::Stream(Box::new(stream)), spelling, ids: None }
     }
@@ -238,21 +251,46 @@ impl ResponseBody {
         None
     }
 
-    /// These bytes go in its place.
+    /// Why a call broke off whose client is to be told.
+    pub(crate) fn broke(&self) -> Option<Reason> {
+        if let Kind::Untold(record) = &self.kind { record.reason } else { None }
+    }
+
+    /// What the client of a call is told, for the books: they are closed with its body.
+    pub(crate) fn told(&mut self, status: StatusCode, why: Option<(Reason, String)>) {
+        let record = match &mut self.kind {
+            Kind::Untold(record) => Some(record),
+            Kind::Stream(stream) => stream.record.as_mut(),
+            Kind::Whole(_) | Kind::Recoded(_) | Kind::Over => None,
+        };
+        if let Some(record) = record {
+            record.told(status, why);
+        }
+    }
+
+    /// These bytes go in its place, and it is over.
     pub(crate) fn turn_into(&mut self, bytes: Bytes) {
-        self.kind = if bytes.is_empty() { Kind::Over } else { Kind::Whole(bytes) };
+        let kind = if bytes.is_empty() { Kind::Over } else { Kind::Whole(bytes) };
+        match std::mem::replace(&mut self.kind, kind) {
+            Kind::Untold(record) => record.close(Instant::now()),
+            Kind::Stream(mut stream) => drop(Kind::closed(stream.record.take())),
+            Kind::Whole(_) | Kind::Recoded(_) | Kind::Over => (),
+        }
     }
 
     /// It goes in another form; what was read ahead of it comes first.
     pub(crate) fn recode(&mut self, ahead: Ahead, recode: Box<dyn Recode>) {
-        let kind = std::mem::replace(&mut self.kind, Kind::Over);
+        let kind = match std::mem::replace(&mut self.kind, Kind::Over) {
+            Kind::Untold(record) => Kind::closed(Some(record)),
+            kind => kind,
+        };
         let body = Self { kind, spelling: Spelling::default(), ids: None };
         self.kind = Kind::Recoded(Box::new(Recoded::new(body, ahead, recode)));
     }
 }
 
 impl Stream {
-    fn close(&mut self) {
+    fn close(&mut self) -> Kind {
         let now = Instant::now();
         if let (Some(exchange), Some(record)) = (&mut self.exchange, &self.record)
             && let Some(upstream) = &record.upstream
@@ -269,12 +307,10 @@ impl Stream {
         if let Some(keeping) = self.keeping.take() {
             keeping.finish();
         }
-        if let Some(record) = self.record.take() {
-            record.close(now);
-        }
+        Kind::closed(self.record.take())
     }
 
-    fn fail(&mut self, reason: Reason, sentence: &str) {
+    fn fail(&mut self, reason: Reason, sentence: &str) -> Kind {
         self.incoming = None;
         if let (Some(exchange), Some(record)) = (self.exchange.take(), &self.record)
             && let Some(upstream) = &record.upstream
@@ -288,26 +324,26 @@ impl Stream {
         if let Some(keeping) = self.keeping.take() {
             keeping.fail(reason);
         }
-        if let Some(mut record) = self.record.take() {
+        if let Some(record) = &mut self.record {
             if matches!(reason, Reason::Timeout | Reason::DeadlineExceeded) {
                 record.worker.shared.metrics.deadline_exceeded(Stage::Upstream.as_str());
             }
             record.reason = Some(reason);
             record.detail = Some(sentence.to_owned());
-            record.close(Instant::now());
         }
+        Kind::closed(self.record.take())
     }
 
     /// What opened it is over: nobody's fault, so that nobody is judged by it.
-    fn expire(&mut self) {
+    fn expire(&mut self) -> Kind {
         (self.incoming, self.exchange, self.probe, self.running) = (None, None, None, None);
         if let Some(keeping) = self.keeping.take() {
             keeping.fail(Reason::Unauthenticated);
         }
-        if let Some(mut record) = self.record.take() {
+        if let Some(record) = &mut self.record {
             record.expired();
-            record.close(Instant::now());
         }
+        Kind::closed(self.record.take())
     }
 
     fn saw(&mut self, frame: &Frame<Bytes>) {
@@ -335,7 +371,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         let stream = match &mut this.kind {
-            Kind::Over => return Poll::Ready(None),
+            Kind::Untold(_) | Kind::Over => return Poll::Ready(None),
             Kind::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.kind = Kind::Over;
@@ -346,15 +382,13 @@ impl Body for ResponseBody {
         };
         let Some(incoming) = &mut stream.incoming else { return Poll::Ready(None) };
         if let Some(end) = stream.patience.expired() {
-            stream.expire();
-            this.kind = Kind::Over;
+            this.kind = stream.expire();
             return Poll::Ready(end.last());
         }
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) else {
             let reason = ready!(stream.patience.poll(context));
             if let (Reason::Unauthenticated, Some((_, end))) = (reason, stream.patience.expires) {
-                stream.expire();
-                this.kind = Kind::Over;
+                this.kind = stream.expire();
                 return Poll::Ready(end.last());
             }
             let waited = stream.patience.silence.unwrap_or_default();
@@ -362,8 +396,7 @@ impl Body for ResponseBody {
                 Reason::Timeout => format!("the response body was silent for {}", Millis(waited)),
                 _ => "the caller's deadline passed within the response body".to_owned(),
             };
-            stream.fail(reason, &sentence);
-            this.kind = Kind::Over;
+            this.kind = stream.fail(reason, &sentence);
             return Poll::Ready(Some(Err(sentence.into())));
         };
         match frame {
@@ -377,19 +410,16 @@ impl Body for ResponseBody {
                 stream.patience.has_moved = true;
                 stream.saw(&frame);
                 if stream.incoming.as_ref().is_some_and(AnswerBody::is_end_stream) {
-                    stream.close();
-                    this.kind = Kind::Over;
+                    this.kind = stream.close();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                stream.fail(Reason::ResetMidResponse, &format!("the answer broke off: {error}"));
-                this.kind = Kind::Over;
+                this.kind = stream.fail(Reason::ResetMidResponse, &format!("the answer broke off: {error}"));
                 Poll::Ready(Some(Err(error.into())))
             }
             None => {
-                stream.close();
-                this.kind = Kind::Over;
+                this.kind = stream.close();
                 Poll::Ready(None)
             }
         }
@@ -397,7 +427,7 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Over => true,
+            Kind::Untold(_) | Kind::Over => true,
             Kind::Whole(bytes) => bytes.is_empty(),
             Kind::Stream(stream) => stream.incoming.as_ref().is_none_or(AnswerBody::is_end_stream),
             Kind::Recoded(recoded) => recoded.is_end_stream(),
@@ -406,7 +436,7 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Over => SizeHint::with_exact(0),
+            Kind::Untold(_) | Kind::Over => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream(stream) => stream.incoming.as_ref().map_or(SizeHint::with_exact(0), AnswerBody::size_hint),
             Kind::Recoded(recoded) => recoded.size_hint(),
@@ -430,7 +460,7 @@ impl Answer for ResponseBody {
         match &self.kind {
             Kind::Stream(stream) => stream.patience.silence,
             Kind::Recoded(recoded) => recoded.inner().silence(),
-            Kind::Whole(_) | Kind::Over => None,
+            Kind::Whole(_) | Kind::Untold(_) | Kind::Over => None,
         }
     }
 }

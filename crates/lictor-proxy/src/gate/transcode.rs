@@ -199,10 +199,13 @@ pub(super) async fn leave(call: &Call, shared: &Shared, response: &mut Response<
         return; // the gateway's own, which speaks no gRPC here
     }
     let told = if !grpc::is_answer(response.status(), response.headers()) {
-        let status = Some(response.status()).filter(|status| status.is_client_error() || status.is_server_error());
-        let told = Status::of_http(response.status());
+        let (http, status) = (response.status(), Status::of_http(response.status()));
         discard(response.body_mut()).await;
-        Told::Failed(told, status.or(Some(StatusCode::BAD_GATEWAY)))
+        if http.is_client_error() || http.is_server_error() {
+            Told::Failed { status, http, reason: None }
+        } else {
+            Told::Failed { status, http: StatusCode::BAD_GATEWAY, reason: Some(Reason::ProtocolError) }
+        }
     } else if let Some(status) = Status::of(response.headers()) {
         discard(response.body_mut()).await;
         Told::of(call, status, None, Held::new(&shared.messages))
@@ -225,15 +228,15 @@ enum Told {
     Whole(Bytes),
     /// What of the body was read already, and all that follows.
     Stream(Ahead, Held),
-    /// A failure, and its status where that is not its own.
-    Failed(Status, Option<StatusCode>),
+    /// A failure, in both protocols' terms, and the gateway's reason where it is not the service's own.
+    Failed { status: Status, http: StatusCode, reason: Option<Reason> },
 }
 
 impl Told {
     /// Of a call that is over. Without a failure it has its message, but for a stream without any.
     fn of(call: &Call, status: Status, message: Option<Bytes>, mut held: Held) -> Self {
         if status.code != 0 {
-            return Self::Failed(status, None);
+            return Self::Failed { http: grpc::http_status(status.code), status, reason: None };
         }
         match message {
             Some(message) => match call.rpc.answers.json(&message, &mut |made| held.grow(message.len() + made)) {
@@ -248,7 +251,14 @@ impl Told {
 
 /// An answer that is not as gRPC has it.
 fn failed(why: impl Into<String>) -> Told {
-    Told::Failed(Status::new(13, why), Some(StatusCode::BAD_GATEWAY))
+    let reason = Some(Reason::ProtocolError);
+    Told::Failed { status: Status::new(13, why), http: StatusCode::BAD_GATEWAY, reason }
+}
+
+/// What the gateway fails for.
+fn by(reason: Reason, why: &str) -> Told {
+    let status = Status::new(reason.grpc_status().into(), why);
+    Told::Failed { status, http: reason.status(), reason: Some(reason) }
 }
 
 fn unmade(why: Unmade) -> Told {
@@ -260,8 +270,7 @@ fn unmade(why: Unmade) -> Told {
 
 /// There is no room for it, which is nobody's fault.
 fn crowded() -> Told {
-    let reason = Reason::Overloaded;
-    Told::Failed(Status::new(reason.grpc_status().into(), FULL), Some(reason.status()))
+    by(Reason::Overloaded, FULL)
 }
 
 /// Writes the head, and changes the body.
@@ -269,9 +278,14 @@ fn dress(call: &Call, told: Told, response: &mut Response<ResponseBody>) {
     for name in &OF_GRPC {
         response.headers_mut().remove(name);
     }
-    let is_lines = call.wants_lines && call.rpc.is_stream && !matches!(told, Told::Failed(..));
-    let (status, kind) = (call.rpc.status, if is_lines { LINES } else { JSON });
+    let is_lines = call.wants_lines && call.rpc.is_stream && !matches!(told, Told::Failed { .. });
+    let kind = if is_lines { LINES } else { JSON };
+    let (status, why) = match &told {
+        Told::Failed { status, http, reason } => (*http, reason.map(|reason| (reason, status.message.clone()))),
+        _ => (call.rpc.status, None),
+    };
     *response.status_mut() = status;
+    response.body_mut().told(status, why);
     match told {
         Told::Whole(json) => response.body_mut().turn_into(json),
         Told::Stream(ahead, held) => {
@@ -279,10 +293,7 @@ fn dress(call: &Call, told: Told, response: &mut Response<ResponseBody>) {
             let stream = Stream { rpc: Arc::clone(&call.rpc), is_lines, messages, held, count: 0 };
             response.body_mut().recode(ahead, Box::new(stream));
         }
-        Told::Failed(told, status) => {
-            *response.status_mut() = status.unwrap_or_else(|| grpc::http_status(told.code));
-            response.body_mut().turn_into(call.rpc.answers.status(&told).into());
-        }
+        Told::Failed { status, .. } => response.body_mut().turn_into(call.rpc.answers.status(&status).into()),
     }
     response.headers_mut().insert(CONTENT_TYPE, kind);
     if call.rpc.is_stream {
@@ -311,7 +322,7 @@ async fn one(call: &Call, body: &mut ResponseBody, held: &mut Held) -> Result<(O
     loop {
         match frame(body).await {
             None => return Err(failed(NO_STATUS)),
-            Some(Err(_)) => return Err(broken()),
+            Some(Err(_)) => return Err(broken(body)),
             Some(Ok(came)) => match came.into_data() {
                 Ok(data) => {
                     messages.push(&data);
@@ -335,9 +346,12 @@ async fn one(call: &Call, body: &mut ResponseBody, held: &mut Held) -> Result<(O
 
 const WITHIN: &str = "the answer ended within a message";
 
-/// The log says why.
-fn broken() -> Told {
-    Told::Failed(Status::new(14, "the service broke off"), Some(StatusCode::BAD_GATEWAY))
+/// The log says more.
+fn broken(body: &ResponseBody) -> Told {
+    match body.broke() {
+        Some(reason @ (Reason::Timeout | Reason::DeadlineExceeded)) => by(reason, "the service took too long"),
+        _ => by(Reason::ResetMidResponse, "the service broke off"),
+    }
 }
 
 /// Waits for a stream's first message, or its end.
@@ -348,7 +362,7 @@ async fn begin(call: &Call, shared: &Shared, response: &mut Response<ResponseBod
         let came = frame(response.body_mut()).await;
         match &came {
             None => return failed(NO_STATUS),
-            Some(Err(_)) => return broken(),
+            Some(Err(_)) => return broken(response.body()),
             Some(Ok(came)) => match came.data_ref() {
                 Some(data) => {
                     messages.push(data);
