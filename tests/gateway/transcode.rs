@@ -741,6 +741,29 @@ fn a_descriptor_is_followed_and_a_bad_one_changes_nothing() {
 }
 
 #[test]
+fn explain_says_which_method_a_request_is_for_or_why_it_is_for_none() {
+    let service = Service::start();
+    let lictor = lictor(&service, "");
+    for (method, target, says) in [
+        ("GET", "/v1/shelves/1", "to library as /library.v1.Library/GetShelf."),
+        ("GET", "/v1/shelves:watch?page_size=2", "to library as /library.v1.Library/WatchShelves."),
+        ("DELETE", "/v1/shelves/1", "to library as /library.v1.Library/DeleteShelf."),
+        ("POST", "/v1/shelves/1", "no method of the service is for POST /v1/shelves/1"),
+        ("GET", "/v1/shelves?no_such=1", "no field `no_such`"),
+    ] {
+        let url = format!("http://a{target}");
+        let output = std::process::Command::new(LICTOR)
+            .args(["explain", method, &url, "--admin", &lictor.admin()])
+            .env_clear()
+            .output()
+            .unwrap();
+        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(told.contains(says), "{method} {target}: {told}");
+    }
+    assert_eq!(service.calls().0, 0, "nothing is sent");
+}
+
+#[test]
 fn a_descriptor_that_does_not_do_is_told_with_its_file() {
     let folder = lictor_testkit::scratch("descriptor");
     let (yaml, bad) = (folder.join("lictor.yaml"), folder.join("bad.pb"));

@@ -2,7 +2,7 @@
 //! functions as one that comes. What only a sending could find out is told as what would be asked; no credential is repeated.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use http::{HeaderName, Request, Uri};
 use lictor_core::gateway::auth::{self, Auth, How, Identity, Mode, Tokens};
@@ -13,7 +13,7 @@ use lictor_jose::{Kind, Why};
 
 use super::refusal::{Because, No, refusal};
 use super::shown::{self, Shown, Shows};
-use super::{Stop, asking, basic};
+use super::{Stop, asking, basic, transcode};
 use crate::admission::routed::{self, Found, Routed, Says, Told};
 use crate::calls::explain::{Admitted, AuthView, Question, Refusal};
 use crate::names;
@@ -31,7 +31,7 @@ pub(crate) async fn admitted(worker: &Worker, view: &View, question: &Question) 
     let (uri, authority) = (request.uri(), url.authority().map_or("", |authority| authority.as_str()));
     let found = routed::find(gateway, request.method(), authority, uri, request.headers(), |_, _| Ok(None))?;
     let held = held(view, &found, &request)?;
-    let Some(auth) = found.rules.auth.clone() else { return lead(gateway, found, None, None).map(Some) };
+    let Some(auth) = found.rules.auth.clone() else { return lead(gateway, found, None, None, question).map(Some) };
     let who = Box::pin(who(worker, &auth, &found, shows, &request)).await;
     if let Some(held) = held {
         let claims = who.as_ref().ok().and_then(|who| who.identity.as_ref()).map(|identity| &*identity.known.claims);
@@ -54,7 +54,7 @@ pub(crate) async fn admitted(worker: &Worker, view: &View, question: &Question) 
         open,
     };
     let claims = identity.map(|identity| identity.known.claims);
-    let admitted = lead(gateway, found, when, Some(view))?;
+    let admitted = lead(gateway, found, when, Some(view), question)?;
     Ok(Some(Admitted { claims, ..admitted }))
 }
 
@@ -160,11 +160,21 @@ fn choose(
     Ok((routed::of(gateway, chosen, uri)?, when.filter(|when| !when.is_empty())))
 }
 
-/// Where it goes from there.
-fn lead(gateway: &Gateway, found: Found, when: Option<String>, auth: Option<AuthView>) -> Result<Admitted, Refusal> {
+/// Where it goes from there, and as which call of gRPC where the route makes one of it.
+fn lead(
+    gateway: &Gateway,
+    found: Found,
+    when: Option<String>,
+    auth: Option<AuthView>,
+    question: &Question,
+) -> Result<Admitted, Refusal> {
     match found.says {
-        Says::Send(routed) => {
+        Says::Send(mut routed) => {
             let claims_place = claimed(gateway, &routed);
+            if let Some(rule) = &found.rules.transcode {
+                let (rpc, _) = transcode::method(rule, &question.method, &routed.target)?;
+                transcode::lead(&mut routed, rpc, Instant::now())?;
+            }
             Ok(Admitted { routed, claims_place, when, auth, claims: None })
         }
         Says::Tell(ref told) => Err(says(&found, told)),

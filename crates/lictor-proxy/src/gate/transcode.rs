@@ -23,7 +23,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use lictor_core::deadline::{End, callers_deadline, sooner};
 use lictor_core::gateway::grpc::{self, FRAME, Messages, NO_STATUS, Status};
-use lictor_core::gateway::transcode::{Binding, Transcode, Unmade, wants_lines};
+use lictor_core::gateway::transcode::{self, Binding, Transcode, Unmade, wants_lines};
 use lictor_core::{Failure, Reason};
 use lictor_http::{BodyError, RequestBody};
 
@@ -84,12 +84,7 @@ pub(super) async fn enter(
     routed: &mut Routed,
 ) -> Result<Box<Call>, Failure> {
     let arrived = Instant::now();
-    let path = routed.target.path();
-    let (rpc, segments) = transcode.find(request.method(), path).ok_or_else(|| {
-        Failure::new(Reason::NoRoute, format!("no method of the service is for {} {path}", request.method()))
-    })?;
-    let rpc = Arc::clone(rpc);
-    let said = rpc.call(&segments, routed.target.query()).map_err(bad)?;
+    let (rpc, said) = method(transcode, request.method(), &routed.target)?;
     let most = transcode.message_max();
     let mut held = Held::new(&shared.messages);
     check_kind(request.headers())?;
@@ -114,9 +109,27 @@ pub(super) async fn enter(
     }
     headers.insert(CONTENT_TYPE, GRPC);
     headers.insert(TE, HeaderValue::from_static("trailers"));
+    lead(routed, rpc, arrived)?;
+    Ok(call)
+}
+
+/// The method that a request is for, and what its path and query say.
+pub(super) fn method(
+    transcode: &Transcode,
+    method: &http::Method,
+    target: &PathAndQuery,
+) -> Result<(Arc<Binding>, transcode::Call), Failure> {
+    let path = target.path();
+    let none = || Failure::new(Reason::NoRoute, format!("no method of the service is for {method} {path}"));
+    let (rpc, segments) = transcode.find(method, path).ok_or_else(none)?;
+    Ok((Arc::clone(rpc), rpc.call(&segments, target.query()).map_err(bad)?))
+}
+
+/// From here on it is this call.
+pub(super) fn lead(routed: &mut Routed, rpc: Arc<Binding>, arrived: Instant) -> Result<(), Failure> {
     routed.target = PathAndQuery::try_from(&*rpc.path).map_err(|why| bad(why.to_string()))?;
     routed.call = Some((rpc, arrived));
-    Ok(call)
+    Ok(())
 }
 
 fn bad(why: String) -> Failure {
