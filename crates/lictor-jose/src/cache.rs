@@ -1,15 +1,18 @@
 //! Tokens that were believed, so that the same one costs a look the next time: a signature costs up to 0.1 ms.
 //!
 //! It keeps **facts** (signature good, claims), never verdicts: rules are judged on every request (a verdict that was found by one rule and used
-//! under another was an advisory in several gateways). What influenced a fact is in its key: all of the token, as SHA-256, and the
+//! under another was an advisory in several gateways). What influenced a fact is in its key: all of the token, and the
 //! issuer's entry as it was ([`crate::Trusted::entry`]), so that another key set or a reload finds nothing of what was before. What is
 //! not believed is not kept: whoever sends it pays with a check each time, and can push nobody out.
+//!
+//! Of a token its hash is kept, and not the token, which is worth something to whoever reads our memory: SipHash-2-4 with 128 bits under a
+//! key of this cache that nobody is told, nor any hash made by it, so that who chooses tokens meets another's hash by luck alone, once in 2^128.
 //!
 //! One worker's, so without a lock. Its memory is bounded: two halves, of which the older one goes whole when the younger one is full;
 //! what is used moves to the younger one.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -18,6 +21,7 @@ use crate::claims::Moment;
 use crate::fingerprint::Fingerprint;
 use crate::issuer::Issuers;
 use crate::refusal::Refusal;
+use crate::sip::Sip;
 use crate::verify::{MAX_TOKEN, Verified, verify};
 
 /// Bounds.
@@ -40,6 +44,7 @@ impl Default for CacheLimits {
 #[derive(Debug)]
 pub struct Cache {
     limits: CacheLimits,
+    sip: Sip,
     young: Half,
     old: Half,
 }
@@ -53,18 +58,18 @@ struct Half {
 /// Which token, under which entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
-    token: Fingerprint,
+    token: u128,
     entry: Fingerprint,
 }
 
-/// Equal ones hash alike, and their bytes are as good as random.
+/// Equal ones hash alike, and their bits are as good as random.
 impl std::hash::Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.token.first() ^ self.entry.first());
+        state.write_u64(self.token as u64 ^ self.entry.first());
     }
 }
 
-/// What a digest begins with is a hash already.
+/// What is a hash already.
 #[derive(Default)]
 struct First(u64);
 
@@ -96,7 +101,9 @@ struct Known {
 impl Cache {
     /// Nothing is known.
     pub fn new(limits: CacheLimits) -> Self {
-        Self { limits, young: Half::default(), old: Half::default() }
+        let random = RandomState::new();
+        let sip = Sip::new([random.hash_one(0), random.hash_one(1)]);
+        Self { limits, sip, young: Half::default(), old: Half::default() }
     }
 
     /// What the token says, by memory or by [`verify`]; whether by memory, too.
@@ -104,7 +111,7 @@ impl Cache {
         if token.len() > MAX_TOKEN {
             return verify(token, issuers, now).map(|verified| (verified, false));
         }
-        let digest = Fingerprint::of([token]);
+        let digest = self.sip.hash(token);
         for entry in issuers.entries() {
             if let Some(verified) = self.find(Key { token: digest, entry: entry.entry() }, now) {
                 return Ok((verified, true));
