@@ -1,11 +1,43 @@
 //! Stable hashes: equal in every worker, every sidecar and every process.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Where FNV-1a begins.
+const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
 /// FNV-1a, finished with splitmix64's mixer. Never a randomly seeded one, or everybody would choose another endpoint for a
 /// key.
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
-    mix(bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)))
+    mix(fnv(OFFSET, bytes))
+}
+
+/// A map by names that are the configuration's or Consul's. Whoever asks only looks in it, so that its hash need not be one that nobody
+/// can foretell, which costs several times as much.
+pub type ByName<Name, Value> = HashMap<Name, Value, BuildHasherDefault<NameHasher>>;
+
+/// FNV-1a.
+#[derive(Debug)]
+pub struct NameHasher(u64);
+
+impl Default for NameHasher {
+    fn default() -> Self {
+        Self(OFFSET)
+    }
+}
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = fnv(self.0, bytes);
+    }
+}
+
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// A word as a share of all words, 0 to 1.

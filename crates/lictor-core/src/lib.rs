@@ -45,6 +45,7 @@ pub mod trace;
 pub mod zones;
 
 pub use address::Address;
+pub use hash::ByName;
 pub use mesh::{Endpoint, EndpointKey, Mesh, Upstream};
 pub use outcome::{Failure, Reason};
 pub use policy::Policy;

@@ -6,7 +6,7 @@
 //! are a mistake ([`Clash`]). Trees of segments find the first without a look at the others.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use super::host::HostPattern;
 use super::path::segments;
 use super::pattern::{PathPattern, Segment};
 use super::when::{Unchosen, When};
+use crate::hash::ByName;
 
 /// A place as it is called: the host, if there is one, and the path.
 pub fn label(host: &HostPattern, path: &PathPattern) -> Arc<str> {
@@ -92,8 +93,8 @@ pub struct Table {
     places: Vec<usize>,
     /// Routes that share a place, in order, by the index of the first: who asks decides among them.
     shared: BTreeMap<usize, Box<[usize]>>,
-    exact: HashMap<Box<str>, Node>,
-    under: HashMap<Box<str>, Node>,
+    exact: ByName<Box<str>, Node>,
+    under: ByName<Box<str>, Node>,
     any: Node,
 }
 
@@ -102,9 +103,9 @@ pub struct Table {
 struct Node {
     /// The first place of any route from here on.
     first: usize,
-    literals: HashMap<Box<str>, Self>,
+    literals: ByName<Box<str>, Self>,
     /// In small letters.
-    folded: HashMap<Box<str>, Self>,
+    folded: ByName<Box<str>, Self>,
     any: Option<Box<Self>>,
     /// Routes whose path ends here, in order.
     ends: Vec<usize>,
@@ -182,7 +183,7 @@ impl Table {
 
     /// Trees of routes for this host: its own, those of the names above it, those of all.
     fn trees<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Node> {
-        let dots = host.char_indices().filter(|(at, sign)| *sign == '.' && *at > 0);
+        let dots = host.bytes().enumerate().filter(|(at, byte)| *byte == b'.' && *at > 0 && !self.under.is_empty());
         let under = dots.filter_map(|(at, _)| self.under.get(&host[at..]));
         self.exact.get(host).into_iter().chain(under).chain([&self.any])
     }
@@ -307,8 +308,8 @@ impl Default for Node {
     fn default() -> Self {
         Self {
             first: usize::MAX,
-            literals: HashMap::default(),
-            folded: HashMap::default(),
+            literals: ByName::default(),
+            folded: ByName::default(),
             any: None,
             ends: Vec::new(),
             rests: Vec::new(),

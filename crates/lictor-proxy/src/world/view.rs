@@ -1,7 +1,7 @@
 //! A mesh, as one worker uses it: each upstream and endpoint with what the worker keeps for it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use lictor_core::policy::{Limits, Policy};
 use lictor_core::route::Route;
 use lictor_core::steering::Orders;
 use lictor_core::zones::Zones;
-use lictor_core::{Address, Endpoint, Failure, Mesh, Reason, Upstream};
+use lictor_core::{Address, ByName, Endpoint, Failure, Mesh, Reason, Upstream};
 use lictor_tls::Client;
 
 use super::pool::Pool;
@@ -30,7 +30,7 @@ use crate::stores::metrics::UpstreamMeters;
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) mesh: Arc<Mesh>,
-    pub(crate) upstreams: HashMap<Arc<str>, Rc<UpstreamState>>,
+    pub(crate) upstreams: ByName<Arc<str>, Rc<UpstreamState>>,
     pub(crate) inbound: Option<Rc<InboundState>>,
 }
 
@@ -81,7 +81,7 @@ impl View {
     /// Before the first mesh: one like it, without its services.
     pub(super) fn before(mesh: &Mesh) -> Self {
         let mesh = Arc::new(Mesh { upstreams: BTreeMap::new(), ..mesh.clone() });
-        Self { mesh, upstreams: HashMap::new(), inbound: None }
+        Self { mesh, upstreams: ByName::default(), inbound: None }
     }
 
     pub(super) fn follow(shared: &Shared, random: &impl Fn() -> u64, mesh: Arc<Mesh>, previous: &Self) -> Self {
