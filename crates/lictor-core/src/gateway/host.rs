@@ -43,15 +43,28 @@ pub fn read(authority: &str) -> Result<Cow<'_, str>, HostError> {
         let address: Ipv6Addr = address.parse().map_err(|_| HostError::NotHost)?;
         return if is_port(port) { Ok(Cow::Owned(format!("[{address}]"))) } else { Err(HostError::NotHost) };
     }
-    let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+    // Labels of letters, digits, `-` and `_`, with single dots between them.
+    let (mut before, mut has_capitals) = (b'.', false);
+    let mut end = authority.len();
+    for (at, byte) in authority.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => (),
+            b'A'..=b'Z' => has_capitals = true,
+            b'.' if before != b'.' => (),
+            b':' => {
+                end = at;
+                break;
+            }
+            _ => return Err(HostError::NotHost),
+        }
+        before = byte;
+    }
+    let (host, port) = authority.split_at(end);
     let host = host.strip_suffix('.').unwrap_or(host);
-    if !is_name(host) || !is_port(port) {
+    if host.is_empty() || host.len() > LENGTH_MAX || !is_port(port) {
         return Err(HostError::NotHost);
     }
-    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Ok(Cow::Owned(host.to_ascii_lowercase()));
-    }
-    Ok(Cow::Borrowed(host))
+    Ok(if has_capitals { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) })
 }
 
 impl HostPattern {
@@ -114,14 +127,6 @@ impl fmt::Display for HostPattern {
             Self::Any => f.write_str("*"),
         }
     }
-}
-
-/// Labels of letters, digits, `-` and `_`, with single dots between them.
-fn is_name(host: &str) -> bool {
-    let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    host.len() <= LENGTH_MAX && host.split('.').all(is_label)
 }
 
 /// Nothing, or a colon and the digits of a port, perhaps none (RFC 3986, section 3.2.3).

@@ -119,8 +119,8 @@ pub fn read_allowing(path: &str, allowed: Odd) -> Result<ReadPath<'_>, PathError
     if !path.starts_with('/') {
         return Err(PathError::NotAbsolute);
     }
-    let has_escapes = check_bytes(path)?;
-    if !has_escapes && !has_segments_to_remove(path) {
+    let Seen { has_escapes, has_segments_to_remove } = check_bytes(path)?;
+    if !has_escapes && !has_segments_to_remove {
         return Ok(ReadPath { sent: Cow::Borrowed(path), folded: None, odd: Odd::default() });
     }
     let decoded = if has_escapes { decode(path, is_unreserved)? } else { path.to_owned() };
@@ -145,6 +145,11 @@ impl ReadPath<'_> {
     /// What routes are compared with: it has the same segments.
     pub fn folded(&self) -> &str {
         self.folded.as_deref().unwrap_or(&self.sent)
+    }
+
+    /// Whether it is what it was before it was read.
+    pub fn is_as_it_came(&self) -> bool {
+        matches!(self.sent, Cow::Borrowed(_))
     }
 
     /// What a route must allow.
@@ -172,16 +177,34 @@ impl ReadPath<'_> {
 
 /// The segments of a path that was read. A slash at its end makes none: `/a/` is `/a` to most servers.
 pub fn segments(path: &str) -> impl Iterator<Item = &str> + Clone {
-    path.split('/').filter(|segment| !segment.is_empty())
+    let mut rest = path;
+    // Segments are short: nothing that is good at long texts finds their ends sooner.
+    std::iter::from_fn(move || {
+        while let Some(after) = rest.strip_prefix('/') {
+            rest = after;
+        }
+        let end = rest.bytes().position(|byte| byte == b'/').unwrap_or(rest.len());
+        let (segment, after) = rest.split_at(end);
+        rest = after;
+        (!segment.is_empty()).then_some(segment)
+    })
 }
 
-/// Whether it has escapes; refuses what no path has.
-fn check_bytes(path: &str) -> Result<bool, PathError> {
-    let mut has_escapes = false;
+/// What a path has.
+struct Seen {
+    has_escapes: bool,
+    /// An empty segment, or one that begins with a dot.
+    has_segments_to_remove: bool,
+}
+
+/// Refuses what no path has.
+fn check_bytes(path: &str) -> Result<Seen, PathError> {
+    let mut seen = Seen { has_escapes: false, has_segments_to_remove: false };
+    let mut before = b' ';
     for byte in path.bytes() {
         match byte {
-            b'%' => has_escapes = true,
-            b'/' => (),
+            b'%' => seen.has_escapes = true,
+            b'/' | b'.' => seen.has_segments_to_remove |= before == b'/',
             byte if is_plain(byte) => (),
             0..=0x1f | 0x7f => return Err(PathError::Control),
             b'\\' => return Err(PathError::Backslash),
@@ -189,8 +212,9 @@ fn check_bytes(path: &str) -> Result<bool, PathError> {
             b'?' | b'#' => return Err(PathError::End),
             _ => return Err(PathError::Character),
         }
+        before = byte;
     }
-    Ok(has_escapes)
+    Ok(seen)
 }
 
 /// Decodes the escapes of these bytes, and writes the others in upper case.
@@ -283,17 +307,12 @@ fn digit(value: u8) -> char {
 
 /// RFC 3986, section 2.3.
 fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+    matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')
 }
 
 /// What stands for itself in a segment (RFC 3986, section 3.3: `pchar`), but `;`.
 fn is_plain(byte: u8) -> bool {
-    is_unreserved(byte) || b"!$&'()*+,=:@".contains(&byte)
-}
-
-/// Whether there is an empty segment, or one of dots.
-fn has_segments_to_remove(path: &str) -> bool {
-    path.contains("//") || path.contains("/.")
+    is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'&'..=b',' | b'=' | b':' | b'@')
 }
 
 /// Removes empty segments, then `.` and `..` (RFC 3986, section 5.2.4). A slash that ends it stays, and nothing is above
