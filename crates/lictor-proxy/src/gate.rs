@@ -230,7 +230,7 @@ impl Visit {
         request: &Request<RequestBody>,
         found: &Found,
     ) -> Result<(), Stop> {
-        if self.rules.limits.is_empty() {
+        if !self.rules.limits.iter().any(|limit| when.is_of(limit)) {
             return Ok(());
         }
         let claims = self.identity.as_ref().map(|identity| &identity.known.claims);

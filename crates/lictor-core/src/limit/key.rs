@@ -59,18 +59,24 @@ fn first_half(ip: Ipv6Addr) -> [u8; 8] {
 impl Limit {
     /// A digest that only this process knows how to make: nobody can look for two keys that have the same.
     pub fn digest(&self, facts: &Facts<'_>, secret: &impl BuildHasher) -> u64 {
-        let mut hasher = secret.build_hasher();
-        hasher.write_u64(self.id.number);
-        self.write_key(facts, &mut |bytes| hasher.write(bytes));
-        hasher.finish()
+        self.digest_of(secret, |write| self.write_key(facts, write))
     }
 
     /// The same of failed tries to show who one is: by the network alone, whatever the limit is by.
     pub fn digest_of_failures(&self, ip: Option<IpAddr>, secret: &impl BuildHasher) -> u64 {
+        self.digest_of(secret, |write| {
+            write(b"failed");
+            write_part(ip.map(Network::of).as_ref().map(Network::bytes), write);
+        })
+    }
+
+    /// All parts at once: a hasher is slow at the small ones.
+    fn digest_of(&self, secret: &impl BuildHasher, write: impl FnOnce(&mut dyn FnMut(&[u8]))) -> u64 {
+        let mut bytes = Vec::with_capacity(128);
+        bytes.extend_from_slice(&self.id.number.to_ne_bytes());
+        write(&mut |part| bytes.extend_from_slice(part));
         let mut hasher = secret.build_hasher();
-        hasher.write_u64(self.id.number);
-        hasher.write(b"failed");
-        write_part(ip.map(Network::of).as_ref().map(Network::bytes), &mut |bytes| hasher.write(bytes));
+        hasher.write(&bytes);
         hasher.finish()
     }
 

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use lictor_core::gateway::Gateway;
 use lictor_core::limit::{Decision, Facts, Fields, IfUnreachable, Limit, Mode};
 use lictor_core::{Failure, Reason};
+use lictor_http::decimal;
 use smallvec::SmallVec;
 
 use super::Stop;
@@ -68,6 +69,13 @@ pub(crate) enum When {
     After,
 }
 
+impl When {
+    /// Whether this limit is asked then.
+    pub(crate) fn is_of(self, limit: &Limit) -> bool {
+        limit.needs_identity() == (self == Self::After)
+    }
+}
+
 impl Counted {
     /// Takes one of each of these limits, or refuses.
     pub(crate) async fn take(
@@ -78,7 +86,7 @@ impl Counted {
         connection: &Connection,
     ) -> Result<(), Stop> {
         for (index, limit) in limits.iter().enumerate() {
-            if limit.needs_identity() != (when == When::After) {
+            if !when.is_of(limit) {
                 continue;
             }
             let (worker, now) = (&connection.worker, Instant::now());
@@ -174,9 +182,9 @@ impl Counted {
             }
         }
         if matches!(told.fields, Fields::Old | Fields::Both) {
-            headers.insert(LIMIT, HeaderValue::from(told.limit));
-            headers.insert(REMAINING, HeaderValue::from(told.remaining));
-            headers.insert(RESET, HeaderValue::from(told.reset));
+            headers.insert(LIMIT, number(told.limit.into()));
+            headers.insert(REMAINING, number(told.remaining.into()));
+            headers.insert(RESET, number(told.reset));
         }
         if matches!(told.fields, Fields::New | Fields::Both) {
             let Told { limit, remaining, reset, window, .. } = told;
@@ -251,6 +259,11 @@ fn refuse(limit: &Limit, wait: u64) -> Stop {
 /// Whole, rounded up, and at least one.
 fn seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+/// In one piece of memory, of which `HeaderValue::from` takes two.
+fn number(number: u64) -> HeaderValue {
+    HeaderValue::from_bytes(decimal(number, &mut [0; 20])).expect("digits")
 }
 
 /// What the upstream says is left, in whichever of the drafts' forms.
