@@ -103,7 +103,7 @@ impl Rewrite {
                 .filter(|_| !fields.has(names::FORWARDED_BY) || !headers.contains_key(X_FORWARDED_HOST)),
             forwarded_proto: (!fields.has(names::FORWARDED_BY) || !headers.contains_key(X_FORWARDED_PROTO))
                 .then_some(scheme),
-            forwarded_for: peer.map(|peer| names::forwarded_for(headers, peer)),
+            forwarded_for: peer.map(|peer| names::forwarded_for(headers, fields, peer)),
             from: if is_inbound { None } else { worker.from.clone() },
             request_id: record.request_id.clone(),
             trace: record.trace,

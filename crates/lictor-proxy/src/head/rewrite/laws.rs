@@ -112,7 +112,7 @@ fn rewrite(head: &RequestHead, headers: &HeaderMap, settings: &TraceSettings, ch
         via: HeaderValue::from_static("1.1 lictor-a"),
         forwarded_host: headers.get(HOST).filter(|host| !host.is_empty()).cloned(),
         forwarded_proto: Some("http"),
-        forwarded_for: (choice & 32 != 0).then(|| names::forwarded_for(headers, [10, 0, 0, 2].into())),
+        forwarded_for: (choice & 32 != 0).then(|| names::forwarded_for(headers, head.fields, [10, 0, 0, 2].into())),
         from: (choice & 64 != 0).then(|| HeaderValue::from_static("orders")),
         request_id: RequestId::Ours([b'0'; 36]),
         trace,
