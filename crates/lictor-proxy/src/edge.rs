@@ -6,6 +6,7 @@ mod caller;
 mod challenge;
 mod redirect;
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -66,7 +67,7 @@ async fn answer(
     let proxies = view.mesh.gateway.as_ref().map(|gateway| &gateway.proxies);
     let (connection, fields) = caller::of(connection, proxies, &mut request, fields);
     if *request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
-        let mut response = forward(connection, request, fields).await; // which refuses it
+        let mut response = Box::pin(forward(connection, request, fields, None)).await; // which refuses it
         names::seal(response.headers_mut());
         return response;
     }
@@ -113,8 +114,9 @@ async fn answer(
                                 respond::failure(record, &failure, false)
                             }
                             Ok(()) => {
-                                request.extensions_mut().insert(routed);
-                                let mut response = forward(Rc::clone(&connection), request, fields).await;
+                                // Pinned where it is made: it is large, and is moved no more.
+                                let forwarded = pin!(forward(Rc::clone(&connection), request, fields, Some(routed)));
+                                let mut response = forwarded.await;
                                 visit.answer(&connection, &mut response).await;
                                 response
                             }

@@ -43,7 +43,7 @@ impl Answerer for Connection {
         request: Request<RequestBody>,
         fields: Fields,
     ) -> impl Future<Output = Response<ResponseBody>> {
-        forward(self, request, fields)
+        forward(self, request, fields, None)
     }
 
     fn refuse(&self, version: &'static str, refused: &Refused) -> Response<Bytes> {

@@ -16,7 +16,6 @@ use lictor_core::gateway::{
 use lictor_core::{Failure, Reason};
 use lictor_http::target::Raw;
 
-use crate::world::client::Connection;
 use crate::world::view::UpstreamState;
 
 /// The route that a request is for.
@@ -32,7 +31,7 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) enum Says {
     /// It goes on.
-    Send(Routed),
+    Send(Box<Routed>),
     /// It is answered here.
     Tell(Told),
     /// Who asks decides, among the routes that share the place of this one ([`of`]).
@@ -72,7 +71,7 @@ pub(crate) fn find(
     };
     let says = match gateway.table.shared(index) {
         Some(_) => Says::Depends(index),
-        None => says(route, &read, uri.query())?,
+        None => says(route, &read, uri)?,
     };
     Ok(Found { label: Arc::clone(&route.label), rules: Arc::clone(&route.rules), says })
 }
@@ -81,27 +80,27 @@ pub(crate) fn find(
 pub(crate) fn of(gateway: &Gateway, index: usize, uri: &Uri) -> Result<Found, Failure> {
     let route = gateway.routes.get(index).ok_or_else(|| bad("the route is not there"))?;
     let read = path::read_allowing(uri.path(), gateway.odd).map_err(bad)?;
-    let says = says(route, &read, uri.query())?;
+    let says = says(route, &read, uri)?;
     Ok(Found { label: Arc::clone(&route.label), rules: Arc::clone(&route.rules), says })
 }
 
-fn says(route: &Route, read: &ReadPath<'_>, query: Option<&str>) -> Result<Says, Failure> {
+fn says(route: &Route, read: &ReadPath<'_>, uri: &Uri) -> Result<Says, Failure> {
     Ok(match &route.action {
-        Action::Send(send) => Says::Send(Routed {
+        Action::Send(send) => Says::Send(Box::new(Routed {
             upstream: Arc::clone(&send.upstream),
             label: Arc::clone(&route.label),
             index: send.index,
             has_policy: send.has_policy,
             expires: None,
-            target: target(read, send.rewrite.as_ref(), query)?,
+            target: target(read, send.rewrite.as_ref(), uri)?,
             stripped: send.rewrite.as_ref().and_then(Rewrite::stripped).cloned(),
             split: send.split.clone(),
             mirror: send.mirror.clone(),
             is_copy: false,
             call: None,
-        }),
+        })),
         Action::Redirect(redirect) => {
-            let location = location(redirect, read, query)?;
+            let location = location(redirect, read, uri)?;
             Says::Tell(Told { status: redirect.status, field: Some((LOCATION, location)), body: Bytes::new() })
         }
         Action::Answer(answer) => {
@@ -111,7 +110,7 @@ fn says(route: &Route, read: &ReadPath<'_>, query: Option<&str>) -> Result<Says,
     })
 }
 
-/// What a gateway's route has decided of a request: an extension of it.
+/// What a gateway's route has decided of a request, which goes beside it.
 #[derive(Clone, Debug)]
 pub(crate) struct Routed {
     pub(crate) upstream: Arc<str>,
@@ -137,11 +136,6 @@ pub(crate) struct Routed {
 }
 
 impl Routed {
-    /// Of a request that came to a gateway and is to go on.
-    pub(crate) fn of<'a, B>(client: &Connection, request: &'a Request<B>) -> Option<&'a Self> {
-        if client.is_edge() { request.extensions().get() } else { None }
-    }
-
     /// Where it stands among the upstream's routes, which may be others than those that it was made of.
     pub(crate) fn place(&self, upstream: &UpstreamState) -> Option<usize> {
         let routes = &upstream.upstream.routes;
@@ -167,15 +161,18 @@ impl Routed {
     }
 
     /// Gives the request the target that goes on; where a copy of it goes.
-    pub(crate) fn put<B>(request: &mut Request<B>) -> Option<Mirrored> {
-        let routed = request.extensions_mut().remove::<Self>()?;
-        let mirrored = routed.mirror.map(|mirror| Mirrored { mirror, label: routed.label });
+    pub(crate) fn put<B>(self: Box<Self>, request: &mut Request<B>) -> Option<Mirrored> {
+        let Self { mirror, label, call, target, .. } = *self;
+        let mirrored = mirror.map(|mirror| Mirrored { mirror, label });
         request.extensions_mut().remove::<Raw>();
-        if routed.call.is_some() {
+        if call.is_some() {
             *request.method_mut() = Method::POST;
         }
+        if request.uri().path_and_query() == Some(&target) {
+            return mirrored;
+        }
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.path_and_query = Some(routed.target);
+        parts.path_and_query = Some(target);
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         mirrored
     }
@@ -207,14 +204,18 @@ fn bad(why: impl ToString) -> Failure {
 }
 
 /// What goes on: the path that was matched, as the route changes it, and the query as it came.
-fn target(read: &ReadPath<'_>, rewrite: Option<&Rewrite>, query: Option<&str>) -> Result<PathAndQuery, Failure> {
+fn target(read: &ReadPath<'_>, rewrite: Option<&Rewrite>, uri: &Uri) -> Result<PathAndQuery, Failure> {
+    let came = uri.path_and_query().filter(|came| came.as_str().starts_with('/'));
+    if let (None, true, Some(came)) = (rewrite, read.is_as_it_came(), came) {
+        return Ok(came.clone());
+    }
     let mut whole = match rewrite {
         None => read.as_str().to_owned(),
         Some(rewrite) => rewrite
             .apply(read)
             .ok_or_else(|| bad("the path has more than one reading once the route has changed it"))?,
     };
-    if let Some(query) = query {
+    if let Some(query) = uri.query() {
         whole.push('?');
         whole.push_str(query);
     }
@@ -222,8 +223,8 @@ fn target(read: &ReadPath<'_>, rewrite: Option<&Rewrite>, query: Option<&str>) -
 }
 
 /// It begins with an origin or with one slash, so that it leads nowhere else (RFC 3986, section 4.2).
-fn location(redirect: &Redirect, read: &ReadPath<'_>, query: Option<&str>) -> Result<HeaderValue, Failure> {
-    let target = target(read, redirect.rewrite.as_ref(), query)?;
+fn location(redirect: &Redirect, read: &ReadPath<'_>, uri: &Uri) -> Result<HeaderValue, Failure> {
+    let target = target(read, redirect.rewrite.as_ref(), uri)?;
     let origin = redirect.origin.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
     HeaderValue::from_bytes(&[origin, target.as_str().as_bytes()].concat()).map_err(bad)
 }

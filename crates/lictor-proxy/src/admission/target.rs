@@ -38,6 +38,7 @@ pub(crate) async fn target<B>(
     client: &Connection,
     view: &View,
     request: &Request<B>,
+    routed: Option<&Routed>,
     ends: Ends<'_>,
 ) -> Result<Target, Failure> {
     let target = match client.kind() {
@@ -45,7 +46,7 @@ pub(crate) async fn target<B>(
         ListenerKind::Forward => named(&client.worker, view, request, ends).await?,
         ListenerKind::Inbound => ours(client, view)?,
         ListenerKind::Gateway | ListenerKind::Redirect => {
-            let routed = request.extensions().get::<Routed>().ok_or_else(generation::gone)?;
+            let routed = routed.ok_or_else(generation::gone)?;
             // What a client said of who he is has been taken off; what is there by now, the gateway says.
             whole(&client.worker, view, &routed.upstream, ends).await?
         }

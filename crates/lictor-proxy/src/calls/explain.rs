@@ -180,7 +180,7 @@ pub struct OnFailure {
 /// What the gateway has said of it, if it is asked there.
 #[derive(Debug)]
 pub(crate) struct Admitted {
-    pub(crate) routed: Routed,
+    pub(crate) routed: Box<Routed>,
     /// The place that its route claims, if a service does.
     pub(crate) claims_place: Option<Arc<str>>,
     /// What its route asks of claims.
@@ -275,10 +275,10 @@ pub(crate) fn explain(
 fn variant(
     worker: &Worker,
     view: &View,
-    mut routed: Routed,
+    mut routed: Box<Routed>,
     claims: Option<&Map<String, Value>>,
     question: &Question,
-) -> (Routed, Option<String>) {
+) -> (Box<Routed>, Option<String>) {
     let Some(split) = routed.split.take() else { return (routed, None) };
     let chosen = split::chosen(&split, view, claims, &question.headers, || worker.random());
     if let Some(variant) = split.variants.get(chosen.variant) {

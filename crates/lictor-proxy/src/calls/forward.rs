@@ -25,15 +25,16 @@ use crate::names;
 use crate::world::client::Connection;
 use crate::world::view::{UpstreamState, View};
 
-/// Carries one request from the client to an upstream and back.
+/// Carries one request from the client to an upstream and back; at a gateway to whom its route has sent it.
 pub(crate) fn forward(
     connection: Rc<Connection>,
     mut request: Request<RequestBody>,
     fields: Fields,
+    routed: Option<Box<Routed>>,
 ) -> impl Future<Output = Response<ResponseBody>> {
     let view = connection.worker.view();
     let upgrade = Upgrade::of(&mut request, fields, || connection.worker.random());
-    let call = Routed::of(&connection, &request).and_then(|routed| routed.call.clone());
+    let call = routed.as_ref().and_then(|routed| routed.call.clone());
     let arrival = call.as_ref().map_or_else(Instant::now, |(_, arrival)| *arrival);
     let mut record = Record::open(&connection, &view.mesh, &request, fields, arrival);
     record.is_grpc = fields.has(Fields::CONTENT_TYPE) && names::is_grpc(request.headers());
@@ -43,11 +44,11 @@ pub(crate) fn forward(
         if request.method() == Method::CONNECT {
             return Box::pin(tunnel::connect(&connection, request, record)).await;
         }
-        let target = match find(&connection, &view, &request, &mut record).await {
+        let target = match find(&connection, &view, &request, routed.as_deref(), &mut record).await {
             Ok(target) => target,
             Err(failure) => return respond::failure(record, &failure, false),
         };
-        let mirrored = if connection.is_edge() { Routed::put(&mut request) } else { None };
+        let mirrored = routed.and_then(|routed| routed.put(&mut request));
         if forwards::is_last(&mut request) {
             return respond::last(record, &request);
         }
@@ -100,8 +101,13 @@ pub(crate) fn forward(
 }
 
 /// The same, for whoever is below this.
-fn boxed(connection: Rc<Connection>, request: Request<RequestBody>, fields: Fields) -> mirror::Forwarding {
-    Box::pin(forward(connection, request, fields))
+fn boxed(
+    connection: Rc<Connection>,
+    request: Request<RequestBody>,
+    fields: Fields,
+    routed: Box<Routed>,
+) -> mirror::Forwarding {
+    Box::pin(forward(connection, request, fields, Some(routed)))
 }
 
 /// Finds out whom the request is for, and whether its sender may ask.
@@ -109,9 +115,9 @@ async fn find(
     connection: &Connection,
     view: &View,
     request: &Request<RequestBody>,
+    routed: Option<&Routed>,
     record: &mut Record,
 ) -> Result<Target, Failure> {
-    let routed = Routed::of(connection, request);
     if routed.is_none() {
         // A gateway has looked, before it found the route.
         fields::check(request, record.fields).map_err(|why| Failure::new(Reason::BadRequest, why))?;
@@ -126,7 +132,7 @@ async fn find(
         Some(upstream) => upstream.policy(route_of(upstream)).end(arrived),
         None => arrived.end(None, arrived.arrival()),
     };
-    let target = target::target(connection, view, request, &ends).await?;
+    let target = target::target(connection, view, request, routed, &ends).await?;
     record.upstream = Some(Rc::clone(&target.upstream));
     let route = route_of(&target.upstream);
     let policy = target.upstream.policy(route);

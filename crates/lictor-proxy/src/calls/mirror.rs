@@ -37,7 +37,7 @@ const ANSWER_MAX: usize = 1 << 20;
 /// An answer on its way.
 pub(super) type Forwarding = Pin<Box<dyn Future<Output = Response<ResponseBody>>>>;
 /// Who sends a copy.
-type Forward = fn(Rc<Connection>, Request<RequestBody>, Fields) -> Forwarding;
+type Forward = fn(Rc<Connection>, Request<RequestBody>, Fields, Box<Routed>) -> Forwarding;
 
 /// A copy whose body still comes.
 #[derive(Debug)]
@@ -138,7 +138,7 @@ async fn send(mut place: Place, label: Arc<str>, mut request: Request<RequestBod
     let Some(target) = request.uri().path_and_query().cloned() else { return };
     let Mirror { upstream, index, .. } = &*place.mirror;
     let (upstream, index) = (Arc::clone(upstream), *index);
-    let routed = Routed {
+    let routed = Box::new(Routed {
         call: None,
         upstream,
         label,
@@ -150,11 +150,10 @@ async fn send(mut place: Place, label: Arc<str>, mut request: Request<RequestBod
         split: None,
         mirror: None,
         is_copy: true,
-    };
-    request.extensions_mut().insert(routed);
+    });
     let end = End { at: Instant::now() + WITHIN, reason: Reason::Timeout };
     let _ = clock::within(Some(end), async {
-        let mut body = forward(Rc::clone(&place.connection), request, fields).await.into_body();
+        let mut body = forward(Rc::clone(&place.connection), request, fields, routed).await.into_body();
         let mut read = 0;
         while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
             read += frame.data_ref().map_or(0, Bytes::len);

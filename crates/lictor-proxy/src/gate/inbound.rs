@@ -69,7 +69,7 @@ async fn answer(connection: Rc<Connection>, request: Request<RequestBody>, field
             return response;
         }
     }
-    let mut response = forward(connection, request, fields).await;
+    let mut response = forward(connection, request, fields, None).await;
     counted.leave(response.headers_mut());
     response
 }
