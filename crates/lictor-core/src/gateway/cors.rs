@@ -109,9 +109,13 @@ impl Cors {
     /// Whether pages of the origin that a request tells may read its answer; `None`: it tells none. One that stands twice is
     /// nobody's.
     pub fn allows(&self, request: &HeaderMap) -> Option<bool> {
+        self.judged(request).map(|(_, is_listed)| is_listed)
+    }
+
+    fn judged<'r>(&self, request: &'r HeaderMap) -> Option<(&'r HeaderValue, bool)> {
         let mut origins = request.get_all(ORIGIN).into_iter();
         let origin = origins.next()?;
-        Some(origins.next().is_none() && self.origins.iter().any(|listed| listed.has(origin.as_bytes())))
+        Some((origin, origins.next().is_none() && self.origins.iter().any(|listed| listed.has(origin.as_bytes()))))
     }
 
     /// Whether it comes from a page that may send cookies and the like along: of a listed origin, with `credentials`.
@@ -121,7 +125,7 @@ impl Cors {
 
     /// What of a request's head the answer is to be dressed by: kept until then.
     pub fn asked(&self, request: &HeaderMap) -> Option<HeaderValue> {
-        if self.allows(request) == Some(true) { request.get(ORIGIN).cloned() } else { None }
+        self.judged(request).filter(|(_, is_listed)| *is_listed).map(|(origin, _)| origin.clone())
     }
 
     /// Says it in an answer's head, in place of what is there: `origin` is what [`Cors::asked`] has returned.

@@ -12,11 +12,12 @@ use crate::world::client::Connection;
 
 /// What `cors` says of a page's request, which is counted; `None`: no page asks, or nobody has said whose pages may.
 pub(super) fn judge<B>(visit: &Visit, connection: &Connection, request: &Request<B>) -> Option<Judged> {
-    if visit.rules.cors.is_none() || !request.headers().contains_key(ORIGIN) {
+    let is_listed = visit.origin.is_some();
+    if visit.rules.cors.is_none() || !(is_listed || request.headers().contains_key(ORIGIN)) {
         return None;
     }
-    let is_upgrade = *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
-    let judged = Judged::of(visit.is_preflight, is_upgrade, visit.origin.is_some());
+    let is_upgrade = !is_listed && (*request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE));
+    let judged = Judged::of(visit.is_preflight, is_upgrade, is_listed);
     connection.worker.shared.metrics.page_asked(judged);
     Some(judged)
 }

@@ -86,11 +86,12 @@ fn token<'r, B>(
     request: &'r Request<B>,
 ) -> Result<Option<(&'r Tokens, Found<'r>)>, Refusal> {
     let headers = request.headers();
-    let (shown, cookies) = (headers.get_all(AUTHORIZATION), headers.get_all(COOKIE));
+    let shown = headers.get_all(AUTHORIZATION);
+    let cookies = tokens.sources.cookie.iter().flat_map(|_| headers.get_all(COOKIE));
     let found = source::find(
         &tokens.sources,
         shown.into_iter().map(HeaderValue::as_bytes),
-        cookies.into_iter().map(HeaderValue::as_bytes),
+        cookies.map(HeaderValue::as_bytes),
         query,
     );
     match found {
