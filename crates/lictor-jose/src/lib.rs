@@ -58,7 +58,6 @@ pub mod keyring;
 pub mod refresh;
 pub mod refusal;
 pub mod rules;
-mod sip;
 pub mod source;
 #[cfg(test)]
 mod vectors;

@@ -49,35 +49,35 @@ pub(crate) fn parse(body: &[u8], tag: &str, may: &Names) -> Result<Claimed, serd
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let Reading { mut own, mut strangers, sidecars, .. } = Reading::new(tag, may).deserialize(&mut deserializer)?;
     deserializer.end()?;
-    for claim in sidecars.first {
+    for claim in sidecars.kept {
         let of = claim.service.strip_suffix(SIDECAR).unwrap_or_default();
         let original = Tagged { service: of.to_owned(), text: claim.text.clone() };
-        if !own.first.contains(&original) && !strangers.first.contains(&original) {
+        if !own.kept.contains(&original) && !strangers.kept.contains(&original) {
             let kept = if may.has(&claim.service) { &mut own } else { &mut strangers };
             kept.add(claim);
         }
     }
     let cut = own.cut + strangers.cut + sidecars.cut;
-    own.first.append(&mut strangers.first);
-    Ok(Claimed { list: own.first.into_iter().collect(), cut })
+    own.kept.append(&mut strangers.kept);
+    Ok(Claimed { list: own.kept.into_iter().collect(), cut })
 }
 
 /// The first claims by service and text, up to so many.
 struct First {
     most: usize,
-    first: BTreeSet<Tagged>,
+    kept: BTreeSet<Tagged>,
     cut: usize,
 }
 
 impl First {
     fn new(most: usize) -> Self {
-        Self { most, first: BTreeSet::new(), cut: 0 }
+        Self { most, kept: BTreeSet::new(), cut: 0 }
     }
 
     fn add(&mut self, claim: Tagged) {
-        self.first.insert(claim);
-        if self.first.len() > self.most {
-            self.first.pop_last();
+        self.kept.insert(claim);
+        if self.kept.len() > self.most {
+            self.kept.pop_last();
             self.cut += 1;
         }
     }

@@ -161,8 +161,8 @@ impl Routed {
     }
 
     /// Gives the request the target that goes on; where a copy of it goes.
-    pub(crate) fn put<B>(self: Box<Self>, request: &mut Request<B>) -> Option<Mirrored> {
-        let Self { mirror, label, call, target, .. } = *self;
+    pub(crate) fn put<B>(self, request: &mut Request<B>) -> Option<Mirrored> {
+        let Self { mirror, label, call, target, .. } = self;
         let mirrored = mirror.map(|mirror| Mirrored { mirror, label });
         request.extensions_mut().remove::<Raw>();
         if call.is_some() {
