@@ -218,7 +218,7 @@ fn what_a_call_came_to_is_said_once_and_never_by_nothing() {
 #[test]
 fn what_the_gateway_refuses_is_a_status_of_grpc() {
     const APP: &str = "https://app.example";
-    let service = Service::start();
+    let service = Served::by(serve);
     let [redis, keys] = lictor_testkit::free_ports();
     let more =
         format!("  echo: {{static: ['127.0.0.1:{}'], protocol: grpc}}\nredis: 127.0.0.1:{redis}\n", service.port);

@@ -8,8 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::issuer::{SECRET, claims, encode, in_seconds, sealed, shared};
 use crate::{
-    Ask, BOTH, LICTOR, Told, Version, ask, configuration, echo, gateway_of, pipelined, post_trailing, told_http1,
-    whole_log,
+    Ask, BOTH, LICTOR, Told, Version, ask, configuration, echo, gateway_of, post_trailing, told_http1, whole_log,
 };
 
 const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;

@@ -211,13 +211,15 @@ fn told_http1(mut stream: impl Read + Write, request: &[u8]) -> Told {
     Told { status: status_of(head), head: interim + head, body: body.to_owned() }
 }
 
+/// Fields as HTTP/1.1 has them.
+fn lines(fields: &[(&str, &str)]) -> String {
+    fields.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect()
+}
+
 /// Posts `hi`, and these trailers behind it.
 fn post_trailing(lictor: &Sidecar, version: Version, asked: Ask<'_>, trailers: &[(&str, &str)]) -> Told {
     let mut stream = connect(&lictor.address("gateway"));
     let fields = [asked.fields, &[("te", "trailers")]].concat();
-    let lines = |fields: &[(&str, &str)]| -> String {
-        fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect()
-    };
     match version {
         Version::Http1 => {
             let Ask { host, target, .. } = asked;

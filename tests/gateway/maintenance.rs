@@ -174,7 +174,7 @@ fn who_looks_after_it_is_served() {
     let lictor = gateway_of(&[("one", &one)], &keys, routes);
     let bearer = |role: &str| format!("Bearer {}", shared(&claims(json!({"role": role}))));
     let (ops, user) = (bearer("ops"), bearer("user"));
-    let forged = format!("{}x", ops);
+    let forged = format!("{ops}x");
     for (fields, statuses) in [
         (&[][..], [503; 4]),
         (&[("x-forwarded-for", "192.0.2.7")], [200, 401, 200, 503]),

@@ -7,8 +7,8 @@ use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, read_head};
 
 use crate::issuer::{SECRET, claims, shared};
 use crate::{
-    Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, configuration, echo, forward, frame, next_frame, status,
-    told_on,
+    Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, configuration, echo, forward, frame, lines, next_frame,
+    status, told_on,
 };
 
 /// A kind of stream.
@@ -92,7 +92,7 @@ impl Open {
         let asked = Ask { method, fields: &fields, ..Ask::get(target) };
         let told = match version {
             Version::Http1 => {
-                let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                let lines = lines(&fields);
                 write!(stream, "{method} {target} HTTP/1.1\r\nHost: {}\r\n{lines}\r\n", asked.host).unwrap();
                 told_on(&mut stream)
             }

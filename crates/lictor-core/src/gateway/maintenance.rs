@@ -115,6 +115,7 @@ impl Orders {
     }
 
     /// The same, after the order about a route, or all orders, were taken back.
+    #[must_use]
     pub fn off(&self, route: Option<&str>, now: SystemTime) -> Self {
         if route.is_none() { Self::default() } else { self.without(route, now) }
     }
@@ -318,7 +319,9 @@ mod tests {
             (None, &[""], false),
         ] {
             let mut headers = HeaderMap::new();
-            shown.iter().for_each(|value| drop(headers.append("x-preview", value.parse().unwrap())));
+            for value in shown {
+                headers.append("x-preview", value.parse().unwrap());
+            }
             let client = client.map(|client| client.parse().unwrap());
             assert_eq!(allow.passes(client, &headers), passes, "{client:?} {shown:?}");
         }
