@@ -105,6 +105,23 @@ pub(crate) struct Record {
     pub(super) is_closed: bool,
 }
 
+/// Our application may be calling for a request that it serves, and then has no more time than that.
+fn for_whom(
+    connection: &Connection,
+    deadline: Deadline,
+    request_id: &RequestId,
+    traced: Option<u128>,
+    arrival: Instant,
+) -> Deadline {
+    let awaited = &connection.worker.shared.awaited;
+    if !connection.is_applications() || awaited.is_empty() {
+        return deadline;
+    }
+    let by_id = if let RequestId::Told(_) = request_id { awaited.ends(of_id(request_id), arrival) } else { None };
+    let ends = by_id.or_else(|| awaited.ends(of_trace(traced?), arrival));
+    ends.map_or(deadline, |ends| deadline.no_later_than(ends))
+}
+
 impl Record {
     /// A stream has ended with what its client had shown.
     pub(crate) fn expired(&mut self) {
@@ -142,15 +159,8 @@ impl Record {
             traced_inbound.fetch_add(1, Relaxed);
         }
         let callers = if fields.has(names::DEADLINE) { callers_deadline(headers) } else { None };
-        let mut deadline = Deadline::new(arrival, callers);
-        let awaited = &worker.shared.awaited;
-        if connection.is_applications() && !awaited.is_empty() {
-            // Our application may be calling for a request that it serves.
-            let by_id =
-                if let RequestId::Told(_) = request_id { awaited.ends(of_id(&request_id), arrival) } else { None };
-            let by_trace = || if is_traced { awaited.ends(of_trace(trace.trace_id), arrival) } else { None };
-            deadline = by_id.or_else(by_trace).map_or(deadline, |ends| deadline.no_later_than(ends));
-        }
+        let traced = is_traced.then_some(trace.trace_id);
+        let deadline = for_whom(connection, Deadline::new(arrival, callers), &request_id, traced, arrival);
         let is_orphan = is_plain && cause.is_none() && traced_inbound.load(Relaxed) > 0;
         Box::new(Self {
             upstream: None,
