@@ -1,0 +1,41 @@
+<?php
+// The words that routes are written in.
+
+use Illuminate\Http\JsonResponse;
+use Illuminate\Http\Request;
+
+/** The moment, as Laravel's `now()->toISOString()` writes it. */
+function now(): string
+{
+    return (new DateTimeImmutable('now', new DateTimeZone('UTC')))->format('Y-m-d\TH:i:s.u\Z');
+}
+
+/** An answer that went well. */
+function success(mixed $data, int $status = 200): JsonResponse
+{
+    return response()->json(['status' => 'success', 'data' => $data], $status);
+}
+
+/** The request's JSON or form, if it is as it should be; else 422 with what is wrong. */
+function valid(Request $request, array $rules): array
+{
+    $texts = ['required' => ':attribute is required', 'email' => ':attribute is no address', 'integer' => ':attribute is no integer', 'string' => ':attribute is no text',
+        'min' => ['numeric' => ':attribute is less than :min', 'string' => ':attribute is shorter than :min', 'array' => ':attribute is empty'],
+        'max' => ['numeric' => ':attribute is more than :max', 'string' => ':attribute is longer than :max', 'array' => ':attribute has too many'],
+        'date_format' => ':attribute is no date', 'array' => ':attribute is no list'];
+    $flat = [];
+    foreach ($texts as $rule => $text) {
+        foreach ((array) $text as $kind => $words) {
+            $flat[is_string($kind) ? "$rule.$kind" : $rule] = $words;
+        }
+    }
+    $found = app('validator')->make($request->all(), $rules, $flat)->validate();
+
+    return $found;
+}
+
+/** Who asks, as the gateway says; services are asked by nobody else. */
+function caller(Request $request): int
+{
+    return (int) $request->header('X-User-ID') ?: abort(401, 'Authentication required');
+}

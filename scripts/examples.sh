@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The systems of examples/ for real, with their tests: tests/examples. Installs what they need and this machine lacks.
+# ONLY=portal picks a system, or tests by a word of their names; KEEP=1 ONLY=portal starts that system on its usual ports and stops it on Ctrl-C.
+# LICTOR_BIN=FILE takes that binary instead of building one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+missing=()
+have() { command -v "$1" >/dev/null 2>&1; }
+wants() { case "${ONLY:-$1}" in *"$1"*) ;; *) return 1 ;; esac; } # a system
+have python3 || missing+=(python3)
+if wants portal; then
+  have php || missing+=(php8.2-cli)
+  compgen -c php-fpm >/dev/null || missing+=(php8.2-fpm)
+  php -r 'exit(extension_loaded("pdo_sqlite") ? 0 : 1);' 2>/dev/null || missing+=(php8.2-sqlite3)
+  php -r 'exit(extension_loaded("mbstring") ? 0 : 1);' 2>/dev/null || missing+=(php8.2-mbstring)
+  php -r 'exit(extension_loaded("redis") ? 0 : 1);' 2>/dev/null || missing+=(php-redis)
+  [ -e /usr/share/php/Laravel/Lumen/autoload.php ] || missing+=(php-laravel-lumen-framework)
+  [ -e /usr/share/php/GuzzleHttp/autoload.php ] || missing+=(php-guzzlehttp-guzzle)
+  have nginx || missing+=(nginx-light)
+  have redis-server || missing+=(redis-server)
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  fail() { echo "scripts/examples.sh: please install ${missing[*]} $*" >&2; exit 1; }
+  have apt-get || fail "(there is no apt-get here)"
+  run=()
+  if [ "$(id -u)" -ne 0 ]; then
+    have sudo || fail "as root"
+    run=(sudo)
+  fi
+  echo "scripts/examples.sh: installing ${missing[*]}" >&2
+  "${run[@]}" apt-get -q update >&2
+  # RUNLEVEL: what is installed is not started.
+  "${run[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q -y install --no-install-recommends "${missing[@]}" >&2
+fi
+scripts/consul.sh >/dev/null
+if [ -z "${LICTOR_BIN:-}" ]; then
+  cargo build -q -p lictor
+  LICTOR_BIN=${CARGO_TARGET_DIR:-target}/debug/lictor
+fi
+LICTOR_BIN=$(realpath "$LICTOR_BIN")
+export LICTOR_BIN
+exec python3 -B tests/examples/stack.py ${KEEP:+--keep} ${ONLY:+"$ONLY"}

@@ -1,0 +1,422 @@
+"""A system of examples/ as it runs: Consul, its stores, and each service under `lictor run`; what asks it, what breaks it, and what compares answers.
+
+    python3 stack.py [WORD ..]     runs the tests of every test_*.py whose name has a word; each file has a function `start`, which gives them their system
+    python3 stack.py --keep NAME   starts one system on the ports of its source, and stops it on Ctrl-C
+
+It installs nothing (scripts/examples.sh does). The system of a file is started once, and is whole again after each of its tests."""
+
+import contextlib
+import dataclasses
+import http.client
+import http.server
+import importlib
+import itertools
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/conformance"))
+from kit import Web, clean, eventually, folder  # noqa: E402
+from run import expire, run  # noqa: E402
+
+LICTOR = os.environ["LICTOR_BIN"]
+# Everything that is started gets these variables and what its system says, nothing else of ours.
+INHERITED = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+_ports = itertools.count(random.randrange(12_000, 28_000))  # below what the kernel gives to clients
+
+
+def free_port():
+    """A port that nobody has."""
+    for port in _ports:
+        with socket.socket() as bound, contextlib.suppress(OSError):
+            bound.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
+@dataclasses.dataclass
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def json(self):
+        return json.loads(self.body)
+
+    def __repr__(self):
+        return f"{self.status} {self.body[:300]!r}"
+
+
+def ask(port, method, path, body=None, headers=None, source="127.0.0.1", timeout=40):
+    """One request on a connection of its own. A body that is not bytes goes as JSON."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout, source_address=(source, 0))
+    with contextlib.closing(connection):
+        sent = dict(headers or {})
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            sent = {"Content-Type": "application/json"} | sent
+        connection.request(method, path, body, sent)
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.headers, answer.read())
+
+
+def alike(value, shape, at="it"):
+    """Whether JSON is as described: a type, a pattern for all of a text, `[shape]` for each of at least one, these keys and no others, or the value itself."""
+    if isinstance(shape, type):
+        assert type(value) is shape, f"{at} is {value!r}, not {shape.__name__}"
+    elif isinstance(shape, re.Pattern):
+        assert isinstance(value, str) and shape.fullmatch(value), f"{at} is {value!r}, not {shape.pattern!r}"
+    elif isinstance(shape, dict):
+        assert isinstance(value, dict) and set(value) == set(shape), f"{at} has {sorted(value)}, not {sorted(shape)}: {value!r}"
+        for key in shape:
+            alike(value[key], shape[key], f"{at}.{key}")
+    elif isinstance(shape, list):
+        assert isinstance(value, list) and value, f"{at} is {value!r}, not a list of something"
+        for index, one in enumerate(value):
+            alike(one, shape[0], f"{at}[{index}]")
+    else:
+        assert value == shape and type(value) is type(shape), f"{at} is {value!r}, not {shape!r}"
+
+
+def expect(answer, status, shape=None):
+    """An answer with this status and JSON, as described; returns the JSON."""
+    assert answer.status == status, f"{answer!r}, not {status}"
+    assert answer.headers.get_content_type() == "application/json", answer.headers.items()
+    if shape is not None:
+        alike(answer.json(), shape)
+    return answer.json()
+
+
+class Process:
+    """A program in a session of its own, with what it says."""
+
+    def __init__(self, name, command, environment=None, directory=None):
+        self.name, self.log = name, []
+        self.process = subprocess.Popen(
+            list(map(str, command)), env=INHERITED | {key: str(value) for key, value in (environment or {}).items()}, cwd=directory, text=True,
+            errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.log.append(line.rstrip())
+
+    def is_alive(self):
+        return self.process.poll() is None
+
+    def said(self, **fields):
+        """The lines of its JSON log that have these fields."""
+        lines = [json.loads(line) for line in list(self.log) if line.startswith("{")]
+        return [line for line in lines if all(line.get(key) == value for key, value in fields.items())]
+
+    def end(self, how=signal.SIGTERM):
+        """Asks it to stop; its exit code."""
+        if self.is_alive():
+            self.process.send_signal(how)
+        try:
+            return self.process.wait(60)
+        finally:
+            self.kill()
+
+    def kill(self):
+        """As when its machine is gone: all of its session, at once."""
+        for pid in self._session():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _session(self):
+        """Whoever has its session, the eldest first: nobody is left to tell of another's end."""
+        for stat in sorted(pathlib.Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
+            with contextlib.suppress(OSError):
+                if int(stat.read_text().rpartition(")")[2].split()[3]) == self.process.pid:
+                    yield int(stat.parent.name)
+
+
+class Service(Process):
+    """A lictor, and the service that it runs."""
+
+    def __init__(self, name, config, environment, directory):
+        self.made_of = (name, config, environment, directory)
+        self.admin_port = environment["ADMIN_PORT"]
+        command = "run" if "command:" in (directory / config).read_text() else "serve"
+        super().__init__(name, [LICTOR, command, "-c", config], environment, directory)
+
+    def admin(self, path, method="GET"):
+        return ask(self.admin_port, method, path)
+
+    def is_up(self, path="/ready"):
+        if not self.is_alive():
+            raise RuntimeError(f"{self.name} has ended: " + "\n".join(self.log[-20:]))
+        answer = self.admin(path)
+        assert answer.status == 200, answer
+        return True
+
+    def metric(self, name, **labels):
+        """The sum of a metric's samples that have these labels."""
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        lines = [line for line in self.admin("/metrics").body.decode().splitlines() if re.match(re.escape(name) + "[{ ]", line)]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(label in line for label in wanted))
+
+    def endpoints(self, upstream):
+        """Where it would call an upstream."""
+        return self.admin(f"/endpoints/{upstream}").json()
+
+
+class Consul(Process):
+    """An agent that remembers nothing when it ends."""
+
+    def __init__(self, port):
+        self.port, self.others = port, [free_port() for _ in range(3)]
+        self._start()
+
+    def _start(self):
+        binary = subprocess.run([ROOT / "scripts/consul.sh"], capture_output=True, text=True, check=True).stdout.strip()
+        server, lan, wan = self.others
+        super().__init__("consul", [
+            binary, "agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=err", "-dns-port=-1", "-grpc-port=-1", f"-http-port={self.port}",
+            f"-server-port={server}", f"-serf-lan-port={lan}", f"-serf-wan-port={wan}",
+        ])  # fmt: skip
+        eventually("Consul answers", lambda: self.ask("/v1/catalog/nodes"))
+
+    def start_again(self):
+        """From nothing, at the same port."""
+        self._start()
+
+    def ask(self, path, method="GET", body=None):
+        answer = ask(self.port, method, path, body)
+        assert answer.status == 200, answer
+        return answer.json() if answer.body else None
+
+    def instances(self, name, passing=True):
+        """The ids of a service's instances."""
+        return {entry["Service"]["ID"] for entry in self.ask(f"/v1/health/service/{name}" + ("?passing" if passing else ""))}
+
+
+class Planted(Web):
+    """A further instance of a service, without a lictor, that answers as a test says and keeps what it was asked."""
+
+    def __init__(self, consul, name, answer):
+        planted = self
+        self.consul, self.id, self.asked = consul, f"{name}-planted", []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def handle_one(self):
+                self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                planted.asked.append(self)
+                answer(self)
+
+            def reply(self, status, value, **headers):
+                body = json.dumps(value).encode()
+                self.send_response(status)
+                for key, text in ({"Content-Type": "application/json", "Content-Length": str(len(body))} | headers).items():
+                    self.send_header(key, text)
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = handle_one
+
+            def log_message(self, *_):
+                """Says nothing."""
+
+        super().__init__(Handler)
+        self.service = {"ID": self.id, "Name": name, "Address": "127.0.0.1", "Port": self.server_port}
+
+    def __enter__(self):
+        super().__enter__()
+        self.consul.ask("/v1/agent/service/register", "PUT", self.service)
+        return self
+
+    def __exit__(self, *_):
+        self.consul.ask(f"/v1/agent/service/deregister/{self.id}", "PUT")
+        super().__exit__()
+
+
+class Load:
+    """Clients that ask until the end of `with`, one after the other each; `ask(client)` returns an answer."""
+
+    def __init__(self, ask, clients=4, pause=0.02):
+        self.ask, self.pause, self.over = ask, pause, threading.Event()
+        self.answers, self.failed = 0, []
+        self.clients = [threading.Thread(target=self._run, args=(number,)) for number in range(clients)]
+
+    def _run(self, number):
+        while not self.over.wait(self.pause):  # its pace: the machine is not what is tested
+            try:
+                answer = self.ask(number)
+                problem = None if answer.status < 400 else repr(answer)
+            except (OSError, http.client.HTTPException) as error:
+                problem = repr(error)
+            self.answers += 1
+            if problem:
+                self.failed.append(problem)
+
+    def __enter__(self):
+        for client in self.clients:
+            client.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        for client in self.clients:
+            client.join()
+
+    def goes_on(self, answers=40):
+        """Waits for so many more answers."""
+        wanted = self.answers + answers
+        eventually(f"{answers} more answers", lambda: self.answers >= wanted, 60)
+
+
+class Stack:
+    """A system of examples/NAME: started in order, stopped in order."""
+
+    def __init__(self, name, keep=False):
+        self.directory, self.keep, self.name = ROOT / "examples" / name, keep, name
+        self.data = folder(name)
+        self.data.chmod(0o755)
+        self.services, self.stores = {}, []
+        self.environment = {}
+        self.last_address = itertools.count(1)
+
+    def __enter__(self):
+        self.began = time.monotonic()
+        return self
+
+    def __exit__(self, *_):
+        running = list(self.services.values())
+        for service in running:  # all drain at once
+            if service.is_alive():
+                service.process.terminate()
+        for process in [*running, *reversed(self.stores)]:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.end()
+
+    def port(self, usual):
+        """The source's own port where it is kept for people, else a free one."""
+        return usual if self.keep else free_port()
+
+    def start_consul(self):
+        self.consul = Consul(self.port(8500))
+        self.stores.append(self.consul)
+        self.environment |= {"CONSUL_HOST": "127.0.0.1", "CONSUL_PORT": self.consul.port}
+
+    def start_redis(self):
+        self.redis_port = self.port(6379)
+        self.redis = None
+        self.environment |= {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": self.redis_port}
+        self.redis_again()
+
+    def redis_again(self):
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", self.redis_port, "--dir", self.data, "--save", "", "--appendonly", "no"]
+        if self.redis:
+            self.stores.remove(self.redis)
+        self.redis = Process("redis", command)
+        self.stores.append(self.redis)
+        eventually("Redis answers", lambda: self.ask_redis("ping") == "PONG")
+
+    def ask_redis(self, *command):
+        done = subprocess.run(["redis-cli", "-p", str(self.redis_port), *command], capture_output=True, text=True, timeout=10)
+        return done.stdout.strip()
+
+    def start(self, name, config, **environment):
+        """One more service; it is not waited for."""
+        service = Service(name, config, self.environment | environment, self.directory)
+        self.services[name] = service
+        return service
+
+    def start_again(self, name):
+        """The same, at its ports, once it has ended."""
+        service = self.services[name]
+        assert not service.is_alive(), f"{name} runs"
+        return self.start(*service.made_of[:2], **service.made_of[2])
+
+    def is_whole(self):
+        """Waits until every service is up, and in Consul."""
+        for service in self.services.values():
+            eventually(f"{service.name} is ready", service.is_up, 60)
+
+    def address(self):
+        """Another client's address on this machine."""
+        number = next(self.last_address)
+        return f"127.0.{1 + number // 250}.{1 + number % 250}"
+
+    def last_words(self):
+        """What its services complained about last."""
+        for service in self.services.values():
+            for line in [line for line in service.log if '"level":"INFO"' not in line and "NOTICE" not in line][-3:]:
+                yield f"{service.name}: {line[:400]}"
+
+
+def tests_of(module):
+    return [(f"{module.__name__}.{name}", test) for name, test in vars(module).items() if name.startswith("test_")]
+
+
+def run_system(module, words):
+    """Its tests that were asked for, on one system; how many there were, and which failed."""
+    chosen = [(name, test) for name, test in tests_of(module) if not words or any(word in name for word in words)]
+    if not chosen:
+        return 0, []
+    failed = []
+    with contextlib.ExitStack() as ends:
+        started = []
+        start = lambda: started.append(ends.enter_context(module.start()))  # noqa: E731
+        start.limit = 120
+        if not run(f"{module.__name__}: it starts", start):
+            return len(chosen), [name for name, _ in chosen]
+        for name, test in chosen:
+            case = lambda: test(started[0])  # noqa: E731,B023
+            case.limit = getattr(test, "limit", 60)
+            if not run(name, case):
+                failed.append(name)
+                for line in started[0].last_words():
+                    print("      | " + line, flush=True)
+                with contextlib.suppress(AssertionError, RuntimeError):
+                    started[0].is_whole()
+    return len(chosen), failed
+
+
+def keep(name):
+    """A system for people, until Ctrl-C."""
+    module = importlib.import_module(f"test_{name}")
+    with module.start(keep=True) as system:
+        print(module.told(system), flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.sigwait([signal.SIGINT, signal.SIGTERM])
+
+
+def main(arguments):
+    if arguments[:1] == ["--keep"]:
+        keep(arguments[1])
+        return 0
+    signal.signal(signal.SIGALRM, expire)
+    began, count, failed = time.monotonic(), 0, []
+    for file in sorted(pathlib.Path(__file__).parent.glob("test_*.py")):
+        ran, bad = run_system(importlib.import_module(file.stem), arguments)
+        count, failed = count + ran, failed + bad
+    print(f"{count - len(failed)} of {count} passed in {time.monotonic() - began:.0f}s")
+    for name in failed:
+        print(f"failed: {name}")
+    return 1 if failed or not count else 0
+
+
+if __name__ == "__main__":
+    code = 1
+    try:
+        code = main(sys.argv[1:])
+    finally:
+        clean()
+    sys.exit(code)
