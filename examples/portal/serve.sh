@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # A service of the portal as one application, for `lictor run -- ./serve.sh NAME PORT`: PHP-FPM, and nginx in front of it on 127.0.0.1:PORT.
-# DATA is the folder of its tables (default: ./data); stopping either stops both.
+# DATA is the folder of its tables (default: ./data). It runs as whoever starts it; when one of the two stops, so does the other.
 set -euo pipefail
 cd "$(dirname "$0")"
 export APP_NAME=$1 DATA=${DATA:-$PWD/data}
-mkdir -p "$DATA/storage/logs"
-run=$(mktemp -d "${TMPDIR:-/tmp}/portal.XXXXXX")
-trap 'rm -rf "$run"' EXIT
-if [ "$(id -u)" -eq 0 ]; then chown -R www-data "$DATA" "$run"; as=(runuser -u www-data --); fi
-"${as[@]}" php migrate.php
-sed "s|@RUN@|$run|; s|@WORKERS@|${WORKERS:-4}|" fpm.conf > "$run/fpm.conf"
-sed "s|@RUN@|$run|; s|@PORT@|$2|; s|@HERE@|$PWD|" nginx.conf > "$run/nginx.conf"
+run=$DATA/run/$2
+mkdir -p "$DATA/storage/logs" "$run"
+rm -f "$run/fpm.sock"
+php migrate.php
+for file in fpm.conf nginx.conf; do
+  sed "s|@RUN@|$run|; s|@USER@|$(id -un)|; s|@PORT@|$2|; s|@HERE@|$PWD|; s|@WORKERS@|${WORKERS:-4}|" "$file" > "$run/$file"
+done
 "$(compgen -c php-fpm | head -n 1)" -F -R -O -y "$run/fpm.conf" & fpm=$!
+until [ -S "$run/fpm.sock" ]; do kill -0 "$fpm" && sleep 0.05; done
 nginx -e stderr -c "$run/nginx.conf" & nginx=$!
 stop() { kill -QUIT "$fpm" "$nginx" 2>/dev/null || true; }
 trap stop TERM INT

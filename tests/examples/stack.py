@@ -130,18 +130,23 @@ class Process:
             self.kill()
 
     def kill(self):
-        """As when its machine is gone: all of its session, at once."""
-        for pid in self._session():
+        """As when its machine is gone: it and all that it has started, at once."""
+        for pid in self._family():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
-    def _session(self):
-        """Whoever has its session, the eldest first: nobody is left to tell of another's end."""
-        for stat in sorted(pathlib.Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
-            with contextlib.suppress(OSError):
-                if int(stat.read_text().rpartition(")")[2].split()[3]) == self.process.pid:
-                    yield int(stat.parent.name)
+    def _family(self):
+        """Whoever descends from it or has its session (PHP-FPM makes one of its own), parents first."""
+        family, grown = {self.process.pid} if self.is_alive() else set(), True
+        while grown:
+            grown = False
+            for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+                with contextlib.suppress(OSError):
+                    pid, (parent, _, session) = int(stat.parent.name), map(int, stat.read_text().rpartition(")")[2].split()[1:4])
+                    if pid not in family and (parent in family or session == self.process.pid):
+                        grown = not family.add(pid)
+        return sorted(family)
 
 
 class Service(Process):
@@ -156,17 +161,18 @@ class Service(Process):
     def admin(self, path, method="GET"):
         return ask(self.admin_port, method, path)
 
-    def is_up(self, path="/ready"):
+    def is_up(self):
+        """Whether it is ready, and Consul knows it."""
         if not self.is_alive():
             raise RuntimeError(f"{self.name} has ended: " + "\n".join(self.log[-20:]))
-        answer = self.admin(path)
+        answer = self.admin("/ready")
         assert answer.status == 200, answer
-        return True
+        return self.metric("lictor_registration_state", state="registered") == 1
 
-    def metric(self, name, **labels):
+    def metric(self, metric, /, **labels):
         """The sum of a metric's samples that have these labels."""
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
-        lines = [line for line in self.admin("/metrics").body.decode().splitlines() if re.match(re.escape(name) + "[{ ]", line)]
+        lines = [line for line in self.admin("/metrics").body.decode().splitlines() if re.match(re.escape(metric) + "[{ ]", line)]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(label in line for label in wanted))
 
     def endpoints(self, upstream):
@@ -209,7 +215,7 @@ class Planted(Web):
 
     def __init__(self, consul, name, answer):
         planted = self
-        self.consul, self.id, self.asked = consul, f"{name}-planted", []
+        self.consul, self.asked = consul, []
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -234,6 +240,7 @@ class Planted(Web):
                 """Says nothing."""
 
         super().__init__(Handler)
+        self.id = f"{name}-planted-{self.server_port}"  # one that comes and goes under one name is damped
         self.service = {"ID": self.id, "Name": name, "Address": "127.0.0.1", "Port": self.server_port}
 
     def __enter__(self):
@@ -345,9 +352,9 @@ class Stack:
         return self.start(*service.made_of[:2], **service.made_of[2])
 
     def is_whole(self):
-        """Waits until every service is up, and in Consul."""
+        """Waits until every service is ready, and registered."""
         for service in self.services.values():
-            eventually(f"{service.name} is ready", service.is_up, 60)
+            eventually(f"{service.name} is up", service.is_up, 60)
 
     def address(self):
         """Another client's address on this machine."""
@@ -355,10 +362,10 @@ class Stack:
         return f"127.0.{1 + number // 250}.{1 + number % 250}"
 
     def last_words(self):
-        """What its services complained about last."""
+        """What its services have complained about lately."""
         for service in self.services.values():
-            for line in [line for line in service.log if '"level":"INFO"' not in line and "NOTICE" not in line][-3:]:
-                yield f"{service.name}: {line[:400]}"
+            complaints = [line for line in service.log[-60:] if not re.search('"level":"INFO"|lictor::access|NOTICE', line)]
+            yield from (f"{service.name}: {line[:300]}" for line in complaints[-2:])
 
 
 def tests_of(module):
@@ -391,11 +398,12 @@ def run_system(module, words):
 
 def keep(name):
     """A system for people, until Ctrl-C."""
-    module = importlib.import_module(f"test_{name}")
+    module, over = importlib.import_module(f"test_{name}"), threading.Event()
     with module.start(keep=True) as system:
+        for ends in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ends, lambda *_: over.set())
         print(module.told(system), flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.sigwait([signal.SIGINT, signal.SIGTERM])
+        over.wait()
 
 
 def main(arguments):
