@@ -1,9 +1,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check structure fmt test coverage fuzz chaos conformance bench instructions demo deny rules figures verify presubmit profile release reproduce sbom grafana soak image stacks systemd manifests
+.PHONY: help check structure fmt test coverage fuzz chaos conformance bench instructions demo deny rules figures verify presubmit profile release reproduce sbom grafana soak image stacks systemd manifests examples-test
 
 help: ## Print the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 check: ## Formatting, lints, documentation, the configuration reference, the structure, the bounds that docs/why quotes, the tests that docs/http.md names, a test for each key, the scripts' own tests
 	python3 -B -m unittest discover -q -s scripts && python3 -B scripts/bounds.py && python3 -B scripts/http_table.py && python3 -B scripts/tested_keys.py && python3 -B scripts/structure.py && scripts/config-reference.sh --check && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
@@ -31,6 +31,9 @@ soak: ## Mixed traffic, churn and reloads; nothing may grow; MINUTES=30
 
 conformance: ## Foreign clients and servers: gRPC, WebSocket, Redis, PostgreSQL, nghttp2, node, curl
 	scripts/conformance.sh
+
+examples-test: ## The systems of examples/, started for real, asked, broken; ONLY=portal picks, KEEP=1 ONLY=portal starts one for you
+	scripts/examples.sh
 
 demo: ## The shop on a real Consul, with things going wrong; KEEP=1 stays up
 	scripts/demo.sh

@@ -94,6 +94,7 @@ SUITES = [
     Suite("manifests", STEPS),
     Suite("instructions", lines(r"^\S+ +[\d.]+ +was ", "operations")),
     Suite("conformance", conformance),
+    Suite("examples-test", conformance),
     Suite("coverage", coverage),
     Suite("fuzz", fuzz, ("MINUTES=" + (os.environ.get("MINUTES") or "1"),), limit=6 * HOURS),
     Suite("chaos", cargo, ("KEEP_GOING=1",), needs_root=True),
