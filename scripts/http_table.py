@@ -1,14 +1,14 @@
-"""Holds docs/http.md to what is tested: each row of its tables names a test that exists, or says why there is none.
+"""Holds docs/http.md and docs/sources.md to what is tested: each row of their tables names a test that exists, or says why there is none.
 
     scripts/http_table.py [ROOT]
 
-A row has four cells: section, what it says, what lictor does, and `path::name` (or several) of a function in that file, or `no: ` and a reason."""
+A row has four cells: section (or row), what it says, what lictor does, and `path::name` (or several) of a function in that file, or `no: ` and a reason."""
 
 import pathlib
 import re
 import sys
 
-PAGE = "docs/http.md"
+PAGES = ("docs/http.md", "docs/sources.md")
 TEST = re.compile(r"`([\w./-]+)::(\w+)`")
 REASON = re.compile(r"no: \S+( \S+){2,}")
 
@@ -17,7 +17,7 @@ def rows(text):
     """The line and the cells of each row that is no head."""
     for number, line in enumerate(text.splitlines(), 1):
         is_rule = re.fullmatch(r"\|[-|: ]+\|", line)
-        if line.startswith("|") and not is_rule and not line.startswith("| section |"):
+        if line.startswith("|") and not is_rule and not line.startswith(("| section |", "| row |")):
             yield number, [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
@@ -25,12 +25,12 @@ def has_function(file, name):
     return re.search(rf"\b(?:fn|def) {name}\b", file.read_text()) is not None
 
 
-def problems(root):
-    text = (root / PAGE).read_text()
+def problems(root, page=PAGES[0]):
+    text = (root / page).read_text()
     count = 0
     for number, cells in rows(text):
         count += 1
-        at = f"{PAGE}:{number}"
+        at = f"{page}:{number}"
         if len(cells) != 4 or not all(cells):
             yield f"{at}: a row has four cells, each with words: section, what it says, what lictor does, test or reason"
             continue
@@ -44,16 +44,19 @@ def problems(root):
             elif not has_function(file, name):
                 yield f"{at}: {path} has no {name}"
     if not count:
-        yield f"{PAGE} has no rows"
+        yield f"{page} has no rows"
 
 
 def main(root):
-    found = list(problems(root))
-    for problem in found:
-        print(problem)
-    if not found:
-        print(f"{PAGE}: {len(list(rows((root / PAGE).read_text())))} rows have their test or their reason")
-    return 1 if found else 0
+    failed = 0
+    for page in PAGES:
+        found = list(problems(root, page))
+        for problem in found:
+            print(problem)
+        if not found:
+            print(f"{page}: {len(list(rows((root / page).read_text())))} rows have their test or their reason")
+        failed += len(found)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

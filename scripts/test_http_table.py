@@ -1,5 +1,7 @@
 """What scripts/http_table.py finds, on a small planted page."""
 
+import contextlib
+import io
 import pathlib
 import tempfile
 import unittest
@@ -36,6 +38,15 @@ class Finds(unittest.TestCase):
 
     def test_a_page_without_rows_is_none(self):
         self.assertEqual(self.found(""), ["docs/http.md has no rows"])
+
+    def test_every_page_is_looked_at(self):
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as said:
+            root = pathlib.Path(folder)
+            (root / "docs").mkdir()
+            (root / "docs/http.md").write_text(HEAD + "| 1 | a | b | no: nobody sends that any more |\n")
+            (root / "docs/sources.md").write_text("| row | says | lictor | test |\n|---|---|---|---|\n| A1 | a | b | c |\n")
+            self.assertEqual(http_table.main(root), 1)
+        self.assertIn("docs/sources.md:3: A1 has neither a test nor a reason", said.getvalue())
 
     def test_a_bar_may_be_escaped(self):
         self.assertEqual(self.found("| 1 | `a\\|b` | b | `tests/a.rs::it_is_so` |\n"), [])

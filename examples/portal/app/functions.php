@@ -19,19 +19,14 @@ function success(mixed $data, int $status = 200): JsonResponse
 /** The request's JSON or form, if it is as it should be; else 422 with what is wrong. */
 function valid(Request $request, array $rules): array
 {
-    $texts = ['required' => ':attribute is required', 'email' => ':attribute is no address', 'integer' => ':attribute is no integer', 'string' => ':attribute is no text',
+    $texts = [
+        'required' => ':attribute is required', 'string' => ':attribute is no text', 'integer' => ':attribute is no integer', 'array' => ':attribute is no list',
+        'email' => ':attribute is no address', 'date_format' => ':attribute is no date',
         'min' => ['numeric' => ':attribute is less than :min', 'string' => ':attribute is shorter than :min', 'array' => ':attribute is empty'],
-        'max' => ['numeric' => ':attribute is more than :max', 'string' => ':attribute is longer than :max', 'array' => ':attribute has too many'],
-        'date_format' => ':attribute is no date', 'array' => ':attribute is no list'];
-    $flat = [];
-    foreach ($texts as $rule => $text) {
-        foreach ((array) $text as $kind => $words) {
-            $flat[is_string($kind) ? "$rule.$kind" : $rule] = $words;
-        }
-    }
-    $found = app('validator')->make($request->all(), $rules, $flat)->validate();
+        'max' => ['numeric' => ':attribute is more than :max', 'string' => ':attribute is longer than :max', 'array' => ':attribute has more than :max'],
+    ];
 
-    return $found;
+    return app('validator')->make($request->all(), $rules, $texts)->validate();
 }
 
 /** Who asks, as the gateway says; services are asked by nobody else. */
