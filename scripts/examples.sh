@@ -9,11 +9,13 @@ have() { command -v "$1" >/dev/null 2>&1; }
 wants() { case "${ONLY:-$1}" in *"$1"*) ;; *) return 1 ;; esac; } # a system
 have python3 || missing+=(python3)
 if wants portal; then
-  have php || missing+=(php8.2-cli)
-  compgen -c php-fpm >/dev/null || missing+=(php8.2-fpm)
-  php -r 'exit(extension_loaded("pdo_sqlite") ? 0 : 1);' 2>/dev/null || missing+=(php8.2-sqlite3)
-  php -r 'exit(extension_loaded("mbstring") ? 0 : 1);' 2>/dev/null || missing+=(php8.2-mbstring)
-  php -r 'exit(extension_loaded("redis") ? 0 : 1);' 2>/dev/null || missing+=(php-redis)
+  extension() { php -r "exit(extension_loaded('$1') ? 0 : 1);" 2>/dev/null; }
+  have php || missing+=(php-cli)
+  [ -n "$(compgen -c php-fpm)" ] || missing+=(php-fpm)
+  extension pdo_sqlite || missing+=(php-sqlite3)
+  extension mbstring || missing+=(php-mbstring)
+  extension curl || missing+=(php-curl)
+  extension redis || missing+=(php-redis)
   [ -e /usr/share/php/Laravel/Lumen/autoload.php ] || missing+=(php-laravel-lumen-framework)
   [ -e /usr/share/php/GuzzleHttp/autoload.php ] || missing+=(php-guzzlehttp-guzzle)
   have nginx || missing+=(nginx-light)
