@@ -25,8 +25,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/conformance"))
-from kit import Web, clean, eventually, folder  # noqa: E402
-from run import expire, run  # noqa: E402
+from kit import Web, clean, eventually, folder
+from run import expire, run
 
 LICTOR = os.environ["LICTOR_BIN"]
 # Everything that is started gets these variables and what its system says, nothing else of ours.
@@ -96,6 +96,16 @@ def expect(answer, status, shape=None):
     return answer.json()
 
 
+def until_refused(ask, limit, seconds=60):
+    """Asks until it is too often: that answer. What passed is the limit, and what has come back meanwhile."""
+    began, passed = time.monotonic(), 0
+    while (answer := ask()).status != 429:
+        passed += 1
+        assert passed < 3 * limit, (passed, answer)
+    assert limit <= passed <= limit + (time.monotonic() - began) * limit / seconds + 1, passed
+    return answer
+
+
 class Process:
     """A program in a session of its own, with what it says."""
 
@@ -153,13 +163,12 @@ class Service(Process):
     """A lictor, and the service that it runs."""
 
     def __init__(self, name, config, environment, directory):
-        self.made_of = (name, config, environment, directory)
-        self.admin_port = environment["ADMIN_PORT"]
+        self.config, self.variables = config, environment
         command = "run" if "command:" in (directory / config).read_text() else "serve"
         super().__init__(name, [LICTOR, command, "-c", config], environment, directory)
 
     def admin(self, path, method="GET"):
-        return ask(self.admin_port, method, path)
+        return ask(self.variables["ADMIN_PORT"], method, path)
 
     def is_up(self):
         """Whether it is ready, and Consul knows it."""
@@ -176,8 +185,25 @@ class Service(Process):
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(label in line for label in wanted))
 
     def endpoints(self, upstream):
-        """Where it would call an upstream."""
-        return self.admin(f"/endpoints/{upstream}").json()
+        """The ids of an upstream's instances, as it knows them."""
+        return {endpoint["id"] for endpoint in self.admin(f"/endpoints/{upstream}").json()[upstream]["endpoints"]}
+
+    @contextlib.contextmanager
+    def calls_only(self, upstream, endpoint):
+        """Everything that it sends to an upstream goes to this instance."""
+        eventually(f"{self.name} knows {endpoint}", lambda: endpoint in self.endpoints(upstream))
+        others = self.endpoints(upstream) - {endpoint}
+        for other in others:
+            self._order(other, "eject", upstream)
+        try:
+            yield
+        finally:
+            for other in others:
+                self._order(other, "undo", upstream)
+
+    def _order(self, endpoint, what, upstream):
+        answer = self.admin(f"/endpoints/{endpoint}/{what}?upstream={upstream}", "POST")
+        assert answer.status == 200, answer
 
 
 class Consul(Process):
@@ -193,7 +219,7 @@ class Consul(Process):
         super().__init__("consul", [
             binary, "agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=err", "-dns-port=-1", "-grpc-port=-1", f"-http-port={self.port}",
             f"-server-port={server}", f"-serf-lan-port={lan}", f"-serf-wan-port={wan}",
-        ])  # fmt: skip
+        ])
         eventually("Consul answers", lambda: self.ask("/v1/catalog/nodes"))
 
     def start_again(self):
@@ -208,6 +234,47 @@ class Consul(Process):
     def instances(self, name, passing=True):
         """The ids of a service's instances."""
         return {entry["Service"]["ID"] for entry in self.ask(f"/v1/health/service/{name}" + ("?passing" if passing else ""))}
+
+
+    @contextlib.contextmanager
+    def maintenance(self, name, but):
+        """All instances of a service but one are in maintenance, for whoever calls it."""
+        instances = self.instances(name) - {but}
+        for instance in instances:
+            self.ask(f"/v1/agent/service/maintenance/{instance}?enable=true", "PUT")
+        try:
+            yield
+        finally:
+            for instance in instances:
+                self.ask(f"/v1/agent/service/maintenance/{instance}?enable=false", "PUT")
+
+    @contextlib.contextmanager
+    def recorded(self):
+        """A port where it is to be had too, and what is asked there: method, path, body."""
+        asked, agent_port = [], self.port
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                asked.append((self.command, self.path, body))
+                answer = ask(agent_port, self.command, self.path, body or None, {"Content-Type": "application/json"}, timeout=700)
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    if name.lower().startswith("x-consul") or name == "Content-Type":
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(answer.body)))
+                self.end_headers()
+                self.wfile.write(answer.body)
+
+            do_PUT = do_GET
+
+            def log_message(self, *_):
+                """Says nothing."""
+
+        with Web(Handler) as agent:
+            yield agent.server_port, asked
 
 
 class Planted(Web):
@@ -349,7 +416,13 @@ class Stack:
         """The same, at its ports, once it has ended."""
         service = self.services[name]
         assert not service.is_alive(), f"{name} runs"
-        return self.start(*service.made_of[:2], **service.made_of[2])
+        return self.start(name, service.config, **service.variables)
+
+    def lictor(self, *arguments, **environment):
+        """A command of lictor's in the system's folder, with no more than these variables: its exit code, and what it said."""
+        command = [LICTOR, *arguments]
+        done = subprocess.run(command, env=INHERITED | environment, cwd=self.directory, capture_output=True, text=True, timeout=30)
+        return done.returncode, done.stdout + done.stderr
 
     def is_whole(self):
         """Waits until every service is ready, and registered."""
@@ -380,12 +453,12 @@ def run_system(module, words):
     failed = []
     with contextlib.ExitStack() as ends:
         started = []
-        start = lambda: started.append(ends.enter_context(module.start()))  # noqa: E731
+        start = lambda: started.append(ends.enter_context(module.start()))
         start.limit = 120
         if not run(f"{module.__name__}: it starts", start):
             return len(chosen), [name for name, _ in chosen]
         for name, test in chosen:
-            case = lambda: test(started[0])  # noqa: E731,B023
+            case = lambda: test(started[0])
             case.limit = getattr(test, "limit", 60)
             if not run(name, case):
                 failed.append(name)

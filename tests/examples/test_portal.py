@@ -1,16 +1,14 @@
 """S0, the PHP portal (examples/portal): every route of its gateway, its documents and errors, what breaks, and what its own code got wrong."""
 
 import contextlib
-import http.server
 import json
 import re
 import secrets
 import socket
-import subprocess
 import threading
 import time
 
-from stack import INHERITED, LICTOR, Load, Planted, Stack, Web, alike, ask, eventually, expect
+from stack import Load, Planted, Stack, alike, ask, eventually, expect, until_refused
 
 TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 PORTS = {"user-service": 8001, "product-service": 8002, "order-service": 8003, "inquiry-service": 8004, "purchase-service": 8005}
@@ -45,7 +43,7 @@ class Portal(Stack):
         self.environment |= {
             "DATA": self.data, "INTERNAL_SERVICE_TOKEN": secrets.token_hex(16), "ADMIN_EMAIL": ADMIN["email"], "ADMIN_PASSWORD": ADMIN["password"],
             "APP_ENV": "production",
-        }  # fmt: skip
+        }
         if not self.keep:
             self.environment |= {"CHECK_INTERVAL": "1s", "WORKERS": 3, "LICTOR_LIFECYCLE_DRAIN_DELAY": "1s"}
         for name in PORTS:
@@ -120,7 +118,7 @@ INQUIRY = {"id": int, "user_id": int, "contact": str, "product_id": int, "produc
 PURCHASE = {
     "id": int, "user_id": int, "product_id": int, "quantity": int, "discount": int, "total": int, "delivery_date": "2030-01-31", "status": "requested",
     "created_at": TIME,
-}  # fmt: skip
+}
 
 
 def success(data):
@@ -227,7 +225,7 @@ def test_401(portal):
     for method, path in [
         ("GET", "/api/users/1"), ("GET", "/api/products/1"), ("GET", "/api/products/search?q=bolt"), ("POST", "/api/auth/validate"), ("POST", "/api/products"),
         ("GET", "/api/orders"), ("POST", "/api/orders"), ("GET", "/api/inquiries"), ("GET", "/api/bulk-purchase"), ("DELETE", "/api/products"),
-    ]:  # fmt: skip
+    ]:
         client = portal.somebody()
         refused(client(method, path), 401, "Authentication required")
         refused(client(method, path, Authorization="Bearer wrong"), 401, "Invalid authentication token")
@@ -244,23 +242,13 @@ def test_403(portal):
 def test_429(portal):
     for path, limit in [("/api/products/search?q=bolt", 30), ("/api/users/1", 100)]:
         buyer = portal.buyer()
-        refusal = until_refused(lambda: buyer("GET", path), limit)  # noqa: B023
+        refusal = until_refused(lambda: buyer("GET", path), limit)
         body = expect(refusal, 429, ERROR | {"message": "Rate limit exceeded", "retry_after": int})
         assert 1 <= body["retry_after"] <= 60 and str(body["retry_after"]) == refusal.headers["Retry-After"], (body, refusal.headers.items())
         expect(portal.buyer()("GET", path), 200)  # another user
         expect(buyer.elsewhere()("GET", path), 200)  # another address
     client = portal.somebody()
     until_refused(lambda: client("POST", "/api/auth/login", {"email": "a@b.example", "password": "wrong"}), 10)
-
-
-def until_refused(ask, limit, seconds=60):
-    """Asks until it is too often: that answer. What passed is the limit, and what has come back meanwhile."""
-    began, passed = time.monotonic(), 0
-    while (answer := ask()).status != 429:
-        passed += 1
-        assert passed < 3 * limit, (passed, answer)
-    assert limit <= passed <= limit + (time.monotonic() - began) * limit / seconds + 1, passed
-    return answer
 
 
 def test_who_asks_is_told_to_services_and_by_nobody_else(portal):
@@ -285,7 +273,7 @@ MEMORY = {"status": "healthy", "message": re.compile(r"Memory usage: [\d.]+MB")}
 
 def test_health_documents(portal):
     for name in PORTS:
-        port = portal.services[f"{name}-1"].made_of[2]["PORT"]
+        port = portal.services[f"{name}-1"].variables["PORT"]
         expect(ask(port, "GET", "/health"), 200, health(name, database=DATABASE, redis=REDIS, memory=MEMORY))
 
 
@@ -308,59 +296,27 @@ def test_gateway_has_documents_too(portal):
 # Between services
 
 
-@contextlib.contextmanager
-def nobody_else(service, upstream, endpoint):
-    """Everything that a sidecar sends to an upstream goes to this endpoint, however it fails."""
-    eventually(f"{service.name} knows {endpoint}", lambda: endpoint in endpoints(service, upstream))
-    others = endpoints(service, upstream) - {endpoint}
-    order = lambda other, what: expect(service.admin(f"/endpoints/{other}/{what}?upstream={upstream}", "POST"), 200)  # noqa: E731
-    for other in others:
-        order(other, "eject")
-    try:
-        yield
-    finally:
-        for other in others:
-            order(other, "undo")
-
-
-@contextlib.contextmanager
-def in_maintenance(portal, name, but):
-    """All instances of a service but one are in Consul's maintenance, for whoever calls it."""
-    instances = portal.consul.instances(name) - {but}
-    for instance in instances:
-        portal.consul.ask(f"/v1/agent/service/maintenance/{instance}?enable=true", "PUT")
-    try:
-        yield
-    finally:
-        for instance in instances:
-            portal.consul.ask(f"/v1/agent/service/maintenance/{instance}?enable=false", "PUT")
-
-
-def endpoints(service, upstream):
-    return {endpoint["id"] for endpoint in service.endpoints(upstream)[upstream]["endpoints"]}
-
-
 def a_product(request):
     """What the product service says of a product."""
     request.reply(200, {"status": "success", "data": {"id": 7, "name": "Planted", "price": 100, "stock": 9, "sku": "p", "description": "", "created_at": ""}})
 
 
 def upstream_port(service, upstream):
-    return service.made_of[2][{"user-service": "USERS_PORT", "product-service": "PRODUCTS_PORT"}[upstream]]
+    return service.variables[{"user-service": "USERS_PORT", "product-service": "PRODUCTS_PORT"}[upstream]]
 
 
 def test_services_show_the_internal_token_and_ask_for_it(portal):
-    inbound, token = portal.services["user-service-1"].made_of[2]["INBOUND_PORT"], portal.environment["INTERNAL_SERVICE_TOKEN"]
+    inbound, token = portal.services["user-service-1"].variables["INBOUND_PORT"], portal.environment["INTERNAL_SERVICE_TOKEN"]
     for headers, status in [({}, 401), ({"X-Service-Auth": "internal-service-secret"}, 401), ({"X-Service-Auth": token}, 200)]:
         expect(ask(inbound, "GET", "/api/users/1", headers=headers), status)
-    with Planted(portal.consul, "product-service", a_product) as planted, nobody_else(portal.services["inquiry-service-1"], "product-service", planted.id):
+    with Planted(portal.consul, "product-service", a_product) as planted, portal.services["inquiry-service-1"].calls_only("product-service", planted.id):
         expect(portal.buyer()("POST", "/api/inquiries", {"product_id": 7, "quantity": 1, "message": "?"}), 201)
         assert [asked.headers["X-Service-Auth"] for asked in planted.asked] == [token]
 
 
 def test_who_has_asked_is_passed_on(portal):
     buyer = portal.buyer()
-    with Planted(portal.consul, "product-service", a_product) as planted, nobody_else(portal.services["gateway"], "product-service", planted.id):
+    with Planted(portal.consul, "product-service", a_product) as planted, portal.services["gateway"].calls_only("product-service", planted.id):
         expect(buyer("GET", "/api/products/7", X_Forwarded_For="6.6.6.6"), 200)
         headers = planted.asked[-1].headers
         assert headers["X-Forwarded-For"].split(",")[0].strip() == buyer.source, headers.items()
@@ -390,15 +346,9 @@ def expect_made(answer):
     return answer.headers["X-Trace-ID"]
 
 
-def lictor(portal, *arguments, **environment):
-    """A command of lictor's, with no more than these variables."""
-    done = subprocess.run([LICTOR, *arguments], env=INHERITED | environment, cwd=portal.directory, capture_output=True, text=True, timeout=30)
-    return done.returncode, done.stdout + done.stderr
-
-
 def test_numbers_and_variables_of_the_source(portal):
     """3.1 to 3.3, 4.1 and 5.1: its numbers are the defaults, its variables are understood."""
-    code, text = lictor(portal, "config", "-c", "lictor/order-service.yaml")
+    code, text = portal.lictor("config", "-c", "lictor/order-service.yaml")
     assert code == 0, text
     for line in ("retry.attempts: 3", "breaker.failure_threshold: 5", "breaker.recovery_timeout: 1m", "timeout: 30s"):
         assert f"\ndefaults.{line}\n" in text, line
@@ -407,104 +357,72 @@ def test_numbers_and_variables_of_the_source(portal):
         "RETRY_MAX_ATTEMPTS": ("4", "defaults.retry.attempts: 4"), "SERVICE_DISCOVERY_CACHE_TTL": ("31", "consul.max_stale: 31s"),
         "CIRCUIT_BREAKER_FAILURE_THRESHOLD": ("7", "defaults.breaker.failure_threshold: 7"),
         "CIRCUIT_BREAKER_RECOVERY_TIMEOUT": ("61", "defaults.breaker.recovery_timeout: 61s"),
-    }  # fmt: skip
-    code, text = lictor(portal, "config", "-c", "lictor/order-service.yaml", **{name: value for name, (value, _) in variables.items()})
+    }
+    code, text = portal.lictor("config", "-c", "lictor/order-service.yaml", **{name: value for name, (value, _) in variables.items()})
     assert code == 0, text
     for name, (_, line) in variables.items():
         assert f"\n{line}\n" in text, (name, text)
-    code, text = lictor(portal, "config", "-c", "lictor/api-gateway.yaml", RATE_LIMIT_DEFAULT_REQUESTS="50", RATE_LIMIT_AUTH_WINDOW="30")
+    code, text = portal.lictor("config", "-c", "lictor/api-gateway.yaml", RATE_LIMIT_DEFAULT_REQUESTS="50", RATE_LIMIT_AUTH_WINDOW="30")
     assert code == 0 and "50/60s" in text and "10/30s" in text, text
     for balance in ("round_robin", "random", "least_connections", "weighted"):
-        code, text = lictor(portal, "check", "-c", "lictor/order-service.yaml", "--set", f"defaults.balance={balance}")
+        code, text = portal.lictor("check", "-c", "lictor/order-service.yaml", "--set", f"defaults.balance={balance}")
         assert code == 0, text
-    code, text = lictor(portal, "check", "-c", "lictor/order-service.yaml", "--set", "defaults.balance=weigthed")
+    code, text = portal.lictor("check", "-c", "lictor/order-service.yaml", "--set", "defaults.balance=weigthed")
     assert code == 1 and "did you mean `weighted`" in text, text  # its own balancer took round_robin without a word
 
 
 def test_ports_of_the_source(portal):
     """5.2: 8080, 8001, 8002; the other three have none there. (Tests run on others.)"""
     for name, port in PORTS.items():
-        code, text = lictor(portal, "config", "-c", f"lictor/{name}.yaml")
+        code, text = portal.lictor("config", "-c", f"lictor/{name}.yaml")
         assert code == 0 and f"\nport: {port}\n" in text, (name, text)
-    code, text = lictor(portal, "config", "-c", "lictor/api-gateway.yaml")
+    code, text = portal.lictor("config", "-c", "lictor/api-gateway.yaml")
     assert code == 0 and re.search(r"^gateway\.listen\S*: 127\.0\.0\.1:8080$", text, re.MULTILINE), text
 
 
 # What the source's own code got wrong
 
 
-class Recording(http.server.BaseHTTPRequestHandler):
-    """Consul's agent, with what was asked of it."""
-
-    protocol_version = "HTTP/1.1"
-    asked, port = [], 0
-
-    def do_GET(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.asked.append((self.command, self.path, body))
-        answer = ask(self.port, self.command, self.path, body or None, {"Content-Type": "application/json"}, timeout=700)
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
-            if name.lower().startswith("x-consul") or name == "Content-Type":
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.body)))
-        self.end_headers()
-        self.wfile.write(answer.body)
-
-    do_PUT = do_GET
-
-    def log_message(self, *_):
-        """Says nothing."""
-
-
-@contextlib.contextmanager
-def recorded(portal):
-    """An agent's port, and what is asked there: method, path, body."""
-    Recording.asked, Recording.port = [], portal.consul.port
-    with Web(Recording) as agent:
-        yield agent.server_port, Recording.asked
-
-
 def test_d1_d20_a_service_is_registered_for_as_long_as_it_is_there(portal):
     """D1: removed after 30 s of silence, which Consul does not do. D20: deregistered at another agent than it was registered with."""
-    with recorded(portal) as (port, asked):
+    with portal.consul.recorded() as (port, asked):
         portal.environment["CONSUL_PORT"], usual = port, portal.environment["CONSUL_PORT"]
         try:
             service = portal.start_service("purchase-service", 2)
             eventually("it is up", service.is_up, 30)
         finally:
             portal.environment["CONSUL_PORT"] = usual
-        paths = lambda: [path for method, path, _ in asked if method == "PUT"]  # noqa: E731
+        paths = lambda: [path for method, path, _ in asked if method == "PUT"]
         (body,) = [json.loads(body) for method, path, body in asked if path.startswith("/v1/agent/service/register")]
-        ports = service.made_of[2]
+        ports = service.variables
         alike({key: body[key] for key in ("Name", "Address", "Port")}, {"Name": "purchase-service", "Address": "127.0.0.1", "Port": ports["INBOUND_PORT"]})
         (check,) = body["Checks"] if "Checks" in body else [body["Check"]]
-        told = {key: check[key] for key in ("HTTP", "Interval", "Timeout", "DeregisterCriticalServiceAfter")}
-        assert told == {"HTTP": f"http://127.0.0.1:{ports['PORT']}/health", "Interval": "1000ms", "Timeout": "5000ms", "DeregisterCriticalServiceAfter": "60000ms"}, told
+        wanted = {"HTTP": f"http://127.0.0.1:{ports['PORT']}/health", "Interval": "1000ms", "Timeout": "5000ms", "DeregisterCriticalServiceAfter": "60000ms"}
+        alike({key: check[key] for key in wanted}, wanted)
         assert body["ID"] == f"purchase-service-{socket.gethostname()}-{ports['INBOUND_PORT']}", body["ID"]
         assert body["ID"] in portal.consul.instances("purchase-service")
         assert service.end() == 0, service.log[-5:]
         assert f"/v1/agent/service/deregister/{body['ID']}" in paths(), paths()
         assert body["ID"] not in portal.consul.instances("purchase-service", passing=False)
     del portal.services[service.name]
-    code, text = lictor(portal, "check", "-c", "lictor/order-service.yaml", "--set", "registration.deregister_after=30s")
+    code, text = portal.lictor("check", "-c", "lictor/order-service.yaml", "--set", "registration.deregister_after=30s")
     assert code == 0 and "LIC-C101" in text and "1m is used" in text, text
 
 
 def test_d2_all_checks_of_an_instance_count(portal):
     """D2: it looked at `Checks[1]` alone; a further check said nothing, and none at all was an error."""
-    gateway, consul = portal.services["gateway"], portal.consul
-    sick, well = (sorted(consul.instances("user-service"), key=lambda id: str(portal.services["user-service-1"].made_of[2]["INBOUND_PORT"]) in id))
-    check = {"ID": "zz-disk", "Name": "disk", "ServiceID": sick, "TTL": "10m", "Status": "critical"}
-    consul.ask("/v1/agent/check/register", "PUT", check)
+    gateway, consul, service = portal.services["gateway"], portal.consul, portal.services["user-service-1"]
+    both, id = consul.instances("user-service"), "d2-" + secrets.token_hex(8)
+    (sick,) = [instance for instance in both if instance.endswith(f"-{service.variables['INBOUND_PORT']}")]
+    consul.ask("/v1/agent/check/register", "PUT", {"ID": "zz-disk", "Name": "disk", "ServiceID": sick, "TTL": "10m", "Status": "critical"})
     try:
-        eventually("the sick one is left out", lambda: endpoints(gateway, "user-service") == {well})
-        clients = [portal.somebody() for _ in range(6)]
-        for client in clients:
-            expect(client("POST", "/api/auth/login", ADMIN), 200)
+        eventually("the sick one is left out", lambda: gateway.endpoints("user-service") == both - {sick})
+        for _ in range(6):
+            expect(portal.somebody()("POST", "/api/auth/login", ADMIN, X_Request_ID=id), 200)
+        eventually("the other has them", lambda: len(portal.services["user-service-2"].said(request_id=id)) == 6)
     finally:
         consul.ask("/v1/agent/check/deregister/zz-disk", "PUT")
-    eventually("both are back", lambda: endpoints(gateway, "user-service") == {sick, well})
+    eventually("both are back", lambda: gateway.endpoints("user-service") == both)
     with Planted(consul, "product-service", a_product) as planted:
         eventually("one without checks is used", lambda: portal.somebody()("GET", "/api/products").status == 200 and planted.asked)
 
@@ -513,23 +431,21 @@ def test_d3_every_request_is_balanced(portal):
     """D3: one instance, picked by chance, had every request for 30 s, also when it had gone."""
     services = [portal.services[f"product-service-{number}"] for number in (1, 2)]
     before = [service.metric("http_requests_total") for service in services]
-    for _ in range(40):
-        expect(portal.somebody()("GET", "/api/products"), 200)
-    shares = [service.metric("http_requests_total") - count for service, count in zip(services, before)]
-    assert sum(shares) == 40 and min(shares) >= 4, shares
+    shares = lambda: [service.metric("http_requests_total") - count for service, count in zip(services, before)]
+    eventually("both have some", lambda: expect(portal.somebody()("GET", "/api/products"), 200) and min(shares()) >= 5, 20)
 
 
 def test_d4_failures_are_retried_and_counted(portal):
     """D4: `http_errors => false` beside retries by exceptions: an answer of 500 was neither retried nor counted."""
     gateway = portal.services["gateway"]
-    retries = lambda: gateway.metric("lictor_retries_total", upstream="product-service")  # noqa: E731
+    retries = lambda: gateway.metric("lictor_retries_total", upstream="product-service")
     for status in (500, 502, 503, 504):
         before, id = retries(), f"d4-{status}"
-        with Planted(portal.consul, "product-service", lambda request: request.reply(status, {})) as planted:  # noqa: B023
-            eventually("the broken one is asked", lambda: expect(portal.somebody()("GET", "/api/products", X_Request_ID=id), 200) and planted.asked, 30)  # noqa: B023
+        with Planted(portal.consul, "product-service", lambda request: request.reply(status, {})) as planted:
+            eventually("the broken one is asked", lambda: expect(portal.somebody()("GET", "/api/products", X_Request_ID=id), 200) and planted.asked, 30)
         assert retries() > before, status
         retried = re.compile(rf"={status}\(\d+ms\), \S+=200\(")
-        eventually("it is in the log", lambda: any(retried.search(line["attempts"]) for line in gateway.said(request_id=id)))  # noqa: B023
+        eventually("it is in the log", lambda: any(retried.search(line["attempts"]) for line in gateway.said(request_id=id)))
 
 
 def test_d5_a_breaker_that_is_half_open_lets_one_through(portal):
@@ -547,10 +463,10 @@ def test_d5_a_breaker_that_is_half_open_lets_one_through(portal):
         running.remove(request)
         a_product(request)
 
-    state = lambda: inquiries.metric("circuit_breaker_state", name="product-service")  # noqa: E731
-    call = lambda: ask(port, "GET", "/api/products/7")  # noqa: E731
-    with Planted(portal.consul, "product-service", answer) as planted, in_maintenance(portal, "product-service", planted.id):
-        eventually("there is nobody else", lambda: endpoints(inquiries, "product-service") == {planted.id}, 40)
+    state = lambda: inquiries.metric("circuit_breaker_state", name="product-service")
+    call = lambda: ask(port, "GET", "/api/products/7")
+    with Planted(portal.consul, "product-service", answer) as planted, portal.consul.maintenance("product-service", but=planted.id):
+        eventually("there is nobody else", lambda: inquiries.endpoints("product-service") == {planted.id}, 40)
         eventually("five failures open it", lambda: call().status >= 500 and state() == 1)
         count = len(planted.asked)
         refusal = call()
@@ -596,9 +512,11 @@ def test_d6_d21_what_is_asked_and_answered_passes_as_it_is(portal):
             request.reply(418, {"as": "it is"}, **{"X-Kept": "yes", "Connection": "keep-alive, x-inner", "X-Inner": "no"})
 
     admin = portal.administrator()
-    with Planted(portal.consul, "product-service", answer) as planted, nobody_else(portal.services["gateway"], "product-service", planted.id):
-        for body, kind in [(b'{"price": 1}', "application/json"), (b"price=1&price=2", "application/x-www-form-urlencoded"), (bytes(range(256)) * 40, "image/png")]:
-            answer = admin("PUT", "/api/products/7?a=1&b=%20", body, Content_Type=kind, Connection="x-hop", X_Hop="no", Keep_Alive="5", Proxy_Authorization="no")
+    with Planted(portal.consul, "product-service", answer) as planted, portal.services["gateway"].calls_only("product-service", planted.id):
+        hops = {"Connection": "x-hop", "X_Hop": "no", "Keep_Alive": "5", "Proxy_Authorization": "no"}
+        bodies = {"application/json": b'{"price": 1}', "application/x-www-form-urlencoded": b"price=1&price=2", "image/png": bytes(range(256)) * 40}
+        for kind, body in bodies.items():
+            answer = admin("PUT", "/api/products/7?a=1&b=%20", body, Content_Type=kind, **hops)
             asked = planted.asked[-1]
             assert (asked.command, asked.path, asked.body, asked.headers["Content-Type"]) == ("PUT", "/api/products/7?a=1&b=%20", body, kind), asked.path
             for name in ("X-Hop", "Keep-Alive", "Proxy-Authorization", "Connection"):
@@ -621,8 +539,8 @@ def test_d7_limits_end_and_have_no_edge(portal):
     """D7: INCR, then EXPIRE: a counter without an end when the second is lost; and twice the limit where two windows meet."""
     second = portal.start_gateway("gateway-2", RATE_LIMIT_AUTH_REQUESTS="5", RATE_LIMIT_AUTH_WINDOW="5")
     eventually("the second gateway is up", second.is_up, 30)
-    client = Client(portal, portal.address(), second.made_of[2]["GATEWAY_PORT"])
-    login = lambda: client("POST", "/api/auth/login", {}).status  # noqa: E731
+    client = Client(portal, portal.address(), second.variables["GATEWAY_PORT"])
+    login = lambda: client("POST", "/api/auth/login", {}).status
     began = time.monotonic()
     assert login() == 422
     eventually("the window is nearly over", lambda: time.monotonic() > began + 4.8)
@@ -652,7 +570,7 @@ def test_d8_what_is_public_is_so_by_its_route(portal):
         assert anybody()("GET", path).status == 200, path
     for path in ("/api/products/1", "/api/products/search?q=x", "/api/products/../users/1", "/api/auth/login/../validate", "/api/auth/login/x"):
         refused(anybody()("GET", path), 401, "Authentication required")
-    code, text = lictor(portal, "routes", "-c", "lictor/api-gateway.yaml")
+    code, text = portal.lictor("routes", "-c", "lictor/api-gateway.yaml")
     assert code == 0, text
     table = {tuple(line.split()[1:2]) + tuple(re.findall("GET, HEAD", line)): re.search("none|required", line)[0] for line in text.splitlines()[1:]}
     assert table["/api/products", "GET, HEAD"] == "none" and table["/api/products/*", "GET, HEAD"] == "required", text
@@ -666,7 +584,8 @@ def test_d11_one_request_has_one_id(portal):
     answer = buyer("POST", "/api/orders", {"items": items}, X_Request_ID=id)
     expect(answer, 201)
     assert answer.headers["X-Request-ID"] == id, answer.headers.items()
-    for service, path in [("order-service", "/api/orders"), ("user-service", f"/api/users/{buyer.user['id']}"), ("product-service", f"/api/products/{product['id']}")]:
+    seen = {"order-service": "/api/orders", "user-service": f"/api/users/{buyer.user['id']}", "product-service": f"/api/products/{product['id']}"}
+    for service, path in seen.items():
         instances = [portal.services[f"{service}-{number}"] for number in (1, 2)]
         eventually(f"{service} has it", lambda: any(one.said(request_id=id, path=path, direction="inbound") for one in instances))
 
@@ -674,7 +593,7 @@ def test_d11_one_request_has_one_id(portal):
 def test_d25_the_secret_of_the_document_is_refused(portal):
     """D25: `internal-service-secret` where no other was set."""
     for command in (["check"], ["serve"], ["run"]):
-        code, text = lictor(portal, *command, "-c", "lictor/user-service.yaml", INTERNAL_SERVICE_TOKEN="internal-service-secret")
+        code, text = portal.lictor(*command, "-c", "lictor/user-service.yaml", INTERNAL_SERVICE_TOKEN="internal-service-secret")
         assert code == 1 and "INTERNAL_SERVICE_TOKEN" in text and "public tutorials" in text and "application" not in text, (command, text)
 
 
@@ -711,12 +630,12 @@ def kill_and_start_again(portal, name, load):
 
 
 def test_an_instance_that_knows_tokens_is_killed_under_load(portal):
-    """What it was asked about tokens at that moment is not asked again elsewhere: each of those requests is 503, and none after it."""
+    """What it is asked about tokens is not asked again elsewhere: 503, until it is given a rest after five of them, and those that were under way."""
     buyer = portal.buyer()
     order = an_order(portal, buyer)
     with Load(reads(portal, buyer, order)) as load:
         kill_and_start_again(portal, "user-service-1", load)
-    assert len(load.failed) <= 4 and all(text.startswith("503 ") for text in load.failed), (load.answers, load.failed[:8])
+    assert len(load.failed) <= 10 and all(text.startswith("503 ") for text in load.failed), (load.answers, load.failed[:8])
 
 
 def test_an_instance_is_replaced_under_load(portal):
@@ -751,7 +670,7 @@ def test_the_user_service_is_down(portal):
         expect(anybody("GET", "/api/products"), 200, success([PRODUCT]))  # who needs no user is served
         assert product
         purchases = portal.services["purchase-service-1"]
-        eventually("it has nobody to call", lambda: endpoints(purchases, "user-service") == set())
+        eventually("it has nobody to call", lambda: purchases.endpoints("user-service") == set())
         body = expect(purchases.admin("/ready"), 503)
         assert body["status"] == "not_ready" and body["checks"]["product-service"]["status"] == "ready", body
         check = body["checks"]["user-service"]
@@ -781,7 +700,7 @@ def test_redis_is_down(portal):
     buyer, product = portal.buyer(), portal.product()
     order = an_order(portal, buyer)
     gateway = portal.services["gateway"]
-    connected = lambda: gateway.metric("lictor_limit_redis_up")  # noqa: E731
+    connected = lambda: gateway.metric("lictor_limit_redis_up")
     workers = eventually("it has connections", connected)
     paths = [f"/api/products/{product['id']}", f"/api/users/{buyer.user['id']}", f"/api/orders/{order}"]
     with contextlib.ExitStack() as ends:
@@ -794,7 +713,7 @@ def test_redis_is_down(portal):
         lost = {"status": "unhealthy", "message": re.compile("Redis connection failed: .+")}
         for name in PORTS:
             body = health(name, database=DATABASE, redis=lost, memory=MEMORY) | {"status": "unhealthy"}
-            expect(ask(portal.services[f"{name}-1"].made_of[2]["PORT"], "GET", "/health"), 503, body)
+            expect(ask(portal.services[f"{name}-1"].variables["PORT"], "GET", "/health"), 503, body)
         client = portal.somebody()
         until_refused(lambda: client("POST", "/api/auth/login", {}), 10)
         eventually("Consul calls all of them critical", lambda: not portal.consul.instances("user-service"))
@@ -817,7 +736,8 @@ def test_consul_is_restarted(portal):
             load.goes_on()
         finally:
             portal.consul.start_again()
-        for name, count in [("user-service", 2), ("product-service", 2), ("order-service", 2), ("inquiry-service", 1), ("purchase-service", 1), ("api-gateway", 1)]:
-            eventually(f"{name} is registered again", lambda: len(portal.consul.instances(name)) == count, 40)  # noqa: B023
+        for name in ("api-gateway", *PORTS):
+            count = 2 if f"{name}-2" in portal.services else 1
+            eventually(f"{name} is registered again", lambda: len(portal.consul.instances(name)) == count, 40)
         load.goes_on()
     assert not load.failed, (load.answers, load.failed[:5])
