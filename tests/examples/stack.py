@@ -1,9 +1,10 @@
 """A system of examples/ as it runs: Consul, its stores, and each service under `lictor run`; what asks it, what breaks it, and what compares answers.
 
-    python3 stack.py [WORD ..]     runs the tests of every test_*.py whose name has a word; each file has a function `start`, which gives them their system
+    python3 stack.py [WORD ..]     runs the tests of every test_*.py whose name has a word
     python3 stack.py --keep NAME   starts one system on the ports of its source, and stops it on Ctrl-C
 
-It installs nothing (scripts/examples.sh does). The system of a file is started once, and is whole again after each of its tests."""
+A system is a file test_NAME.py: `start(keep)`, a context manager that gives a `Stack` whose services are up; `told(stack)`, what people are told of one that
+is kept; and tests, each of which gets the same running stack and leaves it whole. Nothing is installed here (scripts/examples.sh does that)."""
 
 import contextlib
 import dataclasses
@@ -94,6 +95,18 @@ def expect(answer, status, shape=None):
     if shape is not None:
         alike(answer.json(), shape)
     return answer.json()
+
+
+def at_once(count, ask):
+    """The answers to so many requests that are made at the same time."""
+    answers = []
+    clients = [threading.Thread(target=lambda: answers.append(ask())) for _ in range(count)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert len(answers) == count, f"{count - len(answers)} of {count} have no answer"
+    return answers
 
 
 def until_refused(ask, limit, seconds=60):
