@@ -15,6 +15,7 @@ PORTS = {"user-service": 8001, "product-service": 8002, "order-service": 8003, "
 CALLERS = ("order-service", "inquiry-service", "purchase-service")
 # So that tests need not wait: a minute for a breaker (the source's own variable), half a one until an emptied list is believed.
 SHORTER = {"inquiry-service": {"CIRCUIT_BREAKER_RECOVERY_TIMEOUT": "1"}, "purchase-service": {"LICTOR_CONSUL_GUARD_ON_EMPTY": "drop"}}
+FORM = "application/x-www-form-urlencoded"
 ADMIN = {"email": "admin@portal.example", "password": secrets.token_hex(12)}
 
 
@@ -139,6 +140,7 @@ def test_auth_routes(portal):
     refused(client("POST", "/api/auth/register", new), 409, "Email is taken")
     wrong = expect(client("POST", "/api/auth/register", {"name": "Ada", "email": "ada", "password": "short"}), 422)
     alike(wrong, ERROR | {"errors": {"email": ["email is no address"], "password": ["password is shorter than 8"]}})
+    refused(client("POST", "/api/auth/register", b"name=%FF&email=b@buyer.example&password=correct+horse", Content_Type=FORM), 400, "The request is not UTF-8")
     refused(client("POST", "/api/auth/login", {"email": "ada@buyer.example", "password": "wrong"}), 401, "Invalid credentials")
     shown = expect(client("POST", "/api/auth/login", new), 200, success({"token": str, "expires_in": int, "user": USER}))["data"]
     ada = Client(portal, client.source, headers={"Authorization": "Bearer " + shown["token"]})
@@ -168,8 +170,10 @@ def test_products_routes(portal):
     for words in ("q=hexagon", "q=bras", "q=nut+brass", "q=HEX"):
         found = expect(buyer("GET", "/api/products/search?" + words), 200, success([PRODUCT]))["data"]
         assert product["id"] in [one["id"] for one in found], (words, found)
-    expect(buyer("GET", "/api/products/search?q=%22+OR+NEAR%28"), 200, success(list))  # FTS5's own words are words
-    expect(buyer("GET", "/api/products/search"), 422)
+    for words in ("%22+OR+NEAR%28", "%00%22", "%E4%B8%87%E6%96%B9"):  # FTS5's own words are words
+        expect(buyer("GET", "/api/products/search?q=" + words), 200, success(list))
+    for query, status in [("", 422), ("?q=+", 422), ("?q=%FF", 400)]:
+        expect(buyer("GET", "/api/products/search" + query), status)
     changed = {"name": "Hexagon nut", "description": "steel", "price": 30, "stock": 7}
     expect(admin("PUT", at, changed), 200, success(PRODUCT | changed))
     expect(buyer("GET", at), 200, success(PRODUCT | changed))
@@ -508,7 +512,7 @@ def test_d6_d21_what_is_asked_and_answered_passes_as_it_is(portal):
     admin = portal.administrator()
     with Planted(portal.consul, "product-service", answer) as planted, portal.services["gateway"].calls_only("product-service", planted.id):
         hops = {"Connection": "x-hop", "X_Hop": "no", "Keep_Alive": "5", "Proxy_Authorization": "no"}
-        bodies = {"application/json": b'{"price": 1}', "application/x-www-form-urlencoded": b"price=1&price=2", "image/png": bytes(range(256)) * 40}
+        bodies = {"application/json": b'{"price": 1}', FORM: b"price=1&price=2", "image/png": bytes(range(256)) * 40}
         for kind, body in bodies.items():
             answer = admin("PUT", "/api/products/7?a=1&b=%20", body, Content_Type=kind, **hops)
             asked = planted.asked[-1]

@@ -16,9 +16,11 @@ function success(mixed $data, int $status = 200): JsonResponse
     return response()->json(['status' => 'success', 'data' => $data], $status);
 }
 
-/** The request's JSON or form, if it is as it should be; else 422 with what is wrong. */
+/** The request's JSON or form, if it is as it should be; else 422 with what is wrong, or 400 where it is no text at all. */
 function valid(Request $request, array $rules): array
 {
+    $asked = $request->all();
+    array_walk_recursive($asked, fn ($value) => !is_string($value) || mb_check_encoding($value, 'UTF-8') ?: abort(400, 'The request is not UTF-8'));
     $texts = [
         'required' => ':attribute is required', 'string' => ':attribute is no text', 'integer' => ':attribute is no integer', 'array' => ':attribute is no list',
         'email' => ':attribute is no address', 'date_format' => ':attribute is no date',
@@ -26,7 +28,7 @@ function valid(Request $request, array $rules): array
         'max' => ['numeric' => ':attribute is more than :max', 'string' => ':attribute is longer than :max', 'array' => ':attribute has more than :max'],
     ];
 
-    return app('validator')->make($request->all(), $rules, $texts)->validate();
+    return app('validator')->make($asked, $rules, $texts)->validate();
 }
 
 /** Who asks, as the gateway says; services are asked by nobody else. */

@@ -16,7 +16,7 @@ return function ($router): void {
     $router->get('/api/inquiries/{id:[0-9]+}', fn (Request $request, $id) => success(inquiry_by_id((int) $id, caller($request))));
 
     $router->post('/api/inquiries', function (Request $request) {
-        $asked = valid($request, ['product_id' => 'required|integer|min:1', 'quantity' => 'required|integer|min:1', 'message' => 'required|string|max:2000']);
+        $asked = valid($request, ['product_id' => 'required|integer|min:1', 'quantity' => 'required|integer|min:1|max:1000000', 'message' => 'required|string|max:2000']);
         $user = Calls::user(caller($request));
         $product = Calls::product($asked['product_id']);
         Store::all(

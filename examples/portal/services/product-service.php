@@ -4,7 +4,10 @@
 use App\Store;
 use Illuminate\Http\Request;
 
-const PRODUCT = ['name' => 'required|string|max:200', 'description' => 'string|max:2000', 'price' => 'required|integer|min:1', 'stock' => 'required|integer|min:0'];
+const PRODUCT = [
+    'name' => 'required|string|max:200', 'description' => 'string|max:2000',
+    'price' => 'required|integer|min:1|max:100000000', 'stock' => 'required|integer|min:0|max:100000000',
+];
 
 function product_by_id(int $id): array
 {
@@ -19,11 +22,11 @@ return function ($router): void {
     });
 
     $router->get('/api/products/search', function (Request $request) {
-        $words = preg_split('/\s+/u', valid($request, ['q' => 'required|string|min:1|max:100'])['q'], -1, PREG_SPLIT_NO_EMPTY);
+        $words = preg_split('/[\s\x00-\x1f]+/u', valid($request, ['q' => 'required|string|min:1|max:100'])['q'], -1, PREG_SPLIT_NO_EMPTY);
         // Each word is a text, whatever FTS5 would read in it.
         $query = implode(' ', array_map(fn ($word) => '"' . str_replace('"', '""', $word) . '" *', $words));
 
-        return success(Store::all('select p.* from found join products p on p.id = found.rowid where found match ? order by rank limit 50', [$query]));
+        return success(!$words ? [] : Store::all('select p.* from found join products p on p.id = found.rowid where found match ? order by rank limit 50', [$query]));
     });
 
     $router->get('/api/products/{id:[0-9]+}', fn ($id) => success(product_by_id((int) $id)));
