@@ -57,6 +57,15 @@ class Answer:
         return f"{self.status} {self.body[:300]!r}"
 
 
+@dataclasses.dataclass
+class Asked:
+    method: str
+    path: str
+    headers: http.client.HTTPMessage
+    body: bytes
+    at: float
+
+
 def ask(port, method, path, body=None, headers=None, source="127.0.0.1", timeout=40):
     """One request on a connection of its own. A body that is not bytes goes as JSON."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout, source_address=(source, 0))
@@ -302,8 +311,8 @@ class Planted(Web):
             disable_nagle_algorithm = True
 
             def handle_one(self):
-                self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                planted.asked.append(self)
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                planted.asked.append(Asked(self.command, self.path, self.headers, body, time.monotonic()))
                 answer(self)
 
             def reply(self, status, value, **headers):

@@ -471,6 +471,9 @@ def test_d5_a_breaker_that_is_half_open_lets_one_through(portal):
     call = lambda: ask(port, "GET", "/api/products/7")
     with Planted(portal.consul, "product-service", answer) as planted, portal.consul.maintenance("product-service", but=planted.id):
         eventually("there is nobody else", lambda: inquiries.endpoints("product-service") == {planted.id}, 40)
+        expect(call(), 500)
+        waits = [later.at - earlier.at for earlier, later in zip(planted.asked, planted.asked[1:])]
+        assert len(waits) == 2 and waits[0] >= 0.08 and waits[1] >= 0.4, waits  # 100 and 500 ms, 20 % less or more
         eventually("five failures open it", lambda: call().status >= 500 and state() == 1)
         count = len(planted.asked)
         refusal = call()
@@ -516,7 +519,7 @@ def test_d6_d21_what_is_asked_and_answered_passes_as_it_is(portal):
         for kind, body in bodies.items():
             answer = admin("PUT", "/api/products/7?a=1&b=%20", body, Content_Type=kind, **hops)
             asked = planted.asked[-1]
-            assert (asked.command, asked.path, asked.body, asked.headers["Content-Type"]) == ("PUT", "/api/products/7?a=1&b=%20", body, kind), asked.path
+            assert (asked.method, asked.path, asked.body, asked.headers["Content-Type"]) == ("PUT", "/api/products/7?a=1&b=%20", body, kind), asked.path
             for name in ("X-Hop", "Keep-Alive", "Proxy-Authorization", "Connection"):
                 assert name not in asked.headers, asked.headers.items()
             assert expect(answer, 418) == {"as": "it is"} and answer.headers["X-Kept"] == "yes" and "X-Inner" not in answer.headers, answer.headers.items()
