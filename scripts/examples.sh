@@ -21,6 +21,10 @@ if wants portal; then
   have nginx || missing+=(nginx-light)
   have redis-server || missing+=(redis-server)
 fi
+if wants node; then
+  have npm || missing+=(nodejs npm)
+  have redis-server || wants portal || missing+=(redis-server)
+fi
 if [ ${#missing[@]} -gt 0 ]; then
   fail() { echo "scripts/examples.sh: please install ${missing[*]} $*" >&2; exit 1; }
   have apt-get || fail "(there is no apt-get here)"
@@ -33,6 +37,9 @@ if [ ${#missing[@]} -gt 0 ]; then
   "${run[@]}" apt-get -q update >&2
   # RUNLEVEL: what is installed is not started.
   "${run[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q -y install --no-install-recommends "${missing[@]}" >&2
+fi
+if wants node; then # packages of Node, and a Node with SQLite
+  (cd examples/node && if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then npm ci --no-audit --no-fund >&2; fi)
 fi
 scripts/consul.sh >/dev/null
 if [ -z "${LICTOR_BIN:-}" ]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What deploy/ and examples/compose say, against the schemas and tools of those who read it: Kubernetes' own schemas,
+# What deploy/, examples/compose and the examples' own files for compose and Kubernetes say, against the schemas and tools of those who read it: Kubernetes' own schemas,
 # docker-compose, systemd-analyze, an HCL2 parser, and `lictor check` for the configurations within them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,12 +20,12 @@ trap 'rm -rf "$work"' EXIT
 
 step "Kubernetes: the oldest version with native sidecars by default, and the newest known"
 for version in 1.29.0 1.37.0; do
-  "$venv/bin/kubernetes-validate" --strict --no-warn -k "$version" deploy/kubernetes/*.yaml
+  "$venv/bin/kubernetes-validate" --strict --no-warn -k "$version" deploy/kubernetes/*.yaml examples/*/kubernetes.yaml
 done
 
 step "compose"
-for file in examples/compose/*.yaml; do
-  docker-compose --file "$file" config --quiet
+for file in examples/compose/*.yaml examples/*/compose.yaml; do
+  JWT_SECRET=x SERVICE_TOKEN=x docker-compose --file "$file" config --quiet
   echo "$file"
 done
 
@@ -91,7 +91,7 @@ labels = documents[1]["spec"]["template"]["metadata"]["labels"]
 assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
 assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= ports
 
-for file in sorted(Path("examples/compose").glob("*.yaml")):
+for file in sorted([*Path("examples/compose").glob("*.yaml"), *Path("examples").glob("*/compose.yaml")]):
     for name, service in yaml.safe_load(file.read_text())["services"].items():
         runs_lictor = service.get("image") == "lictor" or "build" in service
         assert not runs_lictor or service["stop_grace_period"] == f"{grace}s", (file, name)

@@ -1,6 +1,6 @@
 'use strict';
-// What services tell one another, on Redis. An event is written down with what it tells of, sent when Redis is there, and handled once by
-// whichever instance is first: by its id, with what the handler writes.
+// What services tell one another, on Redis' streams. An event is written down with what it tells of, and sent when Redis is there; of each
+// service one instance handles it, once: its id is written down with what the handler writes.
 
 const { randomUUID } = require('node:crypto');
 const { setTimeout: after } = require('node:timers/promises');
@@ -9,7 +9,9 @@ const { log } = require('./log');
 
 const RETRIES = 3;
 const RETRY_DELAY = Number(process.env.EVENTS_RETRY_DELAY ?? 1000); // ms, then twice and three times as long
+const ABANDONED = 30_000; // ms: whoever had it has ended
 const REMEMBERED = 24 * 3600 * 1000; // ms
+const KEPT = 10_000; // of each topic
 
 const TABLES = `
   create table if not exists outbox (id text primary key, message text not null);
@@ -19,27 +21,24 @@ const TABLES = `
 
 class Events {
   #sending = null;
+  #isOver = false;
 
   constructor(service, store) {
     this.service = service;
     this.store = store;
+    this.consumer = randomUUID();
     store.together(() => store.database.exec(TABLES));
-    const url = process.env.REDIS_URL ?? 'redis://localhost:6379';
     const socket = { connectTimeout: 1000, reconnectStrategy: (attempts) => Math.min(50 * 2 ** attempts, 1000) };
-    this.publisher = createClient({ url, socket, disableOfflineQueue: true });
-    this.subscriber = createClient({ url, socket });
-    for (const client of [this.publisher, this.subscriber]) client.on('error', (error) => log('warn', `Redis: ${error.message || error.code}`));
-    this.publisher.on('ready', () => this.#send());
+    const client = () => createClient({ url: process.env.REDIS_URL ?? 'redis://localhost:6379', socket, disableOfflineQueue: true })
+      .on('error', (error) => log('warn', `Redis: ${error.message || error.code}`));
+    this.publisher = client().on('ready', () => this.#send());
+    this.subscriber = client();
   }
 
   /** Connects, now or when Redis is there; `handlers` are by topic. */
   start(handlers) {
     this.publisher.connect().catch(() => {});
-    const listen = async () => {
-      await this.subscriber.connect();
-      for (const [topic, handler] of Object.entries(handlers)) await this.subscriber.subscribe(topic, (text) => this.#hear(handler, text));
-    };
-    listen().catch((error) => log('error', `Redis: ${error.message}`));
+    if (Object.keys(handlers).length > 0) this.#listen(handlers);
   }
 
   /** Tells of something; within `store.together` if that is written, or not at all. */
@@ -56,11 +55,13 @@ class Events {
   }
 
   stop() {
+    this.#isOver = true;
     for (const client of [this.publisher, this.subscriber]) if (client.isOpen) client.destroy();
   }
 
   /** All that is written down; what Redis does not take stays until it is there again. */
   #send() {
+    if (this.#isOver) return;
     this.#sending ??= this.#sendAll()
       .catch((error) => log('warn', `Redis: ${error.message}`))
       .finally(() => (this.#sending = null));
@@ -68,25 +69,49 @@ class Events {
 
   async #sendAll() {
     let rows = [];
+    const trim = { TRIM: { strategy: 'MAXLEN', strategyModifier: '~', threshold: KEPT } };
     while (this.publisher.isReady && (rows = this.store.all('select id, message from outbox order by rowid limit 100')).length > 0) {
       for (const { id, message } of rows) {
-        await this.publisher.publish(JSON.parse(message).topic, message);
+        await this.publisher.xAdd(JSON.parse(message).topic, '*', { message }, trim);
         this.store.run('delete from outbox where id = ?', id);
       }
     }
   }
 
-  async #hear(handler, text) {
-    let message = null;
-    try {
-      message = JSON.parse(text);
-    } catch {
-      // It is told below.
+  async #listen(handlers) {
+    this.subscriber.connect().catch(() => {});
+    while (!this.#isOver) {
+      try {
+        for (const topic of Object.keys(handlers)) await this.subscriber.xGroupCreate(topic, this.service, '0', { MKSTREAM: true }).catch(isThere);
+        for (;;) await this.#hear(handlers);
+      } catch (error) {
+        if (this.subscriber.isReady) log('warn', `Redis: ${error.message}`);
+        await after(100);
+      }
     }
+  }
+
+  /** What comes within a second, and what another instance has not finished. */
+  async #hear(handlers) {
+    const heard = [];
+    for (const topic of Object.keys(handlers)) {
+      const { messages } = await this.subscriber.xAutoClaim(topic, this.service, this.consumer, ABANDONED, '0', { COUNT: 10 });
+      heard.push({ name: topic, messages: messages.filter(Boolean) });
+    }
+    const topics = Object.keys(handlers).map((key) => ({ key, id: '>' }));
+    heard.push(...((await this.subscriber.xReadGroup(this.service, this.consumer, topics, { COUNT: 10, BLOCK: 1000 })) ?? []));
+    await Promise.all(heard.flatMap(({ name, messages }) => messages.map(async ({ id, message }) => {
+      await this.#deliver(handlers[name], message.message);
+      await this.subscriber.xAck(name, this.service, id);
+    })));
+  }
+
+  async #deliver(handler, text) {
+    const message = parsed(text);
     if (typeof message?.id !== 'string') return log('error', 'heard what is no event');
     for (message.retryCount = 0; ; await after(RETRY_DELAY * message.retryCount)) {
       try {
-        return this.store.together(() => this.#once(message.id) && handler(message.payload));
+        return this.store.together(() => this.#isFirst(message.id) && handler(message.payload));
       } catch (error) {
         message.retryCount += 1;
         log('error', `${message.topic} ${message.id}: ${error.message}`);
@@ -95,7 +120,7 @@ class Events {
     }
   }
 
-  #once(id) {
+  #isFirst(id) {
     this.store.run('delete from handled where at < ?', Date.now() - REMEMBERED);
     return this.store.run('insert or ignore into handled values (?, ?)', id, Date.now()).changes === 1;
   }
@@ -104,6 +129,19 @@ class Events {
     const letter = [message.id, JSON.stringify(message), this.service, error.message, new Date().toISOString()];
     this.store.run('insert or ignore into dead_letters values (?, ?, ?, ?, ?)', ...letter);
   }
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+/** A group that is there already is no failure. */
+function isThere(error) {
+  if (!error.message.startsWith('BUSYGROUP')) throw error;
 }
 
 module.exports = { Events };
