@@ -38,8 +38,9 @@ if [ ${#missing[@]} -gt 0 ]; then
   # RUNLEVEL: what is installed is not started.
   "${run[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q -y install --no-install-recommends "${missing[@]}" >&2
 fi
-if wants node; then # packages of Node, and a Node with SQLite
-  (cd examples/node && if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then npm ci --no-audit --no-fund >&2; fi)
+if wants node && [ examples/node/package-lock.json -nt examples/node/node_modules/.package-lock.json ]; then
+  own=(); ! node -e 'require("node:sqlite")' 2>/dev/null || own=(--omit=dev) # else a Node that has it comes along
+  npm ci --prefix examples/node --no-audit --no-fund "${own[@]}" >&2
 fi
 scripts/consul.sh >/dev/null
 if [ -z "${LICTOR_BIN:-}" ]; then

@@ -9,6 +9,8 @@ const queries = new Counter({ name: 'database_queries_total', help: 'Queries', l
 
 /** A service's own tables, which all its instances share. */
 class Store {
+  #isWriting = false;
+
   constructor(service, tables) {
     const data = process.env.DATA ?? path.join(__dirname, '../data');
     fs.mkdirSync(data, { recursive: true });
@@ -34,8 +36,9 @@ class Store {
 
   /** All of it is written, or nothing. */
   together(write) {
-    if (this.database.isTransaction) return write();
+    if (this.#isWriting) return write();
     this.database.exec('begin immediate');
+    this.#isWriting = true;
     try {
       const made = write();
       this.database.exec('commit');
@@ -43,6 +46,8 @@ class Store {
     } catch (error) {
       this.database.exec('rollback');
       throw error;
+    } finally {
+      this.#isWriting = false;
     }
   }
 
