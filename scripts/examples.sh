@@ -25,6 +25,19 @@ if wants node; then
   have npm || missing+=(nodejs npm)
   have redis-server || wants portal || missing+=(redis-server)
 fi
+if wants laravel-go; then
+  library() { [ -e "/usr/share/gocode/src/$1" ] || missing+=("$2"); }
+  have go || missing+=(golang-go)
+  have protoc || missing+=(protobuf-compiler)
+  have protoc-gen-go || missing+=(protoc-gen-go-1-5)
+  have protoc-gen-go-grpc || missing+=(protoc-gen-go-grpc)
+  library google.golang.org/grpc golang-google-grpc-dev
+  library google.golang.org/protobuf golang-google-protobuf-dev
+  library github.com/golang/protobuf/proto/buffer.go golang-github-golang-protobuf-1-5-dev # gRPC's package takes 1.3 too, which cannot read what protoc-gen-go writes
+  library github.com/lib/pq golang-github-lib-pq-dev
+  have curl || missing+=(curl)
+  [ -n "$(compgen -G '/usr/lib/postgresql/*/bin/postgres')" ] || have postgres || missing+=(postgresql)
+fi
 if [ ${#missing[@]} -gt 0 ]; then
   fail() { echo "scripts/examples.sh: please install ${missing[*]} $*" >&2; exit 1; }
   have apt-get || fail "(there is no apt-get here)"
@@ -36,12 +49,13 @@ if [ ${#missing[@]} -gt 0 ]; then
   echo "scripts/examples.sh: installing ${missing[*]}" >&2
   "${run[@]}" apt-get -q update >&2
   # RUNLEVEL: what is installed is not started.
-  "${run[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q -y install --no-install-recommends "${missing[@]}" >&2
+  "${run[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}" >&2
 fi
 if wants node && [ examples/node/package-lock.json -nt examples/node/node_modules/.package-lock.json ]; then
   own=(); ! node -e 'require("node:sqlite")' 2>/dev/null || own=(--omit=dev) # else a Node that has it comes along
   npm ci --prefix examples/node --no-audit --no-fund "${own[@]}" >&2
 fi
+if wants laravel-go; then examples/laravel-go/build.sh; fi
 scripts/consul.sh >/dev/null
 if [ -z "${LICTOR_BIN:-}" ]; then
   cargo build -q -p lictor

@@ -337,6 +337,10 @@ class Planted(Web):
         self.consul.ask("/v1/agent/service/register", "PUT", self.service)
         return self
 
+    def kill(self):
+        """As when its process ends: Consul has it still."""
+        super().__exit__()
+
     def __exit__(self, *_):
         self.consul.ask(f"/v1/agent/service/deregister/{self.id}", "PUT")
         super().__exit__()
@@ -493,7 +497,7 @@ def run_system(module, words):
 
 def keep(name):
     """A system for people, until Ctrl-C."""
-    module, over = importlib.import_module(f"test_{name}"), threading.Event()
+    module, over = importlib.import_module("test_" + name.replace("-", "_")), threading.Event()
     with module.start(keep=True) as system:
         for ends in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ends, lambda *_: over.set())
@@ -505,10 +509,11 @@ def main(arguments):
     if arguments[:1] == ["--keep"]:
         keep(arguments[1])
         return 0
+    words = [word.replace("-", "_") for word in arguments]  # laravel-go is test_laravel_go.py
     signal.signal(signal.SIGALRM, expire)
     began, count, failed = time.monotonic(), 0, []
     for file in sorted(pathlib.Path(__file__).parent.glob("test_*.py")):
-        ran, bad = run_system(importlib.import_module(file.stem), arguments)
+        ran, bad = run_system(importlib.import_module(file.stem), words)
         count, failed = count + ran, failed + bad
     print(f"{count - len(failed)} of {count} passed in {time.monotonic() - began:.0f}s")
     for name in failed:
