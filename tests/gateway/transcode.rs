@@ -421,6 +421,7 @@ fn an_answer_for_which_there_is_no_room_is_503_and_holds_none() {
     for version in BOTH {
         let got = ask(&lictor, version, "GET", "/v1/shelves/controls", "");
         assert_eq!((got.status, &json_of(&got)["code"]), (503, &json!(8)), "{version:?} {got:?}");
+        assert_eq!(got.headers["retry-after"], "1", "{version:?}");
         assert_eq!(ask(&lictor, version, "GET", "/v1/shelves/fine", "").status, 200, "a control");
     }
     let line = crate::line_of(&lictor, |line| line["path"] == "/v1/shelves/controls");

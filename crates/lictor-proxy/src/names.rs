@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::header::{CONTENT_TYPE, FORWARDED, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use lictor_http::decimal;
 use lictor_http::fields::{Fields, Marks, clean, tokens};
 use smallvec::SmallVec;
 
@@ -343,13 +344,7 @@ fn write_ipv4(out: &mut Vec<u8>, ip: Ipv4Addr) {
         if at > 0 {
             out.push(b'.');
         }
-        if octet >= 100 {
-            out.push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            out.push(b'0' + octet / 10 % 10);
-        }
-        out.push(b'0' + octet % 10);
+        out.extend_from_slice(decimal(octet.into(), &mut [0; 20]));
     }
 }
 

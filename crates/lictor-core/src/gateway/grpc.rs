@@ -117,7 +117,7 @@ pub struct Broken;
 /// Where in a body of messages somebody is: a frame is a byte, a length of four, and so much.
 #[derive(Debug, Default)]
 pub(super) struct Place {
-    prefix: [u8; 5],
+    prefix: [u8; FRAME],
     got: usize,
     left: usize,
 }
@@ -126,7 +126,7 @@ impl Place {
     /// Goes on to the end of a message at most; how far that was, and whether it is there.
     pub(super) fn advance(&mut self, data: &[u8]) -> (usize, bool) {
         let mut taken = 0;
-        while self.got < 5 {
+        while self.got < FRAME {
             let Some(byte) = data.get(taken) else { return (taken, false) };
             self.prefix[self.got] = *byte;
             self.got += 1;
@@ -147,6 +147,9 @@ impl Place {
         self.got == 0
     }
 }
+
+/// What a message has before it on the wire: a byte that says how it is compressed, and four for its length.
+pub const FRAME: usize = 5;
 
 /// Takes messages out of a body, wherever that is cut; one at a time is held.
 #[derive(Debug)]
@@ -176,10 +179,10 @@ impl Messages {
         if length > self.most {
             return Err("the service answered with a message that is longer than `message_max`");
         }
-        if self.held.len() < 5 + length {
+        if self.held.len() < FRAME + length {
             return Ok(None);
         }
-        self.held.advance(5);
+        self.held.advance(FRAME);
         Ok(Some(self.held.split_to(length).freeze()))
     }
 
@@ -193,9 +196,6 @@ impl Messages {
         self.held.is_empty()
     }
 }
-
-/// What a message has before it on the wire: a byte that says how it is compressed, and four for its length.
-pub const FRAME: usize = 5;
 
 /// A message as it goes on the wire.
 pub(super) fn framed(message: &impl prost_reflect::prost::Message) -> Bytes {

@@ -271,10 +271,13 @@ impl ResponseBody {
     /// These bytes go in its place, and it is over.
     pub(crate) fn turn_into(&mut self, bytes: Bytes) {
         let kind = if bytes.is_empty() { Kind::Over } else { Kind::Whole(bytes) };
-        match std::mem::replace(&mut self.kind, kind) {
-            Kind::Untold(record) => record.close(Instant::now()),
-            Kind::Stream(mut stream) => drop(Kind::closed(stream.record.take())),
-            Kind::Whole(_) | Kind::Recoded(_) | Kind::Over => (),
+        let record = match std::mem::replace(&mut self.kind, kind) {
+            Kind::Untold(record) => Some(record),
+            Kind::Stream(mut stream) => stream.record.take(),
+            Kind::Whole(_) | Kind::Recoded(_) | Kind::Over => None,
+        };
+        if let Some(record) = record {
+            record.close(Instant::now());
         }
     }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, UPGRADE, VARY,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, RETRY_AFTER, TE, UPGRADE, VARY,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -298,6 +298,9 @@ fn dress(call: &Call, told: Told, response: &mut Response<ResponseBody>) {
         _ => (call.rpc.status, None),
     };
     *response.status_mut() = status;
+    if matches!(why, Some((Reason::Overloaded, _))) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response.body_mut().told(status, why);
     match told {
         Told::Whole(json) => response.body_mut().turn_into(json),
@@ -440,6 +443,7 @@ impl Recode for Stream {
             }
         }
         self.held.shrink(self.messages.held());
+        out.shrink_to_fit(); // what is counted is what is held
         if out.is_empty() { Ok(Bytes::new()) } else { share.own(out.into()).ok_or_else(|| FULL.into()) }
     }
 

@@ -128,13 +128,13 @@ impl Write for Made<'_> {
                 Some(Unmade::Wrong(format!("the service's answer is longer than {} bytes in JSON", self.most)));
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        let is_there = length <= self.bytes.capacity();
-        let capacity = length.max(2 * self.bytes.capacity());
-        if !is_there && !(self.room)(capacity) {
-            self.refused = Some(Unmade::Crowded);
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
-        if !is_there {
+        if length > self.bytes.capacity() {
+            // JSON is written sign by sign.
+            let capacity = length.max(2 * self.bytes.capacity()).max(256).min(self.most);
+            if !(self.room)(capacity) {
+                self.refused = Some(Unmade::Crowded);
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
             self.bytes.reserve_exact(capacity - self.bytes.len());
         }
         self.bytes.extend_from_slice(more);
