@@ -7,7 +7,7 @@ use lictor_testkit::{Consul, RawServer, Sidecar, connect, eventually_is, read_he
 use serde_json::json;
 
 use crate::issuer::{SECRET, claims, shared};
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, echo, field, gateway_of, line_of};
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, ask_over, echo, field, gateway_of, line_of};
 
 const ROUTES: &str = "  - {path: /a/*, to: one}
   - {path: /a/*, methods: [POST], to: one}
@@ -170,7 +170,7 @@ fn who_looks_after_it_is_served() {
     let keys = format!(
         "  trusted_proxies: [127.0.0.1]\n  auth: {{mode: optional, jwt: {{secret: {SECRET}}}}}\n  maintenance:\n    enabled: true\n    allow: {{addresses: [192.0.2.0/24, '2001:db8::/32'], headers: {{X-Preview: open sesame}}, claims: {{role: [ops, admin]}}}}\n"
     );
-    let routes = "  - {path: /*, to: one}\n  - {path: /strict, to: one, auth: required}\n  - {path: /open, to: one, auth: none}\n  - {path: /closed, to: one, maintenance: {allow: []}}\n";
+    let routes = "  - {path: /*, to: one}\n  - {path: /strict, to: one, auth: required}\n  - {path: /open, to: one, auth: none}\n  - {path: /closed, to: one, maintenance: {allow: []}}\n  - {path: /rich, to: one, auth: {require: {roles: gold}}}\n";
     let lictor = gateway_of(&[("one", &one)], &keys, routes);
     let bearer = |role: &str| format!("Bearer {}", shared(&claims(json!({"role": role}))));
     let (ops, user) = (bearer("ops"), bearer("user"));
@@ -203,8 +203,30 @@ fn who_looks_after_it_is_served() {
         let told = says(&lictor, &["explain", "GET", "http://shop.example/x", "-H", field]);
         assert_eq!(told.contains("is in maintenance (on), but for `maintenance.allow`"), !is_served, "{told}");
     }
-    let told = says(&lictor, &["explain", "GET", "http://shop.example/x", "-H", &format!("Authorization: {ops}")]);
-    assert!(!told.contains("is in maintenance"), "{told}");
+    let explained = |target: &str| {
+        let url = format!("http://shop.example{target}");
+        says(&lictor, &["explain", "GET", &url, "-H", &format!("Authorization: {ops}")])
+    };
+    let told = explained("/x");
+    assert!(told.contains("It would go to ") && !told.contains("is in maintenance"), "{told}");
+    // Who may pass, and may not have what is there, hears of maintenance, as the others do.
+    for version in BOTH {
+        assert_eq!(get(&lictor, version, "/rich", &[("authorization", &ops)]).status, 503, "{version:?}");
+    }
+    let told = explained("/rich");
+    assert!(told.contains("is in maintenance"), "{told}");
+}
+
+#[test]
+fn what_the_gateway_answers_before_any_route_goes_on() {
+    let one = echo("one");
+    let lictor = gateway_of(&[("one", &one)], "  redirect_http: 127.0.0.1:0\n", ROUTES);
+    order(&lictor, &["on"]);
+    await_status(&lictor, "/a/x", 503);
+    for version in BOTH {
+        let stream = connect(&lictor.address("redirect_http"));
+        assert_eq!(ask_over(stream, version, Ask::get("/a/x")).status, 301, "{version:?}");
+    }
 }
 
 const EVENTS: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";

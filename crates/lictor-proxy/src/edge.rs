@@ -93,7 +93,7 @@ async fn answer(
         }
         Ok(mut found) => {
             let entered =
-                visit.enter((gateway, view.mesh.maintenance.as_deref()), &connection, &mut request, &mut found).await;
+                visit.enter(gateway, view.mesh.maintenance.as_deref(), &connection, &mut request, &mut found).await;
             let mut fields = visit.fields(&request, fields);
             match entered {
                 Err(Stop::Refused(failure, says)) => {

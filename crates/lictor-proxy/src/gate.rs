@@ -164,7 +164,8 @@ impl Visit {
     /// The stages. The first that objects ends the request; their order is part of what the product does.
     pub(crate) async fn enter(
         &mut self,
-        (gateway, orders): (&Gateway, Option<&Orders>),
+        gateway: &Gateway,
+        orders: Option<&Orders>,
         connection: &Rc<Connection>,
         request: &mut Request<RequestBody>,
         found: &mut Found,
@@ -187,7 +188,10 @@ impl Visit {
         }
         is_short?;
         cors::check(self, connection, request)?;
-        let held = maintenance::check(&self.rules, orders, &found.label, connection, request)?;
+        let held = maintenance::check(&self.rules, orders, &found.label, connection.client, request.headers());
+        if let Some(held) = held.as_ref().filter(|held| !held.may_show) {
+            return Err(held.stop(&self.rules));
+        }
         // The same before and after it is known who asks, which may make the route another one.
         let guards = self.rules.auth.is_some().then(|| limit::guards(gateway, found));
         if let Some(guards) = &guards {
@@ -202,8 +206,8 @@ impl Visit {
             self.said.clear();
             return Err(held.stop(&self.rules));
         }
-        if let Some(held) = held {
-            held.judge(&self.rules, self.identity.as_ref())?;
+        if let Some(held) = held.filter(|_| !maintenance::passes(&self.rules, self.identity.as_ref())) {
+            return Err(held.stop(&self.rules));
         }
         if let Says::Send(routed) = &mut found.says {
             routed.expires = self.expires;

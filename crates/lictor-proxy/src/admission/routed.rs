@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use lictor_core::gateway::maintenance::{Maintenance, Switch};
 use lictor_core::gateway::split::Variant;
 use lictor_core::gateway::transcode::Binding;
 use lictor_core::gateway::{
@@ -25,6 +26,15 @@ pub(crate) struct Found {
     /// What it asks of its requests.
     pub(crate) rules: Arc<Rules>,
     pub(crate) says: Says,
+}
+
+impl Found {
+    /// What the gateway answers itself, before any route: nothing is asked of its client, and no maintenance of all reaches it.
+    pub(crate) fn ours(label: &str, told: Told) -> Self {
+        let maintenance = Maintenance { switch: Switch::Never, ..Maintenance::default() };
+        let rules = Rules { maintenance: Some(Arc::new(maintenance)), ..Rules::default() };
+        Self { label: label.into(), rules: Arc::new(rules), says: Says::Tell(told) }
+    }
 }
 
 /// What becomes of a request.
@@ -111,7 +121,7 @@ fn says(route: &Route, read: &ReadPath<'_>, uri: &Uri) -> Result<Says, Failure> 
 }
 
 /// What a gateway's route has decided of a request, which goes beside it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Routed {
     pub(crate) upstream: Arc<str>,
     pub(crate) label: Arc<str>,

@@ -1,13 +1,11 @@
 //! A CA looks whether a host is ours (RFC 8555, section 8.3): its question is answered before any route, and nothing is asked
 //! of it. What is no question of its own goes by the routes.
 
-use std::sync::Arc;
-
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, StatusCode};
-use lictor_core::gateway::{ReadPath, Rules};
+use lictor_core::gateway::ReadPath;
 
-use crate::admission::routed::{Found, Says, Told};
+use crate::admission::routed::{Found, Told};
 use crate::stores::challenges::Challenges;
 
 /// Where such questions are.
@@ -21,5 +19,5 @@ pub(super) fn answer(known: &Challenges, method: &Method, host: &str, read: &Rea
     let body = known.answer(host, read.as_str().strip_prefix(CHALLENGES)?)?;
     let field = Some((CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")));
     let told = Told { status: StatusCode::OK, field, body };
-    Some(Found { label: Arc::from("acme_challenge"), rules: Arc::new(Rules::default()), says: Says::Tell(told) })
+    Some(Found::ours("acme_challenge", told))
 }

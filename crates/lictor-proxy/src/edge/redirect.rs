@@ -1,16 +1,14 @@
 //! Clients that come without TLS are sent to the same URL with it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode};
-use lictor_core::gateway::{ReadPath, Rules};
+use lictor_core::gateway::ReadPath;
 use lictor_core::mesh::ListenerKind;
 use lictor_core::{Failure, Reason};
 
 use super::challenge::CHALLENGES;
-use crate::admission::routed::{Found, Says, Told};
+use crate::admission::routed::{Found, Told};
 use crate::world::client::Connection;
 
 /// Where a request on the listener for clients without TLS is sent; `None` for what the routes have to say, as of the questions
@@ -38,6 +36,5 @@ pub(super) fn to_https(
     let location = HeaderValue::try_from(format!("https://{host}{port}{}{query}", read.as_str()))
         .map_err(|error| Failure::new(Reason::BadRequest, error.to_string()))?;
     let told = Told { status, field: Some((LOCATION, location)), body: Bytes::new() };
-    // Nothing is asked of a client that is only told where to go.
-    Ok(Some(Found { label: Arc::from("redirect_http"), rules: Arc::new(Rules::default()), says: Says::Tell(told) }))
+    Ok(Some(Found::ours("redirect_http", told)))
 }

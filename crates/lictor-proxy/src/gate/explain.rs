@@ -6,11 +6,12 @@ use std::time::{Instant, SystemTime};
 
 use http::{HeaderName, Request, Uri};
 use lictor_core::gateway::auth::{self, Auth, How, Identity, Mode, Tokens};
-use lictor_core::gateway::maintenance::{Allow, Orders, State};
+use lictor_core::gateway::maintenance::Allow;
 use lictor_core::gateway::{Action, Gateway, Send, label};
 use lictor_core::{Failure, Reason};
 use lictor_jose::{Kind, Why};
 
+use super::maintenance::{self, Held};
 use super::refusal::{Because, No, refusal};
 use super::shown::{self, Shown, Shows};
 use super::{Stop, asking, basic, transcode};
@@ -30,22 +31,23 @@ pub(crate) async fn admitted(worker: &Worker, view: &View, question: &Question) 
     let shows = shown::take(gateway, &mut request);
     let (uri, authority) = (request.uri(), url.authority().map_or("", |authority| authority.as_str()));
     let found = routed::find(gateway, request.method(), authority, uri, request.headers(), |_, _| Ok(None))?;
-    let held = held(view, &found, &request)?;
+    let (rules, orders) = (Arc::clone(&found.rules), view.mesh.maintenance.as_deref());
+    // Where a request of his would come from nobody knows.
+    let held = maintenance::check(&rules, orders, &found.label, None, request.headers());
+    let held = held.map(|held| (in_maintenance(&found, &held), held));
+    if let Some((failure, _)) = held.as_ref().filter(|(_, held)| !held.may_show) {
+        return Err(failure.clone().into());
+    }
     let Some(auth) = found.rules.auth.clone() else { return lead(gateway, found, None, None, question).map(Some) };
-    let who = Box::pin(who(worker, &auth, &found, shows, &request)).await;
-    if let Some(held) = held {
-        let claims = who.as_ref().ok().and_then(|who| who.identity.as_ref()).map(|identity| &*identity.known.claims);
-        if !found.rules.maintenance.as_ref().is_some_and(|own| own.allow.passes_as(claims)) {
-            return Err(held.into());
+    let judged = Box::pin(judged(worker, gateway, &auth, found, shows, &request)).await;
+    if let Some((failure, _)) = held {
+        let passes = |judged: &Judged| maintenance::passes(&rules, judged.who.identity.as_ref());
+        if !judged.as_ref().is_ok_and(passes) {
+            return Err(failure.into());
         }
     }
-    let who = who?;
-    let (found, when) = choose(gateway, found, &auth, &who, uri)?;
+    let Judged { who, found, when } = judged?;
     let auth = found.rules.auth.as_ref().unwrap_or(&auth);
-    if let Some(identity) = &who.identity {
-        let judged = auth.rules.judge(&identity.known);
-        judged.map_err(|refusal| refuse(auth, &found, identity.how.as_str(), &refusal))?;
-    }
     let Who { identity, open } = who;
     let view = AuthView {
         asks: auth.to_string(),
@@ -58,22 +60,40 @@ pub(crate) async fn admitted(worker: &Worker, view: &View, question: &Question) 
     Ok(Some(Admitted { claims, ..admitted }))
 }
 
-/// Why it is not served, if it is in maintenance; the error is that nothing could change that. Where it would come from nobody knows.
-fn held(view: &View, found: &Found, request: &Request<()>) -> Result<Option<Failure>, Refusal> {
-    let (own, orders) = (found.rules.maintenance.as_deref(), view.mesh.maintenance.as_deref());
-    let state = State::at(own, orders.unwrap_or(&Orders::default()), &found.label, SystemTime::now());
-    let allow = own.map(|own| &own.allow);
-    if state == State::Off || allow.is_some_and(|allow| allow.passes(None, request.headers())) {
-        return Ok(None);
+/// Why it is not served.
+fn in_maintenance(found: &Found, held: &Held) -> Failure {
+    let (label, state, own) = (&found.label, held.state, found.rules.maintenance.as_deref());
+    let has_allow = own.is_some_and(|own| own.allow != Allow::default());
+    let but = if has_allow { ", but for `maintenance.allow`" } else { "" };
+    let detail =
+        format!("the route {label} is in maintenance ({state}){but}; `lictor maintenance off` ends what was ordered");
+    Failure::new(Reason::Maintenance, detail)
+}
+
+/// Whoever asks may go on.
+struct Judged {
+    who: Who,
+    found: Found,
+    /// What the route asks of claims.
+    when: Option<String>,
+}
+
+async fn judged(
+    worker: &Worker,
+    gateway: &Gateway,
+    auth: &Auth,
+    found: Found,
+    shows: Shows,
+    request: &Request<()>,
+) -> Result<Judged, Refusal> {
+    let who = who(worker, auth, &found, shows, request).await?;
+    let (found, when) = choose(gateway, found, auth, &who, request.uri())?;
+    let auth = found.rules.auth.as_deref().unwrap_or(auth);
+    if let Some(identity) = &who.identity {
+        let judged = auth.rules.judge(&identity.known);
+        judged.map_err(|refusal| refuse(auth, &found, identity.how.as_str(), &refusal))?;
     }
-    let but = if allow.is_some_and(|allow| *allow != Allow::default()) { ", but for `maintenance.allow`" } else { "" };
-    let detail = format!(
-        "the route {} is in maintenance ({state}){but}; `lictor maintenance off` ends what was ordered",
-        found.label
-    );
-    let failure = Failure::new(Reason::Maintenance, detail);
-    let asks = found.rules.auth.as_ref().is_some_and(|auth| auth.mode != Mode::None);
-    if asks && allow.is_some_and(|allow| !allow.claims.is_empty()) { Ok(Some(failure)) } else { Err(failure.into()) }
+    Ok(Judged { who, found, when })
 }
 
 /// Who asks.
