@@ -31,7 +31,7 @@
 //!   another certificate of ours, the next handshake is a full one.
 //! - A server's sessions and tickets outlive a new certificate, except where clients must show theirs: there a session
 //!   says who was believed.
-//! - A chain that has ended does not replace one that has not.
+//! - A certificate that has ended does not replace one that has not, whatever else its chain has.
 //! - When a root is gone, [`Client::generation`] and [`Servers::generation`] count: connections that were made before are
 //!   not to be used for new requests. A root that is added puts nobody out.
 //!

@@ -166,7 +166,7 @@ impl<S: Source> Latest<S> {
     }
 
     /// Refuses a certificate that has ended in place of one that has not: an earlier backup was put back, or a renewal failed. What
-    /// its chain has besides may have ended: clients need not go by it.
+    /// its chain has besides may have ended, as a cross-sign that clients need not go by; one that they do need is not told apart.
     fn lasts(&self, made: Made<S::Config>, earlier: Option<&Made<S::Config>>) -> Result<Made<S::Config>, TlsError> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let has_ended = |made: &Made<S::Config>| made.chain.first().and_then(end).is_some_and(|end| end < now);
