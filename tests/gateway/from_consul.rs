@@ -13,7 +13,7 @@ use crate::issuer::{SECRET, claims, shared};
 use crate::{Ask, BOTH, LICTOR, Version, ask, echo, field};
 
 /// A service with these tags, behind this server.
-fn register(consul: &Consul, service: &str, server: &RawServer, tags: &[&str]) {
+pub(crate) fn register(consul: &Consul, service: &str, server: &RawServer, tags: &[&str]) {
     let body = json!({ "Name": service, "ID": service, "Address": "127.0.0.1", "Port": server.port(), "Tags": tags });
     consul.put("/v1/agent/service/register", &body);
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use lictor_testkit::{Consul, RawServer, Sidecar, connect, eventually_is, read_head, scratch};
 use serde_json::json;
 
+use crate::from_consul::register;
 use crate::issuer::{SECRET, claims, shared};
 use crate::{Ask, BOTH, LICTOR, Told, Version, ask, ask_over, echo, field, gateway_of, line_of};
 
@@ -333,4 +334,36 @@ fn by_kv_it_holds_for_all_gateways_and_for_those_that_come_later() {
     consul.kill();
     assert!(order(&first, &["off"]).contains("cannot read ops/edge"));
     assert_statuses(&first, &[("/x", 503)]); // Consul is away, and it stays as it was
+}
+
+#[test]
+fn by_kv_a_route_that_a_service_claims_is_named_by_its_place() {
+    let (consul, one, orders) = (Consul::dev(), echo("one"), echo("orders"));
+    register(&consul, "orders", &orders, &["lictor.route=/api/orders/{id}"]);
+    let yaml = format!(
+        "registration: off\nservice: edge\nconsul: {{address: '{}', kv: true}}\nupstreams: {{one: {{static: ['127.0.0.1:{}']}}}}\ngateway:\n  listen: 127.0.0.1:0\n  from_consul: {{allow: {{orders: /api/orders/*}}}}\n  routes: [{{path: /up, to: one, maintenance: off}}]\n",
+        consul.url(),
+        one.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    await_status(&lictor, "/api/orders/1", 200);
+    for route in ["/nowhere", "/api/orders/{id}", "/api/orders/1", "/api/Orders/*"] {
+        let told = order(&lictor, &["on", "--route", route]);
+        let words = [&*format!("no route is named {route};"), "or a place of `gateway.from_consul.allow`"];
+        assert!(words.iter().all(|words| told.contains(words)), "{told}");
+        assert!(consul.json("/v1/kv/lictor/edge/maintenance").is_null(), "{route}");
+    }
+    let claimed = "no route of the configuration is in maintenance; those that services claim are as it was ordered";
+    for (words, message, status) in [
+        (&["on", "--route", "/api/orders/*"][..], claimed, 503),
+        (&["off", "--route", "/api/orders/*"], "nothing is in maintenance", 200),
+        (&["on"], claimed, 503),
+        (&["off", "--route", "/up"], claimed, 503),
+        (&["on", "--route", "/up"], "in maintenance: /up on", 503),
+        (&["off"], "nothing is in maintenance", 200),
+    ] {
+        let told = order(&lictor, words);
+        assert!(told.contains(message), "{words:?}: {told}");
+        await_status(&lictor, "/api/orders/1", status);
+    }
 }

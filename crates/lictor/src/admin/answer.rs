@@ -171,8 +171,7 @@ async fn maintain(admin: &Admin, query: &Query) -> Response<Body> {
         Err(message) => return refuse(StatusCode::BAD_REQUEST, &message),
     };
     let (wanted, now) = (Wanted { is_on, lasts, route: query.get("route").map(str::to_owned) }, SystemTime::now());
-    let routes = &gateway.routes;
-    match admin.handle.order_maintenance(|before| wanted.over(before, Some(&**routes), now)).await {
+    match admin.handle.order_maintenance(|before| wanted.over(before, gateway, now)).await {
         Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
         Ok(orders) => {
             let kept = if admin.handle.has_memory() {
@@ -181,7 +180,7 @@ async fn maintain(admin: &Admin, query: &Query) -> Response<Body> {
                 "until a restart: `consul.snapshot` would keep it"
             };
             let kept = if orders.is_empty() { String::new() } else { format!("; {kept}") };
-            let message = format!("at this gateway{kept}; {}", wanted.told(&orders, routes, now));
+            let message = format!("at this gateway{kept}; {}", wanted.told(&orders, gateway, now));
             reply(StatusCode::OK, &json!({ "message": message, "orders": &*orders }))
         }
     }

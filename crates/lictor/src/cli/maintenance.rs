@@ -62,8 +62,6 @@ fn by_kv(asked: &Maintenance, consul: &Consul, key: &str, gateway: &Gateway) -> 
         humantime::parse_duration(text).with_context(|| format!("--for takes a duration such as 30m, not `{text}`"))
     });
     let wanted = Wanted { is_on: asked.state == State::On, lasts: lasts.transpose()?, route: asked.route.clone() };
-    // What services claim only the running ones know.
-    let known = Some(&*gateway.routes).filter(|_| gateway.from_consul.is_none());
     block_on(async {
         let now = SystemTime::now();
         let mut kv = Kv::new(consul)?.context("there is no Consul agent in the configuration")?;
@@ -71,11 +69,11 @@ fn by_kv(asked: &Maintenance, consul: &Consul, key: &str, gateway: &Gateway) -> 
         let index = held.as_ref().map_or(0, |entry| entry.modify_index);
         // What is none counts as none.
         let before = held.and_then(|entry| Orders::parse(&entry.value).ok()).unwrap_or_default();
-        let orders = wanted.over(&before, known, now).map_err(anyhow::Error::msg)?;
+        let orders = wanted.over(&before, gateway, now).map_err(anyhow::Error::msg)?;
         let text = serde_json::to_string(&orders)?;
         if !kv.put(key, &text, Some(index)).await.with_context(|| format!("cannot write {key}"))? {
             bail!("{key} was written by somebody else at the same time: order it again");
         }
-        Ok(format!("{key} is written, for all gateways that read it; {}", wanted.told(&orders, &gateway.routes, now)))
+        Ok(format!("{key} is written, for all gateways that read it; {}", wanted.told(&orders, gateway, now)))
     })
 }
