@@ -367,3 +367,19 @@ fn by_kv_a_route_that_a_service_claims_is_named_by_its_place() {
         await_status(&lictor, "/api/orders/1", status);
     }
 }
+
+#[test]
+fn what_the_configuration_has_on_is_shown_without_consul_too() {
+    let one = echo("one");
+    let yaml = format!(
+        "registration: off\nservice: edge\nconsul: {{address: 'http://127.0.0.1:9', kv: true}}\nlifecycle: {{start_timeout: 1s}}\nupstreams: {{one: {{static: ['127.0.0.1:{}']}}}}\ngateway: {{listen: '127.0.0.1:0', routes: [{{path: /*, to: one}}, {{path: /on, to: one, maintenance: true}}]}}\n",
+        one.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    assert_statuses(&lictor, &[("/x", 200), ("/on", 503)]);
+    assert_eq!(routes_in_maintenance(&lictor), 1);
+    let health = lictor.page("/health");
+    assert_eq!(health["checks"]["maintenance"]["message"], "1 of 2 routes in maintenance", "{health}");
+    let words = "nothing is known of orders about the gateway's maintenance yet";
+    eventually_is(words, || lictor.log(), |log| log.contains(words));
+}

@@ -60,6 +60,13 @@ pub struct Mesh {
     pub access_levels: Arc<AccessLevels>,
 }
 
+impl Mesh {
+    /// What operators order of the gateway's maintenance; nothing while nobody knows it yet.
+    pub fn orders(&self) -> Arc<Orders> {
+        self.maintenance.clone().unwrap_or_default()
+    }
+}
+
 /// Who we are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Local {

@@ -246,8 +246,8 @@ impl Scrape {
     fn mesh(&self, mesh: &Mesh) {
         let now = Instant::now();
         self.maintenance.reset();
-        if let (Some(gateway), Some(orders)) = (&mesh.gateway, &mesh.maintenance) {
-            let count = orders.routes(gateway, SystemTime::now()).count();
+        if let Some(gateway) = &mesh.gateway {
+            let count = mesh.orders().routes(gateway, SystemTime::now()).count();
             self.maintenance.with_label_values::<&str>(&[]).set(count as i64);
         }
         for family in [

@@ -9,7 +9,6 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use lictor_core::Mesh;
-use lictor_core::gateway::maintenance::Orders;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -76,7 +75,7 @@ async fn get(admin: &Arc<Admin>, path: &str, query: &str, form: Form) -> Respons
         "/breakers" => reply(StatusCode::OK, &pages::breakers(&mesh)),
         "/routes" => reply(StatusCode::OK, &pages::routes(&mesh)),
         "/gateway/routes" => match &admin.loaded.read().config.gateway {
-            Some(gateway) => reply(StatusCode::OK, &routes::page(gateway, &ordered(&mesh), SystemTime::now())),
+            Some(gateway) => reply(StatusCode::OK, &routes::page(gateway, &mesh.orders(), SystemTime::now())),
             None => refuse(StatusCode::NOT_FOUND, "there is no gateway in this configuration"),
         },
         "/config" => {
@@ -145,10 +144,6 @@ async fn metrics(admin: &Admin, mesh: &Mesh, form: Form) -> Response<Body> {
     };
     let (form, text) = admin.scrape.text(form, &seen).await;
     text_reply(form.content_type(), text)
-}
-
-fn ordered(mesh: &Mesh) -> Arc<Orders> {
-    mesh.maintenance.clone().unwrap_or_default()
 }
 
 /// Puts the gateway of this process, or a route of it, into maintenance, or ends that.

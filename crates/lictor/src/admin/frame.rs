@@ -55,7 +55,7 @@ async fn run(admin: Arc<Admin>) {
         let mut now = Sample::take(&admin, &labels);
         let mut json = frame(&admin, &mesh, before.as_ref(), &now).await;
         if let Some(gateway) = &mesh.gateway {
-            let (plane, orders, at) = (&admin.plane, mesh.maintenance.clone().unwrap_or_default(), SystemTime::now());
+            let (plane, orders, at) = (&admin.plane, mesh.orders(), SystemTime::now());
             let asked = Asked {
                 latencies: &|label| plane.route_latencies(label),
                 taken: &|limit, label| plane.limit_taken(limit, label),
