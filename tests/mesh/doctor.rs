@@ -186,6 +186,11 @@ fn rights_that_a_token_lacks_are_named_as_rules() {
         assert_eq!(found.filter(|it| it["fix"].as_str().unwrap().ends_with(rule)).count(), 1, "{rule}: {anonymous:?}");
     }
     assert_eq!(anonymous.page["errors"], 6);
+    let gateway = doctor(&(yaml("") + "gateway: {listen: '127.0.0.1:0', routes: {/*: users}}\n"));
+    let rule = "key \"lictor/orders/maintenance\" { policy = \"read\" }";
+    let found = gateway.page["findings"].as_array().unwrap().iter();
+    assert_eq!(found.filter(|it| it["fix"].as_str().unwrap().ends_with(rule)).count(), 1, "{gateway:?}");
+    assert_eq!(gateway.page["errors"], 7, "{gateway:?}");
     doctor(&yaml(MANAGEMENT)).is(&["201"]);
     let everything_but_kv = "service_prefix \"\" { policy = \"write\" } node_prefix \"\" { policy = \"read\" }";
     consul.put("/v1/acl/policy", &json!({ "Name": "some", "Rules": everything_but_kv }));

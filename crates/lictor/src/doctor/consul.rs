@@ -199,6 +199,9 @@ fn wanted(config: &Config) -> Vec<Right> {
     }
     if let Some(kv) = &config.consul.kv {
         wanted.push(right("key", "read", &kv.config, "the configuration in KV"));
+        if config.gateway.is_some() {
+            wanted.push(right("key", "read", &kv.maintenance, "what is ordered of the gateway's maintenance"));
+        }
         let status = format!("{}/", kv.status);
         wanted.push(Right { is_prefix: true, ..right("key", "write", &status, "to say what became of it") });
     }
