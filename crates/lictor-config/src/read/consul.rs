@@ -151,6 +151,12 @@ fn kv(node: &Node<'_>, service: Option<&str>) -> Option<Kv> {
         }
         section.finish();
     }
+    if is_wanted && kv.maintenance == kv.config {
+        node.error(
+            "`maintenance` and `config` are one key: `lictor maintenance` would write over the configuration",
+            None,
+        );
+    }
     is_wanted.then_some(kv)
 }
 
