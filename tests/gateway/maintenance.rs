@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::process::Command;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use lictor_testkit::{Consul, RawServer, Sidecar, connect, eventually_is, read_head, scratch};
 use serde_json::json;
@@ -382,4 +384,37 @@ fn what_the_configuration_has_on_is_shown_without_consul_too() {
     assert_eq!(health["checks"]["maintenance"]["message"], "1 of 2 routes in maintenance", "{health}");
     let words = "nothing is known of orders about the gateway's maintenance yet";
     eventually_is(words, || lictor.log(), |log| log.contains(words));
+}
+
+#[test]
+fn what_is_no_order_is_told_once_for_each_time_that_it_is_written() {
+    let (one, asked) = (echo("one"), AtomicU64::new(0));
+    // An agent whose waits end at once: `nonsense` is there three times, then `{}`, then an order.
+    let agent = RawServer::saying(move |head| {
+        if !head.starts_with("GET ") {
+            return String::new();
+        }
+        if !head.starts_with("GET /v1/kv/lictor/edge/maintenance") {
+            return "HTTP/1.1 404 Not Found\r\nX-Consul-Index: 1\r\nContent-Length: 0\r\n\r\n".to_owned();
+        }
+        let before = asked.fetch_add(1, Relaxed);
+        let (written, value) = match before {
+            0..3 => (7, "bm9uc2Vuc2U="),
+            3..6 => (8, "e30="),
+            _ => (9, "W3sicm91dGUiOm51bGwsInVudGlsX21zIjpudWxsfV0="),
+        };
+        let body = format!(r#"[{{"ModifyIndex":{written},"Value":"{value}"}}]"#);
+        let index = format!("X-Consul-Index: {}\r\nContent-Length: {}", 10 + before, body.len());
+        format!("HTTP/1.1 200 OK\r\n{index}\r\n\r\n{body}")
+    });
+    let yaml = format!(
+        "registration: off\nservice: edge\nconsul: {{address: 'http://127.0.0.1:{}', kv: true}}\nupstreams: {{one: {{static: ['127.0.0.1:{}']}}}}\ngateway: {{listen: '127.0.0.1:0', routes: {{/*: one}}}}\n",
+        agent.port(),
+        one.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    await_status(&lictor, "/x", 503);
+    eventually_is("the order", || lictor.lines("what is in maintenance by order").len(), |count| *count == 1);
+    let told = lictor.lines("what is in KV is not of `lictor maintenance`: nothing is ordered");
+    assert_eq!(told.len(), 2, "{told:?}");
 }

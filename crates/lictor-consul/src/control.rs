@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use lictor_config::{Claims, Config, Query};
@@ -373,7 +373,12 @@ impl Control {
         }
         let Some(key) = key.map(str::to_owned) else { return };
         let watch = KnownWatch {
-            asked: OrdersKey { key, datacenter: consul.datacenter.clone(), is_told: AtomicBool::default() },
+            asked: OrdersKey {
+                key,
+                datacenter: consul.datacenter.clone(),
+                is_told: AtomicBool::default(),
+                refused: AtomicU64::default(),
+            },
             client: Arc::clone(client),
             status: Arc::clone(&self.status),
             consistency: consul.consistency,

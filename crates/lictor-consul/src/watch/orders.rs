@@ -1,7 +1,7 @@
 //! What is ordered of the gateway's maintenance, for all gateways of a service: a key of KV.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lictor_config::Consistency;
 use lictor_core::gateway::maintenance::Orders;
@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::known::Asked;
 use crate::agent::kv::get;
-use crate::agent::{Answer, Ask, Connection, ConsulError};
+use crate::agent::{Answer, Ask, Connection, ConsulError, KvEntry};
 
 /// The key.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct OrdersKey {
     pub(crate) datacenter: Option<String>,
     /// It was told that the key may not be read.
     pub(crate) is_told: AtomicBool,
+    /// Of the last value that was told to be none (Consul's index of that write); 0: there was none yet.
+    pub(crate) refused: AtomicU64,
 }
 
 impl Asked for OrdersKey {
@@ -30,12 +32,8 @@ impl Asked for OrdersKey {
         consistency: Consistency,
     ) -> Result<(Answer, Arc<Orders>), ConsulError> {
         let (answer, entry) = get(connection, &self.key, self.datacenter.as_deref(), ask, consistency).await?;
-        let orders = entry.map(|entry| Orders::parse(&entry.value)).transpose().unwrap_or_else(|error| {
-            let key = &self.key;
-            warn!(target: "lictor::event", kind = "maintenance_refused", key, error, "what is in KV is not of `lictor maintenance`: nothing is ordered");
-            None
-        });
-        Ok((answer, Arc::new(orders.unwrap_or_default())))
+        let orders = entry.map(|entry| self.read(&entry)).unwrap_or_default();
+        Ok((answer, Arc::new(orders)))
     }
 
     fn is_loss(before: &Arc<Orders>, now: &Arc<Orders>) -> bool {
@@ -51,5 +49,18 @@ impl Asked for OrdersKey {
         if error.is_denied() && !self.is_told.swap(true, Ordering::Relaxed) {
             warn!(key = self.key, %error, "the Consul token may not read what is ordered of the gateway's maintenance; it needs key:read");
         }
+    }
+}
+
+impl OrdersKey {
+    /// What is no order counts as none, and each such value is told once: it is read again at the end of each wait.
+    fn read(&self, entry: &KvEntry) -> Orders {
+        Orders::parse(&entry.value).unwrap_or_else(|error| {
+            let key = &self.key;
+            if self.refused.swap(entry.modify_index, Ordering::Relaxed) != entry.modify_index {
+                warn!(target: "lictor::event", kind = "maintenance_refused", key, error, "what is in KV is not of `lictor maintenance`: nothing is ordered");
+            }
+            Orders::default()
+        })
     }
 }
