@@ -223,12 +223,13 @@ impl Handle {
         &self,
         change: impl FnOnce(&Orders) -> Result<Orders, String>,
     ) -> Result<Arc<Orders>, String> {
-        let mut result = Ok(Arc::default());
-        self.maintenance.send_modify(|known| {
+        let mut result = Err(String::new());
+        self.maintenance.send_if_modified(|known| {
             result = change(known.as_deref().unwrap_or(&Orders::default())).map(Arc::new);
             if let Ok(orders) = &result {
                 *known = Some(Arc::clone(orders));
             }
+            result.is_ok()
         });
         let orders = result?;
         let is_in_force = |mesh: &Arc<Mesh>| mesh.maintenance == *self.maintenance.borrow();
@@ -312,6 +313,31 @@ async fn identify(client: Arc<Client>, status: Arc<Status>) {
             }
             Err(error) if !error.is_outage() => return,
             Err(_) => tokio::time::sleep(Duration::from_secs(5)).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use lictor_config::{Environment, Text, load};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_order_that_is_refused_wakes_nobody() {
+        let yaml = "registration: off\nupstreams: {one: {static: ['127.0.0.1:9']}}\ngateway: {listen: '127.0.0.1:0', routes: {/*: one}}\n";
+        let text = Text { name: "test".to_owned(), text: yaml.to_owned() };
+        let config = load(Some(&text), &Environment::default(), &[]).unwrap().config;
+        let handle = start(Arc::new(config)).unwrap();
+        let seen = handle.maintenance.subscribe();
+        for (is_good, wakes) in [(false, false), (true, true)] {
+            let change = |before: &Orders| {
+                if is_good { before.on(None, None, SystemTime::now()) } else { Err("no".to_owned()) }
+            };
+            let ordered = handle.order_maintenance(change).await;
+            assert_eq!((ordered.is_ok(), seen.has_changed().unwrap()), (is_good, wakes), "{ordered:?}");
         }
     }
 }
