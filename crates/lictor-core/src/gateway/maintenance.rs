@@ -3,6 +3,7 @@
 //! The configuration may say so, and an operator may order it. What lasts longest holds; only a route that says `off` is not
 //! reached by what is ordered of all.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -75,9 +76,9 @@ pub struct Order {
     pub until_ms: Option<u64>,
 }
 
-/// All that is ordered, each route once.
+/// All that is ordered: each route once, and sorted by routes, since each request asks for one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "Vec<Order>")]
 pub struct Orders(Vec<Order>);
 
 /// Whether a route is in maintenance. The greater lasts longer.
@@ -110,7 +111,8 @@ impl Orders {
         if orders.0.len() >= ORDERS_MAX {
             return Err(format!("{ORDERS_MAX} routes are in maintenance already"));
         }
-        orders.0.push(Order { route: route.map(str::to_owned), until_ms: end.map(millis) });
+        let (Ok(place) | Err(place)) = orders.place(route);
+        orders.0.insert(place, Order { route: route.map(str::to_owned), until_ms: end.map(millis) });
         Ok(orders)
     }
 
@@ -128,14 +130,27 @@ impl Orders {
     }
 
     fn of(&self, route: Option<&str>) -> State {
-        let orders = self.0.iter().filter(|order| order.route.as_deref() == route);
-        orders.map(Order::state).max().unwrap_or_default()
+        self.place(route).map(|place| self.0[place].state()).unwrap_or_default()
+    }
+
+    /// Where the order about a route is, or would be.
+    fn place(&self, route: Option<&str>) -> Result<usize, usize> {
+        self.0.binary_search_by(|order| order.route.as_deref().cmp(&route))
     }
 
     /// Labels of the gateway's routes that are in maintenance now, and how long.
     pub fn routes<'g>(&'g self, gateway: &'g Gateway, now: SystemTime) -> impl Iterator<Item = (&'g str, State)> {
         let all = gateway.routes.iter().map(move |route| (&*route.label, State::of(route, self, now)));
         all.filter(|(_, state)| *state != State::Off)
+    }
+}
+
+/// Whoever writes to KV may write them in any order, and a route twice: the longest holds.
+impl From<Vec<Order>> for Orders {
+    fn from(mut orders: Vec<Order>) -> Self {
+        orders.sort_by(|a, b| (&a.route, Reverse(a.state())).cmp(&(&b.route, Reverse(b.state()))));
+        orders.dedup_by(|after, before| after.route == before.route);
+        Self(orders)
     }
 }
 
@@ -229,12 +244,16 @@ mod tests {
         SystemTime::UNIX_EPOCH + SECOND * 1_000_000
     }
 
-    fn orders(list: &[(Option<&str>, Option<u64>)]) -> Orders {
+    fn list(list: &[(Option<&str>, Option<u64>)]) -> Vec<Order> {
         let order = |(route, until_s): &(Option<&str>, Option<u64>)| Order {
             route: route.map(str::to_owned),
             until_ms: until_s.map(|seconds| millis(now()) + seconds * 1000),
         };
-        Orders(list.iter().map(order).collect())
+        list.iter().map(order).collect()
+    }
+
+    fn orders(list: &[(Option<&str>, Option<u64>)]) -> Orders {
+        self::list(list).into()
     }
 
     #[test]
@@ -278,8 +297,51 @@ mod tests {
         assert_eq!(before.off(Some("/a"), now()), orders(&[all, two]));
         assert_eq!(before.off(Some("/d"), now()), orders(&[all, one, two]));
         assert_eq!(before.off(None, now()), orders(&[]));
-        let full = Orders((0..ORDERS_MAX).map(|n| Order { route: Some(n.to_string()), until_ms: None }).collect());
+        let each = (0..ORDERS_MAX).map(|n| Order { route: Some(n.to_string()), until_ms: None });
+        let full = Orders::from(each.collect::<Vec<_>>());
         assert!(full.on(None, None, now()).is_err() && full.on(Some("7"), None, now()).is_ok());
+    }
+
+    #[test]
+    fn each_route_is_found_however_they_were_written_and_ordered() {
+        let until = |seconds: u32| State::Until(now() + SECOND * seconds);
+        let written = [
+            (Some("/b"), Some(3)),
+            (Some("/a/*"), Some(7)),
+            (None, Some(1)),
+            (Some("shop.example/a"), None),
+            (Some("/a"), Some(5)),
+            (Some("/b"), None),
+            (Some("/a"), Some(2)),
+            (None, Some(2)),
+            (Some("/b"), Some(9)),
+            (Some(""), Some(4)),
+        ];
+        let found = [
+            (None, until(2)),
+            (Some("/a"), until(5)),
+            (Some("/a/*"), until(7)),
+            (Some("/b"), State::On),
+            (Some("shop.example/a"), State::On),
+            (Some(""), until(4)),
+            (Some("/"), State::Off),
+            (Some("/a/"), State::Off),
+            (Some("shop.example/b"), State::Off),
+            (Some("~"), State::Off),
+        ];
+        for turn in 0..written.len() {
+            let turned = [&written[turn..], &written[..turn]].concat();
+            let read = Orders::parse(&serde_json::to_vec(&list(&turned)).unwrap()).unwrap();
+            let ordered = turned.iter().fold(Orders::default(), |before, (route, seconds)| {
+                before.on(*route, seconds.map(|seconds| now() + SECOND * seconds as u32), now()).unwrap()
+            });
+            assert_eq!((read.0.len(), ordered.0.len()), (6, 6), "{turned:?}");
+            for (route, longest) in found {
+                let last = turned.iter().rfind(|(own, _)| *own == route);
+                let last = last.map_or(State::Off, |(_, end)| end.map_or(State::On, |end| until(end as u32)));
+                assert_eq!((read.of(route), ordered.of(route)), (longest, last), "{route:?} of {turned:?}");
+            }
+        }
     }
 
     #[test]
