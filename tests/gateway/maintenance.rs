@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::from_consul::register;
 use crate::issuer::{SECRET, claims, shared};
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, ask_over, echo, field, gateway_of, line_of};
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, ask_over, echo, echo_once, field, gateway_of, line_of};
 
 const ROUTES: &str = "  - {path: /a/*, to: one}
   - {path: /a/*, methods: [POST], to: one}
@@ -62,7 +62,7 @@ fn routes_in_maintenance(lictor: &Sidecar) -> u64 {
 
 #[test]
 fn one_command_puts_the_gateway_into_maintenance_and_out_again() {
-    let one = echo("one");
+    let one = echo_once("one");
     let keys = "  cors: {origins: ['https://app.example']}\n  errors: problem\n  maintenance: {retry_after: 90s}\n";
     let lictor = gateway_of(&[("one", &one)], keys, ROUTES);
     let at_rest =
