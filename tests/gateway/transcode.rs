@@ -419,10 +419,13 @@ fn an_answer_for_which_there_is_no_room_is_503_and_holds_none() {
     let service = Service::start();
     let lictor = lictor(&service, ", message_max: 16MiB");
     for version in BOTH {
-        let got = ask(&lictor, version, "GET", "/v1/shelves/controls", "");
-        assert_eq!((got.status, &json_of(&got)["code"]), (503, &json!(8)), "{version:?} {got:?}");
-        assert_eq!(got.headers["retry-after"], "1", "{version:?}");
-        assert_eq!(ask(&lictor, version, "GET", "/v1/shelves/fine", "").status, 200, "a control");
+        // Had they kept what they held, all the room would be gone.
+        for _ in 0..4 {
+            let got = ask(&lictor, version, "GET", "/v1/shelves/controls", "");
+            assert_eq!((got.status, &json_of(&got)["code"]), (503, &json!(8)), "{version:?} {got:?}");
+            assert_eq!(got.headers["retry-after"], "1", "{version:?}");
+            assert_eq!(ask(&lictor, version, "GET", "/v1/shelves/fine", "").status, 200, "a control");
+        }
     }
     let line = crate::line_of(&lictor, |line| line["path"] == "/v1/shelves/controls");
     assert_eq!((&line["status"], &line["reason"]), (&json!(503), &json!("overloaded")), "{line}");
