@@ -4,7 +4,7 @@ use std::io::Write;
 
 use lictor_testkit::{RawServer, connect, free_ports, read_head};
 
-use crate::{Ask, BOTH, ask, echo, gateway, gateway_with, line_of, post_trailing, told_http1};
+use crate::{Ask, BOTH, Served, ask, echo, gateway, gateway_with, line_of, post_trailing, told_http1};
 
 const MANAGED: [&str; 24] = [
     "X-Forwarded-For",
@@ -83,34 +83,27 @@ fn a_field_that_connection_names_takes_nothing_of_ours_away() {
     }
 }
 
-/// A server of HTTP/2 that answers with its name and the trailers that it got.
-fn http2_echo() -> RawServer {
-    RawServer::start(|stream| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            stream.set_nonblocking(true).unwrap();
-            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
-            while let Some(Ok((request, mut respond))) = connection.accept().await {
-                tokio::spawn(async move {
-                    let mut body = request.into_body();
-                    while let Some(Ok(_)) = body.data().await {}
-                    let mut text = "two\n".to_owned();
-                    for (name, value) in &body.trailers().await.unwrap().unwrap_or_default() {
-                        text += &format!("{name}: {}\n", value.to_str().unwrap());
-                    }
-                    let mut body = respond.send_response(http::Response::new(()), false).unwrap();
-                    body.send_data(bytes::Bytes::from(text), true).unwrap();
-                });
+/// Speaks HTTP/2, and answers with its name and the trailers that it got.
+async fn http2_echo(stream: tokio::net::TcpStream) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            while let Some(Ok(_)) = body.data().await {}
+            let mut text = "two\n".to_owned();
+            for (name, value) in &body.trailers().await.unwrap().unwrap_or_default() {
+                text += &format!("{name}: {}\n", value.to_str().unwrap());
             }
+            let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+            body.send_data(bytes::Bytes::from(text), true).unwrap();
         });
-    })
+    }
 }
 
 #[test]
 fn trailers_say_no_more_than_fields() {
-    let (one, two) = (echo("one"), http2_echo());
-    let more = format!("  two: {{static: ['127.0.0.1:{}'], protocol: h2c}}\n", two.port());
+    let (one, two) = (echo("one"), Served::by(http2_echo));
+    let more = format!("  two: {{static: ['127.0.0.1:{}'], protocol: h2c}}\n", two.port);
     let lictor = gateway_with(&[("one", &one)], &more, "  - {path: /one, to: one}\n  - {path: /two, to: two}\n");
     for version in BOTH {
         for (target, server) in [("/one", "one"), ("/two", "two")] {
