@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use lictor_testkit::{RawServer, connect, read_head};
 
-use crate::{Ask, LICTOR, Told, block, configuration, echo, frame, gateway_of, line_of, told_http1, told_http2};
+use crate::{
+    Ask, LICTOR, Told, begun_http2, block, configuration, echo, frame, gateway_of, line_of, told_http1, told_http2,
+};
 
 fn posted(lictor: &lictor_testkit::Sidecar, target: &str, fields: &str, body: &[u8]) -> Told {
     let head = format!("POST {target} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n{fields}\r\n");
@@ -37,8 +39,7 @@ fn posted_http2(
     let fields = [("content-length", text.as_str())];
     let fields = if length.is_some() { &fields[..] } else { &[] };
     let mut stream = connect(&lictor.address("gateway"));
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-    stream.write_all(&frame(4, 0, 0, &[])).unwrap();
+    stream.write_all(&begun_http2()).unwrap();
     stream.write_all(&frame(1, 4, 1, &block(Ask { method: "POST", fields, ..Ask::get(target) }))).unwrap();
     let pieces: Vec<&[u8]> = body.chunks(piece).collect();
     for (at, data) in pieces.iter().enumerate() {

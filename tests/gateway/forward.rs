@@ -8,8 +8,8 @@ use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, free_ports, rea
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    Ask, BOTH, LICTOR, Told, Version, ask, block, configuration, echo, echo_once, field, frame, line_of, told_http1,
-    told_http2, told_on,
+    Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, configuration, echo, echo_once, field, frame, line_of,
+    told_http1, told_http2, told_on,
 };
 
 /// Asks for what the token says: `200`, `401`, `slow`, ..
@@ -149,13 +149,8 @@ fn ask_as(lictor: &Sidecar, version: Version, kind: &str, token: &str) -> Option
         ("post", Version::Http2) => {
             let mut stream = connect(&lictor.address("gateway"));
             let asked = Ask { method: "POST", fields: &fields, ..Ask::get("/b?c=d") };
-            let bytes = [
-                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-                frame(4, 0, 0, &[]),
-                frame(1, 4, 1, &block(asked)),
-                frame(0, 1, 1, b"hello"),
-            ];
-            stream.write_all(&bytes.concat()).unwrap();
+            let bytes = [begun_http2(), frame(1, 4, 1, &block(asked)), frame(0, 1, 1, b"hello")].concat();
+            stream.write_all(&bytes).unwrap();
             told_http2(stream)
         }
         ("upgrade", Version::Http1) => {

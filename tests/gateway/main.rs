@@ -177,11 +177,8 @@ fn ask_over(mut stream: impl Read + Write, version: Version, ask: Ask<'_>) -> To
     match version {
         Version::Http1 => {
             let Ask { method, host, target, fields } = ask;
-            let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
-            for (name, value) in fields {
-                text += &format!("{name}: {value}\r\n");
-            }
-            text += "Connection: close\r\n\r\n";
+            let lines = lines(fields);
+            let text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{lines}Connection: close\r\n\r\n");
             told_http1(stream, text.as_bytes())
         }
         Version::Http2 => {
@@ -200,8 +197,6 @@ fn told_http1(mut stream: impl Read + Write, request: &[u8]) -> Told {
     let _ = stream.read_to_end(&mut bytes); // a reset is an end too
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let (mut head, mut body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status_of =
-        |head: &str| -> u16 { head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default() };
     let mut interim = String::new();
     while matches!(status_of(head), 102..200) {
         interim += head;
@@ -209,6 +204,11 @@ fn told_http1(mut stream: impl Read + Write, request: &[u8]) -> Told {
         (head, body) = body.split_once("\r\n\r\n").unwrap_or((body, ""));
     }
     Told { status: status_of(head), head: interim + head, body: body.to_owned() }
+}
+
+/// Of an answer's head in HTTP/1.1.
+fn status_of(head: &str) -> u16 {
+    head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
 }
 
 /// Fields as HTTP/1.1 has them.
@@ -245,9 +245,8 @@ fn told_on(stream: &mut impl Read) -> Told {
     let length = field(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     let is_whole = stream.read_exact(&mut body).is_ok();
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let body = String::from_utf8_lossy(&body).into_owned();
-    Told { status: status.filter(|_| is_whole).unwrap_or_default(), head, body }
+    Told { status: if is_whole { status_of(&head) } else { 0 }, head, body }
 }
 
 /// Writes requests, and reads so many answers with bodies; their statuses.

@@ -7,7 +7,7 @@ use lictor_testkit::{Consul, RawServer, Sidecar, connect, eventually_is};
 use serde_json::json;
 
 use crate::issuer::{SECRET, claims, shared};
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, block, echo, frame, gateway, told_on};
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, echo, frame, gateway, told_on};
 
 /// An instance of `orders`, which says its name.
 fn instance(consul: &Consul, id: &str, version: Option<&str>) -> RawServer {
@@ -50,8 +50,7 @@ fn many(lictor: &Sidecar, version: Version, count: u32) {
     let stream = connect(&lictor.address("gateway"));
     let (mut read, mut stream) = (BufReader::new(stream.try_clone().unwrap()), stream);
     if version == Version::Http2 {
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-        stream.write_all(&frame(4, 0, 0, &[])).unwrap();
+        stream.write_all(&begun_http2()).unwrap();
     }
     for round in 0..count / AT_ONCE {
         match version {

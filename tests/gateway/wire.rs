@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 use lictor_testkit::{Sidecar, connect};
 
-use crate::Version;
+use crate::{Version, lines};
 
 /// Fields, as they are written.
 pub(crate) type Lines<'a> = &'a [(&'a str, &'a str)];
@@ -59,9 +59,7 @@ pub(crate) fn get(lictor: &Sidecar, version: Version, asked: Asked<'_>) -> Got {
 fn http1(address: &str, asked: Asked<'_>) -> Got {
     let mut stream = connect(address);
     let mut text = format!("{} {} HTTP/1.1\r\nHost: shop.example\r\n", asked.method, asked.target);
-    for (name, value) in asked.fields {
-        text += &format!("{name}: {value}\r\n");
-    }
+    text += &lines(asked.fields);
     if !asked.body.is_empty() {
         text += &format!("Content-Length: {}\r\n", asked.body.len());
     }
