@@ -350,7 +350,12 @@ fn next_frame(stream: &mut impl Read) -> Option<Frame> {
     Some(Frame { kind, flags, stream: u32::from_be_bytes(id), payload })
 }
 
-fn told_http2(mut stream: impl Read) -> Told {
+fn told_http2(stream: impl Read) -> Told {
+    told_until(stream, |_| false)
+}
+
+/// Reads an answer of HTTP/2 until it is over, or there is enough of it.
+fn told_until(mut stream: impl Read, is_enough: impl Fn(&Told) -> bool) -> Told {
     let mut told = Told { status: 0, head: String::new(), body: String::new() };
     while let Some(frame) = next_frame(&mut stream) {
         let text = || String::from_utf8_lossy(&frame.payload);
@@ -364,7 +369,7 @@ fn told_http2(mut stream: impl Read) -> Told {
             }
             _ => (),
         }
-        if frame.ends_stream() {
+        if is_enough(&told) || frame.ends_stream() {
             break;
         }
     }

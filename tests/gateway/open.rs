@@ -8,7 +8,7 @@ use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, read_head};
 use crate::issuer::{SECRET, claims, shared};
 use crate::{
     Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, configuration, echo, forward, frame, lines, next_frame,
-    status, told_on,
+    status, told_on, told_until,
 };
 
 /// A kind of stream.
@@ -98,18 +98,7 @@ impl Open {
             }
             Version::Http2 => {
                 stream.write_all(&[begun_http2(), frame(1, 4, 1, &block(asked))].concat()).unwrap();
-                let mut told = Told { status: 0, head: String::new(), body: String::new() };
-                while let Some(frame) = next_frame(&mut stream) {
-                    match frame.kind {
-                        0 => told.body += &String::from_utf8_lossy(&frame.payload),
-                        1 if told.status == 0 => told.status = status(&frame.payload),
-                        _ => (),
-                    }
-                    if told.status == 200 || frame.ends_stream() {
-                        break;
-                    }
-                }
-                told
+                told_until(&mut stream, |told| told.status == 200)
             }
         };
         let is_open = told.status == if (kind, version) == STREAMS[0] { 101 } else { 200 };
