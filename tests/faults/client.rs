@@ -11,6 +11,7 @@ use http::Method;
 use lictor_testkit::{Backend, Load, RawServer, Sidecar, connect, eventually_is, lictor, read_head};
 use parking_lot::Mutex;
 
+use crate::http2::frame;
 use crate::{ask, caller};
 
 const MIB: u64 = 1 << 20;
@@ -369,15 +370,6 @@ fn an_upload_in_pieces_is_sent_again_as_it_came() {
     client.read_exact(&mut echoed).unwrap();
     assert!(echoed == body, "not what was sent");
     assert_eq!(one.connections() + other.connections(), 2);
-}
-
-/// RFC 9113, section 4.1.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";

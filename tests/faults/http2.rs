@@ -35,7 +35,8 @@ const OK: &[u8] = b"\x88";
 /// 200 and a content-length of a hundred.
 const HUNDRED: &[u8] = b"\x88\x0f\x0d\x03100";
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+/// RFC 9113, section 4.1.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }

@@ -9,6 +9,7 @@ use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, read_head};
 use parking_lot::{Condvar, Mutex};
 
 use crate::LICTOR;
+use crate::corpora::frames::frame;
 
 /// Those who wait.
 const CROWD: usize = 20;
@@ -97,11 +98,6 @@ struct Client {
     stream: TcpStream,
     /// Of HTTP/2; 0 otherwise.
     id: u32,
-}
-
-fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &id.to_be_bytes(), payload].concat()
 }
 
 /// A field that is not in the static table (RFC 7541, section 6.2.2).
