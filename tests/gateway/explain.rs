@@ -1,7 +1,5 @@
 //! What `lictor explain` says of a request that shows who it is from, in each way; and that it repeats no credential.
 
-use std::process::Command;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lictor_testkit::{Authority, RawServer, Sidecar};
@@ -9,18 +7,15 @@ use serde_json::json;
 
 use crate::issuer::{SECRET, claims, shared};
 use crate::keys::hash;
-use crate::{LICTOR, echo, gateway_of};
+use crate::{echo, gateway_of, says};
 
 const KEY: &str = "partner-0123456789abcdefghij";
 /// Nobody's.
 const WRONG: &str = "reader-0123456789abcdefghij";
 
 fn explain(lictor: &Sidecar, url: &str, fields: &[&str]) -> String {
-    let mut command = Command::new(LICTOR);
-    command.args(["explain", "GET", url, "--admin", &lictor.admin()]).env_clear();
-    command.args(fields.iter().flat_map(|field| ["-H", field]));
-    let output = command.output().unwrap();
-    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    let fields: Vec<&str> = fields.iter().flat_map(|field| ["-H", field]).collect();
+    says(&[&["explain", "GET", url, "--admin", &lictor.admin()], &fields[..]].concat())
 }
 
 #[test]

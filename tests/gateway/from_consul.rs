@@ -1,7 +1,6 @@
 //! Routes that services in Consul claim by tags, within what the configuration allows each.
 
 use std::io::{Read, Write};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lictor_testkit::{
@@ -10,7 +9,7 @@ use lictor_testkit::{
 use serde_json::{Value as Json, json};
 
 use crate::issuer::{SECRET, claims, shared};
-use crate::{Ask, BOTH, LICTOR, Version, ask, echo, field};
+use crate::{Ask, BOTH, LICTOR, Version, ask, echo, field, says};
 
 /// A service with these tags, behind this server.
 pub(crate) fn register(consul: &Consul, service: &str, server: &RawServer, tags: &[&str]) {
@@ -52,11 +51,6 @@ fn await_refused(lictor: &Sidecar, service: &str, why: &str) {
     let told = || refused(lictor).into_iter().find(|row| row["service"] == service);
     let told = eventually_is(why, told, Option::is_some).unwrap();
     assert!(told["reason"].as_str().unwrap().contains(why), "{told}");
-}
-
-fn says(words: &[&str]) -> String {
-    let output = Command::new(LICTOR).args(words).env_clear().output().unwrap();
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::issuer::{SECRET, claims, encode, in_seconds, sealed, shared};
 use crate::{
-    Ask, BOTH, LICTOR, Told, Version, ask, configuration, echo, gateway_of, post_trailing, told_http1, whole_log,
+    Ask, BOTH, LICTOR, Told, Version, ask, configuration, echo, gateway_of, post_trailing, says, told_http1, whole_log,
 };
 
 const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
@@ -456,20 +456,18 @@ fn explain_says_which_rule_refuses_and_what_would_pass() {
     let lictor = secret_gateway(&one, "", routes);
     let token = bearer(&shared(&claims(json!({"role": "user"}))));
     let explain = |target: &str, header: Option<String>| {
-        let mut command = std::process::Command::new(LICTOR);
-        command.args(["explain", "GET", &format!("http://shop.example{target}"), "--admin", &lictor.admin()]);
-        command.args(header.iter().flat_map(|header| ["-H", header])).env_clear();
-        let output = command.output().unwrap();
-        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+        let fields: Vec<&str> = header.iter().flat_map(|header| ["-H", header]).collect();
+        let url = format!("http://shop.example{target}");
+        says(&[&["explain", "GET", &url, "--admin", &lictor.admin()], &fields[..]].concat())
     };
     let shown = Some(format!("Authorization: {token}"));
-    for (target, header, says) in [
+    for (target, header, expected) in [
         ("/in", shown.clone(), &["Auth: required; this is alice, by jwt."][..]),
         ("/in", None, &["refuses (all ways): missing: no credential", "a token of default (Authorization: Bearer)"]),
         ("/admin", shown, &["refuses (jwt): role: none of the roles is there", "required, roles admin root"]),
     ] {
         let told = explain(target, header);
-        assert!(says.iter().all(|part| told.contains(part)), "{target}: {told}");
+        assert!(expected.iter().all(|part| told.contains(part)), "{target}: {told}");
         assert!(!told.contains(&token), "{told}");
     }
     get(&lictor, Version::Http1, "/in", token.strip_prefix("Bearer ").unwrap());

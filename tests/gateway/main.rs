@@ -44,6 +44,7 @@ mod when;
 mod wire;
 
 use std::io::{Read, Write};
+use std::process::Command;
 
 use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, read_head};
 
@@ -84,6 +85,12 @@ fn whole_log(lictor: &Sidecar) -> String {
     ask(lictor, Version::Http1, Ask::get("/the/last/line"));
     line_of(lictor, |line| line["path"] == "/the/last/line");
     lictor.log()
+}
+
+/// What a command prints.
+fn says(words: &[&str]) -> String {
+    let output = Command::new(LICTOR).args(words).env_clear().output().unwrap();
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
 }
 
 /// A server that answers with its name and the head that it got.

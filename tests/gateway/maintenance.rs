@@ -1,7 +1,6 @@
 //! A gateway, or a route of it, is in maintenance.
 
 use std::io::{Read, Write};
-use std::process::Command;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -41,10 +40,8 @@ fn assert_statuses(lictor: &Sidecar, expected: &[(&str, u16)]) {
 }
 
 fn says(lictor: &Sidecar, words: &[&str]) -> String {
-    let mut command = Command::new(LICTOR);
-    command.args(words).arg("-c").arg(lictor.file()).args(["--admin", &lictor.admin()]).env_clear();
-    let output = command.output().unwrap();
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    let more = ["-c", lictor.file().to_str().unwrap(), "--admin", &lictor.admin()];
+    crate::says(&[words, &more].concat())
 }
 
 fn order(lictor: &Sidecar, words: &[&str]) -> String {

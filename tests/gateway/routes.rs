@@ -1,13 +1,14 @@
 //! Which route a request is for, and what that does with it.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_testkit::{RawServer, Sidecar, eventually_is, read_head};
 use parking_lot::RwLock;
 
-use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, echo_once, gateway, gateway_with, line_of, told_on};
+use crate::{
+    Ask, BOTH, LICTOR, Version, ask, configuration, echo, echo_once, gateway, gateway_with, line_of, says, told_on,
+};
 
 #[test]
 fn the_most_specific_route_is_the_one() {
@@ -173,11 +174,7 @@ fn explain_and_routes_tell_the_route() {
   - {path: /old/*, redirect: /new/*}
   - {path: /*, to: one}\n";
     let lictor = gateway(&[("one", &one)], routes);
-    let lictor_says = |words: &[&str]| {
-        let output = Command::new(LICTOR).args(words).env_clear().output().unwrap();
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    };
-    let explain = |url: &str| lictor_says(&["explain", "GET", url, "--admin", &lictor.admin()]);
+    let explain = |url: &str| says(&["explain", "GET", url, "--admin", &lictor.admin()]);
     let told = explain("https://SHOP.example:443/api/./users/1?x");
     assert!(told.contains("the route shop.example/api/users/{id}, to one as /users/1?x"), "{told}");
     let told = explain("https://other.example/api/users/1");
@@ -186,7 +183,7 @@ fn explain_and_routes_tell_the_route() {
     assert!(told.contains("answers by itself") && told.contains("/new/a"), "{told}");
     let told = explain("https://other.example/a%2fb");
     assert!(told.contains("encoded slash"), "{told}");
-    let table = lictor_says(&["routes", "-c", lictor.file().to_str().unwrap()]);
+    let table = says(&["routes", "-c", lictor.file().to_str().unwrap()]);
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 4, "{table}");
     assert!(

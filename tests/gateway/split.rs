@@ -1,13 +1,12 @@
 //! Parts of a route's requests go to one upstream, and parts to another, and the same client always to the same.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::Command;
 
 use lictor_testkit::{Consul, RawServer, Sidecar, connect, eventually_is};
 use serde_json::json;
 
 use crate::issuer::{SECRET, claims, shared};
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, echo, frame, gateway, told_on};
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, echo, frame, gateway, says, told_on};
 
 /// An instance of `orders`, which says its name.
 fn instance(consul: &Consul, id: &str, version: Option<&str>) -> RawServer {
@@ -272,10 +271,6 @@ fn a_route_may_go_to_one_version_alone_and_explain_tells_the_variants() {
             assert_eq!(ask(&lictor, version, Ask::get("/v2/x")).body, "v2");
         }
     }
-    let says = |words: &[&str]| {
-        let output = Command::new(LICTOR).args(words).env_clear().output().unwrap();
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    };
     let told = says(&["explain", "GET", "http://a/x", "-H", "X-Canary: v2", "--admin", &lictor.admin()]);
     assert!(told.contains("to orders@v2 (of orders 3, orders@v2 0.5) as /x"), "{told}");
     let table = says(&["routes", "-c", lictor.file().to_str().unwrap()]);

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::Semaphore;
 
 use crate::wire::{Asked, Got, get};
-use crate::{BOTH, LICTOR, Served, Version, gateway_with};
+use crate::{BOTH, LICTOR, Served, Version, gateway_with, says};
 
 /// What a service has seen of a call.
 #[derive(Clone, Debug)]
@@ -748,7 +748,7 @@ fn a_descriptor_is_followed_and_a_bad_one_changes_nothing() {
 fn explain_says_which_method_a_request_is_for_or_why_it_is_for_none() {
     let service = Service::start();
     let lictor = lictor(&service, "");
-    for (method, target, says) in [
+    for (method, target, expected) in [
         ("GET", "/v1/shelves/1", "to library as /library.v1.Library/GetShelf."),
         ("GET", "/v1/shelves:watch?page_size=2", "to library as /library.v1.Library/WatchShelves."),
         ("DELETE", "/v1/shelves/1", "to library as /library.v1.Library/DeleteShelf."),
@@ -756,13 +756,8 @@ fn explain_says_which_method_a_request_is_for_or_why_it_is_for_none() {
         ("GET", "/v1/shelves?no_such=1", "no field `no_such`"),
     ] {
         let url = format!("http://a{target}");
-        let output = std::process::Command::new(LICTOR)
-            .args(["explain", method, &url, "--admin", &lictor.admin()])
-            .env_clear()
-            .output()
-            .unwrap();
-        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(told.contains(says), "{method} {target}: {told}");
+        let told = says(&["explain", method, &url, "--admin", &lictor.admin()]);
+        assert!(told.contains(expected), "{method} {target}: {told}");
     }
     assert_eq!(service.calls().0, 0, "nothing is sent");
 }

@@ -1,13 +1,11 @@
 //! Routes that share a place: who asks decides which is his.
 
-use std::process::Command;
-
 use lictor_testkit::{RawServer, Sidecar, connect};
 use serde_json::{Value as Json, json};
 
 use crate::issuer::{SECRET, claims, shared};
 use crate::keys::hash;
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, echo, field, gateway_of, told_http1};
+use crate::{Ask, BOTH, Told, Version, ask, echo, field, gateway_of, says, told_http1};
 
 const KEY: &str = "partner-0123456789abcdefghij";
 
@@ -225,10 +223,6 @@ fn explain_and_routes_tell_whose_route_it_is() {
     let servers = servers();
     let routes = "    - {path: /a, to: a, when: {plan: gold}}\n    - {path: /a, to: b, when: {plan: [silver, '\"1\"'], beta: true}}\n    - {path: /a, methods: [PUT], to: c, when: {plan: '*'}}\n    - {path: /a, to: d}\n    - {path: /b, to: a, when: {plan: gold}}\n";
     let lictor = gateway_of(&named(&servers), &jwt(""), routes);
-    let says = |words: &[&str]| {
-        let output = Command::new(LICTOR).args(words).env_clear().output().unwrap();
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    };
     let table = says(&["routes", "-c", lictor.file().to_str().unwrap()]);
     let plain = table.split_whitespace().collect::<Vec<_>>().join(" ");
     for row in [
