@@ -194,6 +194,12 @@ fn serving(policies: &str, keys: &str, one: &RawServer) -> Sidecar {
     Sidecar::serve(LICTOR, &yaml).up()
 }
 
+/// Other hosts in the place of one, and more of a configuration.
+fn rename(lictor: &Sidecar, hosts: &str, more: &str) {
+    let text = fs::read_to_string(lictor.file()).unwrap();
+    lictor.rewrite(&(text.replace("hosts: shop.example", &format!("hosts: {hosts}")) + more));
+}
+
 /// The certificate that is shown for a host, which its client believes; or why there is none.
 fn shown(lictor: &Sidecar, config: &Arc<ClientConfig>, host: &str) -> Result<Vec<u8>, String> {
     let stream = tls_over(connect(&lictor.address("gateway")), config, host).map_err(|why| why.to_string())?;
@@ -390,16 +396,12 @@ fn of_gateways_with_one_folder_one_orders_and_all_answer_and_show() {
     assert!((pebble.asked("order-plz"), leads(&other)) == (1, false));
     drop(first); // killed
     eventually_is("the other one orders", || leads(&other), |leads| *leads);
-    let name = |lictor: &Sidecar, hosts: &str, more: &str| {
-        let text = fs::read_to_string(lictor.file()).unwrap();
-        lictor.rewrite(&(text.replace("hosts: shop.example", &format!("hosts: {hosts}")) + more));
-    };
     // All have the same hosts; one of them waits.
     let waiting = storage.file("third.example.json");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     fs::write(&waiting, json!({ "failures": 1, "not_before": now + 86_400 }).to_string()).unwrap();
     let hosts = "[shop.example, new.example, third.example]";
-    name(&other, hosts, "lifecycle: {drain_delay: 1h}\n");
+    rename(&other, hosts, "lifecycle: {drain_delay: 1h}\n");
     storage.await_issued("new.example");
     assert_eq!(pebble.asked("order-plz"), 2, "what there is is not ordered again");
     // One that is about to end orders no more, and answers still: the CA comes to it.
@@ -532,9 +534,7 @@ fn a_certificate_is_renewed_when_its_ca_wants_that() {
         } else {
             assert_eq!(noted["window"], json!(window), "{what}");
             // Another host's turn comes after this one's would have.
-            lictor.rewrite(
-                &fs::read_to_string(lictor.file()).unwrap().replace("shop.example", "[shop.example, new.example]"),
-            );
+            rename(&lictor, "[shop.example, new.example]", "");
             eventually_is("it is told", || events(&lictor, "certificate_not_issued"), |told| !told.is_empty());
             eventually_is("the order is noted", || storage.progress("new.example"), |noted| noted["failures"] == 1);
             let orders: Vec<Json> =
@@ -657,11 +657,11 @@ fn an_account_that_its_ca_does_not_know_is_made_anew() {
     let (server, seen) = scripted(vec![ACCOUNT, UNKNOWN, ACCOUNT], None);
     let policies = of_scripted(&server, "shop.example", &storage);
     let lictor = serving(&policies, "  listen: 127.0.0.1:0\n", &one);
-    let told = || eventually_is("it is told", || events(&lictor, "certificate_not_issued"), |told| !told.is_empty());
-    assert!(told()[0]["why"].as_str().unwrap().contains("accountDoesNotExist"), "{seen:?}");
+    let told = eventually_is("it is told", || events(&lictor, "certificate_not_issued"), |told| !told.is_empty());
+    assert!(told[0]["why"].as_str().unwrap().contains("accountDoesNotExist"), "{seen:?}");
     assert!(storage.file("_account.lost").exists() && !storage.file("_account.json").exists());
     // Another host's order makes another one.
-    lictor.rewrite(&fs::read_to_string(lictor.file()).unwrap().replace("shop.example", "[shop.example, new.example]"));
+    rename(&lictor, "[shop.example, new.example]", "");
     eventually_is("it is there", || storage.file("_account.json").exists(), |is_there| *is_there);
     assert_eq!(seen.lock().iter().filter(|(path, _)| path == "/account").count(), 2);
 }
