@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
 mod acme;
+mod acme_scripted;
 mod basic;
 mod bodies;
 mod cache;
