@@ -1,178 +1,13 @@
-//! REST and JSON in front, gRPC behind: an HTTP/2 server that knows nothing of lictor, and `examples/library.pb`.
+//! REST and JSON in front, gRPC behind.
 
 use std::io::{Read, Write};
-use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, Response};
-use lictor_testkit::{Sidecar, connect, eventually_is, root};
-use parking_lot::Mutex;
+use lictor_testkit::{Sidecar, connect};
 use serde_json::{Value as Json, json};
-use tokio::sync::Semaphore;
 
+use crate::library::{Service, descriptor, message};
 use crate::wire::{Asked, Got, get};
-use crate::{BOTH, LICTOR, Served, Version, gateway_with, says};
-
-/// What a service has seen of a call.
-#[derive(Clone, Debug)]
-struct Seen {
-    path: String,
-    headers: HeaderMap,
-    body: Vec<u8>,
-}
-
-/// Gives back the message that it got, unless its text says otherwise.
-struct Service {
-    seen: Arc<Mutex<Vec<Seen>>>,
-    /// A stream of seven waits for it after its first message.
-    go: Arc<Semaphore>,
-    served: Served,
-}
-
-impl Service {
-    fn start() -> Self {
-        let (seen, go) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
-        let (saw, goes) = (Arc::clone(&seen), Arc::clone(&go));
-        let served = Served::by(move |stream| serve(stream, Arc::clone(&saw), Arc::clone(&goes)));
-        Self { seen, go, served }
-    }
-
-    /// How often it was called, and the last call.
-    fn calls(&self) -> (usize, Option<Seen>) {
-        let seen = self.seen.lock();
-        (seen.len(), seen.last().cloned())
-    }
-}
-
-async fn serve(stream: tokio::net::TcpStream, seen: Arc<Mutex<Vec<Seen>>>, go: Arc<Semaphore>) {
-    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
-    while let Some(Ok((request, respond))) = connection.accept().await {
-        let (seen, go) = (Arc::clone(&seen), Arc::clone(&go));
-        tokio::spawn(async move {
-            let (head, mut body) = request.into_parts();
-            let mut asked = Vec::new();
-            while let Some(data) = body.data().await {
-                let Ok(data) = data else { return };
-                let _ = body.flow_control().release_capacity(data.len());
-                asked.extend_from_slice(&data);
-            }
-            let path = head.uri.path().to_owned();
-            seen.lock().push(Seen { path: path.clone(), headers: head.headers, body: asked.clone() });
-            answer(&path, asked, respond, &go).await;
-        });
-    }
-}
-
-fn fields(lines: &[(&'static str, &str)]) -> HeaderMap {
-    lines.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
-}
-
-async fn answer(path: &str, asked: Vec<u8>, mut respond: h2::server::SendResponse<Bytes>, go: &Semaphore) {
-    let method = path.rsplit('/').next().unwrap_or_default().to_owned();
-    let text = String::from_utf8_lossy(asked.get(7..).unwrap_or_default()).into_owned();
-    let told = text.strip_prefix("shelves/").unwrap_or_default().to_owned();
-    let ok = || Response::builder().header("content-type", "application/grpc").header("x-inner", "1");
-    let mut status = fields(&[("grpc-status", "0"), ("x-trailing", "1")]);
-    let ended = |response: Response<()>, respond: &mut h2::server::SendResponse<Bytes>| {
-        let _ = respond.send_response(response, true);
-    };
-    let pieces = match (&*method, &*told) {
-        ("ListShelves", _) => {
-            let inner = [&[0x0a, 1][..], b"a", &[0x18, 5]].concat();
-            let one = [&[0x0a, inner.len() as u8][..], &inner].concat();
-            vec![message(&[&one[..], &one, &[0x12, 1], b"x"].concat())]
-        }
-        ("DeleteShelf", _) => vec![message(b"")],
-        ("WatchShelves", _) => {
-            let count = asked.get(6).copied().unwrap_or(0);
-            if count == 3 {
-                status = fields(&[("grpc-status", "13"), ("grpc-message", "lost")]);
-            }
-            if count == 100 {
-                status = fields(&[("grpc-status", "5"), ("grpc-message", "none%20at%20all")]);
-            }
-            (0..if count == 100 { 0 } else { count }).map(|number| shelf(&format!("s{number}"))).collect()
-        }
-        ("GetShelf", "missing") => {
-            let told = "no%20shelf%20%C3%A9";
-            return ended(ok().header("grpc-status", "5").header("grpc-message", told).body(()).unwrap(), &mut respond);
-        }
-        ("GetShelf", "late") => {
-            status = fields(&[("grpc-status", "7"), ("grpc-message", "not%20yours")]);
-            vec![]
-        }
-        ("GetShelf", "after") => {
-            status = fields(&[("grpc-status", "8")]);
-            vec![shelf("a")]
-        }
-        ("GetShelf", "503") => return ended(Response::builder().status(503).body(()).unwrap(), &mut respond),
-        ("GetShelf", "html") => {
-            let head = Response::builder().header("content-type", "text/html").body(()).unwrap();
-            let mut body = respond.send_response(head, false).unwrap();
-            return body.send_data(Bytes::from_static(b"<html>"), true).unwrap();
-        }
-        ("GetShelf", "nostatus") => {
-            let mut body = respond.send_response(ok().body(()).unwrap(), false).unwrap();
-            return body.send_data(shelf("a").into(), true).unwrap();
-        }
-        ("GetShelf", "reset") => {
-            let mut body = respond.send_response(ok().body(()).unwrap(), false).unwrap();
-            body.send_data(shelf("a")[..6].to_vec().into(), false).unwrap();
-            tokio::task::yield_now().await;
-            return body.send_reset(h2::Reason::INTERNAL_ERROR);
-        }
-        ("GetShelf", "coded") => {
-            let head = ok().header("content-encoding", "gzip").header("grpc-encoding", "identity").body(()).unwrap();
-            let mut body = respond.send_response(head, false).unwrap();
-            body.send_data(shelf("a").into(), false).unwrap();
-            return body.send_trailers(status).unwrap();
-        }
-        ("GetShelf", "stall") => {
-            let _body = respond.send_response(ok().body(()).unwrap(), false).unwrap();
-            return std::future::pending().await;
-        }
-        ("GetShelf", "hang") => return std::future::pending().await,
-        ("GetShelf", _) => odd(&told).unwrap_or_else(|| vec![asked]),
-        _ => vec![asked],
-    };
-    let Ok(mut body) = respond.send_response(ok().body(()).unwrap(), false) else { return };
-    let waits = pieces.len() == 7;
-    for (number, piece) in pieces.into_iter().enumerate() {
-        if waits && number == 1 {
-            go.acquire().await.unwrap().forget();
-        }
-        let _ = body.send_data(piece.into(), false);
-        tokio::task::yield_now().await;
-    }
-    let _ = body.send_trailers(status);
-}
-
-/// What comes instead of a shelf of this name, in pieces.
-fn odd(name: &str) -> Option<Vec<Vec<u8>>> {
-    Some(match name {
-        // Each byte of it is six of JSON.
-        "controls" => vec![message(&[&[0x0a, 0x80, 0x80, 0xc0, 5][..], &vec![1; 11 << 20]].concat())],
-        "cut" => vec![shelf("a")[..6].to_vec()],
-        "two" => vec![shelf("a"), shelf("b")],
-        "none" => vec![],
-        "garbage" => vec![message(&[0xff])],
-        "compressed" => vec![[&[1], &message(b"")[1..]].concat()],
-        "long" => vec![message(&[&[0x0a, 0xd0, 0x0f][..], &[b'x'; 2000]].concat())],
-        _ => return None,
-    })
-}
-
-fn shelf(name: &str) -> Vec<u8> {
-    message(&[&[0x0a, name.len() as u8][..], name.as_bytes(), &[0x18, 5]].concat())
-}
-
-fn message(bytes: &[u8]) -> Vec<u8> {
-    [&[0], &(bytes.len() as u32).to_be_bytes()[..], bytes].concat()
-}
-
-fn descriptor() -> String {
-    root().join("examples/library.pb").to_str().unwrap().to_owned()
-}
+use crate::{BOTH, Version, gateway_with, says};
 
 /// With a route for each service's paths, and what else its translation says.
 fn lictor(service: &Service, more: &str) -> Sidecar {
@@ -183,7 +18,7 @@ fn lictor(service: &Service, more: &str) -> Sidecar {
     gateway(service, &routes)
 }
 
-fn gateway(service: &Service, routes: &str) -> Sidecar {
+pub(crate) fn gateway(service: &Service, routes: &str) -> Sidecar {
     gateway_with(
         &[],
         &format!("  library: {{static: ['127.0.0.1:{}'], protocol: grpc}}\n", service.served.port),
@@ -193,7 +28,7 @@ fn gateway(service: &Service, routes: &str) -> Sidecar {
 
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
-fn ask(lictor: &Sidecar, version: Version, method: &str, target: &str, body: &str) -> Got {
+pub(crate) fn ask(lictor: &Sidecar, version: Version, method: &str, target: &str, body: &str) -> Got {
     let fields = if body.is_empty() { &[] } else { JSON };
     get(lictor, version, Asked { method, target, fields, body: body.as_bytes() })
 }
@@ -717,44 +552,6 @@ fn a_map_needs_no_annotations_and_says_how_answers_look() {
     assert_eq!(line["status"], 201, "{line}");
 }
 
-/// A file of a descriptor set: `service x.X { rpc Get(M) returns (M); }`, and `M` with a field of this name.
-fn file(field: &str) -> Vec<u8> {
-    let part = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8][..], bytes].concat();
-    let field = [part(1, field.as_bytes()), vec![3 << 3, 1, 4 << 3, 1, 5 << 3, 9]].concat();
-    let of = [part(1, b"M"), part(2, &field)].concat();
-    let method = [part(1, b"Get"), part(2, b".x.M"), part(3, b".x.M")].concat();
-    let service = [part(1, b"X"), part(2, &method)].concat();
-    let file = [part(1, b"x.proto"), part(2, b"x"), part(4, &of), part(6, &service), part(12, b"proto3")].concat();
-    part(1, &file)
-}
-
-#[test]
-fn a_descriptor_is_followed_and_a_bad_one_changes_nothing() {
-    let service = Service::start();
-    let folder = lictor_testkit::scratch("descriptor");
-    let path = folder.join("api.pb");
-    std::fs::write(&path, file("before")).unwrap();
-    let routes = format!(
-        "    - {{path: /*, to: library, transcode: {{descriptor: {}, map: {{'POST /x': x.X/Get}}}}}}\n",
-        path.display()
-    );
-    let lictor = gateway(&service, &routes);
-    let knows =
-        |field: &str| ask(&lictor, Version::Http1, "POST", "/x", &format!(r#"{{"{field}": "1"}}"#)).status == 200;
-    assert!(knows("before") && !knows("after"));
-    let rejected = || lictor.log().matches("config_rejected").count();
-    for (number, bad) in [&b"nonsense"[..], &std::fs::read(descriptor()).unwrap()].into_iter().enumerate() {
-        std::fs::write(&path, bad).unwrap();
-        eventually_is("it is refused", rejected, |count| *count > number);
-        assert!(lictor.log().contains("api.pb does not do"), "{}", lictor.log());
-        assert!(knows("before") && !knows("after"), "the old one stays");
-    }
-    std::fs::write(&path, file("after")).unwrap();
-    eventually_is("the new one is in force", || knows("after"), |is_there| *is_there);
-    assert!(!knows("before"));
-    std::fs::remove_dir_all(folder).unwrap();
-}
-
 #[test]
 fn explain_says_which_method_a_request_is_for_or_why_it_is_for_none() {
     let service = Service::start();
@@ -771,35 +568,4 @@ fn explain_says_which_method_a_request_is_for_or_why_it_is_for_none() {
         assert!(told.contains(expected), "{method} {target}: {told}");
     }
     assert_eq!(service.calls().0, 0, "nothing is sent");
-}
-
-#[test]
-fn a_descriptor_that_does_not_do_is_told_with_its_file() {
-    let folder = lictor_testkit::scratch("descriptor");
-    let (yaml, bad) = (folder.join("lictor.yaml"), folder.join("bad.pb"));
-    std::fs::write(&bad, "nonsense").unwrap();
-    let (good, bad, missing) =
-        (descriptor(), bad.display().to_string(), folder.join("missing.pb").display().to_string());
-    let long = folder.join("long.pb");
-    std::fs::write(&long, vec![0; (4 << 20) + 1]).unwrap();
-    let checked = |transcode: &str| {
-        let text = format!(
-            "registration: off\nservice: edge\nupstreams: {{library: {{static: ['127.0.0.1:1'], protocol: grpc}}}}\ngateway:\n  listen: 8080\n  routes:\n    - {{path: /*, to: library, transcode: {transcode}}}\n"
-        );
-        std::fs::write(&yaml, text).unwrap();
-        let output = std::process::Command::new(LICTOR).args(["check", "-c"]).arg(&yaml).output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
-    };
-    for (transcode, why) in [
-        (format!("{{descriptor: {bad}, services: [a.B]}}"), format!("{bad} does not do: it is no descriptor set")),
-        (format!("{{descriptor: {missing}, services: [a.B]}}"), format!("cannot read {missing}")),
-        (format!("{{descriptor: {}, services: [a.B]}}", long.display()), format!("{} is too long", long.display())),
-        (format!("{{descriptor: {good}, services: [a.B]}}"), format!("{good} does not do: it has no service `a.B`")),
-    ] {
-        let (is_good, said) = checked(&transcode);
-        assert!(!is_good && said.contains(&why), "{transcode}: {said}");
-    }
-    let (is_good, said) = checked(&format!("{{descriptor: {good}, services: [library.v1.Library]}}"));
-    assert!(is_good, "a control: {said}");
-    std::fs::remove_dir_all(folder).unwrap();
 }
