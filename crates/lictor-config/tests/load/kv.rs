@@ -1,6 +1,6 @@
 //! What KV may say, over the file and under the environment.
 
-use lictor_config::{Claims, Tagged};
+use lictor_config::{Claims, Sources, Tagged, changes};
 
 use super::*;
 

@@ -1,5 +1,7 @@
 //! Variables: older services', the platform's, and lictor's own.
 
+use lictor_config::Place;
+
 use super::*;
 
 /// Every variable that is read under a name that others use too, with a value that works; what it needs beside it.
@@ -280,4 +282,65 @@ fn the_gateways_limit_may_come_from_older_services_variables() {
     assert_eq!(limit(&own, &[(requests, "200")]).0, [(7, 1)], "the file's stands");
     let off = file.replace("listen: 8088", "listen: 8088, limit: off");
     assert_eq!(limit(&off, &[(requests, "200")]).0, []);
+}
+
+#[test]
+fn a_mistake_in_a_variable_names_the_variable() {
+    let env = env(&[("LICTOR_UPSTREAMS", "users"), ("LICTOR_WORKERS", "many"), ("LICTOR_WROKERS", "2")]);
+    let report = load(None, &env, &[]).unwrap_err().to_string();
+    for expected in
+        ["environment variable LICTOR_UPSTREAMS", "environment variable LICTOR_WORKERS", "did you mean LICTOR_WORKERS?"]
+    {
+        assert!(report.contains(expected), "{report}");
+    }
+}
+
+/// `POD_IP` and its like come with brackets or without, of both families.
+#[test]
+fn addresses_of_both_families_come_from_variables() {
+    for (name, value, yaml, expected) in [
+        ("POD_IP", "[fd00::5]", "registration: {address: 'env:POD_IP'}", Some("fd00::5")),
+        ("POD_IP", " fd00::5 ", "registration: {address: 'env:POD_IP'}", Some("fd00::5")),
+        ("POD_IP", "10.0.0.5", "registration: {address: 'env:POD_IP'}", Some("10.0.0.5")),
+        ("POD_IP", "fd00::5:80:x", "registration: {address: 'env:POD_IP'}", None),
+        ("POD_IP", "::", "registration: {address: 'env:POD_IP'}", None),
+        ("SERVICE_HOST", "[::1]", "registration: {}", Some("::1")),
+    ] {
+        let loaded = load(Some(&text(&format!("service: a\nport: 1\n{yaml}\n"))), &env(&[(name, value)]), &[]);
+        let address = loaded.ok().map(|loaded| loaded.config.registration.unwrap().address.unwrap());
+        assert_eq!(address.as_deref(), expected, "{name}={value}");
+    }
+    for (value, port, host) in [
+        ("fd00::5", "8500", "fd00::5"),
+        ("[fd00::5]", "8500", "fd00::5"),
+        ("fd00::5:8500", "8500", "fd00::5"),
+        ("[fd00::5]:8600", "8600", "fd00::5"),
+        ("http://fd00::5:8500", "8500", "fd00::5"),
+    ] {
+        for name in ["CONSUL_HOST", "CONSUL_HTTP_ADDR"] {
+            let loaded = load(Some(&text("service: a\nport: 1\n")), &env(&[(name, value)]), &[]).unwrap();
+            let expected = ConsulAddress::Http(host.to_owned(), port.parse().unwrap());
+            assert_eq!(loaded.config.consul.address, Some(expected), "{name}={value}");
+        }
+    }
+}
+
+#[test]
+fn names_that_collide_as_variables_are_told_with_both_places() {
+    let told = |yaml: &str| load(Some(&text(yaml)), &env(&[]), &[]).unwrap_or_else(|it| panic!("{it}")).warnings.0;
+    for second in ["user_service", "User-Service", "user.service"] {
+        let yaml = format!("registration: off\nupstreams:\n  user-service: 3001\n  {second}:\n    listen: 3002\n");
+        let [warning] = &told(&yaml)[..] else { panic!("{second}") };
+        let message =
+            format!("`{second}` is USER_SERVICE_URL for the application, and so is `user-service` (lictor.yaml:3:3)");
+        assert_eq!(warning.message, message);
+        assert!(matches!(warning.place, Place::File { line: 4, column: 3, .. }), "{warning:?}");
+    }
+    for fine in [
+        "registration: off\nupstreams: {user-service: 3001, user-services: 3002}\n",
+        "registration: off\noutbound: {env: false}\nupstreams: {user-service: 3001, user_service: 3002}\n",
+        "registration: off\noutbound: {proxy: 15001}\nupstreams: {user-service: 3001, user_service: {timeout: 1s}}\n",
+    ] {
+        assert!(told(fine).is_empty(), "{fine}");
+    }
 }
