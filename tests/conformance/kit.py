@@ -69,6 +69,13 @@ def last_log():
     return own[-20:] + ["..."] + [line for line in _log if "lictor::access" in line][-5:]
 
 
+def samples(page, name, /, **labels):
+    """The sum of a metric's samples on a page whose labels include all of these."""
+    lines = [line for line in page.splitlines() if re.match(re.escape(name) + "[{ ]", line)]
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(label in line for label in wanted))
+
+
 class Lictor:
     """`lictor serve` with this configuration, up from `with` to its end."""
 
@@ -140,9 +147,7 @@ class Lictor:
 
     def metric(self, name, **labels):
         """The sum of a metric's samples whose labels include all of these."""
-        samples = [line for line in self.admin("/metrics")[1].splitlines() if re.match(re.escape(name) + "[{ ]", line)]
-        wanted = [f'{key}="{value}"' for key, value in labels.items()]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in samples if all(label in line for label in wanted))
+        return samples(self.admin("/metrics")[1], name, **labels)
 
     def memory(self, field="VmRSS"):
         """Resident memory in bytes; `VmHWM` is the highest so far."""

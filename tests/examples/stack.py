@@ -26,10 +26,9 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/conformance"))
-from kit import Web, clean, eventually, folder
+from kit import LICTOR, Web, clean, eventually, folder, samples
 from run import expire, run
 
-LICTOR = os.environ["LICTOR_BIN"]
 # Everything that is started gets these variables and what its system says, nothing else of ours.
 INHERITED = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
 _ports = itertools.count(random.randrange(12_000, 28_000))  # below what the kernel gives to clients
@@ -202,9 +201,7 @@ class Service(Process):
 
     def metric(self, metric, /, **labels):
         """The sum of a metric's samples that have these labels."""
-        wanted = [f'{key}="{value}"' for key, value in labels.items()]
-        lines = [line for line in self.admin("/metrics").body.decode().splitlines() if re.match(re.escape(metric) + "[{ ]", line)]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(label in line for label in wanted))
+        return samples(self.admin("/metrics").body.decode(), metric, **labels)
 
     def endpoints(self, upstream):
         """The ids of an upstream's instances, as it knows them."""
