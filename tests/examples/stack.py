@@ -382,7 +382,7 @@ class Stack:
     """A system of examples/NAME: started in order, stopped in order."""
 
     def __init__(self, name, keep=False):
-        self.directory, self.keep, self.name = ROOT / "examples" / name, keep, name
+        self.directory, self.keep = ROOT / "examples" / name, keep
         self.data = folder(name)
         self.data.chmod(0o755)
         self.services, self.stores = {}, []
@@ -390,7 +390,6 @@ class Stack:
         self.last_address = itertools.count(1)
 
     def __enter__(self):
-        self.began = time.monotonic()
         return self
 
     def __exit__(self, *_):

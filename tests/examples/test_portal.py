@@ -55,9 +55,9 @@ class Portal(Stack):
         self.start_gateway(port=self.gateway_port)
         self.is_whole()
 
-    def somebody(self, **more):
+    def somebody(self):
         """A client at an address of its own, which no limit knows."""
-        return Client(self, self.address(), **more)
+        return Client(self, self.address())
 
     def buyer(self):
         """A client who is registered and logged in."""
