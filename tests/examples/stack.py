@@ -3,8 +3,8 @@
     python3 stack.py [WORD ..]     runs the tests of every test_*.py whose name has a word
     python3 stack.py --keep NAME   starts one system on the ports of its source, and stops it on Ctrl-C
 
-A system is a file test_NAME.py: `start(keep)`, a context manager that gives a `Stack` whose services are up; `told(stack)`, what people are told of one that
-is kept; and tests, each of which gets the same running stack and leaves it whole. Nothing is installed here (scripts/examples.sh does that)."""
+A system is a file test_NAME.py: `SYSTEM`, a class of `Stack` whose `start_all` returns when its services are up; `told(stack)`, what people are told of one
+that is kept; and tests, each of which gets the same running stack and leaves it whole. Nothing is installed here (scripts/examples.sh does that)."""
 
 import contextlib
 import dataclasses
@@ -463,6 +463,14 @@ class Stack:
             yield from (f"{service.name}: {line[:300]}" for line in complaints[-2:])
 
 
+@contextlib.contextmanager
+def started(module, keep=False):
+    """A module's system, up."""
+    with module.SYSTEM(keep) as system:
+        system.start_all()
+        yield system
+
+
 def tests_of(module):
     return [(f"{module.__name__}.{name}", test) for name, test in vars(module).items() if name.startswith("test_")]
 
@@ -474,27 +482,27 @@ def run_system(module, words):
         return 0, []
     failed = []
     with contextlib.ExitStack() as ends:
-        started = []
-        start = lambda: started.append(ends.enter_context(module.start()))
+        up = []
+        start = lambda: up.append(ends.enter_context(started(module)))
         start.limit = 120
         if not run(f"{module.__name__}: it starts", start):
             return len(chosen), [name for name, _ in chosen]
         for name, test in chosen:
-            case = lambda: test(started[0])
+            case = lambda: test(up[0])
             case.limit = getattr(test, "limit", 60)
             if not run(name, case):
                 failed.append(name)
-                for line in started[0].last_words():
+                for line in up[0].last_words():
                     print("      | " + line, flush=True)
                 with contextlib.suppress(AssertionError, RuntimeError):
-                    started[0].is_whole()
+                    up[0].is_whole()
     return len(chosen), failed
 
 
 def keep(name):
     """A system for people, until Ctrl-C."""
     module, over = importlib.import_module("test_" + name.replace("-", "_")), threading.Event()
-    with module.start(keep=True) as system:
+    with started(module, keep=True) as system:
         for ends in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ends, lambda *_: over.set())
         print(module.told(system), flush=True)

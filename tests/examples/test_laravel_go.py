@@ -86,11 +86,7 @@ class Shop(Stack):
         return f"{name}-{socket.gethostname()}-{self.services[f'{name}-{number}'].variables['INBOUND_PORT']}"
 
 
-@contextlib.contextmanager
-def start(keep=False):
-    with Shop(keep) as shop:
-        shop.start_all()
-        yield shop
+SYSTEM = Shop
 
 
 def told(shop):

@@ -120,11 +120,7 @@ class Client:
         return Client(self.shop, self.headers, self.user)
 
 
-@contextlib.contextmanager
-def start(keep=False):
-    with Shop(keep) as shop:
-        shop.start_all()
-        yield shop
+SYSTEM = Shop
 
 
 def told(shop):

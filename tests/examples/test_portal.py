@@ -94,11 +94,7 @@ class Client:
         return Client(self.portal, self.portal.address(), port or self.port, self.headers)
 
 
-@contextlib.contextmanager
-def start(keep=False):
-    with Portal(keep) as portal:
-        portal.start_all()
-        yield portal
+SYSTEM = Portal
 
 
 def told(portal):
