@@ -31,6 +31,7 @@ from run import expire, run
 
 # Everything that is started gets these variables and what its system says, nothing else of ours.
 INHERITED = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _ports = itertools.count(random.randrange(12_000, 28_000))  # below what the kernel gives to clients
 
 
@@ -63,6 +64,11 @@ class Asked:
     headers: http.client.HTTPMessage
     body: bytes
     at: float
+
+
+def fields(words):
+    """Header fields of keyword arguments: X_User_ID is X-User-ID."""
+    return {key.replace("_", "-"): text for key, text in words.items()}
 
 
 def ask(port, method, path, body=None, headers=None, source="127.0.0.1", timeout=40):

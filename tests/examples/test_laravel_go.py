@@ -9,9 +9,8 @@ import threading
 import time
 
 from postgres import Postgres
-from stack import INHERITED, Load, Planted, Stack, alike, ask, at_once, eventually, expect, folder, free_port
+from stack import INHERITED, TIME, Load, Planted, Stack, alike, ask, at_once, eventually, expect, fields, folder, free_port
 
-TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 PORTS = {"user-service": 8081, "user-grpc": 50051, "order-service": 8082}
 UNAVAILABLE = "Service not available\n"
 
@@ -58,16 +57,15 @@ class Shop(Stack):
 
     def get(self, path, **headers):
         """A client of the gateway's."""
-        return ask(self.gateway_port, "GET", path, headers={key.replace("_", "-"): text for key, text in headers.items()})
+        return ask(self.gateway_port, "GET", path, headers=fields(headers))
 
     def users(self, method, path, body=None, **headers):
         """What the order service would be told by the user service."""
-        return ask(self.services["order-service-1"].variables["USERS_PORT"], method, path, body, {key.replace("_", "-"): text for key, text in headers.items()})
+        return ask(self.services["order-service-1"].variables["USERS_PORT"], method, path, body, fields(headers))
 
     def orders(self, method, path, body=None, **headers):
         """What a caller of the order service would be told by its first instance."""
-        inbound = self.services["order-service-1"].variables["INBOUND_PORT"]
-        return ask(inbound, method, path, body, {key.replace("_", "-"): text for key, text in headers.items()})
+        return ask(self.services["order-service-1"].variables["INBOUND_PORT"], method, path, body, fields(headers))
 
     def user(self):
         """A new one."""

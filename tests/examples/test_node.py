@@ -14,10 +14,9 @@ import sqlite3
 import threading
 import time
 
-from stack import Load, Planted, Process, Stack, alike, ask, eventually, expect, until_refused
+from stack import TIME, Load, Planted, Process, Stack, alike, ask, eventually, expect, fields, until_refused
 from kit import limit
 
-TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 PORTS = {"user-service": 3001, "product-service": 3002, "order-service": 3003, "payment-service": 3004}
 CALLS = {"order-service": {"user-service": "USERS_PORT", "product-service": "PRODUCTS_PORT"}, "payment-service": {"order-service": "ORDERS_PORT"}}
 USUAL = {"USERS_PORT": 9401, "PRODUCTS_PORT": 9402, "ORDERS_PORT": 9403}
@@ -108,7 +107,7 @@ class Client:
         self.shop, self.headers, self.user, self.source = shop, headers, user, shop.address()
 
     def __call__(self, method, path, body=None, **headers):
-        return ask(self.shop.gateway_port, method, path, body, self.headers | {key.replace("_", "-"): text for key, text in headers.items()}, self.source)
+        return ask(self.shop.gateway_port, method, path, body, self.headers | fields(headers), self.source)
 
     def login(self, email, password):
         shown = expect(self("POST", "/api/users/login", {"email": email, "password": password}), 200)

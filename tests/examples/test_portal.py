@@ -8,9 +8,8 @@ import socket
 import threading
 import time
 
-from stack import Load, Planted, Stack, alike, ask, at_once, eventually, expect, until_refused
+from stack import TIME, Load, Planted, Stack, alike, ask, at_once, eventually, expect, fields, until_refused
 
-TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 PORTS = {"user-service": 8001, "product-service": 8002, "order-service": 8003, "inquiry-service": 8004, "purchase-service": 8005}
 CALLERS = ("order-service", "inquiry-service", "purchase-service")
 # So that tests need not wait: a minute for a breaker (the source's own variable), half a one until an emptied list is believed.
@@ -82,7 +81,7 @@ class Client:
         self.portal, self.source, self.port, self.headers = portal, source, port or portal.gateway_port, headers or {}
 
     def __call__(self, method, path, body=None, **headers):
-        return ask(self.port, method, path, body, self.headers | {key.replace("_", "-"): text for key, text in headers.items()}, self.source)
+        return ask(self.port, method, path, body, self.headers | fields(headers), self.source)
 
     def login(self, email, password):
         shown = expect(self("POST", "/api/auth/login", {"email": email, "password": password}), 200)["data"]
