@@ -133,6 +133,27 @@ def until_refused(ask, limit, seconds=60):
     return answer
 
 
+class Client:
+    """Who asks a gateway, from an address that no limit knows."""
+
+    def __init__(self, stack, headers=None, user=None, port=None, source=None):
+        self.stack, self.headers, self.user = stack, headers or {}, user
+        self.port, self.source = port or stack.gateway_port, source or stack.address()
+
+    def __call__(self, method, path, body=None, **headers):
+        return ask(self.port, method, path, body, self.headers | fields(headers), self.source)
+
+    def login(self, email, password):
+        shown = expect(self("POST", self.stack.LOGIN, {"email": email, "password": password}), 200)
+        shown = shown.get("data", shown)  # the portal's answers have an envelope
+        self.user, self.headers = shown["user"], {"Authorization": f"Bearer {shown['token']}"}
+        return self
+
+    def elsewhere(self):
+        """The same user, at another address."""
+        return Client(self.stack, self.headers, self.user, self.port)
+
+
 class Process:
     """A program in a session of its own, with what it says."""
 
@@ -387,6 +408,8 @@ class Load:
 class Stack:
     """A system of examples/NAME: started in order, stopped in order."""
 
+    LOGIN, ADMIN, admin = None, None, None  # where clients log in, and as whom to do what only an administrator may
+
     def __init__(self, name, keep=False):
         self.directory, self.keep = ROOT / "examples" / name, keep
         self.data = folder(name)
@@ -461,6 +484,15 @@ class Stack:
         """Another client's address on this machine."""
         number = next(self.last_address)
         return f"127.0.{1 + number // 250}.{1 + number % 250}"
+
+    def somebody(self, **headers):
+        """A client who has not said who he is."""
+        return Client(self, fields(headers))
+
+    def administrator(self):
+        """Logged in once."""
+        self.admin = self.admin or self.somebody().login(**self.ADMIN)
+        return self.admin.elsewhere()
 
     def last_words(self):
         """What its services have complained about lately."""

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 
-from stack import TIME, Load, Planted, Process, Stack, alike, ask, eventually, expect, fields, until_refused
+from stack import TIME, Load, Planted, Process, Stack, alike, ask, eventually, expect, until_refused
 from kit import limit
 
 PORTS = {"user-service": 3001, "product-service": 3002, "order-service": 3003, "payment-service": 3004}
@@ -29,9 +29,11 @@ WINDOW = 15 * 60
 class Shop(Stack):
     """The gateway, the files beside it, and the four services behind it; two instances of those that the source has twice."""
 
+    LOGIN, ADMIN = "/api/users/login", ADMIN
+
     def __init__(self, keep):
         super().__init__("node", keep)
-        self.gateway_port, self.admin, self.static_port = self.port(3000), None, self.port(8080)
+        self.gateway_port, self.static_port = self.port(3000), self.port(8080)
 
     def start_service(self, name, number=1, **environment):
         usual = PORTS[name]
@@ -64,20 +66,11 @@ class Shop(Stack):
     def instances(self, name):
         return [service for key, service in self.services.items() if key.startswith(name)]
 
-    def somebody(self, **headers):
-        """A client at an address of its own, which no limit knows."""
-        return Client(self, headers)
-
     def buyer(self):
         """A client who is registered and logged in."""
         email, password = f"{secrets.token_hex(6)}@buyer.example", secrets.token_hex(8)
         expect(self.somebody()("POST", "/api/users/register", {"name": "Buyer", "email": email, "password": password}), 201)
         return self.somebody().login(email, password)
-
-    def administrator(self):
-        """Logged in once."""
-        self.admin = self.admin or self.somebody().login(**ADMIN)
-        return self.admin.elsewhere()
 
     def product(self, **more):
         """A new product."""
@@ -100,23 +93,6 @@ class Shop(Stack):
         """What a service has in its tables."""
         with contextlib.closing(sqlite3.connect(self.data / f"{service}.sqlite", timeout=10)) as database:
             return database.execute(query, values).fetchall()
-
-
-class Client:
-    def __init__(self, shop, headers, user=None):
-        self.shop, self.headers, self.user, self.source = shop, headers, user, shop.address()
-
-    def __call__(self, method, path, body=None, **headers):
-        return ask(self.shop.gateway_port, method, path, body, self.headers | fields(headers), self.source)
-
-    def login(self, email, password):
-        shown = expect(self("POST", "/api/users/login", {"email": email, "password": password}), 200)
-        self.user, self.headers = shown["user"], {"Authorization": f"Bearer {shown['token']}"}
-        return self
-
-    def elsewhere(self):
-        """The same user, at another address."""
-        return Client(self.shop, self.headers, self.user)
 
 
 SYSTEM = Shop

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 
-from stack import TIME, Load, Planted, Stack, alike, ask, at_once, eventually, expect, fields, until_refused
+from stack import TIME, Client, Load, Planted, Stack, alike, ask, at_once, eventually, expect, until_refused
 
 PORTS = {"user-service": 8001, "product-service": 8002, "order-service": 8003, "inquiry-service": 8004, "purchase-service": 8005}
 CALLERS = ("order-service", "inquiry-service", "purchase-service")
@@ -21,9 +21,11 @@ ADMIN = {"email": "admin@portal.example", "password": secrets.token_hex(12)}
 class Portal(Stack):
     """The gateway, and the five services behind it; two instances of those that the others need."""
 
+    LOGIN, ADMIN = "/api/auth/login", ADMIN
+
     def __init__(self, keep):
         super().__init__("portal", keep)
-        self.gateway_port, self.admin = self.port(8080), None
+        self.gateway_port = self.port(8080)
 
     def start_service(self, name, number=1):
         usual = PORTS[name]
@@ -54,10 +56,6 @@ class Portal(Stack):
         self.start_gateway(port=self.gateway_port)
         self.is_whole()
 
-    def somebody(self):
-        """A client at an address of its own, which no limit knows."""
-        return Client(self, self.address())
-
     def buyer(self):
         """A client who is registered and logged in."""
         client = self.somebody()
@@ -65,32 +63,10 @@ class Portal(Stack):
         expect(client("POST", "/api/auth/register", {"name": "Buyer", "email": email, "password": password}), 201)
         return self.somebody().login(email, password)
 
-    def administrator(self):
-        """Logged in once."""
-        self.admin = self.admin or self.somebody().login(**ADMIN)
-        return self.admin.elsewhere()
-
     def product(self, **more):
         """A new product."""
         new = {"sku": secrets.token_hex(6), "name": "Steel bolt M8", "description": "Zinc plated", "price": 250, "stock": 5000} | more
         return expect(self.administrator()("POST", "/api/products", new), 201)["data"]
-
-
-class Client:
-    def __init__(self, portal, source, port=None, headers=None):
-        self.portal, self.source, self.port, self.headers = portal, source, port or portal.gateway_port, headers or {}
-
-    def __call__(self, method, path, body=None, **headers):
-        return ask(self.port, method, path, body, self.headers | fields(headers), self.source)
-
-    def login(self, email, password):
-        shown = expect(self("POST", "/api/auth/login", {"email": email, "password": password}), 200)["data"]
-        self.user, self.headers = shown["user"], {"Authorization": f"Bearer {shown['token']}"}
-        return self
-
-    def elsewhere(self, port=None):
-        """The same user, at another address or gateway."""
-        return Client(self.portal, self.portal.address(), port or self.port, self.headers)
 
 
 SYSTEM = Portal
@@ -138,7 +114,7 @@ def test_auth_routes(portal):
     refused(client("POST", "/api/auth/register", b"name=%FF&email=b@buyer.example&password=correct+horse", Content_Type=FORM), 400, "The request is not UTF-8")
     refused(client("POST", "/api/auth/login", {"email": "ada@buyer.example", "password": "wrong"}), 401, "Invalid credentials")
     shown = expect(client("POST", "/api/auth/login", new), 200, success({"token": str, "expires_in": int, "user": USER}))["data"]
-    ada = Client(portal, client.source, headers={"Authorization": "Bearer " + shown["token"]})
+    ada = Client(portal, {"Authorization": "Bearer " + shown["token"]}, source=client.source)
     expect(ada("POST", "/api/auth/validate"), 200, USER | {"email": "ada@buyer.example"})
     expect(ada("POST", "/api/auth/logout"), 200, success(None))
     eventually("the token is over", lambda: ada("POST", "/api/auth/validate").status == 401)
@@ -543,7 +519,7 @@ def test_d7_limits_end_and_have_no_edge(portal):
 
 
 def counted_by_two(portal, second):
-    client = Client(portal, portal.address(), second.variables["GATEWAY_PORT"])
+    client = Client(portal, port=second.variables["GATEWAY_PORT"])
     login = lambda: client("POST", "/api/auth/login", {}).status
     began = time.monotonic()
     assert login() == 422
@@ -557,7 +533,7 @@ def counted_by_two(portal, second):
     # What one gateway has counted holds at the other; and each counter has an end.
     buyer = portal.buyer()
     until_refused(lambda: buyer("GET", "/api/products/search?q=bolt"), 30)
-    there = Client(portal, buyer.source, client.port, buyer.headers)
+    there = Client(portal, buyer.headers, port=client.port, source=buyer.source)
     assert there("GET", "/api/products/search?q=bolt").status == 429
     keys = portal.ask_redis("--scan").split()
     limits = [key for key in keys if not key.startswith(("user:", "product:"))]
