@@ -215,6 +215,15 @@ class Service(Process):
         command = "run" if "command:" in (directory / config).read_text() else "serve"
         super().__init__(name, [LICTOR, command, "-c", config], environment, directory)
 
+    @property
+    def kind(self):
+        return self.name.rsplit("-", 1)[0]
+
+    @property
+    def id(self):
+        """Its id in Consul."""
+        return f"{self.kind}-{socket.gethostname()}-{self.variables['INBOUND_PORT']}"
+
     def admin(self, path, method="GET"):
         return ask(self.variables["ADMIN_PORT"], method, path)
 

@@ -3,7 +3,6 @@
 import contextlib
 import re
 import secrets
-import socket
 import subprocess
 import threading
 import time
@@ -78,10 +77,6 @@ class Shop(Stack):
     def checks(self, name):
         """What Consul's agent has last heard of a service's instances."""
         return [check["Output"] for check in self.consul.ask("/v1/agent/checks").values() if check["ServiceName"] == name]
-
-    def instance(self, name, number):
-        """Its id in Consul."""
-        return f"{name}-{socket.gethostname()}-{self.services[f'{name}-{number}'].variables['INBOUND_PORT']}"
 
 
 SYSTEM = Shop
@@ -281,19 +276,18 @@ def test_metrics(shop):
 def test_a_registration_says_what_the_source_says(shop):
     """Tags, version, protocol, health and weight; checked by HTTP; gone when it ends."""
     with shop.another("user-service", WEIGHT=5) as service:
-        id = shop.instance("user-service", 3)
-        (told,) = [one["Service"] for one in shop.consul.ask("/v1/health/service/user-service?passing") if one["Service"]["ID"] == id]
+        (told,) = [one["Service"] for one in shop.consul.ask("/v1/health/service/user-service?passing") if one["Service"]["ID"] == service.id]
         assert (told["Tags"], told["Address"], told["Port"]) == (["user", "api"], "127.0.0.1", service.variables["INBOUND_PORT"]), told
         wanted = {"version": "1.0.0", "protocol": "http", "health": "/health", "weight": "5"}
         alike({key: told["Meta"][key] for key in wanted}, wanted)
         at = f"HTTP GET http://127.0.0.1:{service.variables['PORT']}/health: 200 OK"
         eventually("Consul has asked for its health", lambda: any(said.startswith(at) for said in shop.checks("user-service")))
         gateway = shop.services["gateway"]
-        eventually("who calls knows it", lambda: id in gateway.endpoints("user-service"))
-        (endpoint,) = [one for one in gateway.admin("/endpoints/user-service").json()["user-service"]["endpoints"] if one["id"] == id]
+        eventually("who calls knows it", lambda: service.id in gateway.endpoints("user-service"))
+        (endpoint,) = [one for one in gateway.admin("/endpoints/user-service").json()["user-service"]["endpoints"] if one["id"] == service.id]
         assert (endpoint["address"], endpoint["weight"]) == (f"127.0.0.1:{told['Port']}", 5), endpoint
-    assert id not in shop.consul.instances("user-service", passing=False)
-    eventually("nobody calls it any more", lambda: id not in gateway.endpoints("user-service"))
+    assert service.id not in shop.consul.instances("user-service", passing=False)
+    eventually("nobody calls it any more", lambda: service.id not in gateway.endpoints("user-service"))
 
 
 def test_one_request_has_one_id_and_one_trace(shop):

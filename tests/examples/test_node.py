@@ -389,7 +389,7 @@ def a_product(request):
 
 
 def upstream_port(service, upstream):
-    return service.variables[CALLS[service.name.rsplit("-", 1)[0]][upstream]]
+    return service.variables[CALLS[service.kind][upstream]]
 
 
 def test_services_show_their_token(shop):
@@ -550,7 +550,7 @@ def test_d12_d20_waiting_for_changes_and_one_agent(shop):
         (body,) = [json.loads(body) for method, path, body in asked if path.startswith("/v1/agent/service/register")]
         ports = service.variables
         alike({key: body[key] for key in ("Name", "Address", "Port")}, {"Name": "payment-service", "Address": "127.0.0.1", "Port": ports["INBOUND_PORT"]})
-        assert body["ID"] == f"payment-service-{socket.gethostname()}-{ports['INBOUND_PORT']}", body["ID"]
+        assert body["ID"] == service.id, body["ID"]
         (check,) = body["Checks"] if "Checks" in body else [body["Check"]]
         assert check["TTL"] == "3000ms" and "HTTP" not in check, check
         beats = lambda: [path for method, path, _ in asked if method == "PUT" and path.startswith("/v1/agent/check/")]
@@ -565,7 +565,7 @@ def test_d12_d20_waiting_for_changes_and_one_agent(shop):
 def test_d13_services_see_one_another(shop):
     """D13: the registry was a Map in each process: nobody saw anybody, whatever CONSUL_HOST said."""
     for name in PORTS:
-        ids = {f"{name}-{socket.gethostname()}-{service.variables['INBOUND_PORT']}" for service in shop.instances(name)}
+        ids = {service.id for service in shop.instances(name)}
         assert shop.consul.instances(name) == ids, (name, shop.consul.instances(name))
         for caller, upstreams in CALLS.items():
             if name in upstreams:

@@ -374,7 +374,7 @@ def test_d1_d20_a_service_is_registered_for_as_long_as_it_is_there(portal):
         (check,) = body["Checks"] if "Checks" in body else [body["Check"]]
         wanted = {"HTTP": f"http://127.0.0.1:{ports['PORT']}/health", "Interval": "1000ms", "Timeout": "5000ms", "DeregisterCriticalServiceAfter": "60000ms"}
         alike({key: check[key] for key in wanted}, wanted)
-        assert body["ID"] == f"purchase-service-{socket.gethostname()}-{ports['INBOUND_PORT']}", body["ID"]
+        assert body["ID"] == service.id, body["ID"]
         assert body["ID"] in portal.consul.instances("purchase-service")
         assert service.end() == 0, service.log[-5:]
         del portal.services[service.name]
