@@ -478,6 +478,17 @@ class Stack:
         assert not service.is_alive(), f"{name} runs"
         return self.start(name, service.config, **service.variables)
 
+    @contextlib.contextmanager
+    def another(self, name, number=3, **environment):
+        """A further instance, as long as it is needed; a test may end it itself."""
+        service = self.start_service(name, number, **environment)
+        try:
+            eventually(f"{service.name} is up", service.is_up, 30)
+            yield service
+        finally:
+            del self.services[service.name]
+            assert service.end() == 0, service.log[-5:]
+
     def lictor(self, *arguments, **environment):
         """A command of lictor's in the system's folder, with no more than these variables: its exit code, and what it said."""
         command = [LICTOR, *arguments]

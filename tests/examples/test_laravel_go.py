@@ -1,6 +1,5 @@
 """S2, the Go services (examples/laravel-go): every route, their documents and errors, what breaks, and what the source's own code got wrong."""
 
-import contextlib
 import re
 import secrets
 import subprocess
@@ -42,17 +41,6 @@ class Shop(Stack):
                 self.start_service(name, 2)
         self.start("gateway", "lictor/api-gateway.yaml", GATEWAY_PORT=self.gateway_port, ADMIN_PORT=self.port(9880))
         self.is_whole()
-
-    @contextlib.contextmanager
-    def another(self, name, **environment):
-        """A further instance, as long as it is needed."""
-        service = self.start_service(name, 3, **environment)
-        try:
-            eventually(f"{service.name} is up", service.is_up, 30)
-            yield service
-        finally:
-            del self.services[service.name]
-            assert service.end() == 0, service.log[-5:]
 
     def get(self, path, **headers):
         """A client of the gateway's."""

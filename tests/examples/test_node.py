@@ -536,28 +536,25 @@ def test_configuration_of_kv_and_its_changes(shop):
 def test_d12_d20_waiting_for_changes_and_one_agent(shop):
     """D12: an index without a wait, cut after 5 s as an error, and a 304 that Consul does not send. D20: deregistered at another agent than it was registered with."""
     with shop.consul.recorded() as (port, asked):
-        service = shop.start_service("payment-service", 2, CONSUL_PORT=port)
-        eventually("it is up", service.is_up, 30)
-        reads = lambda: [path for method, path, _ in asked if method == "GET" and path.startswith("/v1/kv/payment-service/lictor")]
-        for seconds in (7, 8):  # more than one round, each at once
-            shop.consul.ask("/v1/kv/payment-service/lictor", "PUT", f"defaults: {{timeout: {seconds}s}}".encode())
-            eventually("it is in force", lambda: expect(service.admin("/config"), 200).get("defaults.timeout") == f"{seconds}s")
-        shop.consul.ask("/v1/kv/payment-service/lictor", "DELETE")
-        waiting = [path for path in reads() if "index=" in path]
-        assert len(waiting) >= 2 and all("wait=" in path for path in waiting), reads()
-        indexes = [int(re.search(r"index=(\d+)", path)[1]) for path in waiting]
-        assert indexes == sorted(indexes) and len(indexes) < 12, indexes
-        (body,) = [json.loads(body) for method, path, body in asked if path.startswith("/v1/agent/service/register")]
-        ports = service.variables
-        alike({key: body[key] for key in ("Name", "Address", "Port")}, {"Name": "payment-service", "Address": "127.0.0.1", "Port": ports["INBOUND_PORT"]})
-        assert body["ID"] == service.id, body["ID"]
-        (check,) = body["Checks"] if "Checks" in body else [body["Check"]]
-        assert check["TTL"] == "3000ms" and "HTTP" not in check, check
-        beats = lambda: [path for method, path, _ in asked if method == "PUT" and path.startswith("/v1/agent/check/")]
-        eventually("it beats", lambda: len(beats()) >= 3, 20)
-        assert body["ID"] in shop.consul.instances("payment-service")
-        assert service.end() == 0, service.log[-5:]
-        del shop.services[service.name]
+        with shop.another("payment-service", 2, CONSUL_PORT=port) as service:
+            reads = lambda: [path for method, path, _ in asked if method == "GET" and path.startswith("/v1/kv/payment-service/lictor")]
+            for seconds in (7, 8):  # more than one round, each at once
+                shop.consul.ask("/v1/kv/payment-service/lictor", "PUT", f"defaults: {{timeout: {seconds}s}}".encode())
+                eventually("it is in force", lambda: expect(service.admin("/config"), 200).get("defaults.timeout") == f"{seconds}s")
+            shop.consul.ask("/v1/kv/payment-service/lictor", "DELETE")
+            waiting = [path for path in reads() if "index=" in path]
+            assert len(waiting) >= 2 and all("wait=" in path for path in waiting), reads()
+            indexes = [int(re.search(r"index=(\d+)", path)[1]) for path in waiting]
+            assert indexes == sorted(indexes) and len(indexes) < 12, indexes
+            (body,) = [json.loads(body) for method, path, body in asked if path.startswith("/v1/agent/service/register")]
+            ports = service.variables
+            alike({key: body[key] for key in ("Name", "Address", "Port")}, {"Name": "payment-service", "Address": "127.0.0.1", "Port": ports["INBOUND_PORT"]})
+            assert body["ID"] == service.id, body["ID"]
+            (check,) = body["Checks"] if "Checks" in body else [body["Check"]]
+            assert check["TTL"] == "3000ms" and "HTTP" not in check, check
+            beats = lambda: [path for method, path, _ in asked if method == "PUT" and path.startswith("/v1/agent/check/")]
+            eventually("it beats", lambda: len(beats()) >= 3, 20)
+            assert body["ID"] in shop.consul.instances("payment-service")
         assert f"/v1/agent/service/deregister/{body['ID']}" in [path for method, path, _ in asked if method == "PUT"]
         assert body["ID"] not in shop.consul.instances("payment-service", passing=False)
 

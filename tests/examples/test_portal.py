@@ -27,13 +27,13 @@ class Portal(Stack):
         super().__init__("portal", keep)
         self.gateway_port = self.port(8080)
 
-    def start_service(self, name, number=1):
+    def start_service(self, name, number=1, **environment):
         usual = PORTS[name]
         ports = {"PORT": usual, "INBOUND_PORT": usual + 10_000, "ADMIN_PORT": usual + 1_800}
         if name in CALLERS:
             ports |= {"USERS_PORT": usual % 10 * 10 + 9_001, "PRODUCTS_PORT": usual % 10 * 10 + 9_002}
         ports = {key: self.port(port) for key, port in ports.items()}
-        return self.start(f"{name}-{number}", f"lictor/{name}.yaml", **ports, **({} if self.keep else SHORTER.get(name, {})))
+        return self.start(f"{name}-{number}", f"lictor/{name}.yaml", **(ports | ({} if self.keep else SHORTER.get(name, {})) | environment))
 
     def start_gateway(self, name="gateway", port=None, **environment):
         ports = {"GATEWAY_PORT": port or self.port(8080), "ADMIN_PORT": self.port(9800)}
@@ -361,23 +361,16 @@ def test_ports_of_the_source(portal):
 def test_d1_d20_a_service_is_registered_for_as_long_as_it_is_there(portal):
     """D1: removed after 30 s of silence, which Consul does not do. D20: deregistered at another agent than it was registered with."""
     with portal.consul.recorded() as (port, asked):
-        portal.environment["CONSUL_PORT"], usual = port, portal.environment["CONSUL_PORT"]
-        try:
-            service = portal.start_service("purchase-service", 2)
-            eventually("it is up", service.is_up, 30)
-        finally:
-            portal.environment["CONSUL_PORT"] = usual
         paths = lambda: [path for method, path, _ in asked if method == "PUT"]
-        (body,) = [json.loads(body) for method, path, body in asked if path.startswith("/v1/agent/service/register")]
-        ports = service.variables
-        alike({key: body[key] for key in ("Name", "Address", "Port")}, {"Name": "purchase-service", "Address": "127.0.0.1", "Port": ports["INBOUND_PORT"]})
-        (check,) = body["Checks"] if "Checks" in body else [body["Check"]]
-        wanted = {"HTTP": f"http://127.0.0.1:{ports['PORT']}/health", "Interval": "1000ms", "Timeout": "5000ms", "DeregisterCriticalServiceAfter": "60000ms"}
-        alike({key: check[key] for key in wanted}, wanted)
-        assert body["ID"] == service.id, body["ID"]
-        assert body["ID"] in portal.consul.instances("purchase-service")
-        assert service.end() == 0, service.log[-5:]
-        del portal.services[service.name]
+        with portal.another("purchase-service", 2, CONSUL_PORT=port) as service:
+            (body,) = [json.loads(body) for method, path, body in asked if path.startswith("/v1/agent/service/register")]
+            ports = service.variables
+            alike({key: body[key] for key in ("Name", "Address", "Port")}, {"Name": "purchase-service", "Address": "127.0.0.1", "Port": ports["INBOUND_PORT"]})
+            (check,) = body["Checks"] if "Checks" in body else [body["Check"]]
+            wanted = {"HTTP": f"http://127.0.0.1:{ports['PORT']}/health", "Interval": "1000ms", "Timeout": "5000ms", "DeregisterCriticalServiceAfter": "60000ms"}
+            alike({key: check[key] for key in wanted}, wanted)
+            assert body["ID"] == service.id, body["ID"]
+            assert body["ID"] in portal.consul.instances("purchase-service")
         assert f"/v1/agent/service/deregister/{body['ID']}" in paths(), paths()
         assert body["ID"] not in portal.consul.instances("purchase-service", passing=False)
     code, text = portal.lictor("check", "-c", "lictor/order-service.yaml", "--set", "registration.deregister_after=30s")
