@@ -478,6 +478,11 @@ class Stack:
         assert not service.is_alive(), f"{name} runs"
         return self.start(name, service.config, **service.variables)
 
+    def back(self, *names):
+        """They have ended, and are started again."""
+        for service in [self.start_again(name) for name in names]:
+            eventually(f"{service.name} is back", service.is_up, 60)
+
     @contextlib.contextmanager
     def another(self, name, number=3, **environment):
         """A further instance, as long as it is needed; a test may end it itself."""

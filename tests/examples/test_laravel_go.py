@@ -427,20 +427,13 @@ def reads(shop):
     return lambda number: shop.get(paths[number % len(paths)])
 
 
-def back(shop, *names):
-    for name in names:
-        shop.start_again(name)
-    for name in names:
-        eventually(f"{name} is back", shop.services[name].is_up, 30)
-
-
 def test_an_instance_is_killed_under_load(shop):
     with Load(reads(shop)) as load:
         for name in ("user-service-1", "order-service-2"):
             load.goes_on()
             shop.services[name].kill()
             load.goes_on(80)
-            back(shop, name)
+            shop.back(name)
         load.goes_on()
     assert not load.failed, (load.answers, load.failed[:5])
 
@@ -451,7 +444,7 @@ def test_a_grpc_instance_is_killed_under_load(shop):
         load.goes_on()
         shop.services["user-grpc-1"].kill()
         load.goes_on(80)
-        back(shop, "user-grpc-1")
+        shop.back("user-grpc-1")
         load.goes_on()
     assert not load.failed, (load.answers, load.failed[:5])
 
@@ -462,7 +455,7 @@ def test_an_instance_is_replaced_under_load(shop):
             load.goes_on()
             assert shop.services[name].end() == 0
             load.goes_on()
-            back(shop, name)
+            shop.back(name)
         load.goes_on()
     assert not load.failed, (load.answers, load.failed[:5])
 
@@ -493,7 +486,7 @@ def test_the_user_service_is_down(shop):
             expect(at("POST", "/orders", an_order({"id": order["user_id"]})), 201, ORDER)  # asked by gRPC
             expect(shop.get("/api/orders"), 200, [ORDER])
         finally:
-            back(shop, *names)
+            shop.back(*names)
         eventually("users are shown again", lambda: shop.get("/api/users").status == 200, 30)
         eventually("orders have their users again", lambda: at("GET", f"/orders/{order['id']}").status == 200, 30)
     eventually("at the gateway too", lambda: shop.get(f"/api/orders/{order['id']}").status == 200, 30)
@@ -511,7 +504,7 @@ def test_nobody_is_there_for_grpc(shop):
         assert status == 14 and message, (status, message)
         expect(shop.get(f"/api/orders/{order['id']}"), 200)
     finally:
-        back(shop, *names)
+        shop.back(*names)
     eventually("orders are taken again", lambda: shop.orders("POST", "/orders", an_order(user)).status == 201, 30)
 
 

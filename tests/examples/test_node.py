@@ -651,12 +651,6 @@ def reads(shop, buyer, order):
     return lambda number: buyer.elsewhere()("GET", paths[number % len(paths)])
 
 
-def comes_back(shop, *names):
-    services = [shop.start_again(name) for name in names]
-    for service in services:
-        eventually(f"{service.name} is back", service.is_up, 60)
-
-
 @limit(180)
 def test_an_instance_is_killed_under_load(shop):
     buyer = shop.buyer()
@@ -665,7 +659,7 @@ def test_an_instance_is_killed_under_load(shop):
             load.goes_on()
             shop.services[name].kill()
             load.goes_on(80)
-            comes_back(shop, name)
+            shop.back(name)
             load.goes_on()
     assert not load.failed, (load.answers, load.failed[:5])
 
@@ -680,7 +674,7 @@ def test_an_instance_is_replaced_under_load(shop):
             load.goes_on(20)
             assert shop.services[name].end() == 0, shop.services[name].log[-5:]
             load.goes_on(20)
-            comes_back(shop, name)
+            shop.back(name)
         load.goes_on(20)
     assert not load.failed, (load.answers, load.failed[:5])
     (count,) = shop.rows("order-service", "select count(*) from orders where userId = ?", buyer.user["id"])[0]
@@ -703,7 +697,7 @@ def test_the_user_service_is_down(shop):
         expect(buyer("GET", f"/api/orders/{order['id']}"), 200)  # a token needs nobody
         expect(shop.somebody()("GET", "/api/products"), 200, {"products": [PRODUCT]})
     finally:
-        comes_back(shop, *names)
+        shop.back(*names)
     eventually("orders are taken again", lambda: buyer.elsewhere()("POST", "/api/orders", asked).status == 201, 30)
 
 
@@ -722,7 +716,7 @@ def test_the_order_service_is_gone(shop):
         assert expect(answer, 503)["reason"] == "no_endpoints", answer
         expect(buyer("POST", "/api/payments", {"orderId": order["id"], "token": "tok_visa"}), 503, DOWN)
     finally:
-        comes_back(shop, *names)
+        shop.back(*names)
     eventually("payments are taken again", lambda: buyer.elsewhere()("POST", "/api/payments", {"orderId": order["id"], "token": "tok_visa"}).status == 201, 30)
 
 
@@ -735,7 +729,7 @@ def test_a_service_is_gone(shop):
     expect(call(), 502, {"error": "Bad Gateway", "message": "Service temporarily unavailable"})
     refusal = eventually("it is given a rest", lambda: (answer := call()).status == 503 and answer, 30)
     expect(refusal, 503, {"error": "Service Unavailable", "message": "Service temporarily unavailable"})
-    comes_back(shop, "payment-service-1")
+    shop.back("payment-service-1")
     eventually("it is called again", lambda: call().status == 404, 30)
 
 

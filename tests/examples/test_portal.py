@@ -595,8 +595,7 @@ def kill_and_start_again(portal, name, load):
     load.goes_on()
     portal.services[name].kill()
     load.goes_on(80)
-    portal.start_again(name)
-    eventually("it is back", portal.services[name].is_up, 30)
+    portal.back(name)
     load.goes_on()
 
 
@@ -617,8 +616,7 @@ def test_an_instance_is_replaced_under_load(portal):
             load.goes_on()
             assert portal.services[name].end() == 0
             load.goes_on()
-            portal.start_again(name)
-            eventually("it is back", portal.services[name].is_up, 30)
+            portal.back(name)
         load.goes_on()
     assert not load.failed, (load.answers, load.failed[:5])
 
@@ -648,10 +646,7 @@ def test_the_user_service_is_down(portal):
         assert (check["status"], check["message"]) == ("not_ready", "No healthy instances of user-service found"), check
         assert expect(ask(upstream_port(purchases, "user-service"), "GET", "/api/users/1"), 503)["reason"] == "no_endpoints"
     finally:
-        for name in names:
-            portal.start_again(name)
-    for name in names:
-        eventually("it is back", portal.services[name].is_up, 30)
+        portal.back(*names)
     eventually("orders are taken again", lambda: buyer.elsewhere()("GET", "/api/orders").status == 200, 30)
 
 
@@ -661,8 +656,7 @@ def test_a_service_is_gone(portal):
     expect(buyer("GET", "/api/inquiries"), 200)
     portal.services["inquiry-service-1"].kill()
     refused(buyer("GET", "/api/inquiries"), 502, "Service temporarily unavailable")
-    service = portal.start_again("inquiry-service-1")
-    eventually("it is back", service.is_up, 30)
+    portal.back("inquiry-service-1")
     eventually("it is called again", lambda: buyer("GET", "/api/inquiries").status == 200)
 
 
