@@ -6,6 +6,7 @@
 A system is a file test_NAME.py: `SYSTEM`, a class of `Stack` whose `start_all` returns when its services are up; `told(stack)`, what people are told of one
 that is kept; and tests, each of which gets the same running stack and leaves it whole. Nothing is installed here (scripts/examples.sh does that)."""
 
+import collections
 import contextlib
 import dataclasses
 import http.client
@@ -509,6 +510,21 @@ class Stack:
         """Another client's address on this machine."""
         number = next(self.last_address)
         return f"127.0.{1 + number // 250}.{1 + number % 250}"
+
+    def consul_is_restarted(self, ask):
+        """It comes back knowing nobody: calls go on, and everybody registers again."""
+        with Load(ask) as load:
+            load.goes_on()
+            self.consul.kill()
+            try:
+                load.goes_on()
+            finally:
+                self.consul.start_again()
+            for kind, count in collections.Counter(service.kind for service in self.services.values()).items():
+                name = "api-gateway" if kind == "gateway" else kind
+                eventually(f"{name} is registered again", lambda: len(self.consul.instances(name)) == count, 40)
+            load.goes_on()
+        assert not load.failed, (load.answers, load.failed[:5])
 
     def somebody(self, **headers):
         """A client who has not said who he is."""

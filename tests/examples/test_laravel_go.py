@@ -542,15 +542,4 @@ def test_the_database_is_down(shop):
 
 
 def test_consul_is_restarted(shop):
-    """It comes back knowing nobody: calls go on, and everybody registers again."""
-    with Load(reads(shop)) as load:
-        load.goes_on()
-        shop.consul.kill()
-        try:
-            load.goes_on()
-        finally:
-            shop.consul.start_again()
-        for name, count in [("api-gateway", 1), *((name, 2) for name in PORTS)]:
-            eventually(f"{name} is registered again", lambda: len(shop.consul.instances(name)) == count, 40)
-        load.goes_on()
-    assert not load.failed, (load.answers, load.failed[:5])
+    shop.consul_is_restarted(reads(shop))

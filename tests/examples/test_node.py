@@ -759,17 +759,5 @@ def test_redis_is_down(shop):
 
 
 def test_consul_is_restarted(shop):
-    """It comes back knowing nobody: calls go on, and everybody registers again."""
     buyer = shop.buyer()
-    with Load(reads(shop, buyer, shop.order(buyer))) as load:
-        load.goes_on()
-        shop.consul.kill()
-        try:
-            load.goes_on()
-        finally:
-            shop.consul.start_again()
-        for name in ("api-gateway", *PORTS):
-            count = 1 if name == "api-gateway" else len(shop.instances(name))
-            eventually(f"{name} is registered again", lambda: len(shop.consul.instances(name)) == count, 40)
-        load.goes_on()
-    assert not load.failed, (load.answers, load.failed[:5])
+    shop.consul_is_restarted(reads(shop, buyer, shop.order(buyer)))

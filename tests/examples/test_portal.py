@@ -691,18 +691,5 @@ def test_redis_is_down(portal):
 
 
 def test_consul_is_restarted(portal):
-    """It comes back knowing nobody: calls go on, and everybody registers again."""
     buyer = portal.buyer()
-    order = an_order(portal, buyer)
-    with Load(reads(portal, buyer, order)) as load:
-        load.goes_on()
-        portal.consul.kill()
-        try:
-            load.goes_on()
-        finally:
-            portal.consul.start_again()
-        for name in ("api-gateway", *PORTS):
-            count = 2 if f"{name}-2" in portal.services else 1
-            eventually(f"{name} is registered again", lambda: len(portal.consul.instances(name)) == count, 40)
-        load.goes_on()
-    assert not load.failed, (load.answers, load.failed[:5])
+    portal.consul_is_restarted(reads(portal, buyer, an_order(portal, buyer)))
