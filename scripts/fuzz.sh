@@ -41,12 +41,13 @@ run() { # Until its processor time is over: others may use the machine as well.
     }
     units=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
     used=$((used + ${took%.*} + 1)) executions=$((executions + units))
-    edges=$(grep -o 'cov: [0-9]*' "$log" | tail -n 1 | cut -d ' ' -f 2)
+    edges=$(grep -o 'cov: [0-9]*' "$log" | tail -n 1 | cut -d ' ' -f 2 || true) # none in a slice that ended before it said so
   done
   printf '%-16s %5d s of processor time %12d executions %6d edges %6d inputs\n' \
     "$1" "$used" "$executions" "$edges" "$(find "$out/corpus/$1" "fuzz/corpus/$1" -type f | wc -l)"
 }
 
+trap 'trap - INT TERM; kill 0' INT TERM # what runs in the background hears of no Ctrl-C
 findings=0 running=0
 ended() { wait -n || findings=$((findings + 1)); running=$((running - 1)); } # one target's finding hides no other's
 for target in $targets; do
