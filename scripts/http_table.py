@@ -25,7 +25,7 @@ def has_function(file, name):
     return re.search(rf"\b(?:fn|def) {name}\b", file.read_text()) is not None
 
 
-def problems(root, page=PAGES[0]):
+def problems(root, page):
     text = (root / page).read_text()
     count = 0
     for number, cells in rows(text):

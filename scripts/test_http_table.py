@@ -19,7 +19,7 @@ class Finds(unittest.TestCase):
             (root / "tests").mkdir()
             (root / "tests/a.rs").write_text("#[test]\nfn it_is_so() {}\nfn it_is_so_too() {}\n")
             (root / "docs/http.md").write_text(HEAD + rows)
-            return list(http_table.problems(root))
+            return list(http_table.problems(root, http_table.PAGES[0]))
 
     def test_a_row_with_its_tests_or_its_reason_is_right(self):
         self.assertEqual(self.found("| 1 | a | b | `tests/a.rs::it_is_so`, `tests/a.rs::it_is_so_too` |\n| 2 | a | b | no: nobody sends that any more |\n"), [])
