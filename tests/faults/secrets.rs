@@ -1,30 +1,19 @@
 //! Secrets are in nothing that the sidecar writes: a canary is put where one may be, and what comes out is searched for it.
 
-use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
 use lictor_testkit::{
-    Answer, Authority, Backend, Consul, MANAGEMENT, RawServer, Sidecar, connect, eventually_is, exchange, free_ports,
-    lictor, read_head, request,
+    Answer, Authority, Backend, Consul, MANAGEMENT, RawServer, Sidecar, assert_clean, eventually_is, exchange,
+    free_ports, lictor, listen, pages, receiver, request,
 };
 use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 /// What is looked for.
 const CANARY: &str = "canary-7f3a";
-
-/// Panics with what surrounds a secret, if there is one.
-fn assert_clean(what: &str, text: &str, secrets: &[&str]) {
-    for secret in secrets {
-        if let Some(at) = text.find(secret) {
-            let around: String = text[at.saturating_sub(200)..].chars().take(300).collect();
-            panic!("{what} has {secret}: ...{around}");
-        }
-    }
-}
 
 #[test]
 fn a_mistake_beside_a_secret_does_not_show_it() {
@@ -219,38 +208,6 @@ fn ask_consul(consul: &Consul, method: &str, path: &str, body: &[u8]) -> Answer 
     request(&consul.address(), method, path, &[("X-Consul-Token", MANAGEMENT)], body).unwrap()
 }
 
-/// Spans as they come, without the heads of the requests that bring them: a receiver's own token is there.
-fn receiver() -> (Arc<Mutex<Vec<u8>>>, RawServer) {
-    let exported = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&exported);
-    let server = RawServer::start(move |mut stream| {
-        loop {
-            let head = read_head(&mut stream).to_lowercase();
-            let Some(length) = head.split("content-length: ").nth(1) else { return };
-            let mut body = vec![0; length.split('\r').next().unwrap().parse().unwrap()];
-            stream.read_exact(&mut body).unwrap();
-            kept.lock().extend(body);
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-        }
-    });
-    (exported, server)
-}
-
-/// Everything that a stream of the admin listener says, as it comes.
-fn listen(lictor: &Sidecar, page: &str) -> Arc<Mutex<String>> {
-    let said = Arc::new(Mutex::new(String::new()));
-    let (kept, mut stream) = (Arc::clone(&said), connect(&lictor.admin()));
-    stream.write_all(format!("GET {page} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
-    std::thread::spawn(move || {
-        let mut chunk = [0; 4096];
-        while let Ok(count @ 1..) = stream.read(&mut chunk) {
-            kept.lock().push_str(&String::from_utf8_lossy(&chunk[..count]));
-        }
-    });
-    eventually_is("the stream begins", || said.lock().contains("200 OK"), |begins| *begins);
-    said
-}
-
 #[test]
 fn no_secret_is_in_anything_that_it_writes() {
     for from in [TokenFrom::Key, TokenFrom::Variable, TokenFrom::File] {
@@ -273,7 +230,7 @@ fn no_secret_is_in_anything_that_it_writes() {
         let mut outputs = vec![("the refusal of a reload".to_owned(), refused.text())];
         holder.lictor.rewrite(&yaml);
 
-        outputs.extend(pages(&holder.lictor));
+        outputs.extend(pages(&holder.lictor, &PAGES.map(str::to_owned)));
         outputs.extend(streams.iter().map(|(page, said)| ((*page).to_owned(), said.lock().clone())));
         outputs.extend(commands(&holder));
         let spans = String::from_utf8_lossy(&holder.exported.lock()).into_owned();
@@ -300,24 +257,15 @@ fn no_secret_is_in_anything_that_it_writes() {
     }
 }
 
-/// Every page of the index that ends, with what may be asked of it.
-fn pages(lictor: &Sidecar) -> Vec<(String, String)> {
-    let index = lictor.get("admin", "/").text();
-    let named = index.lines().filter_map(|line| line.strip_prefix("GET  ")?.split([' ', '[']).next());
-    let endless = ["/events", "/tap"];
-    let plain = named.filter(|page| !endless.contains(page)).map(str::to_owned);
-    let more = [
-        "/config?origin=1",
-        "/requests/canary-story",
-        "/requests/canary-story?as=text",
-        "/ui/data",
-        "/endpoints/users",
-        "/explain?method=GET&upstream=users&path=/?canary-query&header=Authorization:canary-bearer",
-    ];
-    let all: Vec<String> = plain.chain(more.map(str::to_owned)).collect();
-    assert!(all.len() > 18, "{all:?}");
-    all.into_iter().map(|page| (page.clone(), lictor.get("admin", &page).text())).collect()
-}
+/// Pages with what may be asked of them.
+const PAGES: [&str; 6] = [
+    "/config?origin=1",
+    "/requests/canary-story",
+    "/requests/canary-story?as=text",
+    "/ui/data",
+    "/endpoints/users",
+    "/explain?method=GET&upstream=users&path=/?canary-query&header=Authorization:canary-bearer",
+];
 
 /// What commands print, those that read the configuration and those that ask the sidecar.
 fn commands(holder: &Holder) -> Vec<(String, String)> {

@@ -37,6 +37,7 @@ mod proxy_protocol;
 mod redis;
 mod redis_tls;
 mod routes;
+mod secrets;
 mod split;
 mod stats;
 mod streams;

@@ -17,7 +17,7 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let [port] = free_ports();
         Self::on(port)
     }
@@ -43,7 +43,7 @@ impl Redis {
         redis
     }
 
-    fn say(&self, command: &str) -> String {
+    pub(crate) fn say(&self, command: &str) -> String {
         let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.port)) else { return String::new() };
         stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
         let mut line = String::new();

@@ -4,6 +4,7 @@
 //! for a time: [`eventually`] waits for a condition.
 
 mod backend;
+mod canary;
 mod certificates;
 mod client;
 mod consul;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use backend::Backend;
+pub use canary::{assert_clean, listen, pages, receiver};
 pub use certificates::{Authority, Pair, get_over, tls_client};
 pub use client::{Answer, exchange, get, request};
 pub use consul::{Consul, MANAGEMENT};
