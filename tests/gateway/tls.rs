@@ -6,9 +6,11 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use lictor_testkit::{Authority, Pair, Sidecar, connect, connect_from, eventually, eventually_is};
+use parking_lot::Mutex;
+use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, NamedGroup, StreamOwned, SupportedProtocolVersion};
 
 use crate::{Ask, BOTH, LICTOR, Told, Version, ask_over, echo};
 
@@ -18,6 +20,7 @@ type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 pub(crate) fn tls_over(mut socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> io::Result<TlsStream> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut connection = ClientConnection::new(Arc::clone(config), name).unwrap();
+    assert!(connection.early_data().is_none(), "no session lets anything be said before its end");
     while connection.is_handshaking() {
         connection.complete_io(&mut socket)?;
     }
@@ -119,6 +122,125 @@ fn a_connection_is_for_the_hosts_of_its_own_policy() {
     for (name, alert) in [("other.example", "UnrecognisedName"), ("127.0.0.1", "MissingExtension")] {
         let error = tls_over(connect(&without.address("gateway")), &config, name).unwrap_err();
         assert!(error.to_string().contains(alert), "{name}: {error}");
+    }
+}
+
+/// Shows every name the sessions that it has, whoever they are of.
+#[derive(Default)]
+struct OneForAll {
+    older: Mutex<Option<Tls12ClientSessionValue>>,
+    newer: Mutex<Vec<Tls13ClientSessionValue>>,
+}
+
+impl std::fmt::Debug for OneForAll {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OneForAll").finish_non_exhaustive()
+    }
+}
+
+impl ClientSessionStore for OneForAll {
+    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, session: Tls12ClientSessionValue) {
+        *self.older.lock() = Some(session);
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.older.lock().clone()
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        self.newer.lock().push(ticket);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.newer.lock().pop()
+    }
+}
+
+/// A client that shows its sessions everywhere.
+fn carrier(
+    authority: &Authority,
+    version: Version,
+    tls: &'static SupportedProtocolVersion,
+    shown: Option<&Pair>,
+) -> Arc<ClientConfig> {
+    let alpn: &[u8] = if version == Version::Http2 { b"h2" } else { b"http/1.1" };
+    let mut config = ClientConfig::clone(&authority.client_config(&[alpn], &[tls], shown));
+    config.enable_early_data = true;
+    config.resumption = Resumption::store(Arc::new(OneForAll::default()));
+    Arc::new(config)
+}
+
+/// How hands were shaken, and the status of a request for that host.
+fn shaken(lictor: &Sidecar, config: &Arc<ClientConfig>, version: Version, name: &str) -> (Option<HandshakeKind>, u16) {
+    let Ok(stream) = tls_over(connect(&lictor.address("gateway")), config, name) else { return (None, 0) };
+    let kind = stream.conn.handshake_kind();
+    (kind, ask_over(stream, version, Ask { host: name, ..Ask::get("/") }).status)
+}
+
+#[test]
+fn no_session_opens_another_policys_door() {
+    let (ours, theirs, one) = (Authority::new(), Authority::new(), echo("one"));
+    let ca = ours.ca().with_file_name("clients.pem");
+    let asks = format!(", client_ca: '{}'", ca.display());
+    let pairs = ["shop", "admin", "maybe"].map(|name| ours.issue(name, &[&format!("{name}.example")]));
+    let [shop, admin, maybe] = &pairs;
+    let policies = |require: bool| {
+        policy("[shop.example]", shop, "")
+            + &policy("[admin.example]", admin, &asks)
+            + &policy("[maybe.example]", maybe, &format!("{asks}, require: {require}"))
+    };
+    let known = ours.issue("client", &["orders"]);
+    let replace = |authority: &Authority| {
+        let draft = ca.with_extension("draft");
+        std::fs::copy(authority.ca(), &draft).unwrap();
+        std::fs::rename(&draft, &ca).unwrap();
+    };
+    for (version, tls) in BOTH.into_iter().flat_map(|version| [(version, &TLS12), (version, &TLS13)]) {
+        replace(&ours);
+        let lictor = serving(&policies(false), one.port());
+        let carrier = |shown| carrier(&ours, version, tls, shown);
+        for (made, shown, opens, is_let_in) in [
+            ("shop.example", None, "admin.example", false),
+            ("maybe.example", None, "admin.example", false),
+            ("shop.example", None, "maybe.example", true),
+            ("shop.example", Some(&known), "admin.example", true),
+            ("maybe.example", Some(&known), "admin.example", true),
+            ("admin.example", Some(&known), "maybe.example", true),
+            ("admin.example", Some(&known), "shop.example", true),
+        ] {
+            let what = format!("{version:?} {tls:?} {made} at {opens}");
+            let config = carrier(shown);
+            assert_eq!(shaken(&lictor, &config, version, made), (Some(HandshakeKind::Full), 200), "{what}");
+            let (kind, status) = shaken(&lictor, &config, version, opens);
+            assert!(kind != Some(HandshakeKind::Resumed), "{what}: {kind:?}, {status}");
+            assert_eq!(status, if is_let_in { 200 } else { 0 }, "{what}: {kind:?}");
+        }
+        for name in ["shop.example", "maybe.example", "admin.example"] {
+            let config = carrier(Some(&known));
+            let kinds = [(); 2].map(|()| shaken(&lictor, &config, version, name));
+            let expected = [HandshakeKind::Full, HandshakeKind::Resumed].map(|kind| (Some(kind), 200));
+            assert_eq!(kinds, expected, "{version:?} {tls:?} {name}: the control");
+        }
+        // What was asked of nobody is asked now, and whoever was believed is not any more.
+        let (guest, member) = (carrier(None), carrier(Some(&known)));
+        let (guests, members) = ("maybe.example", "admin.example");
+        assert_eq!(shaken(&lictor, &guest, version, guests).1, 200);
+        assert_eq!(shaken(&lictor, &member, version, members).1, 200);
+        lictor.rewrite(&std::fs::read_to_string(lictor.file()).unwrap().replace("require: false", "require: true"));
+        assert_eq!(lictor.post("/reload").status, 200, "{}", lictor.log());
+        let (kind, status) = shaken(&lictor, &guest, version, guests);
+        assert!(kind != Some(HandshakeKind::Resumed) && status == 0, "{version:?} {tls:?}: {kind:?}, {status}");
+        replace(&theirs);
+        let is_out = || shaken(&lictor, &member, version, members);
+        eventually_is("its CA is gone", is_out, |(kind, status)| *kind != Some(HandshakeKind::Resumed) && *status == 0);
     }
 }
 
