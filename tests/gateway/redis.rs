@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lictor_testkit::{Delays, Sidecar, connect, eventually, eventually_is, exchange, free_ports, scratch};
 
 use crate::limits::{assert_rate, field, limited, press_both, statuses};
-use crate::{Ask, Version, ask};
+use crate::{Ask, BOTH, Version, ask};
 
 /// A real one, on a port of its own.
 pub(crate) struct Redis {
@@ -223,6 +223,43 @@ fn without_redis_this_process_counts_or_refuses_as_it_is_told_to() {
             let expected = if stop == "KILL" { 200 } else { 429 };
             if told.status == expected { Ok(()) } else { Err(told.status) }
         });
+    }
+}
+
+#[test]
+fn a_redis_that_only_reads_is_no_redis() {
+    for if_unreachable in ["local", "refuse"] {
+        let redis = Redis::start();
+        let lictor =
+            in_redis(&redis, &format!("{{rate: 5/1h, by: [], mode: redis, if_unreachable: {if_unreachable}}}"));
+        assert_eq!(statuses(&lictor, Version::Http1, Ask::get("/"), 2), [200, 200]);
+        let delays = Delays::measure();
+        // What becomes of the old one when another takes over.
+        assert!(redis.say("REPLICAOF 127.0.0.1 1").starts_with("+OK"));
+        let (told, longest) = ask_for(&lictor, Duration::from_secs(1));
+        let delay = *delays.finish().last().unwrap();
+        let most = Duration::from_millis(100) + 4 * delay;
+        assert!(told.len() > 10 && longest < most, "{} in {longest:?}, the machine's delays {delay:?}", told.len());
+        let counted = told.iter().filter(|status| **status == 200).count();
+        let others = if if_unreachable == "local" { 429 } else { 503 };
+        assert_eq!(counted, if if_unreachable == "local" { 5 } else { 0 }, "{if_unreachable}: {told:?}");
+        assert!(told.iter().all(|status| [200, others].contains(status)), "{if_unreachable}: {told:?}");
+        assert!(lictor.metric("lictor_limit_redis_failures_total", &[("cause", "error")]) > 2.5, "{if_unreachable}");
+        // It answers, and counts nothing: it is left, and told of, more and more seldom.
+        let left = lictor.lines("Redis cannot be asked about limits").len();
+        assert!((1..=6).contains(&left), "{if_unreachable}: left {left} times within a second");
+        for version in BOTH {
+            assert_eq!(ask(&lictor, version, Ask::get("/")).status, others, "{if_unreachable} {version:?}");
+        }
+        // It takes over again, and has what it had.
+        assert!(redis.say("REPLICAOF NO ONE").starts_with("+OK"));
+        let told = || {
+            let told = ask(&lictor, Version::Http1, Ask::get("/"));
+            (told.status, field(&told, Version::Http1, "ratelimit-remaining"))
+        };
+        let counts = |(status, left): &(u16, Option<String>)| *status == 200 && left.as_deref() == Some("2");
+        eventually_is(&format!("{if_unreachable}: it counts again"), told, counts);
+        assert_eq!(statuses(&lictor, Version::Http2, Ask::get("/"), 3), [200, 200, 429], "{if_unreachable}");
     }
 }
 

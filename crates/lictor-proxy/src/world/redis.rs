@@ -43,8 +43,17 @@ struct State {
     /// Whom it believes, where it speaks TLS.
     tls: Option<Arc<Client>>,
     connection: Option<Open>,
+    /// Of the connection, which is whose these are.
+    deeds: Rc<Deeds>,
+    /// Before the next one. One that answers and cannot count (an old primary, which only reads) is left for longer each time.
+    pause: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Deeds {
     /// Decisions that failed since the last that did not.
-    strikes: Rc<Cell<u32>>,
+    strikes: Cell<u32>,
+    has_counted: Cell<bool>,
 }
 
 #[derive(Clone)]
@@ -114,13 +123,13 @@ impl Redis {
     }
 
     async fn ask(&self, limit: &Limit, key: &Key, taken: u8) -> Result<(u8, u32, u64), Cause> {
-        let (open, strikes, settings, generation) = {
+        let (open, deeds, settings, generation) = {
             let state = self.state.borrow();
             let (Some(open), Some(settings)) = (&state.connection, &state.settings) else { return Err("down") };
-            (open.clone(), Rc::clone(&state.strikes), Arc::clone(settings), generation(state.tls.as_deref()))
+            (open.clone(), Rc::clone(&state.deeds), Arc::clone(settings), generation(state.tls.as_deref()))
         };
         if open.generation != generation {
-            self.lose(&strikes, &settings, "whoever was believed is not any more");
+            self.lose(&deeds, &settings, "whoever was believed is not any more");
             return Err("down");
         }
         let mut connection = open.connection;
@@ -135,30 +144,33 @@ impl Redis {
         };
         let (cause, is_gone, why) = match timeout(settings.timeout, asked).await {
             Ok(Ok(told)) => {
-                strikes.set(0);
+                deeds.strikes.set(0);
+                deeds.has_counted.set(true);
                 return Ok(told);
             }
             Ok(Err(error)) => ("error", error.is_io_error() || error.is_connection_dropped(), error.to_string()),
             Err(_) => ("timeout", false, "it did not answer in time".to_owned()),
         };
-        strikes.set(strikes.get() + 1);
-        if is_gone || strikes.get() >= STRIKES {
-            self.lose(&strikes, &settings, &why);
+        deeds.strikes.set(deeds.strikes.get() + 1);
+        if is_gone || deeds.strikes.get() >= STRIKES {
+            self.lose(&deeds, &settings, &why);
         }
         Err(cause)
     }
 
     /// Gives the connection up, unless somebody else has.
-    fn lose(&self, strikes: &Rc<Cell<u32>>, settings: &Arc<Settings>, why: &str) {
+    fn lose(&self, deeds: &Rc<Deeds>, settings: &Arc<Settings>, why: &str) {
         let mut state = self.state.borrow_mut();
-        if !Rc::ptr_eq(&state.strikes, strikes) || state.connection.take().is_none() {
+        if !Rc::ptr_eq(&state.deeds, deeds) || state.connection.take().is_none() {
             return;
         }
+        let longer = if deeds.has_counted.get() { PAUSE_MIN } else { state.pause * 2 };
+        state.pause = longer.clamp(PAUSE_MIN, PAUSE_MAX);
+        let pause = state.pause;
         warn!(target: "lictor::event", kind = "limits_unreachable", redis = %place(settings), why, "Redis cannot be asked about limits");
-        // One that answers and cannot count would otherwise be left and taken again without a pause.
         let (state, settings) = (Rc::clone(&self.state), Arc::clone(settings));
         tokio::task::spawn_local(async move {
-            sleep(PAUSE_MIN).await;
+            sleep(pause).await;
             connect(state, settings).await;
         });
     }
@@ -176,7 +188,7 @@ async fn connect(state: Rc<RefCell<State>>, settings: Arc<Settings>) {
             Ok(Ok(connection)) => {
                 let mut state = state.borrow_mut();
                 if is_wanted(&state) {
-                    (state.connection, state.strikes) = (Some(Open { connection, generation }), Rc::default());
+                    (state.connection, state.deeds) = (Some(Open { connection, generation }), Rc::default());
                     info!(target: "lictor::event", kind = "limits_reachable", redis = %place(&settings), "Redis is asked about limits");
                 }
                 return;
