@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use lictor_testkit::{RawServer, Sidecar, eventually_is, free_ports, read_head};
 use serde_json::json;
 
-use crate::issuer::{SECRET, claims, in_seconds, shared};
+use crate::issuer::{SECRET, claims, in_seconds, sealed, shared};
 use crate::keys::hash;
 use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, field, gateway_of};
 
@@ -287,4 +287,100 @@ fn why_an_answer_goes_as_it_is_is_counted() {
             },
         ],
     );
+}
+
+/// How many series there are, and all that is said of them.
+fn series(lictor: &Sidecar) -> (usize, String) {
+    let text = lictor.get("admin", "/metrics").text();
+    (text.lines().filter(|line| !line.starts_with('#')).count(), text)
+}
+
+#[test]
+fn labels_are_words_of_the_configuration() {
+    let one = echo("one");
+    let keys = format!(
+        "  cors: {{origins: ['https://app.example']}}\n  compress: on\n  limit: [{{rate: 1000000/1h, by: [header: X-Id]}}, {{rate: 1000000/1h, by: [route, user, ip]}}]\n  auth:\n    mode: optional\n    jwt: {{name: idp, secret: {SECRET}}}\n    keys: {{clients: {{partner: '{}'}}}}\n    basic: {{users: {{ada: '{PASSWORD}'}}}}\n",
+        hash(KEY)
+    );
+    let routes = "    - {path: /any/*, to: one}\n    - {path: '/users/{id}', to: one, limit: off, auth: none}\n";
+    let lictor = gateway_of(&[("one", &one)], &keys, routes);
+    // Each has a word of its own in every place where a client may have one.
+    let asked = |version: Version, number: usize| {
+        let word = format!("r4ndom{version:?}{number}");
+        let target = match number % 3 {
+            0 => format!("/any/{word}?{word}={word}"),
+            1 => format!("/users/{word}"),
+            _ => format!("/{word}"),
+        };
+        let host = format!("{word}.example");
+        let method = if number.is_multiple_of(4) { "GET".to_owned() } else { word.to_uppercase() };
+        let token = sealed(
+            SECRET,
+            &json!({"alg": "HS256", "kid": &word}).to_string(),
+            &claims(json!({"sub": &word, "iss": &word})).to_string(),
+        );
+        let shown = match number % 7 {
+            0 => ("authorization", format!("Bearer {token}")),
+            // A few: to compare a password is dear.
+            1 if number < 28 => {
+                ("authorization", format!("Basic {}", BASE64_STANDARD.encode(format!("{word}:{word}"))))
+            }
+            2 => ("x-api-key", word.clone()),
+            3 => ("authorization", format!("{word} {word}")),
+            4 => ("content-type", format!("application/grpc+{word}")),
+            _ => ("accept-encoding", word.clone()),
+        };
+        let origin = format!("https://{word}.example");
+        let fields: [(&str, &str); 5] =
+            [(shown.0, &*shown.1), ("origin", &origin), ("x-id", &word), ("user-agent", &word), (&word, &word)];
+        ask(&lictor, version, Ask { method: &method, host: &host, target: &target, fields: &fields }).status
+    };
+    // How many were not even heard to their end.
+    let all = |numbers: std::ops::Range<usize>| -> usize {
+        let unheard = |version| numbers.clone().filter(|number| asked(version, *number) == 0).count();
+        BOTH.map(unheard).iter().sum()
+    };
+    // Once in each way: 84 is the least common multiple.
+    let refused = all(0..420);
+    let counted = |count: usize| {
+        let requests = || lictor.metric(REQUESTS, &[]) as usize;
+        eventually_is("all are counted", requests, |seen| *seen >= count);
+    };
+    counted(840 - refused);
+    let before = series(&lictor).0;
+    let more = all(420..1_500);
+    counted(3_000 - refused - more);
+    let (after, text) = series(&lictor);
+    assert_eq!(after, before, "{text}");
+    for route in ["/any/*", "/users/{id}"] {
+        let sent_on = lictor.metric(REQUESTS, &[("upstream", "one"), ("route", route)]);
+        let timed = lictor.metric("lictor_gateway_request_duration_seconds_count", &[("route", route)]);
+        assert!(sent_on > 200.0 && (sent_on - timed).abs() < 0.5, "{route}: {sent_on} sent on, {timed} timed");
+    }
+    assert!(!text.to_lowercase().contains("r4ndom"), "{text}");
+    for route in ["/any/*", "/users/{id}", ""] {
+        assert!(lictor.metric(REQUESTS, &[("route", route)]) > 500.0, "the control: {route}: {text}");
+    }
+}
+
+#[test]
+fn a_method_of_grpc_is_a_label_once_its_service_has_taken_it() {
+    let calls = RawServer::saying(|head| {
+        let status = if head.contains("/shop.Cart/Add ") { 0 } else { 12 };
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nGrpc-Status: {status}\r\nContent-Length: 0\r\n\r\n"
+        )
+    });
+    let lictor = gateway_of(&[("calls", &calls)], "", "    - {path: /shop.Cart/*, to: calls}\n");
+    let counted =
+        |method: &str| lictor.metric("grpc_requests_total", &[("service", "calls"), ("method", method)]) as usize;
+    let fields = [("content-type", "application/grpc"), ("te", "trailers")];
+    for (number, version) in BOTH.into_iter().enumerate() {
+        for target in ["/shop.Cart/Made-up", "/shop.Cart/Add"] {
+            let told = ask(&lictor, version, Ask { method: "POST", fields: &fields, ..Ask::get(target) });
+            assert_eq!(told.status, 200, "{version:?} {target}: {told:?}");
+        }
+        let all = || ["other", "/shop.Cart/Add", "/shop.Cart/Made-up"].map(counted);
+        eventually_is("they are counted", all, |counts| *counts == [number + 1, number + 1, 0]);
+    }
 }

@@ -117,7 +117,9 @@ impl Record {
         if self.is_grpc {
             let is_success = self.reason.is_none() && self.grpc_status == Some(0);
             let (path, is_inbound, status) = (self.path(), self.is_inbound, self.grpc_status);
-            let call = Call { path, is_inbound, is_success, status };
+            // A stranger's word is no label, unless its service has taken it for a method (what is translated is the configuration's).
+            let is_named = is_success || self.rpc.is_some() || !self.connection.is_edge();
+            let call = Call { path, is_named, is_inbound, is_success, status };
             metrics.grpc(&upstream.upstream.name, &call, took, &mut upstream.meters.methods.borrow_mut());
         }
         if self.is_inbound {

@@ -479,11 +479,14 @@ impl Metrics {
         if self.compat.is_none() && self.otel.is_none() {
             return;
         }
-        let method = if known.has(call.path) || self.methods.admit(service, call.path, self.max_label_values) {
+        let most = if call.is_named { self.max_label_values } else { 0 };
+        let method = if known.has(call.path) || self.methods.admit(service, call.path, most) {
             known.note(call.path);
             call.path
         } else {
-            self.label_overflow.with_label_values(&["grpc_requests_total"]).inc();
+            if call.is_named {
+                self.label_overflow.with_label_values(&["grpc_requests_total"]).inc();
+            }
             "other"
         };
         if let Some(compat) = &self.compat {
@@ -506,6 +509,8 @@ impl Metrics {
 pub(crate) struct Call<'a> {
     /// `/package.Service/Method`, as the client wrote it.
     pub(crate) path: &'a str,
+    /// Its path may have a label of its own, if it has none yet.
+    pub(crate) is_named: bool,
     pub(crate) is_inbound: bool,
     pub(crate) is_success: bool,
     pub(crate) status: Option<u16>,
