@@ -122,6 +122,36 @@ fn trailers_say_no_more_than_fields() {
 }
 
 #[test]
+fn nothing_of_it_is_in_answers_of_the_gateways_own_nor_at_who_stands_in() {
+    let (spare, [closed]) = (echo("spare"), free_ports());
+    let dead = format!("  dead: {{static: ['127.0.0.1:{closed}'], retry: off, fallback: {{upstream: spare}}}}\n");
+    let made = |route: &str| {
+        let names = ["X-User-ID", "X_User_ID", "X.User.ID", "X-Lictor-From", "X_Lictor_From", "X-Real-IP"];
+        let set: String =
+            names.iter().enumerate().map(|(at, name)| format!("X-Echo-{at}: '{{header:{name}}}', ")).collect();
+        format!("  - {{{route}, response_headers: {{set: {{{set}X-Told: '{{header:X-Custom}}'}}}}}}\n")
+    };
+    let routes = ["path: /told, respond: {body: told}", "path: /moved, redirect: /told", "path: /dead, to: dead"]
+        .map(made)
+        .concat();
+    let lictor = gateway_with(&[("spare", &spare)], &dead, &routes);
+    let spoofed = ["x-user-id", "X_User_ID", "x.user.id", "X-Lictor-From", "x_lictor_from", "X-Real-IP", "x_user_role"];
+    for version in BOTH {
+        for (target, status) in [("/told", 200), ("/moved", 308), ("/dead", 200)] {
+            let fields: Vec<_> =
+                spoofed.map(|name| (name, "spoofed")).into_iter().chain([("x-custom", "kept")]).collect();
+            let told = ask(&lictor, version, Ask { fields: &fields, ..Ask::get(target) });
+            let all = format!("{}{}", told.head, told.body).to_lowercase();
+            assert_eq!(told.status, status, "{version:?} {target}: {told:?}");
+            assert!(!all.contains("spoofed") && !all.contains("x-echo"), "{version:?} {target}: {told:?}");
+            assert!(all.contains("x-told") && all.contains("kept"), "the control: {version:?} {target}: {told:?}");
+            let is_spares = target != "/dead" || told.server() == "spare" && all.contains("x-custom: kept");
+            assert!(is_spares, "{version:?} {target}: {told:?}");
+        }
+    }
+}
+
+#[test]
 fn nothing_between_sidecars_and_no_address_reaches_a_stranger() {
     let [closed] = free_ports();
     let telling = RawServer::start(|mut stream| {
