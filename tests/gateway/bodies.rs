@@ -1,6 +1,6 @@
 //! The longest body that a route takes.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use lictor_testkit::{RawServer, connect, read_head};
 
 use crate::{
-    Ask, LICTOR, Told, begun_http2, block, configuration, echo, frame, gateway_of, line_of, told_http1, told_http2,
+    Ask, BOTH, Frame, LICTOR, Told, Version, begun_http2, block, configuration, echo, frame, gateway_of, line_of,
+    lines, next_frame, status, told_http1, told_http2,
 };
 
 fn posted(lictor: &lictor_testkit::Sidecar, target: &str, fields: &str, body: &[u8]) -> Told {
@@ -93,6 +94,38 @@ fn a_body_is_as_long_as_its_route_takes_however_it_is_framed() {
     assert_eq!(told.status, 413, "an answer of the gateway's own is no way around: {told:?}");
 }
 
+/// Asks with a body of this length to go on, and sends it once it may: each status that comes.
+fn expecting(lictor: &lictor_testkit::Sidecar, version: Version, length: usize) -> Vec<u16> {
+    let mut stream = connect(&lictor.address("gateway"));
+    let text = length.to_string();
+    let fields = [("expect", "100-continue"), ("content-length", &*text)];
+    let asked = Ask { method: "POST", fields: &fields, ..Ask::get("/") };
+    let head = match version {
+        Version::Http1 => format!("POST / HTTP/1.1\r\nHost: shop.example\r\n{}\r\n", lines(&fields)).into_bytes(),
+        Version::Http2 => [begun_http2(), frame(1, 4, 1, &block(asked))].concat(),
+    };
+    stream.write_all(&head).unwrap();
+    let body = vec![b'x'; length];
+    let mut statuses = Vec::new();
+    loop {
+        let status = match version {
+            Version::Http1 => read_head(&mut stream).split(' ').nth(1).map_or(0, |status| status.parse().unwrap()),
+            Version::Http2 => loop {
+                match next_frame(&mut stream).expect("an answer") {
+                    Frame { kind: 1, payload, .. } => break status(&payload),
+                    frame => assert!(!frame.ends_stream(), "an answer: {frame:?}"),
+                }
+            },
+        };
+        statuses.push(status);
+        if status != 100 {
+            return statuses;
+        }
+        let bytes = if version == Version::Http1 { body.clone() } else { frame(0, 1, 1, &body) };
+        stream.write_all(&bytes).unwrap();
+    }
+}
+
 #[test]
 fn what_is_too_long_by_its_head_is_not_asked_for_and_never_sent() {
     let hits = Arc::new(AtomicUsize::new(0));
@@ -100,24 +133,75 @@ fn what_is_too_long_by_its_head_is_not_asked_for_and_never_sent() {
     let one = RawServer::start(move |mut stream| {
         if !read_head(&mut stream).is_empty() {
             counted.fetch_add(1, Relaxed);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            let _ = stream.read_exact(&mut [0; 10]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
         }
     });
     let lictor = gateway_of(&[("one", &one)], "  body_max: 10\n", "  - {path: /*, to: one}\n");
-    let mut stream = connect(&lictor.address("gateway"));
-    stream
-        .write_all(b"POST / HTTP/1.1\r\nHost: shop.example\r\nExpect: 100-continue\r\nContent-Length: 11\r\n\r\n")
-        .unwrap();
-    let head = read_head(&mut stream);
-    assert!(head.starts_with("HTTP/1.1 413 "), "no 100 before it: {head}");
+    for version in BOTH {
+        assert_eq!(expecting(&lictor, version, 11), [413], "{version:?}: no 100 before it");
+    }
     assert_eq!(hits.load(Relaxed), 0);
-    // The control.
+    for version in BOTH {
+        assert_eq!(expecting(&lictor, version, 10), [100, 200], "{version:?}: the control");
+    }
+    assert_eq!(hits.load(Relaxed), 2);
+}
+
+/// Over HTTP/2, without a length, as the windows allow and until there is an answer: that, and the code by which its stream is reset.
+fn grown_http2(lictor: &lictor_testkit::Sidecar, length: usize) -> (Told, Option<u32>) {
     let mut stream = connect(&lictor.address("gateway"));
-    stream
-        .write_all(b"POST / HTTP/1.1\r\nHost: shop.example\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n")
-        .unwrap();
-    let head = read_head(&mut stream);
-    assert!(head.starts_with("HTTP/1.1 100 ") || head.starts_with("HTTP/1.1 200 "), "{head}");
+    let head = block(Ask { method: "POST", ..Ask::get("/") });
+    stream.write_all(&[begun_http2(), frame(1, 4, 1, &head)].concat()).unwrap();
+    let mut told = Told { status: 0, head: String::new(), body: String::new() };
+    // Of the connection and of the stream (RFC 9113, section 6.9.2).
+    let (mut windows, mut left) = ([65_535_i64; 2], length);
+    loop {
+        let piece = left.min(10_000);
+        if told.status == 0 && piece > 0 && windows.iter().all(|window| *window >= piece as i64) {
+            left -= piece;
+            windows = windows.map(|window| window - piece as i64);
+            stream.write_all(&frame(0, u8::from(left == 0), 1, &vec![b'x'; piece])).unwrap();
+            continue;
+        }
+        let Some(Frame { kind, flags, stream: id, payload }) = next_frame(&mut stream) else { return (told, None) };
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | i64::from(*byte));
+        match kind {
+            0 => told.body += &String::from_utf8_lossy(&payload),
+            1 => told.status = status(&payload),
+            3 if id == 1 => return (told, Some(number(&payload) as u32)),
+            4 if flags == 0 => {
+                let initial = payload.chunks(6).filter(|setting| setting[..2] == [0, 4]);
+                initial.for_each(|setting| windows[1] += number(&setting[2..]) - 65_535);
+            }
+            8 => windows[usize::from(id == 1)] += number(&payload),
+            _ => (),
+        }
+        if left == 0 && kind < 2 && flags & 1 == 1 {
+            return (told, None);
+        }
+    }
+}
+
+#[test]
+fn a_body_that_grows_too_long_over_http2_is_no_error_of_its_stream() {
+    // It reads all, and answers when it has all.
+    let one = RawServer::start(|mut stream| {
+        let (mut end, mut byte) = (read_head(&mut stream).into_bytes(), [0]);
+        while !end.ends_with(b"\r\n0\r\n\r\n") {
+            if stream.read_exact(&mut byte).is_err() {
+                return;
+            }
+            end.push(byte[0]);
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nwhole");
+    });
+    let lictor = gateway_of(&[("one", &one)], "  body_max: 200KiB\n", "  - {path: /*, to: one}\n");
+    let (told, code) = grown_http2(&lictor, 200 << 10);
+    assert_eq!((told.status, &*told.body, code), (200, "whole", None), "the control");
+    let (told, code) = grown_http2(&lictor, 8 << 20);
+    assert!(told.status == 413 && told.body.ends_with('}') && told.body.contains("body_too_large"), "{told:?}");
+    assert_eq!(code, Some(0), "NO_ERROR: {told:?}");
 }
 
 #[test]
