@@ -10,7 +10,7 @@ use lictor_testkit::{
 use serde_json::{Value as Json, json};
 
 use crate::issuer::{SECRET, claims, shared};
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, echo};
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, ask_over, echo};
 
 /// A gateway that answers everything itself, with this limit and these further routes and sections.
 pub(crate) fn limited(limit: &str, routes: &str, more: &str) -> Sidecar {
@@ -351,6 +351,19 @@ fn a_changed_limit_is_in_force_at_once_and_one_that_stays_keeps_what_it_counted(
 }
 
 #[test]
+fn a_restart_forgets() {
+    let folder = scratch("restart");
+    let snapshot = folder.join("snapshot").display().to_string();
+    let more = format!("consul: {{snapshot: {{path: '{snapshot}'}}}}\nlifecycle: {{drain_delay: 0s}}\n");
+    for version in BOTH {
+        let mut lictor = limited("{rate: 1/1h, by: []}", "", &more);
+        assert_eq!(statuses(&lictor, version, Ask::get("/"), 2), [200, 429], "{version:?}");
+        assert!(lictor.terminate().success());
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn inbound_has_limits_too() {
     let app = echo("app");
     let yaml = format!(
@@ -445,12 +458,11 @@ fn a_flood_of_keys_costs_bounded_memory_and_makes_nobody_be_forgotten() {
 }
 
 /// Asks as fast as it can for a while; how many were admitted, and whatever was neither 200 nor 429.
-fn press(lictor: &str, time: Duration) -> (u32, Vec<u16>) {
+fn press(lictor: &str, version: Version, time: Duration) -> (u32, Vec<u16>) {
     let (mut admitted, mut others) = (0, Vec::new());
     let end = Instant::now() + time;
     while Instant::now() < end {
-        let answer = request(lictor, "GET", "/", &[], b"").map_or(0, |answer| answer.status);
-        match answer {
+        match ask_over(connect(lictor), version, Ask::get("/")).status {
             200 => admitted += 1,
             429 => (),
             other => others.push(other),
@@ -460,12 +472,12 @@ fn press(lictor: &str, time: Duration) -> (u32, Vec<u16>) {
 }
 
 /// Two gateways under load from several clients each: how many they admit together, and in what time.
-pub(crate) fn press_both(gateways: &[Sidecar; 2], time: Duration) -> (u32, Duration) {
+pub(crate) fn press_both(gateways: &[Sidecar; 2], version: Version, time: Duration) -> (u32, Duration) {
     let begin = Instant::now();
     let threads: Vec<_> = gateways
         .iter()
         .flat_map(|gateway| [gateway.address("gateway"), gateway.address("gateway")])
-        .map(|address| std::thread::spawn(move || press(&address, time)))
+        .map(|address| std::thread::spawn(move || press(&address, version, time)))
         .collect();
     let mut all = 0;
     for thread in threads {
@@ -502,16 +514,17 @@ fn two_gateways_admit_together_what_is_shared() {
     for gateway in &both {
         eventually_is("there are two", || parts(gateway), |parts| (*parts - 2.0).abs() < 0.1);
     }
-    let (admitted, time) = press_both(&both, Duration::from_secs(4));
+    let (admitted, time) = press_both(&both, Version::Http1, Duration::from_secs(4));
     assert_rate(admitted, 40.0, time);
     // One more that is not well does not count, one that is does; nobody begins anew for that.
     consul.register("edge", "edge-3", 1);
     for gateway in &both {
         eventually_is("there are three", || parts(gateway), |parts| (*parts - 3.0).abs() < 0.1);
     }
-    let (admitted, time) = press_both(&both, Duration::from_secs(2));
-    let most = 26.0 * (1.0 + time.as_secs_f64()) * 1.05;
-    assert!(f64::from(admitted) <= most, "{admitted} in {time:?}: two thirds of 40 a second");
+    let (admitted, time) = press_both(&both, Version::Http2, Duration::from_secs(2));
+    // What was counted stays: it is not known how much of a second's worth is there at once.
+    let (least, most) = (26.0 * 2.0 * 0.9, 26.0 * (1.0 + time.as_secs_f64()) * 1.05);
+    assert!((least..=most).contains(&f64::from(admitted)), "{admitted} in {time:?}: two thirds of 40 a second");
     // It is gone, and only when it stays so is its part divided anew.
     consul.deregister("edge-3");
     let begin = Instant::now();

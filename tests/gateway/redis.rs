@@ -79,7 +79,7 @@ fn two_gateways_admit_together_what_redis_counts() {
     let redis = Redis::start();
     let limit = "{rate: 40/1s, by: [], mode: redis}";
     let both = [in_redis(&redis, limit), in_redis(&redis, limit)];
-    let (admitted, time) = press_both(&both, Duration::from_secs(4));
+    let (admitted, time) = press_both(&both, Version::Http1, Duration::from_secs(4));
     assert_rate(admitted, 40.0, time);
     assert!(redis.say("DBSIZE").starts_with(":1"), "one key");
     // Nothing stays for ever.
