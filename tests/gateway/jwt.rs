@@ -191,6 +191,25 @@ fn rules_are_each_routes_own_also_for_a_token_that_is_known() {
     }
 }
 
+#[test]
+fn a_token_that_is_known_is_known_until_its_time_is_over() {
+    let one = echo("one");
+    let auth = format!("  auth:\n    jwt: {{secret: {SECRET}, leeway: 0s}}\n");
+    let lictor = gateway_of(&[("one", &one)], &auth, "    - {path: /*, to: one}\n");
+    let [short, long] = [5, 3600].map(|seconds| shared(&claims(json!({"exp": in_seconds(seconds)}))));
+    for token in [&short, &long] {
+        for version in BOTH {
+            assert_eq!(get(&lictor, version, "/", token).server(), "one", "{version:?}");
+        }
+    }
+    for version in BOTH {
+        let told = || get(&lictor, version, "/", &short);
+        let is_over = |told: &Told| told.status == 401 && told.head.contains("error=\"invalid_token\"");
+        eventually_is("its time is over", told, is_over);
+        assert_eq!(get(&lictor, version, "/", &long).server(), "one", "{version:?}: the control");
+    }
+}
+
 const FIELDS: &str = "    claims_to_headers: {X-User-ID: sub, X-Org: /org/name, X-Groups: groups, X-Name: {claim: name, encode: percent}}\n";
 
 #[test]
