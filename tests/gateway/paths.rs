@@ -265,6 +265,42 @@ fn no_spelling_of_a_path_gets_past_the_route_that_guards_it() {
 }
 
 #[test]
+fn no_spelling_leaves_the_place_that_strip_and_rewrite_give_it() {
+    let (guarded, stripped, moved, open) = (echo("guarded"), echo("stripped"), echo("moved"), echo("open"));
+    let routes = "  - {path: /admin/*, ignore_case: true, to: guarded}\n  - {path: /public/*, to: stripped, strip: /public}\n  - {path: /v1/*, to: moved, rewrite: '/v2/*'}\n  - {path: /*, to: open}\n";
+    let servers = [("guarded", &guarded), ("stripped", &stripped), ("moved", &moved), ("open", &open)];
+    let lictor = gateway(&servers, routes);
+    for version in BOTH {
+        let mut tally = [0; 3];
+        for (prefix, spelling) in
+            ["/public", "/v1"].into_iter().flat_map(|prefix| SPELLINGS.iter().map(move |it| (prefix, it)))
+        {
+            let target = format!("{prefix}{spelling}");
+            let told = ask(&lictor, version, Ask::get(&target));
+            let path = told.target().split('?').next().unwrap_or_default();
+            match told.server() {
+                // All that is below the place is the service's, `/admin` too, and only by that name.
+                "stripped" => {
+                    let first = path.split('/').nth(1).unwrap_or_default();
+                    assert_eq!(is_admin(path), first.eq_ignore_ascii_case("admin"), "{version:?} {target}: {path}");
+                    assert!(!is_admin(&format!("/public{path}")), "{version:?} {target} leaves its place as {path}");
+                    tally[1] += 1;
+                }
+                "moved" => {
+                    assert!(path == "/v2" || path.starts_with("/v2/"), "{version:?} {target}: {path}");
+                    assert!(!is_admin(path), "{version:?} {target} leaves its place as {path}");
+                    tally[2] += 1;
+                }
+                _ => check(&target, &told, &mut [0; 3]),
+            }
+            tally[0] += usize::from(told.status != 200);
+        }
+        let [refused, at_stripped, at_moved] = tally;
+        assert!(refused > 120 && at_stripped > 20 && at_moved > 20, "{version:?}: {tally:?}");
+    }
+}
+
+#[test]
 fn a_target_that_is_no_path_is_not_routed() {
     let open = echo("open");
     let lictor = gateway(&[("open", &open)], "  - {path: /*, to: open}\n");
