@@ -6,7 +6,7 @@ use std::time::Instant;
 use lictor_testkit::{Backend, Sidecar, eventually_is};
 use serde_json::Value as Json;
 
-use crate::agent::{Agent, Asked, Said, index, list, of_agent, status};
+use crate::agent::{Agent, Asked, Said, index, list, of_agent, ok, status};
 use crate::{caller, events};
 
 const FILTERED: (&str, &str) = ("X-Consul-Results-Filtered-By-Acls", "true");
@@ -99,6 +99,51 @@ fn an_answer_of_a_server_without_a_leader_takes_nobody_away_unless_it_is_confirm
         }
         eventually_is("it is asked and asked again", || agent.queries(since, "consistent"), |count| *count >= 2);
         assert_eq!(lictor.endpoints("users"), 3, "{name}");
+    }
+}
+
+#[test]
+fn a_tag_that_vanishes_is_asked_about_again_before_its_route_goes() {
+    const THERE: &str = r#"{"users": ["lictor.route=/api/*"]}"#;
+    let backend = Backend::start("a");
+    let instances = list([&backend]);
+    let tags = |at: u64, now: &'static str, consistent: Said| {
+        let instances = instances.clone();
+        move |asked: &Asked| {
+            let is_about_tags = asked.line.contains("/v1/catalog/services");
+            if !is_about_tags && !asked.line.contains("/v1/health/service/") {
+                return of_agent(asked);
+            }
+            if is_about_tags && asked.parameter("consistent").is_some() {
+                return consistent.clone();
+            }
+            if asked.parameter("index").is_some_and(|known| known == at.to_string()) {
+                return Said::Hold;
+            }
+            ok(at, if is_about_tags { now.into() } else { instances.clone() })
+        }
+    };
+    let agent = Agent::saying(tags(10, THERE, status(500, "nobody asks")));
+    let yaml = format!(
+        "registration: off\nservice: edge\nconsul: {{address: '{}'}}\ngateway: {{listen: '127.0.0.1:0', from_consul: {{allow: {{users: /api/*}}}}, routes: [{{path: /told, respond: {{body: told}}}}]}}\n",
+        agent.url()
+    );
+    let lictor = Sidecar::serve(lictor_testkit::lictor(), &yaml).up();
+    let route = || lictor.get("gateway", "/api/x").status;
+    eventually_is("it is a route", route, |status| *status == 200);
+    let catalog = || lictor.page("/consul")["catalog"]["index"].clone();
+    let is_confirmed = |line: &String| line.contains("/v1/catalog/services") && line.contains("consistent");
+    for (at, consistent, taken) in
+        [(11, ok(11, THERE), 11), (12, status(500, "No cluster leader"), 11), (13, ok(13, "{}"), 13)]
+    {
+        let since = Instant::now();
+        agent.says(tags(at, "{}", consistent));
+        eventually_is("it is asked about again", || agent.lines(since).iter().any(is_confirmed), |is| *is);
+        if at == 13 {
+            eventually_is("it is gone", route, |status| *status == 404);
+        }
+        eventually_is("what is known is of then", catalog, |index| *index == taken);
+        assert_eq!(route(), if at == 13 { 404 } else { 200 }, "{at}");
     }
 }
 
