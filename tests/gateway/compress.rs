@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use lictor_testkit::{RawServer, Sidecar, connect, eventually, read_head};
 
 use crate::wire::{Asked, Got, Lines, get};
-use crate::{BOTH, Version, gateway_of};
+use crate::{Ask, BOTH, LICTOR, Version, begun_http2, block, configuration, frame, gateway_of, next_frame, status};
 
 const GZIP: (&str, &str) = ("accept-encoding", "gzip");
 
@@ -108,6 +109,9 @@ fn a_client_gets_what_it_takes_of_what_may_be_compressed() {
         ("/", json, &[GZIP, ("cache-control", "no-transform")], "", ""),
         ("/", "Content-Type:text/event-stream", &[GZIP], "", ""),
         ("/", "Content-Type:application/grpc+proto", &[GZIP], "", ""),
+        ("/", "Content-Type:application/grpc-web+proto", &[GZIP], "", ""),
+        ("/", "Content-Type:application/x-ndjson", &[GZIP], "", ""),
+        ("/", "Content-Type:multipart/x-mixed-replace;boundary=a", &[GZIP], "", ""),
         ("/status/206", "Content-Type:text/html|Content-Range:bytes~0-1/2", &[GZIP], "", ""),
         ("/off", json, &[GZIP], "", ""),
         ("/gzip", json, &[GZIP], "", ""),
@@ -252,6 +256,62 @@ fn partly(coding: &str, coded: &[u8]) -> String {
         _ => brotli::Decompressor::new(coded, 4096).read_to_end(&mut text),
     };
     String::from_utf8(text).unwrap()
+}
+
+/// Asks for an answer that does not end, and says whether it is compressed.
+fn begun(lictor: &Sidecar, version: Version) -> (TcpStream, bool) {
+    let mut stream = connect(&lictor.address("gateway"));
+    let head = match version {
+        Version::Http1 => {
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: shop.example\r\nAccept-Encoding: gzip\r\n\r\n").unwrap();
+            read_head(&mut stream)
+        }
+        Version::Http2 => {
+            let asked = block(Ask { fields: &[GZIP], ..Ask::get("/") });
+            stream.write_all(&[begun_http2(), frame(1, 5, 1, &asked)].concat()).unwrap();
+            loop {
+                let frame = next_frame(&mut stream).expect("an answer");
+                if frame.kind == 1 {
+                    assert_eq!(status(&frame.payload), 200);
+                    break String::from_utf8_lossy(&frame.payload).into_owned();
+                }
+            }
+        }
+    };
+    assert!(head.contains("text/plain"), "{head}");
+    (stream, head.contains("gzip"))
+}
+
+#[test]
+fn so_many_are_compressed_at_a_time_and_more_go_as_they_are() {
+    const AT_MOST: usize = 256;
+    let half = text();
+    let endless = RawServer::start(move |mut stream| {
+        if read_head(&mut stream).is_empty() {
+            return;
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1000000\r\n\r\n{half}");
+        let _ = stream.write_all(head.as_bytes());
+        read_head(&mut stream); // until it is given up
+    });
+    let more = format!("  endless: {{static: ['127.0.0.1:{}'], limits: {{max_connections: 300}}}}\n", endless.port());
+    let text = configuration(&[], &more, "  compress: on\n", "    - {path: /*, to: endless}\n");
+    let lictor = Sidecar::serve(LICTOR, &text).up();
+    let mut all: Vec<_> = (0..AT_MOST).map(|number| begun(&lictor, BOTH[number % 2])).collect();
+    assert!(all.iter().all(|(_, is_coded)| *is_coded), "as many as may be");
+    for version in BOTH {
+        assert!(!begun(&lictor, version).1, "{version:?}: one more");
+    }
+    let full = || lictor.metric("lictor_gateway_uncompressed_total", &[("reason", "full")]) as u64;
+    eventually("they are counted", || if full() == 2 { Ok(()) } else { Err(full()) });
+    for version in BOTH {
+        drop(all.pop());
+        let again = eventually("there is room again", || {
+            let (stream, is_coded) = begun(&lictor, version);
+            if is_coded { Ok(stream) } else { Err(full()) }
+        });
+        all.push((again, true));
+    }
 }
 
 #[test]

@@ -147,6 +147,24 @@ fn a_preflight_is_answered_without_a_call_and_other_options_are_requests() {
 }
 
 #[test]
+fn any_field_and_no_time_are_said_as_browsers_read_them() {
+    let routes = "  - {path: /any, respond: {body: any}, cors: {origins: ['https://app.example'], headers: ['*', Authorization], max_age: none}}\n";
+    let lictor = gateway_of(&[], "", routes);
+    for version in BOTH {
+        let fields = [
+            ("Origin", APP),
+            ("Access-Control-Request-Method", "PUT"),
+            ("Access-Control-Request-Headers", "authorization,x-whatever"),
+        ];
+        let told = ask(&lictor, version, Ask { method: "OPTIONS", fields: &fields, ..Ask::get("/any") });
+        assert_eq!(told.status, 204, "{version:?}: {told:?}");
+        assert!(has(&told, version, "access-control-allow-headers", "*, Authorization"), "{version:?}: {told:?}");
+        assert!(has(&told, version, "access-control-allow-methods", "GET, HEAD, POST, PUT, PATCH, DELETE"), "{told:?}");
+        assert!(!told.head.contains("max-age"), "{version:?}: {told:?}");
+    }
+}
+
+#[test]
 fn answers_of_the_gateways_own_can_be_read_too() {
     let [closed] = free_ports();
     let one = echo("one");

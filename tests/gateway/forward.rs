@@ -345,6 +345,29 @@ fn a_yes_is_remembered_with_all_that_it_depends_on_and_a_failure_never() {
 }
 
 #[test]
+fn a_yes_is_for_the_address_and_the_tls_that_it_was_asked_with() {
+    let (one, service) = (echo("one"), Service::start());
+    let keys = forward(", cache: 60s") + "  trusted_proxies: [127.0.0.1]\n";
+    let lictor = Sidecar::serve(LICTOR, &alone(&one, &service, &keys)).up();
+    for version in BOTH {
+        let token = format!("Bearer 200.{version:?}");
+        for (address, proto, asked) in [
+            ("203.0.113.1", "http", 1),
+            ("203.0.113.1", "http", 0),
+            ("203.0.113.2", "http", 1),
+            ("203.0.113.1", "https", 1),
+            ("203.0.113.1", "https", 0),
+            ("203.0.113.1", "http", 0),
+        ] {
+            let fields = [("authorization", &*token), ("x-forwarded-for", address), ("x-forwarded-proto", proto)];
+            let before = service.count();
+            let told = ask(&lictor, version, Ask { fields: &fields, ..Ask::get("/a") });
+            assert_eq!((told.server(), service.count() - before), ("one", asked), "{version:?} {address} {proto}");
+        }
+    }
+}
+
+#[test]
 fn who_asks_the_same_at_the_same_time_waits_for_one_answer() {
     let (asked, open) = (Arc::new(Mutex::new(0)), Arc::new((Mutex::new(false), Condvar::new())));
     let (seen, gate) = (Arc::clone(&asked), Arc::clone(&open));

@@ -87,9 +87,12 @@ fn a_tag_is_a_route_while_it_is_there_and_nothing_of_the_file_is_its() {
 fn a_tag_that_is_no_good_is_told_with_its_reason_and_hurts_no_other() {
     let (consul, file) = (Consul::dev(), echo("file"));
     let good = echo("good");
-    let allow = "{good: /good/*, twice: /twice/*, fixed: /fixed/*, odd: [/api/orders/*, shop.example/shop/*], one: /one, 'pay-*': /pay/*}";
+    let allow = "{good: /good/*, twice: /twice/*, fixed: /fixed/*, named: /named/*, asked: /asked/*, odd: [/api/orders/*, shop.example/shop/*], one: /one, 'pay-*': /pay/*}";
     let yaml = yaml(&consul, &file, &format!("  auth: {{jwt: {{secret: {SECRET}}}}}\n"), allow)
-        .replace("upstreams: {", "upstreams: {fixed: {static: ['127.0.0.1:9']}, ")
+        .replace(
+            "upstreams: {",
+            "upstreams: {fixed: {static: ['127.0.0.1:9']}, named: {service: other}, asked: {query: shop}, ",
+        )
         .replace("to: file}", "to: file, auth: none}");
     let lictor = Sidecar::serve(LICTOR, &yaml).up();
     let table = [
@@ -114,8 +117,10 @@ fn a_tag_that_is_no_good_is_told_with_its_reason_and_hurts_no_other() {
         ("odd", "/api/orders/\u{1b}[31m", "no request matches"),
         ("odd", "/api/orders/good", ""),
         ("fixed", "/fixed/a", "leads elsewhere"),
+        ("named", "/named/a", "leads elsewhere"),
+        ("asked", "/asked/a", "leads elsewhere"),
     ];
-    for service in ["good", "stranger", "payx", "pay-a", "one", "odd", "fixed"] {
+    for service in ["good", "stranger", "payx", "pay-a", "one", "odd", "fixed", "named", "asked"] {
         let own = table.iter().filter(|(own, ..)| *own == service);
         let tags: Vec<String> = own.map(|(_, tag, _)| format!("lictor.route={tag}")).collect();
         register(&consul, service, &good, &tags.iter().map(String::as_str).collect::<Vec<_>>());
@@ -146,7 +151,21 @@ fn a_tag_that_is_no_good_is_told_with_its_reason_and_hurts_no_other() {
         lictor.log()
     );
     let table = says(&["routes", "-c", lictor.file().to_str().unwrap(), "--admin", &lictor.admin()]);
-    assert!(table.contains("tags that are no routes: 19") && !table.contains('\u{1b}'), "{table}");
+    assert!(table.contains("tags that are no routes: 21") && !table.contains('\u{1b}'), "{table}");
+}
+
+#[test]
+fn a_service_has_sixteen_routes_at_most() {
+    let (consul, file, orders) = (Consul::dev(), echo("file"), echo("orders"));
+    let lictor = Sidecar::serve(LICTOR, &yaml(&consul, &file, "", "{orders: /api/orders/*, carts: /api/carts/*}")).up();
+    let tags: Vec<String> = (10..27).map(|number| format!("lictor.route=/api/orders/{number}")).collect();
+    register(&consul, "orders", &orders, &tags.iter().map(String::as_str).collect::<Vec<_>>());
+    register(&consul, "carts", &orders, &["lictor.route=/api/carts/*"]);
+    await_refused(&lictor, "orders", "more than 16 routes of one service");
+    await_who(&lictor, "/api/carts/1", "orders"); // another's are its own
+    let answers =
+        (10..27).filter(|number| who(&lictor, Version::Http2, Ask::get(&format!("/api/orders/{number}"))) == "orders");
+    assert_eq!((answers.count(), claims_that_are(&lictor, "route"), refused(&lictor).len()), (16, 17, 1));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, read_head};
@@ -140,6 +141,47 @@ fn bodies_are_copied_up_to_their_bound() {
     drop(gone);
     eventually_is("it is not copied", || mirrored(&lictor, "unread"), |count| *count > 0.5);
     assert!((mirrored(&lictor, "sent") - 4.0).abs() < 0.1 && noted.lock().is_empty());
+}
+
+#[test]
+fn what_the_cache_answers_is_not_copied() {
+    let (one, (other, noted)) = (echo("one"), noting());
+    let routes = "  - {path: /*, to: one, cache: 60s, mirror: other}\n";
+    let lictor = gateway(&[("one", &one), ("other", &other)], routes);
+    for version in BOTH {
+        let target = format!("/{version:?}");
+        let told = [(); 3].map(|()| ask(&lictor, version, Ask::get(&target)));
+        assert!(told.iter().all(|it| it.server() == "one" && it.body == told[0].body), "{version:?}: {told:?}");
+        // What comes after them is copied after them.
+        assert_eq!(ask(&lictor, version, Ask::get(&format!("{target}/last"))).server(), "one");
+        eventually_is("the last is copied", || noted.lock().iter().any(|copy| copy.contains("/last ")), |is| *is);
+        let copies = std::mem::take(&mut *noted.lock());
+        assert_eq!(copies.len(), 2, "{version:?}: {copies:?}");
+    }
+}
+
+#[test]
+fn no_more_than_a_megabyte_of_a_copys_answer_is_read() {
+    let (sent, is_over) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let (counted, ended) = (Arc::clone(&sent), Arc::clone(&is_over));
+    let floods = RawServer::start(move |mut stream| {
+        if read_head(&mut stream).is_empty() {
+            return;
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        let piece = vec![b'f'; 1 << 16];
+        while stream.write_all(&piece).is_ok() {
+            counted.fetch_add(1 << 16, Relaxed);
+        }
+        ended.store(true, Relaxed);
+    });
+    let one = echo("one");
+    let lictor = gateway(&[("one", &one), ("floods", &floods)], "  - {path: /*, to: one, mirror: floods}\n");
+    assert_eq!(ask(&lictor, Version::Http1, Ask::get("/x")).server(), "one");
+    eventually_is("it is given up", || is_over.load(Relaxed), |is_over| *is_over);
+    // And what the kernel has taken on both sides.
+    let sent = sent.load(Relaxed);
+    assert!((1 << 20..24 << 20).contains(&sent), "{sent} bytes");
 }
 
 #[test]

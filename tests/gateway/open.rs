@@ -7,8 +7,8 @@ use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, read_head};
 
 use crate::issuer::{SECRET, claims, shared};
 use crate::{
-    Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, configuration, echo, forward, frame, lines, next_frame,
-    status, told_on, told_until,
+    Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, configuration, echo, forward, frame, gateway_of, lines,
+    next_frame, status, told_on, told_until,
 };
 
 /// A kind of stream.
@@ -105,14 +105,18 @@ impl Open {
         if is_open { Ok(Self { stream, kind, version, last: 1 }) } else { Err(told) }
     }
 
-    /// Says something, and waits until it comes back.
-    pub(crate) fn talk(&mut self) {
+    fn say(&mut self) {
         let bytes = match (self.version, self.kind) {
             (Version::Http1, Kind::Socket) => WORD.to_vec(),
             (Version::Http1, _) => [b"1\r\n", WORD, b"\r\n"].concat(),
             (Version::Http2, _) => frame(0, 0, 1, WORD),
         };
         self.stream.write_all(&bytes).unwrap();
+    }
+
+    /// Says something, and waits until it comes back.
+    pub(crate) fn talk(&mut self) {
+        self.say();
         let mut back = Vec::new();
         while !back.ends_with(WORD) {
             match self.version {
@@ -204,6 +208,26 @@ fn streams_outlive_a_reload_that_takes_their_route() {
         }
     }
     assert_eq!(one.connections(), STREAMS.len(), "they are those that were opened");
+}
+
+#[test]
+fn what_follows_an_upgrade_is_no_body_and_what_a_stream_sends_is() {
+    let one = echoing();
+    let routes = "  - {path: /*, to: one}\n  - {path: /any, to: one, body_max: none}\n";
+    let lictor = gateway_of(&[("one", &one)], "  body_max: 10\n", routes);
+    for kind in STREAMS.into_iter().filter(|(kind, _)| *kind != Kind::Events) {
+        for target in ["/", "/any"] {
+            let mut open = Open::ask(&lictor, kind, target, None).unwrap_or_else(|told| panic!("{told:?}"));
+            (0..10).for_each(|_| open.talk());
+            if kind.0 == Kind::Socket || target == "/any" {
+                (0..10).for_each(|_| open.talk());
+                continue;
+            }
+            open.say();
+            let (bytes, _) = open.rest(); // it ends
+            assert!(!bytes.ends_with(WORD), "{kind:?}: nothing more comes back");
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_testkit::{RawServer, Sidecar, eventually_is, read_head};
+use lictor_testkit::{Blackhole, RawServer, Sidecar, eventually_is, read_head};
 use parking_lot::RwLock;
 
 use crate::{
@@ -132,6 +132,34 @@ fn a_route_has_a_policy_of_its_own_and_else_its_upstreams() {
     assert!((counted("/default") - 1.0).abs() < 0.1 && counted("/safe") < 0.1);
     let line = line_of(&lictor, |line| line["path"] == "/api/safe");
     assert_eq!((line["route"].as_str(), line["upstream"].as_str()), (Some("/api/*"), Some("broken")), "{line}");
+}
+
+#[test]
+fn a_route_is_as_patient_as_it_says() {
+    let (hole, silent) = (Blackhole::new(), RawServer::start(|mut stream| while !read_head(&mut stream).is_empty() {}));
+    let events = RawServer::saying(
+        |_| "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n7\r\ndata: 1\r\n",
+    );
+    let patient =
+        "connect_timeout: 25s, per_try_timeout: 25s, idle_timeout: 1h, retry: off, ejection: off, breaker: off";
+    let upstream = |(name, port): (&str, u16)| format!("  {name}: {{static: ['127.0.0.1:{port}'], {patient}}}\n");
+    let more = [("hole", hole.port()), ("silent", silent.port()), ("events", events.port())].map(upstream).concat();
+    let routes = "  - {path: /connect, to: hole, connect_timeout: 100ms}
+  - {path: /try, to: silent, per_try_timeout: 100ms}
+  - {path: /idle, to: events, idle_timeout: 200ms}\n";
+    let lictor = gateway_with(&[], &more, routes);
+    for version in BOTH {
+        for (target, status, says) in [
+            ("/connect", 504, "\"reason\":\"connect_timeout\""),
+            ("/try", 504, "\"reason\":\"per_try_timeout\""),
+            ("/idle", 200, "data: 1"),
+        ] {
+            let began = std::time::Instant::now();
+            let told = ask(&lictor, version, Ask::get(target));
+            assert!(told.status == status && told.body.contains(says), "{version:?} {target}: {told:?}");
+            assert!(began.elapsed() < Duration::from_secs(15), "{version:?} {target}: after {:?}", began.elapsed());
+        }
+    }
 }
 
 fn reload(lictor: &Sidecar, yaml: &str) -> u16 {

@@ -2,11 +2,15 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 
-use lictor_testkit::{Consul, RawServer, Sidecar, connect, eventually_is};
+use lictor_testkit::{Authority, Consul, RawServer, Sidecar, connect, eventually_is};
+use rustls::version::TLS13;
 use serde_json::json;
 
 use crate::issuer::{SECRET, claims, shared};
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, echo, frame, gateway, says, told_on};
+use crate::tls::tls_over;
+use crate::{
+    Ask, BOTH, LICTOR, Told, Version, ask, ask_over, begun_http2, block, echo, frame, gateway, gateway_of, says, told_on,
+};
 
 /// An instance of `orders`, which says its name.
 fn instance(consul: &Consul, id: &str, version: Option<&str>) -> RawServer {
@@ -233,6 +237,55 @@ fn clients_of_a_version_that_is_gone_stay_with_the_other() {
         lictor.await_endpoints("orders@v2", 1);
         assert_eq!(server(&with_cookie(&lictor, version, &other)), "v1", "it does not come and go with the version");
         assert_eq!(server(&with_cookie(&lictor, version, &tickets[1])), "v2", "a control");
+    }
+    for id in ["v1", "v2"] {
+        consul.deregister(id);
+    }
+    for upstream in ["orders@v2", "orders@!v2"] {
+        lictor.await_endpoints(upstream, 0);
+    }
+    for version in BOTH {
+        let told = ask(&lictor, version, Ask::get("/x"));
+        assert!(told.status == 503 && told.body.contains("no_endpoints"), "{version:?}: {told:?}");
+    }
+}
+
+#[test]
+fn the_share_of_an_open_breaker_is_refused_and_no_other_variant_gets_it() {
+    let (a, b) = (echo("a"), echo("b"));
+    let lictor =
+        gateway(&[("a", &a), ("b", &b)], "  - {path: /*, split: {a: 1, b: 1}, split_by: {header: X-Canary}}\n");
+    let named = |version, name| {
+        let told = ask(&lictor, version, Ask { fields: &[("x-canary", name)], ..Ask::get("/x") });
+        if told.body.contains("breaker_open") { "refused".to_owned() } else { told.server().to_owned() }
+    };
+    assert_eq!(named(Version::Http1, "a"), "a", "the control");
+    assert_eq!(lictor.post("/breakers/a?state=open").status, 200);
+    for version in BOTH {
+        eventually_is("it is refused", || named(version, "a"), |told| told == "refused");
+        let mut counts = [0; 2];
+        for _ in 0..200 {
+            counts[usize::from(named(version, "") == "b")] += 1;
+            let told = named(version, "b");
+            assert_eq!(told, "b", "{version:?}");
+        }
+        // Half of 200, within four of its standard deviations of 7.
+        assert!((72..=128).contains(&counts[0]), "{version:?}: {counts:?} refused and served");
+    }
+}
+
+#[test]
+fn a_ticket_is_for_tls_alone_where_it_came_by_tls() {
+    let (authority, a) = (Authority::new(), echo("a"));
+    let pair = authority.issue("edge", &["shop.example"]);
+    let keys = format!("  tls: {{cert: '{}', key: '{}'}}\n", pair.cert.display(), pair.key.display());
+    let routes = "  - {path: /*, split: {a: 1}, split_by: {cookie: canary}}\n";
+    let lictor = gateway_of(&[("a", &a)], &keys, routes);
+    for (version, alpn) in [(Version::Http1, &b"http/1.1"[..]), (Version::Http2, &b"h2"[..])] {
+        let config = authority.client_config(&[alpn], &[&TLS13], None);
+        let stream = tls_over(connect(&lictor.address("gateway")), &config, "shop.example").unwrap();
+        let told = ask_over(stream, version, Ask::get("/x"));
+        assert!(ticket(&told).is_some() && told.head.contains("; Secure"), "{version:?}: {told:?}");
     }
 }
 

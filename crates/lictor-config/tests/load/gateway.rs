@@ -164,6 +164,36 @@ fn mistakes_are_told_with_their_place() {
     }
 }
 
+#[test]
+fn lists_are_as_long_as_their_bounds() {
+    let issuers = |count: usize| {
+        let each = |number| {
+            format!("{{name: n{number}, issuer: 'https://{number}.example', jwks: 'https://{number}.example/keys'}}")
+        };
+        let list: Vec<String> = (0..count).map(each).collect();
+        format!(
+            "registration: off\ngateway: {{listen: 8080, auth: {{jwt: [{}]}}, routes: {{/a: b}}}}\n",
+            list.join(", ")
+        )
+    };
+    let variants = |count: usize| {
+        let list: Vec<String> = (0..count).map(|number| format!("s{number}: 1")).collect();
+        gateway(&format!("  - {{path: /a, split: {{{}}}}}\n", list.join(", ")))
+    };
+    let running =
+        |count: usize| gateway(&format!("  - {{path: /a, to: users, mirror: {{to: b, max_running: {count}}}}}\n"));
+    let rows: [(&dyn Fn(usize) -> String, usize, &str); 3] = [
+        (&issuers, 32, "more than 32 issuers"),
+        (&variants, 16, "at most 16 variants"),
+        (&running, 10_000, "at most 10000"),
+    ];
+    for (yaml, most, message) in rows {
+        good(&yaml(most));
+        let report = bad(&yaml(most + 1)).to_string();
+        assert!(report.contains(message), "{message}: {report}");
+    }
+}
+
 /// Each key at the gateway and at a route.
 fn keys(text: &str) -> [String; 2] {
     let at_gateway = format!(

@@ -55,6 +55,8 @@ fn kv_may_not_say_who_we_are_nor_reach_out() {
         ("workers: 1\n", "1:1", "KV may not change `workers`"),
         ("service_token: x\n", "1:1", "KV may not change `service_token`"),
         ("metrics: {compat: false}\n", "1:1", "KV may not change `metrics`"),
+        ("gateway: {listen: 8080}\n", "1:1", "KV may not change `gateway`"),
+        ("redis: 127.0.0.1:6379\n", "1:1", "KV may not change `redis`"),
         ("inbound: {listen: 5000}\n", "1:11", "KV may not change `inbound.listen`"),
         ("inbound: {verify_service_token: false}\n", "1:11", "KV may not change `inbound.verify_service_token`"),
         ("inbound: true\n", "1:1", "KV may not change `inbound`"),
