@@ -21,6 +21,11 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn start() -> Self {
+        Self::that(None)
+    }
+
+    /// One that does this, whatever the token says.
+    fn that(does: Option<&'static str>) -> Self {
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let seen = Arc::clone(&asked);
         let server = RawServer::start(move |mut stream| {
@@ -30,8 +35,8 @@ impl Service {
                     return;
                 }
                 seen.lock().push(head.clone());
-                let case = field(&head, "authorization").and_then(|it| it.split(' ').next_back()).unwrap_or_default();
-                if !answer(&mut stream, case) {
+                let token = field(&head, "authorization").and_then(|it| it.split(' ').next_back()).unwrap_or_default();
+                if !answer(&mut stream, does.unwrap_or(token)) {
                     return;
                 }
             }
@@ -75,6 +80,8 @@ fn answer(stream: &mut TcpStream, case: &str) -> bool {
         "304" => ("304 Not Modified", "", ""),
         "429" => ("429 Too Many Requests", "Retry-After: 1\r\n", "inner"),
         "500" => ("500 Internal Server Error", "", "inner"),
+        "502" => ("502 Bad Gateway", "", "inner"),
+        "503" => ("503 Service Unavailable", "", "inner"),
         "huge" => {
             let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
             return stream.write_all(head.as_bytes()).is_ok() && stream.write_all(&vec![b' '; 1_000_000]).is_ok();
@@ -103,7 +110,7 @@ fn answer(stream: &mut TcpStream, case: &str) -> bool {
 
 fn yaml(one: &RawServer, service: u16, keys: &str, routes: &str) -> String {
     let users = format!(
-        "  users: {{static: ['127.0.0.1:{service}'], breaker: off, ejection: off, fallback: {{body: '{{}}', status: 200}}}}\n"
+        "  users: {{static: ['127.0.0.1:{service}'], retry: off, breaker: off, ejection: off, fallback: {{body: '{{}}', status: 200}}}}\n"
     );
     configuration(&[("one", one)], &users, keys, routes)
 }
@@ -520,4 +527,84 @@ fn it_is_asked_about_the_fields_that_are_named() {
         assert!(question.contains("\r\nx-session: s-1\r\n") && question.contains("\r\ncookie: a=1\r\n"), "{question}");
         assert!(!question.contains("authorization") && !question.contains("x-other"), "{question}");
     }
+}
+
+/// At the service, with outcomes that begin so.
+fn attempts(lictor: &Sidecar, outcome: &str) -> usize {
+    let text = lictor_testkit::get(&lictor.admin(), "/metrics").unwrap().text();
+    let (name, outcome) = ("lictor_upstream_attempts_total{", format!("outcome=\"{outcome}"));
+    let is_it = |line: &&str| line.starts_with(name) && line.contains("upstream=\"users\"") && line.contains(&outcome);
+    text.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as usize
+}
+
+#[test]
+fn where_nothing_was_answered_another_instance_is_asked_by_the_upstreams_rules() {
+    let one = echo("one");
+    let of_route = "routes: [{match: /api/auth/validate, idempotent: false}]";
+    let per_try = "per_try_timeout: 500ms";
+    // What one of two instances does, what the upstream says of retries and besides, and whether the other is asked then.
+    for (does, retry, more, timeout, is_asked_again) in [
+        ("refused", "attempts: 3", "", "10s", true),
+        ("refused", "attempts: 3", of_route, "10s", true),
+        ("refused", "attempts: 1", "", "10s", false),
+        ("refused", "on: [reset]", "", "10s", false),
+        ("reset", "attempts: 3", "", "10s", true),
+        ("reset", "attempts: 3", of_route, "10s", false),
+        ("reset", "on: [connect_failure]", "", "10s", false),
+        ("reset", "budget: {min_per_second: 0, ratio: 0%}", "", "10s", false),
+        ("slow", "attempts: 3", per_try, "10s", true),
+        ("slow", "on: [reset]", per_try, "10s", false),
+        ("slow", "attempts: 3", "", "500ms", false),
+        ("502", "attempts: 3", "", "10s", true),
+        ("503", "attempts: 3", "", "10s", true),
+        ("503", "on: [502, reset]", "", "10s", false),
+        ("404", "attempts: 3", "", "10s", false),
+    ] {
+        let (bad, good, [closed]) = (Service::that(Some(does)), Service::start(), free_ports());
+        let port = if does == "refused" { closed } else { bad.server.port() };
+        let budget = if retry.contains("budget") { "" } else { ", budget: {min_per_second: 1000}" };
+        let users = format!(
+            "  users: {{static: ['127.0.0.1:{port}', '127.0.0.1:{}'], balance: round_robin, breaker: off, ejection: off, retry: {{{retry}, delays: [1ms]{budget}}}, {more}}}\n",
+            good.server.port()
+        );
+        let keys = format!(
+            "  auth:\n    forward: {{to: users, path: /api/auth/validate, method: POST, timeout: {timeout}}}\n"
+        );
+        let yaml = format!("workers: 1\n{}", configuration(&[("one", &one)], &users, &keys, ROUTES));
+        let lictor = Sidecar::serve(LICTOR, &yaml).up();
+        let now = || {
+            let [all, well, refused] = ["", "2xx", "connect_refused"].map(|outcome| attempts(&lictor, outcome));
+            let retries = lictor.metric("lictor_retries_total", &[("upstream", "users")]) as usize;
+            [all, all - well, all - refused, retries]
+        };
+        for version in BOTH {
+            let (before, asked) = (now(), bad.count() + good.count());
+            let told = [(); 4].map(|()| get(&lictor, version, "/", "200").status);
+            let mut after = now();
+            after.iter_mut().zip(before).for_each(|(after, before)| *after -= before);
+            let [sent, missed, arrived, retries] = after;
+            let what = format!("{version:?} {does} {retry} {more}: {told:?}, {after:?}");
+            let refused = told.iter().filter(|status| **status == 503).count();
+            assert!(missed > 0 && told.iter().all(|status| matches!(status, 200 | 503)), "{what}");
+            let expected = if is_asked_again { (0, 4 + missed, missed) } else { (missed, 4, 0) };
+            assert_eq!((refused, sent, retries), expected, "{what}");
+            let asked = || bad.count() + good.count() - asked;
+            eventually_is(&format!("each is one question: {what}"), asked, |asked| *asked == arrived);
+        }
+    }
+}
+
+#[test]
+fn with_all_instances_dead_a_question_is_asked_as_often_as_any_call() {
+    let (one, [a, b]) = (echo("one"), free_ports());
+    let users = format!(
+        "  users: {{static: ['127.0.0.1:{a}', '127.0.0.1:{b}'], breaker: off, ejection: off, retry: {{delays: [1ms]}}}}\n"
+    );
+    let lictor = Sidecar::serve(LICTOR, &configuration(&[("one", &one)], &users, &forward(""), ROUTES)).up();
+    for (version, count) in BOTH.into_iter().zip([3, 6]) {
+        let told = get(&lictor, version, "/", "200");
+        assert!(told.status == 503 && told.body.contains("auth_unavailable"), "{version:?}: {told:?}");
+        assert_eq!(attempts(&lictor, "connect_refused"), count, "{version:?}");
+    }
+    assert_eq!(one.connections(), 0);
 }

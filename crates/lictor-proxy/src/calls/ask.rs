@@ -1,5 +1,5 @@
-//! A request of our own to an upstream, on behalf of a client's: the upstream's way to pick, its connections, limits and
-//! breaker, and nothing that could answer in its place. It is sent once, has no body, and its answer is read whole.
+//! A request of our own to an upstream, on behalf of a client's: the upstream's way to pick, its connections, limits, retries
+//! and breaker, and nothing that could answer in its place. It has no body, and its answer is read whole.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use lictor_core::deadline::End;
 use lictor_core::{Failure, Reason};
 use lictor_http::Spelling;
 
-use super::attempt::attempt;
 use super::call::{Call, Come};
 use super::replay::Replay;
 use super::sent::Sent;
@@ -84,13 +83,12 @@ async fn send(
     let (head, ()) = request.into_parts();
     let come = Come { head, spelling: Spelling::default(), interim: None, body: Replay::none() };
     let mut call = Call::of(connection, &target, come, None, record, leave)?;
-    (call.max_attempts, call.limit) = (1, Some(timeout));
-    match attempt(&call, record).await {
+    call.limit = Some(timeout);
+    // It changes nothing, by whatever method it asks, unless a route of the upstream says otherwise.
+    call.is_idempotent = target.upstream.says_idempotent(record.route) != Some(false);
+    match call.run(record).await {
         Ok(sent) => Ok((call, sent)),
-        Err(failure) => {
-            call.judge(&failure, None, record);
-            Err(failure)
-        }
+        Err((failure, _)) => Err(failure),
     }
 }
 

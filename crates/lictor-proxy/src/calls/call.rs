@@ -120,7 +120,7 @@ impl Call {
         let Come { mut head, spelling, interim, body } = come;
         let (worker, upstream, deadline) = (&connection.worker, &target.upstream, record.deadline);
         let policy = upstream.policy(record.route);
-        let route_says = record.route.and_then(|index| upstream.upstream.routes.get(index)?.is_idempotent);
+        let route_says = upstream.says_idempotent(record.route);
         // Of a call that was made of a GET the client has said that it changes nothing.
         let method = if record.rpc.is_some() { record.method() } else { &head.method };
         let is_idempotent = retry::is_idempotent(&policy.retry, method, &head.headers, route_says);
@@ -175,7 +175,7 @@ impl Call {
         let leave = admit(&self.worker, &upstream, record, record.end()).await?;
         (self.running, self.probe) = (leave.running, Some(leave.probe));
         let policy = upstream.policy(record.route);
-        let route_says = record.route.and_then(|index| upstream.upstream.routes.get(index)?.is_idempotent);
+        let route_says = upstream.says_idempotent(record.route);
         let Parts { method, headers, .. } = &self.head;
         self.is_idempotent = retry::is_idempotent(&policy.retry, method, headers, route_says);
         self.max_attempts = attempts_allowed(policy, headers, self.fields);

@@ -273,6 +273,11 @@ impl UpstreamState {
         self.upstream.routes.position(method, path)
     }
 
+    /// Whether a route's requests are harmless when they are processed twice, where it says so.
+    pub(crate) fn says_idempotent(&self, route: Option<usize>) -> Option<bool> {
+        self.upstream.routes.get(route?)?.is_idempotent
+    }
+
     /// A route's own counts and limits, where it has such besides the upstream's.
     pub(crate) fn bounded(&self, route: Option<usize>) -> Option<(&Arc<InFlight>, &Limits)> {
         let route = self.upstream.routes.get(route?)?;
