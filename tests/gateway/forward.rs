@@ -608,3 +608,49 @@ fn with_all_instances_dead_a_question_is_asked_as_often_as_any_call() {
     }
     assert_eq!(one.connections(), 0);
 }
+
+#[test]
+fn a_question_is_in_its_requests_trace_and_has_its_id() {
+    let (one, service, [closed]) = (echo("one"), Service::start(), free_ports());
+    let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    let (parent, b3) = (format!("00-{trace}-{span}-01"), format!("{trace}-{span}-1"));
+    let cases: [&[(&str, &str)]; 6] = [
+        &[],
+        &[("traceparent", &parent), ("tracestate", "of=client")],
+        &[("x-trace-id", trace)],
+        &[("x-trace-id", trace), ("x-span-id", span), ("x-request-id", "from-the-client")],
+        &[("b3", &b3)],
+        &[("traceparent", "00-not-one")],
+    ];
+    let spans = format!("trace: {{otlp: 'http://127.0.0.1:{closed}', sample: 100%}}\n");
+    for more in ["", &spans, "trace: {legacy_headers: false}\n"] {
+        let yaml = yaml(&one, service.server.port(), &forward(""), ROUTES);
+        let lictor = Sidecar::serve(LICTOR, &format!("{more}{yaml}")).up();
+        for version in BOTH {
+            for (number, case) in cases.iter().enumerate() {
+                for token in ["200", "401"] {
+                    let path = format!("/{version:?}/{number}/{token}");
+                    let bearer = format!("Bearer {token}");
+                    let fields = [*case, &[("authorization", &*bearer)][..]].concat();
+                    let told = ask(&lictor, version, Ask { fields: &fields, ..Ask::get(&path) });
+                    let line = line_of(&lictor, |line| line["path"] == *path);
+                    let text = |key: &str| line[key].as_str().unwrap().to_lowercase();
+                    let question = service.last();
+                    let what = format!("{more} {path} {case:?}: {question} {line}");
+                    let of = |head: &str| {
+                        let field = |name: &str| field(head, name).map(str::to_owned);
+                        (field("traceparent").map(|parent| parent[3..35].to_owned()), field("x-request-id"))
+                    };
+                    assert_eq!(of(&question), (Some(text("trace_id")), Some(text("request_id"))), "{what}");
+                    let is_clients = matches!(number, 1 | 4) || matches!(number, 2 | 3) && !more.contains("legacy");
+                    assert_eq!(text("trace_id") == trace, is_clients, "{what}");
+                    assert_eq!(question.contains("of=client"), number == 1, "{what}");
+                    assert_eq!(question.contains("\r\nb3:"), number == 4, "{what}");
+                    if token == "200" {
+                        assert_eq!(of(&told.body.to_lowercase()), of(&question), "{what}");
+                    }
+                }
+            }
+        }
+    }
+}

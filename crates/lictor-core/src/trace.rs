@@ -127,7 +127,13 @@ impl TraceContext {
     /// Where a request stands that this one caused: in the same trace, below this one's span. B3 goes on as it came here.
     #[must_use]
     pub fn causes(self, settings: &TraceSettings, random: &mut impl FnMut() -> u64) -> Self {
-        let own = Self { keeps_state: false, kept: Kept::default(), ..self };
+        Self { keeps_state: false, ..self.asks(settings, random) }
+    }
+
+    /// The same, of a request that has what this one's caller says of the trace: its `tracestate` goes on too.
+    #[must_use]
+    pub fn asks(self, settings: &TraceSettings, random: &mut impl FnMut() -> u64) -> Self {
+        let own = Self { kept: Kept::default(), ..self };
         if settings.export { Self { span_id: random() | 1, parent: Some(self.span_id), ..own } } else { own }
     }
 
@@ -544,6 +550,13 @@ mod tests {
                 let forms = ["traceparent", "b3"].map(|form| sent.contains_key(form));
                 assert_eq!(forms, [true, came == [("b3", b3)]], "{came:?}");
                 assert!(!sent.contains_key("tracestate"), "{came:?}");
+                // With the caller's fields, in the same place.
+                let asked = cause.asks(settings, &mut || 11);
+                let mut sent = headers(came);
+                asked.inject(&mut sent, settings);
+                assert_eq!((asked.trace_id, asked.span_id, asked.parent), (cause.trace_id, expected.0, expected.1));
+                assert_eq!(["traceparent", "b3"].map(|form| sent.contains_key(form)), forms, "{came:?}");
+                assert_eq!(sent.contains_key("tracestate"), came.len() == 2, "{came:?}");
             }
         }
     }

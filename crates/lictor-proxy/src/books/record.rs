@@ -16,7 +16,7 @@ use lictor_core::gateway::transcode::Binding;
 use lictor_core::mesh::AccessLog;
 use lictor_core::retry::Next;
 use lictor_core::story;
-use lictor_core::trace::TraceContext;
+use lictor_core::trace::{TraceContext, TraceSettings};
 use lictor_core::{Failure, Mesh, Reason};
 use lictor_http::fields::Fields;
 use smallvec::SmallVec;
@@ -122,6 +122,26 @@ fn for_whom(
     ends.map_or(deadline, |ends| deadline.no_later_than(ends))
 }
 
+/// Where a request stands in its trace. At a gateway that may be decided already: what is asked about it is in the same.
+fn trace_of<B>(
+    connection: &Connection,
+    settings: &TraceSettings,
+    request: &Request<B>,
+    fields: Fields,
+    cause: Option<TraceContext>,
+) -> TraceContext {
+    let random = &mut || connection.worker.random();
+    let decided = if connection.is_edge() { request.extensions().get::<TraceContext>() } else { None };
+    match (decided, cause) {
+        (Some(decided), _) => *decided,
+        _ if fields.has(names::TRACE) => {
+            TraceContext::extract(request.headers(), fields.has(names::TRACE_OTHERS), settings, random)
+        }
+        (None, Some(cause)) => cause.causes(settings, random),
+        (None, None) => TraceContext::start(settings, random),
+    }
+}
+
 impl Record {
     /// A stream has ended with what its client had shown.
     pub(crate) fn expired(&mut self) {
@@ -142,14 +162,10 @@ impl Record {
         let (worker, is_inbound) = (Rc::clone(&connection.worker), connection.is_inbound());
         let headers = request.headers();
         let told = if fields.has(names::IDS) { headers.get(X_REQUEST_ID) } else { None }.cloned().map(RequestId::Told);
-        let (is_traced, random) = (fields.has(names::TRACE), &mut || worker.random());
+        let is_traced = fields.has(names::TRACE);
         let is_plain = connection.is_applications() && !is_traced && *request.method() != Method::CONNECT;
         let cause = if is_plain && mesh.trace.infer_parent { worker.shared.causes.of(told.as_ref()) } else { None };
-        let trace = match &cause {
-            _ if is_traced => TraceContext::extract(headers, fields.has(names::TRACE_OTHERS), &mesh.trace, random),
-            Some(cause) => cause.causes(&mesh.trace, random),
-            None => TraceContext::start(&mesh.trace, random),
-        };
+        let trace = trace_of(connection, &mesh.trace, request, fields, cause);
         // Kept for sampled requests alone: it is copied.
         let has_spans = trace.is_sampled && worker.shared.spans.is_some();
         let trace_state = if has_spans { trace.state(headers) } else { None };

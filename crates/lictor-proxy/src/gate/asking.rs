@@ -16,6 +16,7 @@ use lictor_core::gateway::asking::{Asking, KEEP_NO, Said};
 use lictor_core::gateway::auth::How;
 use lictor_core::gateway::path;
 use lictor_core::gateway::remembered::Digest;
+use lictor_core::trace::TraceContext;
 use lictor_core::{Failure, Reason};
 use lictor_http::fields::tokens;
 use lictor_jose::Verified;
@@ -24,6 +25,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 
+use super::{Visit, headers};
 use crate::calls::ask::{Question, Told, ask};
 use crate::names::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_REQUEST_ID};
 use crate::stores::answers::{Answer, No, Yes};
@@ -52,18 +54,20 @@ pub(super) fn has_several(asking: &Asking, headers: &HeaderMap) -> bool {
 
 /// What the service says of this request, by memory or by asking; who asks the same at the same time waits for one answer.
 pub(super) async fn answer<B>(
+    visit: &mut Visit,
     connection: &Rc<Connection>,
     asking: &Arc<Asking>,
-    request: &Request<B>,
+    request: &mut Request<B>,
     label: &Arc<str>,
 ) -> Answer {
-    let question = question(asking, request);
+    let mut question = question(asking, request);
     let digest = digest(connection, &question);
     let worker = &connection.worker;
     let known = worker.answers.borrow_mut().get(asking, &digest, Instant::now());
     if let Some(known) = known {
         return known;
     }
+    visit.is_changed |= relate(connection, request, &mut question);
     let running = worker.answers.borrow().asked.get(&digest).cloned();
     let mut told = match running {
         Some(mut told) => match wait(&mut told).await {
@@ -120,6 +124,19 @@ fn begin(
         tell.send_replace(Some(answer));
     });
     told
+}
+
+/// Decides the name of the request and its place in its trace, which the question is told by too; whether the name is new.
+fn relate<B>(connection: &Connection, request: &mut Request<B>, question: &mut Request<()>) -> bool {
+    let (view, random) = (connection.worker.view(), &mut || connection.worker.random());
+    let trace = TraceContext::extract(request.headers(), true, &view.mesh.trace, random);
+    request.extensions_mut().insert(trace);
+    question.extensions_mut().insert(trace.asks(&view.mesh.trace, random));
+    let is_new = headers::name(connection, request);
+    if let Some(id) = request.headers().get(X_REQUEST_ID) {
+        question.headers_mut().insert(X_REQUEST_ID, id.clone());
+    }
+    is_new
 }
 
 /// The request of ours.

@@ -176,7 +176,7 @@ async fn asked(
         Stop::Refused(Failure::new(Reason::AuthUnavailable, detail), Kind::Unavailable.message())
     };
     let asks_of_him = auth.rules != Rules::default() || matches!(found.says, Says::Depends(_));
-    match asking::answer(connection, asking, request, &found.label).await {
+    match asking::answer(visit, connection, asking, request, &found.label).await {
         Answer::Yes(yes) if !yes.is_readable && (asks_of_him || !auth.fields.is_empty()) => {
             Err(unavailable(format!("{} answered with a body that is no JSON object", asking.to)))
         }
