@@ -128,10 +128,11 @@ impl Unheeded {
     }
 }
 
-/// Lays the variables under and over what the texts said. Those of older services that had an effect.
-pub(crate) fn lay(tree: &mut Tree, env: &Environment, without: &Unheeded) -> Vec<String> {
+/// Lays the variables under and over what the texts said. Those of older services that had an effect; the texts have `named`
+/// some themselves.
+pub(crate) fn lay(tree: &mut Tree, env: &Environment, named: &BTreeSet<String>, without: &Unheeded) -> Vec<String> {
     let env = &heeded(tree, env, without);
-    let used = compat(tree, env);
+    let used = compat(tree, env, named);
     standard(tree, env);
     telemetry(tree, env);
     upstreams(tree, env);
@@ -265,7 +266,7 @@ fn convert(tree: &mut Tree, path: &[&str], converted: Result<String, String>, va
     }
 }
 
-fn compat(tree: &mut Tree, env: &Environment) -> Vec<String> {
+fn compat(tree: &mut Tree, env: &Environment, named: &BTreeSet<String>) -> Vec<String> {
     let mut used = Vec::new();
     for (names, path, written) in COMPAT {
         let is_said = tree.decides(path)
@@ -277,7 +278,7 @@ fn compat(tree: &mut Tree, env: &Environment) -> Vec<String> {
             used.push(name.to_owned());
         }
     }
-    used.extend(rates(tree, env));
+    used.extend(rates(tree, env, named));
     let [host, port, token, ttl, ..] = COMPAT_OTHER;
     if let Some(value) = env.var(host)
         && !tree.decides(&["consul", "address"])
@@ -306,13 +307,15 @@ fn compat(tree: &mut Tree, env: &Environment) -> Vec<String> {
     used
 }
 
-/// The gateway's limit: older services' default is 100 requests in 60 seconds. Those for logins name no route.
-fn rates(tree: &mut Tree, env: &Environment) -> Vec<String> {
+/// The gateway's limit: older services' default is 100 requests in 60 seconds. Those for logins name no route; a text that names
+/// them has one for them.
+fn rates(tree: &mut Tree, env: &Environment, named: &BTreeSet<String>) -> Vec<String> {
     let [.., requests, window, auth_requests, auth_window] = COMPAT_OTHER;
     if !tree.decides(&["gateway", "listen"]) {
         return Vec::new();
     }
-    for name in [auth_requests, auth_window].into_iter().filter(|name| env.var(name).is_some()) {
+    let is_left = |name: &&str| env.var(name).is_some() && !named.contains(*name);
+    for name in [auth_requests, auth_window].into_iter().filter(is_left) {
         let help = "write `limit: ${RATE_LIMIT_AUTH_REQUESTS}/${RATE_LIMIT_AUTH_WINDOW}s` at the route of logins";
         tree.note(unheeded(name, "gateway.routes", "no route says that it is for it", Some(help.to_owned())));
     }

@@ -1,6 +1,6 @@
 //! What a configuration may see of its surroundings, captured once. What the variables mean is for others to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Which environment a process runs in, as other programs are told.
@@ -49,8 +49,9 @@ impl Environment {
         self.var(name).is_some_and(|value| matches!(value.trim().to_ascii_lowercase().as_str(), "1" | "true" | "yes"))
     }
 
-    /// Fills `${VAR}` and `${VAR:-default}` in; `$${` is a plain `${`. Names in lower case are left for their key.
-    pub(crate) fn fill(&self, text: &str) -> Result<String, String> {
+    /// Fills `${VAR}` and `${VAR:-default}` in, and notes the names; `$${` is a plain `${`. Names in lower case are left for
+    /// their key.
+    pub(crate) fn fill(&self, text: &str, named: &mut BTreeSet<String>) -> Result<String, String> {
         let mut filled = String::new();
         let mut rest = text;
         while let Some(at) = rest.find("${") {
@@ -69,6 +70,7 @@ impl Environment {
                 filled.push_str(&format!("${{{expression}}}"));
             } else {
                 filled.push_str(before);
+                named.insert(name.to_owned());
                 let value = self.var(name);
                 if value.is_some_and(|value| !is_unicode(value)) {
                     return Err(format!("{name} in the environment is not UTF-8"));
@@ -172,10 +174,15 @@ mod tests {
     #[test]
     fn variables_are_filled_in() {
         let env = Environment { vars: [("PORT".to_owned(), "3001".to_owned())].into(), hostname: "host".to_owned() };
-        assert_eq!(env.fill("a ${PORT} b").unwrap(), "a 3001 b");
-        assert_eq!(env.fill("${NONE:-x}${PORT:-y}").unwrap(), "x3001");
-        assert_eq!(env.fill("$${PORT} ${service}").unwrap(), "${PORT} ${service}");
-        assert!(env.fill("${NONE}").unwrap_err().contains("NONE"));
-        assert!(env.fill("${PORT").is_err());
+        let fill = |text: &str| {
+            let mut named = BTreeSet::new();
+            env.fill(text, &mut named).map(|filled| (filled, named.into_iter().collect::<Vec<_>>().join(" ")))
+        };
+        let filled = |text: &str, named: &str| Ok((text.to_owned(), named.to_owned()));
+        assert_eq!(fill("a ${PORT} b"), filled("a 3001 b", "PORT"));
+        assert_eq!(fill("${NONE:-x}${PORT:-y}"), filled("x3001", "NONE PORT"));
+        assert_eq!(fill("$${PORT} ${service}"), filled("${PORT} ${service}", ""));
+        assert!(fill("${NONE}").unwrap_err().contains("NONE"));
+        assert!(fill("${PORT").is_err());
     }
 }

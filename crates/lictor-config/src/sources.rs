@@ -47,16 +47,16 @@ impl Sources {
 pub(crate) fn overlay(sources: &Sources, without: &Unheeded) -> Result<(Tree, Vec<String>), Report> {
     let Sources { file, staged, kv, env, flags, claims: _ } = sources;
     let parsed = parse(file.iter().chain(staged))?;
-    let mut tree = Tree::default();
+    let (mut tree, mut named) = (Tree::default(), BTreeSet::new());
     for (mut value, places) in parsed {
-        interpolate(&mut value, &mut Vec::new(), &places, env, &tree);
+        interpolate(&mut value, &mut Vec::new(), &places, env, &mut named, &tree);
         tree.lay(value, places, false);
     }
     for (mut value, places) in parse(kv.iter())? {
         kv::vet(&mut value, &places, &tree);
         tree.lay(value, places, true);
     }
-    let mut used = env::lay(&mut tree, env, without);
+    let mut used = env::lay(&mut tree, env, &named, without);
     if file.is_some() {
         for (name, value) in env.not_stages() {
             let why = format!("`{value}` is no part of a file's name: letters, digits, `-` and `_` are");
@@ -80,11 +80,18 @@ fn parse<'t>(texts: impl Iterator<Item = &'t Text>) -> Result<Vec<(Value, Places
     if wrong.is_empty() { Ok(parsed.into_iter().flatten().collect()) } else { Err(Report(wrong)) }
 }
 
-/// Fills variables in.
-fn interpolate(value: &mut Value, path: &mut Vec<Step>, places: &Places, env: &Environment, tree: &Tree) {
+/// Fills variables in, and notes which.
+fn interpolate(
+    value: &mut Value,
+    path: &mut Vec<Step>,
+    places: &Places,
+    env: &Environment,
+    named: &mut BTreeSet<String>,
+    tree: &Tree,
+) {
     match value {
         Value::Null => (),
-        Value::Scalar(text) => match env.fill(text) {
+        Value::Scalar(text) => match env.fill(text, named) {
             Ok(filled) => *text = filled,
             Err(message) => {
                 let help = Some("set it, or give a default: `${NAME:-value}`".to_owned());
@@ -94,14 +101,14 @@ fn interpolate(value: &mut Value, path: &mut Vec<Step>, places: &Places, env: &E
         Value::List(values) => {
             for (index, value) in values.iter_mut().enumerate() {
                 path.push(Step::Index(index));
-                interpolate(value, path, places, env, tree);
+                interpolate(value, path, places, env, named, tree);
                 path.pop();
             }
         }
         Value::Map(entries) => {
             for (key, value) in entries {
                 path.push(Step::Key(key.clone().into()));
-                interpolate(value, path, places, env, tree);
+                interpolate(value, path, places, env, named, tree);
                 path.pop();
             }
         }

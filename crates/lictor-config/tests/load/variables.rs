@@ -278,6 +278,18 @@ fn the_gateways_limit_may_come_from_older_services_variables() {
     ] {
         assert_eq!(limit(file, pairs), (rates.to_vec(), told, used), "{pairs:?}");
     }
+    let logins = [("RATE_LIMIT_AUTH_REQUESTS", "10"), ("RATE_LIMIT_AUTH_WINDOW", "60")];
+    for (rate, told) in [
+        ("10/60s", 2),
+        ("10/60s # ${RATE_LIMIT_AUTH_REQUESTS}", 2),
+        ("'${RATE_LIMIT_AUTH_REQUESTS:-5}/${RATE_LIMIT_AUTH_WINDOW:-30}s'", 0),
+        ("'${RATE_LIMIT_AUTH_REQUESTS:-5}/60s'", 1),
+        ("'10/${RATE_LIMIT_AUTH_WINDOW:-60}s'", 1),
+    ] {
+        let routes = format!("  - path: /login\n    to: users\n    limit: {rate}\n");
+        let file = format!("registration: off\ngateway:\n  listen: 8088\n  routes:\n{routes}");
+        assert_eq!((limit(&file, &logins).1, limit(&file, &[]).1), (told, 0), "{rate}");
+    }
     let own = file.replace("listen: 8088", "listen: 8088, limit: 7/1s");
     assert_eq!(limit(&own, &[(requests, "200")]).0, [(7, 1)], "the file's stands");
     let off = file.replace("listen: 8088", "listen: 8088, limit: off");
