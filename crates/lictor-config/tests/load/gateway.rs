@@ -1,9 +1,10 @@
 //! `gateway:`.
 
+use lictor_config::load;
 use lictor_core::Address;
 use lictor_core::gateway::{Action, Gateway};
 
-use crate::{bad, good};
+use crate::{bad, env, good, text};
 
 fn gateway(routes: &str) -> String {
     format!(
@@ -34,6 +35,42 @@ fn one_line_is_enough_and_makes_the_upstreams_that_it_names() {
     assert!(upstream.listen.is_none() && upstream.policy.timeouts.total == Some(std::time::Duration::from_secs(7)));
     assert_eq!(upstream.queries().next().unwrap().service, "user-service");
     assert_eq!(&*upstream.routes.get(0).unwrap().label, "/api/users/*");
+}
+
+#[test]
+fn a_service_needs_no_entry_in_upstreams_and_is_doubted_where_it_may_be_a_slip() {
+    let warned = |upstreams: &str, keys: &str, routes: &str| {
+        let yaml = format!(
+            "registration: off\nupstreams: {{{upstreams}}}\ngateway: {{listen: 8080, {keys}routes: {routes}}}\n"
+        );
+        load(Some(&text(&yaml)), &env(&[]), &[]).unwrap_or_else(|report| panic!("{report}")).warnings.to_string()
+    };
+    let forward = "auth: {forward: {to: user-service, path: /check}}, ";
+    let (orders, users) = ("{/*: order-service}", "{/api/*: user-service, /*: order-service, /a/*: inquiry-service}");
+    for (upstreams, keys, routes) in [
+        ("", "", orders),
+        ("", "", users),
+        ("", forward, orders),
+        ("", forward, users),
+        ("", forward, "{/*: user-servce}"), // nobody declared the one that is asked, either
+        ("user-service: {}", forward, users),
+        (
+            "user-service: {}",
+            "",
+            "[{path: /*, split: {order-service@v2: 1, order-service: 9}, mirror: users-services}]",
+        ),
+    ] {
+        assert_eq!(warned(upstreams, keys, routes), "", "{upstreams} {keys} {routes}");
+    }
+    for (upstreams, routes) in [
+        ("user-service: {}", "{/*: user-servce}"),
+        ("user-service: {}", "{/*: usre-service}"),
+        ("user-service: {}", "{/*: User-Service}"),
+        ("user-service: {}", "[{path: /*, to: user-services@v2}]"),
+    ] {
+        let told = warned(upstreams, "", routes);
+        assert!(told.contains("did you mean `user-service`?"), "{upstreams} {routes}: {told}");
+    }
 }
 
 #[test]

@@ -14,10 +14,10 @@ use lictor_core::redact;
 use lictor_core::route::Route;
 use lictor_core::tls::ClientTls;
 use serde_json::json;
+use strsim::damerau_levenshtein;
 
 use crate::bounds::{CALLED_MAX, too_many_called};
 use crate::config::{Query, Source, Upstream};
-use crate::diagnose::suggest;
 use crate::read::service::is_service_name;
 use crate::tree::Node;
 use crate::values;
@@ -77,6 +77,8 @@ impl fmt::Display for To {
 /// All upstreams, and the gateway's routes that lead to each.
 pub(super) struct Leads<'u> {
     upstreams: &'u mut Vec<Upstream>,
+    /// How many of them are declared; behind those are the ones that are made.
+    declared: usize,
     /// Where each is, by its name.
     places: HashMap<String, usize>,
     implied: &'u dyn Fn(&str) -> Upstream,
@@ -99,7 +101,7 @@ impl<'u> Leads<'u> {
         let routes = vec![Vec::new(); upstreams.len()];
         let taken = upstreams.iter().map(|upstream| 1 + upstream.routes.iter().count()).sum::<usize>();
         let (called, room) = (BTreeSet::new(), CALLED_MAX.saturating_sub(taken));
-        Self { upstreams, places, implied, routes, called, room }
+        Self { declared: upstreams.len(), upstreams, places, implied, routes, called, room }
     }
 
     /// Puts the routes behind those of their upstreams. What comes of it are the services that are named.
@@ -247,13 +249,16 @@ impl<'u> Leads<'u> {
         Ok(upstream)
     }
 
+    /// Asks about a service that nobody declared, where it is one letter away from one that somebody did. Names of services
+    /// are like one another (`order-service`, `user-service`): more than that is no slip, and nobody has to declare them.
     fn doubt(&self, node: &Node<'_>, to: &To) {
         let Some(service) = to.service() else { return };
         if self.places.contains_key(service) {
             return;
         }
-        let known = self.upstreams.iter().map(|upstream| upstream.name.as_str());
-        if let Some(meant) = suggest(service, known.filter(|name| is_service_name(name))) {
+        let is_slip = |name: &&str| damerau_levenshtein(&service.to_lowercase(), &name.to_lowercase()) <= 1;
+        let mut declared = self.upstreams[..self.declared].iter().map(|upstream| upstream.name.as_str());
+        if let Some(meant) = declared.find(is_slip) {
             let help = format!("did you mean `{meant}`? If not, declare it in `upstreams`");
             node.warn(
                 format!("there is no upstream `{service}`: the service of that name is called, by `defaults`"),
