@@ -51,6 +51,14 @@ impl Redis {
         line
     }
 
+    /// Connections that are not this question's.
+    fn clients(&self) -> usize {
+        let mut stream = connect(&format!("127.0.0.1:{}", self.port));
+        stream.write_all(b"CLIENT LIST\r\nQUIT\r\n").unwrap();
+        BufReader::new(stream).lines().filter(|line| line.as_ref().is_ok_and(|line| line.starts_with("id="))).count()
+            - 1
+    }
+
     fn signal(&self, name: &str) {
         let id = self.process.id().to_string();
         assert!(Command::new("kill").args([format!("-{name}"), id]).status().unwrap().success());
@@ -260,6 +268,39 @@ fn a_redis_that_only_reads_is_no_redis() {
         let counts = |(status, left): &(u16, Option<String>)| *status == 200 && left.as_deref() == Some("2");
         eventually_is(&format!("{if_unreachable}: it counts again"), told, counts);
         assert_eq!(statuses(&lictor, Version::Http2, Ask::get("/"), 3), [200, 200, 429], "{if_unreachable}");
+    }
+}
+
+#[test]
+fn what_all_workers_meet_is_told_once() {
+    let mut redis = Redis::start();
+    let port = redis.port;
+    let limit = "{rate: 1000/1s, by: [], mode: redis}";
+    let lictor = limited(limit, "", &format!("redis: 127.0.0.1:{port}\nworkers: 4\n"));
+    let told = || {
+        let log = lictor.log();
+        let kinds = ["\"limits_unreachable\"", "\"limits_reachable\"", "no connection to Redis"];
+        kinds.map(|kind| log.matches(kind).count())
+    };
+    // Connections go to the worker that has the fewest: four that are open meet each of them.
+    let ask_all = || {
+        let mut streams = [(); 4].map(|()| connect(&lictor.address("gateway")));
+        for stream in &mut streams {
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n").unwrap();
+        }
+        streams.iter_mut().for_each(|stream| assert_eq!(crate::told_on(stream).status, 200));
+    };
+    for outages in 0..3 {
+        eventually_is("each worker has a connection", || redis.clients(), |clients| *clients == 4);
+        eventually_is("it is told", || told()[1], |reachable| *reachable > outages);
+        ask_all();
+        let [unreachable, reachable, missing] = told();
+        assert_eq!((unreachable, reachable), (outages, outages + 1), "{}", lictor.log());
+        assert!(missing <= outages, "{}", lictor.log());
+        drop(redis);
+        ask_all();
+        eventually_is("it is told", || told()[0], |unreachable| *unreachable > outages);
+        redis = Redis::on(port);
     }
 }
 

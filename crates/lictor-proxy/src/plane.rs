@@ -215,6 +215,7 @@ impl DataPlane {
             causes: Arc::default(),
             cache: crate::stores::kept::Cache::default(),
             limiter: crate::stores::limiter::Limiter::default(),
+            redis: Arc::default(),
             spent: crate::stores::spent::Spent::default(),
             recorder: crate::stores::recorder::Recorder::default(),
             tap: crate::stores::tap::Tap::default(),

@@ -12,6 +12,7 @@ pub(crate) mod metrics;
 pub(crate) mod millis;
 pub(crate) mod outcome;
 pub(crate) mod passwords;
+pub(crate) mod reached;
 pub(crate) mod recorder;
 pub(crate) mod request_id;
 pub(crate) mod span;

@@ -20,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use crate::stores::reached::Reached;
+
 const SCRIPT: &str = include_str!("../stores/limit.lua");
 /// How `EVALSHA` names it.
 static DIGEST: LazyLock<String> = LazyLock::new(|| Script::new(SCRIPT).get_hash().to_owned());
@@ -32,9 +34,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A worker's connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Redis {
     state: Rc<RefCell<State>>,
+    reached: Arc<Reached>,
 }
 
 #[derive(Default)]
@@ -61,6 +64,8 @@ struct Open {
     connection: MultiplexedConnection,
     /// Of `tls`, when it was made: whoever was believed then may not be any more.
     generation: u64,
+    /// The outage that it was made after.
+    since: u64,
 }
 
 impl std::fmt::Debug for State {
@@ -89,6 +94,11 @@ impl Key {
 }
 
 impl Redis {
+    /// What it tells is told once for all who share `reached`.
+    pub(crate) fn new(reached: Arc<Reached>) -> Self {
+        Self { state: Rc::default(), reached }
+    }
+
     /// Has a connection to there, from now on.
     pub(crate) fn follow(&self, settings: Option<&Arc<Settings>>, credentials: &Credentials) {
         let mut state = self.state.borrow_mut();
@@ -98,7 +108,8 @@ impl Redis {
         let tls = settings.and_then(|settings| Some(credentials.client(settings.tls.as_ref()?)));
         *state = State { settings: settings.cloned(), tls, ..State::default() };
         if let Some(settings) = settings {
-            tokio::task::spawn_local(connect(Rc::clone(&self.state), Arc::clone(settings)));
+            let (state, reached) = (Rc::clone(&self.state), Arc::clone(&self.reached));
+            tokio::task::spawn_local(connect(state, Arc::clone(settings), reached));
         }
     }
 
@@ -161,41 +172,44 @@ impl Redis {
     /// Gives the connection up, unless somebody else has.
     fn lose(&self, deeds: &Rc<Deeds>, settings: &Arc<Settings>, why: &str) {
         let mut state = self.state.borrow_mut();
-        if !Rc::ptr_eq(&state.deeds, deeds) || state.connection.take().is_none() {
-            return;
-        }
+        let is_same = Rc::ptr_eq(&state.deeds, deeds);
+        let Some(lost) = is_same.then(|| state.connection.take()).flatten() else { return };
         let longer = if deeds.has_counted.get() { PAUSE_MIN } else { state.pause * 2 };
         state.pause = longer.clamp(PAUSE_MIN, PAUSE_MAX);
         let pause = state.pause;
-        warn!(target: "lictor::event", kind = "limits_unreachable", redis = %place(settings), why, "Redis cannot be asked about limits");
-        let (state, settings) = (Rc::clone(&self.state), Arc::clone(settings));
+        if self.reached.lost(settings, lost.since) {
+            warn!(target: "lictor::event", kind = "limits_unreachable", redis = %place(settings), why, "Redis cannot be asked about limits");
+        }
+        let (state, settings, reached) = (Rc::clone(&self.state), Arc::clone(settings), Arc::clone(&self.reached));
         tokio::task::spawn_local(async move {
             sleep(pause).await;
-            connect(state, settings).await;
+            connect(state, settings, reached).await;
         });
     }
 }
 
 /// Connects, for as long as this is where it is to be.
-async fn connect(state: Rc<RefCell<State>>, settings: Arc<Settings>) {
+async fn connect(state: Rc<RefCell<State>>, settings: Arc<Settings>, reached: Arc<Reached>) {
     let is_wanted = |state: &State| state.settings.as_ref().is_some_and(|wanted| Arc::ptr_eq(wanted, &settings));
     let tls = state.borrow().tls.clone();
     let mut pause = PAUSE_MIN;
-    let mut is_told = false;
     while is_wanted(&state.borrow()) {
         let generation = generation(tls.as_deref());
         match timeout(CONNECTING, open(&settings, tls.as_deref())).await {
             Ok(Ok(connection)) => {
                 let mut state = state.borrow_mut();
-                if is_wanted(&state) {
-                    (state.connection, state.deeds) = (Some(Open { connection, generation }), Rc::default());
+                if !is_wanted(&state) {
+                    return;
+                }
+                let (since, is_news) = reached.gained(&settings);
+                (state.connection, state.deeds) = (Some(Open { connection, generation, since }), Rc::default());
+                if is_news {
                     info!(target: "lictor::event", kind = "limits_reachable", redis = %place(&settings), "Redis is asked about limits");
                 }
                 return;
             }
-            Ok(Err(error)) if !is_told => {
+            Ok(Err(error)) if is_wanted(&state.borrow()) && reached.missed(&settings) => {
                 warn!(redis = %place(&settings), %error, "no connection to Redis; it is tried again");
-                is_told = true;
             }
             Ok(Err(_)) | Err(_) => (),
         }

@@ -14,6 +14,7 @@ use crate::stores::kept::Cache;
 use crate::stores::limiter::Limiter;
 use crate::stores::metrics::Metrics;
 use crate::stores::passwords::Turns;
+use crate::stores::reached::Reached;
 use crate::stores::recorder::Recorder;
 use crate::stores::span::Span;
 use crate::stores::spent::Spent;
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) coders: Arc<Semaphore>,
     /// Room for messages that are being translated.
     pub(crate) messages: Arc<Semaphore>,
+    /// What was told of Redis.
+    pub(crate) redis: Arc<Reached>,
     pub(crate) spent: Spent,
     pub(crate) recorder: Recorder,
     pub(crate) tap: Tap,

@@ -89,6 +89,7 @@ impl Worker {
             (false, true) => Some(local.service.clone()),
             (false, false) => Some(format!("{}/{}", local.service, local.instance)),
         };
+        let redis = Redis::new(Arc::clone(&shared.redis));
         let worker = Rc::new(Self {
             index,
             shared,
@@ -101,7 +102,7 @@ impl Worker {
             passwords: RefCell::default(),
             tokens: RefCell::new(Tokens::new()),
             hop: Hop::new(name),
-            redis: Redis::default(),
+            redis,
             from: from.and_then(|from| HeaderValue::try_from(from).ok()),
         });
         worker.adopt(mesh);
