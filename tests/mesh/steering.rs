@@ -71,6 +71,38 @@ fn an_endpoint_that_is_pinned_gets_everything() {
 }
 
 #[test]
+fn whom_an_operator_lets_nothing_go_to_spares_neither_breaker_nor_the_last_one() {
+    for (orders, is_spared) in [(&[][..], true), (&[("eject", 1), ("eject", 2)], false), (&[("pin", 0)], false)] {
+        let [a, b, c] = ["a", "b", "c"].map(Backend::start);
+        let sidecar = caller_of(&[&a, &b, &c], ", retry: off, balance: round_robin");
+        for (order, number) in orders {
+            lictor(&sidecar, &[order, &id([&a, &b, &c][*number])]).unwrap();
+        }
+        a.answers(500);
+        let told: Vec<u16> = (0..24).map(|_| sidecar.get("users", "/").status).collect();
+        let is_open = sidecar.get("users", "/").header("x-lictor-reason") == "breaker_open";
+        let is_ejected = events(&sidecar, "endpoint_ejected") > 0;
+        assert_eq!((is_open, is_ejected), (!is_spared, is_spared), "{orders:?}: {told:?}");
+        if !is_spared {
+            assert_eq!((a.hits(), b.hits() + c.hits()), (5, 0), "{orders:?}: {told:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pinned_endpoint_that_fails_stays_the_one() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let sidecar = caller_of(&[&a, &b], ", retry: off, breaker: off, balance: round_robin");
+    lictor(&sidecar, &["pin", &id(&a)]).unwrap();
+    a.answers(500);
+    (0..20).for_each(|_| assert_eq!(sidecar.get("users", "/").status, 500));
+    assert_eq!((a.hits(), b.hits(), events(&sidecar, "endpoint_ejected")), (20, 0, 0));
+    lictor(&sidecar, &["undo", &id(&a)]).unwrap();
+    let ejected = || (sidecar.get("users", "/").status, events(&sidecar, "endpoint_ejected"));
+    eventually_is("then it may be ejected", ejected, |(_, ejected)| *ejected > 0);
+}
+
+#[test]
 fn with_all_of_them_ejected_nothing_is_sent_and_the_answer_says_who_ordered_it() {
     let a = Backend::start("a");
     let sidecar = caller_of(&[&a], "");

@@ -211,14 +211,12 @@ impl Candidates<'_> {
 
     /// Whether an operator pinned an endpoint that is there.
     fn has_pinned(&self) -> bool {
-        !self.orders.is_empty() && self.endpoints.iter().any(|endpoint| self.orders.pins(&endpoint.key.id))
+        self.orders.pins_any(self.endpoints.iter().map(|endpoint| &endpoint.key.id))
     }
 
     fn standing(&self, index: usize, has_pinned: bool, is_panic: bool) -> Standing {
         let endpoint = &self.endpoints[index];
-        let id = &endpoint.key.id;
-        let is_allowed =
-            self.orders.is_empty() || if has_pinned { self.orders.pins(id) } else { !self.orders.ejects(id) };
+        let is_allowed = self.orders.allows(&endpoint.key.id, has_pinned);
         if !is_allowed || self.only.is_some_and(|only| endpoint.address != *only) {
             return Standing::Barred;
         }

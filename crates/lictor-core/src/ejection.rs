@@ -1,17 +1,26 @@
-//! What a group of endpoints can spare: when one more may have a rest, and when so many have one that it is ignored.
+//! What a group of endpoints can spare: when one more may have a rest, and when so many have one that it is ignored. Whom an
+//! operator lets nothing go to is not of the group.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::mesh::Endpoint;
 use crate::policy::EjectionPolicy;
+use crate::steering::Orders;
 
 /// Whether the group can spare one more: never the last one, and at most `max_share` of them, though of two or more
 /// one may always go (as in Envoy).
-pub fn may_eject(endpoints: &[Arc<Endpoint>], policy: &EjectionPolicy, now: Instant) -> bool {
-    let ejected = endpoints.iter().filter(|endpoint| endpoint.health.is_ejected(now)).count();
-    let allowed = ((endpoints.len() as f64 * policy.max_share) as usize).max(1);
-    ejected < allowed && ejected + 1 < endpoints.len()
+pub fn may_eject(endpoints: &[Arc<Endpoint>], orders: &Orders, policy: &EjectionPolicy, now: Instant) -> bool {
+    let total = group(endpoints, orders).count();
+    let ejected = group(endpoints, orders).filter(|endpoint| endpoint.health.is_ejected(now)).count();
+    let allowed = ((total as f64 * policy.max_share) as usize).max(1);
+    ejected < allowed && ejected + 1 < total
+}
+
+/// Those that an operator lets be asked.
+fn group<'a>(endpoints: &'a [Arc<Endpoint>], orders: &'a Orders) -> impl Iterator<Item = &'a Arc<Endpoint>> {
+    let has_pinned = orders.pins_any(endpoints.iter().map(|endpoint| &endpoint.key.id));
+    endpoints.iter().filter(move |endpoint| orders.allows(&endpoint.key.id, has_pinned))
 }
 
 /// Failures that are older say nothing of how a service is now.
@@ -19,10 +28,10 @@ const OF_LATE: Duration = Duration::from_secs(10);
 
 /// Whether all failures of late were one endpoint's, while another is well: that is for its ejection, and no reason to give
 /// the whole service a rest.
-pub fn is_of_one(endpoints: &[Arc<Endpoint>], now: Instant) -> bool {
+pub fn is_of_one(endpoints: &[Arc<Endpoint>], orders: &Orders, now: Instant) -> bool {
     let has_failed = |endpoint: &&Arc<Endpoint>| endpoint.health.has_failed_within(OF_LATE, now);
-    endpoints.iter().filter(has_failed).count() == 1
-        && endpoints.iter().any(|endpoint| !has_failed(&endpoint) && !endpoint.health.is_away(now))
+    group(endpoints, orders).filter(has_failed).count() == 1
+        && group(endpoints, orders).any(|endpoint| !has_failed(&endpoint) && !endpoint.health.is_away(now))
 }
 
 /// Whether so few are left that ejection does more harm than good.
@@ -38,6 +47,7 @@ mod tests {
     use super::*;
     use crate::health::EndpointHealth;
     use crate::mesh::{EndpointKey, Status};
+    use crate::steering::{Order, Ordered, Steering};
 
     fn endpoints(count: u16, now: Instant) -> Vec<Arc<Endpoint>> {
         (0..count)
@@ -65,16 +75,56 @@ mod tests {
     #[test]
     fn the_last_endpoint_is_never_ejected() {
         let (policy, now) = (EjectionPolicy::default(), Instant::now());
-        assert!(!may_eject(&endpoints(1, now), &policy, now));
+        let none = Steering::default().in_force(now);
+        assert!(!may_eject(&endpoints(1, now), &none, &policy, now));
         let two = endpoints(2, now);
-        assert!(may_eject(&two, &policy, now));
+        assert!(may_eject(&two, &none, &policy, now));
         two[0].health.eject(&policy, now);
-        assert!(!may_eject(&two, &policy, now));
+        assert!(!may_eject(&two, &none, &policy, now));
+    }
+
+    #[test]
+    fn whom_an_operator_lets_nothing_go_to_is_not_of_the_group() {
+        let (policy, now) = (EjectionPolicy::default(), Instant::now());
+        let (ejects, pins) = (Order::Eject, Order::Pin);
+        // What is ordered of which of three; whether the first, which fails, may be ejected, and is the one that fails.
+        for (orders, may_be_ejected, is_the_one) in [
+            (&[][..], true, true),
+            (&[(1, ejects)], true, true),
+            (&[(1, ejects), (2, ejects)], false, false),
+            (&[(0, pins)], false, false),
+            (&[(0, pins), (1, pins)], true, true),
+            (&[(0, pins), (1, ejects)], false, false),
+        ] {
+            let three = endpoints(3, now);
+            let steering = Steering::default();
+            for (index, order) in orders {
+                let id = Arc::clone(&three[*index].key.id);
+                steering.order(Ordered { id, order: *order, until: now + OF_LATE });
+            }
+            let orders = steering.in_force(now);
+            three[0].health.failed(&policy, now);
+            let told = (may_eject(&three, &orders, &policy, now), is_of_one(&three, &orders, now));
+            assert_eq!(told, (may_be_ejected, is_the_one), "{orders:?}");
+            let later = now + OF_LATE;
+            assert!(may_eject(&three, &steering.in_force(later), &policy, later), "the orders are over");
+        }
+        // One that has failed and gets nothing any more is none that fails now.
+        let three = endpoints(3, now);
+        let steering = Steering::default();
+        steering.order(Ordered { id: Arc::clone(&three[1].key.id), order: ejects, until: now + OF_LATE });
+        for endpoint in &three[..2] {
+            endpoint.health.failed(&policy, now);
+        }
+        assert!(is_of_one(&three, &steering.in_force(now), now));
+        assert!(!is_of_one(&three, &Steering::default().in_force(now), now), "the control");
     }
 
     #[test]
     fn failures_are_one_endpoints_until_another_fails_too() {
         let (policy, now) = (EjectionPolicy::default(), Instant::now());
+        let orders = Steering::default().in_force(now);
+        let is_of_one = |endpoints: &[Arc<Endpoint>], now| is_of_one(endpoints, &orders, now);
         let three = endpoints(3, now);
         assert!(!is_of_one(&three, now), "nobody has failed");
         three[0].health.failed(&policy, now);
@@ -94,11 +144,11 @@ mod tests {
     #[test]
     fn at_most_half_are_ejected() {
         let (policy, now) = (EjectionPolicy::default(), Instant::now());
-        let ten = endpoints(10, now);
+        let (ten, orders) = (endpoints(10, now), Steering::default().in_force(now));
         let ejected = ten
             .iter()
             .filter(|endpoint| {
-                let may = may_eject(&ten, &policy, now);
+                let may = may_eject(&ten, &orders, &policy, now);
                 if may {
                     endpoint.health.eject(&policy, now);
                 }

@@ -114,6 +114,16 @@ impl Orders {
         self.about(id).is_some_and(|ordered| ordered.order == Order::Pin)
     }
 
+    /// Whether one of these endpoints is pinned.
+    pub fn pins_any<'a>(&self, mut ids: impl Iterator<Item = &'a Arc<str>>) -> bool {
+        !self.is_empty() && ids.any(|id| self.pins(id))
+    }
+
+    /// Whether an endpoint may be asked; where one that is there is pinned, the others may not.
+    pub fn allows(&self, id: &str, has_pinned: bool) -> bool {
+        self.is_empty() || if has_pinned { self.pins(id) } else { !self.ejects(id) }
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Ordered> {
         self.orders.iter().flat_map(|orders| orders.iter()).filter(|known| known.until > self.now)

@@ -191,8 +191,9 @@ impl Probe {
         let took = |head: Instant| head.saturating_duration_since(self.since);
         let is_slow = policy.slow_call.zip(self.head).is_some_and(|(slow, head)| took(head) > slow.over);
         let verdict = if is_slow && verdict == Verdict::Success { Verdict::Slow } else { verdict };
-        let endpoints = &self.upstream.upstream.endpoints;
-        let change = breaker.finish_unless(policy, admission, verdict, now, || is_of_one(endpoints, now))?;
+        let (endpoints, steering) = (&self.upstream.upstream.endpoints, &self.upstream.upstream.steering);
+        let is_spared = || is_of_one(endpoints, &steering.in_force(now), now);
+        let change = breaker.finish_unless(policy, admission, verdict, now, is_spared)?;
         tell(&self.worker.shared.metrics, &self.upstream.upstream.name, &change);
         if change.to == BreakerState::Open {
             let (worker, name) = (Rc::clone(&self.worker), Arc::clone(&self.upstream.upstream.name));

@@ -49,6 +49,7 @@ pub(super) fn begin(
 async fn connects(worker: &Worker, upstream: &Rc<UpstreamState>, first: usize) -> bool {
     let count = upstream.endpoints.len();
     let orders = upstream.upstream.steering.in_force(Instant::now());
+    let has_pinned = orders.pins_any(upstream.endpoints.iter().map(|endpoint| &endpoint.endpoint.key.id));
     let alpn = match upstream.upstream.protocol {
         Protocol::Tcp => Alpn::None,
         Protocol::H2c | Protocol::Grpc => Alpn::Http2,
@@ -57,7 +58,7 @@ async fn connects(worker: &Worker, upstream: &Rc<UpstreamState>, first: usize) -
     let mut tries = JoinSet::new();
     for place in 0..count.min(AT_ONCE) {
         let endpoint = Rc::clone(&upstream.endpoints[first.wrapping_add(place) % count]);
-        if !orders.ejects(&endpoint.endpoint.key.id) {
+        if orders.allows(&endpoint.endpoint.key.id, has_pinned) {
             let (upstream, process) = (Arc::clone(&upstream.upstream), Arc::clone(&worker.shared));
             tries.spawn_local(async move {
                 let (policy, in_flight) = (&*upstream.policy, &upstream.in_flight);

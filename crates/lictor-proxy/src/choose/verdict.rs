@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use lictor_core::Reason;
 use lictor_core::ejection::may_eject;
+use lictor_core::mesh::Upstream;
 use lictor_core::policy::Policy;
 use tracing::warn;
 
@@ -68,7 +69,8 @@ pub(crate) fn report(upstream: &UpstreamState, policy: &Policy, state: &Endpoint
         Judged::Refused | Judged::Nothing => return,
     }
     let now = Instant::now();
-    if health.failed(&policy.ejection, now) && may_eject(&upstream.upstream.endpoints, &policy.ejection, now) {
+    let Upstream { endpoints, steering, .. } = &*upstream.upstream;
+    if health.failed(&policy.ejection, now) && may_eject(endpoints, &steering.in_force(now), &policy.ejection, now) {
         let rest = health.eject(&policy.ejection, now);
         upstream.meters.ejected();
         warn!(
