@@ -64,8 +64,9 @@ pub(crate) fn config(tree: &Tree, env: &Environment, claims: &Claims) -> Config 
     let outbound = outbound(&top.field("outbound", "The forward proxy, and what `lictor run` exports."));
     let upstreams_node = top.field("upstreams", "Services that are called, by name.");
     let shown = Shown { tokens: &tokens, bearer: bearer.as_ref() };
-    let gateway_node =
-        top.field("gateway", "Routes for clients from outside: one listener, and where each request goes.");
+    let gateway_node = top
+        .field("gateway", "Routes for clients from outside: one listener, and where each request goes.")
+        .off_unless(false);
     let gateway = |upstreams: &mut Vec<Upstream>, claims: &Claims| {
         gateway::gateway(&gateway_node, upstreams, |name| upstream::implied(name, &defaults, &shown), env, claims)
     };

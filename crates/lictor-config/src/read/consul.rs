@@ -169,7 +169,7 @@ fn kv_key(text: &str, service: &str) -> Result<String, String> {
 }
 
 fn snapshot(node: &Node<'_>) -> Option<SnapshotFile> {
-    let section = node.section(&[]);
+    let section = node.off_unless(false).section(&[]);
     let path = section.field("path", "The file; default: nothing is written.").file();
     let max_age = section.field("max_age", "An older one is not used.").duration(Duration::from_secs(86_400));
     section.finish();

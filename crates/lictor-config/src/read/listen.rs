@@ -51,7 +51,7 @@ pub(super) fn listen_with(
     if node.scalar().is_some() {
         return node.address(default, host).map(plain);
     }
-    let section = node.section(&[json!({ "type": ["integer", "string"] })]);
+    let section = node.off_unless(default.is_some()).section(&[json!({ "type": ["integer", "string"] })]);
     let address = section.field("address", "Port, address, or unix:/path.").address(default, host);
     let max_connection_age =
         section.field("max_connection_age", "A connection is ended gracefully when it is this old.").limit(None);

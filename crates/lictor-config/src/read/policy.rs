@@ -64,7 +64,7 @@ pub(super) fn cache(node: &Node<'_>, base: Option<CachePolicy>) -> Option<CacheP
     if node.is_off() {
         return None;
     }
-    let from = base.unwrap_or_default();
+    let (node, from) = (&node.off_unless(base.is_some()), base.unwrap_or_default());
     if node.scalar().is_some() {
         return Some(CachePolicy { ttl: node.duration(from.ttl), ..from });
     }
@@ -85,7 +85,7 @@ fn hedge(node: &Node<'_>, base: Option<Hedge>) -> Option<Hedge> {
     if node.is_off() {
         return None;
     }
-    let from = base.unwrap_or_default();
+    let (node, from) = (&node.off_unless(base.is_some()), base.unwrap_or_default());
     if node.scalar().is_some() {
         return Some(Hedge { after: hedge_delay(node, from.after), ..from });
     }
@@ -281,37 +281,45 @@ pub(super) fn retry(node: &Node<'_>, base: &RetryPolicy) -> RetryPolicy {
     policy
 }
 
+/// One of the two is in force: what is written, and where nothing is, what `base` has.
 fn backoff(section: &Section<'_>, base: &Backoff) -> Backoff {
-    let base_jitter = if let Backoff::Delays { jitter, .. } = base { *jitter } else { 0.2 };
     let [delays, exponential] = Node::of_the_last_source([
         section.field("delays", "The waits before further attempts."),
         section.field("backoff", "Exponential waits with full jitter instead."),
     ]);
-    let jitter_node = section.field("jitter", "The random share of a delay.");
+    let is_exponential = exponential.is_set() || !delays.is_set() && matches!(base, Backoff::Exponential { .. });
+    let (usual, base_jitter, from) = match base {
+        Backoff::Delays { delays, jitter } => {
+            (&delays[..], *jitter, (Duration::from_millis(100), 2.0, Duration::from_secs(5)))
+        }
+        Backoff::Exponential { initial, factor, max } => (&[][..], 0.2, (*initial, *factor, *max)),
+    };
+    let jitter_node = section.field("jitter", "The random share of a delay.").off_unless(!is_exponential);
     let jitter = if jitter_node.scalar() == Some("full") { 1.0 } else { jitter_node.share(base_jitter) };
-    let exponential_section = exponential.section(&[]);
+    let exponential_section = exponential.off_unless(is_exponential).section(&[]);
     let (initial, factor, max) = (
-        exponential_section.field("initial", "The first bound.").duration(Duration::from_millis(100)),
-        exponential_section.field("factor", "What it is multiplied with each time.").number(2.0, 1.0),
-        exponential_section.field("max", "The last bound.").duration(Duration::from_secs(5)),
+        exponential_section.field("initial", "The first bound.").duration(from.0),
+        exponential_section.field("factor", "What it is multiplied with each time.").number(from.1, 1.0),
+        exponential_section.field("max", "The last bound.").duration(from.2),
     );
     exponential_section.field("jitter", "Always full.").text(None);
     exponential_section.finish();
-    let listed: Vec<Duration> = delays.elements().iter().map(|delay| delay.duration(Duration::ZERO)).collect();
+    let usual = if is_exponential || delays.is_describing() { &[][..] } else { usual };
+    let entries = delays.elements_or(usual.len());
+    let usually = usual.iter().copied().chain(std::iter::repeat(Duration::ZERO));
+    let listed: Vec<Duration> = entries.iter().zip(usually).map(|(delay, usual)| delay.duration(usual)).collect();
     if delays.is_set() && exponential.is_set() {
         exponential.error("`delays` and `backoff` are both given", Some("keep one".to_owned()));
     }
     if delays.is_set() && listed.is_empty() {
         delays.error("needs at least one delay", None);
     }
-    if exponential.is_set() {
+    if is_exponential {
         Backoff::Exponential { initial, factor, max }
-    } else if !listed.is_empty() && delays.is_set() {
-        Backoff::Delays { delays: listed, jitter }
-    } else if let Backoff::Delays { delays, .. } = base {
-        Backoff::Delays { delays: delays.clone(), jitter }
-    } else {
+    } else if listed.is_empty() {
         base.clone()
+    } else {
+        Backoff::Delays { delays: listed, jitter }
     }
 }
 
@@ -412,8 +420,8 @@ fn slow_call(node: &Node<'_>, base: Option<SlowCall>) -> Option<SlowCall> {
     if node.is_off() {
         return None;
     }
+    let (node, from) = (&node.off_unless(base.is_some()), base.unwrap_or_default());
     let section = node.section(&[json!({ "const": "off" })]);
-    let from = base.unwrap_or_default();
     let policy = SlowCall {
         over: section.field("over", "From admission to the response head: longer is slow.").duration(from.over),
         rate: ErrorRate {
@@ -432,8 +440,8 @@ fn error_rate(node: &Node<'_>, base: Option<ErrorRate>) -> Option<ErrorRate> {
     if node.is_off() {
         return None;
     }
+    let (node, from) = (&node.off_unless(base.is_some()), base.unwrap_or_default());
     let section = node.section(&[json!({ "const": "off" })]);
-    let from = base.unwrap_or_default();
     let rate = ErrorRate {
         threshold: section.field("threshold", "Failures as a share of requests.").share(from.threshold),
         window: section.field("window", "How far back.").duration(from.window),

@@ -84,7 +84,7 @@ pub(super) fn redis(top: &Section<'_>) -> Option<Arc<Redis>> {
     if node.is_off() {
         return None;
     }
-    let section = node.section_or_short("address", &[json!({ "type": "string" })]);
+    let section = node.off_unless(false).section_or_short("address", &[json!({ "type": "string" })]);
     let address = section.field("address", "`host:port`, or `redis://user:password@host:port/database`, `rediss` with TLS; the port is 6379 if there is none.");
     let schema = json!({ "type": "string", "examples": ["127.0.0.1:6379", "rediss://redis.example:6380"] });
     let at = address.parsed_as(schema, None, |text| At::parse(text).map(|at| (at, At::shown(text))));

@@ -94,7 +94,7 @@ fn restart(node: &Node<'_>) -> Restart {
         let words = [&words[..], &[("on_failure", Restart::OnFailure { delay, max })]].concat();
         return node.choice(&words, None).unwrap_or(Restart::Never);
     }
-    let section = node.section(&[json!({ "enum": ["never", "on_failure"] })]);
+    let section = node.off_unless(false).section(&[json!({ "enum": ["never", "on_failure"] })]);
     let on_failure = section.field("on_failure", "When it ended with another code than 0, or by a signal.");
     let how = on_failure.section(&[]);
     let delay =
@@ -167,7 +167,7 @@ pub(super) fn inbound(top: &Section<'_>, app: &App, tokens: &[Secret]) -> Option
     let inbound = if is_plain {
         empty
     } else {
-        let section = node.section(&shape);
+        let section = node.off_unless(false).section(&shape);
         let verifies = section
             .field("verify_service_token", "Refuse requests without the service token; default: when there is one.")
             .boolean(!tokens.is_empty());

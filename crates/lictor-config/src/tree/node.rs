@@ -28,12 +28,14 @@ pub(crate) struct Node<'t> {
     path: Vec<Step>,
     value: Option<&'t Value>,
     help: &'static str,
+    /// It is off: it is read for its schema, and nothing of it is in force.
+    is_idle: bool,
 }
 
 impl<'t> Node<'t> {
     /// The whole tree.
     pub(super) fn root(tree: &'t Tree, value: &'t Value) -> Self {
-        Self { tree, path: Vec::new(), value: Some(value), help: "" }
+        Self { tree, path: Vec::new(), value: Some(value), help: "", is_idle: false }
     }
 
     /// Whether anything was written.
@@ -79,6 +81,11 @@ impl<'t> Node<'t> {
     /// Whether keys are read for their schema.
     pub(crate) fn is_describing(&self) -> bool {
         self.tree.is_describing
+    }
+
+    /// The key of something that is off unless it is written, or `is_on` without that: then none of its values is in force.
+    pub(crate) fn off_unless(&self, is_on: bool) -> Self {
+        Self { is_idle: self.is_idle || !(is_on || self.is_set()), ..self.clone() }
     }
 
     /// The key as if nothing had been written.
@@ -174,6 +181,14 @@ impl<'t> Node<'t> {
     /// The elements of a list; one value alone is a list of one.
     pub(crate) fn elements(&self) -> Vec<Self> {
         self.elements_of(json!({ "type": ["array", "string", "number"] }))
+    }
+
+    /// The same; where nothing is written, so many that are not.
+    pub(crate) fn elements_or(&self, usual: usize) -> Vec<Self> {
+        if self.is_set() || self.is_describing() {
+            return self.elements();
+        }
+        (0..usual).map(|index| self.step(Step::Index(index), None)).collect()
     }
 
     /// The elements of a list, or the entries of a map with free keys, which is short for it.
@@ -427,7 +442,7 @@ impl<'t> Node<'t> {
         let mut path = Vec::with_capacity(self.path.len() + 1);
         path.extend_from_slice(&self.path);
         path.push(step);
-        Self { tree: self.tree, path, value, help: "" }
+        Self { tree: self.tree, path, value, help: "", is_idle: self.is_idle }
     }
 
     fn effective(&self, value: String) {
@@ -435,7 +450,7 @@ impl<'t> Node<'t> {
     }
 
     fn in_force(&self, value: String, fingerprint: Option<u64>) {
-        if self.tree.is_describing || self.tree.is_again.get() {
+        if self.tree.is_describing || self.tree.is_again.get() || self.is_idle {
             return;
         }
         let origin = self.tree.origin(&self.path, self.is_set());

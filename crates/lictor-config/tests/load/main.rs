@@ -57,6 +57,85 @@ fn every_balancer_has_its_words_and_all_of_them_are_documented() {
 }
 
 #[test]
+fn values_in_force_are_those_of_what_is_on() {
+    const BARE: &str = "registration: off\nservice: a\nupstreams: {users: {listen: 3001}}\n";
+    let shown = |yaml: &str| {
+        let loaded = load(Some(&text(yaml)), &env(&[]), &[]).unwrap_or_else(|report| panic!("{report}"));
+        loaded.values.into_iter().map(|value| format!("{}: {}", value.path, value.value)).collect::<Vec<_>>()
+    };
+    let bare = shown(BARE);
+    let of = |lines: &[String], key: &str| lines.iter().filter(|line| line.contains(key)).cloned().collect::<Vec<_>>();
+    // What is off, how it is switched on, and one of its values then.
+    for (key, on, value) in [
+        ("upstreams.users.hedge", "defaults: {hedge: {}}", "upstreams.users.hedge.after: p95"),
+        ("defaults.hedge", "defaults: {hedge: p90}", "defaults.hedge: p90"),
+        ("slow_call", "defaults: {breaker: {slow_call: {over: 2s}}}", "defaults.breaker.slow_call.ratio: 50%"),
+        (".cache", "defaults: {cache: {}}", "upstreams.users.cache.ttl: 1s"),
+        ("app.restart", "app: {restart: {on_failure: {}}}", "app.restart.on_failure.delay: 5s"),
+        ("inbound", "port: 8080\ninbound: {}", "inbound.listen.address: 0.0.0.0:18080"),
+        ("outbound.proxy.", "outbound: {proxy: {address: 3128}}", "outbound.proxy.max_connection_age: none"),
+        ("snapshot", "consul: {snapshot: {path: /s}}", "consul.snapshot.max_age: 24h"),
+        ("redis", "redis: 127.0.0.1:6379", "redis.timeout: 50ms"),
+        ("gateway", "gateway: {listen: 8088, routes: {/*: users}}", "gateway.head_max: 128KiB"),
+    ] {
+        assert!(of(&bare, key).is_empty(), "{:?}", of(&bare, key));
+        let lines = shown(&format!("{BARE}{on}\n"));
+        assert!(lines.iter().any(|line| line == value), "{on}: {:?}", of(&lines, key));
+    }
+    let gateway = |keys: &str| shown(&format!("{BARE}gateway: {{listen: 8088{keys}, routes: {{/*: users}}}}\n"));
+    let plain = gateway("");
+    for (key, on, value) in [
+        ("auth", ", auth: {forward: {to: users, path: /x}}", "gateway.auth.mode: required"),
+        ("auth.forward", ", auth: {forward: {to: users, path: /x}}", "gateway.auth.forward.cache: none"),
+        ("auth.jwt", ", auth: {jwt: {jwks: 'https://idp.example/keys'}}", "gateway.auth.jwt.max_stale: 24h"),
+        ("auth.from", ", auth: {jwt: {jwks: 'https://idp.example/keys'}}", "gateway.auth.from.header: true"),
+        ("cors", ", cors: {origins: '*'}", "gateway.cors.max_age: 10m"),
+        ("security_headers", ", security_headers: true", "gateway.security_headers.frame: deny"),
+        ("compress", ", compress: {}", "gateway.compress.min_size: 1KiB"),
+        ("redirect_http", ", redirect_http: {address: 8089}", "gateway.redirect_http.port: 443"),
+    ] {
+        assert!(of(&plain, key).is_empty(), "{:?}", of(&plain, key));
+        let lines = gateway(on);
+        assert!(lines.iter().any(|line| line == value), "{on}: {:?}", of(&lines, key));
+    }
+    let forward = gateway(", auth: {forward: {to: users, path: /x}}");
+    assert!(of(&forward, "auth.jwt").is_empty() && of(&forward, "auth.keys").is_empty(), "{:?}", of(&forward, "auth"));
+}
+
+#[test]
+fn waits_between_attempts_are_shown_as_they_are_in_force() {
+    let waits = |retry: &str, own: &str| {
+        let yaml = format!(
+            "registration: off\ndefaults: {{retry: {{{retry}}}}}\nupstreams: {{users: {{listen: 3001, retry: {{{own}}}}}}}\n"
+        );
+        let loaded = load(Some(&text(&yaml)), &env(&[]), &[]).unwrap_or_else(|report| panic!("{report}"));
+        let shown: Vec<String> = loaded
+            .values
+            .iter()
+            .filter_map(|value| Some(format!("{}={}", value.path.strip_prefix("upstreams.users.retry.")?, value.value)))
+            .filter(|line| ["delays", "backoff", "jitter"].iter().any(|key| line.starts_with(key)))
+            .collect();
+        (shown.join(" "), loaded.config.upstreams[0].policy.retry.backoff.clone())
+    };
+    for (defaults, own, shown) in [
+        ("", "", "jitter=20% delays[0]=100ms delays[1]=500ms delays[2]=1s"),
+        ("", "jitter: 10%", "jitter=10% delays[0]=100ms delays[1]=500ms delays[2]=1s"),
+        ("", "delays: [2s]", "jitter=20% delays[0]=2s"),
+        ("delays: [1s, 2s]", "", "jitter=20% delays[0]=1s delays[1]=2s"),
+        ("delays: [1s, 2s], jitter: 0%", "delays: 3s", "jitter=0% delays=3s"),
+        ("", "backoff: {max: 1s}", "backoff.initial=100ms backoff.factor=2 backoff.max=1s"),
+        ("backoff: {initial: 1s}", "", "backoff.initial=1s backoff.factor=2 backoff.max=5s"),
+        ("backoff: {initial: 1s}", "backoff: {max: 9s}", "backoff.initial=1s backoff.factor=2 backoff.max=9s"),
+        ("backoff: {initial: 1s}", "delays: [2s]", "jitter=20% delays[0]=2s"),
+    ] {
+        let (lines, backoff) = waits(defaults, own);
+        assert_eq!(lines, shown, "{defaults}; {own}");
+        let is_exponential = matches!(backoff, lictor_core::policy::Backoff::Exponential { .. });
+        assert_eq!(is_exponential, shown.contains("backoff"), "{defaults}; {own}: {backoff:?}");
+    }
+}
+
+#[test]
 fn seven_lines_are_enough() {
     let config = good(MINIMAL);
     let registration = config.registration.unwrap();

@@ -47,10 +47,10 @@ pub(super) fn of_gateway(
     asks_for_certificates: bool,
     called: impl FnMut(&Node<'_>) -> Option<Arc<str>>,
 ) -> Option<Arc<Auth>> {
-    let section = node.section(&[]);
+    let section = node.off_unless(false).section(&[]);
     let jwt = section.field("jwt", "Signed tokens: an issuer, or a list of them.");
     let from = section.field("from", "Where a request may have its token; one place at a time.");
-    let tokens = tokens(&jwt, &from, env);
+    let tokens = tokens(&jwt.off_unless(false), &from.off_unless(jwt.is_set()), env);
     let keys_node = section.field("keys", "Keys that clients were given; the gateway's alone, as all ways are.");
     let forward = section.field("forward", "A service that is asked whether a request may go on.");
     let basic_node = section.field("basic", "Names and passwords (RFC 7617).");
@@ -63,8 +63,8 @@ pub(super) fn of_gateway(
         certificates_node.error("nobody is asked for a certificate", Some("give `tls` a `client_ca`".to_owned()));
     }
     let users = basic::users(&basic_node);
-    let keys = keys::keys(&keys_node);
-    let asking = asking::asking(&forward, called);
+    let keys = keys::keys(&keys_node.off_unless(false));
+    let asking = asking::asking(&forward.off_unless(false), called);
     if let (Some(keys), Some(asking)) = (&keys, &asking)
         && keys.header.as_ref().is_some_and(|header| asking.headers_out.contains(header))
     {
@@ -86,7 +86,8 @@ pub(super) fn of_gateway(
 /// A route's: `none`, `optional`, `required`, or a map.
 pub(super) fn of_route(node: &Node<'_>, base: Option<&Arc<Auth>>) -> Option<Arc<Auth>> {
     let is_short = node.scalar().is_some();
-    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "string" })]);
+    let section = if is_short { node.unset() } else { node.off_unless(base.is_some()) };
+    let section = section.section(&[json!({ "type": "string" })]);
     let Some(base) = base else {
         // Read all the same, so that its keys are known; there is nobody to believe.
         let auth = asked(&section, &nothing(Methods::default(), Mode::None));

@@ -15,7 +15,7 @@ pub(super) fn compress(node: &Node<'_>, base: Option<&Arc<Compress>>) -> Option<
     if node.scalar().is_some() {
         return node.boolean(false).then(|| Arc::new(from));
     }
-    let section = node.section(&[json!({ "type": "boolean" })]);
+    let section = node.off_unless(base.is_some()).section(&[json!({ "type": "boolean" })]);
     let codings =
         section.field("codings", "`br` and `gzip`, or one of them; of those that a client likes equally, the first.");
     let types = section.field("types", "Types of content: `text/html`, `text/*`, `*+json`. Default: text, JSON, XML, JavaScript, WebAssembly and fonts that are not compressed.");

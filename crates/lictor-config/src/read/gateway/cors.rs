@@ -13,7 +13,7 @@ pub(super) fn cors(node: &Node<'_>, base: Option<&Arc<Cors>>) -> Option<Arc<Cors
     if node.is_off() {
         return None;
     }
-    let section = node.section_or_short("origins", &[json!({ "type": "string" })]);
+    let section = node.off_unless(base.is_some()).section_or_short("origins", &[json!({ "type": "string" })]);
     let origins =
         section.field("origins", "`https://app.example`, `https://*.app.example` for all names under it, or `*`.");
     let methods = section.field("methods", "What pages may ask by.");

@@ -30,7 +30,8 @@ pub(super) fn security(node: &Node<'_>, base: Option<&Arc<Security>>) -> Option<
         return None;
     }
     let is_short = matches!(node.scalar(), Some("true" | "on" | "yes"));
-    let section = if is_short { node.unset() } else { node.clone() }.section(&[json!({ "type": "boolean" })]);
+    let section =
+        if is_short { node.unset() } else { node.off_unless(base.is_some()) }.section(&[json!({ "type": "boolean" })]);
     let hsts_node = section.field("hsts", "Strict-Transport-Security over TLS, for so long; `off`: not.");
     let hsts = hsts_node.limit(Some(HSTS));
     if hsts.is_some_and(|age| age.as_secs() == 0) {
