@@ -56,6 +56,8 @@ pub struct Config {
     pub log: Log,
     /// The admin listeners.
     pub admin: Admin,
+    /// What the application may ask of Consul through us.
+    pub building_blocks: BuildingBlocks,
     /// Data-plane threads, at least 1.
     pub workers: usize,
     /// Starting and stopping.
@@ -596,6 +598,44 @@ pub struct Admin {
     pub public: Option<SocketAddr>,
     /// What opens `listen` to other machines.
     pub token: Option<Secret>,
+}
+
+/// What the application may ask of Consul through us, on the admin listener, from this machine and with the token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildingBlocks {
+    /// Which services there are, and their instances.
+    pub services: bool,
+    /// Keys of KV.
+    pub config: ConfigAccess,
+    /// What these keys begin with.
+    pub config_prefix: String,
+    /// Locks on sessions.
+    pub locks: bool,
+    /// What their keys begin with.
+    pub lock_prefix: String,
+    /// Meta of our own registration.
+    pub meta: bool,
+    /// What is shown for any of it; there when any is on.
+    pub token: Option<Secret>,
+}
+
+/// What the application may do with keys of KV.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigAccess {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Read them.
+    Read,
+    /// Write them too.
+    Write,
+}
+
+impl BuildingBlocks {
+    /// Whether any of it is on.
+    pub fn is_on(&self) -> bool {
+        self.services || self.config > ConfigAccess::Off || self.locks || self.meta
+    }
 }
 
 /// Starting and stopping.

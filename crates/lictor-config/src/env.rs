@@ -98,8 +98,8 @@ const TELEMETRY: [&str; 8] = [
 ];
 
 /// `LICTOR_*` variables that are not keys.
-const OURS: [&str; 6] =
-    ["LICTOR_CONFIG", "LICTOR_UPSTREAMS", "LICTOR_LOG", "LICTOR_ADMIN", "LICTOR_ADDR", "LICTOR_DEV"];
+const OURS: [&str; 7] =
+    ["LICTOR_CONFIG", "LICTOR_UPSTREAMS", "LICTOR_LOG", "LICTOR_ADMIN", "LICTOR_ADDR", "LICTOR_DEV", "LICTOR_TOKEN"];
 
 /// Each variable that stands for a key, and the key: standard ones, then those of older services.
 pub fn variables() -> Vec<(&'static str, String)> {

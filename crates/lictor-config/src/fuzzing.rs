@@ -60,6 +60,7 @@ upstreams:
     let Ok(Loaded { config: after, .. }) = result else { return };
     assert_eq!(identity(&before), identity(&after));
     assert_eq!((&before.consul, &before.admin, &before.app), (&after.consul, &after.admin, &after.app));
+    assert_eq!(before.building_blocks, after.building_blocks);
     let tokens =
         |config: &Config| config.inbound.as_ref().map(|inbound| (inbound.listen.clone(), inbound.tokens.clone()));
     assert_eq!(tokens(&before), tokens(&after));

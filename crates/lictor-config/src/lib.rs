@@ -42,7 +42,7 @@ pub use env::variables;
 pub use environment::{Environment, is_withheld};
 pub use names::Names;
 pub use places::Text;
-pub use refused::{META_PAIRS, META_VALUE};
+pub use refused::{META_PAIRS, META_VALUE, check_meta, kv_key};
 pub use sources::Sources;
 pub use tree::{Effective, Origin};
 pub use values::authority;

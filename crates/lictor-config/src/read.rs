@@ -1,6 +1,7 @@
 //! One walk over the tree: every key, its type, its default, its rules. One function a section.
 
 mod advertised;
+mod blocks;
 mod consul;
 mod exported;
 mod fallback;
@@ -75,7 +76,12 @@ pub(crate) fn config(tree: &Tree, env: &Environment, claims: &Claims) -> Config 
     let ours = Ours::of(tree, before.as_ref());
     let mut upstreams = upstream::upstreams(&upstreams_node, &defaults, &shown, &ours);
     let gateway = gateway(&mut upstreams, claims);
+    let building_blocks = blocks::building_blocks(
+        &top.field("building_blocks", "What the application may ask of Consul through the admin listener."),
+        registration.is_some(),
+    );
     let needs_consul = registration.is_some()
+        || building_blocks.is_on()
         || gateway.as_ref().is_some_and(|gateway| gateway.from_consul.is_some())
         || !outbound.allow.is_empty()
         || upstreams.iter().any(|upstream| upstream.queries().next().is_some());
@@ -85,6 +91,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment, claims: &Claims) -> Config 
         metrics: metrics(&top.field("metrics", "The Prometheus endpoint.")),
         log: log(&top.field("log", "Logs, on standard output.")),
         admin: admin(&top.field("admin", "The admin listeners.")),
+        building_blocks,
         workers: workers(&top.field("workers", "Data-plane threads; `auto` is the CPUs that this process may use.")),
         lifecycle: lifecycle(&top.field("lifecycle", "Starting and stopping.")),
         service,
@@ -315,7 +322,7 @@ fn admin(node: &Node<'_>) -> Admin {
     let listen = section.field("listen", "All endpoints, for this machine; for others with `token`.");
     let address = listen.socket(Some(default), LOCAL).unwrap_or(default);
     let public = section.field("public", "Health and metrics only, for probes and scrapers. Default: none.");
-    let token = admin_token(&section.field(
+    let token = bearer_token(&section.field(
         "token",
         "Other machines show it (`Authorization: Bearer`) for anything but health and metrics. Default: none, and they get nothing else.",
     ));
@@ -328,8 +335,8 @@ fn admin(node: &Node<'_>) -> Admin {
     admin
 }
 
-/// It can stop this sidecar and may be tried by whoever reaches it, so it is not short; and it is fit for a header.
-fn admin_token(node: &Node<'_>) -> Option<Secret> {
+/// It gives orders and may be tried by whoever reaches the listener, so it is not short; and it is fit for a header.
+fn bearer_token(node: &Node<'_>) -> Option<Secret> {
     let token = node.secret()?;
     let is_fit = token.reveal().bytes().all(|byte| byte.is_ascii_graphic());
     if is_fit && token.reveal().len() >= TOKEN_MIN {

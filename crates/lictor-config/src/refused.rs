@@ -3,6 +3,7 @@
 //! CheckType.Validate; agent/agent_endpoint.go, AgentRegisterService), and `tests/registrations.rs` of lictor-consul
 //! puts many registrations both to these and to a real agent.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// CONSUL: agent/structs/catalog.go, metaMaxKeyPairs.
@@ -13,6 +14,8 @@ pub const META_VALUE: usize = 512;
 const META_KEY: usize = 128;
 /// CONSUL: metaKeyReservedPrefix.
 const RESERVED: &str = "consul-";
+/// Bytes of a key of KV; Consul has no bound of its own, its URLs have.
+const KV_KEY: usize = 512;
 /// DNS has no more room for a weight (RFC 2782).
 pub(crate) const WEIGHT_MAX: u32 = 65_535;
 
@@ -48,6 +51,26 @@ pub(crate) fn meta_pairs(count: usize) -> Result<(), String> {
     } else {
         Ok(())
     }
+}
+
+/// Why these pairs of Meta are refused.
+pub fn check_meta(pairs: &BTreeMap<String, String>) -> Result<(), String> {
+    pairs.iter().try_for_each(|(key, value)| meta_key(key).and_then(|()| meta_value(value)))?;
+    meta_pairs(pairs.len())
+}
+
+/// Why a key of KV is refused. Consul's paths are cleaned as files' are: what is not clean would be another key.
+pub fn kv_key(key: &str) -> Result<(), String> {
+    if key.is_empty() || key.len() > KV_KEY {
+        return Err(format!("a key of KV has 1 to {KV_KEY} bytes"));
+    }
+    if key.chars().any(char::is_control) {
+        return Err("a key of KV has no control characters".to_owned());
+    }
+    if key.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(format!("`{key}` is no key of KV: between two `/` stands a name, and none is `.` or `..`"));
+    }
+    Ok(())
 }
 
 /// Why an interval between checks is refused. Consul is told whole milliseconds.
@@ -90,6 +113,25 @@ mod tests {
         // Bytes, not characters.
         assert!(meta_value(&"é".repeat(256)).is_ok() && meta_value(&"é".repeat(257)).is_err());
         assert!(meta_pairs(64).is_ok() && meta_pairs(65).is_err());
+        let pairs = |pairs: &[(&str, &str)]| {
+            check_meta(&pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()).is_ok()
+        };
+        assert!(pairs(&[("a", "b")]) && !pairs(&[("a.b", "c")]) && !pairs(&[("a", &"v".repeat(513))]));
+        for (key, is_fine) in [
+            ("a", true),
+            ("a/b c/é", true),
+            ("a..b", true),
+            ("", false),
+            ("/a", false),
+            ("a/", false),
+            ("a//b", false),
+            ("a/../b", false),
+            ("./a", false),
+            ("a\nb", false),
+        ] {
+            assert_eq!(kv_key(key).is_ok(), is_fine, "{key:?}");
+        }
+        assert!(kv_key(&"k".repeat(512)).is_ok() && kv_key(&"k".repeat(513)).is_err());
         assert!(interval(Duration::from_millis(1)).is_ok() && interval(Duration::from_micros(999)).is_err());
         for (text, is_fine) in [
             ("web-1", true),

@@ -19,7 +19,7 @@ use crate::value::{Step, Value, show};
 use crate::values;
 
 /// Keys that the product will have: said so, rather than "unknown".
-const PLANNED: [&str; 3] = ["building_blocks", "chaos", "near"];
+const PLANNED: [&str; 2] = ["chaos", "near"];
 
 /// A key with its value, if it has one.
 #[derive(Clone, Debug)]

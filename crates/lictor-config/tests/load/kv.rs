@@ -52,6 +52,7 @@ fn kv_may_not_say_who_we_are_nor_reach_out() {
         ("check: /x\n", "1:1", "KV may not change `check`"),
         ("registration: {id: x}\n", "1:1", "KV may not change `registration`"),
         ("app: {command: [sh]}\n", "1:1", "KV may not change `app`"),
+        ("building_blocks: {locks: true}\n", "1:1", "KV may not change `building_blocks`"),
         ("workers: 1\n", "1:1", "KV may not change `workers`"),
         ("service_token: x\n", "1:1", "KV may not change `service_token`"),
         ("metrics: {compat: false}\n", "1:1", "KV may not change `metrics`"),

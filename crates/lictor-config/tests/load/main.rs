@@ -1,5 +1,6 @@
 //! Whole files in, configurations or complaints out.
 
+mod blocks;
 mod edge;
 mod failover;
 mod gateway;
