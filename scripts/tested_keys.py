@@ -11,7 +11,7 @@ import re
 import sys
 
 PAGE = "docs/configuration.md"
-TESTS = ("tests/mesh", "tests/protocols", "tests/faults", "tests/outages", "tests/chaos", "tests/gateway", "crates/lictor/tests")
+TESTS = ("tests/mesh", "tests/protocols", "tests/faults", "tests/outages", "tests/chaos", "tests/gateway", "tests/blocks", "crates/lictor/tests")
 # Keys that no test can turn, and why.
 REASONS = {}
 

@@ -10,7 +10,9 @@ pub(crate) mod health;
 mod home;
 pub(crate) mod kv;
 mod random;
+pub(crate) mod session;
 mod token;
+pub(crate) mod transaction;
 
 pub(crate) use blocking::{Ask, Backoff, Cursor, Throttle, Worth};
 pub(crate) use client::Client;
@@ -18,5 +20,5 @@ pub use connection::encode;
 pub(crate) use connection::{Answer, Connection, PATIENCE};
 pub use error::ConsulError;
 pub(crate) use health::Instance;
-pub use kv::{KvEntry, KvKnown};
+pub use kv::{KvEntry, KvFolder, KvKnown};
 pub(crate) use random::Random;

@@ -1,5 +1,6 @@
 //! How the rest of the program speaks to the control plane.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,15 @@ use lictor_core::gateway::maintenance::Orders;
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::agent::{Client, Connection, KvKnown};
+use crate::blocks::Blocks;
 use crate::control::{Control, Order};
 use crate::keeper::Keeper;
 use crate::memory::{Contents, RememberedKeys, RememberedKv, Scope, disk};
-use crate::registration::{AppHealth, Away, Definition, Registrar, Wish, ask_app};
+use crate::registration::{AppHealth, Away, Definition, MetaPatch, Registrar, Wish, ask_app};
 use crate::status::Status;
 use crate::tls::TlsError;
 use crate::watch::{KnownWatch, KvKey, report_to_kv};
@@ -43,6 +46,7 @@ pub struct Handle {
     kv: Option<KvHandle>,
     claims: channel::Receiver<Option<Claims>>,
     maintenance: channel::Sender<Option<Arc<Orders>>>,
+    blocks: Option<Blocks>,
 }
 
 /// The configuration in KV.
@@ -74,6 +78,7 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
         client.follow_files();
         tokio::spawn(identify(Arc::clone(client), Arc::clone(&status)));
     }
+    let blocks = client.as_ref().map(|client| Blocks::new(&config, Arc::clone(client), Arc::clone(&status)));
     let snapshot = config.consul.snapshot.clone().filter(|_| client.is_some() || config.gateway.is_some());
     let contents = snapshot.as_ref().and_then(|file| load(file, &Scope::of(&config), &status));
     let Contents { answers, kv, keys: issuers, claims, maintenance, .. } = contents.unwrap_or_default();
@@ -102,7 +107,7 @@ pub fn start(config: Arc<Config>) -> Result<Handle, StartError> {
     if let Some(keeper) = &keeper {
         tokio::spawn(Arc::clone(keeper).run());
     }
-    Ok(Handle { mesh, status, app, away, orders, demand, wish, registrar, keeper, kv, claims, maintenance })
+    Ok(Handle { mesh, status, app, away, orders, demand, wish, registrar, keeper, kv, claims, maintenance, blocks })
 }
 
 fn watch_kv(
@@ -235,6 +240,27 @@ impl Handle {
         let is_in_force = |mesh: &Arc<Mesh>| mesh.maintenance == *self.maintenance.borrow();
         let _ = self.mesh.clone().wait_for(is_in_force).await;
         Ok(orders)
+    }
+
+    /// What the application may ask of Consul through us; `None` where there is no Consul.
+    pub fn blocks(&self) -> Option<&Blocks> {
+        self.blocks.as_ref()
+    }
+
+    /// Changes the Meta of our registration, and returns what it is then, and whether the agent has it; that is waited for so
+    /// long. The words are why it is refused. `None`: we are not registered.
+    pub async fn patch_meta(
+        &self,
+        patch: &MetaPatch,
+        at_most: Duration,
+    ) -> Option<Result<(BTreeMap<String, String>, bool), String>> {
+        let registrar = self.registrar.as_ref()?;
+        let (meta, patches) = match registrar.patch(patch) {
+            Ok(patched) => patched,
+            Err(why) => return Some(Err(why)),
+        };
+        let is_told = timeout(at_most, registrar.has_told(patches)).await.is_ok();
+        Some(Ok((meta, is_told)))
     }
 
     /// Whether a later process will know of it.

@@ -5,6 +5,7 @@
 //! as long as Consul is away.
 
 mod agent;
+mod blocks;
 mod commands;
 mod control;
 #[cfg(any(fuzzing, test))]
@@ -18,11 +19,12 @@ mod status;
 mod tls;
 mod watch;
 
-pub use agent::{ConsulError, KvEntry, KvKnown, encode};
+pub use agent::{ConsulError, KvEntry, KvFolder, KvKnown, encode};
+pub use blocks::{Blocks, Ended, Found, Held, Instances, LockWanted, Looking, NoLock, Offer, Written};
 pub use commands::{Agent, Kv, Reply};
 pub use handle::{Handle, StartError, start};
 pub use memory::RememberedKeys;
 pub use mesh::listeners;
-pub use registration::{AppHealth, Question, Relayed, Said, UPSTREAMS, Verdict, named_upstreams, probe};
+pub use registration::{AppHealth, MetaPatch, Question, Relayed, Said, UPSTREAMS, Verdict, named_upstreams, probe};
 pub use status::{CatalogStanding, DiskSnapshot, KvStanding, RegistrationState, Standing, Status, WatchStanding};
 pub use tls::TlsError;

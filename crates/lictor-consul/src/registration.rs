@@ -13,6 +13,6 @@ pub use app::AppHealth;
 pub(crate) use app::{Away, ask_app};
 pub use checks::Relayed;
 pub(crate) use definition::{Definition, Place};
-pub use definition::{UPSTREAMS, named_upstreams};
+pub use definition::{MetaPatch, UPSTREAMS, named_upstreams};
 pub use probe::{Question, Said, Verdict, probe};
 pub(crate) use register::{Registrar, Wish};

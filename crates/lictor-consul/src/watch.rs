@@ -10,7 +10,7 @@ mod service;
 
 pub(crate) use catalog::Catalog;
 pub(crate) use guard::{Guard, Id, Observed};
-pub(crate) use known::KnownWatch;
+pub(crate) use known::{Asked, KnownWatch};
 pub(crate) use kv::{KvKey, report_to_kv};
 pub(crate) use orders::OrdersKey;
 pub(crate) use resolve::{Names, Resolved};

@@ -356,6 +356,9 @@ impl Running {
         let _ = patience.unless_hurried(finish(&admin.plane, Which::All, rest)).await;
         let _ = timeout(LAST_CALL, admin.plane.cut()).await; // so that the log has what was cut off, and why
         let _ = timeout(LAST_CALL, admin.handle.save()).await;
+        if let Some(blocks) = admin.handle.blocks() {
+            blocks.close(LAST_CALL).await;
+        }
         Drained { export, code }
     }
 }

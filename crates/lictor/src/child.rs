@@ -194,6 +194,9 @@ pub(crate) fn variables(
     env: &Environment,
 ) -> Vec<(String, String)> {
     let mut variables = vec![("LICTOR_ADDR".to_owned(), format!("http://{}", reachable(admin)))];
+    if let Some(token) = config.building_blocks.token.as_ref().filter(|_| config.building_blocks.is_on()) {
+        variables.push(("LICTOR_TOKEN".to_owned(), token.reveal().to_owned()));
+    }
     if env.var("OTEL_SERVICE_NAME").is_none()
         && let Some(service) = &config.service
     {
@@ -320,6 +323,16 @@ mod tests {
         );
         assert_eq!(told["no_proxy"], ".corp,localhost,127.0.0.1,::1");
         assert!(!told.contains_key("OTEL_SERVICE_NAME") && !told.contains_key("USER_SERVICE_URL"));
+    }
+
+    #[test]
+    fn the_token_of_building_blocks_is_told_where_one_is_on() {
+        let blocks = |on: &str| {
+            let yaml = format!("{YAML}building_blocks: {{{on}token: 0123456789abcdef}}\n");
+            told(&yaml, &[]).get("LICTOR_TOKEN").cloned()
+        };
+        assert_eq!(blocks("locks: true, ").as_deref(), Some("0123456789abcdef"));
+        assert_eq!(blocks(""), None);
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Backoff {
             }
             error if error.is_denied() => DENIED_PAUSE.mul_f64(4.0 / 3.0),
             // It costs both sides what was sent of it.
-            ConsulError::TooLarge(_) => LARGE_PAUSE,
+            ConsulError::TooLarge(_) | ConsulError::TooMany(_) => LARGE_PAUSE,
             ConsulError::Status { code: 429, .. } | ConsulError::Timeout(_) | ConsulError::Decode(_) => {
                 doubling.clamp(Duration::from_millis(500), LONGEST_PAUSE)
             }

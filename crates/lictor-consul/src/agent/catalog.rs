@@ -1,6 +1,6 @@
-//! What services claim by their tags, of the list of all services.
+//! The list of all services, and what they claim by their tags.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use lictor_config::{Consistency, Names, Tagged};
@@ -27,6 +27,18 @@ pub(crate) struct Claimed {
     pub(crate) list: Vec<Tagged>,
     /// How many more there are.
     pub(crate) cut: usize,
+}
+
+/// All services, with the tags of all their instances.
+pub(crate) async fn services(
+    connection: &mut Connection,
+    datacenter: Option<&str>,
+    ask: Ask,
+    consistency: Consistency,
+) -> Result<BTreeMap<String, Option<Vec<String>>>, ConsulError> {
+    let more: Vec<(&str, &str)> = datacenter.map(|datacenter| ("dc", datacenter)).into_iter().collect();
+    let answer = connection.query("/v1/catalog/services", ask, consistency, &more).await?.accepted()?;
+    serde_json::from_slice(&answer.body).map_err(|error| ConsulError::Decode(error.to_string()))
 }
 
 /// The tags of all services that begin with `tag` and `=`, once they are others.

@@ -30,6 +30,9 @@ pub enum ConsulError {
     /// An answer of more bytes than are read.
     #[error("the agent's answer is larger than {} MiB and is not read", .0 >> 20)]
     TooLarge(usize),
+    /// A folder of KV with more keys than are read at once.
+    #[error("there are more than {0} keys")]
+    TooMany(usize),
     /// An answer that is not what it should be.
     #[error("the agent's answer makes no sense: {0}")]
     Decode(String),
@@ -47,7 +50,7 @@ impl ConsulError {
             Self::Status { code: 429, .. } => "rate_limited",
             Self::Status { .. } => "status",
             Self::Decode(_) => "decode",
-            Self::TooLarge(_) => "too_large",
+            Self::TooLarge(_) | Self::TooMany(_) => "too_large",
         }
     }
 
@@ -57,11 +60,11 @@ impl ConsulError {
     }
 
     /// Whether Consul as a whole is in trouble, rather than this one call wrong.
-    pub(crate) fn is_outage(&self) -> bool {
+    pub fn is_outage(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Broken(_) | Self::Elsewhere(_) | Self::Timeout(_) | Self::Decode(_) => true,
             Self::Status { code, .. } => *code == 429 || *code >= 500,
-            Self::TooLarge(_) => false,
+            Self::TooLarge(_) | Self::TooMany(_) => false,
         }
     }
 }

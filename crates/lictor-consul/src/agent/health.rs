@@ -45,6 +45,19 @@ pub(crate) enum Condition {
     Maintenance,
 }
 
+impl Condition {
+    /// The word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Passing => "passing",
+            Self::Warning => "warning",
+            Self::Unchecked => "unchecked",
+            Self::Critical => "critical",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
 impl Instance {
     /// Its weight as it is; 0 takes it out.
     pub(crate) fn weight(&self) -> u32 {

@@ -41,20 +41,98 @@ pub(crate) async fn get(
     Ok((answer, known))
 }
 
+/// Keys of a folder and what they hold, by key.
+pub type KvFolder = Vec<(String, KvEntry)>;
+
+/// All keys that begin so, now or once that is something else; at most so many.
+pub(crate) async fn list(
+    connection: &mut Connection,
+    prefix: &str,
+    datacenter: Option<&str>,
+    ask: Ask,
+    consistency: Consistency,
+    most: usize,
+) -> Result<(Answer, KvFolder), ConsulError> {
+    let more: Vec<(&str, &str)> =
+        [("recurse", "")].into_iter().chain(datacenter.map(|datacenter| ("dc", datacenter))).collect();
+    let answer = connection.query(&path(prefix), ask, consistency, &more).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Ok((answer, Vec::new()));
+    }
+    let answer = answer.accepted()?;
+    let items = parse_items(&answer.body)?;
+    if items.len() > most {
+        return Err(ConsulError::TooMany(most));
+    }
+    let folder = items.into_iter().map(Item::keyed).collect::<Result<_, _>>()?;
+    Ok((answer, folder))
+}
+
+/// Who has a key as a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// The session that it belongs to.
+    pub(crate) session: String,
+    /// What its holder has written.
+    pub(crate) value: Vec<u8>,
+}
+
+/// The session that the key belongs to now, or once that is another one; `None`: none.
+pub(crate) async fn holder(
+    connection: &mut Connection,
+    key: &str,
+    ask: Ask,
+    consistency: Consistency,
+) -> Result<(Answer, Option<Holder>), ConsulError> {
+    let answer = connection.query(&path(key), ask, consistency, &[]).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Ok((answer, None));
+    }
+    let answer = answer.accepted()?;
+    let held = parse_item(&answer.body)?.and_then(|(session, entry)| Some((session?, entry)));
+    Ok((answer, held.map(|(session, entry)| Holder { session, value: entry.value })))
+}
+
+/// Gives up a key that belongs to the session; whether it did.
+pub(crate) async fn release(connection: &mut Connection, key: &str, session: &str) -> Result<bool, ConsulError> {
+    let answer = connection.put(&path(key), &[("release", session)], Bytes::new(), PATIENCE).await?;
+    Ok(answer.body.trim_ascii() == b"true")
+}
+
 /// Parses the answer: a list of one.
 pub(crate) fn parse(body: &[u8]) -> Result<KvKnown, ConsulError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Item {
-        modify_index: u64,
-        #[serde(default)]
-        value: Option<String>,
+    Ok(parse_item(body)?.map(|(_, entry)| entry))
+}
+
+/// The same, with the session.
+fn parse_item(body: &[u8]) -> Result<Option<(Option<String>, KvEntry)>, ConsulError> {
+    let Some(mut item) = parse_items(body)?.into_iter().next() else { return Ok(None) };
+    let session = item.session.take().filter(|session| !session.is_empty());
+    Ok(Some((session, item.keyed()?.1)))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Item {
+    #[serde(default)]
+    key: String,
+    modify_index: u64,
+    #[serde(default)]
+    value: Option<String>,
+    #[serde(default)]
+    session: Option<String>,
+}
+
+impl Item {
+    fn keyed(self) -> Result<(String, KvEntry), ConsulError> {
+        let value = BASE64_STANDARD.decode(self.value.unwrap_or_default());
+        let value = value.map_err(|error| ConsulError::Decode(error.to_string()))?;
+        Ok((self.key, KvEntry { modify_index: self.modify_index, value }))
     }
-    let decode = |error: &dyn ToString| ConsulError::Decode(error.to_string());
-    let items: Vec<Item> = serde_json::from_slice(body).map_err(|error| decode(&error))?;
-    let Some(item) = items.into_iter().next() else { return Ok(None) };
-    let value = BASE64_STANDARD.decode(item.value.unwrap_or_default()).map_err(|error| decode(&error))?;
-    Ok(Some(KvEntry { modify_index: item.modify_index, value }))
+}
+
+fn parse_items(body: &[u8]) -> Result<Vec<Item>, ConsulError> {
+    serde_json::from_slice(body).map_err(|error| ConsulError::Decode(error.to_string()))
 }
 
 /// Writes it, if it is still as it was at this index (0: if there is none); whether it was.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use lictor_config::{App, Config, META_PAIRS, META_VALUE, Registration, Upstream};
+use lictor_config::{App, Config, META_PAIRS, META_VALUE, Registration, Upstream, check_meta};
 use parking_lot::RwLock;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -28,7 +28,20 @@ pub(crate) struct Definition {
     /// The registered port is `inbound`'s.
     pub(super) is_inbound: bool,
     followed: RwLock<Followed>,
+    patched: RwLock<Patched>,
 }
+
+/// What the application has changed of our Meta since the start.
+#[derive(Clone, Debug, Default)]
+struct Patched {
+    /// How often.
+    count: u64,
+    /// `None`: a pair of the configuration's that is taken away.
+    pairs: BTreeMap<String, Option<String>>,
+}
+
+/// Changes of Meta; `None` takes a pair away.
+pub type MetaPatch = BTreeMap<String, Option<String>>;
 
 /// What a reload changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +67,8 @@ impl Definition {
         let (service, registration) = (config.service.clone()?, config.registration.clone()?);
         let followed = Followed::of(config);
         let is_inbound = followed.inbound == Some(registration.port);
-        Some(Self { service, registration, app: config.app.clone(), is_inbound, followed: RwLock::new(followed) })
+        let (app, followed, patched) = (config.app.clone(), RwLock::new(followed), RwLock::default());
+        Some(Self { service, registration, app, is_inbound, followed, patched })
     }
 
     /// Takes from another configuration what may change while we are registered; whether that is another registration.
@@ -63,6 +77,40 @@ impl Definition {
         let is_other = *followed != next;
         *followed = next;
         is_other
+    }
+
+    /// Changes our Meta, if Consul will take what it is then; what that is, without our own keys, and of how many changes.
+    pub(super) fn patch(&self, patch: &MetaPatch) -> Result<(BTreeMap<String, String>, u64), String> {
+        if let Some(key) = patch.keys().find(|key| key.starts_with(UPSTREAMS)) {
+            return Err(format!("`{key}` is lictor's own"));
+        }
+        let mut patched = self.patched.write();
+        let mut next = patched.clone();
+        next.pairs.extend(patch.clone());
+        next.pairs.retain(|key, value| value.is_some() || self.registration.meta.contains_key(key));
+        let meta = self.patched_meta(&next);
+        check_meta(&meta)?;
+        next.count += 1;
+        let count = next.count;
+        *patched = next;
+        Ok((meta, count))
+    }
+
+    /// How often it was changed.
+    pub(super) fn patches(&self) -> u64 {
+        self.patched.read().count
+    }
+
+    /// The configuration's, as the application has changed it.
+    fn patched_meta(&self, patched: &Patched) -> BTreeMap<String, String> {
+        let mut meta = self.registration.meta.clone();
+        for (key, value) in &patched.pairs {
+            match value {
+                Some(value) => drop(meta.insert(key.clone(), value.clone())),
+                None => drop(meta.remove(key)),
+            }
+        }
+        meta
     }
 
     /// Whether `inbound` listens at the registered port: a reload may have moved or closed it.
@@ -128,9 +176,9 @@ impl Definition {
         }
     }
 
-    /// The configuration's, and what we call.
+    /// The configuration's as the application has changed it, and what we call.
     fn meta(&self) -> BTreeMap<String, String> {
-        let mut meta = self.registration.meta.clone();
+        let mut meta = self.patched_meta(&self.patched.read());
         let room = META_PAIRS.saturating_sub(meta.len()).min(UPSTREAM_VALUES);
         for (index, value) in written_upstreams(&self.followed.read().upstreams, room).into_iter().enumerate() {
             meta.entry(numbered(index)).or_insert(value);
@@ -345,6 +393,36 @@ mod tests {
             assert!(seen.len() >= count.min(38), "{count}: {}", seen.len());
         }
         assert!(written_upstreams(&names(3), 0).is_empty());
+    }
+
+    #[test]
+    fn meta_is_what_the_application_made_of_it_and_no_more_than_consul_takes() {
+        let web =
+            definition("service: web\nport: 1\nregistration: {meta: {version: v1, zone: a}}\nupstreams: {users: 0}\n");
+        let patch = |pairs: &[(&str, Option<&str>)]| {
+            web.patch(&pairs.iter().map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned))).collect())
+        };
+        let said = || web.body(LOCAL, "passing")["Meta"].clone();
+        let begins = said();
+        assert_eq!(patch(&[("version", Some("v2")), ("zone", None), ("extra", Some("x"))]).unwrap().1, 1);
+        let expected = json!({ "version": "v2", "extra": "x", UPSTREAMS: "users" });
+        assert!(expected.as_object().unwrap().iter().all(|(key, value)| said()[key] == *value), "{}", said());
+        assert_eq!(said().get("zone"), None);
+        for refused in [
+            vec![("a.b", Some("c"))],
+            vec![("consul-x", Some("c"))],
+            vec![(UPSTREAMS, Some("c"))],
+            vec![("lictor-upstreams-2", None)],
+        ] {
+            assert!(patch(&refused).is_err(), "{refused:?}");
+        }
+        let long = "v".repeat(513);
+        assert!(patch(&[("long", Some(&long))]).is_err());
+        let many: Vec<String> = (0..65).map(|number| format!("k{number}")).collect();
+        assert!(patch(&many.iter().map(|key| (key.as_str(), Some("v"))).collect::<Vec<_>>()).is_err());
+        assert_eq!((web.patches(), said()["version"].clone()), (1, json!("v2")), "what is refused changes nothing");
+        patch(&[("version", Some("v1")), ("zone", Some("a")), ("extra", None)]).unwrap();
+        assert_eq!(said(), begins);
     }
 
     #[test]

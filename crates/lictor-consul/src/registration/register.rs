@@ -5,7 +5,7 @@
 //! once; a slower comparison every minute catches what it misses. Registering again is idempotent and keeps the states
 //! of checks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::app::{AppHealth, Away};
 use super::checks::{Reported, reported};
 use super::contest::{Contest, Strangers};
-use super::definition::{Comparison, Definition, Drift, HeldCheck, OWN_MAINTENANCE, Place};
+use super::definition::{Comparison, Definition, Drift, HeldCheck, MetaPatch, OWN_MAINTENANCE, Place};
 use super::heartbeat::Heartbeat;
 use crate::agent::{Answer, Backoff, Client, Connection, ConsulError, Instance, Random, Throttle, encode, health};
 use crate::status::{RegistrationState, Status};
@@ -66,6 +66,8 @@ pub(crate) struct Registrar {
     registered: watch::Sender<Vec<Reported>>,
     /// The definition is another one.
     changed: Notify,
+    /// Of how many changes of Meta the agent has taken.
+    patches_told: watch::Sender<u64>,
     /// Held while a registration is on its way, and by who leaves: an agent handles what comes on two connections in any
     /// order, and what was begun before we leave must not come after the end. Who waits first has it first.
     registering: tokio::sync::Mutex<()>,
@@ -98,8 +100,20 @@ impl Registrar {
     ) -> Self {
         let (maintenance, registered) = (Mutex::default(), watch::Sender::default());
         let (changed, registering, contest) = Default::default();
-        let definition = Arc::new(definition);
-        Self { definition, client, status, app, maintenance, contest, registered, changed, registering }
+        let (definition, patches_told) = (Arc::new(definition), watch::Sender::default());
+        Self { definition, client, status, app, maintenance, contest, registered, changed, patches_told, registering }
+    }
+
+    /// Changes our Meta; what it is then, and how many changes that are.
+    pub(crate) fn patch(&self, patch: &MetaPatch) -> Result<(BTreeMap<String, String>, u64), String> {
+        let patched = self.definition.patch(patch)?;
+        self.changed.notify_one();
+        Ok(patched)
+    }
+
+    /// Until the agent has taken so many changes of Meta.
+    pub(crate) async fn has_told(&self, patches: u64) {
+        let _ = self.patches_told.subscribe().wait_for(|told| *told >= patches).await;
     }
 
     /// What we call is in our Meta, and checks depend on `inbound`: another of either is another registration.
@@ -182,12 +196,14 @@ impl Registrar {
         let ours = self.maintenance.lock().reason().map(str::to_owned);
         // Honest from the first moment: an application that has just answered is not critical until the first run.
         let status = if is_up && ours.is_none() { "passing" } else { "critical" };
+        let patches = self.definition.patches();
         let body = Bytes::from(self.definition.body(self.place(connection), status).to_string());
         // Checks that an earlier version of us left would fail for ever. Replacing drops maintenance too.
         let replace: &[(&str, &str)] = if held.has_foreign { &[("replace-existing-checks", "true")] } else { &[] };
         // Before it says yes: one that goes meanwhile may have it all the same.
         connection.settle();
         connection.put("/v1/agent/service/register", replace, body, CALL).await?;
+        self.patches_told.send_replace(patches);
         // What a person began stays; what lictor began and does not want any more (a predecessor that was killed
         // while it drained) ends.
         let wanted = ours.clone().or_else(|| held.maintenance.clone().filter(|_| !held.is_own_maintenance()));
@@ -237,7 +253,10 @@ impl Registrar {
             let looking = connection.get(&path, query, at_most);
             let answer = tokio::select! {
                 answer = looking => answer,
-                () = self.changed.notified() => return "reload",
+                () = self.changed.notified() => {
+                    let is_patched = self.definition.patches() > *self.patches_told.borrow();
+                    return if is_patched { "meta" } else { "reload" };
+                }
                 changed = fresh.changed() => {
                     changed.expect("the client is ours");
                     // The agent syncs a service with the token that it was registered with.

@@ -18,7 +18,7 @@ use super::guard::{Access, guard, route};
 use super::query::{self, Query};
 use super::reply::{self, Body, health_code, refuse, reply, text_reply};
 use super::state::{Admin, Order};
-use super::{frame, pages, requests, steer, stream, ui};
+use super::{blocks, frame, pages, requests, steer, stream, ui};
 use crate::maintenance::Wanted;
 use crate::metrics::Seen;
 use crate::openmetrics::Form;
@@ -37,6 +37,9 @@ pub(super) async fn answer(
     peer: IpAddr,
     access: Access,
 ) -> Response<Body> {
+    if access == Access::Full && request.uri().path().starts_with(blocks::PREFIX) {
+        return blocks::answer(admin, request, peer).await;
+    }
     let loaded = Arc::clone(&admin.loaded.read());
     let token = loaded.config.admin.token.as_ref();
     if let Err(refusal) = guard(&request, peer, access, token).and_then(|()| route(&request, access)) {

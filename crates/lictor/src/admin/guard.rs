@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
+use lictor_config::BuildingBlocks;
 use lictor_core::Secret;
 
 use super::reply::{Body, not_allowed, refuse, unauthorized};
@@ -61,6 +62,29 @@ pub(super) fn guard<B>(
     if access == Access::Public {
         return Ok(());
     }
+    check_browser(request)?;
+    if peer.to_canonical().is_loopback() { check_host(request) } else { check_token(request, token) }
+}
+
+/// Who may use building blocks: programs of this machine that show their token.
+pub(super) fn block<B>(request: &Request<B>, peer: IpAddr, config: &BuildingBlocks) -> Result<(), Response<Body>> {
+    check_browser(request)?;
+    if !peer.to_canonical().is_loopback() {
+        return Err(refuse(StatusCode::FORBIDDEN, "building blocks are for programs of this machine"));
+    }
+    check_host(request)?;
+    let Some(token) = config.token.as_ref().filter(|_| config.is_on()) else {
+        return Err(refuse(StatusCode::NOT_FOUND, "`building_blocks` is off in this configuration"));
+    };
+    match shown(request) {
+        Some(given) if token.is(given) => Ok(()),
+        Some(_) => Err(unauthorized("that is not building_blocks.token; send it as `Authorization: Bearer`")),
+        None => Err(unauthorized("send building_blocks.token, as `Authorization: Bearer`")),
+    }
+}
+
+/// Never a page in a browser.
+fn check_browser<B>(request: &Request<B>) -> Result<(), Response<Body>> {
     if request.headers().contains_key(ORIGIN) {
         return Err(refuse(StatusCode::FORBIDDEN, "requests from browsers (with an Origin) are refused"));
     }
@@ -71,7 +95,7 @@ pub(super) fn guard<B>(
     if is_foreign && !is_link {
         return Err(refuse(StatusCode::FORBIDDEN, "requests of other pages in a browser are refused"));
     }
-    if peer.to_canonical().is_loopback() { check_host(request) } else { check_token(request, token) }
+    Ok(())
 }
 
 /// A name that resolves to loopback is how a web page would get here.
@@ -95,12 +119,17 @@ fn check_token<B>(request: &Request<B>, token: Option<&Secret>) -> Result<(), Re
                         `Authorization: Bearer`, or ask from this machine";
         return Err(refuse(StatusCode::FORBIDDEN, sentence));
     };
-    let given = request.headers().get(AUTHORIZATION).and_then(|given| given.as_bytes().split_at_checked(7));
-    match given {
-        Some((scheme, given)) if scheme.eq_ignore_ascii_case(b"bearer ") && token.is(given) => Ok(()),
+    match shown(request) {
+        Some(given) if token.is(given) => Ok(()),
         Some(_) => Err(unauthorized("that is not admin.token; send it as `Authorization: Bearer`")),
         None => Err(unauthorized("other machines have to send admin.token, as `Authorization: Bearer`")),
     }
+}
+
+/// The bearer token that is shown; empty where something else is.
+fn shown<B>(request: &Request<B>) -> Option<&[u8]> {
+    let given = request.headers().get(AUTHORIZATION)?.as_bytes().split_at_checked(7);
+    Some(given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer ")).map_or(&b""[..], |(_, given)| given))
 }
 
 /// Whether there is such a page or order here, and the method fits.
@@ -189,6 +218,38 @@ mod tests {
         assert_eq!((asked("/metrics", &[], Some(&token)), asked("/ready", &[], None)), (200, 200));
         let plain = request(Method::POST, "/quit", &[]);
         assert!(guard(&plain, local, Access::Full, Some(&token)).is_ok(), "none is needed on this machine");
+    }
+
+    #[test]
+    fn building_blocks_are_for_programs_of_this_machine_that_show_their_token() {
+        let (local, stranger): (IpAddr, IpAddr) = ("127.0.0.1".parse().unwrap(), "192.0.2.9".parse().unwrap());
+        let on = BuildingBlocks {
+            services: true,
+            token: Some(Secret::new("0123456789abcdef")),
+            ..BuildingBlocks::default()
+        };
+        let asked = |headers: &[(&str, &str)], peer, config: &BuildingBlocks| {
+            let answer = block(&request(Method::GET, "/v1/services", headers), peer, config);
+            answer.map_or_else(|refusal| refusal.status().as_u16(), |()| 200)
+        };
+        let right = ("authorization", "Bearer 0123456789abcdef");
+        for (headers, peer, status) in [
+            (&[right][..], local, 200),
+            (&[("authorization", "bearer 0123456789abcdef")], local, 200),
+            (&[right, ("host", "localhost:9901")], "::1".parse().unwrap(), 200),
+            (&[], local, 401),
+            (&[("authorization", "Bearer 0123456789abcdee")], local, 401),
+            (&[("authorization", "Bearer ")], local, 401),
+            (&[("authorization", "0123456789abcdef")], local, 401),
+            (&[right, ("host", "evil.example")], local, 403),
+            (&[right, ("origin", "null")], local, 403),
+            (&[right, ("sec-fetch-site", "cross-site")], local, 403),
+            (&[right], stranger, 403),
+        ] {
+            assert_eq!(asked(headers, peer, &on), status, "{headers:?} of {peer}");
+        }
+        let off = BuildingBlocks { services: false, ..on.clone() };
+        assert_eq!((asked(&[right], local, &off), asked(&[], local, &BuildingBlocks::default())), (404, 404));
     }
 
     #[test]

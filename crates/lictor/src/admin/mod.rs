@@ -4,6 +4,7 @@
 //! `listen` accepts, as far as `places` lets it, and reads and writes by `socket`; `answer` makes the pages, after `guard`.
 
 mod answer;
+mod blocks;
 mod frame;
 mod gateway;
 mod guard;

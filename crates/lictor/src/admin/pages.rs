@@ -40,6 +40,7 @@ GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status
 GET  /tap               requests as they end, as server-sent events: ?upstream=&status=5xx&reason=&path=
 GET  /ui                the dashboard; /ui/live and /ui/data are its numbers, as events each second and once
 GET  /explain           what would become of a request: ?method=&upstream=&path=&header=Name:value
+     /v1/..             building blocks for the application, where they are on
 POST /drain, /undrain   leave circulation, and come back
 POST /endpoints/ID/eject, /pin, /undo   order about an endpoint: ?for=5m&upstream=
 POST /breakers/NAME     order about a breaker: ?state=open, close or auto, &for=5m

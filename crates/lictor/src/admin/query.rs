@@ -22,6 +22,11 @@ impl Query {
         self.0.iter().find(|(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
     }
 
+    /// Whether it is there, as `?watch` or `?watch=1`.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, value)| known == name && !matches!(value.as_str(), "0" | "false"))
+    }
+
     /// All its values.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
@@ -80,6 +85,8 @@ mod tests {
         let filter = query.filter().unwrap();
         assert_eq!((filter.upstream.as_deref(), filter.path.as_deref()), (Some("users"), Some("/a b")));
         assert_eq!((filter.status, filter.reason), (Some(StatusFilter::Class(5)), None));
+        assert!(query.is_set("empty") && query.is_set("status") && !query.is_set("none"));
+        assert!(!Query::parse("watch=0").is_set("watch") && Query::parse("watch=1").is_set("watch"));
         assert_eq!(query.all("header").collect::<Vec<_>>(), ["A:1", "B:2"]);
         assert_eq!((query.get("empty"), query.get("x%zz")), (None, Some("1")));
         assert!(Query::parse("status=often").filter().unwrap_err().contains("often"));

@@ -1,4 +1,4 @@
-//! `/events`, `/tap` and `/ui/live`: server-sent events (HTML, section 9.2).
+//! What is told as it comes: server-sent events (HTML, section 9.2).
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,9 +9,10 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
+use lictor_consul::{Ended, Held, Looking as Known};
 use lictor_core::plain;
 use lictor_proxy::Tapping;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -43,6 +44,76 @@ pub(super) fn live(looking: Looking) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(feed_live(looking, sender));
     reply::of("text/event-stream", Receiver(receiver).boxed_unsync())
+}
+
+/// What is known, whenever it is shown as something else than before, for as long as the client listens and it may.
+pub(super) fn documents<V: Clone + Send + Sync + 'static>(
+    looking: Known<V>,
+    kind: &'static str,
+    show: impl Fn(&V) -> Json + Send + 'static,
+    goes_on: impl Fn() -> bool + Send + 'static,
+) -> Response<Body> {
+    let (sender, receiver) = mpsc::channel(1); // they may be large, and the latest is the one that counts
+    tokio::spawn(feed_documents(looking, kind, show, goes_on, sender));
+    reply::of("text/event-stream", Receiver(receiver).boxed_unsync())
+}
+
+/// That a lock is held, and then its end, for as long as the client holds it by listening.
+pub(super) fn lock(held: Held, page: Json, goes_on: impl Fn() -> bool + Send + 'static) -> Response<Body> {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::spawn(feed_lock(held, page, goes_on, sender));
+    reply::of("text/event-stream", Receiver(receiver).boxed_unsync())
+}
+
+async fn feed_documents<V: Clone>(
+    mut looking: Known<V>,
+    kind: &'static str,
+    show: impl Fn(&V) -> Json,
+    goes_on: impl Fn() -> bool,
+    sender: mpsc::Sender<Bytes>,
+) {
+    let mut last = None;
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = sender.closed() => return,
+            known = looking.next() => {
+                let next = event("", kind, &show(&known));
+                if last.replace(next.clone()).as_ref() == Some(&next) {
+                    continue;
+                }
+                next
+            }
+            () = sleep(HEARTBEAT) => if goes_on() { Bytes::from_static(b": still here\n\n") } else { return },
+        };
+        if sender.send(next).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn feed_lock(mut held: Held, page: Json, goes_on: impl Fn() -> bool, sender: mpsc::Sender<Bytes>) {
+    let mut next = event("", "held", &page);
+    while sender.send(next).await.is_ok() {
+        let ended = tokio::select! {
+            biased;
+            () = sender.closed() => return,
+            ended = held.ended() => ended,
+            () = sleep(HEARTBEAT) => {
+                if goes_on() {
+                    next = Bytes::from_static(b": still here\n\n");
+                    continue;
+                }
+                Ended::Lost("the configuration allows it no more".to_owned())
+            }
+        };
+        let end = match ended {
+            Ended::Released => event("", "released", &json!({ "name": page["name"] })),
+            Ended::Lost(reason) => event("", "lost", &json!({ "name": page["name"], "reason": reason })),
+        };
+        let _ = sender.send(end).await; // the client may have gone
+        return;
+    }
 }
 
 async fn feed_live(mut looking: Looking, sender: mpsc::Sender<Bytes>) {
@@ -134,7 +205,6 @@ impl hyper::body::Body for Receiver {
 mod tests {
     use std::sync::Arc;
 
-    use serde_json::json;
     use tokio::sync::broadcast;
 
     use super::*;

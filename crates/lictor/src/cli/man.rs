@@ -9,11 +9,12 @@ use lictor_config::{json_schema, variables};
 use serde_json::Value as Json;
 
 /// Variables that stand for no key.
-const OTHER_VARIABLES: [(&str, &str); 10] = [
+const OTHER_VARIABLES: [(&str, &str); 11] = [
     ("LICTOR_CONFIG", "The configuration file."),
     ("LICTOR_UPSTREAMS", "Upstreams and their ports: user-service:3001,product-service:3002."),
     ("LICTOR_<SECTION>_<KEY>", "Any key: LICTOR_DEFAULTS_TIMEOUT=5s."),
     ("LICTOR_ADDR", "Where the sidecar's admin listener is; set by `lictor run` for its application."),
+    ("LICTOR_TOKEN", "building_blocks.token; set by `lictor run` for its application."),
     ("LICTOR_ADMIN_TOKEN", "admin.token, of the sidecar and for commands that ask one on another machine."),
     ("LICTOR_DEV", "Set, tokens out of tutorials are accepted."),
     ("CONSUL_HOST, CONSUL_PORT", "The agent, as older services name it."),

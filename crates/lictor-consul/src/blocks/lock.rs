@@ -1,0 +1,374 @@
+//! A lock: a key of KV that belongs to a session, which lives for as long as it is renewed (Consul: "Sessions").
+//!
+//! What holds: Consul ends a session at the earliest when its time has passed since it took the last renewal, so that the lock
+//! is ours until that time after we asked for it, and not longer by our own clock. Whoever was stopped beyond it is told of the
+//! loss before anything else. Who comes next has a larger fencing token: Consul counts a key's owners.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_config::Consistency;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch as channel};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tracing::{info, warn};
+
+use super::held::{Done, Entry, Holdings};
+use crate::agent::kv::{self, Holder};
+use crate::agent::transaction::{self, Operation, Refused};
+use crate::agent::{Answer, Ask, Client, Connection, ConsulError, PATIENCE, Random, session};
+use crate::status::Status;
+use crate::watch::{Asked, KnownWatch};
+
+/// Between two tries to have it, or to renew it after an error.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Longest wait of a watch, as for others.
+const WAIT: Duration = Duration::from_secs(60);
+/// To tell Consul of an end; what it does not hear ends with its time.
+const END_WITHIN: Duration = Duration::from_secs(3);
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockWanted {
+    /// For people.
+    pub name: String,
+    /// The key in KV.
+    pub key: String,
+    /// How long it lives without a renewal; at least 10 s, by Consul's rule.
+    pub ttl: Duration,
+    /// How long to wait for it.
+    pub wait: Duration,
+    /// How long nobody has it after a holder that was lost.
+    pub delay: Duration,
+}
+
+/// A lock that is ours; dropped, it is given up as by one who was lost.
+#[derive(Debug)]
+pub struct Held {
+    /// Whoever knows this may give it back.
+    pub owner: String,
+    /// Larger than that of each holder before.
+    pub fencing_token: u64,
+    ended: oneshot::Receiver<Ended>,
+}
+
+impl Held {
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> Ended {
+        (&mut self.ended).await.unwrap_or_else(|_| Ended::Lost("the sidecar has ended".to_owned()))
+    }
+}
+
+/// Why it is not ours any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was given back.
+    Released,
+    /// It may be somebody else's; the words say why.
+    Lost(String),
+}
+
+/// Why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoLock {
+    /// Somebody has it, who says so of himself.
+    Taken(Option<String>),
+    /// Its last holder was lost a moment ago.
+    Delayed,
+    /// This process has enough of them.
+    TooMany,
+    /// This process ends.
+    Stopping,
+    /// Consul's word.
+    Consul(ConsulError),
+}
+
+/// Takes it in a task of its own, which ends what was begun when nobody waits for it any more.
+pub(super) async fn take(
+    holdings: &Arc<Holdings>,
+    client: &Arc<Client>,
+    status: &Arc<Status>,
+    wanted: LockWanted,
+) -> Result<Held, NoLock> {
+    if holdings.is_closing() {
+        return Err(NoLock::Stopping);
+    }
+    let place = holdings.place().ok_or(NoLock::TooMany)?;
+    let (tell, told) = oneshot::channel();
+    let (holdings, client, status) = (Arc::clone(holdings), Arc::clone(client), Arc::clone(status));
+    tokio::spawn(Lock { wanted, holdings, client, status, _place: place }.run(tell));
+    told.await.unwrap_or(Err(NoLock::Stopping))
+}
+
+struct Lock {
+    wanted: LockWanted,
+    holdings: Arc<Holdings>,
+    client: Arc<Client>,
+    status: Arc<Status>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// A session of ours.
+struct Session {
+    id: String,
+    /// When it was asked for, or for its last renewal that Consul took.
+    asked: Instant,
+}
+
+/// How holding it ends.
+enum End {
+    Lost(String),
+    /// Nobody holds it any more.
+    Left,
+    Released(Done),
+}
+
+impl Lock {
+    async fn run(self, mut tell: oneshot::Sender<Result<Held, NoLock>>) {
+        let mut connection = Connection::new(&self.client, self.status.connections());
+        let mut session = None;
+        let taken = tokio::select! {
+            biased;
+            () = tell.closed() => None,
+            () = self.holdings.closing() => Some(Err(NoLock::Stopping)),
+            taken = self.take(&mut connection, &mut session) => Some(taken),
+        };
+        let (fencing_token, session) = match (taken, session) {
+            (Some(Ok(fencing_token)), Some(session)) => (fencing_token, session),
+            (taken, session) => {
+                let refusal = taken.and_then(Result::err).unwrap_or(NoLock::Stopping);
+                let _ = tell.send(Err(refusal)); // perhaps nobody waits
+                connection.abandon();
+                if let Some(session) = session {
+                    self.destroy(&mut connection, &session).await;
+                }
+                return;
+            }
+        };
+        let (tell_end, ended) = oneshot::channel();
+        let entry = self.holdings.add(&self.wanted.name, &session.id);
+        let _ = tell.send(Ok(Held { owner: session.id.clone(), fencing_token, ended })); // then `ended` is gone
+        self.hold(connection, session, entry, tell_end).await;
+    }
+
+    /// Tries until it is ours, there is an error, or this has taken long enough; what its fencing token is.
+    async fn take(&self, connection: &mut Connection, session: &mut Option<Session>) -> Result<u64, NoLock> {
+        let until = Instant::now() + self.wanted.wait;
+        let mut random = Random::new();
+        let mut watch = None;
+        loop {
+            let refusal = match self.attempt(connection, session).await {
+                Ok(fencing_token) => return Ok(fencing_token),
+                Err(refusal) => refusal,
+            };
+            let may_change = match &refusal {
+                NoLock::Taken(_) | NoLock::Delayed => true,
+                NoLock::Consul(error) => error.is_outage(),
+                NoLock::TooMany | NoLock::Stopping => false,
+            };
+            let pause = PAUSE.mul_f64(0.5 + random.share());
+            if !may_change || Instant::now() + pause >= until {
+                return Err(refusal);
+            }
+            sleep(pause).await;
+            if matches!(refusal, NoLock::Taken(_)) {
+                let watch = watch.get_or_insert_with(|| self.watch());
+                let free = watch.known.wait_for(|known| matches!(known, Some(None)));
+                if timeout_at(until, free).await.is_err() {
+                    return Err(refusal);
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, connection: &mut Connection, session: &mut Option<Session>) -> Result<u64, NoLock> {
+        let LockWanted { name, key, ttl, delay, .. } = &self.wanted;
+        if session.is_none() {
+            // A session for nothing is two writes of Consul's log.
+            let now = Ask { index: None, wait: Duration::ZERO };
+            let (_, holder) = kv::holder(connection, key, now, Consistency::Default).await.map_err(NoLock::Consul)?;
+            if let Some(holder) = holder {
+                return Err(NoLock::Taken(who(&holder)));
+            }
+        }
+        if let Some(known) = session
+            && known.asked.elapsed() > *ttl / 3
+        {
+            let asked = Instant::now();
+            if session::renew(connection, &known.id, PATIENCE).await.map_err(NoLock::Consul)? {
+                known.asked = asked;
+            } else {
+                *session = None;
+            }
+        }
+        let ours = match session {
+            Some(session) => &session.id,
+            None => {
+                let asked = Instant::now();
+                let label = format!("lictor: {name}");
+                let id = session::create(connection, &label, *ttl, *delay).await.map_err(NoLock::Consul)?;
+                &session.insert(Session { id, asked }).id
+            }
+        };
+        let value = json!({ "holder": self.holdings.holder }).to_string();
+        let operation = Operation::Lock(ours);
+        match transaction::run(connection, operation, key, value.as_bytes(), None).await.map_err(NoLock::Consul)? {
+            Ok(indexes) => Ok(indexes.lock_index),
+            Err(Refused::Held | Refused::Changed) => Err(NoLock::Taken(None)),
+            Err(Refused::Delayed) => Err(NoLock::Delayed),
+            Err(Refused::NoSession) => {
+                *session = None;
+                Err(NoLock::Delayed)
+            }
+        }
+    }
+
+    async fn hold(
+        &self,
+        mut connection: Connection,
+        session: Session,
+        mut entry: Entry,
+        mut ended: oneshot::Sender<Ended>,
+    ) {
+        let mut watch = self.watch();
+        let end = tokio::select! {
+            biased;
+            why = self.renew(&mut connection, &session) => End::Lost(why),
+            why = watch.lost(&session.id) => End::Lost(why),
+            () = self.holdings.closing() => End::Lost("the sidecar is stopping".to_owned()),
+            Some(done) = entry.releases.recv() => End::Released(done),
+            () = ended.closed() => End::Left,
+        };
+        drop(watch);
+        connection.abandon();
+        let name = &self.wanted.name;
+        match end {
+            End::Lost(why) => {
+                warn!(target: "lictor::event", kind = "lock_lost", %name, why, "a lock is not ours any more");
+                let _ = ended.send(Ended::Lost(why));
+                self.destroy(&mut connection, &session).await;
+            }
+            End::Left => {
+                let delay_ms = self.wanted.delay.as_millis() as u64;
+                info!(target: "lictor::event", kind = "lock_left", %name, delay_ms, "whoever held a lock is gone; it is free after the delay");
+                self.destroy(&mut connection, &session).await;
+            }
+            End::Released(done) => {
+                let released = timeout(END_WITHIN, kv::release(&mut connection, &self.wanted.key, &session.id)).await;
+                let released = match released {
+                    Ok(Ok(_)) => Ok(()), // one that was not ours any more is free of us, too
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(_) => {
+                        connection.abandon();
+                        Err(ConsulError::Timeout(END_WITHIN).to_string())
+                    }
+                };
+                self.destroy(&mut connection, &session).await;
+                let _ = ended.send(Ended::Released);
+                drop(entry);
+                let _ = done.send(released); // whoever asked may have gone
+            }
+        }
+    }
+
+    /// Renews the session in time, for as long as that works; why it does not.
+    async fn renew(&self, connection: &mut Connection, session: &Session) -> String {
+        let ttl = self.wanted.ttl;
+        let mut good_until = session.asked + ttl;
+        let mut next = session.asked + ttl / 3;
+        let mut last = "nothing came back".to_owned();
+        loop {
+            sleep_until(next.min(good_until)).await;
+            let asked = Instant::now();
+            if asked >= good_until {
+                return format!("it was not renewed in time: {last}");
+            }
+            let at_most = (ttl / 6).clamp(Duration::from_secs(1), PATIENCE);
+            match timeout_at(good_until, session::renew(connection, &session.id, at_most)).await {
+                Ok(Ok(true)) => (good_until, next) = (asked + ttl, asked + ttl / 3),
+                Ok(Ok(false)) => return "Consul has ended its session".to_owned(),
+                Ok(Err(error)) => (next, last) = (Instant::now() + PAUSE, error.to_string()),
+                Err(_) => next = good_until,
+            }
+        }
+    }
+
+    async fn destroy(&self, connection: &mut Connection, session: &Session) {
+        let _ = timeout(END_WITHIN, session::destroy(connection, &session.id)).await; // it ends by itself
+    }
+
+    /// What is said from now on is what there was after now.
+    fn watch(&self) -> Watch {
+        let sender = channel::Sender::new(None);
+        let known = sender.subscribe();
+        let watch = KnownWatch {
+            asked: LockKey { key: self.wanted.key.clone() },
+            client: Arc::clone(&self.client),
+            status: Arc::clone(&self.status),
+            consistency: Consistency::Consistent,
+            wait: WAIT,
+            known: sender,
+        };
+        Watch { known, task: tokio::spawn(watch.run()).abort_handle() }
+    }
+}
+
+/// The watch of a lock's key, until it is dropped.
+struct Watch {
+    known: channel::Receiver<Option<Option<Holder>>>,
+    task: AbortHandle,
+}
+
+impl Watch {
+    /// Until it is not this session's; in words.
+    async fn lost(&mut self, session: &str) -> String {
+        let is_lost = |known: &Option<Option<Holder>>| {
+            known.as_ref().is_some_and(|known| known.as_ref().is_none_or(|holder| holder.session != session))
+        };
+        if self.known.wait_for(is_lost).await.is_err() {
+            std::future::pending::<()>().await; // the renewal tells
+        }
+        "in Consul it does not belong to its session any more".to_owned()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The key.
+#[derive(Debug)]
+struct LockKey {
+    key: String,
+}
+
+impl Asked for LockKey {
+    type Known = Option<Holder>;
+
+    async fn get(
+        &self,
+        connection: &mut Connection,
+        ask: Ask,
+        consistency: Consistency,
+    ) -> Result<(Answer, Option<Holder>), ConsulError> {
+        kv::holder(connection, &self.key, ask, consistency).await
+    }
+
+    fn is_loss(before: &Option<Holder>, now: &Option<Holder>) -> bool {
+        before.is_some() && before != now
+    }
+
+    fn answered(&self, _index: u64, _known: &Option<Holder>, _is_news: bool) {}
+
+    /// The renewal tells.
+    fn failed(&self, _error: &ConsulError) {}
+}
+
+/// What the holder says of himself.
+fn who(holder: &Holder) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(&holder.value).ok()?;
+    value["holder"].as_str().map(|holder| holder.chars().take(200).collect())
+}
