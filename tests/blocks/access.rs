@@ -84,7 +84,8 @@ fn a_reload_changes_the_token_and_ends_what_the_other_one_opened() {
     let lictor = sidecar_with(&consul, "services: true, locks: true", "");
     let mut watch = Stream::open(&lictor, "GET", "/v1/watch/services/users");
     let mut lock = Stream::open(&lictor, "PUT", "/v1/locks/a");
-    (watch.data("instances"), lock.data("held"));
+    watch.data("instances");
+    lock.data("held");
     lictor.rewrite(&yaml(&consul, "services: true, locks: true", "").replace(TOKEN, "another-0123456789"));
     assert_eq!(lictor.post("/reload").status, 200);
     assert_eq!(ask(&lictor, "GET", "/v1/services", b"").status, 401);

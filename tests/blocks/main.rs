@@ -49,6 +49,7 @@ fn asked(lictor: &Sidecar, method: &str, path: &str, body: &[u8]) -> (u16, Json)
 }
 
 /// Server-sent events, as they come.
+#[derive(Debug)]
 struct Stream {
     lines: BufReader<TcpStream>,
 }

@@ -7,7 +7,7 @@ use http::header::ETAG;
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use lictor_consul::{KvEntry, KvFolder, Written};
+use lictor_consul::{KvEntry, Written};
 use serde_json::{Value as Json, json};
 
 use super::{Asked, key, unanswered};
@@ -72,7 +72,7 @@ async fn read_all(asked: &Asked<'_>, name: &str) -> Response<Body> {
     reply(StatusCode::OK, &page_of_all(prefix, &known))
 }
 
-fn page_of_all(prefix: &str, known: &KvFolder) -> Json {
+fn page_of_all(prefix: &str, known: &[(String, KvEntry)]) -> Json {
     let entries = known.iter().map(|(key, entry)| page(key.strip_prefix(prefix).unwrap_or(key), Some(entry)));
     json!({ "entries": entries.collect::<Vec<_>>() })
 }
