@@ -40,8 +40,8 @@ fn assert_statuses(lictor: &Sidecar, expected: &[(&str, u16)]) {
 }
 
 fn says(lictor: &Sidecar, words: &[&str]) -> String {
-    let more = ["-c", lictor.file().to_str().unwrap(), "--admin", &lictor.admin()];
-    crate::says(&[words, &more].concat())
+    let (file, admin) = (lictor.file(), lictor.admin());
+    crate::says(&[words, &["-c", file.to_str().unwrap(), "--admin", &admin]].concat())
 }
 
 fn order(lictor: &Sidecar, words: &[&str]) -> String {

@@ -127,8 +127,8 @@ fn nothing_of_it_is_in_answers_of_the_gateways_own_nor_at_who_stands_in() {
     let dead = format!("  dead: {{static: ['127.0.0.1:{closed}'], retry: off, fallback: {{upstream: spare}}}}\n");
     let made = |route: &str| {
         let names = ["X-User-ID", "X_User_ID", "X.User.ID", "X-Lictor-From", "X_Lictor_From", "X-Real-IP"];
-        let set: String =
-            names.iter().enumerate().map(|(at, name)| format!("X-Echo-{at}: '{{header:{name}}}', ")).collect();
+        let echo = |(at, name): (usize, &&str)| format!("X-Echo-{at}: '{{header:{name}}}', ");
+        let set = names.iter().enumerate().map(echo).collect::<Vec<_>>().concat();
         format!("  - {{{route}, response_headers: {{set: {{{set}X-Told: '{{header:X-Custom}}'}}}}}}\n")
     };
     let routes = ["path: /told, respond: {body: told}", "path: /moved, redirect: /told", "path: /dead, to: dead"]

@@ -288,7 +288,9 @@ fn what_all_workers_meet_is_told_once() {
         for stream in &mut streams {
             stream.write_all(b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n").unwrap();
         }
-        streams.iter_mut().for_each(|stream| assert_eq!(crate::told_on(stream).status, 200));
+        for stream in &mut streams {
+            assert_eq!(crate::told_on(stream).status, 200);
+        }
     };
     for outages in 0..3 {
         eventually_is("each worker has a connection", || redis.clients(), |clients| *clients == 4);

@@ -57,6 +57,9 @@ fn without<'a>(secrets: &[&'a str], own: &[&str]) -> Vec<&'a str> {
     secrets.iter().copied().filter(|secret| !own.contains(secret)).collect()
 }
 
+/// What is asked for, with which fields, and how it is answered.
+type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], u16);
+
 #[test]
 fn no_secret_is_in_anything_that_it_tells() {
     let (exported, spans) = receiver();
@@ -115,7 +118,7 @@ gateway:
         (format!("/in/a?token={forged}"), format!("/none?token={by_query}&api_key={OTHER_KEY}"));
     let (key_query, unread) = (format!("/in/a?api_key={OTHER_KEY}"), format!("/in/a%5cb?api_key={OTHER_KEY}"));
     let long = "x".repeat(2_000);
-    let rows: [(&str, &[(&str, &str)], u16); 22] = [
+    let rows: [Row; 22] = [
         ("/in/a", &[("authorization", &bearer)], 200),
         ("/in/a", &[("cookie", &cookie)], 200),
         (&query, &[], 200),

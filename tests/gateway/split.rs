@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::issuer::{SECRET, claims, shared};
 use crate::tls::tls_over;
 use crate::{
-    Ask, BOTH, LICTOR, Told, Version, ask, ask_over, begun_http2, block, echo, frame, gateway, gateway_of, says, told_on,
+    Ask, BOTH, LICTOR, Told, Version, ask, ask_over, begun_http2, block, echo, frame, gateway, gateway_of, says,
+    told_on,
 };
 
 /// An instance of `orders`, which says its name.

@@ -219,14 +219,13 @@ fn lists_are_as_long_as_their_bounds() {
     };
     let running =
         |count: usize| gateway(&format!("  - {{path: /a, to: users, mirror: {{to: b, max_running: {count}}}}}\n"));
-    let rows: [(&dyn Fn(usize) -> String, usize, &str); 3] = [
-        (&issuers, 32, "more than 32 issuers"),
-        (&variants, 16, "at most 16 variants"),
-        (&running, 10_000, "at most 10000"),
-    ];
-    for (yaml, most, message) in rows {
-        good(&yaml(most));
-        let report = bad(&yaml(most + 1)).to_string();
+    for ([most, more], message) in [
+        ([32, 33].map(issuers), "more than 32 issuers"),
+        ([16, 17].map(variants), "at most 16 variants"),
+        ([10_000, 10_001].map(running), "at most 10000"),
+    ] {
+        good(&most);
+        let report = bad(&more).to_string();
         assert!(report.contains(message), "{message}: {report}");
     }
 }
