@@ -102,11 +102,13 @@ fn who_leaves_gives_it_up_and_the_next_has_it_after_the_delay() {
     let _all: Vec<Stream> = (0..15).map(|number| eventually("its place is free", || free(number))).collect();
 }
 
+/// What somebody does in Consul to a lock of this owner.
+type Deed = fn(&Consul, &str);
+
 #[test]
 fn a_loss_is_told_at_once_where_consul_tells() {
     let consul = Consul::dev();
     let lictor = sidecar(&consul, "locks: true");
-    type Deed = fn(&Consul, &str);
     let deeds: [(&str, Deed); 3] = [
         ("its session is destroyed", |consul, owner| consul.put(&format!("/v1/session/destroy/{owner}"), &Json::Null)),
         ("its key is deleted", |consul, _| drop(consul.answer("DELETE", "/v1/kv/locks/report", &Json::Null))),

@@ -174,7 +174,7 @@ impl Lock {
             sleep(pause).await;
             if matches!(refusal, NoLock::Taken(_)) {
                 let watch = watch.get_or_insert_with(|| self.watch());
-                let free = watch.known.wait_for(|known| matches!(known, Some(None)));
+                let free = watch.known.wait_for(|known| *known == Some(Owner(None)));
                 if timeout_at(until, free).await.is_err() {
                     return Err(refusal);
                 }
@@ -316,16 +316,15 @@ impl Lock {
 
 /// The watch of a lock's key, until it is dropped.
 struct Watch {
-    known: channel::Receiver<Option<Option<Holder>>>,
+    known: channel::Receiver<Option<Owner>>,
     task: AbortHandle,
 }
 
 impl Watch {
     /// Until it is not this session's; in words.
     async fn lost(&mut self, session: &str) -> String {
-        let is_lost = |known: &Option<Option<Holder>>| {
-            known.as_ref().is_some_and(|known| known.as_ref().is_none_or(|holder| holder.session != session))
-        };
+        let is_lost =
+            |known: &Option<Owner>| known.as_ref().is_some_and(|Owner(known)| known.as_deref() != Some(session));
         if self.known.wait_for(is_lost).await.is_err() {
             std::future::pending::<()>().await; // the renewal tells
         }
@@ -339,6 +338,10 @@ impl Drop for Watch {
     }
 }
 
+/// The session that a key belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Owner(Option<String>);
+
 /// The key.
 #[derive(Debug)]
 struct LockKey {
@@ -346,22 +349,23 @@ struct LockKey {
 }
 
 impl Asked for LockKey {
-    type Known = Option<Holder>;
+    type Known = Owner;
 
     async fn get(
         &self,
         connection: &mut Connection,
         ask: Ask,
         consistency: Consistency,
-    ) -> Result<(Answer, Option<Holder>), ConsulError> {
-        kv::holder(connection, &self.key, ask, consistency).await
+    ) -> Result<(Answer, Owner), ConsulError> {
+        let (answer, holder) = kv::holder(connection, &self.key, ask, consistency).await?;
+        Ok((answer, Owner(holder.map(|holder| holder.session))))
     }
 
-    fn is_loss(before: &Option<Holder>, now: &Option<Holder>) -> bool {
-        before.is_some() && before != now
+    fn is_loss(before: &Owner, now: &Owner) -> bool {
+        before.0.is_some() && before != now
     }
 
-    fn answered(&self, _index: u64, _known: &Option<Holder>, _is_news: bool) {}
+    fn answered(&self, _index: u64, _known: &Owner, _is_news: bool) {}
 
     /// The renewal tells.
     fn failed(&self, _error: &ConsulError) {}

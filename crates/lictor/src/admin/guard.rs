@@ -248,7 +248,7 @@ mod tests {
         ] {
             assert_eq!(asked(headers, peer, &on), status, "{headers:?} of {peer}");
         }
-        let off = BuildingBlocks { services: false, ..on.clone() };
+        let off = BuildingBlocks { services: false, ..on };
         assert_eq!((asked(&[right], local, &off), asked(&[], local, &BuildingBlocks::default())), (404, 404));
     }
 
