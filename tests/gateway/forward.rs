@@ -326,7 +326,8 @@ fn a_yes_is_remembered_with_all_that_it_depends_on_and_a_failure_never() {
         assert_eq!(asked(version, "/a?b", &of("named")), 1, "another query");
         assert_eq!([1, 2].map(|_| asked(version, "/", &of("500"))), [1, 1], "a failure");
         assert_eq!([1, 2].map(|_| asked(version, "/", &of("404"))), [1, 1], "nonsense");
-        assert_eq!([1, 2].map(|_| asked(version, "/", &of("reset"))), [1, 1], "no answer");
+        // A kept connection that fails is followed by a new one.
+        assert!([1, 2].iter().all(|_| asked(version, "/", &of("reset")) >= 1), "no answer");
         assert_eq!([1, 2].map(|_| asked(version, "/", &of("over"))), [1, 1], "what is over");
         assert_eq!([1, 2].map(|_| asked(version, "/", &of("no-store"))), [1, 1], "what it does not want kept");
         assert_eq!([1, 2].map(|_| asked(version, "/", &of("cookie"))), [1, 1], "what is one client's");
