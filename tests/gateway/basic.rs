@@ -13,6 +13,8 @@ use crate::{Ask, BOTH, LICTOR, Told, Version, ask, echo, gateway_of, whole_log};
 const SECRET: &str = "$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
 const HUNTER2: &str = "$2y$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm";
 const PASS: &str = "$2b$04$abcdefghijklmnopqrstuufZLA7d8FXejfMeUd0sCuCRmD9I//p16";
+/// Of `password`, by the reference implementation of argon2.
+const ARGON2ID: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
 /// Of `secret`, 64 times as dear.
 const DEAR: &str = "$2y$10$abcdefghijklmnopqrstuuqflPDzB6gcMhKa1rZqKiun2YGL5sa2u";
 
@@ -24,7 +26,7 @@ fn basic(pair: &[u8]) -> String {
 
 fn auth(dear: &str) -> String {
     format!(
-        "  auth:\n    basic:\n      users:\n        ada: {{password: '{SECRET}', scopes: [read, write], roles: [admin]}}\n        bob: '{HUNTER2}'\n        jürgen: '{PASS}'\n        dear: '{dear}'\n    keys: {{clients: {{partner: 'sha256:{}'}}}}\n    claims_to_headers: {{X-Name: {{claim: sub, encode: percent}}}}\n",
+        "  auth:\n    basic:\n      users:\n        ada: {{password: '{SECRET}', scopes: [read, write], roles: [admin]}}\n        bob: '{HUNTER2}'\n        jürgen: '{PASS}'\n        kim: '{ARGON2ID}'\n        dear: '{dear}'\n    keys: {{clients: {{partner: 'sha256:{}'}}}}\n    claims_to_headers: {{X-Name: {{claim: sub, encode: percent}}}}\n",
         "0".repeat(64)
     )
 }
@@ -47,6 +49,7 @@ fn a_password_lets_its_user_in() {
             (format!("Basic {}", BASE64_STANDARD_NO_PAD.encode("ada:secret")), "ada"),
             (basic("jürgen:paß".as_bytes()), "j%c3%bcrgen"),
             (basic(b"dear:secret"), "dear"),
+            (basic(b"kim:password"), "kim"),
         ] {
             for _ in 0..2 {
                 let told = get(&lictor, version, "/", &shown);
@@ -61,6 +64,8 @@ fn a_password_lets_its_user_in() {
         for wrong in [
             basic(b"ada:hunter2"),
             basic(b"ADA:secret"),
+            basic(b"kim:secret"),
+            basic(b"ada:password"),
             basic(b"eve:secret"),
             basic(b"eve:hunter2"),
             basic(b"ada:"),
@@ -133,22 +138,31 @@ fn who_shows_a_password_is_counted() {
 #[test]
 fn those_who_guess_passwords_hold_up_nobody_else() {
     let one = echo("one");
-    let lictor = gateway_of(&[("one", &one)], &auth(DEAR), ROUTES);
-    let guess = |number: usize| {
-        let mut stream = connect(&lictor.address("gateway"));
-        let shown = basic(format!("dear:{number}").as_bytes());
-        write!(stream, "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {shown}\r\nConnection: close\r\n\r\n").unwrap();
-        stream
-    };
-    let guesses: Vec<_> = (0..100).map(guess).collect();
-    let told = get(&lictor, Version::Http1, "/open", "Basic none");
-    assert_eq!(told.server(), "one", "{told:?}");
-    let mut seen: Vec<String> = guesses.into_iter().map(|mut stream| read_head(&mut stream)).collect();
-    seen.retain(|head| !head.starts_with("HTTP/1.1 401"));
-    assert!(!seen.is_empty() && seen.iter().all(|head| head.starts_with("HTTP/1.1 503")), "{seen:?}");
-    assert!(seen.iter().all(|head| head.to_lowercase().contains("retry-after: 1\r\n")), "{seen:?}");
-    let told = get(&lictor, Version::Http1, "/", &basic(b"ada:secret"));
-    assert_eq!(told.server(), "one", "and afterwards all is as before: {told:?}");
+    for dear in [DEAR, &ARGON2ID.replace("m=256,t=2", "m=65536,t=1")] {
+        let lictor = gateway_of(&[("one", &one)], &auth(dear), ROUTES);
+        let before = lictor.resident();
+        let guess = |number: usize| {
+            let mut stream = connect(&lictor.address("gateway"));
+            let shown = basic(format!("dear:{number}").as_bytes());
+            write!(stream, "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {shown}\r\nConnection: close\r\n\r\n").unwrap();
+            stream
+        };
+        let guesses: Vec<_> = (0..100).map(guess).collect();
+        let told = get(&lictor, Version::Http1, "/open", "Basic none");
+        assert_eq!(told.server(), "one", "{dear}: {told:?}");
+        let mut grown = 0;
+        let heads = guesses.into_iter().map(|mut stream| {
+            grown = grown.max(lictor.resident().saturating_sub(before));
+            read_head(&mut stream)
+        });
+        let mut seen: Vec<String> = heads.collect();
+        seen.retain(|head| !head.starts_with("HTTP/1.1 401"));
+        assert!(!seen.is_empty() && seen.iter().all(|head| head.starts_with("HTTP/1.1 503")), "{dear}: {seen:?}");
+        assert!(seen.iter().all(|head| head.to_lowercase().contains("retry-after: 1\r\n")), "{dear}: {seen:?}");
+        let told = get(&lictor, Version::Http1, "/", &basic(b"ada:secret"));
+        assert_eq!(told.server(), "one", "{dear}: and afterwards all is as before: {told:?}");
+        assert!(grown < 192 << 20, "{dear}: memory of two at once, whoever else waits: {grown}");
+    }
 }
 
 fn certified(authority: &Authority, one: &RawServer, auth: &str, routes: &str) -> Sidecar {

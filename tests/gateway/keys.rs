@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use lictor_core::gateway::password::PasswordHash;
 use lictor_testkit::{RawServer, Sidecar};
 
 use crate::issuer::{SECRET, claims, shared};
@@ -151,6 +152,19 @@ fn a_hash_of_a_key_is_printed_and_a_key_is_not_read_from_the_command_line() {
     let (_, text, _) = run(&["--new"], "");
     let (key, hashed) = text.trim_end().split_once('\n').unwrap();
     assert_eq!((key.len(), hashed), (43, &*hash(key)));
+    let hashed = |input| {
+        let (is_good, text, error) = run(&["--password"], input);
+        assert!(is_good, "{error}");
+        PasswordHash::parse(text.trim_end()).unwrap()
+    };
+    let (one, other) = (hashed("hunter2"), hashed("hunter2\r\n"));
+    assert!([&one, &other].iter().all(|hash| hash.is_of("hunter2") == Some(true)));
+    assert_ne!(one, other, "each has a salt of its own");
+    assert!(!run(&["--password", "--new"], "hunter2").0 && !run(&["--password", "hunter2"], "").0);
+    for wrong in ["", "\n", "a\nb\n", &"x".repeat(73)] {
+        let (is_good, text, error) = run(&["--password"], wrong);
+        assert!(!is_good && text.is_empty() && error.contains("a password"), "{wrong:?}: {error}");
+    }
 }
 
 #[test]

@@ -53,7 +53,11 @@ fn ways_to_show_who_one_is_are_refused_where_they_could_not_work() {
         (&format!("{{keys: {{clients: {{a: {{keys: {one}, scopes: ['a b']}}}}}}}}"), "is not one word"),
         ("{keys: {clients: {a: {scopes: [read]}}}}", "a client needs a key"),
         ("{basic: {}}", "there is no user"),
-        ("{basic: {users: {ada: hunter2}}}", "its bcrypt hash is"),
+        ("{basic: {users: {ada: hunter2}}}", "its hash is"),
+        (
+            "{basic: {users: {ada: '$argon2id$v=19$m=65537,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4'}}}",
+            "from 256 to 65536 KiB",
+        ),
         ("{basic: {users: {'a:b': '$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW'}}}", "no colon"),
         ("{basic: {users: {ada: {roles: [admin]}}}}", "needs the hash"),
         ("{certificates: true}", "nobody is asked for a certificate"),

@@ -21,6 +21,7 @@ pub mod laws;
 pub mod location;
 pub mod maintenance;
 pub mod mirror;
+pub mod password;
 pub mod path;
 pub mod pattern;
 pub mod remembered;

@@ -61,11 +61,12 @@ pub(super) async fn known(worker: &Worker, users: &Users, shown: &[u8]) -> Resul
     }
     let (password, hash) = (password.to_owned(), user.password.clone());
     let compared = spawn_blocking(move || {
-        let is_right = bcrypt::verify(password, hash.text()).unwrap_or(false);
+        let is_right = hash.is_of(&password);
         drop(turn);
         is_right
     });
-    let is_right = clock::within(end, compared).await.ok().and_then(Result::ok).ok_or_else(late)?;
+    let compared = clock::within(end, compared).await.ok().and_then(Result::ok).ok_or_else(late)?;
+    let is_right = compared.ok_or_else(|| busy("there is no memory to compare the password with"))?;
     if !is_right || !is_his {
         return Err(wrong().into());
     }

@@ -1,4 +1,4 @@
-//! `lictor hash-key`: what the configuration has of an API key.
+//! `lictor hash-key`: what the configuration has of an API key, or of a password.
 
 use std::io::Read;
 
@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use lictor_core::gateway::keys::{KEY_MAX, KeyHash};
+use lictor_core::gateway::password::{PASSWORD_MAX, PasswordHash};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -21,9 +22,7 @@ pub(super) fn hash_key(is_new: bool) -> anyhow::Result<u8> {
         print(&format!("{key}\n{}\n", hash(key.as_bytes())));
         return Ok(0);
     }
-    let mut text = String::new();
-    std::io::stdin().take(2 * KEY_MAX as u64).read_to_string(&mut text).context("standard input")?;
-    let key = text.trim_end_matches(['\n', '\r']);
+    let key = &read()?;
     if key.len() > KEY_MAX {
         bail!("a key is at most {KEY_MAX} bytes long");
     }
@@ -34,10 +33,32 @@ pub(super) fn hash_key(is_new: bool) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// The same of a password.
+pub(super) fn hash_password() -> anyhow::Result<u8> {
+    let password = &read()?;
+    if password.is_empty() || password.chars().any(char::is_control) {
+        bail!("a password has at least one character, and no control characters (RFC 7617, section 2)");
+    }
+    let hash = PasswordHash::of(password, random()?);
+    print(&format!("{}\n", hash.with_context(|| format!("a password is at most {PASSWORD_MAX} bytes long"))?.text()));
+    Ok(0)
+}
+
+fn read() -> anyhow::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().take(2 * KEY_MAX as u64).read_to_string(&mut text).context("standard input")?;
+    text.truncate(text.trim_end_matches(['\n', '\r']).len());
+    Ok(text)
+}
+
 fn draw() -> anyhow::Result<String> {
-    let mut bytes = [0; 32];
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(random::<32>()?))
+}
+
+fn random<const LENGTH: usize>() -> anyhow::Result<[u8; LENGTH]> {
+    let mut bytes = [0; LENGTH];
     SystemRandom::new().fill(&mut bytes).ok().context("the system has no random numbers")?;
-    Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    Ok(bytes)
 }
 
 fn hash(key: &[u8]) -> KeyHash {

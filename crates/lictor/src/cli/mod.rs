@@ -181,6 +181,9 @@ enum Command {
         /// Draw a key, and print it before its hash.
         #[arg(long)]
         new: bool,
+        /// The argon2id hash of a password instead, for `gateway.auth.basic`.
+        #[arg(long, conflicts_with = "new")]
+        password: bool,
     },
     /// Print the JSON Schema of the configuration file.
     Schema,
@@ -232,7 +235,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Graph { dot, json, configured } => graph::graph(dot, json, &configured),
         Command::Routes(running) => routes::routes(&running),
         Command::Maintenance(asked) => maintenance::maintenance(&asked),
-        Command::HashKey { new } => hash_key::hash_key(new),
+        Command::HashKey { password: true, .. } => hash_key::hash_password(),
+        Command::HashKey { new, .. } => hash_key::hash_key(new),
         Command::Schema => {
             print(&format!("{:#}\n", json_schema()));
             Ok(0)

@@ -1,7 +1,8 @@
 //! `basic:`, clients that show a name and a password.
 
 use lictor_core::Secret;
-use lictor_core::gateway::basic::{PasswordHash, Users};
+use lictor_core::gateway::basic::Users;
+use lictor_core::gateway::password::PasswordHash;
 use serde_json::json;
 
 use super::keys::words;
@@ -12,7 +13,7 @@ pub(super) fn users(node: &Node<'_>) -> Option<Users> {
     let section = node.section(&[]);
     let users_node = section.field(
         "users",
-        "Names, and the bcrypt hash of each one's password, as `htpasswd -nB NAME` prints it after the colon.",
+        "Names, and the hash of each one's password: argon2id's, as `lictor hash-key --password` prints it, or bcrypt's, as `htpasswd -nB NAME` prints it after the colon.",
     );
     let mut users = Vec::new();
     for entry in users_node.entries() {
