@@ -26,10 +26,18 @@ fn plain(got: &Got) -> String {
     match &*got.field("content-encoding") {
         "gzip" => flate2::read::GzDecoder::new(&*got.body).read_to_end(&mut text).unwrap(),
         "br" => brotli::Decompressor::new(&*got.body, 4096).read_to_end(&mut text).unwrap(),
+        "zstd" => unzstd(&got.body).read_to_end(&mut text).unwrap(),
         "" => got.body.as_slice().read_to_end(&mut text).unwrap(),
         other => panic!("{other}"),
     };
     String::from_utf8(text).unwrap()
+}
+
+/// As a browser reads it, which takes no window above 8 MiB (RFC 9659, section 3).
+fn unzstd(coded: &[u8]) -> zstd::Decoder<'static, std::io::BufReader<&[u8]>> {
+    let mut decoder = zstd::Decoder::new(coded).unwrap();
+    decoder.window_log_max(23).unwrap();
+    decoder
 }
 
 /// Answers with what the target's query says: lines apart by `|`, and a text as long as is worth compressing.
@@ -89,12 +97,19 @@ fn a_client_gets_what_it_takes_of_what_may_be_compressed() {
     let rows: &[(&str, &str, Lines<'_>, &str, &str)] = &[
         // target, its lines, the request's fields, the coding, Vary
         ("/", json, &[GZIP], "gzip", "Accept-Encoding"),
-        ("/", json, &[("accept-encoding", "gzip, deflate, br, zstd")], "br", "Accept-Encoding"),
+        ("/", json, &[("accept-encoding", "gzip, deflate, br, zstd")], "zstd", "Accept-Encoding"),
+        ("/", json, &[("accept-encoding", "gzip, deflate, br")], "br", "Accept-Encoding"),
+        ("/", json, &[("accept-encoding", "gzip, br, zstd;q=0.9")], "br", "Accept-Encoding"),
+        ("/", json, &[("accept-encoding", "br;q=0.1, zstd")], "zstd", "Accept-Encoding"),
         ("/", json, &[("accept-encoding", "br;q=0.1, gzip")], "gzip", "Accept-Encoding"),
         ("/", json, &[], "", "Accept-Encoding"),
         ("/", json, &[("accept-encoding", "identity")], "", "Accept-Encoding"),
         ("/", json, &[("accept-encoding", "gzip;q=0")], "", "Accept-Encoding"),
-        ("/", json, &[("accept-encoding", "zstd")], "", "Accept-Encoding"),
+        ("/", json, &[("accept-encoding", "zstd;q=0")], "", "Accept-Encoding"),
+        ("/", json, &[("accept-encoding", "deflate")], "", "Accept-Encoding"),
+        ("/chunked", json, &[("accept-encoding", "zstd")], "zstd", "Accept-Encoding"),
+        ("/tiny", json, &[("accept-encoding", "zstd, identity;q=0")], "zstd", "Accept-Encoding"),
+        ("/gzip", "Content-Type:image/x-own", &[("accept-encoding", "zstd")], "", "Accept-Encoding"),
         ("/", json, &[("accept-encoding", "*;q=0, gzip")], "gzip", "Accept-Encoding"),
         ("/chunked", json, &[GZIP], "gzip", "Accept-Encoding"),
         ("/status/404", json, &[GZIP], "gzip", "Accept-Encoding"),
@@ -220,7 +235,7 @@ fn slow(may_go_on: Arc<AtomicBool>) -> RawServer {
 
 #[test]
 fn what_is_there_goes_on_while_the_upstream_pauses() {
-    for coding in ["gzip", "br"] {
+    for coding in ["gzip", "br", "zstd"] {
         let may_go_on = Arc::new(AtomicBool::new(false));
         let origin = slow(Arc::clone(&may_go_on));
         let lictor = lictor(&origin);
@@ -253,6 +268,7 @@ fn partly(coding: &str, coded: &[u8]) -> String {
     let mut text = Vec::new();
     let _ = match coding {
         "gzip" => flate2::read::GzDecoder::new(coded).read_to_end(&mut text),
+        "zstd" => unzstd(coded).read_to_end(&mut text),
         _ => brotli::Decompressor::new(coded, 4096).read_to_end(&mut text),
     };
     String::from_utf8(text).unwrap()
@@ -330,9 +346,11 @@ fn a_body_that_breaks_off_has_no_end_and_one_of_megabytes_has() {
         format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{text}", text.len())
     });
     let routes = "    - {path: /broken, to: broken}\n    - {path: /large, to: large}\n";
-    let lictor = gateway_of(&[("broken", &broken), ("large", &large)], "  compress: on\n", routes);
+    let more = format!("  broken: {{static: ['127.0.0.1:{}'], breaker: off, ejection: off}}\n", broken.port());
+    let text_of = configuration(&[("large", &large)], &more, "  compress: on\n", routes);
+    let lictor = Sidecar::serve(LICTOR, &text_of).up();
     for version in BOTH {
-        for coding in ["gzip", "br"] {
+        for coding in ["gzip", "br", "zstd"] {
             let fields = [("accept-encoding", coding)];
             let got = get(&lictor, version, Asked::get("/broken", &fields));
             assert!(!got.is_whole && got.field("content-encoding") == coding, "{version:?} {coding}: {got:?}");
@@ -340,7 +358,9 @@ fn a_body_that_breaks_off_has_no_end_and_one_of_megabytes_has() {
             assert!(got.is_whole && plain(&got) == text().repeat(400), "{version:?} {coding}");
         }
     }
-    assert!(lictor.metric("lictor_gateway_compressed_total", &[("coding", "br")]) >= 4.0);
+    for coding in ["gzip", "br", "zstd"] {
+        assert!(lictor.metric("lictor_gateway_compressed_total", &[("coding", coding)]) >= 4.0, "{coding}");
+    }
 }
 
 #[test]

@@ -16,8 +16,8 @@ pub(super) fn compress(node: &Node<'_>, base: Option<&Arc<Compress>>) -> Option<
         return node.boolean(false).then(|| Arc::new(from));
     }
     let section = node.off_unless(base.is_some()).section(&[json!({ "type": "boolean" })]);
-    let codings =
-        section.field("codings", "`br` and `gzip`, or one of them; of those that a client likes equally, the first.");
+    let codings = section
+        .field("codings", "`zstd`, `br` and `gzip`, or some of them; of those that a client likes equally, the first.");
     let types = section.field("types", "Types of content: `text/html`, `text/*`, `*+json`. Default: text, JSON, XML, JavaScript, WebAssembly and fonts that are not compressed.");
     let compress = Compress {
         min_size: section.field("min_size", "A shorter answer goes as it is.").size(from.min_size),
@@ -35,8 +35,11 @@ pub(super) fn compress(node: &Node<'_>, base: Option<&Arc<Compress>>) -> Option<
 }
 
 fn coding(text: &str) -> Result<Coding, String> {
-    let known = Coding::ALL.into_iter().find(|coding| coding.as_str() == text);
-    known.ok_or_else(|| format!("`{text}` is neither `br` nor `gzip`"))
+    let known = Coding::ALL.iter().copied().find(|coding| coding.as_str() == text);
+    known.ok_or_else(|| {
+        let all: Vec<_> = Coding::ALL.iter().map(|coding| format!("`{}`", coding.as_str())).collect();
+        format!("`{text}` is none of {}", all.join(", "))
+    })
 }
 
 fn list<T>(node: &Node<'_>, base: Vec<T>, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
