@@ -6,8 +6,8 @@ import subprocess
 import threading
 import time
 
-from postgres import Postgres
 from stack import INHERITED, TIME, Load, Planted, Stack, alike, ask, at_once, eventually, expect, fields, folder, free_port
+from stores import Postgres
 
 PORTS = {"user-service": 8081, "user-grpc": 50051, "order-service": 8082}
 UNAVAILABLE = "Service not available\n"
@@ -29,7 +29,7 @@ class Shop(Stack):
 
     def start_all(self):
         self.start_consul()
-        self.postgres = Postgres(self.port(5432), "shop")
+        self.postgres = Postgres(self.port(5432), "shop", "shop")
         self.stores.append(self.postgres)
         self.environment |= {"DB_PORT": self.postgres.port}
         if not self.keep:
