@@ -6,9 +6,13 @@
 A system is a file test_NAME.py: `SYSTEM`, a class of `Stack` whose `start_all` returns when its services are up; `told(stack)`, what people are told of one
 that is kept; and tests, each of which gets the same running stack and leaves it whole. Nothing is installed here (scripts/examples.sh does that)."""
 
+import base64
 import collections
 import contextlib
 import dataclasses
+import functools
+import hashlib
+import hmac
 import http.client
 import http.server
 import importlib
@@ -72,9 +76,10 @@ def fields(words):
     return {key.replace("_", "-"): text for key, text in words.items()}
 
 
-def ask(port, method, path, body=None, headers=None, source="127.0.0.1", timeout=40):
-    """One request on a connection of its own. A body that is not bytes goes as JSON."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout, source_address=(source, 0))
+def ask(port, method, path, body=None, headers=None, source="127.0.0.1", timeout=40, tls=None):
+    """One request on a connection of its own, over TLS if there is a context for it. A body that is not bytes goes as JSON."""
+    kind = functools.partial(http.client.HTTPSConnection, context=tls) if tls else http.client.HTTPConnection
+    connection = kind("127.0.0.1", port, timeout=timeout, source_address=(source, 0))
     with contextlib.closing(connection):
         sent = dict(headers or {})
         if body is not None and not isinstance(body, bytes):
@@ -134,6 +139,20 @@ def until_refused(ask, limit, seconds=60):
     return answer
 
 
+def signed(secret, claims, algorithm="HS256"):
+    """A token, as whoever has the secret makes it."""
+    coded = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=")
+    text = b".".join(coded(json.dumps(part).encode()) for part in ({"alg": algorithm, "typ": "JWT"}, claims))
+    return (text + b"." + coded(hmac.new(secret.encode(), text, hashlib.sha256).digest())).decode()
+
+
+def registration(asked):
+    """The one registration in what Consul was asked, and its one check."""
+    (body,) = [json.loads(body) for _, path, body in asked if path.startswith("/v1/agent/service/register")]
+    (check,) = body["Checks"] if "Checks" in body else [body["Check"]]
+    return body, check
+
+
 class Client:
     """Who asks a gateway, from an address that no limit knows."""
 
@@ -142,7 +161,7 @@ class Client:
         self.port, self.source = port or stack.gateway_port, source or stack.address()
 
     def __call__(self, method, path, body=None, **headers):
-        return ask(self.port, method, path, body, self.headers | fields(headers), self.source)
+        return ask(self.port, method, path, body, self.headers | fields(headers), self.source, tls=self.stack.tls)
 
     def login(self, email, password):
         shown = expect(self("POST", self.stack.LOGIN, {"email": email, "password": password}), 200)
@@ -152,7 +171,7 @@ class Client:
 
     def elsewhere(self):
         """The same user, at another address."""
-        return Client(self.stack, self.headers, self.user, self.port)
+        return type(self)(self.stack, self.headers, self.user, self.port)
 
 
 class Process:
@@ -419,6 +438,7 @@ class Stack:
     """A system of examples/NAME: started in order, stopped in order."""
 
     LOGIN, ADMIN, admin = None, None, None  # where clients log in, and as whom to do what only an administrator may
+    GATEWAY, CLIENT, tls = "api-gateway", Client, None  # the gateway's name in Consul, and how clients ask it
 
     def __init__(self, name, keep=False):
         self.directory, self.keep = ROOT / "examples" / name, keep
@@ -485,6 +505,31 @@ class Stack:
             eventually(f"{service.name} is back", service.is_up, 60)
 
     @contextlib.contextmanager
+    def gone(self, *names):
+        """They are killed, and come back at the end."""
+        for name in names:
+            self.services[name].kill()
+        try:
+            yield
+        finally:
+            self.back(*names)
+
+    def killed(self, name, load):
+        """Under this load; and it comes back."""
+        load.goes_on()
+        with self.gone(name):
+            load.goes_on(80)
+        load.goes_on()
+
+    def replaced(self, name, load, answers=40):
+        """As a deploy does, under this load."""
+        load.goes_on(answers)
+        assert self.services[name].end() == 0, self.services[name].log[-5:]
+        load.goes_on(answers)
+        self.back(name)
+        load.goes_on(answers)
+
+    @contextlib.contextmanager
     def another(self, name, number=3, **environment):
         """A further instance, as long as it is needed; a test may end it itself."""
         service = self.start_service(name, number, **environment)
@@ -521,14 +566,14 @@ class Stack:
             finally:
                 self.consul.start_again()
             for kind, count in collections.Counter(service.kind for service in self.services.values()).items():
-                name = "api-gateway" if kind == "gateway" else kind
+                name = self.GATEWAY if kind == "gateway" else kind
                 eventually(f"{name} is registered again", lambda: len(self.consul.instances(name)) == count, 40)
             load.goes_on()
         assert not load.failed, (load.answers, load.failed[:5])
 
     def somebody(self, **headers):
         """A client who has not said who he is."""
-        return Client(self, fields(headers))
+        return self.CLIENT(self, fields(headers))
 
     def administrator(self):
         """Logged in once."""

@@ -430,46 +430,31 @@ def reads(shop):
 def test_an_instance_is_killed_under_load(shop):
     with Load(reads(shop)) as load:
         for name in ("user-service-1", "order-service-2"):
-            load.goes_on()
-            shop.services[name].kill()
-            load.goes_on(80)
-            shop.back(name)
-        load.goes_on()
+            shop.killed(name, load)
     assert not load.failed, (load.answers, load.failed[:5])
 
 
 def test_a_grpc_instance_is_killed_under_load(shop):
     user = shop.user()
     with Load(lambda number: shop.orders("POST", "/orders", an_order(user))) as load:
-        load.goes_on()
-        shop.services["user-grpc-1"].kill()
-        load.goes_on(80)
-        shop.back("user-grpc-1")
-        load.goes_on()
+        shop.killed("user-grpc-1", load)
     assert not load.failed, (load.answers, load.failed[:5])
 
 
 def test_an_instance_is_replaced_under_load(shop):
     with Load(reads(shop)) as load:
         for name in ("user-service-2", "order-service-1"):
-            load.goes_on()
-            assert shop.services[name].end() == 0
-            load.goes_on()
-            shop.back(name)
-        load.goes_on()
+            shop.replaced(name, load)
     assert not load.failed, (load.answers, load.failed[:5])
 
 
 def test_the_user_service_is_down(shop):
     """503 at the gateway, in the source's words; an order without its user is "service call failed"; what needs no user goes on."""
     order = shop.order(shop.user())
-    names = ("user-service-1", "user-service-2")
     with shop.another("order-service", LICTOR_CONSUL_GUARD_ON_EMPTY="drop") as orders:
         at = lambda method, path, body=None: ask(orders.variables["PORT"], method, path, body)
         expect(at("GET", f"/orders/{order['id']}"), 200)
-        for name in names:
-            shop.services[name].kill()
-        try:
+        with shop.gone("user-service-1", "user-service-2"):
             lost = shop.get("/api/users")  # refused connections, then an open breaker
             is_text(lost, lost.status if lost.status in (502, 503) else 503, UNAVAILABLE)
             eventually("the gateway gives it a rest", lambda: shop.get("/api/users").status == 503)
@@ -485,8 +470,6 @@ def test_the_user_service_is_down(shop):
             expect(at("GET", "/orders"), 200, [ORDER])
             expect(at("POST", "/orders", an_order({"id": order["user_id"]})), 201, ORDER)  # asked by gRPC
             expect(shop.get("/api/orders"), 200, [ORDER])
-        finally:
-            shop.back(*names)
         eventually("users are shown again", lambda: shop.get("/api/users").status == 200, 30)
         eventually("orders have their users again", lambda: at("GET", f"/orders/{order['id']}").status == 200, 30)
     eventually("at the gateway too", lambda: shop.get(f"/api/orders/{order['id']}").status == 200, 30)
@@ -495,16 +478,12 @@ def test_the_user_service_is_down(shop):
 def test_nobody_is_there_for_grpc(shop):
     """UNAVAILABLE, which is 503 for whoever orders; reading goes on."""
     user = shop.user()
-    order, names = shop.order(user), ("user-grpc-1", "user-grpc-2")
-    for name in names:
-        shop.services[name].kill()
-    try:
+    order = shop.order(user)
+    with shop.gone("user-grpc-1", "user-grpc-2"):
         refused(shop.orders("POST", "/orders", an_order(user)), 503, "service call failed: Unavailable")
         status, message, _ = get_user(shop.services["order-service-1"].variables["USERS_GRPC_PORT"], user["id"])
         assert status == 14 and message, (status, message)
         expect(shop.get(f"/api/orders/{order['id']}"), 200)
-    finally:
-        shop.back(*names)
     eventually("orders are taken again", lambda: shop.orders("POST", "/orders", an_order(user)).status == 201, 30)
 
 

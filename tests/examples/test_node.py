@@ -1,9 +1,6 @@
 """S4, the shop in Node (examples/node): every route of its gateway, its documents and errors, its events, what breaks, and what its own code got wrong."""
 
-import base64
 import contextlib
-import hashlib
-import hmac
 import http.client
 import json
 import os
@@ -14,7 +11,7 @@ import sqlite3
 import threading
 import time
 
-from stack import TIME, Load, Planted, Process, Stack, alike, ask, eventually, expect, until_refused
+from stack import TIME, Load, Planted, Process, Stack, alike, ask, eventually, expect, registration, signed, until_refused
 from kit import limit
 
 PORTS = {"user-service": 3001, "product-service": 3002, "order-service": 3003, "payment-service": 3004}
@@ -82,12 +79,8 @@ class Shop(Stack):
         items = [{"productId": self.product(**more)["id"], "quantity": 2}]
         return expect(buyer("POST", "/api/orders", {"items": items}), 201)
 
-    def token(self, header=None, key=None, **claims):
-        """A signed token."""
-        encode = lambda part: base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
-        signed = encode(header or {"alg": "HS256", "typ": "JWT"}) + b"." + encode({"exp": int(time.time()) + 60} | claims)
-        mac = hmac.new((key or self.environment["JWT_SECRET"]).encode(), signed, hashlib.sha256).digest()
-        return (signed + b"." + base64.urlsafe_b64encode(mac).rstrip(b"=")).decode()
+    def token(self, algorithm="HS256", key=None, **claims):
+        return signed(key or self.environment["JWT_SECRET"], {"exp": int(time.time()) + 60} | claims, algorithm)
 
     def rows(self, service, query, *values):
         """What a service has in its tables."""
@@ -238,7 +231,7 @@ def test_tokens_that_are_not_believed(shop):
     header, claims, signature = good.split(".")
     bad = {
         "no id": shop.token(role="admin"), "over": shop.token(id=1, exp=int(time.time()) - 60), "another's": shop.token(key="x" * 64, id=1),
-        "unsigned": shop.token({"alg": "none"}, id=1), "changed": ".".join([header, claims[:-2] + "AA", signature]),
+        "unsigned": shop.token("none", id=1), "changed": ".".join([header, claims[:-2] + "AA", signature]),
     }
     for name, token in bad.items():
         assert at(f"Bearer {token}").json() == {"error": "Unauthorized", "message": "Invalid token"}, name
@@ -546,11 +539,10 @@ def test_d12_d20_waiting_for_changes_and_one_agent(shop):
             assert len(waiting) >= 2 and all("wait=" in path for path in waiting), reads()
             indexes = [int(re.search(r"index=(\d+)", path)[1]) for path in waiting]
             assert indexes == sorted(indexes) and len(indexes) < 12, indexes
-            (body,) = [json.loads(body) for method, path, body in asked if path.startswith("/v1/agent/service/register")]
+            body, check = registration(asked)
             ports = service.variables
             alike({key: body[key] for key in ("Name", "Address", "Port")}, {"Name": "payment-service", "Address": "127.0.0.1", "Port": ports["INBOUND_PORT"]})
             assert body["ID"] == service.id, body["ID"]
-            (check,) = body["Checks"] if "Checks" in body else [body["Check"]]
             assert check["TTL"] == "3000ms" and "HTTP" not in check, check
             beats = lambda: [path for method, path, _ in asked if method == "PUT" and path.startswith("/v1/agent/check/")]
             eventually("it beats", lambda: len(beats()) >= 3, 20)
@@ -656,11 +648,7 @@ def test_an_instance_is_killed_under_load(shop):
     buyer = shop.buyer()
     with Load(reads(shop, buyer, shop.order(buyer))) as load:
         for name in ("product-service-1", "user-service-2", "order-service-1"):
-            load.goes_on()
-            shop.services[name].kill()
-            load.goes_on(80)
-            shop.back(name)
-            load.goes_on()
+            shop.killed(name, load)
     assert not load.failed, (load.answers, load.failed[:5])
 
 
@@ -671,11 +659,7 @@ def test_an_instance_is_replaced_under_load(shop):
     items = {"items": [{"productId": product["id"], "quantity": 1}]}
     with Load(lambda number: buyer.elsewhere()("POST", "/api/orders", items), 2) as load:
         for name in ("product-service-2", "order-service-2", "user-service-1"):
-            load.goes_on(20)
-            assert shop.services[name].end() == 0, shop.services[name].log[-5:]
-            load.goes_on(20)
-            shop.back(name)
-        load.goes_on(20)
+            shop.replaced(name, load, 20)
     assert not load.failed, (load.answers, load.failed[:5])
     (count,) = shop.rows("order-service", "select count(*) from orders where userId = ?", buyer.user["id"])[0]
     assert count == load.answers, (count, load.answers)
@@ -685,10 +669,7 @@ def test_the_user_service_is_down(shop):
     """Orders are refused in the source's own words, which it never came to say: the breaker's error became a 500. Who needs no user is served."""
     buyer, product = shop.buyer(), shop.product()
     order = shop.order(buyer)
-    names = ("user-service-1", "user-service-2")
-    for name in names:
-        shop.services[name].kill()
-    try:
+    with shop.gone("user-service-1", "user-service-2"):
         asked = {"items": [{"productId": product["id"], "quantity": 1}]}
         expect(buyer("POST", "/api/orders", asked), 503, DOWN)
         login = shop.somebody()("POST", "/api/users/login", ADMIN)  # refused connections, or an open breaker
@@ -696,8 +677,6 @@ def test_the_user_service_is_down(shop):
         expect(login, login.status, {"error": words[login.status], "message": "Service temporarily unavailable"})
         expect(buyer("GET", f"/api/orders/{order['id']}"), 200)  # a token needs nobody
         expect(shop.somebody()("GET", "/api/products"), 200, {"products": [PRODUCT]})
-    finally:
-        shop.back(*names)
     eventually("orders are taken again", lambda: buyer.elsewhere()("POST", "/api/orders", asked).status == 201, 30)
 
 
@@ -705,18 +684,13 @@ def test_the_order_service_is_gone(shop):
     """`/ready` of who needs it says so, as soon as an emptied list is believed."""
     payments, buyer = shop.services["payment-service-1"], shop.buyer()
     order = shop.order(buyer)
-    names = ("order-service-1", "order-service-2")
-    for name in names:
-        shop.services[name].kill()
-    try:
+    with shop.gone("order-service-1", "order-service-2"):
         eventually("it has nobody to call", lambda: payments.endpoints("order-service") == set(), 30)
         check = expect(payments.admin("/ready"), 503)["checks"]["order-service"]
         assert (check["status"], check["message"]) == ("not_ready", "No healthy instances of order-service found"), check
         answer = ask(upstream_port(payments, "order-service"), "GET", "/orders/1")
         assert expect(answer, 503)["reason"] == "no_endpoints", answer
         expect(buyer("POST", "/api/payments", {"orderId": order["id"], "token": "tok_visa"}), 503, DOWN)
-    finally:
-        shop.back(*names)
     eventually("payments are taken again", lambda: buyer.elsewhere()("POST", "/api/payments", {"orderId": order["id"], "token": "tok_visa"}).status == 201, 30)
 
 

@@ -1,14 +1,13 @@
 """S0, the PHP portal (examples/portal): every route of its gateway, its documents and errors, what breaks, and what its own code got wrong."""
 
 import contextlib
-import json
 import re
 import secrets
 import socket
 import threading
 import time
 
-from stack import TIME, Client, Load, Planted, Stack, alike, ask, at_once, eventually, expect, until_refused
+from stack import TIME, Client, Load, Planted, Stack, alike, ask, at_once, eventually, expect, registration, until_refused
 
 PORTS = {"user-service": 8001, "product-service": 8002, "order-service": 8003, "inquiry-service": 8004, "purchase-service": 8005}
 CALLERS = ("order-service", "inquiry-service", "purchase-service")
@@ -363,10 +362,9 @@ def test_d1_d20_a_service_is_registered_for_as_long_as_it_is_there(portal):
     with portal.consul.recorded() as (port, asked):
         paths = lambda: [path for method, path, _ in asked if method == "PUT"]
         with portal.another("purchase-service", 2, CONSUL_PORT=port) as service:
-            (body,) = [json.loads(body) for method, path, body in asked if path.startswith("/v1/agent/service/register")]
+            body, check = registration(asked)
             ports = service.variables
             alike({key: body[key] for key in ("Name", "Address", "Port")}, {"Name": "purchase-service", "Address": "127.0.0.1", "Port": ports["INBOUND_PORT"]})
-            (check,) = body["Checks"] if "Checks" in body else [body["Check"]]
             wanted = {"HTTP": f"http://127.0.0.1:{ports['PORT']}/health", "Interval": "1000ms", "Timeout": "5000ms", "DeregisterCriticalServiceAfter": "60000ms"}
             alike({key: check[key] for key in wanted}, wanted)
             assert body["ID"] == service.id, body["ID"]
@@ -587,16 +585,8 @@ def test_an_instance_is_killed_under_load(portal):
     order = an_order(portal, buyer)
     with Load(reads(portal, buyer, order)) as load:
         for name in ("product-service-1", "order-service-2"):
-            kill_and_start_again(portal, name, load)
+            portal.killed(name, load)
     assert not load.failed, (load.answers, load.failed[:5])
-
-
-def kill_and_start_again(portal, name, load):
-    load.goes_on()
-    portal.services[name].kill()
-    load.goes_on(80)
-    portal.back(name)
-    load.goes_on()
 
 
 def test_an_instance_that_knows_tokens_is_killed_under_load(portal):
@@ -604,7 +594,7 @@ def test_an_instance_that_knows_tokens_is_killed_under_load(portal):
     buyer = portal.buyer()
     order = an_order(portal, buyer)
     with Load(reads(portal, buyer, order)) as load:
-        kill_and_start_again(portal, "user-service-1", load)
+        portal.killed("user-service-1", load)
     assert len(load.failed) <= 10 and all(text.startswith("503 ") for text in load.failed), (load.answers, load.failed[:8])
 
 
@@ -613,11 +603,7 @@ def test_an_instance_is_replaced_under_load(portal):
     order = an_order(portal, buyer)
     with Load(reads(portal, buyer, order)) as load:
         for name in ("product-service-2", "user-service-2"):
-            load.goes_on()
-            assert portal.services[name].end() == 0
-            load.goes_on()
-            portal.back(name)
-        load.goes_on()
+            portal.replaced(name, load)
     assert not load.failed, (load.answers, load.failed[:5])
 
 
@@ -625,10 +611,7 @@ def test_the_user_service_is_down(portal):
     """503 in the source's shape: nobody can be asked who somebody is. (Its own gateway said 401 then, as if the token were wrong.)"""
     buyer, anybody = portal.buyer(), portal.somebody()
     product = portal.product()
-    names = ("user-service-1", "user-service-2")
-    for name in names:
-        portal.services[name].kill()
-    try:
+    with portal.gone("user-service-1", "user-service-2"):
         down = ERROR | {"message": "Service temporarily unavailable"}
         refusal = anybody("POST", "/api/auth/login", ADMIN)  # refused connections, then an open breaker, then no instance
         assert refusal.status in (502, 503), refusal
@@ -645,8 +628,6 @@ def test_the_user_service_is_down(portal):
         check = body["checks"]["user-service"]
         assert (check["status"], check["message"]) == ("not_ready", "No healthy instances of user-service found"), check
         assert expect(ask(upstream_port(purchases, "user-service"), "GET", "/api/users/1"), 503)["reason"] == "no_endpoints"
-    finally:
-        portal.back(*names)
     eventually("orders are taken again", lambda: buyer.elsewhere()("GET", "/api/orders").status == 200, 30)
 
 
