@@ -6,39 +6,49 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 missing=()
 have() { command -v "$1" >/dev/null 2>&1; }
+need() { [[ " ${missing[*]} " == *" $1 "* ]] || missing+=("$1"); }
+command_of() { have "$1" || need "$2"; }
+extension() { php -r "exit(extension_loaded('$1') ? 0 : 1);" 2>/dev/null || need "$2"; }
+library() { [ -e "/usr/share/$1" ] || need "$2"; }
 only=${ONLY:-} only=${only//_/-} # laravel-go is test_laravel_go.py
-wants() { case "$only" in *portal* | *node* | *laravel-go*) [[ $only == *"$1"* ]] ;; esac; } # a system; a word that names none may be of each
-have python3 || missing+=(python3)
+wants() { # a system; a word that names none may be of each
+  case "$only" in *portal* | *hybrid* | *laravel-go* | *node*) [[ $only == *"$1"* ]] ;; esac
+}
+command_of python3 python3
+if wants portal || wants hybrid; then
+  command_of php php-cli
+  [ -n "$(compgen -c php-fpm)" ] || need php-fpm
+  extension mbstring php-mbstring
+  extension curl php-curl
+  extension redis php-redis
+  command_of nginx nginx-light
+fi
 if wants portal; then
-  extension() { php -r "exit(extension_loaded('$1') ? 0 : 1);" 2>/dev/null; }
-  have php || missing+=(php-cli)
-  [ -n "$(compgen -c php-fpm)" ] || missing+=(php-fpm)
-  extension pdo_sqlite || missing+=(php-sqlite3)
-  extension mbstring || missing+=(php-mbstring)
-  extension curl || missing+=(php-curl)
-  extension redis || missing+=(php-redis)
-  [ -e /usr/share/php/Laravel/Lumen/autoload.php ] || missing+=(php-laravel-lumen-framework)
-  [ -e /usr/share/php/GuzzleHttp/autoload.php ] || missing+=(php-guzzlehttp-guzzle)
-  have nginx || missing+=(nginx-light)
-  have redis-server || missing+=(redis-server)
+  extension pdo_sqlite php-sqlite3
+  library php/Laravel/Lumen/autoload.php php-laravel-lumen-framework
+  library php/GuzzleHttp/autoload.php php-guzzlehttp-guzzle
 fi
-if wants node; then
-  have npm || missing+=(nodejs npm)
-  have redis-server || wants portal || missing+=(redis-server)
+if wants hybrid; then
+  extension pdo_mysql php-mysql
+  library php/Google/Protobuf/Internal/Message.php php-google-protobuf
+  command_of mariadb-install-db mariadb-server
+  command_of prometheus prometheus
+  command_of openssl openssl
 fi
-if wants laravel-go; then
-  library() { [ -e "/usr/share/gocode/src/$1" ] || missing+=("$2"); }
-  have go || missing+=(golang-go)
-  have protoc || missing+=(protobuf-compiler)
-  have protoc-gen-go || missing+=(protoc-gen-go-1-5)
-  have protoc-gen-go-grpc || missing+=(protoc-gen-go-grpc)
-  library google.golang.org/grpc golang-google-grpc-dev
-  library google.golang.org/protobuf golang-google-protobuf-dev
-  library github.com/golang/protobuf/proto/buffer.go golang-github-golang-protobuf-1-5-dev # gRPC's package takes 1.3 too, which cannot read what protoc-gen-go writes
-  library github.com/lib/pq golang-github-lib-pq-dev
-  have curl || missing+=(curl)
-  [ -n "$(compgen -G '/usr/lib/postgresql/*/bin/postgres')" ] || have postgres || missing+=(postgresql)
+if wants hybrid || wants laravel-go; then
+  command_of go golang-go
+  command_of protoc protobuf-compiler
+  command_of protoc-gen-go protoc-gen-go-1-5
+  command_of protoc-gen-go-grpc protoc-gen-go-grpc
+  library gocode/src/google.golang.org/grpc golang-google-grpc-dev
+  library gocode/src/google.golang.org/protobuf golang-google-protobuf-dev
+  library gocode/src/github.com/golang/protobuf/proto/buffer.go golang-github-golang-protobuf-1-5-dev # gRPC's package takes 1.3 too, which cannot read what protoc-gen-go writes
+  library gocode/src/github.com/lib/pq golang-github-lib-pq-dev
+  command_of curl curl
+  [ -n "$(compgen -G '/usr/lib/postgresql/*/bin/postgres')" ] || command_of postgres postgresql
 fi
+wants node && command_of npm npm # it brings Node
+if wants portal || wants hybrid || wants node; then command_of redis-server redis-server; fi
 if [ ${#missing[@]} -gt 0 ]; then
   fail() { echo "scripts/examples.sh: please install ${missing[*]} $*" >&2; exit 1; }
   have apt-get || fail "(there is no apt-get here)"
@@ -56,7 +66,9 @@ if wants node && [ examples/node/package-lock.json -nt examples/node/node_module
   own=(); ! node -e 'require("node:sqlite")' 2>/dev/null || own=(--omit=dev) # else a Node that has it comes along
   npm ci --prefix examples/node --no-audit --no-fund "${own[@]}" >&2
 fi
-if wants laravel-go; then examples/laravel-go/build.sh; fi
+for system in hybrid laravel-go; do
+  if wants "$system"; then "examples/$system/build.sh" >&2; fi
+done
 scripts/consul.sh >/dev/null
 if [ -z "${LICTOR_BIN:-}" ]; then
   cargo build -q -p lictor

@@ -557,7 +557,7 @@ class Stack:
         return f"127.0.{1 + number // 250}.{1 + number % 250}"
 
     def consul_is_restarted(self, ask):
-        """It comes back knowing nobody: calls go on, and everybody registers again."""
+        """It comes back knowing nobody: calls go on, and everybody registers again. How many answers there were meanwhile."""
         with Load(ask) as load:
             load.goes_on()
             self.consul.kill()
@@ -570,6 +570,7 @@ class Stack:
                 eventually(f"{name} is registered again", lambda: len(self.consul.instances(name)) == count, 40)
             load.goes_on()
         assert not load.failed, (load.answers, load.failed[:5])
+        return load.answers
 
     def somebody(self, **headers):
         """A client who has not said who he is."""

@@ -1,13 +1,15 @@
-"""Stores that systems of examples/ keep their data in: processes of their own, each on a folder that is empty at first."""
+"""Stores that systems of examples/ keep their data in, and a Prometheus that scrapes lictors: processes of their own, each on a folder that is empty at first."""
 
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
+import urllib.parse
 
-from stack import INHERITED, Process, eventually, folder
+from stack import INHERITED, ROOT, Process, ask, eventually, folder
 
 
 def run_by(user, directory):
@@ -71,3 +73,59 @@ class Postgres(Process):
                 yield
             finally:
                 psql.stdin.close()  # it ends, and rolls back
+
+
+class MariaDB(Process):
+    """With a user who may do all."""
+
+    def __init__(self, port, user, password):
+        self.port, self.data = port, folder("mariadb")
+        self.run_by = run_by("mysql", self.data)
+        said([*self.run_by, "mariadb-install-db", "--no-defaults", f"--datadir={self.data}", "--auth-root-authentication-method=normal", "--skip-test-db"])
+        self.start_again()
+        self.ask(f"create user {user}@'%' identified by '{password}'; grant all on *.* to {user}@'%'")
+
+    def start_again(self):
+        """With what it has."""
+        super().__init__("mariadb", [
+            *self.run_by, shutil.which("mariadbd") or "/usr/sbin/mariadbd", "--no-defaults", f"--datadir={self.data}", f"--port={self.port}",
+            f"--socket={self.data}/socket", f"--pid-file={self.data}/pid", "--bind-address=127.0.0.1", "--skip-name-resolve",
+            "--innodb-flush-log-at-trx-commit=2",
+        ])
+        eventually("MariaDB answers", lambda: self.ask("select 1"), 30)
+
+    def ask(self, sql):
+        return said(["mariadb", "--no-defaults", f"--socket={self.data}/socket", "--user=root", "-N", "-e", sql])
+
+
+class Prometheus(Process):
+    """With deploy/prometheus' rules and further ones, in seconds where they have minutes; `targets` are ports by job."""
+
+    def __init__(self, port, rules, targets):
+        self.port, directory = port, folder("prometheus")
+        for number, file in enumerate([ROOT / "deploy/prometheus/rules.yml", *rules]):
+            text = re.sub(r"\[\d+m\]", "[10s]", file.read_text())
+            (directory / f"rules-{number}.yml").write_text(re.sub(r"for: \d+[mh]", "for: 2s", text))
+        jobs = "".join(
+            f"  - job_name: {job}\n    static_configs: [{{targets: {[f'127.0.0.1:{one}' for one in ports]}}}]\n" for job, ports in targets.items()
+        )
+        head = "global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [rules-*.yml]\nscrape_configs:\n"
+        (directory / "prometheus.yml").write_text(head + jobs)
+        super().__init__("prometheus", [
+            "prometheus", f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data", f"--web.listen-address=127.0.0.1:{port}",
+        ])
+        eventually("Prometheus answers", lambda: ask(port, "GET", "/-/ready").status == 200, 20)
+
+    def value(self, query):
+        """What a query for one number gives; None where there is none yet."""
+        found = ask(self.port, "GET", "/api/v1/query?query=" + urllib.parse.quote(query)).json()["data"]["result"]
+        return float(found[0]["value"][1]) if found else None
+
+    def firing(self):
+        """The labels of each alert that fires."""
+        alerts = ask(self.port, "GET", "/api/v1/alerts").json()["data"]["alerts"]
+        return [alert["labels"] for alert in alerts if alert["state"] == "firing"]
+
+    def known(self):
+        """The names of alerts that fire, or soon will."""
+        return {alert["labels"]["alertname"] for alert in ask(self.port, "GET", "/api/v1/alerts").json()["data"]["alerts"]}

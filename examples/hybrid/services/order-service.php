@@ -1,0 +1,180 @@
+<?php
+// Orders: order.OrderService. Each is of a user who is there, and of products that are in stock.
+
+use App\Caller;
+use App\Client;
+use App\Failure;
+use App\Remote;
+use App\Store;
+use Google\Protobuf\Internal\Message;
+use Order\CancelOrderRequest;
+use Order\CancelOrderResponse;
+use Order\CreateOrderRequest;
+use Order\CreateOrderResponse;
+use Order\GetOrderRequest;
+use Order\GetOrderResponse;
+use Order\Item;
+use Order\ListOrdersRequest;
+use Order\ListOrdersResponse;
+use Order\Order;
+use Product\Amount;
+use Product\CheckInventoryRequest;
+use Product\CheckInventoryResponse;
+use Product\DeductInventoryRequest;
+use Product\DeductInventoryResponse;
+use Product\RestoreInventoryRequest;
+use Product\RestoreInventoryResponse;
+use User\GetUserRequest;
+use User\GetUserResponse;
+
+class OrderService
+{
+    public function CreateOrder(CreateOrderRequest $request): CreateOrderResponse
+    {
+        $user = $request->getUserId();
+        $items = $this->items($request);
+        if (!Caller::is($user)) {
+            throw new Failure("Another user's order", Failure::PERMISSION_DENIED);
+        }
+        $this->validateUser($user);
+        $total = $this->validateProducts($items);
+        $id = Store::insert('insert into orders (user_id, items, total_amount) values (?, ?, ?)', [$user, json_encode($items), $total]);
+        $this->deduct($id, $items);
+        Remote::publish('order.created', ['order_id' => $id, 'user_id' => $user, 'total_amount' => $total]);
+
+        return new CreateOrderResponse(['order' => $this->order($id)]);
+    }
+
+    public function GetOrder(GetOrderRequest $request): GetOrderResponse
+    {
+        return new GetOrderResponse(['order' => $this->order($request->getId())]);
+    }
+
+    public function ListOrders(ListOrdersRequest $request): ListOrdersResponse
+    {
+        $user = $request->getUserId() ?: Caller::user() ?? 0;
+        if (!Caller::is($user)) {
+            throw new Failure("Another user's orders", Failure::PERMISSION_DENIED);
+        }
+        $count = min($request->getPageSize() ?: 100, 100);
+        if ($count < 0) {
+            throw new Failure('page_size is negative', Failure::INVALID_ARGUMENT);
+        }
+        $rows = Store::all('select * from orders where id > ? and (user_id = ? or ? = 0) order by id limit ' . $count, [$request->getAfter(), $user, $user]);
+
+        return new ListOrdersResponse(['orders' => array_map($this->toOrder(...), $rows)]);
+    }
+
+    public function CancelOrder(CancelOrderRequest $request): CancelOrderResponse
+    {
+        $order = $this->order($request->getId());
+        $this->restore($order->getId());
+
+        return new CancelOrderResponse(['order' => $order->setStatus('cancelled')]);
+    }
+
+    /** What is asked for, by product. */
+    private function items(CreateOrderRequest $request): array
+    {
+        $items = [];
+        foreach ($request->getItems() as $item) {
+            $items[$item->getProductId()] = ($items[$item->getProductId()] ?? 0) + $item->getQuantity();
+            if ($item->getQuantity() < 1 || $items[$item->getProductId()] > 10_000) {
+                throw new Failure('quantity is 1 to 10000', Failure::INVALID_ARGUMENT);
+            }
+        }
+        if (!$items || count($items) > 20) {
+            throw new Failure('items has 1 to 20 products', Failure::INVALID_ARGUMENT);
+        }
+
+        return $items;
+    }
+
+    /** The user is there; while the user service is away it is enough that somebody saw him here within a day. */
+    private function validateUser(int $id): void
+    {
+        try {
+            $answer = Client::call('user-service', 'user.UserService/GetUser', new GetUserRequest(['id' => $id]), GetUserResponse::class);
+            Remote::remember("order:user:$id", $answer->getUser()->getEmail());
+        } catch (Failure $e) {
+            if ($e->getCode() === Failure::NOT_FOUND) {
+                throw new Failure('User not found', Failure::INVALID_ARGUMENT);
+            }
+            if ($e->getCode() !== Failure::UNAVAILABLE || Remote::remembered("order:user:$id") === null) {
+                throw $e;
+            }
+        }
+    }
+
+    /** All are in stock; what they cost together. */
+    private function validateProducts(array $items): int
+    {
+        $total = 0;
+        foreach ($items as $product => $quantity) {
+            $asked = new CheckInventoryRequest(['product_id' => $product, 'quantity' => $quantity]);
+            try {
+                $answer = $this->products('CheckInventory', $asked, CheckInventoryResponse::class);
+            } catch (Failure $e) {
+                throw $e->getCode() === Failure::NOT_FOUND ? new Failure($e->getMessage(), Failure::INVALID_ARGUMENT) : $e;
+            }
+            if (!$answer->getAvailable()) {
+                throw new Failure("Product $product out of stock", Failure::FAILED_PRECONDITION);
+            }
+            $total += $answer->getPrice() * $quantity;
+        }
+        if ($total > 2_147_483_647) {
+            throw new Failure('This is more than an order can cost', Failure::INVALID_ARGUMENT);
+        }
+
+        return $total;
+    }
+
+    /** Takes an order's items out of the stock; one that cannot be filled does not stay pending. */
+    private function deduct(int $order, array $items): void
+    {
+        $amounts = array_map(fn ($product, $quantity) => new Amount(['product_id' => $product, 'quantity' => $quantity]), array_keys($items), $items);
+        try {
+            $this->products('DeductInventory', new DeductInventoryRequest(['order_id' => $order, 'items' => $amounts]), DeductInventoryResponse::class);
+        } catch (Failure $e) {
+            try {
+                $this->restore($order); // it may have been done, and the answer lost
+            } catch (Failure $again) {
+                error_log("order $order stays pending, and needs somebody: {$again->getMessage()}");
+            }
+            throw $e;
+        }
+    }
+
+    private function restore(int $order): void
+    {
+        $this->products('RestoreInventory', new RestoreInventoryRequest(['order_id' => $order]), RestoreInventoryResponse::class);
+        Store::all("update orders set status = 'cancelled' where id = ?", [$order]);
+    }
+
+    private function products(string $method, Message $request, string $kind): Message
+    {
+        return Client::call('product-service', "product.ProductService/$method", $request, $kind);
+    }
+
+    private function order(int $id): Order
+    {
+        $row = Store::one('select * from orders where id = ?', [$id]);
+        if (!$row || !Caller::is($row['user_id'])) {
+            throw new Failure('Order not found', Failure::NOT_FOUND);
+        }
+
+        return $this->toOrder($row);
+    }
+
+    private function toOrder(array $row): Order
+    {
+        $items = [];
+        foreach (json_decode($row['items'], true) as $product => $quantity) {
+            $items[] = new Item(['product_id' => $product, 'quantity' => $quantity]);
+        }
+
+        return new Order(['items' => $items] + $row);
+    }
+}
+
+return ['order.OrderService' => new OrderService()];

@@ -1,0 +1,8 @@
+create table if not exists orders (
+    id int primary key auto_increment,
+    user_id int not null,
+    items json not null,
+    total_amount int not null,
+    status enum('pending', 'cancelled') not null default 'pending',
+    index of_user (user_id)
+);
