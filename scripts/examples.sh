@@ -12,7 +12,7 @@ extension() { php -r "exit(extension_loaded('$1') ? 0 : 1);" 2>/dev/null || need
 library() { [ -e "/usr/share/$1" ] || need "$2"; }
 only=${ONLY:-} only=${only//_/-} # laravel-go is test_laravel_go.py
 wants() { # a system; a word that names none may be of each
-  case "$only" in *portal* | *hybrid* | *laravel-go* | *node*) [[ $only == *"$1"* ]] ;; esac
+  case "$only" in *portal* | *hybrid* | *laravel-go* | *node* | gin | *-gin*) [[ $only == *"$1"* ]] ;; esac
 }
 command_of python3 python3
 if wants portal || wants hybrid; then
@@ -35,7 +35,7 @@ if wants hybrid; then
   command_of prometheus prometheus
   command_of openssl openssl
 fi
-if wants hybrid || wants laravel-go; then
+if wants hybrid || wants laravel-go || wants gin; then
   command_of go golang-go
   command_of protoc protobuf-compiler
   command_of protoc-gen-go protoc-gen-go-1-5
@@ -47,8 +47,17 @@ if wants hybrid || wants laravel-go; then
   command_of curl curl
   [ -n "$(compgen -G '/usr/lib/postgresql/*/bin/postgres')" ] || command_of postgres postgresql
 fi
+if wants gin; then
+  library gocode/src/github.com/gin-gonic/gin golang-github-gin-gonic-gin-dev
+  library gocode/src/github.com/golang-jwt/jwt golang-github-golang-jwt-jwt-dev
+  library gocode/src/github.com/gomodule/redigo golang-github-gomodule-redigo-dev
+  library gocode/src/github.com/rabbitmq/amqp091-go golang-github-rabbitmq-amqp091-go-dev
+  library gocode/src/golang.org/x/crypto golang-golang-x-crypto-dev
+  library gocode/src/golang.org/x/net golang-golang-x-net-dev
+  [ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] || need rabbitmq-server
+fi
 wants node && command_of npm npm # it brings Node
-if wants portal || wants hybrid || wants node; then command_of redis-server redis-server; fi
+if wants portal || wants hybrid || wants gin || wants node; then command_of redis-server redis-server; fi
 if [ ${#missing[@]} -gt 0 ]; then
   fail() { echo "scripts/examples.sh: please install ${missing[*]} $*" >&2; exit 1; }
   have apt-get || fail "(there is no apt-get here)"
@@ -66,7 +75,7 @@ if wants node && [ examples/node/package-lock.json -nt examples/node/node_module
   own=(); ! node -e 'require("node:sqlite")' 2>/dev/null || own=(--omit=dev) # else a Node that has it comes along
   npm ci --prefix examples/node --no-audit --no-fund "${own[@]}" >&2
 fi
-for system in hybrid laravel-go; do
+for system in hybrid laravel-go gin; do
   if wants "$system"; then "examples/$system/build.sh" >&2; fi
 done
 scripts/consul.sh >/dev/null

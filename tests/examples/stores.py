@@ -6,10 +6,11 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import urllib.parse
 
-from stack import INHERITED, ROOT, Process, ask, eventually, folder
+from stack import INHERITED, ROOT, Process, ask, eventually, folder, free_port
 
 
 def run_by(user, directory):
@@ -96,6 +97,40 @@ class MariaDB(Process):
 
     def ask(self, sql):
         return said(["mariadb", "--no-defaults", f"--socket={self.data}/socket", "--user=root", "-N", "-e", sql])
+
+
+class RabbitMq(Process):
+    """A broker with a user. It is up some seconds later."""
+
+    def __init__(self, port, user, password):
+        self.port, self.data, names = port, folder("rabbitmq"), free_port()
+        (self.data / "rabbit.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users = none\ndefault_user = {user}\ndefault_pass = {password}\n"
+        )
+        (self.data / "plugins").write_text("[].\n")
+        self.run_by = run_by("rabbitmq", self.data)
+        self.environment = {
+            "HOME": self.data, "RABBITMQ_NODENAME": "examples@localhost", "RABBITMQ_CONFIG_FILE": self.data / "rabbit.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": self.data / "plugins", "RABBITMQ_MNESIA_BASE": self.data / "mnesia", "RABBITMQ_LOG_BASE": self.data / "log",
+            "RABBITMQ_DIST_PORT": free_port(), "ERL_EPMD_PORT": names, "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+        self.names = Process("epmd", [*self.run_by, "epmd", "-port", names, "-address", "127.0.0.1"], self.environment)  # else it would be left behind
+        self.start_again()
+
+    def start_again(self):
+        """With what it has."""
+        super().__init__("rabbitmq", [*self.run_by, "/usr/lib/rabbitmq/bin/rabbitmq-server"], self.environment)
+
+    def is_up(self):
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            connection.sendall(b"AMQP\0\0\x09\x01")
+            return connection.recv(1) == b"\x01"
+
+    def end(self, how=signal.SIGKILL):
+        try:
+            return super().end(how)
+        finally:
+            self.names.kill()
 
 
 class Prometheus(Process):
