@@ -12,14 +12,14 @@ HEAD = "| section | says | lictor | test |\n|---|---|---|---|\n"
 
 
 class Finds(unittest.TestCase):
-    def found(self, rows):
+    def found(self, rows, page=http_table.PAGES[0]):
         with tempfile.TemporaryDirectory() as folder:
             root = pathlib.Path(folder)
             (root / "docs").mkdir()
             (root / "tests").mkdir()
             (root / "tests/a.rs").write_text("#[test]\nfn it_is_so() {}\nfn it_is_so_too() {}\n")
-            (root / "docs/http.md").write_text(HEAD + rows)
-            return list(http_table.problems(root, http_table.PAGES[0]))
+            (root / page).write_text(HEAD + rows)
+            return list(http_table.problems(root, page))
 
     def test_a_row_with_its_tests_or_its_reason_is_right(self):
         self.assertEqual(self.found("| 1 | a | b | `tests/a.rs::it_is_so`, `tests/a.rs::it_is_so_too` |\n| 2 | a | b | no: nobody sends that any more |\n"), [])
@@ -38,6 +38,14 @@ class Finds(unittest.TestCase):
 
     def test_a_page_without_rows_is_none(self):
         self.assertEqual(self.found(""), ["docs/http.md has no rows"])
+
+    def test_no_capability_and_no_mistake_of_the_sources_is_left_out(self):
+        names = [f"A{number}" for number in range(1, 123)] + [f"D{number}" for number in range(1, 26)]
+        row = lambda name: f"| {name} | a | b | `tests/a.rs::it_is_so` |\n"
+        self.assertEqual(self.found("".join(map(row, names)), "docs/sources.md"), [])
+        self.assertEqual(self.found("".join(map(row, names + ["A7"])), "docs/sources.md"), [])  # of another source
+        for name in ("A1", "A92", "A122", "D25"):
+            self.assertEqual(self.found("".join(row(one) for one in names if one != name), "docs/sources.md"), [f"docs/sources.md has no row {name}"])
 
     def test_every_page_is_looked_at(self):
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as said:
