@@ -6,7 +6,7 @@ help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 check: ## Formatting, lints, documentation, the configuration reference, the structure, the bounds that docs/why quotes, the tests that docs/http.md names, a test for each key, the scripts' own tests
-	python3 -B -m unittest discover -q -s scripts && python3 -B scripts/bounds.py && python3 -B scripts/http_table.py && python3 -B scripts/tested_keys.py && python3 -B scripts/structure.py && scripts/config-reference.sh --check && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
+	python3 -B -m unittest discover -q -s scripts && python3 -B scripts/bounds.py && python3 -B scripts/http_table.py && python3 -B scripts/source_lines.py && python3 -B scripts/tested_keys.py && python3 -B scripts/structure.py && scripts/config-reference.sh --check && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
 
 structure: ## No circle of files, no lictor crate below lictor-http, no function over 80 lines but tables
 	python3 -B scripts/structure.py
