@@ -305,11 +305,11 @@ def test_request_log_and_trace_headers(portal):
     assert answer.headers["X-Trace-ID"] == trace and answer.headers["X-Span-ID"], answer.headers.items()
     own = expect_made(buyer("GET", "/api/users/999999"))
     gateway = portal.services["gateway"]
-    for wanted, status, level in [(trace, 200, "INFO"), (own, 404, "ERROR")]:
-        lines = eventually("it is in the log", lambda: gateway.said(trace_id=wanted, status=status))
+    for wanted, path, status, level in [(trace, "/api/users/1", 200, "INFO"), (own, "/api/users/999999", 404, "ERROR")]:
+        lines = eventually("it is in the log", lambda: gateway.said(trace_id=wanted, path=path, status=status))  # the question about the token has its own line
         fields = {"trace_id", "span_id", "method", "path", "status", "duration", "ip", "service", "level"}
         assert fields <= set(lines[0]) and lines[0]["level"] == level, lines
-    assert gateway.said(trace_id=trace, status=200)[0]["user_agent"] == "portal-test"
+    assert gateway.said(trace_id=trace, path="/api/users/1", status=200)[0]["user_agent"] == "portal-test"
     services = [portal.services[f"user-service-{number}"] for number in (1, 2)]
     eventually("the service's log has the trace", lambda: any(service.said(trace_id=trace, path="/api/users/1") for service in services))
 
