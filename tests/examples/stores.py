@@ -113,6 +113,7 @@ class RabbitMq(Process):
             "HOME": self.data, "RABBITMQ_NODENAME": "examples@localhost", "RABBITMQ_CONFIG_FILE": self.data / "rabbit.conf",
             "RABBITMQ_ENABLED_PLUGINS_FILE": self.data / "plugins", "RABBITMQ_MNESIA_BASE": self.data / "mnesia", "RABBITMQ_LOG_BASE": self.data / "log",
             "RABBITMQ_DIST_PORT": free_port(), "ERL_EPMD_PORT": names, "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",  # it waits without turning round and round
         }
         self.names = Process("epmd", [*self.run_by, "epmd", "-port", names, "-address", "127.0.0.1"], self.environment)  # else it would be left behind
         self.start_again()

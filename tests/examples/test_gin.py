@@ -79,12 +79,12 @@ class Shop(Stack):
             "INTERNAL_SERVICE_TOKEN": secrets.token_hex(16), "JWT_SECRET": secrets.token_hex(24),
             "ADMIN_EMAIL": ADMIN["email"], "ADMIN_PASSWORD": ADMIN["password"],
         }
-        eventually("RabbitMQ is up", self.rabbitmq.is_up, 60)
         for name in PORTS:
             self.start_service(name)
             if not self.keep:
                 self.start_service(name, 2)
         self.start_gateway(port=self.gateway_port)
+        eventually("RabbitMQ is up", self.rabbitmq.is_up, 60)  # orders wait for it
         self.is_whole()
         eventually("all are well in Consul", self.all_pass, 30)
 
