@@ -255,10 +255,10 @@ mod tests {
     fn no_answer_holds_more_than_is_told() {
         use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
 
-        let (mut context, mut out) = (CCtx::create(), vec![0; 1 << 20]);
+        let (mut context, text, mut out) = (CCtx::create(), vec![b'a'; 1 << 20], vec![0; 1 << 20]);
         context.set_parameter(CParameter::CompressionLevel(ZSTD)).unwrap();
         context.set_parameter(CParameter::WindowLog(ZSTD_WINDOW)).unwrap();
-        let (mut from, mut to) = (InBuffer::around(&[b'a'; 1 << 20]), OutBuffer::around(&mut out[..]));
+        let (mut from, mut to) = (InBuffer::around(&text), OutBuffer::around(&mut out[..]));
         context.compress_stream(&mut to, &mut from).unwrap();
         let held = context.sizeof() + (32 << 10); // what it has made
         assert!(held < 600 << 10, "{held}");
