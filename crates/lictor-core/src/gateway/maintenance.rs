@@ -17,7 +17,7 @@ use super::{Gateway, Route};
 use crate::cidr::Cidrs;
 use crate::secret::Secret;
 
-/// So many orders hold at a time, so many routes a gateway has at most.
+/// So many orders about routes hold at a time, so many routes a gateway has at most.
 pub const ORDERS_MAX: usize = 10_000;
 
 /// Of many so many are told.
@@ -70,9 +70,11 @@ impl Default for Maintenance {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
-    /// The route's label; `None`: all.
+    /// The route's label; `None`: all. To be written in any case: what somebody forgot does not mean all.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub route: Option<String>,
     /// Its end, in milliseconds since the epoch; `None`: when it is taken back.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub until_ms: Option<u64>,
 }
 
@@ -97,7 +99,7 @@ impl Orders {
     /// As they are written down; in words why they are none.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let orders: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-        if orders.0.len() > ORDERS_MAX { Err(format!("there are more than {ORDERS_MAX}")) } else { Ok(orders) }
+        if orders.0.len() > ORDERS_MAX + 1 { Err(format!("there are more than {ORDERS_MAX}")) } else { Ok(orders) }
     }
 
     /// Whether nothing is ordered.
@@ -108,7 +110,7 @@ impl Orders {
     /// What is ordered after this: that a route (`None`: all) is in maintenance until then (`None`: until it is taken back).
     pub fn on(&self, route: Option<&str>, end: Option<SystemTime>, now: SystemTime) -> Result<Self, String> {
         let mut orders = self.without(route, now);
-        if orders.0.len() >= ORDERS_MAX {
+        if route.is_some() && orders.0.len() >= ORDERS_MAX {
             return Err(format!("{ORDERS_MAX} routes are in maintenance already"));
         }
         let (Ok(place) | Err(place)) = orders.place(route);
@@ -299,7 +301,9 @@ mod tests {
         assert_eq!(before.off(None, now()), orders(&[]));
         let each = (0..ORDERS_MAX).map(|n| Order { route: Some(n.to_string()), until_ms: None });
         let full = Orders::from(each.collect::<Vec<_>>());
-        assert!(full.on(None, None, now()).is_err() && full.on(Some("7"), None, now()).is_ok());
+        assert!(full.on(Some("one more"), None, now()).is_err() && full.on(Some("7"), None, now()).is_ok());
+        let all = full.on(None, None, now()).expect("all is one of few words");
+        assert_eq!(Orders::parse(&serde_json::to_vec(&all).unwrap()), Ok(all));
     }
 
     #[test]
@@ -348,7 +352,18 @@ mod tests {
     fn what_is_in_kv_is_read_or_refused() {
         let written = serde_json::to_vec(&orders(&[(None, None), (Some("/a"), Some(5))])).unwrap();
         assert_eq!(Orders::parse(&written), Ok(orders(&[(None, None), (Some("/a"), Some(5))])));
-        for text in ["", "nonsense", "{}", "[{}", r#"[{"route": 1, "until_ms": null}]"#, r#"[{"rout": "/a"}]"#, "[1]"] {
+        for text in [
+            "",
+            "nonsense",
+            "{}",
+            "[1]",
+            "[{}",
+            "[{}]",
+            r#"[{"route": 1, "until_ms": null}]"#,
+            r#"[{"rout": "/a"}]"#,
+            r#"[{"route": "/a"}]"#,
+            r#"[{"until_ms": 5}]"#,
+        ] {
             assert!(Orders::parse(text.as_bytes()).is_err(), "{text}");
         }
         let last = format!(r#"[{{"route": null, "until_ms": {}}}]"#, u64::MAX);
