@@ -231,3 +231,82 @@ fn a_body_that_grows_too_long_is_told_so_once_and_no_instance_is_blamed() {
     assert!(hits.load(Relaxed) <= 1, "it is not sent again");
     assert_eq!(lictor.page("/breakers")["one"]["state"], "closed");
 }
+
+/// Answers at once with a part, and then waits for the request's end; `h2c` by prior knowledge.
+fn early(protocol: &str) -> RawServer {
+    if protocol == "h2c" {
+        return RawServer::start(|mut stream| {
+            let mut preface = [0; 24];
+            if stream.read_exact(&mut preface).is_err() || stream.write_all(&frame(4, 0, 0, b"")).is_err() {
+                return;
+            }
+            while let Some(Frame { kind, stream: id, .. }) = next_frame(&mut stream) {
+                // `:status: 200` (RFC 7541, appendix A).
+                if kind == 1 && stream.write_all(&[frame(1, 4, id, &[0x88]), frame(0, 0, id, b"~")].concat()).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    RawServer::start(|mut stream| {
+        if !read_head(&mut stream).is_empty()
+            && stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n~\r\n").is_ok()
+        {
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+    })
+}
+
+#[test]
+fn an_answer_that_has_begun_ends_with_its_question_and_no_instance_is_blamed() {
+    let long = [b"2800\r\n".to_vec(), vec![b'x'; 0x2800], b"\r\n".to_vec()].concat();
+    let long_frame = frame(0, 0, 1, &vec![b'x'; 0x2800]);
+    for protocol in ["http", "h2c"] {
+        let one = early(protocol);
+        let upstream = format!(
+            "  one: {{protocol: {protocol}, static: ['127.0.0.1:{}'], breaker: {{failure_threshold: 1}}}}\n",
+            one.port()
+        );
+        let text = configuration(&[], &upstream, "  body_max: 10000\n", "  - {path: /*, to: one}\n");
+        let lictor = lictor_testkit::Sidecar::serve(LICTOR, &text).up();
+        for (name, version, wrong, reason) in [
+            ("/long", Version::Http1, &long[..], "body_too_large"),
+            ("/malformed", Version::Http1, b"nonsense\r\n", "bad_request"),
+            ("/cut", Version::Http1, b"", "client_gone"),
+            ("/long2", Version::Http2, &long_frame, "body_too_large"),
+            ("/cut2", Version::Http2, b"", "client_gone"),
+        ] {
+            let mut stream = connect(&lictor.address("gateway"));
+            let asked = Ask { method: "POST", ..Ask::get(name) };
+            match version {
+                Version::Http1 => {
+                    write!(stream, "POST {name} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n~\r\n")
+                        .unwrap();
+                    assert!(read_head(&mut stream).contains(" 200 "), "{protocol} {name}");
+                }
+                Version::Http2 => {
+                    let head = frame(1, 4, 1, &block(asked));
+                    stream.write_all(&[begun_http2(), head, frame(0, 0, 1, b"~")].concat()).unwrap();
+                    let came = std::iter::from_fn(|| next_frame(&mut stream)).find(|came| came.kind == 1);
+                    assert_eq!(came.map(|head| status(&head.payload)), Some(200), "{protocol} {name}");
+                }
+            }
+            if wrong.is_empty() {
+                drop(stream);
+            } else {
+                stream.write_all(wrong).unwrap();
+                // Till the connection is over, or the stream is.
+                let mut frames = std::iter::from_fn(|| next_frame(&mut stream));
+                match version {
+                    Version::Http1 => drop(std::io::copy(&mut stream, &mut std::io::sink())),
+                    Version::Http2 => assert!(frames.any(|frame| frame.kind == 3), "{protocol} {name}"),
+                }
+            }
+            let line = line_of(&lictor, |line| line["path"] == name);
+            assert_eq!((&line["status"], &line["reason"]), (&200.into(), &reason.into()), "{protocol} {line}");
+        }
+        assert_eq!(lictor.page("/breakers")["one"]["state"], "closed", "{protocol}");
+        let ejections = lictor.metric("lictor_endpoint_ejections_total", &[]);
+        assert!(ejections.abs() < 0.5, "{protocol}: {ejections}");
+    }
+}

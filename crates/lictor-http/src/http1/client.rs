@@ -73,6 +73,8 @@ pub struct Body<B> {
     sending: Option<Sending<B>>,
     keeps_alive: bool,
     has_failed: bool,
+    /// The request has no end, and who answers waits for that perhaps: what has come by now is all that is read.
+    is_unasked: bool,
     spelling: Spelling,
 }
 
@@ -164,6 +166,7 @@ impl Connection {
                 sending,
                 keeps_alive: head.keeps_alive,
                 has_failed: false,
+                is_unasked: false,
                 spelling: head.spelling,
             };
             Ok(Answered { response: head.response.map(|()| Box::new(body)), fields: head.fields })
@@ -266,6 +269,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Body<B> {
             && let Poll::Ready(result) = sending.poll(stream, context)
         {
             this.has_failed |= result.is_err();
+            this.is_unasked = matches!(result, Err(Failed::Body));
             this.sending = None;
         }
         loop {
@@ -278,7 +282,11 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Body<B> {
                     return Poll::Ready(Some(Err(error)));
                 }
             }
-            match ready!(read.poll_fill(stream, context)) {
+            let filled = match read.poll_fill(stream, context) {
+                Poll::Pending if this.is_unasked => return Poll::Ready(Some(Err(BodyError::Cut))),
+                filled => ready!(filled),
+            };
+            match filled {
                 Ok(1..) => (),
                 ended => {
                     this.keeps_alive = false;

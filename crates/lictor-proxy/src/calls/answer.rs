@@ -87,7 +87,7 @@ impl Call {
         let ids = self.ids(&record, fields, date);
         buffers::give_fields(self.head.headers);
         let body = ResponseBody::stream(body, exchange, self.running, record, self.probe, patience, keeping);
-        Response::from_parts(head, body.telling(ids))
+        Response::from_parts(head, body.asked(self.body.unsent()).telling(ids))
     }
 
     /// A good head is a success once its body is whole. Not where that would keep others waiting: a stream may last for

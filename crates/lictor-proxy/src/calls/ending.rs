@@ -16,7 +16,8 @@ use lictor_http::{Answer, Spelling};
 use tokio::time::Sleep;
 
 use super::recoded::{self, Ahead, Recode, Recoded};
-use super::replay::AnswerBody;
+use super::replay::{AnswerBody, Replay};
+use super::unanswered::body_fault;
 use crate::admission::cache::Keeping;
 use crate::admission::permit::{Probe, Running};
 use crate::books::record::{EXPIRED, Record};
@@ -95,6 +96,8 @@ impl Kind {
 #[derive(Debug)]
 struct Stream {
     incoming: Option<AnswerBody>,
+    /// The request's body, where the answer has begun before that was sent.
+    asked: Option<Replay>,
     /// The connection and the endpoint's load; given back at the end, dropped (and closed) otherwise.
     exchange: Option<Exchange>,
     /// The request's place among the running ones.
@@ -229,6 +232,7 @@ impl ResponseBody {
         let is_over = incoming.is_end_stream();
         let mut stream = Stream {
             incoming: Some(incoming),
+            asked: None,
             exchange: Some(exchange),
             running: Some(running),
             record: Some(record),
@@ -240,6 +244,14 @@ impl ResponseBody {
             return Self { kind: stream.close(), spelling, ids: None };
         }
         Self { kind: Kind::Stream(Box::new(stream)), spelling, ids: None }
+    }
+
+    /// The request's body is not sent yet: what is wrong with it is no fault of who answers.
+    pub(super) fn asked(mut self, asked: Option<Replay>) -> Self {
+        if let Kind::Stream(stream) = &mut self.kind {
+            stream.asked = asked;
+        }
+        self
     }
 
     /// Reads what has come by now, up to so much. Where that is all, and shorter, it is held whole; otherwise it is given
@@ -418,7 +430,11 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                this.kind = stream.fail(Reason::ResetMidResponse, &format!("the answer broke off: {error}"));
+                // Whoever answers has not broken off what has lost its question.
+                let fault = stream.asked.as_ref().and_then(body_fault);
+                let (reason, why) = fault
+                    .map_or((Reason::ResetMidResponse, error.to_string()), |fault| (fault.reason, fault.to_string()));
+                this.kind = stream.fail(reason, &format!("the answer broke off: {why}"));
                 Poll::Ready(Some(Err(error.into())))
             }
             None => {

@@ -7,6 +7,7 @@ use lictor_core::{Failure, Reason};
 use lictor_http::{BodyError, http1, http2};
 
 use super::call::Call;
+use super::replay::Replay;
 use crate::clock::{self, Stage};
 use crate::stores::millis::Millis;
 use crate::world::view::EndpointState;
@@ -20,12 +21,12 @@ pub(super) fn http1_failed(call: &Call, state: &EndpointState, error: http1::cli
             let sentence = format!("{address} closed the connection before the request was sent");
             Failure::new(Reason::ResetBeforeResponse, sentence).unprocessed()
         }
-        SendError::Body => body_fault(call)
+        SendError::Body => body_fault(&call.body)
             .unwrap_or_else(|| Failure::new(Reason::BadRequest, "the request's body is not as long as its head says")),
         SendError::Malformed(why) => {
             Failure::new(Reason::ProtocolError, format!("{address} answered with invalid HTTP: {why}"))
         }
-        SendError::Closed => body_fault(call).unwrap_or_else(|| {
+        SendError::Closed => body_fault(&call.body).unwrap_or_else(|| {
             let sentence = format!("{address} closed the connection before it answered");
             Failure::new(Reason::ResetBeforeResponse, sentence)
         }),
@@ -43,16 +44,15 @@ pub(super) fn http2_failed(call: &Call, state: &EndpointState, error: http2::cli
             reset(format!("{address} closed the connection before the request was sent")).unprocessed()
         }
         SendError::Refused(code) => reset(format!("{address} refused the stream: {code}")).unprocessed(),
-        SendError::Body => body_fault(call)
+        SendError::Body => body_fault(&call.body)
             .unwrap_or_else(|| Failure::new(Reason::BadRequest, "the request's body is not as long as its head says")),
         SendError::Malformed(why) => malformed(why),
         SendError::Unfit(why) => malformed(why).unprocessed(),
         SendError::Reset(code) => {
-            body_fault(call).unwrap_or_else(|| reset(format!("{address} reset the stream: {code}")))
+            body_fault(&call.body).unwrap_or_else(|| reset(format!("{address} reset the stream: {code}")))
         }
-        SendError::Closed => {
-            body_fault(call).unwrap_or_else(|| reset(format!("{address} closed the connection before it answered")))
-        }
+        SendError::Closed => body_fault(&call.body)
+            .unwrap_or_else(|| reset(format!("{address} closed the connection before it answered"))),
     }
 }
 
@@ -68,8 +68,8 @@ pub(super) fn late(call: &Call, state: &EndpointState, end: End, waited: Duratio
 }
 
 /// Why the client's body has no end, if it is that.
-fn body_fault(call: &Call) -> Option<Failure> {
-    Some(match call.body.fault()? {
+pub(super) fn body_fault(body: &Replay) -> Option<Failure> {
+    Some(match body.fault()? {
         BodyError::Malformed(why) => {
             Failure::new(Reason::BadRequest, format!("the request's body is not valid HTTP: {why}"))
         }
