@@ -128,17 +128,11 @@ impl Encoder for zstd::Encoder<'static, Vec<u8>> {
     }
 }
 
-fn encoder(coding: Coding) -> io::Result<Box<dyn Encoder>> {
-    Ok(match coding {
-        #[cfg(feature = "zstd")]
-        Coding::Zstd => {
-            let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD)?;
-            encoder.window_log(ZSTD_WINDOW)?;
-            Box::new(encoder)
-        }
-        Coding::Brotli => Box::new(CompressorWriter::new(Vec::new(), BROTLI_BUFFER, BROTLI, BROTLI_WINDOW)),
-        Coding::Gzip => Box::new(GzEncoder::new(Vec::new(), Compression::new(GZIP))),
-    })
+#[cfg(feature = "zstd")]
+fn zstd() -> io::Result<Box<dyn Encoder>> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD)?;
+    encoder.window_log(ZSTD_WINDOW)?;
+    Ok(Box::new(encoder))
 }
 
 /// An answer that is being compressed: one of so many of the process.
@@ -150,7 +144,13 @@ struct Encoding {
 
 impl Encoding {
     fn new(coding: Coding, place: OwnedSemaphorePermit) -> Self {
-        Self { encoder: encoder(coding).ok(), _place: place }
+        let encoder: Option<Box<dyn Encoder>> = match coding {
+            #[cfg(feature = "zstd")]
+            Coding::Zstd => zstd().ok(),
+            Coding::Brotli => Some(Box::new(CompressorWriter::new(Vec::new(), BROTLI_BUFFER, BROTLI, BROTLI_WINDOW))),
+            Coding::Gzip => Some(Box::new(GzEncoder::new(Vec::new(), Compression::new(GZIP)))),
+        };
+        Self { encoder, _place: place }
     }
 
     fn taken(&mut self) -> Result<Box<dyn Encoder>, Failed> {
