@@ -5,9 +5,9 @@ use std::io::Write;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use lictor_testkit::{Authority, RawServer, Sidecar, connect, get_over, read_head, tls_client};
-use rustls::version::TLS13;
+use rustls::version::{TLS12, TLS13};
 
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask, echo, gateway_of, whole_log};
+use crate::{Ask, BOTH, LICTOR, Told, Version, ask, ask_over, echo, gateway_of, whole_log};
 
 /// Of `secret`, `hunter2` and `paß`, by crypt(3).
 const SECRET: &str = "$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
@@ -191,26 +191,26 @@ fn a_certificate_says_who_its_client_is() {
         ("none", &[], "", 401),
     ] {
         let identity = authority.issue(file, names);
-        let config = authority.client_config(&[], &[&TLS13], Some(&identity));
-        let ask = |path: &str, fields: &str| {
-            let mut client = tls_client(&config, &lictor.address("gateway"), "localhost");
-            let text = format!(
-                "GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Caller: forged\r\n{fields}Connection: close\r\n\r\n"
-            );
-            client.write_all(text.as_bytes()).unwrap();
-            let mut answer = Vec::new();
-            let _ = std::io::Read::read_to_end(&mut client, &mut answer);
-            String::from_utf8_lossy(&answer).to_lowercase()
-        };
-        let answer = ask("/", "");
-        assert_eq!(answer.starts_with("http/1.1 200"), !caller.is_empty(), "{file}: {answer}");
-        assert!(answer.contains(caller) && !answer.contains("forged"), "{file}: {answer}");
-        let answer = ask("/orders", "");
-        assert!(answer.starts_with(&format!("http/1.1 {status}")), "{file}: {answer}");
-        let answer = ask("/", "X-API-Key: wrong\r\n");
-        assert!(answer.starts_with("http/1.1 401"), "what is shown decides: {file}: {answer}");
-        let answer = ask("/keys", "");
-        assert!(answer.starts_with("http/1.1 401"), "{file}: {answer}");
+        for (version, tls) in BOTH.into_iter().flat_map(|version| [(version, &TLS12), (version, &TLS13)]) {
+            let alpn: &[&[u8]] = if version == Version::Http2 { &[b"h2"] } else { &[] };
+            let config = authority.client_config(alpn, &[tls], Some(&identity));
+            let what = format!("{file} {version:?} {:?}", tls.version);
+            for (target, fields, status) in [
+                ("/", &[][..], if caller.is_empty() { 401 } else { 200 }),
+                ("/orders", &[], status),
+                // What is shown decides.
+                ("/", &[("x-api-key", "wrong")], 401),
+                ("/keys", &[], 401),
+            ] {
+                let fields = [&[("x-caller", "forged")][..], fields].concat();
+                let client = tls_client(&config, &lictor.address("gateway"), "localhost");
+                let told = ask_over(client, version, Ask { host: "localhost", fields: &fields, ..Ask::get(target) });
+                assert_eq!(told.status, status, "{what} {target} {fields:?}: {told:?}");
+                let seen = told.body.to_lowercase();
+                assert!(!seen.contains("forged"), "{what}: {told:?}");
+                assert!(status != 200 || seen.contains(caller), "{what}: {told:?}");
+            }
+        }
     }
     // The control: without `auth` it is enough that the authority vouches for it.
     let identity = authority.issue("none", &[]);

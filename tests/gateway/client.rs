@@ -5,7 +5,10 @@ use std::net::TcpStream;
 
 use lictor_testkit::{Sidecar, connect_from, eventually};
 
-use crate::{Ask, BOTH, LICTOR, Told, Version, ask_over, configuration, echo, gateway_of, told_http1, told_on};
+use crate::{
+    Ask, BOTH, LICTOR, Told, Version, ask_over, begun_http2, block, configuration, echo, frame, gateway_of, told_http1,
+    told_http2, told_on,
+};
 
 const TRUSTED: &str = "  trusted_proxies: [127.0.0.2, 127.0.0.3/32, '::1', 192.0.2.0/24]\n";
 
@@ -142,6 +145,12 @@ fn no_client_takes_its_proxys_word_away() {
         let told = told_http1(from(&lictor, source), text.as_bytes());
         assert_eq!(told.status, status, "{source} {named}: {told:?}");
     }
+    // HTTP/2 has no such field (RFC 9113, section 8.2.2).
+    let fields = [("x-forwarded-for", "203.0.113.7"), ("connection", "x-forwarded-for")];
+    let told = ask_over(from(&lictor, "127.0.0.2"), Version::Http2, Ask { fields: &fields, ..Ask::get("/") });
+    assert_ne!(told.status, 200, "{told:?}");
+    let told = ask_over(from(&lictor, "127.0.0.2"), Version::Http2, Ask { fields: &fields[..1], ..Ask::get("/") });
+    assert_eq!(seen(&told, "x-forwarded-for"), ["203.0.113.7, 127.0.0.2"], "the control: {told:?}");
     // Trailers are fields too.
     let text = "POST / HTTP/1.1\r\nHost: shop.example\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n";
     let told = told_http1(from(&lictor, "127.0.0.2"), text.as_bytes());
@@ -160,9 +169,12 @@ fn an_address_is_one_however_its_family_is_written() {
         let address = lictor.address("gateway");
         let port = address.rsplit(':').next().unwrap();
         let fields = [("X-Forwarded-For", "203.0.113.7")];
-        let stream = connect_from(source, &format!("{connects}:{port}"));
-        let told = ask_over(stream, Version::Http1, Ask { fields: &fields, ..Ask::get("/") });
-        assert_eq!(seen(&told, "x-forwarded-for"), [format!("203.0.113.7, {source}")], "{listen}: {told:?}");
+        for version in BOTH {
+            let stream = connect_from(source, &format!("{connects}:{port}"));
+            let told = ask_over(stream, version, Ask { fields: &fields, ..Ask::get("/") });
+            let client = [format!("203.0.113.7, {source}")];
+            assert_eq!(seen(&told, "x-forwarded-for"), client, "{listen} {version:?}: {told:?}");
+        }
     }
 }
 
@@ -176,11 +188,21 @@ fn a_proxy_that_is_trusted_no_more_is_believed_no_more() {
         kept.write_all(ask.as_bytes()).unwrap();
         seen(&told_on(&mut kept), "x-forwarded-for").remove(0)
     };
-    assert_eq!(xff(), "203.0.113.7, 127.0.0.2");
+    let mut kept_http2 = from(&lictor, "127.0.0.2");
+    kept_http2.write_all(&begun_http2()).unwrap();
+    let mut last = 1;
+    let mut xff_http2 = || {
+        let asked = block(Ask { fields: &[("x-forwarded-for", "203.0.113.7")], ..Ask::get("/") });
+        kept_http2.write_all(&frame(1, 5, last, &asked)).unwrap();
+        last += 2;
+        seen(&told_http2(&mut kept_http2), "x-forwarded-for").remove(0)
+    };
+    assert_eq!((xff(), xff_http2()), ("203.0.113.7, 127.0.0.2".to_owned(), "203.0.113.7, 127.0.0.2".to_owned()));
     lictor.rewrite(&configuration(&[("one", &one)], "", "", "    - {path: /*, to: one}\n"));
     assert_eq!(lictor.post("/reload").status, 200);
     eventually("it is forgotten on a connection that stays", || match xff() {
         told if told == "127.0.0.2" => Ok(()),
         told => Err(told),
     });
+    assert_eq!(xff_http2(), "127.0.0.2", "and on one of HTTP/2");
 }

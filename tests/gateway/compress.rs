@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use lictor_testkit::{RawServer, Sidecar, connect, eventually, read_head};
 
 use crate::wire::{Asked, Got, Lines, get};
-use crate::{Ask, BOTH, LICTOR, Version, begun_http2, block, configuration, frame, gateway_of, next_frame, status};
+use crate::{
+    Ask, BOTH, LICTOR, Version, begun_http2, block, configuration, frame, gateway_of, lines, next_frame, status,
+};
 
 const GZIP: (&str, &str) = ("accept-encoding", "gzip");
 
@@ -214,14 +216,12 @@ fn what_is_said_of_other_bytes_goes_and_what_the_client_knows_is_known_again() {
 }
 
 /// Writes a part of its answer and waits until it may go on.
-fn slow(may_go_on: Arc<AtomicBool>) -> RawServer {
+fn slow(may_go_on: Arc<AtomicBool>, kind: &'static str) -> RawServer {
     RawServer::start(move |mut stream| {
         while !read_head(&mut stream).is_empty() {
             let half = text();
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{half}",
-                half.len() * 2
-            );
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{half}", half.len() * 2);
             let is_gone = stream.write_all(head.as_bytes()).is_err();
             eventually("the client has the first half", || {
                 if may_go_on.load(Relaxed) || is_gone { Ok(()) } else { Err(()) }
@@ -235,31 +235,62 @@ fn slow(may_go_on: Arc<AtomicBool>) -> RawServer {
 
 #[test]
 fn what_is_there_goes_on_while_the_upstream_pauses() {
-    for coding in ["gzip", "br", "zstd"] {
-        let may_go_on = Arc::new(AtomicBool::new(false));
-        let origin = slow(Arc::clone(&may_go_on));
-        let lictor = lictor(&origin);
-        let mut stream = connect(&lictor.address("gateway"));
-        let ask =
-            format!("GET / HTTP/1.1\r\nHost: shop.example\r\nAccept-Encoding: {coding}\r\nConnection: close\r\n\r\n");
-        stream.write_all(ask.as_bytes()).unwrap();
-        let mut bytes = Vec::new();
-        let mut piece = [0; 4096];
-        loop {
-            let count = stream.read(&mut piece).unwrap();
-            assert!(count > 0, "it ended before the second half was let go");
-            bytes.extend_from_slice(&piece[..count]);
-            if bytes.windows(4).any(|part| part == b"\r\n\r\n")
-                && partly(coding, &crate::wire::parse(&bytes, false).body) == text()
-            {
-                break;
+    for (kind, asked, coding) in [
+        ("text/plain", "gzip", "gzip"),
+        ("text/plain", "br", "br"),
+        ("text/plain", "zstd", "zstd"),
+        ("text/event-stream", "gzip", ""),
+    ] {
+        for version in BOTH {
+            let may_go_on = Arc::new(AtomicBool::new(false));
+            let origin = slow(Arc::clone(&may_go_on), kind);
+            let lictor = lictor(&origin);
+            let mut stream = connect(&lictor.address("gateway"));
+            let fields = [("accept-encoding", asked)];
+            let bytes = match version {
+                Version::Http1 => {
+                    format!("GET / HTTP/1.1\r\nHost: a\r\n{}Connection: close\r\n\r\n", lines(&fields)).into_bytes()
+                }
+                Version::Http2 => {
+                    [begun_http2(), frame(1, 5, 1, &block(Ask { fields: &fields, ..Ask::get("/") }))].concat()
+                }
+            };
+            stream.write_all(&bytes).unwrap();
+            let what = format!("{version:?} {kind} {asked}");
+            let mut came = Vec::new();
+            let mut body = Vec::new();
+            while partly(coding, &body) != text() {
+                let is_over = more(&mut stream, version, &mut came, &mut body);
+                assert!(!is_over, "{what}: it ended before the second half was let go");
             }
+            may_go_on.store(true, Relaxed);
+            while !more(&mut stream, version, &mut came, &mut body) {}
+            assert_eq!(partly(coding, &body), text().repeat(2), "{what}");
         }
-        may_go_on.store(true, Relaxed);
-        stream.read_to_end(&mut bytes).unwrap();
-        let got = crate::wire::parse(&bytes, false);
-        assert!(got.is_whole);
-        assert_eq!(plain(&got), text().repeat(2), "{coding}");
+    }
+}
+
+/// Reads what comes next, of all that came; the body until there; whether that was all.
+fn more(stream: &mut TcpStream, version: Version, came: &mut Vec<u8>, body: &mut Vec<u8>) -> bool {
+    match version {
+        Version::Http1 => {
+            let mut piece = [0; 4096];
+            let count = stream.read(&mut piece).unwrap();
+            came.extend_from_slice(&piece[..count]);
+            let has_head = came.windows(4).any(|part| part == b"\r\n\r\n");
+            let got = if has_head { crate::wire::parse(came, false) } else { Got::default() };
+            assert!(count > 0 || got.is_whole, "it broke off");
+            *body = got.body;
+            count == 0
+        }
+        Version::Http2 => {
+            let frame = next_frame(stream).expect("it goes on");
+            assert!(!matches!(frame.kind, 3 | 7), "it broke off: {frame:?}");
+            if frame.kind == 0 {
+                body.extend_from_slice(&frame.payload);
+            }
+            frame.ends_stream()
+        }
     }
 }
 
@@ -269,6 +300,7 @@ fn partly(coding: &str, coded: &[u8]) -> String {
     let _ = match coding {
         "gzip" => flate2::read::GzDecoder::new(coded).read_to_end(&mut text),
         "zstd" => unzstd(coded).read_to_end(&mut text),
+        "" => return String::from_utf8(coded.to_vec()).unwrap(),
         _ => brotli::Decompressor::new(coded, 4096).read_to_end(&mut text),
     };
     String::from_utf8(text).unwrap()

@@ -9,12 +9,23 @@ use serde_json::json;
 
 use crate::issuer::{SECRET, claims, sealed, shared};
 use crate::{
-    Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, configuration, echo, field, frame, gateway_of,
+    Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, configuration, echo, field, frame, gateway_of, lines,
     pipelined, told_http1, told_http2,
 };
 
 const APP: &str = "https://app.example";
 const KEYS: &str = "  cors: {origins: ['https://app.example', 'https://*.app.example'], methods: [GET, PUT], headers: [Content-Type, X-Token], expose: [X-Total], credentials: true, max_age: 10m}\n";
+
+/// Whose pages may read, and whose may not.
+const ORIGINS: [(&str, bool); 7] = [
+    (APP, true),
+    ("https://a.b.app.example", true),
+    ("https://APP.example", false),
+    ("https://app.example.evil.example", false),
+    ("https://evilapp.example", false),
+    ("http://app.example", false),
+    ("null", false),
+];
 
 /// Whether an answer has this field. In HTTP/2 the names that HPACK's static table has are their numbers there (RFC 7541,
 /// appendix A), and a length stands before each text.
@@ -67,16 +78,7 @@ fn only_pages_that_are_listed_read_answers_and_every_answer_says_that_it_differs
         gateway_of(&[("one", &one), ("own", &own)], KEYS, "  - {path: /*, to: one}\n  - {path: /own, to: own}\n");
     for version in BOTH {
         for target in ["/", "/own"] {
-            for (origin, is_listed) in [
-                (APP, true),
-                ("https://a.b.app.example", true),
-                ("https://APP.example", false),
-                ("https://app.example.evil.example", false),
-                ("https://evilapp.example", false),
-                ("http://app.example", false),
-                ("null", false),
-                ("", false),
-            ] {
+            for (origin, is_listed) in ORIGINS.into_iter().chain([("", false)]) {
                 let fields = [("Origin", origin)];
                 let fields = if origin.is_empty() { &[][..] } else { &fields };
                 let told = ask(&lictor, version, Ask { fields, ..Ask::get(target) });
@@ -110,22 +112,21 @@ fn a_preflight_is_answered_without_a_call_and_other_options_are_requests() {
     };
     for version in BOTH {
         for target in ["/", "/put", "/told", "/put?x=1"] {
-            let told = preflight(version, target, APP, "PUT");
-            assert!(
-                told.status == 204 && told.body.is_empty() && allows(&told, version, APP),
-                "{version:?} {target}: {told:?}"
-            );
-            for (name, value) in [
-                ("access-control-allow-methods", "GET, PUT"),
-                ("access-control-allow-headers", "Content-Type, X-Token"),
-                ("access-control-max-age", "600"),
-                ("vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"),
-            ] {
-                assert!(has(&told, version, name, value), "{version:?} {target} {name}: {told:?}");
+            for (origin, is_listed) in ORIGINS {
+                let told = preflight(version, target, origin, "PUT");
+                let what = format!("{version:?} {target} {origin}: {told:?}");
+                assert!(told.status == 204 && told.body.is_empty(), "{what}");
+                assert_eq!((allows(&told, version, origin), is_told(&told)), (is_listed, is_listed), "{what}");
+                for (name, value) in [
+                    ("access-control-allow-methods", "GET, PUT"),
+                    ("access-control-allow-headers", "Content-Type, X-Token"),
+                    ("access-control-max-age", "600"),
+                ] {
+                    assert_eq!(has(&told, version, name, value), is_listed, "{name}: {what}");
+                }
+                let vary = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+                assert!(has(&told, version, "vary", vary), "{what}");
             }
-            let told = preflight(version, target, "https://evil.example", "PUT");
-            assert!(told.status == 204 && !is_told(&told), "{version:?} {target}: {told:?}");
-            assert!(told.head.contains("Origin, Access-Control-Request-Method"), "{version:?} {target}: {told:?}");
         }
         let told = preflight(version, "/own", "https://any.example", "DELETE");
         assert!(told.status == 204 && has(&told, version, "access-control-allow-origin", "*"), "{version:?}: {told:?}");
@@ -142,8 +143,8 @@ fn a_preflight_is_answered_without_a_call_and_other_options_are_requests() {
         let (told, sent): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["status"] == 204);
         (told.iter().filter(|line| line["upstream"].is_string()).count(), told.len(), sent.len())
     };
-    let counted = eventually_is("all are logged", called, |(_, told, sent)| told + sent == 26);
-    assert_eq!(counted, (0, 18, 8), "no call for any of the preflights");
+    let counted = eventually_is("all are logged", called, |(_, told, sent)| told + sent == 66);
+    assert_eq!(counted, (0, 58, 8), "no call for any of the preflights");
 }
 
 #[test]
@@ -212,11 +213,38 @@ fn answers_of_the_gateways_own_can_be_read_too() {
             }
         }
     }
-    let refused = format!(
-        "POST /one HTTP/1.1\r\nHost: shop.example\r\nOrigin: {APP}\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
-    );
-    let told = told_http1(connect(&lictor.address("gateway")), refused.as_bytes());
-    assert!(told.status == 413 && allows(&told, Version::Http1, APP), "{told:?}");
+    // What is sent of a body: all of what is too long, and nothing of what never comes.
+    for (target, length, sent, status) in [("/one", "5", "hello", 413), ("/late", "4", "", 408)] {
+        for (version, (origin, is_listed)) in
+            BOTH.into_iter().flat_map(|version| ORIGINS.map(|origin| (version, origin)))
+        {
+            let fields = [("content-length", length), ("origin", origin)];
+            let head = block(Ask { method: "POST", fields: &fields, ..Ask::get(target) });
+            let mut stream = connect(&lictor.address("gateway"));
+            let told = match version {
+                Version::Http1 => {
+                    let lines = lines(&fields);
+                    let text = format!(
+                        "POST {target} HTTP/1.1\r\nHost: shop.example\r\n{lines}Connection: close\r\n\r\n{sent}"
+                    );
+                    told_http1(stream, text.as_bytes())
+                }
+                Version::Http2 => {
+                    stream
+                        .write_all(&[begun_http2(), frame(1, 4, 1, &head), frame(0, 0, 1, sent.as_bytes())].concat())
+                        .unwrap();
+                    told_http2(stream)
+                }
+            };
+            let what = format!("{version:?} {target} {origin}: {told:?}");
+            assert_eq!(
+                (told.status, allows(&told, version, origin), is_told(&told)),
+                (status, is_listed, is_listed),
+                "{what}"
+            );
+            assert!(has(&told, version, "vary", "Origin"), "{what}");
+        }
+    }
     // Of a head that cannot be read nobody knows whose page it is of.
     let told = told_http1(connect(&lictor.address("gateway")), b"GET / HTTP/1.1\r\nbad field\r\n\r\n");
     assert!(told.status == 400 && has(&told, Version::Http1, "vary", "Origin") && !is_told(&told), "{told:?}");
@@ -227,8 +255,13 @@ fn answers_of_the_gateways_own_can_be_read_too() {
 fn refusals_can_be_read_by_whom_they_are_for() {
     let [closed, redis, keys] = free_ports();
     let one = echo("one");
+    let slow = RawServer::start(|mut stream| while !read_head(&mut stream).is_empty() {});
+    let full = format!(
+        "  slow: {{static: ['127.0.0.1:{}'], timeout: 5m, limits: {{max_in_flight: 1, max_pending: 0}}}}\n",
+        slow.port()
+    );
     let more = format!(
-        "  dead: {{static: ['127.0.0.1:{closed}'], retry: off, breaker: {{failure_threshold: 1}}}}\nredis: 127.0.0.1:{redis}\n"
+        "{full}  dead: {{static: ['127.0.0.1:{closed}'], retry: off, breaker: {{failure_threshold: 1}}}}\nredis: 127.0.0.1:{redis}\n"
     );
     let auth = format!(
         "  auth:\n    mode: none\n    jwt:\n      - {{name: own, secret: {SECRET}}}\n      - {{name: idp, issuer: 'https://idp.example', jwks: 'http://127.0.0.1:{keys}/'}}\n"
@@ -238,13 +271,17 @@ fn refusals_can_be_read_by_whom_they_are_for() {
   - {path: /admin, to: one, auth: {mode: required, require: {roles: admin}}}
   - {path: /often, to: one, limit: {rate: 1/1h, by: []}}
   - {path: /counted, to: one, limit: {rate: 1/1h, by: [], mode: redis, if_unreachable: refuse}}
-  - {path: /dead, to: dead}\n";
+  - {path: /dead, to: dead}
+  - {path: /full, to: slow}\n";
     let text = configuration(&[("one", &one)], &more, &format!("{KEYS}{auth}"), routes);
     let lictor = Sidecar::serve(LICTOR, &text).up();
     let ann = format!("Bearer {}", shared(&claims(json!({}))));
     let theirs = claims(json!({"iss": "https://idp.example"})).to_string();
     let theirs = format!("Bearer {}", sealed(SECRET, r#"{"alg":"RS256","kid":"a"}"#, &theirs));
     let (ann, theirs) = (("authorization", &*ann), ("authorization", &*theirs));
+    let mut running = connect(&lictor.address("gateway"));
+    running.write_all(b"GET /full HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    slow.await_connections(1);
     for (target, status) in [("/often", 200), ("/dead", 502)] {
         assert_eq!(ask(&lictor, Version::Http1, Ask::get(target)).status, status, "what comes next is refused");
     }
@@ -260,6 +297,7 @@ fn refusals_can_be_read_by_whom_they_are_for() {
             ("/often", &[], 429, "rate_limited"),
             ("/counted", &[], 503, "limit_unavailable"),
             ("/dead", &[], 503, "breaker_open"),
+            ("/full", &[], 503, "overloaded"),
         ] {
             for (origin, is_listed) in [(APP, true), ("https://evil.example", false), ("", false)] {
                 let fields: Vec<_> = fields.iter().copied().chain([("origin", origin)]).collect();

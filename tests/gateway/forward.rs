@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, configuration, echo, echo_once, field, frame, line_of,
-    told_http1, told_http2, told_on,
+    lines, told_http1, told_http2, told_on,
 };
 
 /// Asks for what the token says: `200`, `401`, `slow`, ..
@@ -390,26 +390,30 @@ fn who_asks_the_same_at_the_same_time_waits_for_one_answer() {
     let keys = "  auth:\n    forward: {to: users, path: /check, timeout: 10s, cache: 60s}\n";
     let yaml = format!("workers: 1\n{}", yaml(&one, server.port(), keys, ROUTES));
     let lictor = Sidecar::serve(LICTOR, &yaml).up();
-    let ask = |target: &str| {
+    let ask = |version: Version, target: &str| {
         let mut stream = connect(&lictor.address("gateway"));
-        write!(
-            stream,
-            "GET {target} HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer a\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        stream
+        let asked = Ask { fields: &[("authorization", "Bearer a")], ..Ask::get(target) };
+        let bytes = match version {
+            Version::Http1 => {
+                format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\n{}\r\n", lines(asked.fields)).into_bytes()
+            }
+            Version::Http2 => [begun_http2(), frame(1, 5, 1, &block(asked))].concat(),
+        };
+        stream.write_all(&bytes).unwrap();
+        (version, stream)
     };
     // Who has begun goes away: the others still get the answer.
-    let first = ask("/a");
+    let first = BOTH.map(|version| ask(version, "/a"));
     eventually_is("it is asked", || *asked.lock(), |count| *count == 1);
-    let others: Vec<_> = (0..20).map(|_| ask("/a")).collect();
+    let others: Vec<_> = (0..20).map(|number| ask(BOTH[number % 2], "/a")).collect();
     drop(first);
-    let different = ask("/b");
+    let different = ask(Version::Http2, "/b");
     eventually_is("another is asked for itself", || *asked.lock(), |count| *count == 2);
     *open.0.lock() = true;
     open.1.notify_all();
-    for mut stream in others.into_iter().chain([different]) {
-        assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"));
+    for (version, mut stream) in others.into_iter().chain([different]) {
+        let told = if version == Version::Http1 { told_on(&mut stream) } else { told_http2(stream) };
+        assert_eq!(told.status, 200, "{version:?}: {told:?}");
     }
     assert_eq!(*asked.lock(), 2);
 }

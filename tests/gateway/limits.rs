@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use lictor_testkit::{
@@ -10,6 +12,8 @@ use lictor_testkit::{
 use serde_json::{Value as Json, json};
 
 use crate::issuer::{SECRET, claims, shared};
+use crate::open::{Kind, Open, echoing};
+use crate::wire::{Asked, get};
 use crate::{Ask, BOTH, LICTOR, Told, Version, ask, ask_over, echo};
 
 /// A gateway that answers everything itself, with this limit and these further routes and sections.
@@ -57,16 +61,78 @@ fn a_limit_of_so_many_admits_so_many_and_tells_it() {
             assert!(told.body.contains("\"reason\":\"rate_limited\""), "{told:?}");
             let of = |name| field(&told, version, name).unwrap_or_default();
             assert_eq!((of("ratelimit-limit"), of("ratelimit-remaining")), ("3".to_owned(), "0".to_owned()));
-            if version == Version::Http1 {
-                assert_eq!(of("retry-after"), of("ratelimit-reset"), "they name one instant");
-                let wait: u64 = of("retry-after").parse().unwrap();
-                // A tenth more, so that not all come at once.
-                assert!((1..=2 * 3600).contains(&wait), "{algo} {wait}");
-            }
+            let refused = get(&lictor, version, Asked::get("/", &[("x-id", "a")]));
+            let (wait, reset) = (refused.field("retry-after"), refused.field("ratelimit-reset"));
+            assert_eq!((refused.status, &wait), (429, &reset), "{algo} {version:?}: they name one instant");
+            // A tenth more, so that not all come at once.
+            assert!(wait.parse().is_ok_and(|wait: u64| (1..=2 * 3600).contains(&wait)), "{algo} {version:?} {wait}");
             assert_eq!(ask(&lictor, version, by(&[("x-id", "b")])).status, 200, "{algo}: another key has its own");
             let refused = [("limit", "gateway"), ("decision", "refused")];
             assert!(lictor.metric("lictor_limit_decisions_total", &refused) >= 1.0);
         }
+    }
+}
+
+#[test]
+fn a_limit_tells_by_the_fields_that_are_asked_for() {
+    for (fields, is_old, is_new) in
+        [("old", true, false), ("new", false, true), ("both", true, true), ("off", false, false)]
+    {
+        let lictor = limited(&format!("{{rate: 4/1h, by: [], fields: {fields}}}"), "", "");
+        for version in BOTH {
+            for _ in 0..3 {
+                let got = get(&lictor, version, Asked::get("/", &[]));
+                let has = |name| got.headers.contains_key(name);
+                for name in ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"] {
+                    assert_eq!(has(name), is_old, "{fields} {version:?} {name}: {got:?}");
+                }
+                for name in ["ratelimit", "ratelimit-policy"] {
+                    assert_eq!(has(name), is_new, "{fields} {version:?} {name}: {got:?}");
+                }
+                assert_eq!(has("retry-after"), got.status == 429, "{fields} {version:?}: {got:?}");
+            }
+        }
+        assert_eq!(ask(&lictor, Version::Http1, Ask::get("/")).status, 429, "{fields}: it is in force");
+    }
+}
+
+/// An answer that is kept was told to another, when more was left.
+#[test]
+fn a_kept_answer_tells_what_is_left_now() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let one = RawServer::saying(move |_| {
+        counted.fetch_add(1, Relaxed);
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nCache-Control: max-age=60\r\nRateLimit-Limit: 900\r\nRateLimit-Remaining: 900\r\nRateLimit-Reset: 1\r\n\r\nhi"
+    });
+    let more = format!("upstreams: {{one: {{static: ['127.0.0.1:{}']}}}}\n", one.port());
+    let routes = "    - {path: /kept, to: one, cache: 60s}\n";
+    for version in BOTH {
+        let lictor = limited("{rate: 3/1h, by: []}", routes, &more);
+        for left in ["2", "1", "0"] {
+            let got = get(&lictor, version, Asked::get("/kept", &[]));
+            let told = (got.status, got.field("ratelimit-limit"), got.field("ratelimit-remaining"));
+            assert_eq!(told, (200, "3".to_owned(), left.to_owned()), "{version:?}: {got:?}");
+        }
+        assert_eq!(get(&lictor, version, Asked::get("/kept", &[])).status, 429, "{version:?}");
+        assert_eq!(asked.swap(0, Relaxed), 1, "{version:?}: the others were kept answers");
+    }
+}
+
+#[test]
+fn an_upgrade_counts_once_whatever_goes_through_it() {
+    let one = echoing();
+    let more = format!("upstreams: {{one: {{static: ['127.0.0.1:{}']}}}}\n", one.port());
+    for version in BOTH {
+        let lictor = limited("{rate: 3/1h, by: []}", "    - {path: /socket, to: one}\n", &more);
+        let mut open = [(); 2].map(|()| {
+            Open::ask(&lictor, (Kind::Socket, version), "/socket", None).unwrap_or_else(|told| panic!("{told:?}"))
+        });
+        (0..5).for_each(|_| open.iter_mut().for_each(Open::talk));
+        assert_eq!(statuses(&lictor, version, Ask::get("/"), 2), [200, 429], "{version:?}: two, and one more");
+        let refused = Open::ask(&lictor, (Kind::Socket, version), "/socket", None);
+        assert!(refused.is_err_and(|told| told.status == 429), "{version:?}");
+        open.iter_mut().for_each(Open::talk);
     }
 }
 
@@ -317,6 +383,24 @@ fn a_request_counts_once_however_often_it_is_sent() {
     let told = statuses(&lictor, Version::Http2, Ask::get("/refusing"), 4);
     assert_eq!((told, refusing.connections()), (vec![429; 4], 4));
     assert!(lictor.metric("lictor_breaker_transitions_total", &[]).abs() < 0.5);
+}
+
+#[test]
+fn a_request_that_is_hedged_counts_once() {
+    let silent = [(); 2].map(|()| RawServer::start(|mut stream| while !read_head(&mut stream).is_empty() {}));
+    let more = format!(
+        "upstreams: {{silent: {{static: ['127.0.0.1:{}', '127.0.0.1:{}'], hedge: {{after: 1ms}}, timeout: 300ms, retry: {{attempts: 1, budget: {{ratio: 100%}}}}, ejection: off, breaker: off}}}}\n",
+        silent[0].port(),
+        silent[1].port()
+    );
+    let connections = || silent.iter().map(RawServer::connections).sum::<usize>();
+    for version in BOTH {
+        let before = connections();
+        let lictor = limited("{rate: 3/1h, by: []}", "    - {path: /silent, to: silent}\n", &more);
+        assert_eq!(statuses(&lictor, version, Ask::get("/silent"), 4), [504, 504, 504, 429], "{version:?}");
+        let calls = connections() - before;
+        assert!(calls > 3, "{version:?}: the control: some were sent twice: {calls}");
+    }
 }
 
 #[test]

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, read_head};
 use parking_lot::Mutex;
 
-use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, field, gateway, gateway_with, told_http1, told_on};
+use crate::{
+    Ask, BOTH, LICTOR, Version, ask, begun_http2, block, configuration, echo, field, frame, gateway, gateway_with,
+    lines, told_http1, told_http2, told_on,
+};
 
 /// A server that notes each request, head and body.
 fn noting() -> (RawServer, Arc<Mutex<Vec<String>>>) {
@@ -38,12 +41,32 @@ fn mirrored(lictor: &Sidecar, outcome: &str) -> f64 {
     lictor.metric("lictor_gateway_mirrored_total", &[("outcome", outcome)])
 }
 
-fn post(lictor: &Sidecar, target: &str, body: &str) -> crate::Told {
-    let text = format!(
-        "POST {target} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    told_http1(connect(&lictor.address("gateway")), text.as_bytes())
+/// Posts a body of so many pieces; `length` says how long it is, where that is said.
+fn post(lictor: &Sidecar, version: Version, pieces: &[&str], length: Option<usize>) -> crate::Told {
+    let length = length.map(|length| length.to_string()).unwrap_or_default();
+    let mut fields = vec![("content-length", &*length)];
+    fields.retain(|(_, length)| !length.is_empty());
+    let mut stream = connect(&lictor.address("gateway"));
+    match version {
+        Version::Http1 => {
+            let is_chunked = fields.is_empty();
+            let chunk = |piece: &&str| format!("{:x}\r\n{piece}\r\n", piece.len());
+            let body =
+                if is_chunked { pieces.iter().map(chunk).collect::<String>() + "0\r\n\r\n" } else { pieces.concat() };
+            fields.extend(is_chunked.then_some(("transfer-encoding", "chunked")));
+            let text = format!("POST /x HTTP/1.1\r\nHost: a\r\n{}Connection: close\r\n\r\n{body}", lines(&fields));
+            told_http1(stream, text.as_bytes())
+        }
+        Version::Http2 => {
+            let head = block(Ask { method: "POST", fields: &fields, ..Ask::get("/x") });
+            let mut frames = [begun_http2(), frame(1, 4, 1, &head)].concat();
+            for (number, piece) in pieces.iter().enumerate() {
+                frames.extend(frame(0, u8::from(number + 1 == pieces.len()), 1, piece.as_bytes()));
+            }
+            stream.write_all(&frames).unwrap();
+            told_http2(stream)
+        }
+    }
 }
 
 #[test]
@@ -105,42 +128,59 @@ fn a_copy_goes_under_its_own_name_without_what_shows_who_somebody_is() {
 
 #[test]
 fn bodies_are_copied_up_to_their_bound() {
-    let (one, (other, noted)) = (echo("one"), noting());
-    let routes = "  - {path: /*, to: one, mirror: {to: other, body_max: 1KiB}}\n";
-    let lictor = gateway(&[("one", &one), ("other", &other)], routes);
-    for length in [1, 1023, 1024] {
-        let body = "b".repeat(length);
-        assert_eq!(post(&lictor, "/x", &body).status, 200);
-        eventually_is(
-            "the copy comes",
-            || noted.lock().pop(),
-            |copy| copy.as_ref().is_some_and(|copy| copy.ends_with(&body)),
-        );
-    }
-    assert_eq!(post(&lictor, "/x", &"b".repeat(1025)).status, 200);
-    // In pieces, and nobody has said how long they will be.
-    for (pieces, is_copied) in [(3, true), (5, false)] {
-        let chunk = format!("100\r\n{}\r\n", "c".repeat(256));
-        let text = format!(
-            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{}0\r\n\r\n",
-            chunk.repeat(pieces)
-        );
-        assert_eq!(told_http1(connect(&lictor.address("gateway")), text.as_bytes()).status, 200);
-        if is_copied {
-            let body = "c".repeat(256 * pieces);
+    for version in BOTH {
+        let (one, (other, noted)) = (echo("one"), noting());
+        let routes = "  - {path: /*, to: one, mirror: {to: other, body_max: 1KiB}}\n";
+        let lictor = gateway(&[("one", &one), ("other", &other)], routes);
+        for length in [1, 1023, 1024] {
+            let body = "b".repeat(length);
+            assert_eq!(post(&lictor, version, &[&*body], Some(length)).status, 200);
             let is_it = |copy: &Option<String>| copy.as_ref().is_some_and(|copy| copy.ends_with(&body));
-            let copy = eventually_is("the copy comes", || noted.lock().pop(), is_it).unwrap();
-            assert_eq!(field(&copy.to_ascii_lowercase(), "content-length"), Some("768"), "{copy}");
+            eventually_is("the copy comes", || noted.lock().pop(), is_it);
+        }
+        assert_eq!(post(&lictor, version, &[&*"b".repeat(1025)], Some(1025)).status, 200);
+        // In pieces, and nobody has said how long they will be.
+        let piece = "c".repeat(256);
+        for (pieces, is_copied) in [(3, true), (5, false)] {
+            assert_eq!(post(&lictor, version, &vec![&*piece; pieces], None).status, 200);
+            if is_copied {
+                let body = piece.repeat(pieces);
+                let is_it = |copy: &Option<String>| copy.as_ref().is_some_and(|copy| copy.ends_with(&body));
+                let copy = eventually_is("the copy comes", || noted.lock().pop(), is_it).unwrap();
+                assert_eq!(field(&copy.to_ascii_lowercase(), "content-length"), Some("768"), "{copy}");
+            }
+        }
+        eventually_is("too long is counted", || mirrored(&lictor, "too_long"), |count| (*count - 2.0).abs() < 0.1);
+        // A client that goes before its body is whole.
+        let mut gone = connect(&lictor.address("gateway"));
+        let begun = match version {
+            Version::Http1 => b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc".to_vec(),
+            Version::Http2 => {
+                let head = block(Ask { method: "POST", fields: &[("content-length", "10")], ..Ask::get("/x") });
+                [begun_http2(), frame(1, 4, 1, &head), frame(0, 0, 1, b"abc")].concat()
+            }
+        };
+        gone.write_all(&begun).unwrap();
+        one.await_connections(1);
+        drop(gone);
+        eventually_is("it is not copied", || mirrored(&lictor, "unread"), |count| *count > 0.5);
+        assert!((mirrored(&lictor, "sent") - 4.0).abs() < 0.1 && noted.lock().is_empty(), "{version:?}");
+    }
+}
+
+#[test]
+fn so_many_of_a_hundred_are_copied_as_the_route_says() {
+    let (one, (other, _noted)) = (echo("one"), noting());
+    let routes = "  - {path: /*, to: one, mirror: {to: other, percent: 50%}}\n";
+    let lictor = gateway(&[("one", &one), ("other", &other)], routes);
+    for _ in 0..200 {
+        for version in BOTH {
+            assert_eq!(ask(&lictor, version, Ask::get("/x")).server(), "one");
         }
     }
-    eventually_is("too long is counted", || mirrored(&lictor, "too_long"), |count| (*count - 2.0).abs() < 0.1);
-    // A client that goes before its body is whole.
-    let mut gone = connect(&lictor.address("gateway"));
-    gone.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc").unwrap();
-    one.await_connections(1);
-    drop(gone);
-    eventually_is("it is not copied", || mirrored(&lictor, "unread"), |count| *count > 0.5);
-    assert!((mirrored(&lictor, "sent") - 4.0).abs() < 0.1 && noted.lock().is_empty());
+    let copies = lictor.metric("lictor_gateway_mirrored_total", &[]);
+    // Of 400 throws of a coin: the mean, and four times their deviation of 10.
+    assert!((160.0..=240.0).contains(&copies), "{copies} of 400");
 }
 
 #[test]

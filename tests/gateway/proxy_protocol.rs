@@ -20,6 +20,12 @@ fn v2(command: u8, kind: u8, rest: &[u8]) -> Vec<u8> {
     [SIGNATURE, &[command, kind], &length, rest].concat()
 }
 
+/// RFC 9260, appendix A: bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let turn = |sum: u32, _: u32| (sum >> 1) ^ (0x82f6_3b78 * (sum & 1));
+    !bytes.iter().fold(!0, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), turn))
+}
+
 /// A gateway that expects a header, of 127.0.0.2 and whoever 203.0.113.0/24 would be.
 fn expecting(port: u16, more: &str) -> Sidecar {
     let yaml = format!(
@@ -47,6 +53,8 @@ fn a_header_says_whose_the_connection_is() {
     let v6 = [&[0x20, 1, 0x0d, 0xb8][..], &[0; 11], &[7], &[0; 16], &V4[8..]].concat();
     let tlvs = [&V4[..], &[4, 0, 2, 9, 9, 0xe0, 0, 0]].concat();
     let long = [&V4[..], &[0xe1, 0x20, 0], &vec![7; 0x2000]].concat();
+    let zeroed = v2(0x21, 0x11, &[&V4[..], &[3, 0, 4, 0, 0, 0, 0]].concat());
+    let with_checksum = [&zeroed[..zeroed.len() - 4], &crc32c(&zeroed).to_be_bytes()].concat();
     let trusted = [198, 51, 100, 1, 10, 0, 0, 1, 0, 1, 0, 1];
     let rows: Vec<(Vec<u8>, &str)> = vec![
         (b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\r\n".to_vec(), "203.0.113.7"),
@@ -58,6 +66,7 @@ fn a_header_says_whose_the_connection_is() {
         (v2(0x21, 0x21, &v6), "2001:db8::7"),
         (v2(0x21, 0x11, &tlvs), "203.0.113.7"),
         (v2(0x21, 0x11, &long), "203.0.113.7"),
+        (with_checksum, "203.0.113.7"),
         (v2(0x21, 0x31, &[0; 216]), "127.0.0.2"),
         (v2(0x21, 0x00, &[]), "127.0.0.2"),
         (v2(0x20, 0x00, &[]), "127.0.0.2"),
@@ -78,13 +87,13 @@ fn a_header_says_whose_the_connection_is() {
             assert_eq!(seen(&told, "x-forwarded-for"), [expected], "{version:?} {header:?}: {told:?}");
         }
     }
-    for header in [rows[0].0.clone(), rows[7].0.clone()] {
+    for (version, header) in BOTH.into_iter().flat_map(|version| [0, 7].map(|row| (version, &rows[row].0))) {
         let mut stream = from(&lictor, "127.0.0.2");
-        for byte in &header {
+        for byte in header {
             stream.write_all(&[*byte]).unwrap();
         }
-        let told = ask_over(stream, BOTH[0], Ask::get("/"));
-        assert_eq!(seen(&told, "x-forwarded-for"), ["203.0.113.7"], "byte by byte: {told:?}");
+        let told = ask_over(stream, version, Ask::get("/"));
+        assert_eq!(seen(&told, "x-forwarded-for"), ["203.0.113.7"], "byte by byte, {version:?}: {told:?}");
     }
 }
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 use lictor_testkit::{Blackhole, RawServer, Sidecar, eventually_is, read_head};
 use parking_lot::RwLock;
 
+use crate::wire::{Asked, get};
 use crate::{
-    Ask, BOTH, LICTOR, Version, ask, configuration, echo, echo_once, gateway, gateway_with, line_of, says, told_on,
+    Ask, BOTH, LICTOR, Version, ask, begun_http2, block, configuration, echo, echo_once, frame, gateway, gateway_with,
+    line_of, says, told_http2, told_on,
 };
 
 #[test]
@@ -71,11 +73,10 @@ fn a_route_redirects_or_answers_by_itself() {
         ("/old/%2fevil.example", 400, ""),
         ("/old/%0d%0aX-A:b", 400, ""),
     ] {
-        let told = ask(&lictor, Version::Http1, Ask::get(target));
-        let found =
-            told.head.lines().find_map(|line| line.strip_prefix("location: ").or(line.strip_prefix("Location: ")));
-        assert_eq!((told.status, found.unwrap_or_default()), (status, location), "{target}: {told:?}");
-        assert_eq!(ask(&lictor, Version::Http2, Ask::get(target)).status, status, "{target}");
+        for version in BOTH {
+            let got = get(&lictor, version, Asked::get(target, &[]));
+            assert_eq!((got.status, &*got.field("location")), (status, location), "{version:?} {target}: {got:?}");
+        }
     }
     for version in BOTH {
         let ping = ask(&lictor, version, Ask::get("/ping"));
@@ -111,25 +112,28 @@ fn a_route_has_a_policy_of_its_own_and_else_its_upstreams() {
   - {path: /api/*, to: broken, strip: /api}
   - {path: /silent, to: silent, timeout: 100ms}\n";
     let lictor = gateway_with(&[("silent", &silent)], &more, routes);
-    let tried = |method: &str, target: &str| {
-        let before = broken.connections();
-        let told = ask(&lictor, Version::Http1, Ask { method, ..Ask::get(target) });
-        assert_eq!(told.status, 502, "{target}: {told:?}");
-        broken.connections() - before
-    };
-    assert_eq!(tried("GET", "/default"), 3);
-    assert_eq!(tried("GET", "/never"), 1);
-    assert_eq!(tried("GET", "/twice"), 2);
-    assert_eq!(tried("POST", "/harmless"), 3);
-    assert_eq!(tried("POST", "/api/other"), 1);
-    assert_eq!(tried("POST", "/api/safe"), 3, "what the upstream's own routes say counts for what goes on");
-    let started = std::time::Instant::now();
-    assert_eq!(ask(&lictor, Version::Http1, Ask::get("/silent")).status, 504);
-    assert!(started.elapsed() < Duration::from_secs(20), "not the 30 s of the upstream");
+    for version in BOTH {
+        for (method, target, times) in [
+            ("GET", "/default", 3),
+            ("GET", "/never", 1),
+            ("GET", "/twice", 2),
+            ("POST", "/harmless", 3),
+            ("POST", "/api/other", 1),
+            // What the upstream's own routes say counts for what goes on.
+            ("POST", "/api/safe", 3),
+        ] {
+            let before = broken.connections();
+            let told = ask(&lictor, version, Ask { method, ..Ask::get(target) });
+            assert_eq!((told.status, broken.connections() - before), (502, times), "{version:?} {target}: {told:?}");
+        }
+        let started = std::time::Instant::now();
+        assert_eq!(ask(&lictor, version, Ask::get("/silent")).status, 504, "{version:?}");
+        assert!(started.elapsed() < Duration::from_secs(20), "not the 30 s of the upstream");
+    }
     // The route's template is the label, whatever the path that goes on.
     let counted = |route| lictor.metric("lictor_upstream_requests_total", &[("upstream", "broken"), ("route", route)]);
-    eventually_is("requests are counted by their route", || counted("/api/*"), |count| (*count - 2.0).abs() < 0.1);
-    assert!((counted("/default") - 1.0).abs() < 0.1 && counted("/safe") < 0.1);
+    eventually_is("requests are counted by their route", || counted("/api/*"), |count| (*count - 4.0).abs() < 0.1);
+    assert!((counted("/default") - 2.0).abs() < 0.1 && counted("/safe") < 0.1);
     let line = line_of(&lictor, |line| line["path"] == "/api/safe");
     assert_eq!((line["route"].as_str(), line["upstream"].as_str()), (Some("/api/*"), Some("broken")), "{line}");
 }
@@ -175,7 +179,10 @@ fn a_reload_swaps_all_routes_at_once_or_none() {
         configuration(&servers, "", "", routes).replace("listen: 127.0.0.1:0", "listen: {address: 127.0.0.1:0}")
     };
     let lictor = Sidecar::serve(LICTOR, &with("  - {path: /a, to: one}\n")).up();
-    let server = |target| ask(&lictor, Version::Http1, Ask::get(target)).server().to_owned();
+    let server = |target| {
+        let [told, other] = BOTH.map(|version| ask(&lictor, version, Ask::get(target)).server().to_owned());
+        if told == other { told } else { format!("{told}, {other} over HTTP/2") }
+    };
     assert_eq!((server("/a"), server("/b")), ("one".to_owned(), String::new()));
     // A connection that is open sees the new routes too.
     let mut kept = lictor_testkit::connect(&lictor.address("gateway"));
@@ -184,12 +191,20 @@ fn a_reload_swaps_all_routes_at_once_or_none() {
         write!(kept, "GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         told_on(&mut kept).server().to_owned()
     };
-    assert_eq!(on_kept("/a"), "one");
+    let mut kept_http2 = lictor_testkit::connect(&lictor.address("gateway"));
+    std::io::Write::write_all(&mut kept_http2, &begun_http2()).unwrap();
+    let mut on_kept_http2 = |id: u32, target: &str| {
+        let asked = frame(1, 5, id, &block(Ask::get(target)));
+        std::io::Write::write_all(&mut kept_http2, &asked).unwrap();
+        told_http2(&mut kept_http2).server().to_owned()
+    };
+    assert_eq!((on_kept("/a"), on_kept_http2(1, "/a")), ("one".to_owned(), "one".to_owned()));
     let address = lictor.address("gateway");
     assert_eq!(reload(&lictor, &with("  - {path: /a, to: two}\n  - {path: /b, to: one, retry: off}\n")), 200);
     eventually_is("the new routes are in force", || server("/a"), |server| server == "two");
     assert_eq!((server("/b"), lictor.address("gateway")), ("one".to_owned(), address), "the listener stays");
-    assert_eq!(on_kept("/a"), "two");
+    assert_eq!((on_kept("/a"), on_kept_http2(3, "/a")), ("two".to_owned(), "two".to_owned()));
+    assert_eq!(on_kept_http2(5, "/b"), "one");
     let clashing = with("  - {path: /a, to: one}\n  - {path: /a, to: two}\n");
     assert!(reload(&lictor, &clashing) >= 400);
     assert_eq!((server("/a"), server("/b")), ("two".to_owned(), "one".to_owned()), "all or nothing");
