@@ -189,7 +189,11 @@ fn a_reload_moves_only_those_whose_share_goes() {
             (ticket(&told).unwrap(), told.server().to_owned())
         })
         .collect();
-    let server = |ticket: &str| with_cookie(&lictor, Version::Http1, ticket).server().to_owned();
+    let server = |ticket: &str| {
+        let [told, other] = BOTH.map(|version| with_cookie(&lictor, version, ticket).server().to_owned());
+        assert_eq!(told, other, "{ticket}");
+        told
+    };
     let is_in_force = |weights: &str| lictor.page("/config").to_string().contains(weights);
     for (weights, grown, all) in
         [("a: 80.0, b: 20", None, false), ("a: 50, b: 50", Some("b"), false), ("a: 1, b: 0", Some("a"), true)]

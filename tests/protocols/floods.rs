@@ -112,6 +112,16 @@ fn get(id: u32) -> Vec<u8> {
 
 #[test]
 fn no_flood_keeps_its_worker_from_others() {
+    nobody_else_notices("silent");
+}
+
+#[test]
+fn no_flood_of_a_gateways_client_keeps_its_worker_from_others() {
+    nobody_else_notices("gateway");
+}
+
+/// Floods of a client of this listener.
+fn nobody_else_notices(listener: &str) {
     let good = Backend::start("good");
     // It takes requests and says nothing.
     let silent = RawServer::start(|mut stream| {
@@ -121,19 +131,21 @@ fn no_flood_keeps_its_worker_from_others() {
     });
     let yaml = format!(
         "registration: off\nservice: orders\nworkers: 1\nlog: {{access: off}}\nupstreams:\n  good: {{listen: 0, static: ['127.0.0.1:{}']}}\n  \
-         silent: {{listen: 0, protocol: h2c, timeout: 60s, static: ['127.0.0.1:{}']}}\n",
+         silent: {{listen: 0, protocol: h2c, timeout: 60s, static: ['127.0.0.1:{}']}}\n\
+         gateway: {{listen: '127.0.0.1:0', body_max: 1GiB, compress: on, limit: {{rate: 500000/1s, by: [ip]}}, auth: {{mode: optional, jwt: {{secret: {}}}}}, routes: {{/*: silent}}}}\n",
         good.port(),
-        silent.port()
+        silent.port(),
+        "0123456789abcdef".repeat(2)
     );
     let lictor = Sidecar::serve(LICTOR, &yaml).up();
     let http1 = HTTP1.iter().filter_map(|(what, opening, piece)| {
-        failure(&lictor, &format!("http: {what}"), opening.as_bytes(), 0, &|_| piece.as_bytes().to_vec())
+        failure(&lictor, listener, &format!("http: {what}"), opening.as_bytes(), 0, &|_| piece.as_bytes().to_vec())
     });
     let http2 = FLOODS.iter().filter_map(|flood| {
         let streams = if flood.has_streams { STREAMS } else { 0 };
         let gets = (0..streams).flat_map(|index| get(index * 2 + 1));
         let opening: Vec<u8> = [PREFACE, &settings(flood.opening)].concat().into_iter().chain(gets).collect();
-        failure(&lictor, flood.what, &opening, streams, &flood.piece)
+        failure(&lictor, listener, flood.what, &opening, streams, &flood.piece)
     });
     let failures: Vec<String> = http2.chain(http1).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -142,6 +154,7 @@ fn no_flood_keeps_its_worker_from_others() {
 /// What others noticed, while a client that has begun like this, and has so many requests, sends such pieces.
 fn failure(
     lictor: &Sidecar,
+    listener: &str,
     what: &str,
     opening: &[u8],
     requests: u32,
@@ -152,7 +165,7 @@ fn failure(
         let seen = || lictor.metric("lictor_upstream_in_flight", &[("upstream", "silent")]) as u32;
         eventually_is("so many requests run", seen, |seen| *seen == count);
     };
-    let mut flooding = connect(&lictor.address("silent"));
+    let mut flooding = connect(&lictor.address(listener));
     flooding.write_all(opening).unwrap();
     let is_http2 = opening.starts_with(PREFACE);
     if is_http2 {
