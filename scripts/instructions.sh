@@ -36,9 +36,12 @@ count() {
 measured=$(mktemp)
 trap 'rm -f "$measured"' EXIT
 for name in "${names[@]}" request_{get,post,gateway,gateway_10000,gateway_asked}; do
-  low=$(count "$name" $few)
-  high=$(count "$name" $many)
-  printf '%-28s %10.1f\n' "$name" "$(awk "BEGIN {print ($high - $low) / ($many - $few)}")" >> "$measured"
+  from=$few to=$many
+  # What loading 10,000 routes has freed is put together when the first thousands of requests want memory.
+  [ "$name" != request_gateway_10000 ] || from=2500 to=12500
+  low=$(count "$name" "$from")
+  high=$(count "$name" "$to")
+  printf '%-28s %10.1f\n' "$name" "$(awk "BEGIN {print ($high - $low) / ($to - $from)}")" >> "$measured"
 done
 
 if [ "${1:-}" = --write ]; then
