@@ -28,7 +28,7 @@ fn meta_is_merged_and_stays_through_whatever_happens_to_the_registration() {
     assert!(is_both(&page["meta"]), "{page}");
     eventually_is("Consul has it", || meta(&consul), is_both);
     assert_eq!(consul.passing("orders"), ["orders-1"], "its checks keep their states");
-    assert!(lictor.log().contains("\"cause\":\"meta\""));
+    eventually_is("it is told", || lictor.log(), |log| log.contains("\"cause\":\"meta\""));
 
     consul.deregister("orders-1");
     eventually_is("it is registered again, and with it", || meta(&consul), is_both);
