@@ -114,7 +114,8 @@ fn keys_on_the_pages_exist() {
     for (page, span) in code().into_iter().filter(|(page, _)| !page.ends_with("docs/configuration.md")) {
         let key = span.split(':').next().unwrap_or_default();
         let is_key = key.contains('.') && key.chars().all(|c| c.is_ascii_lowercase() || "._".contains(c));
-        let is_file = [".rs", ".py", ".md", ".yaml", ".yml", ".json"].iter().any(|end| key.ends_with(end));
+        let is_file =
+            [".rs", ".py", ".php", ".go", ".md", ".yaml", ".yml", ".json"].iter().any(|end| key.ends_with(end));
         if is_key && !is_file && sections.contains(&section(key)) {
             assert!(known.contains(key), "{page}: there is no key {key}");
             count += 1;
