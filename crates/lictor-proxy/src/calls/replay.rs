@@ -198,9 +198,11 @@ impl Replay {
         self.0.as_ref().is_some_and(|source| source.borrow().is_awaited)
     }
 
-    /// The same, while an attempt still sends it.
+    /// The same, while an attempt still sends it; as it is answered, nothing more is kept for another.
     pub(super) fn unsent(&self) -> Option<Self> {
-        self.0.as_ref().filter(|source| Rc::strong_count(source) > 1).map(|source| Self(Some(Rc::clone(source))))
+        let source = self.0.as_ref().filter(|source| Rc::strong_count(source) > 1)?;
+        source.borrow_mut().max_bytes = 0;
+        Some(Self(Some(Rc::clone(source))))
     }
 
     /// Why the client's body has no end, if that is so.
