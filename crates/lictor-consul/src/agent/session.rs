@@ -11,7 +11,8 @@ use super::connection::{Connection, PATIENCE, encode};
 use super::error::ConsulError;
 
 /// Makes one, and says its id. It ends when it has not been renewed for `ttl` (Consul takes up to twice that), and what belongs to
-/// it cannot be had for `delay` then. Nothing else ends it: an agent that restarts does not, if it is back in time.
+/// it cannot be had for `delay` then. Its node's end ends it at once (a client agent that leaves); a server that restarts does
+/// not, if it is back in time.
 pub(crate) async fn create(
     connection: &mut Connection,
     name: &str,

@@ -1,8 +1,9 @@
 //! A lock: a key of KV that belongs to a session, which lives for as long as it is renewed (Consul: "Sessions").
 //!
 //! What holds: Consul ends a session at the earliest when its time has passed since it took the last renewal, so that the lock
-//! is ours until that time after we asked for it, and not longer by our own clock. Whoever was stopped beyond it is told of the
-//! loss before anything else. Who comes next has a larger fencing token: Consul counts a key's owners.
+//! is ours until that time after we asked for it, and not longer by our own clock. An agent that leaves its cluster, and a node
+//! that is deregistered, take their sessions with them at once: then the lock's delay alone keeps others off. Whoever was stopped
+//! beyond the time is told of the loss before anything else. Who comes next has a larger fencing token: Consul counts a key's owners.
 
 use std::sync::Arc;
 use std::time::Duration;
