@@ -3,13 +3,16 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use lictor_testkit::{RawServer, Sidecar, connect, eventually_is, free_ports, read_head};
+use lictor_testkit::{Authority, Pair, RawServer, Sidecar, connect, eventually_is, free_ports, read_head};
 use parking_lot::Mutex;
+use rustix::process::Signal;
+use rustls::version::{TLS12, TLS13};
 use serde_json::json;
 
 use crate::issuer::{SECRET, claims, sealed, shared};
+use crate::tls::tls_over;
 use crate::{
-    Ask, BOTH, LICTOR, Told, Version, ask, begun_http2, block, configuration, echo, field, frame, gateway_of, lines,
+    Ask, BOTH, LICTOR, Told, Version, ask, ask_over, begun_http2, block, configuration, echo, field, frame, gateway_of, lines,
     pipelined, told_http1, told_http2,
 };
 
@@ -314,6 +317,57 @@ fn refusals_can_be_read_by_whom_they_are_for() {
             assert!(told.status == 204 && allows(&told, version, APP), "{version:?} {target}: {told:?}");
         }
     }
+}
+
+/// Who asks by a connection that was made for another host, and who is still served while the gateway leaves.
+#[test]
+fn a_page_reads_that_its_connection_is_for_another_host_and_what_a_gateway_says_that_leaves() {
+    let (authority, one) = (Authority::new(), echo("one"));
+    let [shop, admin] = ["shop", "admin"].map(|name| authority.issue(name, &[&format!("{name}.example")]));
+    let policy = |host: &str, pair: &Pair| {
+        format!("{{hosts: [{host}.example], cert: '{}', key: '{}'}}", pair.cert.display(), pair.key.display())
+    };
+    let tls = format!("  tls: [{}, {}]\n{KEYS}", policy("shop", &shop), policy("admin", &admin));
+    let auth = format!("  auth: {{mode: none, jwt: {{secret: {SECRET}}}}}\n");
+    let routes = "  - {path: /*, to: one}\n  - {path: /in, to: one, auth: required}\n";
+    let text = configuration(&[("one", &one)], "lifecycle: {drain_delay: 60s}\n", &format!("{tls}{auth}"), routes);
+    let mut lictor = Sidecar::serve(LICTOR, &text).up();
+    let told = |version: Version, host: &str, (method, target): (&str, &str), fields: &[(&str, &str)]| {
+        let alpn: &[u8] = if version == Version::Http2 { b"h2" } else { b"http/1.1" };
+        let config = authority.client_config(&[alpn], &[&TLS12, &TLS13], None);
+        let stream = tls_over(connect(&lictor.address("gateway")), &config, "shop.example").unwrap();
+        ask_over(stream, version, Ask { method, host, target, fields })
+    };
+    for is_leaving in [false, true] {
+        if is_leaving {
+            lictor.signal(Signal::TERM);
+            eventually_is("it leaves", || lictor.get("admin", "/ready").status, |status| *status == 503);
+        }
+        for version in BOTH {
+            for (host, target, status) in [
+                ("shop.example", "/", 200),
+                ("shop.example", "/in", 401),
+                ("admin.example", "/", 421),
+                ("admin.example", "/in", 421),
+                ("other.example", "/", 421),
+            ] {
+                let what = format!("{version:?} {host} {target}, leaving: {is_leaving}");
+                for (origin, is_listed) in [(APP, true), ("https://evil.example", false), ("", false)] {
+                    let fields = if origin.is_empty() { &[][..] } else { &[("origin", origin)] };
+                    let told = told(version, host, ("GET", target), fields);
+                    assert_eq!(told.status, status, "{what} {origin}: {told:?}");
+                    assert_eq!((allows(&told, version, origin), is_told(&told)), (is_listed, is_listed), "{what}: {told:?}");
+                    assert!(has(&told, version, "vary", "Origin"), "{what} {origin}: {told:?}");
+                }
+                let preflight = [("origin", APP), ("access-control-request-method", "GET")];
+                let told = told(version, host, ("OPTIONS", target), &preflight);
+                let status = if status == 421 { 421 } else { 204 };
+                assert!(told.status == status && allows(&told, version, APP), "{what}: {told:?}");
+            }
+        }
+    }
+    lictor.signal(Signal::TERM); // again: nothing is waited for
+    assert!(lictor.wait().success());
 }
 
 #[test]

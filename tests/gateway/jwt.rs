@@ -553,5 +553,11 @@ fn a_secret_in_a_file_is_followed_and_what_everybody_knows_is_refused() {
         assert!(!is_good && text.contains(says), "{auth}: {text}");
         assert!(!text.contains("0123456789abcdef") && !text.contains("user:pass"), "{auth}: {text}");
     }
+    // On a developer's machine too: no key of tokens is that short.
+    for (secret, says) in [("your-secret-key", "public tutorials"), ("internal-service-secret", "too short")] {
+        let (is_good, text) = check(&format!("{{jwt: {{secret: {secret}}}}}"), &[("LICTOR_DEV", "1")]);
+        assert!(!is_good && text.contains(says) && !text.contains("LICTOR_DEV"), "{secret}: {text}");
+    }
+    assert!(check(&format!("{{jwt: {{secret: {SECRET}}}}}"), &[]).0, "the control");
     assert!(check("{jwt: {jwks: 'https://idp.example/', algorithms: [RS256, PS256]}}", &[]).0);
 }

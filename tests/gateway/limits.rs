@@ -505,12 +505,12 @@ fn what_makes_no_limit_is_refused_with_its_place() {
 }
 
 /// Asks with this many keys that nobody has had, on one connection, and counts who is admitted.
-fn flood(lictor: &Sidecar, from: u32, keys: u32) -> u32 {
+fn flood(lictor: &Sidecar, keys: u32, line_of: impl Fn(u32) -> String + Send + 'static) -> u32 {
     let mut stream = connect(&lictor.address("gateway"));
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let writer = std::thread::spawn(move || {
-        for batch in (from..from + keys).collect::<Vec<_>>().chunks(50) {
-            let ask = |key: &u32| format!("GET / HTTP/1.1\r\nHost: shop.example\r\nX-Id: key-{key}\r\n\r\n");
+        for batch in (0..keys).collect::<Vec<_>>().chunks(50) {
+            let ask = |key: &u32| format!("GET / HTTP/1.1\r\nHost: shop.example\r\n{}\r\n\r\n", line_of(*key));
             stream.write_all(batch.iter().map(ask).collect::<String>().as_bytes()).unwrap();
         }
         stream
@@ -528,17 +528,47 @@ fn flood(lictor: &Sidecar, from: u32, keys: u32) -> u32 {
 
 #[test]
 fn a_flood_of_keys_costs_bounded_memory_and_makes_nobody_be_forgotten() {
-    let keys: u32 = std::env::var("LICTOR_TEST_KEYS").ok().and_then(|keys| keys.parse().ok()).unwrap_or(40_000);
+    let keys = flooding();
     let lictor = limited("{rate: 2/1h, by: [header: X-Id]}", "", "workers: 1\nlog: {access: off}\n");
     let known = Ask { fields: &[("x-id", "me")], ..Ask::get("/") };
     assert_eq!(statuses(&lictor, Version::Http1, known, 3), [200, 200, 429]);
     let before = lictor.resident();
-    let admitted = flood(&lictor, 0, keys);
-    let grown = lictor.resident().saturating_sub(before);
-    eprintln!("{keys} keys: {admitted} admitted, {} MiB more", grown >> 20);
-    assert!(f64::from(admitted) > 0.99 * f64::from(keys), "{admitted} of {keys}");
-    assert!(grown < 64 << 20, "{} MiB for {keys} keys", grown >> 20);
+    let admitted = flood(&lictor, keys, |key| format!("X-Id: key-{key}"));
+    assert_bounded("header", keys, admitted, lictor.resident().saturating_sub(before));
     assert_eq!(ask(&lictor, Version::Http1, known).status, 429, "who was counted before still is");
+}
+
+/// Whoever may sign in can have as many names as he makes, and each token is verified and kept for a while besides.
+#[test]
+fn a_flood_of_keys_of_users_who_are_believed_is_bounded_too() {
+    let keys = flooding() / 4;
+    for by in ["[user]", "[claim: tenant]", "[route, ip, user]"] {
+        let auth = format!("  auth: {{jwt: {{secret: {SECRET}}}}}\n");
+        let yaml = format!(
+            "registration: off\nservice: edge\nworkers: 1\nlog: {{access: off}}\ngateway:\n  listen: 127.0.0.1:0\n  limit: {{rate: 2/1h, by: {by}}}\n{auth}  routes: [{{path: /*, respond: {{body: hello}}}}]\n"
+        );
+        let lictor = Sidecar::serve(LICTOR, &yaml).up();
+        let of = |name: &str| shared(&claims(json!({"sub": name, "tenant": name})));
+        let known = of("me");
+        let me = || with_token(&lictor, Version::Http1, &known);
+        assert_eq!([me(), me(), me()], [200, 200, 429], "{by}");
+        let before = lictor.resident();
+        let admitted = flood(&lictor, keys, move |key| format!("Authorization: Bearer {}", of(&format!("user-{key}"))));
+        assert_bounded(by, keys, admitted, lictor.resident().saturating_sub(before));
+        assert_eq!(me(), 429, "{by}: who was counted before still is");
+        assert_eq!(with_token(&lictor, Version::Http2, &known), 429, "{by}");
+    }
+}
+
+/// A million was seen; a test that runs each time has fewer.
+fn flooding() -> u32 {
+    std::env::var("LICTOR_TEST_KEYS").ok().and_then(|keys| keys.parse().ok()).unwrap_or(40_000)
+}
+
+fn assert_bounded(by: &str, keys: u32, admitted: u32, grown: u64) {
+    eprintln!("{by}: {keys} keys: {admitted} admitted, {} MiB more", grown >> 20);
+    assert!(f64::from(admitted) > 0.99 * f64::from(keys), "{by}: {admitted} of {keys}");
+    assert!(grown < 64 << 20, "{by}: {} MiB for {keys} keys", grown >> 20);
 }
 
 /// Asks as fast as it can for a while; how many were admitted, and whatever was neither 200 nor 429.

@@ -36,6 +36,63 @@ fn the_service_token_is_checked_and_both_of_a_rotation_are_taken() {
     assert!(!with("old-token").text().contains("x-service-auth"), "the application does not see it");
 }
 
+/// What everybody has read is a token on a developer's machine alone, and he is told; elsewhere lictor does not start.
+#[test]
+fn a_token_of_a_tutorial_is_for_a_developers_machine() {
+    let backend = Backend::start("app");
+    let said = "this token stands in public tutorials";
+    let yaml = |token: &str| {
+        format!(
+            "service: users\nport: {}\nregistration: off\ninbound: {{listen: '127.0.0.1:0'}}\nservice_token: {token}\n",
+            backend.port()
+        )
+    };
+    for token in ["internal-service-secret", "your-secret-key"] {
+        let both = format!("[our-own, {token}]");
+        for (value, env, flags) in [
+            (token, None, &[][..]),
+            (&both, None, &[]),
+            (token, Some("0"), &[]),
+            (token, Some("no"), &[]),
+            (token, Some(""), &[]),
+        ] {
+            let env: Vec<_> = env.into_iter().map(|value| ("LICTOR_DEV", value)).collect();
+            let mut lictor = Sidecar::start(LICTOR, &yaml(value), &env, &["serve"], flags);
+            assert_eq!(lictor.wait().code(), Some(1), "{value} {env:?}: {}", lictor.log());
+            assert!(lictor.log().contains(said), "{value} {env:?}: {}", lictor.log());
+        }
+        for (value, env, flags) in [
+            (token, Some("1"), &[][..]),
+            (token, Some("true"), &[]),
+            (token, None, &["--dev"]),
+            (token, Some("0"), &["--dev"]),
+            (&both, None, &["--dev"]),
+        ] {
+            let env: Vec<_> = env.into_iter().map(|value| ("LICTOR_DEV", value)).collect();
+            let lictor = Sidecar::start(LICTOR, &yaml(value), &env, &["serve"], flags).up();
+            let log = lictor.log();
+            assert!(log.contains(said) && !log.contains(token), "{value} {env:?} {flags:?}: he is told: {log}");
+            let with = |token: &str| {
+                request(&lictor.address("inbound"), "GET", "/", &[("X-Service-Auth", token)], b"").unwrap().status
+            };
+            assert_eq!([with(token), with("")], [200, 401], "{value} {env:?} {flags:?}");
+            assert_eq!(lictor.post("/reload").status, 200, "it is one after a reload too: {}", lictor.log());
+        }
+    }
+    let lictor = Sidecar::start(LICTOR, &yaml("our-own"), &[], &["serve"], &["--dev"]).up();
+    assert!(!lictor.log().contains(said), "the control: {}", lictor.log());
+    // What opens more than one service is never one of those.
+    for key in ["admin: {token: T}", "building_blocks: {locks: true, token: T}"] {
+        for (token, is_good) in [("internal-service-secret", false), ("internal-service-secret-2", true)] {
+            let more = key.replace('T', token);
+            let text = format!("service: users\nregistration: off\n{more}\nconsul: {{address: '127.0.0.1:1'}}\n");
+            let mut lictor = Sidecar::start(LICTOR, &text, &[("LICTOR_DEV", "1")], &["check"], &["--dev"]);
+            let is_accepted = lictor.wait().success();
+            assert_eq!((is_accepted, lictor.log().contains(said)), (is_good, !is_good), "{more}: {}", lictor.log());
+        }
+    }
+}
+
 #[test]
 fn what_is_meant_for_another_service_is_misdirected() {
     let backend = Backend::start("app");

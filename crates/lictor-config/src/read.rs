@@ -69,7 +69,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment, claims: &Claims) -> Config 
         .field("gateway", "Routes for clients from outside: one listener, and where each request goes.")
         .off_unless(false);
     let gateway = |upstreams: &mut Vec<Upstream>, claims: &Claims| {
-        gateway::gateway(&gateway_node, upstreams, |name| upstream::implied(name, &defaults, &shown), env, claims)
+        gateway::gateway(&gateway_node, upstreams, |name| upstream::implied(name, &defaults, &shown), claims)
     };
     // What KV says of an upstream is read by whether the gateway calls it, so the gateway is read before and after.
     let before = tree.has_kv().then(|| gateway_node.again(|| gateway(&mut Vec::new(), &Claims::default()))).flatten();
@@ -338,6 +338,7 @@ fn admin(node: &Node<'_>) -> Admin {
 /// It gives orders and may be tried by whoever reaches the listener, so it is not short; and it is fit for a header.
 fn bearer_token(node: &Node<'_>) -> Option<Secret> {
     let token = node.secret()?;
+    service::refuse_well_known(node, &token);
     let is_fit = token.reveal().bytes().all(|byte| byte.is_ascii_graphic());
     if is_fit && token.reveal().len() >= TOKEN_MIN {
         return Some(token);

@@ -20,6 +20,9 @@ pub(crate) struct Configured {
     /// Over everything else: `--set defaults.timeout=5s`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// This is a developer's machine: a `service_token` out of a tutorial is accepted, with a warning. The same as LICTOR_DEV=1.
+    #[arg(long)]
+    dev: bool,
 }
 
 impl Configured {
@@ -30,8 +33,11 @@ impl Configured {
 
     /// Reads it.
     pub(crate) fn sources(&self) -> anyhow::Result<Sources> {
-        let env = Environment::process();
+        let mut env = Environment::process();
         let [file, staged] = self.read(&env)?;
+        if self.dev {
+            env.vars.insert("LICTOR_DEV".to_owned(), "1".to_owned());
+        }
         Ok(Sources { file, staged, flags: self.flags()?, env, ..Sources::default() })
     }
 

@@ -17,6 +17,7 @@ use crate::tree::{Node, Section};
 
 /// Secrets that stand in tutorials: whoever has read one has them.
 const WELL_KNOWN: [&str; 2] = ["internal-service-secret", "your-secret-key"];
+const IS_WELL_KNOWN: &str = "this token stands in public tutorials";
 /// Consul's least: a smaller value is raised to it without a word (CONSUL: agent/check.go).
 const LEAST_DEREGISTER: Duration = Duration::from_secs(60);
 
@@ -131,24 +132,36 @@ fn app_probe(node: &Node<'_>) -> Option<AppProbe> {
 
 /// The token that services show one another: the first is sent, all are accepted.
 pub(super) fn tokens(top: &Section<'_>, env: &Environment) -> Vec<Secret> {
-    let node = top.field("service_token", "Sent as X-Service-Auth, and accepted by inbound; two during rotation.");
+    let node = top.field("service_token", "Sent as X-Service-Auth, and accepted by inbound; two during rotation. What stands in public tutorials is refused, but with `--dev` or LICTOR_DEV=1.");
     let tokens: Vec<(Node<'_>, Secret)> =
         node.elements().into_iter().filter_map(|entry| entry.secret().map(|secret| (entry, secret))).collect();
     for (entry, secret) in &tokens {
         if secret.reveal().trim().is_empty() {
             entry.error("this token is empty: anybody has it", None);
         }
-        refuse_well_known(entry, secret, env);
+        refuse_in_production(entry, secret, env);
     }
     tokens.into_iter().map(|(_, secret)| secret).collect()
 }
 
-/// Refuses what everybody can read, but on a developer's machine.
-pub(super) fn refuse_well_known(node: &Node<'_>, secret: &Secret, env: &Environment) {
-    if WELL_KNOWN.contains(&secret.reveal()) && env.var("LICTOR_DEV").is_none() {
-        let help = "make one of your own, or set LICTOR_DEV=1 on a developer's machine".to_owned();
-        node.error("this token stands in public tutorials", Some(help));
+/// Refuses what everybody can read.
+pub(super) fn refuse_well_known(node: &Node<'_>, secret: &Secret) {
+    if WELL_KNOWN.contains(&secret.reveal()) {
+        node.error(IS_WELL_KNOWN, Some("make one of your own: openssl rand -hex 32".to_owned()));
     }
+}
+
+/// The same, but on a developer's machine, whose owner says that it is one.
+fn refuse_in_production(node: &Node<'_>, secret: &Secret, env: &Environment) {
+    if !WELL_KNOWN.contains(&secret.reveal()) {
+        return;
+    }
+    if env.is_true("LICTOR_DEV") {
+        let help = "do not say LICTOR_DEV=1 or --dev where anybody else can reach the service".to_owned();
+        return node.warn(format!("{IS_WELL_KNOWN}: whoever has read them has it"), Some(help));
+    }
+    let help = "make one of your own, or say LICTOR_DEV=1, or --dev, on a developer's machine".to_owned();
+    node.error(IS_WELL_KNOWN, Some(help));
 }
 
 pub(super) fn inbound(top: &Section<'_>, app: &App, tokens: &[Secret]) -> Option<Inbound> {

@@ -13,7 +13,6 @@ use serde_json::{Value as Json, json};
 
 use super::super::service::refuse_well_known;
 use super::{asking, basic, keys};
-use crate::environment::Environment;
 use crate::tree::{Node, Section};
 use crate::values;
 
@@ -43,14 +42,13 @@ const NOT_OURS: [&str; 14] = [
 /// The gateway's: how somebody may show who he is, and what is asked where a route says nothing.
 pub(super) fn of_gateway(
     node: &Node<'_>,
-    env: &Environment,
     asks_for_certificates: bool,
     called: impl FnMut(&Node<'_>) -> Option<Arc<str>>,
 ) -> Option<Arc<Auth>> {
     let section = node.off_unless(false).section(&[]);
     let jwt = section.field("jwt", "Signed tokens: an issuer, or a list of them.");
     let from = section.field("from", "Where a request may have its token; one place at a time.");
-    let tokens = tokens(&jwt.off_unless(false), &from.off_unless(jwt.is_set()), env);
+    let tokens = tokens(&jwt.off_unless(false), &from.off_unless(jwt.is_set()));
     let keys_node = section.field("keys", "Keys that clients were given; the gateway's alone, as all ways are.");
     let forward = section.field("forward", "A service that is asked whether a request may go on.");
     let basic_node = section.field("basic", "Names and passwords (RFC 7617).");
@@ -169,12 +167,12 @@ fn ways(node: &Node<'_>, base: &Auth) -> Vec<How> {
     if node.is_set() { ways } else { base.by.clone() }
 }
 
-fn tokens(jwt: &Node<'_>, from: &Node<'_>, env: &Environment) -> Option<Tokens> {
+fn tokens(jwt: &Node<'_>, from: &Node<'_>) -> Option<Tokens> {
     let entries = if jwt.is_map() || jwt.is_describing() || !jwt.is_set() { vec![jwt.clone()] } else { jwt.elements() };
     if let Some(entry) = entries.get(ISSUERS_MAX) {
         entry.error(format!("more than {ISSUERS_MAX} issuers"), None);
     }
-    let read: Vec<_> = entries.iter().map(|entry| issuer(entry, env)).collect();
+    let read: Vec<_> = entries.iter().map(issuer).collect();
     let sources = sources(from);
     let read: Option<Vec<_>> = read.into_iter().collect();
     if !jwt.is_set() {
@@ -192,7 +190,7 @@ fn tokens(jwt: &Node<'_>, from: &Node<'_>, env: &Environment) -> Option<Tokens> 
     }
 }
 
-fn issuer(node: &Node<'_>, env: &Environment) -> Option<(Issuer, Source)> {
+fn issuer(node: &Node<'_>) -> Option<(Issuer, Source)> {
     let section = node.section(&[json!({ "type": "array" })]);
     let name = section
         .field("name", "What it is called in logs, metrics and `require.issuers`; default: `issuer`, else `default`.");
@@ -242,7 +240,7 @@ fn issuer(node: &Node<'_>, env: &Environment) -> Option<(Issuer, Source)> {
                 max_stale.key_error("`max_stale` is about keys that are fetched (`jwks`)", None);
             }
             let shared = shared?;
-            refuse_well_known(&secret, &shared, env);
+            refuse_well_known(&secret, &shared);
             match KeySet::secret(shared.reveal().as_bytes(), &issuer.algorithms) {
                 Ok(keys) => Some(Source::Known(Arc::new(keys))),
                 Err(why) => {

@@ -33,7 +33,6 @@ use lictor_core::tls::ListenerTls;
 use self::leads::Leads;
 use self::routes::{Read, Reading};
 use crate::config::{Claims, Gateway, Upstream};
-use crate::environment::Environment;
 use crate::tree::Node;
 
 /// The gateway. Whom it leads to is among `upstreams` afterwards, each with the routes that lead there.
@@ -41,7 +40,6 @@ pub(super) fn gateway(
     node: &Node<'_>,
     upstreams: &mut Vec<Upstream>,
     implied: impl Fn(&str) -> Upstream,
-    env: &Environment,
     claims: &Claims,
 ) -> Option<Gateway> {
     let section = node.section(&[]);
@@ -57,7 +55,7 @@ pub(super) fn gateway(
     let mut policies = listen.iter().filter_map(|listen| listen.tls.as_ref()).flat_map(ListenerTls::policies);
     let asks_for_certificates = policies.any(|policy| policy.client_ca.is_some());
     let auth_node = section.field("auth", "Who may ask, and how he shows it.");
-    let auth = auth::of_gateway(&auth_node, env, asks_for_certificates, |node| leads.service(node));
+    let auth = auth::of_gateway(&auth_node, asks_for_certificates, |node| leads.service(node));
     maintenance::check(&section, auth.as_deref());
     let rules = Arc::new(Rules { auth, ..rules::rules(&section, None, &Rules::default()) });
     let routes = section.field("routes", "A map of paths to upstreams, or a list of routes. Their order means nothing: the most specific route is the one.");
