@@ -340,14 +340,17 @@ fn nothing_is_kept_for_who_asks_by_the_query() {
         "    - {path: /*, to: kept}\n    - {path: /public, to: kept, auth: none}\n",
     );
     let lictor = Sidecar::serve(LICTOR, &text).up();
-    let before = |target: &str| {
+    let before = |version: Version, target: &str| {
         let before = seen.load(Relaxed);
-        assert_eq!(ask(&lictor, Version::Http1, Ask::get(target)).status, 200);
+        assert_eq!(ask(&lictor, version, Ask::get(target)).status, 200, "{version:?} {target}");
         seen.load(Relaxed) - before
     };
     let target = format!("/a?token={}", shared(&claims(json!({}))));
-    assert_eq!([before("/public"), before("/public")], [1, 0], "a control");
-    assert_eq!([before(&target), before(&target)], [1, 1]);
+    for version in BOTH {
+        let public = format!("/public?{version:?}");
+        assert_eq!([before(version, &public), before(version, &public)], [1, 0], "a control");
+        assert_eq!([before(version, &target), before(version, &target)], [1, 1], "{version:?}");
+    }
 }
 
 #[test]

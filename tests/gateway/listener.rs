@@ -7,7 +7,7 @@ use lictor_testkit::{Authority, Sidecar, connect, eventually_is, get_over, read_
 use rustix::process::Signal;
 use rustls::version::{TLS12, TLS13};
 
-use crate::{Ask, LICTOR, Version, ask, configuration, echo, field};
+use crate::{Ask, BOTH, LICTOR, Version, ask, configuration, echo, field};
 
 /// A gateway whose listener has this too, in front of a server.
 fn listening(more: &str, port: u16) -> Sidecar {
@@ -47,21 +47,24 @@ fn it_speaks_tls_asks_for_certificates_and_ends_old_connections() {
 fn a_route_is_for_its_methods_and_fields() {
     let one = echo("one");
     let lictor = listening("max_connection_age: none", one.port());
-    let routed = |method: &str, fields: &[(&str, &str)]| {
-        let told = ask(&lictor, Version::Http1, Ask { method, fields, ..Ask::get("/x") });
+    let routed = |version: Version, method: &str, fields: &[(&str, &str)]| {
+        let told = ask(&lictor, version, Ask { method, fields, ..Ask::get("/x") });
         assert_eq!(told.server(), "one", "{told:?}");
         let lines = lictor.lines("request");
         lines.last().and_then(|line| line["route"].as_str()).unwrap_or_default().to_owned()
     };
     // The line is written once the answer is out.
-    let eventually = |method: &str, fields: &[(&str, &str)], route: &str| {
-        eventually_is(route, || routed(method, fields), |told| told == route);
-    };
-    eventually("GET", &[("x-a", "1")], "/x");
-    eventually("GET", &[("x-a", "2")], "/*");
-    eventually("POST", &[("x-a", "1")], "/*");
-    eventually("GET", &[("x-a", "1")], "/x");
-    eventually("GET", &[], "/*");
+    for version in BOTH {
+        let eventually = |method: &str, fields: &[(&str, &str)], route: &str| {
+            eventually_is(route, || routed(version, method, fields), |told| told == route);
+        };
+        eventually("GET", &[("x-a", "1")], "/x");
+        eventually("GET", &[("x-a", "2")], "/*");
+        eventually("GET", &[("x-a", "1")], "/x");
+        eventually("POST", &[("x-a", "1")], "/*");
+        eventually("GET", &[("x-a", "1")], "/x");
+        eventually("GET", &[], "/*");
+    }
 }
 
 #[test]
