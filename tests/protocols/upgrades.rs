@@ -102,6 +102,22 @@ fn by_http2(address: &str) -> http::HeaderMap {
     })
 }
 
+/// HTTP/1.0 has no 101: such a wish is not there (RFC 9110, section 7.8).
+#[test]
+fn no_client_upgrades_by_http10() {
+    let echo = http1_echo();
+    let lictor = caller(&[echo.port()], "");
+    let asked = |version: &str| {
+        let mut client = connect(&lictor.address("users"));
+        let text = format!(
+            "GET /chat HTTP/{version}\r\nHost: users\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        client.write_all(text.as_bytes()).unwrap();
+        read_head(&mut client).split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!([asked("1.1"), asked("1.0"), asked("1.1")], ["101", "400", "101"], "the service sees no wish");
+}
+
 #[test]
 fn http1_to_http1() {
     let echo = http1_echo();

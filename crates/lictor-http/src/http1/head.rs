@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::str;
 
 use bytes::{Bytes, BytesMut};
+use http::header::UPGRADE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use httparse::{Header, ParserConfig, Status};
 use memchr::memchr;
@@ -85,7 +86,7 @@ pub fn request<M: Marks>(buffer: &mut BytesMut) -> Result<Option<RequestHead>, R
     let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
     let ranges = Ranges::of(parsed.headers, buffer);
     let head = buffer.split_to(length).freeze();
-    let (headers, spelling, says) = fields_of::<M>(&head, ranges)?;
+    let (mut headers, spelling, says) = fields_of::<M>(&head, ranges)?;
     let target = target.slice(&head);
     let is_long = target.len() > usize::from(u16::MAX) - 2;
     let (uri, raw) = target::parse(&method, target).map_err(|_| {
@@ -101,6 +102,9 @@ pub fn request<M: Marks>(buffer: &mut BytesMut) -> Result<Option<RequestHead>, R
     let fields = says.fields;
     let length = framing::of_request(&headers, fields, version).map_err(Refused::bad)?;
     let is_http11 = version == Version::HTTP_11;
+    if !is_http11 && fields.has(Fields::UPGRADE) {
+        headers.remove(UPGRADE); // HTTP/1.0 has no 101 (RFC 9110, section 7.8)
+    }
     let keeps_alive = says.keeps_alive(is_http11);
     let expects_continue = is_http11 && fields.has(Fields::EXPECT) && expects_continue(&headers);
     let takes_trailers = fields.has(Fields::TE) && takes_trailers(&headers);
