@@ -220,14 +220,9 @@ impl Compress {
     /// What becomes of an answer with this head, which is no stream. `is_known` is whether the gateway knows who asks.
     pub fn judge(&self, wish: &Wish, is_known: bool, status: StatusCode, headers: &HeaderMap) -> Verdict {
         let has_body = !status.is_informational()
-            && !matches!(
-                status,
-                StatusCode::NO_CONTENT
-                    | StatusCode::RESET_CONTENT
-                    | StatusCode::PARTIAL_CONTENT
-                    | StatusCode::NOT_MODIFIED
-            );
-        let is_coded = headers.contains_key(CONTENT_ENCODING) || headers.contains_key(CONTENT_RANGE);
+            && !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
+        let is_part = status == StatusCode::PARTIAL_CONTENT;
+        let is_coded = headers.contains_key(CONTENT_ENCODING) || (headers.contains_key(CONTENT_RANGE) && !is_part);
         let never = match () {
             () if !has_body => Some(Plain::Status),
             () if is_coded => Some(Plain::Coded),
@@ -237,6 +232,9 @@ impl Compress {
         };
         if let Some(why) = never {
             return Verdict::Never(why);
+        }
+        if is_part {
+            return Verdict::Identity(Plain::Status); // with the `Vary` of the whole (RFC 9110, section 15.3.7)
         }
         let is_secret = wish.is_secret || is_known || headers.contains_key(SET_COOKIE);
         match wish.coding {
@@ -487,7 +485,11 @@ mod tests {
             (&[], 101, &[json], Never(Status)),
             (&[], 204, &[json], Never(Status)),
             (&[], 205, &[json], Never(Status)),
-            (&[], 206, &[json], Never(Status)),
+            (&[], 206, &[json, ("content-range", "bytes 0-1/2")], Identity(Status)),
+            (&[("accept-encoding", "identity")], 206, &[json], Identity(Status)),
+            (&[], 206, &[("content-type", "image/png")], Never(Type)),
+            (&[], 206, &[json, ("content-encoding", "br")], Never(Coded)),
+            (&[], 206, &[json, ("cache-control", "no-transform")], Never(Forbidden)),
             (&[], 304, &[json], Never(Status)),
             (&[("accept-encoding", "identity")], 200, &[json], Identity(Unwanted)),
             (&[("accept-encoding", "deflate")], 200, &[json], Identity(Unwanted)),
