@@ -12,8 +12,8 @@ use serde_json::json;
 use crate::issuer::{SECRET, claims, sealed, shared};
 use crate::tls::tls_over;
 use crate::{
-    Ask, BOTH, LICTOR, Told, Version, ask, ask_over, begun_http2, block, configuration, echo, field, frame, gateway_of, lines,
-    pipelined, told_http1, told_http2,
+    Ask, BOTH, LICTOR, Told, Version, ask, ask_over, begun_http2, block, configuration, echo, field, frame, gateway_of,
+    lines, pipelined, told_http1, told_http2,
 };
 
 const APP: &str = "https://app.example";
@@ -356,7 +356,11 @@ fn a_page_reads_that_its_connection_is_for_another_host_and_what_a_gateway_says_
                     let fields = if origin.is_empty() { &[][..] } else { &[("origin", origin)] };
                     let told = told(version, host, ("GET", target), fields);
                     assert_eq!(told.status, status, "{what} {origin}: {told:?}");
-                    assert_eq!((allows(&told, version, origin), is_told(&told)), (is_listed, is_listed), "{what}: {told:?}");
+                    assert_eq!(
+                        (allows(&told, version, origin), is_told(&told)),
+                        (is_listed, is_listed),
+                        "{what}: {told:?}"
+                    );
                     assert!(has(&told, version, "vary", "Origin"), "{what} {origin}: {told:?}");
                 }
                 let preflight = [("origin", APP), ("access-control-request-method", "GET")];

@@ -328,15 +328,17 @@ fn a_limit_that_is_not_enforced_counts_and_tells_nothing() {
 #[test]
 fn who_was_refused_comes_again_when_he_was_told_to() {
     for algo in ["token_bucket", "sliding_window", "fixed_window"] {
-        let lictor = limited(&format!("{{rate: 2/2s, by: [], algo: {algo}}}"), "", "");
-        let begin = Instant::now();
-        assert_eq!(statuses(&lictor, Version::Http1, Ask::get("/"), 2), [200, 200]);
-        // Nobody stops asking: refused requests are not counted, or nobody would ever come in again.
-        let again = eventually(&format!("{algo}: it is admitted again"), || {
-            let told = ask(&lictor, Version::Http1, Ask::get("/"));
-            if told.status == 200 { Ok(begin.elapsed()) } else { Err(told.status) }
-        });
-        assert!(again >= Duration::from_millis(900), "{algo}: after {again:?}");
+        for version in BOTH {
+            let lictor = limited(&format!("{{rate: 2/2s, by: [], algo: {algo}}}"), "", "");
+            let begin = Instant::now();
+            assert_eq!(statuses(&lictor, version, Ask::get("/"), 2), [200, 200]);
+            // Nobody stops asking: refused requests are not counted, or nobody would ever come in again.
+            let again = eventually(&format!("{algo} {version:?}: it is admitted again"), || {
+                let told = ask(&lictor, version, Ask::get("/"));
+                if told.status == 200 { Ok(begin.elapsed()) } else { Err(told.status) }
+            });
+            assert!(again >= Duration::from_millis(900), "{algo} {version:?}: after {again:?}");
+        }
     }
 }
 
@@ -428,10 +430,12 @@ fn a_changed_limit_is_in_force_at_once_and_one_that_stays_keeps_what_it_counted(
     assert_eq!(statuses(&lictor, Version::Http1, Ask::get("/"), 3), [200, 200, 429]);
     lictor.rewrite(&yaml("2/1h", "log: {level: warn}\n"));
     assert_eq!(lictor.post("/reload").status, 200, "{}", lictor.log());
-    assert_eq!(ask(&lictor, Version::Http1, Ask::get("/")).status, 429, "what was counted stays");
+    for version in BOTH {
+        assert_eq!(ask(&lictor, version, Ask::get("/")).status, 429, "{version:?}: what was counted stays");
+    }
     lictor.rewrite(&yaml("3/1h", ""));
     assert_eq!(lictor.post("/reload").status, 200, "{}", lictor.log());
-    assert_eq!(statuses(&lictor, Version::Http1, Ask::get("/"), 4), [200, 200, 200, 429]);
+    assert_eq!(statuses(&lictor, Version::Http2, Ask::get("/"), 4), [200, 200, 200, 429]);
 }
 
 #[test]
@@ -501,6 +505,66 @@ fn what_makes_no_limit_is_refused_with_its_place() {
         let output = Command::new(LICTOR).arg("check").arg("-c").arg(&file).env_clear().output().unwrap();
         let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(!output.status.success() && told.contains(says) && told.contains("gateway"), "{limit}: {told}");
+    }
+}
+
+/// What is taken off each request tells nobody apart: a limit that goes by it would be one for all, a route or a variant that
+/// asks for it nobody's.
+#[test]
+fn what_nothing_sees_chooses_nothing() {
+    let check = |auth: &str, limit: &str, route: &str| {
+        let yaml = format!(
+            "registration: off\nservice: edge\nupstreams: {{one: {{static: ['127.0.0.1:9']}}, two: {{static: ['127.0.0.1:9']}}}}\ngateway:\n  listen: 127.0.0.1:0\n  limit: {limit}\n{auth}  routes: [{{path: /x, {route}}}, {{path: /*, respond: {{body: x}}}}]\n"
+        );
+        let file = scratch("unseen").join("lictor.yaml");
+        std::fs::write(&file, yaml).unwrap();
+        let output = Command::new(LICTOR).arg("check").arg("-c").arg(&file).env_clear().output().unwrap();
+        std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
+        let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.success(), told)
+    };
+    let keys = format!(
+        "  auth: {{jwt: {{secret: {SECRET}}}, keys: {{clients: {{a: 'sha256:{}'}}}}, claims_to_headers: {{X-Who: sub}}}}\n",
+        "0".repeat(64)
+    );
+    let plain = "to: one";
+    for (auth, limit, route, says) in [
+        (&*keys, "{rate: 1/1s, by: [header: X-API-Key]}", plain, "where API keys are"),
+        (&keys, "{rate: 1/1s, by: [ip, header: x_api_key]}", plain, "where API keys are"),
+        (&keys, "{rate: 1/1s, by: [key, header: X-API-Key]}", plain, "where API keys are"),
+        (&keys, "off", "to: one, limit: {rate: 1/1s, by: [header: X-API-Key]}", "where API keys are"),
+        (&keys, "off", "to: one, headers: {X-API-Key: '*'}", "where API keys are"),
+        (&keys, "off", "split: {one: 1, two: 1}, split_by: {header: X-Api-Key}", "where API keys are"),
+        (&keys, "{rate: 1/1s, by: [header: X-Who]}", plain, "once it is known who asks"),
+        (&keys, "off", "to: one, headers: {X-Who: ann}", "once it is known who asks"),
+        ("", "{rate: 1/1s, by: [header: X-Forwarded-For]}", plain, "anybody could say it"),
+        ("", "{rate: 1/1s, by: [header: X-Real-IP]}", plain, "anybody could say it"),
+        ("", "[{rate: 1/1s}, {rate: 1/1s, by: [header: X-User-ID]}]", plain, "anybody could say it"),
+        ("", "off", "to: one, headers: {X-User-Role: admin}", "anybody could say it"),
+        (
+            "  trusted_proxies: [127.0.0.1]\n",
+            "off",
+            "to: one, headers: {X-Forwarded-Proto: https}",
+            "anybody could say it",
+        ),
+        ("", "off", "split: {one: 1, two: 1}, split_by: {header: X-User-Plan}", "anybody could say it"),
+    ] {
+        let (is_good, told) = check(auth, limit, route);
+        assert!(!is_good && told.contains(says), "{limit} {route}: {told}");
+    }
+    for (auth, limit, route) in [
+        (&*keys, "{rate: 1/1s, by: [key, header: X-Tenant]}", "to: one, headers: {X-Tenant: '*'}"),
+        (&keys, "{rate: 1/1s, by: [user, header: X-Who]}", "split: {one: 1, two: 1}, split_by: {header: X-Who}"),
+        ("", "{rate: 1/1s, by: [header: X-API-Key]}", "to: one, headers: {X-API-Key: '*'}"),
+        (
+            "  trusted_proxies: [127.0.0.1]\n",
+            "{rate: 1/1s, by: [header: X-Forwarded-For]}",
+            "to: one, headers: {X-Forwarded-Host: a}",
+        ),
+        ("  forwarded: true\n", "{rate: 1/1s, by: [header: Forwarded]}", plain),
+    ] {
+        let (is_good, told) = check(auth, limit, route);
+        assert!(is_good, "the control: {limit} {route}: {told}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::header::{CONTENT_TYPE, FORWARDED, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use lictor_core::gateway::headers::{OUTSIDERS, OUTSIDERS_BEGIN};
 use lictor_http::decimal;
 use lictor_http::fields::{Fields, Marks, clean, tokens};
 use smallvec::SmallVec;
@@ -189,23 +190,8 @@ const VOUCHED: Names = Names::new(
     &["proxy-", "x-b3-", "x-forwarded-", "x-lictor-", "x-user-"],
 );
 
-/// What nobody from outside may say: who somebody is and whom a request came by, what lictors tell each other, and fields
-/// that name another target or method than the request's, which some servers obey.
-const FOR_PEERS: Names = Names::new(
-    &[
-        "forwarded",
-        "l5d-timeout",
-        "x-client-cert",
-        "x-client-ip",
-        "x-gateway-request-id",
-        "x-http-method",
-        "x-http-method-override",
-        "x-method-override",
-        "x-real-ip",
-        "x-service-auth",
-    ],
-    &["x-envoy-", "x-forwarded-", "x-lictor-", "x-original-", "x-rewrite-", "x-ssl-", "x-user-"],
-);
+/// What nobody from outside may say.
+const FOR_PEERS: Names = Names::new(OUTSIDERS, OUTSIDERS_BEGIN);
 
 /// What lictors tell each other.
 const LICTORS: Names = Names::new(&[], &["x-lictor-"]);

@@ -143,6 +143,31 @@ pub fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
     plain(one) == plain(other)
 }
 
+/// What nobody from outside may say: who somebody is and whom a request came by, what lictors tell each other, and fields
+/// that name another target or method than the request's, which some servers obey.
+pub const OUTSIDERS: &[&str] = &[
+    "forwarded",
+    "l5d-timeout",
+    "x-client-cert",
+    "x-client-ip",
+    "x-gateway-request-id",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-real-ip",
+    "x-service-auth",
+];
+
+/// The same, by how they begin.
+pub const OUTSIDERS_BEGIN: &[&str] =
+    &["x-envoy-", "x-forwarded-", "x-lictor-", "x-original-", "x-rewrite-", "x-ssl-", "x-user-"];
+
+/// Whether a gateway takes this off each request, whoever sends it.
+pub fn is_outsiders(name: &HeaderName) -> bool {
+    let plain = plain(name);
+    OUTSIDERS.contains(&&*plain) || OUTSIDERS_BEGIN.iter().any(|begin| plain.starts_with(begin))
+}
+
 /// What is said of a name that may not be changed.
 pub fn may_change(name: &HeaderName) -> Result<(), String> {
     let plain = plain(name);

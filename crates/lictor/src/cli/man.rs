@@ -16,7 +16,10 @@ const OTHER_VARIABLES: [(&str, &str); 11] = [
     ("LICTOR_ADDR", "Where the sidecar's admin listener is; set by `lictor run` for its application."),
     ("LICTOR_TOKEN", "building_blocks.token; set by `lictor run` for its application."),
     ("LICTOR_ADMIN_TOKEN", "admin.token, of the sidecar and for commands that ask one on another machine."),
-    ("LICTOR_DEV", "1, yes or true, as --dev: this is a developer's machine, and a service_token out of a tutorial is accepted."),
+    (
+        "LICTOR_DEV",
+        "1, yes or true, as --dev: this is a developer's machine, and a service_token out of a tutorial is accepted.",
+    ),
     ("CONSUL_HOST, CONSUL_PORT", "The agent, as older services name it."),
     ("INTERNAL_SERVICE_TOKEN", "service_token, as older services name it."),
     ("TERMINATION_GRACE", "How long the orchestrator waits before SIGKILL; a warning if draining may take longer."),

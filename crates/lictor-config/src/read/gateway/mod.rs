@@ -21,6 +21,7 @@ mod security;
 mod split;
 mod tls;
 mod transcode;
+mod unseen;
 mod when;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use lictor_core::tls::ListenerTls;
 
 use self::leads::Leads;
 use self::routes::{Read, Reading};
+use self::unseen::Unseen;
 use crate::config::{Claims, Gateway, Upstream};
 use crate::tree::Node;
 
@@ -75,6 +77,15 @@ pub(super) fn gateway(
     let table = Table::new(matchers).map_err(|clash| tell(&read[clash.first], &read[clash.second])).ok()?;
     places::check(&table, &read);
     let managed = managed(&rules, &routes);
+    let key = rules.auth.as_ref().and_then(|auth| auth.methods.keys.as_ref()?.header.as_ref());
+    let unseen = Unseen { key, managed: &managed, proxies: &proxies };
+    unseen.check_limits(node, &rules);
+    for read in &read {
+        unseen.check_route(read);
+        if !Arc::ptr_eq(&read.route.rules.limits, &rules.limits) {
+            unseen.check_limits(&read.node, &read.route.rules);
+        }
+    }
     let own = read.iter().map(|read| (&read.node, &read.route.rules)).filter(|(_, own)| !Arc::ptr_eq(own, &rules));
     for (place, rules) in own.chain([(node, &rules)]) {
         let changed = rules.request_headers.iter().flat_map(|operations| operations.names());
