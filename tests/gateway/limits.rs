@@ -624,7 +624,7 @@ fn a_flood_of_keys_of_users_who_are_believed_is_bounded_too() {
     }
 }
 
-/// A million was seen; a test that runs each time has fewer.
+/// How many keys; `LICTOR_TEST_KEYS` says more than a test that runs each time has.
 fn flooding() -> u32 {
     std::env::var("LICTOR_TEST_KEYS").ok().and_then(|keys| keys.parse().ok()).unwrap_or(40_000)
 }
