@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check structure fmt test coverage fuzz chaos conformance bench instructions demo deny rules figures verify presubmit profile release reproduce sbom grafana soak image stacks systemd manifests examples-test
+.PHONY: help check structure fmt test coverage fuzz chaos conformance bench instructions demo deny rules figures verify presubmit profile release reproduce sbom grafana soak image stacks systemd manifests examples-test openapi
 
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ conformance: ## Foreign clients and servers: gRPC, WebSocket, Redis, PostgreSQL,
 
 examples-test: ## The systems of examples/, started for real, asked, broken; ONLY=portal picks, KEEP=1 ONLY=portal starts one for you
 	scripts/examples.sh
+
+openapi: ## Requests made up from /openapi.json, good and bad, against a real lictor on a real Consul; ONLY=/v1/ picks paths, EXAMPLES=100
+	EXAMPLES=$(EXAMPLES) scripts/openapi.sh
 
 demo: ## The shop on a real Consul, with things going wrong; KEEP=1 stays up
 	scripts/demo.sh

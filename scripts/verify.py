@@ -34,6 +34,12 @@ def conformance(text):
     return [(count, "tests"), (count - passed, "failed")]
 
 
+def openapi(text):
+    found = re.findall(r"^(\d+) operations of /openapi.json, (\d+) requests, (\d+) events", text, re.MULTILINE)
+    operations, requests, events = map(int, found[-1]) if found else (0, 0, 0)
+    return [(operations, "operations"), (requests, "requests"), (events, "events")]
+
+
 def fuzz(text):
     runs = re.findall(r"^\S+ +\d+ s of processor time +(\d+) executions", text, re.MULTILINE)
     findings = len(re.findall(r"^scripts/fuzz.sh: \S+ has a finding", text, re.MULTILINE))
@@ -94,6 +100,7 @@ SUITES = [
     Suite("manifests", STEPS),
     Suite("instructions", lines(r"^\S+ +[\d.]+ +was ", "operations")),
     Suite("conformance", conformance),
+    Suite("openapi", openapi),
     Suite("examples-test", conformance),
     Suite("coverage", coverage),
     Suite("fuzz", fuzz, ("MINUTES=" + (os.environ.get("MINUTES") or "1"),), limit=6 * HOURS),

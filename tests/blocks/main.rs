@@ -6,6 +6,7 @@ mod access;
 mod config;
 mod locks;
 mod meta;
+mod openapi;
 mod services;
 
 use std::io::{BufRead, BufReader, Write};

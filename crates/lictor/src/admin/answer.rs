@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use lictor_core::Mesh;
+use lictor_core::{Mesh, steering};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::api::{self, Command, Does, LEVEL_MAX, LEVELS, Page};
 use super::gateway::{self, Labels};
 use super::guard::{Access, guard, route};
-use super::query::{self, Query};
+use super::query::Query;
 use super::reply::{self, Body, health_code, refuse, reply, text_reply};
 use super::state::{Admin, Order};
 use super::{blocks, frame, pages, requests, steer, stream, ui};
@@ -37,97 +38,106 @@ pub(super) async fn answer(
     peer: IpAddr,
     access: Access,
 ) -> Response<Body> {
-    if access == Access::Full && request.uri().path().starts_with(blocks::PREFIX) {
+    if access == Access::Full && request.uri().path().starts_with(api::BLOCKS) {
         return blocks::answer(admin, request, peer).await;
     }
     let loaded = Arc::clone(&admin.loaded.read());
     let token = loaded.config.admin.token.as_ref();
-    if let Err(refusal) = guard(&request, peer, access, token).and_then(|()| route(&request, access)) {
-        return refusal;
+    let (operation, found) = match guard(&request, peer, access, token).and_then(|()| route(&request, access)) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    if let Err(message) = query.check(operation, found.path.who) {
+        return refuse(StatusCode::BAD_REQUEST, &message);
     }
-    let path = request.uri().path().trim_end_matches('/').to_owned();
-    match *request.method() {
-        Method::POST => post(admin, &path, request).await,
-        _ => get(admin, &path, request.uri().query().unwrap_or_default(), Form::wanted(request.headers())).await,
+    match operation.does {
+        Does::Page(wanted) => page(admin, wanted, &found.name, &query, Form::wanted(request.headers())).await,
+        Does::Command(command) => order(admin, command, &found.name, &query, request).await,
+        Does::Block(_) => refuse(StatusCode::NOT_FOUND, "no such page; / lists them"), // they are answered elsewhere
     }
 }
 
-async fn get(admin: &Arc<Admin>, path: &str, query: &str, form: Form) -> Response<Body> {
+async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, form: Form) -> Response<Body> {
     let mesh = admin.mesh();
-    let is_started = admin.is_started.load(Relaxed);
-    match path {
-        "/live" => reply(StatusCode::OK, &json!({ "status": "live" })),
-        "/startup" => {
-            let word = if is_started { "started" } else { "starting" };
-            reply(health_code(is_started), &json!({ "status": word }))
-        }
-        "/ready" => {
-            let app = admin.handle.app();
-            let (is_ready, page) = pages::ready(&mesh, app.as_ref(), is_started, admin.is_draining.load(Relaxed));
-            reply(health_code(is_ready), &page)
-        }
-        "/health" => {
-            let loaded = Arc::clone(&admin.loaded.read());
-            let consul = admin.handle.status().standing();
-            let app = admin.handle.app();
-            let (is_healthy, page) = pages::health(&mesh, &loaded.config, &consul, app.as_ref(), admin.since.elapsed());
-            reply(health_code(is_healthy), &page)
-        }
-        "/metrics" => metrics(admin, &mesh, form).await,
-        "/upstreams" => reply(StatusCode::OK, &pages::upstreams(&mesh, &admin.plane.report().await)),
-        "/breakers" => reply(StatusCode::OK, &pages::breakers(&mesh)),
-        "/routes" => reply(StatusCode::OK, &pages::routes(&mesh)),
-        "/gateway/routes" => match &admin.loaded.read().config.gateway {
+    match wanted {
+        Page::Index => text_reply("text/plain; charset=utf-8", pages::INDEX.to_owned()),
+        Page::OpenApi => reply(StatusCode::OK, api::document()),
+        Page::Live => reply(StatusCode::OK, &json!({ "status": "live" })),
+        Page::Startup => startup(admin),
+        Page::Ready => ready(admin, &mesh),
+        Page::Health => health(admin, &mesh),
+        Page::Metrics => metrics(admin, &mesh, form).await,
+        Page::Endpoints => endpoints(admin, &mesh, None).await,
+        Page::EndpointsOf => endpoints(admin, &mesh, Some(name)).await,
+        Page::Upstreams => reply(StatusCode::OK, &pages::upstreams(&mesh, &admin.plane.report().await)),
+        Page::Breakers => reply(StatusCode::OK, &pages::breakers(&mesh)),
+        Page::Routes => reply(StatusCode::OK, &pages::routes(&mesh)),
+        Page::GatewayRoutes => match &admin.loaded.read().config.gateway {
             Some(gateway) => reply(StatusCode::OK, &routes::page(gateway, &mesh.orders(), SystemTime::now())),
             None => refuse(StatusCode::NOT_FOUND, "there is no gateway in this configuration"),
         },
-        "/config" => {
+        Page::Config => {
             let loaded = Arc::clone(&admin.loaded.read());
-            let with_origin = query.split('&').any(|pair| matches!(pair, "origin" | "origin=1" | "origin=true"));
-            reply(StatusCode::OK, &pages::config(&loaded.values, with_origin))
+            reply(StatusCode::OK, &pages::config(&loaded.values, query.is_set("origin")))
         }
-        "/config/changes" => reply(StatusCode::OK, &admin.changes.page()),
-        "/stats" | "/gateway/stats" => stats(admin, &mesh, path),
-        "/consul" => {
+        Page::Changes => reply(StatusCode::OK, &admin.changes.page()),
+        Page::Stats | Page::GatewayStats => stats(admin, &mesh, wanted),
+        Page::Consul => {
             let standing = serde_json::to_value(admin.handle.status().standing());
             reply(StatusCode::OK, &standing.unwrap_or_default())
         }
-        "/events" => match admin.events.subscribe() {
+        Page::Events => match admin.events.subscribe() {
             Some(subscription) => stream::events(subscription),
             None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /events already"),
         },
-        "" => text_reply("text/plain; charset=utf-8", pages::INDEX.to_owned()),
-        "/requests" => match requests::list(&admin.plane.stories(), &Query::parse(query)) {
+        Page::Requests => match requests::list(&admin.plane.stories(), query) {
             Ok(page) => reply(StatusCode::OK, &page),
             Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
         },
-        "/tap" => match Query::parse(query).filter().map(|filter| admin.plane.tap(filter)) {
+        Page::Request => request_of(admin, name, query),
+        Page::Explain => explain(admin, query).await,
+        Page::Tap => match query.filter().map(|filter| admin.plane.tap(filter)) {
             Ok(Some(tapping)) => stream::tap(tapping),
             Ok(None) => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /tap already"),
             Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
         },
-        "/ui" => ui::page(),
-        "/ui/live" => match frame::look(admin) {
+        Page::Ui => ui::page(),
+        Page::UiLive => match frame::look(admin) {
             Some(looking) => stream::live(looking),
             None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many look at /ui already"),
         },
-        "/ui/data" => data(admin).await,
-        "/explain" => explain(admin, &Query::parse(query)).await,
-        path if path.starts_with("/requests/") => {
-            request_of(admin, &query::decode(&path["/requests/".len()..]), &Query::parse(query))
-        }
-        _ => endpoints(admin, &mesh, path).await,
+        Page::UiData => data(admin).await,
     }
 }
 
+fn startup(admin: &Admin) -> Response<Body> {
+    let is_started = admin.is_started.load(Relaxed);
+    reply(health_code(is_started), &json!({ "status": if is_started { "started" } else { "starting" } }))
+}
+
+fn ready(admin: &Admin, mesh: &Mesh) -> Response<Body> {
+    let (is_started, is_draining) = (admin.is_started.load(Relaxed), admin.is_draining.load(Relaxed));
+    let (is_ready, page) = pages::ready(mesh, admin.handle.app().as_ref(), is_started, is_draining);
+    reply(health_code(is_ready), &page)
+}
+
+fn health(admin: &Admin, mesh: &Mesh) -> Response<Body> {
+    let loaded = Arc::clone(&admin.loaded.read());
+    let consul = admin.handle.status().standing();
+    let app = admin.handle.app();
+    let (is_healthy, page) = pages::health(mesh, &loaded.config, &consul, app.as_ref(), admin.since.elapsed());
+    reply(health_code(is_healthy), &page)
+}
+
 /// `/gateway/stats`, and `/stats`, which has the same keys where there is a gateway.
-fn stats(admin: &Admin, mesh: &Mesh, path: &str) -> Response<Body> {
+fn stats(admin: &Admin, mesh: &Mesh, wanted: Page) -> Response<Body> {
     let labels = Labels::of(mesh.gateway.as_deref());
     let tally = admin.scrape.tally(|upstream, route| labels.lead(upstream, route));
-    let mut page = if path == "/stats" { pages::stats(mesh, &tally.upstreams) } else { json!({}) };
+    let mut page = if wanted == Page::Stats { pages::stats(mesh, &tally.upstreams) } else { json!({}) };
     match (&mesh.gateway, page.as_object_mut()) {
         (Some(gateway), Some(page)) => page.extend(gateway::stats(mesh, gateway, &tally, admin.since.elapsed())),
-        (None, _) if path != "/stats" => return refuse(StatusCode::NOT_FOUND, "this is no gateway"),
+        (None, _) if wanted != Page::Stats => return refuse(StatusCode::NOT_FOUND, "this is no gateway"),
         _ => (),
     }
     reply(StatusCode::OK, &page)
@@ -228,8 +238,7 @@ fn request_of(admin: &Admin, id: &str, query: &Query) -> Response<Body> {
 }
 
 /// `/endpoints`, or `/endpoints/NAME`.
-async fn endpoints(admin: &Admin, mesh: &Mesh, path: &str) -> Response<Body> {
-    let only = path.strip_prefix("/endpoints/");
+async fn endpoints(admin: &Admin, mesh: &Mesh, only: Option<&str>) -> Response<Body> {
     match only {
         Some(name) if !mesh.upstreams.contains_key(name) => {
             refuse(StatusCode::NOT_FOUND, &format!("no upstream is named {name}; /upstreams lists them"))
@@ -241,24 +250,33 @@ async fn endpoints(admin: &Admin, mesh: &Mesh, path: &str) -> Response<Body> {
     }
 }
 
-async fn post(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Response<Body> {
+async fn order(
+    admin: &Arc<Admin>,
+    command: Command,
+    name: &str,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let stopping = || refuse(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is stopping");
-    match path {
-        "/log-level" => log_level(admin, request).await,
-        _ if admin.is_stopping() => stopping(),
-        path if steer::is_order(path) => {
-            steer::steer(admin, path, &Query::parse(request.uri().query().unwrap_or_default()))
-        }
-        "/maintenance" => maintain(admin, &Query::parse(request.uri().query().unwrap_or_default())).await,
-        "/drain" => {
+    if command != Command::LogLevel && admin.is_stopping() {
+        return stopping();
+    }
+    match command {
+        Command::LogLevel => log_level(admin, query, request).await,
+        Command::Eject => steer::endpoint(admin, name, Some(steering::Order::Eject), query),
+        Command::Pin => steer::endpoint(admin, name, Some(steering::Order::Pin), query),
+        Command::Undo => steer::endpoint(admin, name, None, query),
+        Command::Breaker => steer::breaker(admin, name, query),
+        Command::Maintenance => maintain(admin, query).await,
+        Command::Drain => {
             admin.mark_draining(true);
             circulation(admin.handle.enter_maintenance("drained by an operator"), "draining").await
         }
-        "/undrain" => {
+        Command::Undrain => {
             admin.mark_draining(false);
             circulation(admin.handle.leave_maintenance(), "serving").await
         }
-        "/reload" => {
+        Command::Reload => {
             let (done, result) = oneshot::channel();
             let _ = admin.orders.send(Order::Reload(done)).await;
             match result.await {
@@ -267,11 +285,10 @@ async fn post(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Res
                 Err(_) => stopping(),
             }
         }
-        "/quit" => {
+        Command::Quit => {
             let _ = admin.orders.send(Order::Quit).await;
             reply(StatusCode::ACCEPTED, &json!({ "status": "stopping" }))
         }
-        _ => refuse(StatusCode::NOT_FOUND, "no such page; / lists them"),
     }
 }
 
@@ -289,11 +306,10 @@ async fn circulation(told: impl Future<Output = Result<(), String>>, done: &str)
 }
 
 /// `?level=debug`, or the level as the body.
-async fn log_level(admin: &Admin, request: Request<Incoming>) -> Response<Body> {
-    let query = request.uri().query().unwrap_or_default();
-    let level = match query.split('&').find_map(|pair| pair.strip_prefix("level=")) {
-        Some(level) => level.replace("%3D", "=").replace("%2C", ","),
-        None => match timeout(BODY_WITHIN, Limited::new(request.into_body(), 1024).collect()).await {
+async fn log_level(admin: &Admin, query: &Query, request: Request<Incoming>) -> Response<Body> {
+    let level = match query.get("level") {
+        Some(level) => level.to_owned(),
+        None => match timeout(BODY_WITHIN, Limited::new(request.into_body(), LEVEL_MAX).collect()).await {
             Ok(Ok(body)) => String::from_utf8_lossy(&body.to_bytes()).trim().to_owned(),
             Ok(Err(_)) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, "a level is a word"),
             Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "a level is a word, and said at once"),
@@ -301,6 +317,10 @@ async fn log_level(admin: &Admin, request: Request<Incoming>) -> Response<Body> 
     };
     if level.is_empty() {
         return refuse(StatusCode::BAD_REQUEST, "say which: POST /log-level?level=debug");
+    }
+    if !api::is_level(&level) {
+        let message = format!("`{level}` is none of {}, nor such as info,lictor_proxy=debug", LEVELS.join(", "));
+        return refuse(StatusCode::BAD_REQUEST, &message);
     }
     match admin.logs.set_level(&level) {
         Ok(()) => reply(StatusCode::OK, &json!({ "level": level })),

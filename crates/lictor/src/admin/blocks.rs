@@ -10,75 +10,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use lictor_config::{BuildingBlocks, ConfigAccess, kv_key};
 use lictor_consul::{Blocks, ConsulError};
 use tokio::time::timeout;
 
+use super::api::{self, Block, Does, Found};
 use super::guard;
-use super::query::{Query, decode};
+use super::query::Query;
 use super::reply::{Body, not_allowed, refuse};
 use super::state::Admin;
 
-/// What all paths begin with.
-pub(super) const PREFIX: &str = "/v1/";
 /// For the rest of a request.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
-
-/// What is asked for, by its path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Block {
-    Services,
-    Service(String),
-    WatchedService(String),
-    Setting(String),
-    Lock(String),
-    Meta,
-}
-
-impl Block {
-    /// Names are what is encoded in the path; in keys `/` stands for itself.
-    fn of(path: &str) -> Option<Self> {
-        let rest = path.strip_prefix(PREFIX)?;
-        let (first, name) = rest.split_once('/').unwrap_or((rest, ""));
-        let is_one_name = !name.is_empty() && !name.contains('/');
-        match first {
-            "services" if name.is_empty() => Some(Self::Services),
-            "services" if is_one_name => Some(Self::Service(decode(name))),
-            "watch" => {
-                let name = name.strip_prefix("services/").filter(|name| !name.is_empty() && !name.contains('/'))?;
-                Some(Self::WatchedService(decode(name)))
-            }
-            "config" if rest != "config" => Some(Self::Setting(decode(name))), // with `?recurse` it may be all
-            "locks" if !name.is_empty() => Some(Self::Lock(decode(name))),
-            "self" if name == "meta" => Some(Self::Meta),
-            _ => None,
-        }
-    }
-
-    fn methods(&self) -> &'static str {
-        match self {
-            Self::Services | Self::Service(_) | Self::WatchedService(_) => "GET",
-            Self::Setting(_) => "GET, PUT",
-            Self::Lock(_) => "PUT, DELETE",
-            Self::Meta => "PATCH",
-        }
-    }
-
-    /// Which key would have to say otherwise.
-    fn off(&self, config: &BuildingBlocks, method: &Method) -> Option<&'static str> {
-        let (key, is_on) = match self {
-            Self::Services | Self::Service(_) | Self::WatchedService(_) => ("services: true", config.services),
-            Self::Setting(_) if *method == Method::PUT => ("config: write", config.config == ConfigAccess::Write),
-            Self::Setting(_) => ("config: read", config.config >= ConfigAccess::Read),
-            Self::Lock(_) => ("locks: true", config.locks),
-            Self::Meta => ("meta: true", config.meta),
-        };
-        (!is_on).then_some(key)
-    }
-}
 
 /// What handlers work with.
 struct Asked<'a> {
@@ -100,38 +46,60 @@ impl Asked<'_> {
 pub(super) async fn answer(admin: &Arc<Admin>, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
     let loaded = Arc::clone(&admin.loaded.read());
     let config = &loaded.config.building_blocks;
-    let block = match guard::block(&request, peer, config).and_then(|()| open(&request, config)) {
-        Ok(block) => block,
+    let open = match guard::block(&request, peer, config).and_then(|()| open(&request, config)) {
+        Ok(open) => open,
         Err(refusal) => return refusal,
     };
     let Some(blocks) = admin.handle.blocks() else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "Consul is not in use since the start: restart the sidecar");
     };
-    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let Open { block, name, query } = open;
     let asked = Asked { admin, config, blocks, query };
-    let is_put = *request.method() == Method::PUT;
     match block {
         Block::Services => services::list(&asked).await,
-        Block::Service(name) => services::one(&asked, &name).await,
-        Block::WatchedService(name) => services::watch(&asked, &name).await,
-        Block::Setting(name) if is_put => settings::write(&asked, &name, request.into_body()).await,
-        Block::Setting(name) => settings::read(&asked, &name).await,
-        Block::Lock(name) if is_put => locks::take(&asked, name).await,
-        Block::Lock(name) => locks::release(&asked, &name).await,
-        Block::Meta => meta::patch(admin, request.into_body()).await,
+        Block::Service => services::one(&asked, &name).await,
+        Block::WatchService => services::watch(&asked, &name).await,
+        Block::ReadSettings if asked.query.is_set("recurse") => settings::read_all(&asked, "").await,
+        Block::ReadSettings => refuse(StatusCode::BAD_REQUEST, "say which key, or `?recurse` for all of them"),
+        Block::ReadSetting => settings::read(&asked, &name).await,
+        Block::WriteSetting => settings::write(&asked, &name, request.into_body()).await,
+        Block::TakeLock => locks::take(&asked, name).await,
+        Block::ReleaseLock => locks::release(&asked, &name).await,
+        Block::PatchMeta => meta::patch(admin, request.into_body()).await,
     }
 }
 
-fn open<B>(request: &Request<B>, config: &BuildingBlocks) -> Result<Block, Response<Body>> {
+/// What is asked for, of a block that is on.
+#[derive(Debug)]
+struct Open {
+    block: Block,
+    name: String,
+    query: Query,
+}
+
+fn open<B>(request: &Request<B>, config: &BuildingBlocks) -> Result<Open, Response<Body>> {
     let missing = || refuse(StatusCode::NOT_FOUND, "no such building block; docs/building-blocks.md has them");
-    let block = Block::of(request.uri().path()).ok_or_else(missing)?;
-    if !block.methods().split(", ").any(|method| method == request.method().as_str()) {
-        return Err(not_allowed(block.methods()));
+    let Found { path, name } = api::find(request.uri().path()).ok_or_else(missing)?;
+    let operation = path.operation(request.method()).ok_or_else(|| not_allowed(&path.methods()))?;
+    let Does::Block(block) = operation.does else { return Err(missing()) };
+    if let Some(key) = off(block, config) {
+        return Err(refuse(StatusCode::FORBIDDEN, &format!("that takes `building_blocks: {{{key}}}`")));
     }
-    match block.off(config, request.method()) {
-        Some(key) => Err(refuse(StatusCode::FORBIDDEN, &format!("that takes `building_blocks: {{{key}}}`"))),
-        None => Ok(block),
-    }
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    query.check(operation, path.who).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
+    Ok(Open { block, name, query })
+}
+
+/// Which key would have to say otherwise.
+fn off(block: Block, config: &BuildingBlocks) -> Option<&'static str> {
+    let (key, is_on) = match block {
+        Block::Services | Block::Service | Block::WatchService => ("services: true", config.services),
+        Block::ReadSettings | Block::ReadSetting => ("config: read", config.config >= ConfigAccess::Read),
+        Block::WriteSetting => ("config: write", config.config == ConfigAccess::Write),
+        Block::TakeLock | Block::ReleaseLock => ("locks: true", config.locks),
+        Block::PatchMeta => ("meta: true", config.meta),
+    };
+    (!is_on).then_some(key)
 }
 
 /// The key in KV.
@@ -164,37 +132,10 @@ fn unanswered(error: &ConsulError) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
     use lictor_core::Secret;
 
     use super::*;
-
-    #[test]
-    fn paths_name_blocks() {
-        let name = || "a".to_owned();
-        for (path, block) in [
-            ("/v1/services", Some(Block::Services)),
-            ("/v1/services/", Some(Block::Services)),
-            ("/v1/services/a", Some(Block::Service(name()))),
-            ("/v1/services/a%2Fb", Some(Block::Service("a/b".to_owned()))),
-            ("/v1/services/a/b", None),
-            ("/v1/watch/services/a", Some(Block::WatchedService(name()))),
-            ("/v1/watch/services/", None),
-            ("/v1/watch/services/a/b", None),
-            ("/v1/watch/a", None),
-            ("/v1/config/a", Some(Block::Setting(name()))),
-            ("/v1/config/a/b%20c", Some(Block::Setting("a/b c".to_owned()))),
-            ("/v1/config/", Some(Block::Setting(String::new()))),
-            ("/v1/config", None),
-            ("/v1/locks/a", Some(Block::Lock(name()))),
-            ("/v1/locks", None),
-            ("/v1/self/meta", Some(Block::Meta)),
-            ("/v1/self", None),
-            ("/v1/", None),
-            ("/v2/services", None),
-        ] {
-            assert_eq!(Block::of(path), block, "{path}");
-        }
-    }
 
     #[test]
     fn each_block_has_its_methods_and_its_key() {

@@ -7,8 +7,8 @@ use http::{Method, Request, Response, StatusCode};
 use lictor_config::BuildingBlocks;
 use lictor_core::Secret;
 
+use super::api::{self, Found, Operation, Who};
 use super::reply::{Body, not_allowed, refuse, unauthorized};
-use super::steer;
 
 /// Who may see what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,36 +19,9 @@ pub(crate) enum Access {
     Public,
 }
 
-const ORDERS: [&str; 6] = ["/drain", "/undrain", "/maintenance", "/reload", "/log-level", "/quit"];
-const PUBLIC: [&str; 5] = ["/live", "/startup", "/ready", "/health", "/metrics"];
-const PAGES: [&str; 18] = [
-    "",
-    "/endpoints",
-    "/upstreams",
-    "/breakers",
-    "/routes",
-    "/gateway/routes",
-    "/config",
-    "/config/changes",
-    "/stats",
-    "/gateway/stats",
-    "/consul",
-    "/events",
-    "/requests",
-    "/explain",
-    "/tap",
-    "/ui",
-    "/ui/live",
-    "/ui/data",
-];
-/// Of these, those that say how we are, and cost nothing.
-const PROBES: [&str; 4] = ["/live", "/startup", "/ready", "/health"];
-/// Pages that have more below.
-const FOLDERS: [&str; 2] = ["/endpoints/", "/requests/"];
-
 /// Whether somebody asks only how we are.
 pub(super) fn is_probe(path: &str) -> bool {
-    PROBES.contains(&path.trim_end_matches('/'))
+    api::find(path).is_some_and(|found| found.path.who == Who::Prober)
 }
 
 /// Who may give orders, or look at more than health and metrics: programs of this machine, and those of others that show the
@@ -111,7 +84,7 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Response<Body>> {
 
 /// Other machines get what is public, and the rest for the token (RFC 6750). No web page knows it, so any Host will do.
 fn check_token<B>(request: &Request<B>, token: Option<&Secret>) -> Result<(), Response<Body>> {
-    if PUBLIC.contains(&request.uri().path().trim_end_matches('/')) {
+    if api::find(request.uri().path()).is_some_and(|found| found.path.is_public()) {
         return Ok(());
     }
     let Some(token) = token else {
@@ -132,22 +105,21 @@ fn shown<B>(request: &Request<B>) -> Option<&[u8]> {
     Some(given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer ")).map_or(&b""[..], |(_, given)| given))
 }
 
-/// Whether there is such a page or order here, and the method fits.
-pub(super) fn route<B>(request: &Request<B>, access: Access) -> Result<(), Response<Body>> {
-    let path = request.uri().path().trim_end_matches('/');
-    let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
-    let is_page =
-        PUBLIC.contains(&path) || PAGES.contains(&path) || FOLDERS.iter().any(|folder| path.starts_with(folder));
-    let is_order = ORDERS.contains(&path) || steer::is_order(path);
-    match access {
-        Access::Public if !is_reading => Err(not_allowed("GET, HEAD")),
-        Access::Public if PUBLIC.contains(&path) => Ok(()),
-        Access::Public => Err(refuse(StatusCode::NOT_FOUND, "here are /live /startup /ready /health /metrics")),
-        Access::Full if is_order && request.method() == Method::POST => Ok(()),
-        Access::Full if is_order => Err(not_allowed("POST")),
-        Access::Full if is_page && is_reading => Ok(()),
-        Access::Full if is_page => Err(not_allowed("GET, HEAD")),
-        Access::Full => Err(refuse(StatusCode::NOT_FOUND, "no such page; / lists them")),
+/// The page or order, and what stands for a name in its path; or that there is none here, or not by this method.
+pub(super) fn route<B>(request: &Request<B>, access: Access) -> Result<(&'static Operation, Found), Response<Body>> {
+    let is_public = access == Access::Public;
+    if is_public && !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(not_allowed("GET, HEAD"));
+    }
+    let found = api::find(request.uri().path());
+    let found = found.filter(|found| found.path.who != Who::Application && (!is_public || found.path.is_public()));
+    let Some(found) = found else {
+        let sentence = if is_public { "here are /live /startup /ready /health /metrics" } else { "no such page; / lists them" };
+        return Err(refuse(StatusCode::NOT_FOUND, sentence));
+    };
+    match found.path.operation(request.method()) {
+        Some(operation) => Ok((operation, found)),
+        None => Err(not_allowed(&found.path.methods())),
     }
 }
 
@@ -267,15 +239,17 @@ mod tests {
         assert_eq!(refused(Method::POST, "/drain", Access::Public), (405, "GET, HEAD".to_owned()));
         assert_eq!(refused(Method::GET, "/nothing", Access::Full), (404, String::new()));
         assert_eq!(refused(Method::GET, "/config", Access::Public), (404, String::new()));
-        for page in PUBLIC {
+        for page in ["/live", "/startup", "/ready", "/health", "/metrics"] {
             assert!(route(&request(Method::HEAD, page, &[]), Access::Public).is_ok(), "{page}");
         }
     }
 
     #[test]
     fn the_index_names_every_page_and_order() {
-        for path in PUBLIC.iter().chain(&PAGES).chain(&ORDERS) {
-            assert!(pages::INDEX.contains(path), "{path}");
+        for path in api::paths().filter(|path| path.who != Who::Application) {
+            let plain = path.template.split('{').next().unwrap_or_default().trim_end_matches('/');
+            let last = path.template.rsplit(['/', '}']).next().unwrap_or_default();
+            assert!(pages::INDEX.contains(plain) && pages::INDEX.contains(last), "{}", path.template);
         }
     }
 }

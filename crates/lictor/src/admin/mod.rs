@@ -1,9 +1,11 @@
 //! The admin listeners: pages of the live state, and a few orders. It runs on the control runtime, so that a scrape
 //! never waits for a request nor a request for a scrape.
 //!
+//! `api` is the table of what may be asked, by which requests are found and `/openapi.json` is made.
 //! `listen` accepts, as far as `places` lets it, and reads and writes by `socket`; `answer` makes the pages, after `guard`.
 
 mod answer;
+mod api;
 mod blocks;
 mod frame;
 mod gateway;

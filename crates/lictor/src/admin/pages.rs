@@ -39,6 +39,7 @@ GET  /events            what changed, as server-sent events
 GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit= [?as=text]
 GET  /tap               requests as they end, as server-sent events: ?upstream=&status=5xx&reason=&path=
 GET  /ui                the dashboard; /ui/live and /ui/data are its numbers, as events each second and once
+GET  /openapi.json      all of this for programs: OpenAPI 3.1
 GET  /explain           what would become of a request: ?method=&upstream=&path=&header=Name:value
      /v1/..             building blocks for the application, where they are on
 POST /drain, /undrain   leave circulation, and come back

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use lictor_core::story::Filter;
 
+use super::api::{Operation, Who, decode};
+
 /// Names and values, in their order.
 #[derive(Debug)]
 pub(super) struct Query(Vec<(String, String)>);
@@ -15,6 +17,11 @@ impl Query {
             (decode(&name.replace('+', " ")), decode(&value.replace('+', " ")))
         });
         Self(pairs.collect())
+    }
+
+    /// Why it is none for this operation.
+    pub(super) fn check(&self, operation: &Operation, who: Who) -> Result<(), String> {
+        operation.check(who, self.0.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
     /// The first value of this name that is not empty.
@@ -50,27 +57,6 @@ impl Query {
             path: text("path"),
         })
     }
-}
-
-/// Undoes percent-encoding (RFC 3986, section 2.1); what is not encoded well stays as it is.
-pub(super) fn decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16);
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        match (bytes[at], digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push((high << 4 | low) as u8);
-                at += 3;
-            }
-            (byte, ..) => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 #[cfg(test)]

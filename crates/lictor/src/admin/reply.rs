@@ -31,9 +31,9 @@ pub(super) fn refuse(status: StatusCode, message: &str) -> Response<Body> {
     reply(status, &json!({ "status": "error", "message": message }))
 }
 
-pub(super) fn not_allowed(methods: &'static str) -> Response<Body> {
+pub(super) fn not_allowed(methods: &str) -> Response<Body> {
     let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, &format!("allowed here: {methods}"));
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response.headers_mut().insert(ALLOW, HeaderValue::try_from(methods).expect("methods are words"));
     response
 }
 

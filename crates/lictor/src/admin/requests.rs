@@ -45,7 +45,8 @@ pub(super) fn whole(stories: &[Arc<Story>]) -> Json {
 pub(super) fn question(query: &Query) -> Result<Question, String> {
     let url = query.get("url").map(|url| {
         let url: Result<Uri, _> = url.parse();
-        let absolute = url.ok().filter(|url| url.authority().is_some() && url.scheme().is_some());
+        let is_web = |url: &Uri| matches!(url.scheme_str(), Some("http" | "https"));
+        let absolute = url.ok().filter(|url| url.authority().is_some() && is_web(url));
         absolute.ok_or("the URL must be whole: https://shop.example/api/users/1")
     });
     let url = url.transpose()?;

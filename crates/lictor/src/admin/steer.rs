@@ -10,70 +10,46 @@ use lictor_core::steering::{Order, Ordered};
 use serde_json::json;
 use tracing::{info, warn};
 
-use super::query::{Query, decode};
+use super::api::STEERED_AT_MOST;
+use super::query::Query;
 use super::reply::{Body, refuse, reply};
 use super::state::Admin;
 
 /// Nobody says for how long.
 const USUALLY: Duration = Duration::from_secs(300);
-/// What is meant to last belongs into the configuration.
-const AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
-/// Whether such an order exists: `/endpoints/ID/eject`, `/breakers/NAME`.
-pub(super) fn is_order(path: &str) -> bool {
-    Asked::of(path).is_some()
+/// Nothing is sent to an endpoint (`/endpoints/ID/eject`), or all of it (`pin`), or it is as any other again.
+pub(super) fn endpoint(admin: &Arc<Admin>, id: &str, order: Option<Order>, query: &Query) -> Response<Body> {
+    done(duration(query).and_then(|lasts| order_endpoint(admin, id, order, lasts, query.get("upstream"))))
 }
 
-/// What is asked for, and of whom.
-enum Asked {
-    Endpoint { id: String, order: Option<Order> },
-    Breaker { name: String },
+/// `/breakers/NAME`
+pub(super) fn breaker(admin: &Arc<Admin>, name: &str, query: &Query) -> Response<Body> {
+    let state = query.get("state").unwrap_or_default();
+    done(duration(query).and_then(|lasts| order_breaker(admin, name, state, lasts)))
 }
 
-impl Asked {
-    fn of(path: &str) -> Option<Self> {
-        if let Some(name) = path.strip_prefix("/breakers/") {
-            return Some(Self::Breaker { name: decode(name) });
-        }
-        let (id, word) = path.strip_prefix("/endpoints/")?.rsplit_once('/')?;
-        let order = match word {
-            "eject" => Some(Order::Eject),
-            "pin" => Some(Order::Pin),
-            "undo" => None,
-            _ => return None,
-        };
-        Some(Self::Endpoint { id: decode(id), order })
-    }
-}
-
-/// Does what is asked.
-pub(super) fn steer(admin: &Arc<Admin>, path: &str, query: &Query) -> Response<Body> {
-    let asked = Asked::of(path).ok_or_else(|| (StatusCode::NOT_FOUND, "no such order".to_owned()));
-    let done = asked.and_then(|asked| {
-        let lasts = duration(query).map_err(|message| (StatusCode::BAD_REQUEST, message))?;
-        match asked {
-            Asked::Endpoint { id, order } => endpoint(admin, &id, order, lasts, query.get("upstream")),
-            Asked::Breaker { name } => breaker(admin, &name, query.get("state").unwrap_or_default(), lasts),
-        }
-    });
+fn done(done: Done) -> Response<Body> {
     match done {
         Ok(page) => reply(StatusCode::OK, &page),
         Err((status, message)) => refuse(status, &message),
     }
 }
 
-type Done = Result<serde_json::Value, (StatusCode, String)>;
+type Done = Result<serde_json::Value, Refused>;
+type Refused = (StatusCode, String);
 
-fn duration(query: &Query) -> Result<Duration, String> {
-    let lasts = query.duration("for")?.unwrap_or(USUALLY);
-    if lasts.is_zero() || lasts > AT_MOST {
-        return Err("an order holds for more than nothing and at most 24h".to_owned());
+fn duration(query: &Query) -> Result<Duration, Refused> {
+    let wrong = |message| (StatusCode::BAD_REQUEST, message);
+    let lasts = query.duration("for").map_err(wrong)?.unwrap_or(USUALLY);
+    if lasts.is_zero() || lasts > STEERED_AT_MOST {
+        return Err(wrong("an order holds for more than nothing and at most 24h".to_owned()));
     }
     Ok(lasts)
 }
 
 /// About every endpoint of that id: two upstreams may be the same service.
-fn endpoint(admin: &Arc<Admin>, id: &str, order: Option<Order>, lasts: Duration, only: Option<&str>) -> Done {
+fn order_endpoint(admin: &Arc<Admin>, id: &str, order: Option<Order>, lasts: Duration, only: Option<&str>) -> Done {
     let (mesh, now) = (admin.mesh(), Instant::now());
     let meant: Vec<&Arc<Upstream>> = mesh
         .upstreams
@@ -109,7 +85,7 @@ fn endpoint(admin: &Arc<Admin>, id: &str, order: Option<Order>, lasts: Duration,
     }))
 }
 
-fn breaker(admin: &Arc<Admin>, name: &str, state: &str, lasts: Duration) -> Done {
+fn order_breaker(admin: &Arc<Admin>, name: &str, state: &str, lasts: Duration) -> Done {
     let (mesh, now) = (admin.mesh(), Instant::now());
     let forced = match state {
         "open" => Some(Forced::Open),
@@ -152,21 +128,6 @@ fn end_due(admin: &Admin) {
             if let Some(change) = change {
                 admin.plane.breaker_changed(name, &change);
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn orders_are_told_from_pages() {
-        for order in ["/endpoints/users-1/eject", "/endpoints/a%2Fb/pin", "/endpoints/x/undo", "/breakers/users"] {
-            assert!(is_order(order), "{order}");
-        }
-        for page in ["/endpoints", "/endpoints/users", "/endpoints/users/love", "/breakers", "/drain"] {
-            assert!(!is_order(page), "{page}");
         }
     }
 }

@@ -1,6 +1,5 @@
 //! `/v1/locks/NAME`: the open request is the lock.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::{Response, StatusCode};
@@ -8,16 +7,13 @@ use lictor_consul::{LockWanted, NoLock};
 use serde_json::json;
 
 use super::{Asked, key, unanswered};
+use crate::admin::api::{DELAY, TTL, WAIT};
 use crate::admin::query::Query;
 use crate::admin::reply::{Body, refuse, reply};
 use crate::admin::stream;
 
-/// Consul's bounds of a session's time.
-const TTL: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
 const TTL_DEFAULT: Duration = Duration::from_secs(30);
-const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
-/// Consul's bounds, and its default.
-const DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
+/// Consul's.
 const DELAY_DEFAULT: Duration = Duration::from_secs(15);
 
 /// Takes it, and tells of its end in what is answered.
@@ -65,7 +61,7 @@ pub(super) async fn release(asked: &Asked<'_>, name: &str) -> Response<Body> {
 fn wanted(asked: &Asked<'_>, name: String) -> Result<LockWanted, Response<Body>> {
     let key = key(&asked.config.lock_prefix, &name)?;
     let within = |name, default, bounds| {
-        within(&asked.query, name, default, &bounds).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))
+        within(&asked.query, name, default, bounds).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))
     };
     Ok(LockWanted {
         key,
@@ -76,12 +72,13 @@ fn wanted(asked: &Asked<'_>, name: String) -> Result<LockWanted, Response<Body>>
     })
 }
 
-fn within(query: &Query, name: &str, default: Duration, bounds: &RangeInclusive<Duration>) -> Result<Duration, String> {
+fn within(query: &Query, name: &str, default: Duration, bounds: [Duration; 2]) -> Result<Duration, String> {
     let given = query.duration(name)?.unwrap_or(default);
-    if bounds.contains(&given) {
+    let [least, most] = bounds;
+    if (least..=most).contains(&given) {
         return Ok(given);
     }
-    let [least, most] = [bounds.start(), bounds.end()].map(|bound| humantime::format_duration(*bound).to_string());
+    let [least, most] = bounds.map(|bound| humantime::format_duration(bound).to_string());
     Err(format!("`{name}` is {least} to {most}, not {}", humantime::format_duration(given)))
 }
 
@@ -109,10 +106,10 @@ mod tests {
 
     #[test]
     fn times_have_consuls_bounds() {
-        let ttl = |query: &str| within(&Query::parse(query), "ttl", TTL_DEFAULT, &TTL);
+        let ttl = |query: &str| within(&Query::parse(query), "ttl", TTL_DEFAULT, TTL);
         assert_eq!((ttl(""), ttl("ttl=10s")), (Ok(TTL_DEFAULT), Ok(Duration::from_secs(10))));
         assert_eq!(ttl("ttl=9999ms").unwrap_err(), "`ttl` is 10s to 1day, not 9s 999ms");
         assert!(ttl("ttl=25h").is_err() && ttl("ttl=soon").is_err());
-        assert_eq!(within(&Query::parse("delay=0s"), "delay", DELAY_DEFAULT, &DELAY), Ok(Duration::ZERO));
+        assert_eq!(within(&Query::parse("delay=0s"), "delay", DELAY_DEFAULT, DELAY), Ok(Duration::ZERO));
     }
 }

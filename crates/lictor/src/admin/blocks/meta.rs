@@ -8,11 +8,10 @@ use hyper::body::Incoming;
 use lictor_consul::MetaPatch;
 use serde_json::json;
 
+use crate::admin::api::PATCH_MAX;
 use crate::admin::reply::{Body, refuse, reply};
 use crate::admin::state::Admin;
 
-/// Consul's Meta has 64 pairs of at most 640 bytes.
-const PATCH_MAX: usize = 64 << 10;
 /// For the agent to take it.
 const TOLD_WITHIN: Duration = Duration::from_secs(10);
 

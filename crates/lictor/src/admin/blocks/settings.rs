@@ -11,15 +11,13 @@ use lictor_consul::{KvEntry, Written};
 use serde_json::{Value as Json, json};
 
 use super::{Asked, key, unanswered};
+use crate::admin::api::VALUE_MAX;
 use crate::admin::reply::{self, Body, refuse, reply};
 use crate::admin::stream;
 
-/// Bytes of a value that is written. Consul takes 512 KiB, of which a transaction needs a third for itself.
-const VALUE_MAX: usize = 256 << 10;
-
 pub(super) async fn read(asked: &Asked<'_>, name: &str) -> Response<Body> {
     if asked.query.is_set("recurse") {
-        return read_all(asked, name.trim_end_matches('/')).await;
+        return read_all(asked, name).await;
     }
     let key = match key(&asked.config.config_prefix, name) {
         Ok(key) => key,
@@ -48,7 +46,8 @@ pub(super) async fn read(asked: &Asked<'_>, name: &str) -> Response<Body> {
 }
 
 /// All keys of a folder, with those of folders in it; of no name, all.
-async fn read_all(asked: &Asked<'_>, name: &str) -> Response<Body> {
+pub(super) async fn read_all(asked: &Asked<'_>, name: &str) -> Response<Body> {
+    let name = name.trim_end_matches('/');
     let prefix = &asked.config.config_prefix;
     let folder = match name {
         "" => Ok(prefix.clone()),

@@ -1,0 +1,121 @@
+"""What schemathesis is told besides the document: which requests make sense together, that streams have no end, and that nothing passes
+that is not described."""
+
+import atexit
+import itertools
+import json
+import os
+import re
+import socket
+
+import jsonschema_rs
+import requests
+import schemathesis
+
+# Ends the process; tests/blocks/openapi.rs gives that order.
+LEFT_OUT = ["/quit"]
+# One of each that are there; every other request is about these.
+THERE = {"upstream": "users", "service": "users", "id": "users-0", "key": "database", "name": "lock"}
+DURATION = re.compile(r"^( *[0-9]+ *[A-Za-z]+ *)+$")
+# Within their bounds, which no pattern can say.
+WITHIN = {"ttl": "10s", "wait": "0s", "delay": "0s", "for": "1s"}
+# So long a stream is looked at.
+LOOKED = 0.25
+
+document = {}
+counted = {"operations": 0, "requests": 0, "events": 0}
+turns = itertools.count()
+
+
+@schemathesis.hook
+def before_load_schema(context, raw_schema):
+    for path in LEFT_OUT:
+        del raw_schema["paths"][path]
+    counted["operations"] = sum(len(item) for item in raw_schema["paths"].values())
+    close(raw_schema["components"]["schemas"])
+    document.update(raw_schema)
+
+
+def close(schema):
+    """No members but those that are described: what grows without a description is found."""
+    if isinstance(schema, dict):
+        if "properties" in schema and "additionalProperties" not in schema and schema.get("description") != "OpenAPI 3.1.":
+            schema["additionalProperties"] = False
+        for member in schema.values():
+            close(member)
+    elif isinstance(schema, list):
+        for item in schema:
+            close(item)
+
+
+@schemathesis.hook
+def before_call(context, case, **kwargs):
+    counted["requests"] += 1
+    if next(turns) % 2:
+        for name in case.path_parameters or {}:
+            case.path_parameters[name] = THERE[name]
+    query = case.query
+    if not isinstance(query, dict):
+        return
+    for name, within in WITHIN.items():
+        if isinstance(value := query.get(name), str) and DURATION.match(value):
+            query[name] = within
+    if case.path == "/maintenance":
+        if isinstance(query.get("route"), str) and query["route"]:
+            query["route"] = "/gone"
+        if query.get("state") == "off":
+            query.pop("for", None)
+    if case.path == "/explain" and not query.get("url") and not query.get("upstream"):
+        query["upstream"] = "users"
+
+
+def sent(send):
+    """A stream has no end: what has come within LOOKED is its body."""
+
+    def stop(adapter, request, **options):
+        response = send(adapter, request, **options)
+        if response.headers.get("content-type", "").startswith("text/event-stream") and request.method != "HEAD":
+            response._content = looked_at(response.raw)
+            response._content_consumed = True
+        return response
+
+    return stop
+
+
+def looked_at(raw):
+    found = b""
+    connection = raw.connection or raw._connection
+    if connection and connection.sock:
+        connection.sock.settimeout(LOOKED)
+    try:
+        while len(found) < 1 << 20 and (part := raw.read1(1 << 16)):
+            found += part
+    except (socket.timeout, OSError, requests.urllib3.exceptions.HTTPError):
+        pass
+    raw.close()
+    return found
+
+
+requests.adapters.HTTPAdapter.send = sent(requests.adapters.HTTPAdapter.send)
+
+
+@schemathesis.check
+def events_conform(ctx, response, case):
+    """Each event's `data` is as the document says of events of its name."""
+    if not response.headers.get("content-type", [""])[0].startswith("text/event-stream"):
+        return
+    answer = case.operation.definition.raw["responses"]["200"]["content"]["text/event-stream"]
+    for event in response.content.decode().split("\n\n")[:-1]:
+        fields = dict(line.split(": ", 1) for line in event.splitlines() if line and not line.startswith(":"))
+        if not fields:
+            continue
+        counted["events"] += 1
+        schema = answer["x-events"].get(fields["event"]) or answer["x-events"].get("")
+        assert schema, f"an event `{fields['event']}` is not described"
+        jsonschema_rs.validate({**schema, "components": document["components"]}, json.loads(fields["data"]))
+
+
+@atexit.register
+def told():
+    with open(os.environ["OPENAPI_TALLY"], "w") as file:
+        json.dump(counted, file)
