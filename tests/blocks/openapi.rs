@@ -160,6 +160,14 @@ fn parameters_that_are_not_described_and_values_that_cannot_be_meant_are_told() 
         ("GET", "/v1/config/", "recurse"),
         ("PUT", "/v1/config/a?cas=9223372036854775808", "at most 9223372036854775807"),
         ("PUT", "/v1/locks/a?ttl=", "a duration"),
+        ("GET", "/v1/services/users?filter=garbage", "Consul cannot read"),
+        ("GET", "/v1/watch/services/users?filter=garbage", "Consul cannot read"),
+        ("GET", "/v1/services/..", "no service's name"),
+        ("GET", "/v1/services/%2E%2E%2Fa", "no service's name"),
+        ("GET", "/v1/services/a%0Ab", "cannot be printed"),
+        ("GET", "/v1/config/%F3%AD%A4%96", "cannot be printed"),
+        ("PUT", "/v1/config/%F3%AD%A4%96?cas=0", "cannot be printed"),
+        ("PUT", "/v1/locks/%F3%AD%A4%96", "cannot be printed"),
     ] {
         let (status, page) = asked(&lictor, method, target, b"");
         assert_eq!(status, 400, "{method} {target}: {page}");
@@ -175,5 +183,7 @@ fn parameters_that_are_not_described_and_values_that_cannot_be_meant_are_told() 
     }
     let encoded = lictor.post("/log-level?level=info%2Clictor_proxy%3Ddebug");
     assert_eq!(encoded.status, 200, "{}", encoded.text());
+    let written = ask(&lictor, "PUT", "/v1/config/gr%C3%BC%C3%9Fe?cas=0", b"x");
+    assert_eq!(written.status, 200, "{}", written.text());
     assert_eq!(lictor.get("admin", "/endpoints/u%73ers").status, 200, "names are decoded");
 }

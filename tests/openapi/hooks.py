@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import re
-import socket
 
 import jsonschema_rs
 import requests
@@ -16,11 +15,11 @@ import schemathesis
 LEFT_OUT = ["/quit"]
 # One of each that are there; every other request is about these.
 THERE = {"upstream": "users", "service": "users", "id": "users-0", "key": "database", "name": "lock"}
-DURATION = re.compile(r"^( *[0-9]+ *[A-Za-z]+ *)+$")
+DURATION = re.compile(r"^(0|( *[0-9]+ *[A-Za-z]+ *)+)$")
 # Within their bounds, which no pattern can say.
 WITHIN = {"ttl": "10s", "wait": "0s", "delay": "0s", "for": "1s"}
 # So long a stream is looked at.
-LOOKED = 0.25
+LOOKED = 0.1
 
 document = {}
 counted = {"operations": 0, "requests": 0, "events": 0}
@@ -34,6 +33,9 @@ def before_load_schema(context, raw_schema):
     counted["operations"] = sum(len(item) for item in raw_schema["paths"].values())
     close(raw_schema["components"]["schemas"])
     document.update(raw_schema)
+    for operation in (operation for item in raw_schema["paths"].values() for operation in item.values()):
+        # In 3.1 it would be taken for the schema of an event; `events_conform` looks at those.
+        operation["responses"].get("200", {}).get("content", {}).get("text/event-stream", {}).pop("schema", None)
 
 
 def close(schema):
@@ -70,33 +72,29 @@ def before_call(context, case, **kwargs):
 
 
 def sent(send):
-    """A stream has no end: what has come within LOOKED is its body."""
+    """A stream has no end: when nothing has come for LOOKED, schemathesis has all that it looks at."""
 
-    def stop(adapter, request, **options):
+    def shortly(adapter, request, **options):
         response = send(adapter, request, **options)
-        if response.headers.get("content-type", "").startswith("text/event-stream") and request.method != "HEAD":
-            response._content = looked_at(response.raw)
-            response._content_consumed = True
+        if response.headers.get("content-type", "").startswith("text/event-stream") and response.raw._fp.fp:
+            response.raw._fp.fp.raw._sock.settimeout(LOOKED)
         return response
 
-    return stop
-
-
-def looked_at(raw):
-    found = b""
-    connection = raw.connection or raw._connection
-    if connection and connection.sock:
-        connection.sock.settimeout(LOOKED)
-    try:
-        while len(found) < 1 << 20 and (part := raw.read1(1 << 16)):
-            found += part
-    except (socket.timeout, OSError, requests.urllib3.exceptions.HTTPError):
-        pass
-    raw.close()
-    return found
+    return shortly
 
 
 requests.adapters.HTTPAdapter.send = sent(requests.adapters.HTTPAdapter.send)
+
+
+@schemathesis.hook
+def filter_failure(context, failure, case, response):
+    """Which characters Consul can print is beyond a pattern, and so is its language of filters."""
+    return not (type(failure).__name__ == "RejectedPositiveData" and response.status_code == 400 and b"Consul cannot read" in response.content)
+
+
+@schemathesis.deserializer("application/octet-stream")
+def any_bytes(context, response):
+    return response.content.hex()
 
 
 @schemathesis.check

@@ -71,8 +71,8 @@ def application(stack):
     return server.server_address[1]
 
 
-def started(stack, command, log):
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0)
+def started(stack, command, log, environment=None):
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0)
     stack.callback(ended, process)
     return process
 
@@ -111,10 +111,10 @@ def lictor(stack, folder, consul, port):
         "service": "orders",
         "app": {"port": port},
         "consul": {"address": consul, "snapshot": {"path": str(folder / "snapshot")}},
-        "registration": {"meta": {"version": "v1"}, "check": {"type": "ttl"}},
-        "inbound": {"listen": "127.0.0.1:0"},
+        "registration": {"meta": {"version": "v1"}},
+        "inbound": {"listen": f"127.0.0.1:{free_ports(1)[0]}"},
         "upstreams": {
-            "users": {"listen": "127.0.0.1:0", "routes": [{"path": "/slow", "timeout": "2s"}]},
+            "users": {"listen": "127.0.0.1:0", "routes": [{"match": "GET /slow", "timeout": "2s"}]},
             "fixed": {"listen": "127.0.0.1:0", "static": [f"127.0.0.1:{port}"]},
         },
         "gateway": {
@@ -122,14 +122,14 @@ def lictor(stack, folder, consul, port):
             "routes": [
                 {"path": "/api/users/*", "to": "users", "limit": "1000/1m"},
                 {"path": "/fixed/*", "methods": ["GET", "POST"], "to": "fixed"},
-                {"path": "/gone", "answer": {"status": 410}},
+                {"path": "/gone", "respond": {"status": 410, "body": ""}},
             ],
         },
         "building_blocks": {"services": True, "config": "write", "locks": True, "meta": True, "token": TOKEN},
     }
     file, log = folder / "lictor.yaml", folder / "lictor.log"
     file.write_text(json.dumps(config))
-    process = started(stack, [os.environ["LICTOR_BIN"], "serve", "-c", file, "--set", "admin.listen=127.0.0.1:0"], open(log, "wb"))
+    process = started(stack, [os.environ["LICTOR_BIN"], "serve", "-c", file, "--set", "admin.listen=127.0.0.1:0"], open(log, "wb"), {"PATH": os.environ["PATH"]})
 
     def address(name):
         if process.poll() is not None:

@@ -59,6 +59,16 @@ impl ConsulError {
         matches!(self, Self::Status { code: 401 | 403, .. })
     }
 
+    /// Whether Consul could not read what it was asked: a name with characters that it does not take, or a filter, about
+    /// which 1.8 answers 500.
+    pub fn is_mistaken(&self) -> bool {
+        match self {
+            Self::Status { code: 400, .. } => true,
+            Self::Status { code: 500, text } => text.contains("boolean expression"),
+            _ => false,
+        }
+    }
+
     /// Whether Consul as a whole is in trouble, rather than this one call wrong.
     pub fn is_outage(&self) -> bool {
         match self {

@@ -126,6 +126,10 @@ fn unanswered(error: &ConsulError) -> Response<Body> {
     if error.is_denied() {
         return refuse(StatusCode::FORBIDDEN, &format!("the Consul token of this sidecar may not: {error}"));
     }
+    if error.is_mistaken() {
+        let sentence = format!("Consul cannot read a name or the filter (it takes no characters that cannot be printed): {error}");
+        return refuse(StatusCode::BAD_REQUEST, &sentence);
+    }
     let status = if error.is_outage() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
     refuse(status, &error.to_string())
 }

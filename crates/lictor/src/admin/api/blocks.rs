@@ -133,7 +133,7 @@ pub(super) const PATHS: &[Path] = &[
     },
 ];
 
-const SERVICE: Name = Name { told: "The service's name in Consul.", is_deep: false, part: None };
+const SERVICE: Name = Name { told: "The service's name in Consul.", is_deep: false, part: Some(KEY) };
 
 const READ_SETTING: Operation = Operation {
     id: "setting",

@@ -11,6 +11,10 @@ use crate::version;
 /// RFC 9110, section 5.6.2.
 const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
 
+/// Humantime's.
+const UNITS: &str = "nanos|nsec|ns|usec|us|millis|msec|ms|seconds|second|secs|sec|s|minutes|minute|mins|min|m|hours|hour|hrs|hr|h|\
+days|day|d|weeks|week|wks|wk|w|months|month|M|years|year|yrs|yr|y";
+
 static DOCUMENT: LazyLock<Json> = LazyLock::new(make);
 
 const ABOUT: &str = "Pages of the live state, orders, and building blocks. Programs of the sidecar's machine (of its pod) may use \
@@ -110,6 +114,11 @@ fn named(path: &Path) -> Option<Json> {
 
 fn parameter(parameter: &Parameter) -> Json {
     let mut schema = schema(parameter.kind);
+    match parameter.kind {
+        Kind::Text if parameter.is_required => schema["minLength"] = json!(1),
+        Kind::Flag if parameter.is_required => schema = json!({ "type": "boolean", "const": true }),
+        _ => (),
+    }
     if let Some(default) = parameter.default {
         schema["default"] = match parameter.kind {
             Kind::Whole(_) => default.parse::<u64>().map_or_else(|_| json!(default), |number| json!(number)),
@@ -146,7 +155,7 @@ fn schema(kind: Kind) -> Json {
         Kind::Whole(most) => json!({ "type": "integer", "format": "int64", "minimum": 0, "maximum": most }),
         Kind::Status => json!({ "type": "string", "pattern": "^[1-9]([0-9][0-9]|xx)$", "examples": ["503", "5xx"] }),
         // As humantime reads it: numbers with a unit, one after the other.
-        Kind::Duration { .. } => json!({ "type": "string", "pattern": "^( *[0-9]+ *[A-Za-z]+ *)+$", "examples": ["30s", "5m", "1h 30m"] }),
+        Kind::Duration { .. } => json!({ "type": "string", "pattern": format!("^(0|( *[0-9]+ *({UNITS}) *)+)$"), "examples": ["30s", "5m", "1h 30m"] }),
         Kind::Method => json!({ "type": "string", "pattern": format!("^{TOKEN}$") }),
         Kind::Path => json!({ "type": "string", "pattern": "^/" }),
         Kind::Url => json!({ "type": "string", "pattern": "^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,4})?(/[A-Za-z0-9/._~%-]*)?$" }),

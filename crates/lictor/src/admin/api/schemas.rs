@@ -38,16 +38,16 @@ pub(super) fn level() -> Json {
 }
 
 fn health() -> Named {
-    let check = |states: &[&str]| {
-        object("", &[("status", one_of("", states)), ("message", text("")), ("responseTime?", millis("Of the application's probe."))])
-    };
+    let check = |states: &[&str], more: (&str, Json)| object("", &[("status", one_of("", states)), ("message", text("")), more]);
+    let required = ("required?", flag("Of an upstream: without it, this service is not ready."));
+    let took = ("responseTime?", millis("Of the application's probe."));
     vec![
         ("Ready", object("Whether this service may be called.", &[
             ("status", one_of("", &["ready", "not_ready"])),
             ("timestamp", time("")),
             ("checks", map("By upstream; `app`, `startup` and `drain` where they say no.", named("ReadyCheck"))),
         ])),
-        ("ReadyCheck", check(&["ready", "not_ready"])),
+        ("ReadyCheck", check(&["ready", "not_ready"], required)),
         ("Health", object("How this service is.", &[
             ("status", one_of("", &["healthy", "unhealthy"])),
             ("timestamp", time("")),
@@ -57,7 +57,7 @@ fn health() -> Named {
             ("uptime?", number("Seconds; of a gateway.")),
             ("routes?", int("Of a gateway.")),
         ])),
-        ("HealthCheck", check(&["healthy", "warning", "unhealthy"])),
+        ("HealthCheck", check(&["healthy", "warning", "unhealthy"], took)),
     ]
 }
 
@@ -228,7 +228,7 @@ fn line() -> Vec<(&'static str, Json)> {
         ("id", text("`X-Request-ID`.")),
         ("timestamp", text("When it was over.")),
         ("kept", kept()),
-        ("direction", one_of("", &["inbound", "outbound"])),
+        ("direction", direction()),
         ("method", text("")),
         ("path", text("Without the query.")),
         ("upstream", or_null(text("Once it was found."))),
@@ -246,7 +246,7 @@ fn story() -> Vec<(&'static str, Json)> {
         ("trace_id", text("The trace that it belongs to.")),
         ("timestamp", text("When it was over.")),
         ("kept", kept()),
-        ("direction", one_of("", &["inbound", "outbound"])),
+        ("direction", direction()),
         ("worker", int("Which one served it.")),
         ("client", text("Its address, or `unix`.")),
         ("method", text("")),
@@ -671,6 +671,10 @@ fn breaker_state() -> Json {
 
 fn endpoint_state() -> Json {
     one_of("", &["healthy", "warning", "flapping", "suspect", "ejected", "draining", "resting"])
+}
+
+fn direction() -> Json {
+    one_of("Where it came in.", &["inbound", "outbound", "gateway"])
 }
 
 fn kept() -> Json {

@@ -17,14 +17,21 @@ pub(super) async fn list(asked: &Asked<'_>) -> Response<Body> {
 }
 
 pub(super) async fn one(asked: &Asked<'_>, name: &str) -> Response<Body> {
-    match asked.blocks.instances(&wanted(asked, name)).await {
+    let wanted = match wanted(asked, name) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return refusal,
+    };
+    match asked.blocks.instances(&wanted).await {
         Ok(found) => reply(StatusCode::OK, &page(name, &found, asked.query.is_set("all"))),
         Err(error) => unanswered(&error),
     }
 }
 
 pub(super) async fn watch(asked: &Asked<'_>, name: &str) -> Response<Body> {
-    let wanted = wanted(asked, name);
+    let wanted = match wanted(asked, name) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return refusal,
+    };
     // What is wrong with the question is told before there is a stream.
     if let Err(error) = asked.blocks.instances(&wanted).await {
         return unanswered(&error);
@@ -37,15 +44,19 @@ pub(super) async fn watch(asked: &Asked<'_>, name: &str) -> Response<Body> {
 }
 
 /// `?tag=a&tag=b&filter=Service.Meta.version==v2&dc=dc2`
-fn wanted(asked: &Asked<'_>, name: &str) -> Wanted {
+fn wanted(asked: &Asked<'_>, name: &str) -> Result<Wanted, Response<Body>> {
+    if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        // Consul reads names as paths.
+        return Err(refuse(StatusCode::BAD_REQUEST, &format!("`{name}` is no service's name")));
+    }
     let query = &asked.query;
-    Wanted {
+    Ok(Wanted {
         service: name.to_owned(),
         tags: query.all("tag").map(str::to_owned).collect(),
         filter: query.get("filter").map(str::to_owned),
         datacenter: query.get("dc").map(str::to_owned),
         ..Wanted::default()
-    }
+    })
 }
 
 fn page(name: &str, found: &[Found], all: bool) -> Json {

@@ -93,6 +93,12 @@ pub(super) async fn write(asked: &Asked<'_>, name: &str, body: Incoming) -> Resp
         Ok(value) => value,
         Err(refusal) => return refusal,
     };
+    // Consul writes keys that it does not read again: with characters that cannot be printed.
+    if !key.is_ascii()
+        && let Err(error) = asked.blocks.setting(&key).await
+    {
+        return unanswered(&error);
+    }
     match asked.blocks.write_setting(&key, &value, cas).await {
         Ok(Written::Yes(index)) => reply(StatusCode::OK, &json!({ "key": name, "modify_index": index })),
         Ok(Written::Meanwhile(index)) => {
