@@ -91,5 +91,6 @@ fn a_reload_changes_the_token_and_ends_what_the_other_one_opened() {
     assert_eq!(ask(&lictor, "GET", "/v1/services", b"").status, 401);
     let lost = lock.data("lost");
     assert!(lost["reason"].as_str().unwrap().contains("configuration"), "{lost}");
+    watch.data("error");
     assert_eq!(watch.next(), None);
 }

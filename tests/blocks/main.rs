@@ -77,8 +77,20 @@ impl Stream {
         if is_stream { Ok(Self { lines }) } else { Err(head) }
     }
 
-    /// The next event; `None` at the end. Comments, and the lengths of chunks, are passed over.
+    /// The next event's data as it is sent; it is of this kind.
+    fn line(&mut self, expected: &str) -> String {
+        let (kind, data) = self.next_line().unwrap_or_else(|| panic!("the stream has ended; {expected} was expected"));
+        assert_eq!(kind, expected, "{data}");
+        data
+    }
+
+    /// The next event; `None` at the end.
     fn next(&mut self) -> Option<Event> {
+        self.next_line().map(|(kind, data)| (kind, serde_json::from_str(&data).unwrap()))
+    }
+
+    /// The same with its data as it is sent. Comments, and the lengths of chunks, are passed over.
+    fn next_line(&mut self) -> Option<(String, String)> {
         let mut kind = String::new();
         loop {
             let mut line = String::new();
@@ -88,7 +100,7 @@ impl Stream {
             if let Some(named) = line.trim_end().strip_prefix("event: ") {
                 named.clone_into(&mut kind);
             } else if let Some(data) = line.strip_prefix("data: ") {
-                return Some((kind, serde_json::from_str(data).unwrap()));
+                return Some((kind, data.to_owned()));
             } else if line == "0\r\n" {
                 return None;
             }

@@ -93,8 +93,8 @@ impl Blocks {
     /// The same, now and later. `None`: too many look already.
     pub fn look_at_instances(&self, query: &Query) -> Option<Looking<Instances>> {
         let query = self.scoped(query);
-        let asked = ServiceAsked { query: query.clone() };
-        self.lookers.look(&self.services, query, |known| self.watch(asked, known))
+        let asked = |failed| ServiceAsked { query: query.clone(), failed };
+        self.lookers.look(&self.services, query.clone(), |known, failed| self.watch(asked(failed), known))
     }
 
     /// What a key holds.
@@ -109,8 +109,8 @@ impl Blocks {
 
     /// The same, now and later. `None`: too many look already.
     pub fn look_at_setting(&self, key: &str) -> Option<Looking<KvKnown>> {
-        let asked = SettingKey { key: key.to_owned(), datacenter: self.datacenter.clone() };
-        self.lookers.look(&self.settings, key.to_owned(), |known| self.watch(asked, known))
+        let asked = |failed| SettingKey { key: key.to_owned(), datacenter: self.datacenter.clone(), failed };
+        self.lookers.look(&self.settings, key.to_owned(), |known, failed| self.watch(asked(failed), known))
     }
 
     /// What the keys hold that begin so.
@@ -124,8 +124,8 @@ impl Blocks {
 
     /// The same, now and later. `None`: too many look already.
     pub fn look_at_settings(&self, folder: &str) -> Option<Looking<Arc<KvFolder>>> {
-        let asked = FolderAsked { folder: folder.to_owned(), datacenter: self.datacenter.clone() };
-        self.lookers.look(&self.folders, folder.to_owned(), |known| self.watch(asked, known))
+        let asked = |failed| FolderAsked { folder: folder.to_owned(), datacenter: self.datacenter.clone(), failed };
+        self.lookers.look(&self.folders, folder.to_owned(), |known, failed| self.watch(asked(failed), known))
     }
 
     /// Writes a key, if it is still as it was at this index (0: if there is none).

@@ -16,6 +16,11 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c == '\n' || is_plain(c))
 }
 
+/// JSON, whose white space is whoever's who wrote it.
+pub fn json(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| matches!(c, '\n' | '\r' | '\t') || is_plain(c))
+}
+
 /// The same for what we have painted: a colour is left.
 pub fn painted(text: &str) -> Cow<'_, str> {
     if !text.contains('\x1b') {

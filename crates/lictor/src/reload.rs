@@ -296,7 +296,7 @@ async fn adopt(admin: &Admin, loaded: Loaded, bound: &mut Vec<Bound>) -> Result<
     for key in needs_restart(&before.config, &config) {
         warn!(key, "this change takes effect at the next start");
     }
-    *admin.loaded.write() = Arc::new(loaded);
+    admin.adopt(loaded);
     Ok(())
 }
 

@@ -19,14 +19,11 @@ pub(crate) enum Operation<'a> {
     Lock(&'a str),
 }
 
-/// The key's indexes then.
+/// The key's index then, which is that of Consul's log: it only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Indexes {
     pub(crate) modify_index: u64,
-    /// How many sessions it has belonged to.
-    #[serde(default)]
-    pub(crate) lock_index: u64,
 }
 
 /// Why it was not done.
@@ -119,7 +116,7 @@ mod tests {
     #[test]
     fn what_consul_says_is_understood() {
         let answer = br#"{"Results":[{"KV":{"LockIndex":3,"Key":"k","Flags":0,"Value":null,"CreateIndex":7,"ModifyIndex":9}}],"Errors":null}"#;
-        assert_eq!(done(answer).unwrap(), Indexes { modify_index: 9, lock_index: 3 });
+        assert_eq!(done(answer).unwrap(), Indexes { modify_index: 9 });
         assert!(done(br#"{"Results":[],"Errors":null}"#).is_err());
         let error = |what: &str| {
             let body = json!({ "Results": null, "Errors": [{ "OpIndex": 0, "What": what }] }).to_string();

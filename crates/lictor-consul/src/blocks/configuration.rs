@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lictor_config::Consistency;
 
+use super::shared::{Failed, tell};
 use crate::agent::transaction::{self, Operation, Refused};
 use crate::agent::{Answer, Ask, Connection, ConsulError, KvFolder, KvKnown, kv};
 use crate::watch::Asked;
@@ -18,8 +19,13 @@ const FOLDER_MAX: usize = 1000;
 pub enum Written {
     /// It is written; the key's index now.
     Yes(u64),
-    /// Somebody else has written meanwhile; the key's index as it was seen after that, 0: there is no such key.
-    Meanwhile(u64),
+    /// Somebody has written meanwhile.
+    Meanwhile {
+        /// The key's index as it was seen after that, 0: there is no such key.
+        index: u64,
+        /// It holds what was to be written: perhaps it was, and the answer was lost.
+        is_same: bool,
+    },
 }
 
 /// What it holds now.
@@ -56,7 +62,8 @@ pub(super) async fn put(
         Ok(indexes) => Ok(Written::Yes(indexes.modify_index)),
         Err(Refused::Changed | Refused::Held | Refused::Delayed | Refused::NoSession) => {
             let now = get(connection, key, datacenter, Consistency::Default).await?;
-            Ok(Written::Meanwhile(now.map_or(0, |entry| entry.modify_index)))
+            let (index, is_same) = now.map_or((0, false), |entry| (entry.modify_index, entry.value == value));
+            Ok(Written::Meanwhile { index, is_same })
         }
     }
 }
@@ -66,6 +73,7 @@ pub(super) async fn put(
 pub(super) struct SettingKey {
     pub(super) key: String,
     pub(super) datacenter: Option<String>,
+    pub(super) failed: Failed,
 }
 
 impl Asked for SettingKey {
@@ -87,7 +95,9 @@ impl Asked for SettingKey {
     fn answered(&self, _index: u64, _known: &Self::Known, _is_news: bool) {}
 
     /// That Consul is away the watches of upstreams tell.
-    fn failed(&self, _error: &ConsulError) {}
+    fn failed(&self, error: &ConsulError) {
+        tell(&self.failed, error);
+    }
 }
 
 /// The folder, to watch.
@@ -95,6 +105,7 @@ impl Asked for SettingKey {
 pub(super) struct FolderAsked {
     pub(super) folder: String,
     pub(super) datacenter: Option<String>,
+    pub(super) failed: Failed,
 }
 
 impl Asked for FolderAsked {
@@ -119,5 +130,7 @@ impl Asked for FolderAsked {
     fn answered(&self, _index: u64, _known: &Self::Known, _is_news: bool) {}
 
     /// That Consul is away the watches of upstreams tell.
-    fn failed(&self, _error: &ConsulError) {}
+    fn failed(&self, error: &ConsulError) {
+        tell(&self.failed, error);
+    }
 }

@@ -1,18 +1,23 @@
 //! A lock: a key of KV that belongs to a session, which lives for as long as it is renewed (Consul: "Sessions").
 //!
-//! What holds: Consul ends a session at the earliest when its time has passed since it took the last renewal, so that the lock
-//! is ours until that time after we asked for it, and not longer by our own clock. An agent that leaves its cluster, and a node
-//! that is deregistered, take their sessions with them at once: then the lock's delay alone keeps others off. Whoever was stopped
-//! beyond the time is told of the loss before anything else. Who comes next has a larger fencing token: Consul counts a key's owners.
+//! What holds: whatever ends a session, nobody else gets the lock for its delay then. Consul ends one at the earliest when its
+//! time has passed since it took the last renewal; an agent that leaves its cluster, and a node that is deregistered, take their
+//! sessions with them at once. So the lock is ours until the shorter of the two after we asked for a renewal that Consul took, by a
+//! clock that goes on while the machine is suspended, and no longer. Whoever was stopped beyond it is told of the loss before
+//! anything else. Who comes next has a larger fencing token: the index of Consul's log that made the key his, which never goes back.
 
+use std::future::ready;
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_config::Consistency;
+use lictor_os::boot::{Alarm, Moment};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch as channel};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::held::{Done, Entry, Holdings};
@@ -40,8 +45,18 @@ pub struct LockWanted {
     pub ttl: Duration,
     /// How long to wait for it.
     pub wait: Duration,
-    /// How long nobody has it after a holder that was lost.
+    /// How long nobody has it after a holder that was lost; at least [`Self::LEAST_DELAY`].
     pub delay: Duration,
+}
+
+impl LockWanted {
+    /// The least for `delay`, of which three renewals have a third each.
+    pub const LEAST_DELAY: Duration = Duration::from_secs(5);
+
+    /// How long it is ours after a renewal.
+    fn life(&self) -> Duration {
+        self.ttl.min(self.delay)
+    }
 }
 
 /// A lock that is ours; dropped, it is given up as by one who was lost.
@@ -49,7 +64,7 @@ pub struct LockWanted {
 pub struct Held {
     /// Whoever knows this may give it back.
     pub owner: String,
-    /// Larger than that of each holder before.
+    /// Larger than that of each holder before, also of a key that was deleted meanwhile.
     pub fencing_token: u64,
     ended: oneshot::Receiver<Ended>,
 }
@@ -114,7 +129,7 @@ struct Lock {
 struct Session {
     id: String,
     /// When it was asked for, or for its last renewal that Consul took.
-    asked: Instant,
+    asked: Moment,
 }
 
 /// How holding it ends.
@@ -129,38 +144,66 @@ impl Lock {
     async fn run(self, mut tell: oneshot::Sender<Result<Held, NoLock>>) {
         let mut connection = Connection::new(&self.client, self.status.connections());
         let mut session = None;
-        let taken = tokio::select! {
-            biased;
-            () = tell.closed() => None,
-            () = self.holdings.closing() => Some(Err(NoLock::Stopping)),
-            taken = self.take(&mut connection, &mut session) => Some(taken),
-        };
-        let (fencing_token, session) = match (taken, session) {
-            (Some(Ok(fencing_token)), Some(session)) => (fencing_token, session),
+        let taken = self.take(&mut connection, &mut session, &mut tell).await;
+        let is_wanted = !tell.is_closed() && !self.holdings.is_closing();
+        let refusal = match (taken, session) {
+            (Ok((fencing_token, alarm)), Some(session)) if is_wanted => {
+                let (tell_end, ended) = oneshot::channel();
+                let entry = self.holdings.add(&self.wanted.name, &session.id);
+                // Where nobody is told, `ended` is gone.
+                let _ = tell.send(Ok(Held { owner: session.id.clone(), fencing_token, ended }));
+                return self.hold(connection, session, alarm, entry, tell_end).await;
+            }
             (taken, session) => {
-                let refusal = taken.and_then(Result::err).unwrap_or(NoLock::Stopping);
-                let _ = tell.send(Err(refusal)); // perhaps nobody waits
                 connection.abandon();
                 if let Some(session) = session {
+                    // Nobody has had it: where it is the session's, nobody has to wait for the delay.
+                    if matches!(taken, Ok(_) | Err(NoLock::Consul(_))) {
+                        let _ = self.release(&mut connection, &session).await; // then it ends with its session
+                    }
                     self.destroy(&mut connection, &session).await;
                 }
-                return;
+                taken.err().unwrap_or(NoLock::Stopping)
             }
         };
-        let (tell_end, ended) = oneshot::channel();
-        let entry = self.holdings.add(&self.wanted.name, &session.id);
-        let _ = tell.send(Ok(Held { owner: session.id.clone(), fencing_token, ended })); // then `ended` is gone
-        self.hold(connection, session, entry, tell_end).await;
+        let _ = tell.send(Err(refusal)); // perhaps nobody waits
     }
 
-    /// Tries until it is ours, there is an error, or this has taken long enough; what its fencing token is.
-    async fn take(&self, connection: &mut Connection, session: &mut Option<Session>) -> Result<u64, NoLock> {
+    /// Tries until it is ours, there is an error, this has taken long enough, or nobody waits for it; what its fencing token is,
+    /// and the alarm for the end of its life. A session that is being made is waited for: else nobody would end it.
+    async fn take(
+        &self,
+        connection: &mut Connection,
+        session: &mut Option<Session>,
+        tell: &mut oneshot::Sender<Result<Held, NoLock>>,
+    ) -> Result<(u64, Alarm), NoLock> {
         let until = Instant::now() + self.wanted.wait;
+        let no_alarm = |error: io::Error| NoLock::Consul(ConsulError::Unreachable(error.to_string()));
+        let mut alarm = Alarm::at(Moment::now()).map_err(no_alarm)?;
         let mut random = Random::new();
         let mut watch = None;
+        let mut gone = pin!(async {
+            tokio::select! {
+                () = tell.closed() => (),
+                () = self.holdings.closing() => (),
+            }
+        });
         loop {
-            let refusal = match self.attempt(connection, session).await {
-                Ok(fencing_token) => return Ok(fencing_token),
+            let free = tokio::select! {
+                biased;
+                () = &mut gone => return Err(NoLock::Stopping),
+                free = self.free(connection), if session.is_none() => free,
+                () = ready(()), if session.is_some() => Ok(()),
+            };
+            let attempted = match free {
+                Ok(()) => self.attempt(connection, session).await,
+                Err(refusal) => Err(refusal),
+            };
+            let refusal = match attempted {
+                Ok((fencing_token, good_until)) => {
+                    alarm.set(good_until).map_err(no_alarm)?;
+                    return Ok((fencing_token, alarm));
+                }
                 Err(refusal) => refusal,
             };
             let may_change = match &refusal {
@@ -172,31 +215,45 @@ impl Lock {
             if !may_change || Instant::now() + pause >= until {
                 return Err(refusal);
             }
-            sleep(pause).await;
-            if matches!(refusal, NoLock::Taken(_)) {
-                let watch = watch.get_or_insert_with(|| self.watch());
-                let free = watch.known.wait_for(|known| *known == Some(Owner(None)));
-                if timeout_at(until, free).await.is_err() {
-                    return Err(refusal);
+            let again = async {
+                sleep(pause).await;
+                if matches!(refusal, NoLock::Taken(_)) {
+                    let watch = watch.get_or_insert_with(|| self.watch());
+                    let free = watch.known.wait_for(|known| *known == Some(Owner(None)));
+                    return timeout_at(until, free).await.is_ok();
                 }
+                true
+            };
+            tokio::select! {
+                biased;
+                () = &mut gone => return Err(NoLock::Stopping),
+                is_free = again => if !is_free { return Err(refusal) },
             }
         }
     }
 
-    async fn attempt(&self, connection: &mut Connection, session: &mut Option<Session>) -> Result<u64, NoLock> {
-        let LockWanted { name, key, ttl, delay, .. } = &self.wanted;
-        if session.is_none() {
-            // A session for nothing is two writes of Consul's log.
-            let now = Ask { index: None, wait: Duration::ZERO };
-            let (_, holder) = kv::holder(connection, key, now, Consistency::Default).await.map_err(NoLock::Consul)?;
-            if let Some(holder) = holder {
-                return Err(NoLock::Taken(who(&holder)));
-            }
+    /// Whether nobody has it: a session for nothing is two writes of Consul's log.
+    async fn free(&self, connection: &mut Connection) -> Result<(), NoLock> {
+        let now = Ask { index: None, wait: Duration::ZERO };
+        let holder = kv::holder(connection, &self.wanted.key, now, Consistency::Default).await;
+        match holder.map_err(NoLock::Consul)? {
+            (_, Some(holder)) => Err(NoLock::Taken(who(&holder))),
+            (_, None) => Ok(()),
         }
+    }
+
+    /// The fencing token, and until when it is ours without a renewal.
+    async fn attempt(
+        &self,
+        connection: &mut Connection,
+        session: &mut Option<Session>,
+    ) -> Result<(u64, Moment), NoLock> {
+        let LockWanted { name, key, ttl, delay, .. } = &self.wanted;
+        let life = self.wanted.life();
         if let Some(known) = session
-            && known.asked.elapsed() > *ttl / 3
+            && known.asked.elapsed() > life / 3
         {
-            let asked = Instant::now();
+            let asked = Moment::now();
             if session::renew(connection, &known.id, PATIENCE).await.map_err(NoLock::Consul)? {
                 known.asked = asked;
             } else {
@@ -204,18 +261,20 @@ impl Lock {
             }
         }
         let ours = match session {
-            Some(session) => &session.id,
+            Some(session) => session,
             None => {
-                let asked = Instant::now();
+                let asked = Moment::now();
                 let label = format!("lictor: {name}");
                 let id = session::create(connection, &label, *ttl, *delay).await.map_err(NoLock::Consul)?;
-                &session.insert(Session { id, asked }).id
+                session.insert(Session { id, asked })
             }
         };
         let value = json!({ "holder": self.holdings.holder }).to_string();
-        let operation = Operation::Lock(ours);
+        let operation = Operation::Lock(&ours.id);
         match transaction::run(connection, operation, key, value.as_bytes(), None).await.map_err(NoLock::Consul)? {
-            Ok(indexes) => Ok(indexes.lock_index),
+            // It took too long, or we were stopped: the next attempt renews, and finds it ours.
+            Ok(_) if (ours.asked + life).is_over() => Err(NoLock::Consul(ConsulError::Timeout(life))),
+            Ok(indexes) => Ok((indexes.modify_index, ours.asked + life)),
             Err(Refused::Held | Refused::Changed) => Err(NoLock::Taken(None)),
             Err(Refused::Delayed) => Err(NoLock::Delayed),
             Err(Refused::NoSession) => {
@@ -229,13 +288,14 @@ impl Lock {
         &self,
         mut connection: Connection,
         session: Session,
+        alarm: Alarm,
         mut entry: Entry,
         mut ended: oneshot::Sender<Ended>,
     ) {
         let mut watch = self.watch();
         let end = tokio::select! {
             biased;
-            why = self.renew(&mut connection, &session) => End::Lost(why),
+            why = self.renew(&mut connection, &session, alarm) => End::Lost(why),
             why = watch.lost(&session.id) => End::Lost(why),
             () = self.holdings.closing() => End::Lost("the sidecar is stopping".to_owned()),
             Some(done) = entry.releases.recv() => End::Released(done),
@@ -256,15 +316,7 @@ impl Lock {
                 self.destroy(&mut connection, &session).await;
             }
             End::Released(done) => {
-                let released = timeout(END_WITHIN, kv::release(&mut connection, &self.wanted.key, &session.id)).await;
-                let released = match released {
-                    Ok(Ok(_)) => Ok(()), // one that was not ours any more is free of us, too
-                    Ok(Err(error)) => Err(error.to_string()),
-                    Err(_) => {
-                        connection.abandon();
-                        Err(ConsulError::Timeout(END_WITHIN).to_string())
-                    }
-                };
+                let released = self.release(&mut connection, &session).await;
                 self.destroy(&mut connection, &session).await;
                 let _ = ended.send(Ended::Released);
                 drop(entry);
@@ -274,23 +326,48 @@ impl Lock {
     }
 
     /// Renews the session in time, for as long as that works; why it does not.
-    async fn renew(&self, connection: &mut Connection, session: &Session) -> String {
-        let ttl = self.wanted.ttl;
-        let mut good_until = session.asked + ttl;
-        let mut next = session.asked + ttl / 3;
+    async fn renew(&self, connection: &mut Connection, session: &Session, mut alarm: Alarm) -> String {
+        let life = self.wanted.life();
+        let at_most = (life / 6).clamp(Duration::from_secs(1), PATIENCE);
+        let mut good_until = session.asked + life;
+        let mut pause = (session.asked + life / 3).left();
         let mut last = "nothing came back".to_owned();
         loop {
-            sleep_until(next.min(good_until)).await;
-            let asked = Instant::now();
-            if asked >= good_until {
-                return format!("it was not renewed in time: {last}");
+            let turn = async {
+                sleep(pause).await;
+                (Moment::now(), session::renew(connection, &session.id, at_most).await)
+            };
+            let turn = tokio::select! {
+                biased;
+                () = alarm.rings() => None,
+                turn = turn => Some(turn),
+            };
+            // An answer from before we were stopped may be seen before the alarm.
+            let (asked, renewed) = match turn {
+                Some(turn) if !good_until.is_over() => turn,
+                _ => return format!("it was not renewed in time: {last}"),
+            };
+            match renewed {
+                Ok(true) => {
+                    (good_until, pause) = (asked + life, (asked + life / 3).left());
+                    if let Err(error) = alarm.set(good_until) {
+                        return format!("its time cannot be told: {error}");
+                    }
+                }
+                Ok(false) => return "Consul has ended its session".to_owned(),
+                Err(error) => (pause, last) = (PAUSE, error.to_string()),
             }
-            let at_most = (ttl / 6).clamp(Duration::from_secs(1), PATIENCE);
-            match timeout_at(good_until, session::renew(connection, &session.id, at_most)).await {
-                Ok(Ok(true)) => (good_until, next) = (asked + ttl, asked + ttl / 3),
-                Ok(Ok(false)) => return "Consul has ended its session".to_owned(),
-                Ok(Err(error)) => (next, last) = (Instant::now() + PAUSE, error.to_string()),
-                Err(_) => next = good_until,
+        }
+    }
+
+    /// Gives the key up, without a delay for whoever comes next; the words are why Consul does not know of it.
+    async fn release(&self, connection: &mut Connection, session: &Session) -> Result<(), String> {
+        match timeout(END_WITHIN, kv::release(connection, &self.wanted.key, &session.id)).await {
+            Ok(Ok(_)) => Ok(()), // one that was not ours any more is free of us, too
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => {
+                connection.abandon();
+                Err(ConsulError::Timeout(END_WITHIN).to_string())
             }
         }
     }

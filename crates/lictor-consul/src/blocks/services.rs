@@ -7,6 +7,7 @@ use std::time::Duration;
 use lictor_config::{Consistency, Query};
 use serde::Serialize;
 
+use super::shared::{Failed, tell};
 use crate::agent::{Answer, Ask, Connection, ConsulError, Instance, catalog, health};
 use crate::watch::Asked;
 
@@ -79,6 +80,7 @@ pub(super) async fn all(
 #[derive(Debug)]
 pub(super) struct ServiceAsked {
     pub(super) query: Query,
+    pub(super) failed: Failed,
 }
 
 impl Asked for ServiceAsked {
@@ -103,7 +105,9 @@ impl Asked for ServiceAsked {
     fn answered(&self, _index: u64, _known: &Self::Known, _is_news: bool) {}
 
     /// That Consul is away the watches of upstreams tell.
-    fn failed(&self, _error: &ConsulError) {}
+    fn failed(&self, error: &ConsulError) {
+        tell(&self.failed, error);
+    }
 }
 
 #[cfg(test)]

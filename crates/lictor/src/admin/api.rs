@@ -166,7 +166,10 @@ pub(super) enum Kind {
     Whole(u64),
     /// `503`, `5xx`
     Status,
-    Duration { least: Duration, most: Duration },
+    Duration {
+        least: Duration,
+        most: Duration,
+    },
     /// `GET`
     Method,
     /// `/users?page=2`
@@ -331,7 +334,8 @@ fn is_status(text: &str) -> bool {
 /// be changed.
 pub(super) fn is_level(text: &str) -> bool {
     let is_word = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
-    let is_place = |place: &str| !place.is_empty() && place.bytes().all(|it| it.is_ascii_alphanumeric() || b"_:".contains(&it));
+    let is_place =
+        |place: &str| !place.is_empty() && place.bytes().all(|it| it.is_ascii_alphanumeric() || b"_:".contains(&it));
     text.split(',').map(str::trim).all(|part| match part.split_once('=') {
         Some((place, word)) => is_place(place) && is_word(word),
         None => is_word(part),

@@ -22,6 +22,7 @@ use super::guard;
 use super::query::Query;
 use super::reply::{Body, not_allowed, refuse};
 use super::state::Admin;
+use super::stream;
 
 /// For the rest of a request.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -31,14 +32,21 @@ struct Asked<'a> {
     admin: &'a Arc<Admin>,
     config: &'a BuildingBlocks,
     blocks: &'a Blocks,
+    block: Block,
     query: Query,
 }
 
 impl Asked<'_> {
-    /// Whether what was open when it was asked still is, for who is answered for long.
-    fn goes_on(&self) -> impl Fn() -> bool + Send + 'static + use<> {
-        let (admin, config) = (Arc::clone(self.admin), self.config.clone());
-        move || admin.loaded.read().config.building_blocks == config
+    /// Until a reload takes away what was open when it was asked, for who is answered for long.
+    fn closed(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let (admin, before) = (Arc::clone(self.admin), self.config.clone());
+        let block = self.block;
+        let mut reloads = admin.reloads();
+        async move {
+            while is_still_open(block, &before, &admin.loaded.read().config.building_blocks) {
+                let _ = reloads.changed().await; // the sender is in `admin`
+            }
+        }
     }
 }
 
@@ -54,7 +62,7 @@ pub(super) async fn answer(admin: &Arc<Admin>, request: Request<Incoming>, peer:
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "Consul is not in use since the start: restart the sidecar");
     };
     let Open { block, name, query } = open;
-    let asked = Asked { admin, config, blocks, query };
+    let asked = Asked { admin, config, blocks, block, query };
     match block {
         Block::Services => services::list(&asked).await,
         Block::Service => services::one(&asked, &name).await,
@@ -102,6 +110,16 @@ fn off(block: Block, config: &BuildingBlocks) -> Option<&'static str> {
     (!is_on).then_some(key)
 }
 
+/// Whether who has opened it under another configuration may go on: he has shown the same token, and names are the same keys.
+fn is_still_open(block: Block, before: &BuildingBlocks, now: &BuildingBlocks) -> bool {
+    let is_same = match block {
+        Block::Services | Block::Service | Block::WatchService | Block::PatchMeta => true,
+        Block::ReadSettings | Block::ReadSetting | Block::WriteSetting => before.config_prefix == now.config_prefix,
+        Block::TakeLock | Block::ReleaseLock => before.lock_prefix == now.lock_prefix,
+    };
+    is_same && before.token == now.token && off(block, now).is_none()
+}
+
 /// The key in KV.
 fn key(prefix: &str, name: &str) -> Result<String, Response<Body>> {
     let key = format!("{prefix}{name}");
@@ -123,15 +141,13 @@ async fn read(body: Incoming, most: usize) -> Result<Bytes, Response<Body>> {
 
 /// What Consul says, or that it says nothing.
 fn unanswered(error: &ConsulError) -> Response<Body> {
-    if error.is_denied() {
-        return refuse(StatusCode::FORBIDDEN, &format!("the Consul token of this sidecar may not: {error}"));
-    }
-    if error.is_mistaken() {
-        let sentence = format!("Consul cannot read a name or the filter (it takes no characters that cannot be printed): {error}");
-        return refuse(StatusCode::BAD_REQUEST, &sentence);
-    }
-    let status = if error.is_outage() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
-    refuse(status, &error.to_string())
+    let status = match error {
+        error if error.is_denied() => StatusCode::FORBIDDEN,
+        error if error.is_mistaken() => StatusCode::BAD_REQUEST,
+        error if error.is_outage() => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    refuse(status, &stream::words(error))
 }
 
 #[cfg(test)]

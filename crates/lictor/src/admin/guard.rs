@@ -114,7 +114,8 @@ pub(super) fn route<B>(request: &Request<B>, access: Access) -> Result<(&'static
     let found = api::find(request.uri().path());
     let found = found.filter(|found| found.path.who != Who::Application && (!is_public || found.path.is_public()));
     let Some(found) = found else {
-        let sentence = if is_public { "here are /live /startup /ready /health /metrics" } else { "no such page; / lists them" };
+        let sentence =
+            if is_public { "here are /live /startup /ready /health /metrics" } else { "no such page; / lists them" };
         return Err(refuse(StatusCode::NOT_FOUND, sentence));
     };
     match found.path.operation(request.method()) {

@@ -11,6 +11,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Frame, SizeHint};
 use lictor_core::plain;
+use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::places::Answering;
@@ -25,6 +26,17 @@ pub(super) fn reply(status: StatusCode, page: &Json) -> Response<Body> {
     let mut response = text_reply("application/json", plain::lines(&format!("{page:#}\n")).into_owned());
     *response.status_mut() = status;
     response
+}
+
+/// What may hold JSON as somebody else wrote it, which stays as it is.
+pub(super) fn ok(page: &impl Serialize) -> Response<Body> {
+    let page = serde_json::to_string_pretty(page).expect("keys are text") + "\n";
+    text_reply("application/json", plain::json(&page).into_owned())
+}
+
+/// The same in a line. White space that is no blank is between values: in texts it is escaped.
+pub(super) fn line(page: &impl Serialize) -> String {
+    serde_json::to_string(page).expect("keys are text").replace(['\n', '\r', '\t'], " ")
 }
 
 pub(super) fn refuse(status: StatusCode, message: &str) -> Response<Body> {

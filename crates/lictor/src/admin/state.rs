@@ -9,7 +9,7 @@ use lictor_consul::Handle;
 use lictor_core::Mesh;
 use lictor_proxy::DataPlane;
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::live::Live;
 use crate::changes::Changes;
@@ -35,6 +35,7 @@ pub(crate) struct Admin {
     /// For good.
     pub(super) is_stopping: AtomicBool,
     pub(super) orders: mpsc::Sender<Order>,
+    reloads: watch::Sender<()>,
     /// When the pages were first there.
     pub(super) since: Instant,
 }
@@ -72,8 +73,20 @@ impl Admin {
             is_draining,
             is_stopping,
             orders,
+            reloads: watch::Sender::new(()),
             since: Instant::now(),
         }
+    }
+
+    /// This configuration is in force.
+    pub(crate) fn adopt(&self, loaded: Loaded) {
+        *self.loaded.write() = Arc::new(loaded);
+        self.reloads.send_replace(());
+    }
+
+    /// Told after each [`Self::adopt`].
+    pub(super) fn reloads(&self) -> watch::Receiver<()> {
+        self.reloads.subscribe()
     }
 
     /// Egress is up.

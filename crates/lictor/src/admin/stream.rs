@@ -1,7 +1,8 @@
 //! What is told as it comes: server-sent events (HTML, section 9.2).
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::fmt::Display;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
-use lictor_consul::{Ended, Held, Looking as Known};
+use lictor_consul::{ConsulError, Ended, Held, Looking as Known};
 use lictor_core::plain;
 use lictor_proxy::Tapping;
 use serde_json::{Value as Json, json};
@@ -23,7 +24,11 @@ use crate::events::Subscription;
 
 /// A comment this often tells that the connection works.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+const STILL_HERE: &[u8] = b": still here\n\n";
 const AHEAD: usize = 16;
+
+/// What who is answered for long is told when a reload ends that.
+pub(super) const CLOSED: &str = "the configuration allows it no more";
 
 /// Those kept, then those to come, for as long as the client listens.
 pub(super) fn events(subscription: Subscription) -> Response<Body> {
@@ -46,65 +51,84 @@ pub(super) fn live(looking: Looking) -> Response<Body> {
     reply::of("text/event-stream", Receiver(receiver).boxed_unsync())
 }
 
-/// What is known, whenever it is shown as something else than before, for as long as the client listens and it may.
+/// What is known, whenever it is shown as something else than before (in one line), for as long as the client listens, Consul does
+/// not refuse, and it is not closed.
 pub(super) fn documents<V: Clone + Send + Sync + 'static>(
     looking: Known<V>,
     kind: &'static str,
-    show: impl Fn(&V) -> Json + Send + 'static,
-    goes_on: impl Fn() -> bool + Send + 'static,
+    show: impl Fn(&V) -> String + Send + 'static,
+    closed: impl Future<Output = ()> + Send + 'static,
 ) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(1); // they may be large, and the latest is the one that counts
-    tokio::spawn(feed_documents(looking, kind, show, goes_on, sender));
+    tokio::spawn(feed_documents(looking, kind, show, closed, sender));
     reply::of("text/event-stream", Receiver(receiver).boxed_unsync())
 }
 
-/// That a lock is held, and then its end, for as long as the client holds it by listening.
-pub(super) fn lock(held: Held, page: Json, goes_on: impl Fn() -> bool + Send + 'static) -> Response<Body> {
+/// That a lock is held, and then its end, for as long as the client holds it by listening and it is not closed.
+pub(super) fn lock(held: Held, page: Json, closed: impl Future<Output = ()> + Send + 'static) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::spawn(feed_lock(held, page, goes_on, sender));
+    tokio::spawn(feed_lock(held, page, closed, sender));
     reply::of("text/event-stream", Receiver(receiver).boxed_unsync())
 }
 
 async fn feed_documents<V: Clone>(
     mut looking: Known<V>,
     kind: &'static str,
-    show: impl Fn(&V) -> Json,
-    goes_on: impl Fn() -> bool,
+    show: impl Fn(&V) -> String,
+    closed: impl Future<Output = ()>,
     sender: mpsc::Sender<Bytes>,
 ) {
+    let mut closed = pin!(closed);
     let mut last = None;
+    let end = |message: &str| event("", "error", &json!({ "status": "error", "message": message }));
     loop {
-        let next = tokio::select! {
+        let (next, is_end) = tokio::select! {
             biased;
             () = sender.closed() => return,
-            known = looking.next() => {
-                let next = event("", kind, &show(&known));
-                if last.replace(next.clone()).as_ref() == Some(&next) {
-                    continue;
+            () = &mut closed => (end(CLOSED), true),
+            known = looking.next() => match known {
+                Ok(known) => {
+                    let next = event("", kind, &show(&known));
+                    if last.replace(next.clone()).as_ref() == Some(&next) {
+                        continue;
+                    }
+                    (next, false)
                 }
-                next
-            }
-            () = sleep(HEARTBEAT) => if goes_on() { Bytes::from_static(b": still here\n\n") } else { return },
+                Err(error) => (end(&words(&error)), true),
+            },
+            () = sleep(HEARTBEAT) => (Bytes::from_static(STILL_HERE), false),
         };
-        if sender.send(next).await.is_err() {
+        // Who does not read is not waited for when it ends.
+        let is_sent = tokio::select! {
+            sent = sender.send(next) => sent.is_ok(),
+            () = &mut closed, if !is_end => false,
+        };
+        if is_end || !is_sent {
             return;
         }
     }
 }
 
-async fn feed_lock(mut held: Held, page: Json, goes_on: impl Fn() -> bool, sender: mpsc::Sender<Bytes>) {
+async fn feed_lock(mut held: Held, page: Json, closed: impl Future<Output = ()>, sender: mpsc::Sender<Bytes>) {
+    let mut closed = pin!(closed);
     let mut next = event("", "held", &page);
-    while sender.send(next).await.is_ok() {
+    loop {
+        // Who does not read holds it no longer than others.
+        let is_sent = tokio::select! {
+            sent = sender.send(next) => sent.is_ok(),
+            () = &mut closed => return,
+        };
+        if !is_sent {
+            return;
+        }
         let ended = tokio::select! {
             biased;
             () = sender.closed() => return,
             ended = held.ended() => ended,
+            () = &mut closed => Ended::Lost(CLOSED.to_owned()),
             () = sleep(HEARTBEAT) => {
-                if goes_on() {
-                    next = Bytes::from_static(b": still here\n\n");
-                    continue;
-                }
-                Ended::Lost("the configuration allows it no more".to_owned())
+                next = Bytes::from_static(STILL_HERE);
+                continue;
             }
         };
         let end = match ended {
@@ -146,7 +170,7 @@ async fn feed_tap(mut tapping: Tapping, sender: mpsc::Sender<Bytes>) {
                     Some(tapped) => event("", "request", &serde_json::json!(*tapped)),
                     None => return,
                 },
-                () = sleep(HEARTBEAT) => Bytes::from_static(b": still here\n\n"),
+                () = sleep(HEARTBEAT) => Bytes::from_static(STILL_HERE),
             }
         };
     }
@@ -169,7 +193,7 @@ async fn feed(subscription: Subscription, sender: mpsc::Sender<Bytes>) {
                 Err(RecvError::Lagged(missed)) => Bytes::from(format!(": {missed} events were missed\n\n")),
                 Err(RecvError::Closed) => return,
             },
-            () = sleep(HEARTBEAT) => Bytes::from_static(b": still here\n\n"),
+            () = sleep(HEARTBEAT) => Bytes::from_static(STILL_HERE),
         };
         if sender.send(next).await.is_err() {
             return;
@@ -177,7 +201,13 @@ async fn feed(subscription: Subscription, sender: mpsc::Sender<Bytes>) {
     }
 }
 
-fn event(id: &str, kind: &str, data: &Json) -> Bytes {
+/// What the application is told of Consul's word.
+pub(super) fn words(error: &ConsulError) -> String {
+    if error.is_denied() { format!("the Consul token of this sidecar may not: {error}") } else { error.to_string() }
+}
+
+/// The data is JSON of one line.
+fn event(id: &str, kind: &str, data: &(impl Display + ?Sized)) -> Bytes {
     Bytes::from(plain::lines(&format!("{id}event: {kind}\ndata: {data}\n\n")).into_owned())
 }
 

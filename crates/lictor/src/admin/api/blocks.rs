@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lictor_consul::LockWanted;
+
 use super::{
     Answer, Block, Content, Kind, Name, Operation, Parameter, Path, RequestBody, Who, block, events, json, parameter,
     refusal,
@@ -11,8 +13,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Consul's bounds of a session's time.
 pub(in crate::admin) const TTL: [Duration; 2] = [SECOND.saturating_mul(10), SECOND.saturating_mul(24 * 3600)];
 pub(in crate::admin) const WAIT: [Duration; 2] = [Duration::ZERO, SECOND.saturating_mul(600)];
-/// Consul's bounds.
-pub(in crate::admin) const DELAY: [Duration; 2] = [Duration::ZERO, SECOND.saturating_mul(60)];
+/// The least is that of a lock's renewals, the most Consul's.
+pub(in crate::admin) const DELAY: [Duration; 2] = [LockWanted::LEAST_DELAY, SECOND.saturating_mul(60)];
 /// Bytes of a value that is written. Consul takes 512 KiB, of which a transaction needs a third for itself.
 pub(in crate::admin) const VALUE_MAX: usize = 256 << 10;
 /// Consul's Meta has 64 pairs of at most 640 bytes.
@@ -72,7 +74,14 @@ pub(super) const PATHS: &[Path] = &[
             id: "watchService",
             summary: "The same, told at once and whenever they are others.",
             query: QUERY,
-            answers: &[events(&[("instances", "Instances")], "A comment comes every 15 s."), NO_NAME, UNANSWERED],
+            answers: &[
+                events(
+                    &[("instances", "Instances"), ("error", "Error")],
+                    "A comment comes every 15 s; `error` is the end.",
+                ),
+                NO_NAME,
+                UNANSWERED,
+            ],
             ..block("GET", Block::WatchService)
         }],
     },
@@ -86,7 +95,7 @@ pub(super) const PATHS: &[Path] = &[
             query: &[Parameter { is_required: true, ..RECURSE }, WATCH, RAW],
             answers: &[
                 json(200, "Settings", "1,000 keys at most, or their values now and at each change."),
-                events(&[("config", "Settings")], ""),
+                events(&[("config", "Settings"), ("error", "Error")], ""),
                 NO_NAME,
                 UNANSWERED,
             ],
@@ -96,13 +105,21 @@ pub(super) const PATHS: &[Path] = &[
     Path {
         template: "/v1/config/{key}",
         who: Who::Application,
-        name: Some(Name { told: "A key below `building_blocks.config_prefix`; `/` may be in it.", is_deep: true, part: Some(KEY) }),
+        name: Some(Name {
+            told: "A key below `building_blocks.config_prefix`; `/` may be in it.",
+            is_deep: true,
+            part: Some(KEY),
+        }),
         operations: &[READ_SETTING, WRITE_SETTING],
     },
     Path {
         template: "/v1/locks/{name}",
         who: Who::Application,
-        name: Some(Name { told: "A key below `building_blocks.lock_prefix`; `/` may be in it.", is_deep: true, part: Some(KEY) }),
+        name: Some(Name {
+            told: "A key below `building_blocks.lock_prefix`; `/` may be in it.",
+            is_deep: true,
+            part: Some(KEY),
+        }),
         operations: &[TAKE_LOCK, RELEASE_LOCK],
     },
     Path {
@@ -141,9 +158,13 @@ const READ_SETTING: Operation = Operation {
     told: "A value that is JSON is shown as JSON, other text as a string, anything else as `value_base64`.",
     query: &[WATCH, RECURSE, RAW],
     answers: &[
-        json(200, "SettingOrSettings", "The value; with `recurse` all below; with `raw` the bytes, and its index as `ETag`; with `watch` told at once and at each change."),
+        json(
+            200,
+            "SettingOrSettings",
+            "The value; with `recurse` all below; with `raw` the bytes, and its index as `ETag`; with `watch` told at once and at each change.",
+        ),
         Answer { status: 200, told: "", content: Content::Bytes },
-        events(&[("config", "SettingOrSettings")], ""),
+        events(&[("config", "SettingOrSettings"), ("error", "Error")], ""),
         NO_NAME,
         json(404, "NoSetting", "No building block is on, or there is no such key."),
         UNANSWERED,
@@ -191,7 +212,11 @@ const TAKE_LOCK: Operation = Operation {
         },
         Parameter {
             default: Some("0s"),
-            ..parameter("wait", Kind::Duration { least: WAIT[0], most: WAIT[1] }, "How long to wait for one that somebody has.")
+            ..parameter(
+                "wait",
+                Kind::Duration { least: WAIT[0], most: WAIT[1] },
+                "How long to wait for one that somebody has.",
+            )
         },
         Parameter {
             default: Some("15s"),

@@ -155,24 +155,33 @@ fn schema(kind: Kind) -> Json {
         Kind::Whole(most) => json!({ "type": "integer", "format": "int64", "minimum": 0, "maximum": most }),
         Kind::Status => json!({ "type": "string", "pattern": "^[1-9]([0-9][0-9]|xx)$", "examples": ["503", "5xx"] }),
         // As humantime reads it: numbers with a unit, one after the other.
-        Kind::Duration { .. } => json!({ "type": "string", "pattern": format!("^(0|( *[0-9]+ *({UNITS}) *)+)$"), "examples": ["30s", "5m", "1h 30m"] }),
+        Kind::Duration { .. } => {
+            json!({ "type": "string", "pattern": format!("^(0|( *[0-9]+ *({UNITS}) *)+)$"), "examples": ["30s", "5m", "1h 30m"] })
+        }
         Kind::Method => json!({ "type": "string", "pattern": format!("^{TOKEN}$") }),
         Kind::Path => json!({ "type": "string", "pattern": "^/" }),
-        Kind::Url => json!({ "type": "string", "pattern": "^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,4})?(/[A-Za-z0-9/._~%-]*)?$" }),
-        Kind::Fields => list(json!({ "type": "string", "pattern": format!("^{TOKEN}:[^\\u0000-\\u0008\\u000A-\\u001F\\u007F]*$"), "examples": ["X-Tenant: acme"] })),
+        Kind::Url => {
+            json!({ "type": "string", "pattern": "^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,4})?(/[A-Za-z0-9/._~%-]*)?$" })
+        }
+        Kind::Fields => list(
+            json!({ "type": "string", "pattern": format!("^{TOKEN}:[^\\u0000-\\u0008\\u000A-\\u001F\\u007F]*$"), "examples": ["X-Tenant: acme"] }),
+        ),
         Kind::Level => schemas::level(),
     }
 }
 
 /// Its own, and those that all of its kind have.
 fn responses(who: Who, operation: &Operation) -> Json {
-    const FOREIGN: Answer = refusal(403, "A browser asks, or by a name that is none of this machine, or from another machine.");
-    const NO_PARAMETER: Answer = refusal(400, "There is no such parameter, or its value is no good; the message says how.");
+    const FOREIGN: Answer =
+        refusal(403, "A browser asks, or by a name that is none of this machine, or from another machine.");
+    const NO_PARAMETER: Answer =
+        refusal(400, "There is no such parameter, or its value is no good; the message says how.");
     const NO_TOKEN: Answer = refusal(401, "No token, or another one.");
     const BUSY: Answer = refusal(503, "Too many connections to this listener, or from this address.");
     const CONSUL: Answer = refusal(503, "Consul does not answer, or there are enough of these already.");
     const OFF: Answer = refusal(404, "No building block is on.");
-    const CLOSED: Answer = refusal(403, "This block is off; or who asks is another machine or a browser; or Consul's ACLs refuse it.");
+    const CLOSED: Answer =
+        refusal(403, "This block is off; or who asks is another machine or a browser; or Consul's ACLs refuse it.");
     let general: &[Answer] = match who {
         Who::Prober => &[FOREIGN],
         Who::Anyone => &[FOREIGN, BUSY],
@@ -201,14 +210,17 @@ fn add(page: &mut Map<String, Json>, answer: &Answer) {
         Content::Bytes => ("application/octet-stream", json!({ "schema": {} })),
         // OpenAPI 3.1 has no word for what an event's `data` is.
         Content::Events(kinds) => {
-            let kinds: Map<String, Json> = kinds.iter().map(|(kind, name)| ((*kind).to_owned(), reference(name))).collect();
+            let kinds: Map<String, Json> =
+                kinds.iter().map(|(kind, name)| ((*kind).to_owned(), reference(name))).collect();
             ("text/event-stream", json!({ "schema": { "type": "string" }, "x-events": kinds }))
         }
     };
     entry["content"][kind] = content;
     match (answer.status, answer.content) {
         (401, _) => entry["headers"] = json!({ "WWW-Authenticate": header("`Bearer`.") }),
-        (200, Content::Bytes) => entry["headers"] = json!({ "ETag": header("With the bytes alone: the index, in quotes.") }),
+        (200, Content::Bytes) => {
+            entry["headers"] = json!({ "ETag": header("With the bytes alone: the index, in quotes.") })
+        }
         _ => (),
     }
 }
@@ -260,7 +272,8 @@ mod tests {
                 assert!(!operation.id.is_empty() && ids.insert(operation.id), "{} {}", operation.method, path.template);
                 assert!(operation.summary.ends_with(['.', '?']), "{}", operation.id);
                 assert_eq!(page["operationId"], operation.id);
-                let texts = page["responses"].as_object().unwrap().values().map(|answer| answer["description"].as_str());
+                let texts =
+                    page["responses"].as_object().unwrap().values().map(|answer| answer["description"].as_str());
                 assert!(texts.into_iter().all(|text| text.is_some_and(|text| !text.is_empty())), "{}", operation.id);
                 let is_named = path.template.contains('{');
                 assert_eq!(is_named, path.name.is_some(), "{}", path.template);

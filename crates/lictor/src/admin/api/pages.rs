@@ -13,60 +13,92 @@ const NO_GATEWAY: &str = "There is no gateway in this configuration.";
 const TOO_MANY: &str = "Too many listen already: the message says to what.";
 
 pub(super) const PATHS: &[Path] = &[
-    page(Who::Operator, "/", &[Operation {
-        id: "index",
-        summary: "Every page and order in a line.",
-        answers: &[text(TEXT, "For people.")],
-        ..get(Page::Index)
-    }]),
-    page(Who::Operator, "/openapi.json", &[Operation {
-        id: "openapi",
-        summary: "This document.",
-        answers: &[json(200, "Document", "OpenAPI 3.1.")],
-        ..get(Page::OpenApi)
-    }]),
-    page(Who::Prober, "/live", &[Operation {
-        id: "live",
-        summary: "The process runs.",
-        answers: &[json(200, "State", "`live`")],
-        ..get(Page::Live)
-    }]),
-    page(Who::Prober, "/startup", &[Operation {
-        id: "startup",
-        summary: "Egress works.",
-        answers: &[json(200, "State", "`started`"), json(503, "State", "`starting`")],
-        ..get(Page::Startup)
-    }]),
-    page(Who::Prober, "/ready", &[Operation {
-        id: "ready",
-        summary: "Whether this service may be called.",
-        told: "Its application, required upstreams and draining can say no.",
-        answers: &[json(200, "Ready", "`ready`"), json(503, "Ready", "`not_ready`; `checks` says why.")],
-        ..get(Page::Ready)
-    }]),
-    page(Who::Prober, "/health", &[Operation {
-        id: "health",
-        summary: "This service, its application, its upstreams, Consul.",
-        told: "A warning makes nobody unhealthy: lictor serves from the last endpoints that it knew.",
-        answers: &[json(200, "Health", "`healthy`"), json(503, "Health", "`unhealthy`: the application is down.")],
-        ..get(Page::Health)
-    }]),
-    page(Who::Anyone, "/metrics", &[Operation {
-        id: "metrics",
-        summary: "Metrics for Prometheus.",
-        told: "OpenMetrics, with exemplars, for whoever accepts it. docs/metrics.md has all of them.",
-        answers: &[
-            text("text/plain; version=0.0.4; charset=utf-8", "Prometheus' text format, or OpenMetrics."),
-            text("application/openmetrics-text; version=1.0.0; charset=utf-8", ""),
-        ],
-        ..get(Page::Metrics)
-    }]),
-    page(Who::Operator, "/endpoints", &[Operation {
-        id: "endpoints",
-        summary: "Instances of upstreams, and how they are doing.",
-        answers: &[json(200, "EndpointsByUpstream", "By upstream.")],
-        ..get(Page::Endpoints)
-    }]),
+    page(
+        Who::Operator,
+        "/",
+        &[Operation {
+            id: "index",
+            summary: "Every page and order in a line.",
+            answers: &[text(TEXT, "For people.")],
+            ..get(Page::Index)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/openapi.json",
+        &[Operation {
+            id: "openapi",
+            summary: "This document.",
+            answers: &[json(200, "Document", "OpenAPI 3.1.")],
+            ..get(Page::OpenApi)
+        }],
+    ),
+    page(
+        Who::Prober,
+        "/live",
+        &[Operation {
+            id: "live",
+            summary: "The process runs.",
+            answers: &[json(200, "State", "`live`")],
+            ..get(Page::Live)
+        }],
+    ),
+    page(
+        Who::Prober,
+        "/startup",
+        &[Operation {
+            id: "startup",
+            summary: "Egress works.",
+            answers: &[json(200, "State", "`started`"), json(503, "State", "`starting`")],
+            ..get(Page::Startup)
+        }],
+    ),
+    page(
+        Who::Prober,
+        "/ready",
+        &[Operation {
+            id: "ready",
+            summary: "Whether this service may be called.",
+            told: "Its application, required upstreams and draining can say no.",
+            answers: &[json(200, "Ready", "`ready`"), json(503, "Ready", "`not_ready`; `checks` says why.")],
+            ..get(Page::Ready)
+        }],
+    ),
+    page(
+        Who::Prober,
+        "/health",
+        &[Operation {
+            id: "health",
+            summary: "This service, its application, its upstreams, Consul.",
+            told: "A warning makes nobody unhealthy: lictor serves from the last endpoints that it knew.",
+            answers: &[json(200, "Health", "`healthy`"), json(503, "Health", "`unhealthy`: the application is down.")],
+            ..get(Page::Health)
+        }],
+    ),
+    page(
+        Who::Anyone,
+        "/metrics",
+        &[Operation {
+            id: "metrics",
+            summary: "Metrics for Prometheus.",
+            told: "OpenMetrics, with exemplars, for whoever accepts it. docs/metrics.md has all of them.",
+            answers: &[
+                text("text/plain; version=0.0.4; charset=utf-8", "Prometheus' text format, or OpenMetrics."),
+                text("application/openmetrics-text; version=1.0.0; charset=utf-8", ""),
+            ],
+            ..get(Page::Metrics)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/endpoints",
+        &[Operation {
+            id: "endpoints",
+            summary: "Instances of upstreams, and how they are doing.",
+            answers: &[json(200, "EndpointsByUpstream", "By upstream.")],
+            ..get(Page::Endpoints)
+        }],
+    ),
     Path {
         template: "/endpoints/{upstream}",
         who: Who::Operator,
@@ -78,81 +110,125 @@ pub(super) const PATHS: &[Path] = &[
             ..get(Page::EndpointsOf)
         }],
     },
-    page(Who::Operator, "/upstreams", &[Operation {
-        id: "upstreams",
-        summary: "Upstreams, what is in flight, and their policy.",
-        answers: &[json(200, "Upstreams", "By name.")],
-        ..get(Page::Upstreams)
-    }]),
-    page(Who::Operator, "/breakers", &[Operation {
-        id: "breakers",
-        summary: "Circuit breakers.",
-        answers: &[json(200, "Breakers", "By upstream.")],
-        ..get(Page::Breakers)
-    }]),
-    page(Who::Operator, "/routes", &[Operation {
-        id: "routes",
-        summary: "Routes with a policy of their own.",
-        answers: &[json(200, "Routes", "By upstream, in their order.")],
-        ..get(Page::Routes)
-    }]),
-    page(Who::Operator, "/gateway/routes", &[Operation {
-        id: "gatewayRoutes",
-        summary: "The gateway's routes in the order in which they are asked, and tags of services that are none.",
-        answers: &[json(200, "GatewayRoutes", "All of them."), refusal(404, NO_GATEWAY)],
-        ..get(Page::GatewayRoutes)
-    }]),
-    page(Who::Operator, "/gateway/stats", &[Operation {
-        id: "gatewayStats",
-        summary: "The gateway's routes, and what became of their requests.",
-        answers: &[json(200, "GatewayStats", "Since the start."), refusal(404, NO_GATEWAY)],
-        ..get(Page::GatewayStats)
-    }]),
-    page(Who::Operator, "/config", &[Operation {
-        id: "config",
-        summary: "The effective configuration, by key. Secrets are masked.",
-        query: &[parameter("origin", Kind::Flag, "With what has said so: file, variable, KV, default.")],
-        answers: &[json(200, "Config", "Keys such as `upstreams.users.timeout`.")],
-        ..get(Page::Config)
-    }]),
-    page(Who::Operator, "/config/changes", &[Operation {
-        id: "configChanges",
-        summary: "What the last 50 reloads have changed, or could not, the newest first.",
-        answers: &[json(200, "Changes", "Secrets are masked.")],
-        ..get(Page::Changes)
-    }]),
-    page(Who::Operator, "/stats", &[Operation {
-        id: "stats",
-        summary: "Instances and requests by service; where there is a gateway, with its routes.",
-        answers: &[json(200, "Stats", "Since the start.")],
-        ..get(Page::Stats)
-    }]),
-    page(Who::Operator, "/consul", &[Operation {
-        id: "consul",
-        summary: "Watches, registration, snapshot.",
-        answers: &[json(200, "Consul", "How the control plane stands.")],
-        ..get(Page::Consul)
-    }]),
-    page(Who::Operator, "/events", &[Operation {
-        id: "events",
-        summary: "What has changed, and what changes.",
-        told: "The last 256 first. The event's name is its `kind`.",
-        answers: &[events(&[("", "Event")], "For as long as somebody listens."), refusal(503, TOO_MANY)],
-        ..get(Page::Events)
-    }]),
-    page(Who::Operator, "/requests", &[Operation {
-        id: "requests",
-        summary: "Requests that failed, and some others, the newest first.",
-        query: &[
-            UPSTREAM,
-            STATUS,
-            REASON,
-            PATH,
-            Parameter { default: Some("100"), ..parameter("limit", Kind::Whole(1_000_000), "So many at most.") },
-        ],
-        answers: &[json(200, "Requests", "A line for each."), refusal(400, "A parameter is no good.")],
-        ..get(Page::Requests)
-    }]),
+    page(
+        Who::Operator,
+        "/upstreams",
+        &[Operation {
+            id: "upstreams",
+            summary: "Upstreams, what is in flight, and their policy.",
+            answers: &[json(200, "Upstreams", "By name.")],
+            ..get(Page::Upstreams)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/breakers",
+        &[Operation {
+            id: "breakers",
+            summary: "Circuit breakers.",
+            answers: &[json(200, "Breakers", "By upstream.")],
+            ..get(Page::Breakers)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/routes",
+        &[Operation {
+            id: "routes",
+            summary: "Routes with a policy of their own.",
+            answers: &[json(200, "Routes", "By upstream, in their order.")],
+            ..get(Page::Routes)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/gateway/routes",
+        &[Operation {
+            id: "gatewayRoutes",
+            summary: "The gateway's routes in the order in which they are asked, and tags of services that are none.",
+            answers: &[json(200, "GatewayRoutes", "All of them."), refusal(404, NO_GATEWAY)],
+            ..get(Page::GatewayRoutes)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/gateway/stats",
+        &[Operation {
+            id: "gatewayStats",
+            summary: "The gateway's routes, and what became of their requests.",
+            answers: &[json(200, "GatewayStats", "Since the start."), refusal(404, NO_GATEWAY)],
+            ..get(Page::GatewayStats)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/config",
+        &[Operation {
+            id: "config",
+            summary: "The effective configuration, by key. Secrets are masked.",
+            query: &[parameter("origin", Kind::Flag, "With what has said so: file, variable, KV, default.")],
+            answers: &[json(200, "Config", "Keys such as `upstreams.users.timeout`.")],
+            ..get(Page::Config)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/config/changes",
+        &[Operation {
+            id: "configChanges",
+            summary: "What the last 50 reloads have changed, or could not, the newest first.",
+            answers: &[json(200, "Changes", "Secrets are masked.")],
+            ..get(Page::Changes)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/stats",
+        &[Operation {
+            id: "stats",
+            summary: "Instances and requests by service; where there is a gateway, with its routes.",
+            answers: &[json(200, "Stats", "Since the start.")],
+            ..get(Page::Stats)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/consul",
+        &[Operation {
+            id: "consul",
+            summary: "Watches, registration, snapshot.",
+            answers: &[json(200, "Consul", "How the control plane stands.")],
+            ..get(Page::Consul)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/events",
+        &[Operation {
+            id: "events",
+            summary: "What has changed, and what changes.",
+            told: "The last 256 first. The event's name is its `kind`.",
+            answers: &[events(&[("", "Event")], "For as long as somebody listens."), refusal(503, TOO_MANY)],
+            ..get(Page::Events)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/requests",
+        &[Operation {
+            id: "requests",
+            summary: "Requests that failed, and some others, the newest first.",
+            query: &[
+                UPSTREAM,
+                STATUS,
+                REASON,
+                PATH,
+                Parameter { default: Some("100"), ..parameter("limit", Kind::Whole(1_000_000), "So many at most.") },
+            ],
+            answers: &[json(200, "Requests", "A line for each."), refusal(400, "A parameter is no good.")],
+            ..get(Page::Requests)
+        }],
+    ),
     Path {
         template: "/requests/{id}",
         who: Who::Operator,
@@ -173,36 +249,55 @@ pub(super) const PATHS: &[Path] = &[
         }],
     },
     page(Who::Operator, "/explain", &[EXPLAIN]),
-    page(Who::Operator, "/tap", &[Operation {
-        id: "tap",
-        summary: "Requests as they end, with their heads. Secrets are masked.",
-        told: "Nothing is kept for who listens too slowly: it is told how many it has missed.",
-        query: &[UPSTREAM, STATUS, REASON, PATH],
-        answers: &[
-            events(&[("request", "Tapped"), ("dropped", "Dropped")], "For as long as somebody listens."),
-            refusal(400, "A parameter is no good."),
-            refusal(503, TOO_MANY),
-        ],
-        ..get(Page::Tap)
-    }]),
-    page(Who::Operator, "/ui", &[Operation {
-        id: "ui",
-        summary: "The dashboard.",
-        answers: &[text("text/html; charset=utf-8", "One page without anything from elsewhere.")],
-        ..get(Page::Ui)
-    }]),
-    page(Who::Operator, "/ui/live", &[Operation {
-        id: "uiLive",
-        summary: "The dashboard's numbers each second.",
-        answers: &[events(&[("frame", "Frame")], "For as long as somebody looks."), refusal(503, TOO_MANY)],
-        ..get(Page::UiLive)
-    }]),
-    page(Who::Operator, "/ui/data", &[Operation {
-        id: "uiData",
-        summary: "The dashboard's numbers once, with rates: within 2 s.",
-        answers: &[json(200, "Frame", "Of one moment."), refusal(503, "Too many look already, or the sidecar stops.")],
-        ..get(Page::UiData)
-    }]),
+    page(
+        Who::Operator,
+        "/tap",
+        &[Operation {
+            id: "tap",
+            summary: "Requests as they end, with their heads. Secrets are masked.",
+            told: "Nothing is kept for who listens too slowly: it is told how many it has missed.",
+            query: &[UPSTREAM, STATUS, REASON, PATH],
+            answers: &[
+                events(&[("request", "Tapped"), ("dropped", "Dropped")], "For as long as somebody listens."),
+                refusal(400, "A parameter is no good."),
+                refusal(503, TOO_MANY),
+            ],
+            ..get(Page::Tap)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/ui",
+        &[Operation {
+            id: "ui",
+            summary: "The dashboard.",
+            answers: &[text("text/html; charset=utf-8", "One page without anything from elsewhere.")],
+            ..get(Page::Ui)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/ui/live",
+        &[Operation {
+            id: "uiLive",
+            summary: "The dashboard's numbers each second.",
+            answers: &[events(&[("frame", "Frame")], "For as long as somebody looks."), refusal(503, TOO_MANY)],
+            ..get(Page::UiLive)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/ui/data",
+        &[Operation {
+            id: "uiData",
+            summary: "The dashboard's numbers once, with rates: within 2 s.",
+            answers: &[
+                json(200, "Frame", "Of one moment."),
+                refusal(503, "Too many look already, or the sidecar stops."),
+            ],
+            ..get(Page::UiData)
+        }],
+    ),
 ];
 
 const EXPLAIN: Operation = Operation {
@@ -227,4 +322,3 @@ const EXPLAIN: Operation = Operation {
 const fn page(who: Who, template: &'static str, operations: &'static [Operation]) -> Path {
     Path { template, who, name: None, operations }
 }
-

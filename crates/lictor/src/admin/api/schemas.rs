@@ -12,7 +12,8 @@ type Members<'a> = &'a [(&'a str, Json)];
 
 /// All of them.
 pub(super) fn schemas() -> Map<String, Json> {
-    let parts = [common(), health(), upstreams(), steering(), requests(), gateway(), config(), consul(), frame(), blocks()];
+    let parts =
+        [common(), health(), upstreams(), steering(), requests(), gateway(), config(), consul(), frame(), blocks()];
     parts.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
@@ -21,10 +22,16 @@ type Named = Vec<(&'static str, Json)>;
 fn common() -> Named {
     let members = json!({ "type": "object" });
     vec![
-        ("Error", object("Why not.", &[("status", constant("error")), ("message", text("A sentence that says what to do."))])),
+        (
+            "Error",
+            object("Why not.", &[("status", constant("error")), ("message", text("A sentence that says what to do."))]),
+        ),
         ("State", object("", &[("status", text("The word that the answer tells."))])),
-        ("Document", json!({ "description": "OpenAPI 3.1.", "type": "object", "required": ["openapi", "info", "paths"],
-            "properties": { "openapi": text("3.1.0"), "info": members, "paths": members, "components": members, "servers": { "type": "array" }, "tags": { "type": "array" } } })),
+        (
+            "Document",
+            json!({ "description": "OpenAPI 3.1.", "type": "object", "required": ["openapi", "info", "paths"],
+            "properties": { "openapi": text("3.1.0"), "info": members, "paths": members, "components": members, "servers": { "type": "array" }, "tags": { "type": "array" } } }),
+        ),
         ("Reason", one_of("lictor's word for a failure: docs/failure-reasons.md.", &Reason::ALL.map(Reason::as_str))),
         ("Level", level()),
         ("LevelSet", object("", &[("level", text("In force."))])),
@@ -38,25 +45,48 @@ pub(super) fn level() -> Json {
 }
 
 fn health() -> Named {
-    let check = |states: &[&str], more: (&str, Json)| object("", &[("status", one_of("", states)), ("message", text("")), more]);
+    let check = |states: &[&str], more: (&str, Json)| {
+        object("", &[("status", one_of("", states)), ("message", text("")), more])
+    };
     let required = ("required?", flag("Of an upstream: without it, this service is not ready."));
     let took = ("responseTime?", millis("Of the application's probe."));
     vec![
-        ("Ready", object("Whether this service may be called.", &[
-            ("status", one_of("", &["ready", "not_ready"])),
-            ("timestamp", time("")),
-            ("checks", map("By upstream; `app`, `startup` and `drain` where they say no.", named("ReadyCheck"))),
-        ])),
+        (
+            "Ready",
+            object(
+                "Whether this service may be called.",
+                &[
+                    ("status", one_of("", &["ready", "not_ready"])),
+                    ("timestamp", time("")),
+                    (
+                        "checks",
+                        map("By upstream; `app`, `startup` and `drain` where they say no.", named("ReadyCheck")),
+                    ),
+                ],
+            ),
+        ),
         ("ReadyCheck", check(&["ready", "not_ready"], required)),
-        ("Health", object("How this service is.", &[
-            ("status", one_of("", &["healthy", "unhealthy"])),
-            ("timestamp", time("")),
-            ("service", text("Its name.")),
-            ("version", or_null(text("Meta `version` of its registration."))),
-            ("checks", map("`app`, `consul`, `snapshot`, `maintenance`, `memory`, `upstream.NAME`.", named("HealthCheck"))),
-            ("uptime?", number("Seconds; of a gateway.")),
-            ("routes?", int("Of a gateway.")),
-        ])),
+        (
+            "Health",
+            object(
+                "How this service is.",
+                &[
+                    ("status", one_of("", &["healthy", "unhealthy"])),
+                    ("timestamp", time("")),
+                    ("service", text("Its name.")),
+                    ("version", or_null(text("Meta `version` of its registration."))),
+                    (
+                        "checks",
+                        map(
+                            "`app`, `consul`, `snapshot`, `maintenance`, `memory`, `upstream.NAME`.",
+                            named("HealthCheck"),
+                        ),
+                    ),
+                    ("uptime?", number("Seconds; of a gateway.")),
+                    ("routes?", int("Of a gateway.")),
+                ],
+            ),
+        ),
         ("HealthCheck", check(&["healthy", "warning", "unhealthy"], took)),
     ]
 }
@@ -64,64 +94,121 @@ fn health() -> Named {
 fn upstreams() -> Named {
     vec![
         ("EndpointsByUpstream", map("By the upstream's name.", named("EndpointsOfUpstream"))),
-        ("EndpointsOfUpstream", object("", &[
-            ("service", text("Its name in Consul.")),
-            ("census", named("Census")),
-            ("failover", list("The further tiers.", object("", &[("name", text("")), ("census", named("Seen"))]))),
-            ("endpoints", list("Those that may be picked.", named("Endpoint"))),
-        ])),
+        (
+            "EndpointsOfUpstream",
+            object(
+                "",
+                &[
+                    ("service", text("Its name in Consul.")),
+                    ("census", named("Census")),
+                    (
+                        "failover",
+                        list("The further tiers.", object("", &[("name", text("")), ("census", named("Seen"))])),
+                    ),
+                    ("endpoints", list("Those that may be picked.", named("Endpoint"))),
+                ],
+            ),
+        ),
         ("Seen", object("What was found, and what of it was left out.", &seen())),
-        ("Census", object("What was found, and what of it was left out.", &[&seen()[..], &[("age_ms", or_null(millis("Since Consul's last good answer.")))]].concat())),
-        ("Endpoint", object("An instance.", &[
-            ("id", text("Consul's service id.")),
-            ("node", text("The node of its agent.")),
-            ("address", text("What is dialled: `10.0.3.7:8001`, `unix:/run/app.sock`.")),
-            ("state", endpoint_state()),
-            ("order", or_null(object("An operator's, if one is in force.", &[("order", one_of("", &["eject", "pin"])), ("for_ms", millis("Left."))]))),
-            ("status", text("Consul's word.")),
-            ("tier", int("0 is the best.")),
-            ("service", text("Whose instance it is.")),
-            ("weight", int("For weighted draws.")),
-            ("tags", list("", text(""))),
-            ("meta", map("", text(""))),
-            ("warming_for_ms", or_null(millis("It has had less than its share for so long."))),
-            ("live", or_null(named("EndpointLive"))),
-        ])),
-        ("EndpointLive", object("What the workers know of it.", &[
-            ("id", text("")),
-            ("address", text("")),
-            ("in_flight", int("Requests now.")),
-            ("ewma_ms", or_null(number("Average of the time to the answer's head; the largest of the workers'."))),
-            ("connections", int("Now open.")),
-            ("idle_connections", int("Of those, how many wait for a request (HTTP/1.1).")),
-            ("ejected_for_ms", or_null(millis("Left of its ejection."))),
-            ("ejections", int("So far that still count.")),
-            ("consecutive_failures", int("In a row.")),
-            ("is_draining", flag("It said that it is stopping.")),
-        ])),
+        (
+            "Census",
+            object(
+                "What was found, and what of it was left out.",
+                &[&seen()[..], &[("age_ms", or_null(millis("Since Consul's last good answer.")))]].concat(),
+            ),
+        ),
+        (
+            "Endpoint",
+            object(
+                "An instance.",
+                &[
+                    ("id", text("Consul's service id.")),
+                    ("node", text("The node of its agent.")),
+                    ("address", text("What is dialled: `10.0.3.7:8001`, `unix:/run/app.sock`.")),
+                    ("state", endpoint_state()),
+                    (
+                        "order",
+                        or_null(object(
+                            "An operator's, if one is in force.",
+                            &[("order", one_of("", &["eject", "pin"])), ("for_ms", millis("Left."))],
+                        )),
+                    ),
+                    ("status", text("Consul's word.")),
+                    ("tier", int("0 is the best.")),
+                    ("service", text("Whose instance it is.")),
+                    ("weight", int("For weighted draws.")),
+                    ("tags", list("", text(""))),
+                    ("meta", map("", text(""))),
+                    ("warming_for_ms", or_null(millis("It has had less than its share for so long."))),
+                    ("live", or_null(named("EndpointLive"))),
+                ],
+            ),
+        ),
+        (
+            "EndpointLive",
+            object(
+                "What the workers know of it.",
+                &[
+                    ("id", text("")),
+                    ("address", text("")),
+                    ("in_flight", int("Requests now.")),
+                    (
+                        "ewma_ms",
+                        or_null(number("Average of the time to the answer's head; the largest of the workers'.")),
+                    ),
+                    ("connections", int("Now open.")),
+                    ("idle_connections", int("Of those, how many wait for a request (HTTP/1.1).")),
+                    ("ejected_for_ms", or_null(millis("Left of its ejection."))),
+                    ("ejections", int("So far that still count.")),
+                    ("consecutive_failures", int("In a row.")),
+                    ("is_draining", flag("It said that it is stopping.")),
+                ],
+            ),
+        ),
         ("Upstreams", map("By name.", named("Upstream"))),
         ("Upstream", object("", &upstream())),
         ("Breakers", map("By upstream.", named("Breaker"))),
-        ("Breaker", object("A circuit breaker.", &[
-            ("state", breaker_state()),
-            ("failures", int("In a row.")),
-            ("since_ms", millis("Since the last change.")),
-            ("next_probe_ms", or_null(millis("Until a probe may go, while open."))),
-            ("next_connect_ms", or_null(millis("Until a connection is tried again, while open because none was to be had."))),
-            ("connects_tried", int("Since it opened.")),
-            ("cause", text("Of the last change.")),
-            ("opened_total", int("How often it has opened.")),
-            ("forced", or_null(one_of("An operator's order.", &["open", "closed"]))),
-            ("forced_for_ms", or_null(millis("Left of that."))),
-        ])),
-        ("Routes", map("By upstream.", list("In their order.", object("", &[
-            ("gateway", flag("It is of the gateway.")),
-            ("method", or_null(text("Any, if there is none."))),
-            ("path", text("The pattern.")),
-            ("idempotent", or_null(flag("What the configuration says."))),
-            ("timeout_ms", or_null(millis(""))),
-            ("retry_attempts", int("In all.")),
-        ])))),
+        (
+            "Breaker",
+            object(
+                "A circuit breaker.",
+                &[
+                    ("state", breaker_state()),
+                    ("failures", int("In a row.")),
+                    ("since_ms", millis("Since the last change.")),
+                    ("next_probe_ms", or_null(millis("Until a probe may go, while open."))),
+                    (
+                        "next_connect_ms",
+                        or_null(millis("Until a connection is tried again, while open because none was to be had.")),
+                    ),
+                    ("connects_tried", int("Since it opened.")),
+                    ("cause", text("Of the last change.")),
+                    ("opened_total", int("How often it has opened.")),
+                    ("forced", or_null(one_of("An operator's order.", &["open", "closed"]))),
+                    ("forced_for_ms", or_null(millis("Left of that."))),
+                ],
+            ),
+        ),
+        (
+            "Routes",
+            map(
+                "By upstream.",
+                list(
+                    "In their order.",
+                    object(
+                        "",
+                        &[
+                            ("gateway", flag("It is of the gateway.")),
+                            ("method", or_null(text("Any, if there is none."))),
+                            ("path", text("The pattern.")),
+                            ("idempotent", or_null(flag("What the configuration says."))),
+                            ("timeout_ms", or_null(millis(""))),
+                            ("retry_attempts", int("In all.")),
+                        ],
+                    ),
+                ),
+            ),
+        ),
     ]
 }
 
@@ -136,13 +223,19 @@ fn upstream() -> Vec<(&'static str, Json)> {
         ("connections", int("Now open.")),
         ("breaker", breaker_state()),
         ("retry_budget_remaining", or_null(number("Mean of the workers', 0 to 1."))),
-        ("policy", object("", &[
-            ("timeout_ms", or_null(millis("For everything."))),
-            ("connect_timeout_ms", millis("For one connect.")),
-            ("balance", text("How an endpoint is chosen.")),
-            ("retry_attempts", int("In all.")),
-            ("retry_statuses", list("", int("")))
-        ])),
+        (
+            "policy",
+            object(
+                "",
+                &[
+                    ("timeout_ms", or_null(millis("For everything."))),
+                    ("connect_timeout_ms", millis("For one connect.")),
+                    ("balance", text("How an endpoint is chosen.")),
+                    ("retry_attempts", int("In all.")),
+                    ("retry_statuses", list("", int(""))),
+                ],
+            ),
+        ),
     ]
 }
 
@@ -161,65 +254,98 @@ fn seen() -> Vec<(&'static str, Json)> {
 
 fn steering() -> Named {
     vec![
-        ("EndpointOrdered", object("", &[
-            ("endpoint", text("Its id.")),
-            ("order", one_of("", &["eject", "pin", "undo"])),
-            ("upstreams", list("Where it is in force.", text(""))),
-            ("for_ms", or_null(millis("How long."))),
-        ])),
+        (
+            "EndpointOrdered",
+            object(
+                "",
+                &[
+                    ("endpoint", text("Its id.")),
+                    ("order", one_of("", &["eject", "pin", "undo"])),
+                    ("upstreams", list("Where it is in force.", text(""))),
+                    ("for_ms", or_null(millis("How long."))),
+                ],
+            ),
+        ),
         ("Maintenance", object("", &[("message", text("What has become of the routes.")), ("orders", orders())])),
     ]
 }
 
 fn orders() -> Json {
-    list("What is ordered.", object("", &[
-        ("route", or_null(text("Its label; null: all."))),
-        ("until_ms", or_null(int("Milliseconds since 1970; null: until it is taken back."))),
-    ]))
+    list(
+        "What is ordered.",
+        object(
+            "",
+            &[
+                ("route", or_null(text("Its label; null: all."))),
+                ("until_ms", or_null(int("Milliseconds since 1970; null: until it is taken back."))),
+            ],
+        ),
+    )
 }
 
 fn requests() -> Named {
-    let tapped = [&story()[..], &[
-        ("request_headers", headers("As the client sent it; secrets as `***`.")),
-        ("response_headers", headers("As the client got it.")),
-    ]].concat();
+    let tapped = [
+        &story()[..],
+        &[
+            ("request_headers", headers("As the client sent it; secrets as `***`.")),
+            ("response_headers", headers("As the client got it.")),
+        ],
+    ]
+    .concat();
     let told = [&story()[..], &[("advice", or_null(text("What to look at.")))]].concat();
     vec![
-        ("Requests", object("", &[
-            ("kept", object("", &[("failures", int("")), ("successes", int(""))])),
-            ("matching", int("Those that are asked for.")),
-            ("requests", list("The newest first.", named("RequestLine"))),
-        ])),
+        (
+            "Requests",
+            object(
+                "",
+                &[
+                    ("kept", object("", &[("failures", int("")), ("successes", int(""))])),
+                    ("matching", int("Those that are asked for.")),
+                    ("requests", list("The newest first.", named("RequestLine"))),
+                ],
+            ),
+        ),
         ("RequestLine", object("", &line())),
         ("Stories", object("", &[("requests", list("Of this id.", named("Story")))])),
         ("Story", object("What became of a request.", &told)),
         ("Tapped", object("A request that is over.", &tapped)),
         ("Dropped", object("", &[("dropped", int("So many were missed."))])),
         ("Policy", policy()),
-        ("Attempt", object("", &[
-            ("endpoint", text("Its id.")),
-            ("address", text("What was dialled.")),
-            ("outcome", text("A status, `connected`, `abandoned`, or a reason.")),
-            ("detail", or_null(text("What went wrong."))),
-            ("began_ms", number("Since the request's arrival.")),
-            ("took_ms", number("To the answer's head.")),
-            ("then", or_null(object("After a failure.", &then()))),
-        ])),
-        ("Refusal", object("An answer of lictor's own.", &[
-            ("status", int("")),
-            ("reason", or_null(named("Reason"))),
-            ("detail", text("")),
-        ])),
+        (
+            "Attempt",
+            object(
+                "",
+                &[
+                    ("endpoint", text("Its id.")),
+                    ("address", text("What was dialled.")),
+                    ("outcome", text("A status, `connected`, `abandoned`, or a reason.")),
+                    ("detail", or_null(text("What went wrong."))),
+                    ("began_ms", number("Since the request's arrival.")),
+                    ("took_ms", number("To the answer's head.")),
+                    ("then", or_null(object("After a failure.", &then()))),
+                ],
+            ),
+        ),
+        (
+            "Refusal",
+            object(
+                "An answer of lictor's own.",
+                &[("status", int("")), ("reason", or_null(named("Reason"))), ("detail", text(""))],
+            ),
+        ),
         ("Nowhere", object("", &[("status", constant("error")), ("message", text("")), ("refused", named("Refusal"))])),
         ("Explanation", object("What would become of a request.", &explanation())),
         ("Candidate", object("An endpoint, as the picker sees it.", &candidate())),
-        ("Event", json!({
-            "description": "A change of state. Each kind has members of its own.",
-            "type": "object",
-            "required": ["id", "kind", "level", "timestamp", "message"],
-            "properties": { "id": int("Grows by one."), "kind": text(""), "level": one_of("", &["ERROR", "WARN", "INFO"]), "timestamp": time(""), "message": text("") },
-            "additionalProperties": { "type": ["string", "integer", "boolean"] },
-        })),
+        (
+            "Event",
+            json!({
+                "description": "A change of state. Each kind has members of its own.",
+                "type": "object",
+                "required": ["id", "kind", "level", "timestamp", "message"],
+                "properties": { "id": int("Grows by one."), "kind": text(""), "level": one_of("", &["ERROR", "WARN", "INFO"]), "timestamp": time(""), "message": text("") },
+                "additionalProperties": { "type": ["string", "integer", "boolean"] },
+            }),
+        ),
     ]
 }
 
@@ -280,22 +406,25 @@ fn then() -> Vec<(&'static str, Json)> {
 }
 
 fn policy() -> Json {
-    object("How it was called.", &[
-        ("timeout_ms", or_null(millis("For everything."))),
-        ("per_try_timeout_ms", or_null(millis("For one attempt."))),
-        ("connect_timeout_ms", millis("For one connect.")),
-        ("attempts", int("In all.")),
-        ("retry_on", list("Statuses.", int(""))),
-        ("retry_methods", text("Which methods are sent again.")),
-        ("retry_budget", number("Retries to requests.")),
-        ("balance", text("How an endpoint is chosen.")),
-        ("breaker_failures", or_null(int("In a row open the breaker; null: there is none."))),
-        ("ejection_failures", int("In a row eject an endpoint; 0: never.")),
-        ("max_in_flight", int("Requests at a time.")),
-        ("is_hedged", flag("Slow requests are sent twice.")),
-        ("is_cached", flag("Answers are kept.")),
-        ("fallback", list("What is answered in place of a failure, in this order.", text(""))),
-    ])
+    object(
+        "How it was called.",
+        &[
+            ("timeout_ms", or_null(millis("For everything."))),
+            ("per_try_timeout_ms", or_null(millis("For one attempt."))),
+            ("connect_timeout_ms", millis("For one connect.")),
+            ("attempts", int("In all.")),
+            ("retry_on", list("Statuses.", int(""))),
+            ("retry_methods", text("Which methods are sent again.")),
+            ("retry_budget", number("Retries to requests.")),
+            ("balance", text("How an endpoint is chosen.")),
+            ("breaker_failures", or_null(int("In a row open the breaker; null: there is none."))),
+            ("ejection_failures", int("In a row eject an endpoint; 0: never.")),
+            ("max_in_flight", int("Requests at a time.")),
+            ("is_hedged", flag("Slow requests are sent twice.")),
+            ("is_cached", flag("Answers are kept.")),
+            ("fallback", list("What is answered in place of a failure, in this order.", text(""))),
+        ],
+    )
 }
 
 fn explanation() -> Vec<(&'static str, Json)> {
@@ -307,20 +436,38 @@ fn explanation() -> Vec<(&'static str, Json)> {
         ("service", text("Its name in Consul.")),
         ("source", text("Whose word its endpoints are; empty before the first.")),
         ("protocol", text("What its endpoints speak.")),
-        ("gateway", or_null(object("What the gateway does with it.", &[
-            ("route", text("")),
-            ("when", or_null(text("What it asks of claims."))),
-            ("variants", or_null(text("With their weights."))),
-            ("target", text("What goes on.")),
-            ("mirror", or_null(text("Where copies go."))),
-            ("auth", or_null(object("", &[
-                ("asks", text("")),
-                ("subject", or_null(text("The claim `sub`."))),
-                ("by", or_null(text("`jwt`, `keys`, `basic`."))),
-                ("open", or_null(text("What was not found out."))),
-            ]))),
-        ]))),
-        ("route", or_null(object("The first that matches.", &[("index", int("From 0.")), ("method", or_null(text(""))), ("path", text("The pattern."))]))),
+        (
+            "gateway",
+            or_null(object(
+                "What the gateway does with it.",
+                &[
+                    ("route", text("")),
+                    ("when", or_null(text("What it asks of claims."))),
+                    ("variants", or_null(text("With their weights."))),
+                    ("target", text("What goes on.")),
+                    ("mirror", or_null(text("Where copies go."))),
+                    (
+                        "auth",
+                        or_null(object(
+                            "",
+                            &[
+                                ("asks", text("")),
+                                ("subject", or_null(text("The claim `sub`."))),
+                                ("by", or_null(text("`jwt`, `keys`, `basic`."))),
+                                ("open", or_null(text("What was not found out."))),
+                            ],
+                        )),
+                    ),
+                ],
+            )),
+        ),
+        (
+            "route",
+            or_null(object(
+                "The first that matches.",
+                &[("index", int("From 0.")), ("method", or_null(text(""))), ("path", text("The pattern."))],
+            )),
+        ),
         ("policy", named("Policy")),
         ("is_idempotent", flag("A second processing is harmless.")),
         ("attempts_allowed", int("In all.")),
@@ -359,45 +506,103 @@ fn candidate() -> Vec<(&'static str, Json)> {
 
 fn gateway() -> Named {
     vec![
-        ("GatewayRoutes", object("", &[
-            ("routes", list("In the order in which they are asked.", object("", &[
-                ("host", text("")),
-                ("path", text("The pattern.")),
-                ("only", text("What it asks for besides: methods, fields, claims.")),
-                ("auth", text("Who may ask.")),
-                ("maintenance", text("`off`, `on`, or until when.")),
-                ("becomes", text("Where it leads.")),
-                ("from", text("`configuration`, or the service that claims it.")),
-            ]))),
-            ("orders", orders()),
-            ("refused?", list("Tags that are no routes: the first 1,000.", object("", &[("service", text("")), ("tag", text("")), ("reason", text(""))]))),
-            ("refused_in_all?", int("")),
-        ])),
+        (
+            "GatewayRoutes",
+            object(
+                "",
+                &[
+                    (
+                        "routes",
+                        list(
+                            "In the order in which they are asked.",
+                            object(
+                                "",
+                                &[
+                                    ("host", text("")),
+                                    ("path", text("The pattern.")),
+                                    ("only", text("What it asks for besides: methods, fields, claims.")),
+                                    ("auth", text("Who may ask.")),
+                                    ("maintenance", text("`off`, `on`, or until when.")),
+                                    ("becomes", text("Where it leads.")),
+                                    ("from", text("`configuration`, or the service that claims it.")),
+                                ],
+                            ),
+                        ),
+                    ),
+                    ("orders", orders()),
+                    (
+                        "refused?",
+                        list(
+                            "Tags that are no routes: the first 1,000.",
+                            object("", &[("service", text("")), ("tag", text("")), ("reason", text(""))]),
+                        ),
+                    ),
+                    ("refused_in_all?", int("")),
+                ],
+            ),
+        ),
         ("GatewayStats", object("", &gateway_stats())),
-        ("Stats", with_optional(object("", &[
-            ("totalServices", int("Instances in all.")),
-            ("serviceTypes", int("Services.")),
-            ("services", list("", object("", &[
-                ("name", text("")),
-                ("totalInstances", int("")),
-                ("healthyInstances", int("")),
-                ("unhealthyInstances", int("")),
-                ("requests", counted()),
-            ]))),
-            ("requests", counted()),
-        ]), &gateway_stats())),
+        (
+            "Stats",
+            with_optional(
+                object(
+                    "",
+                    &[
+                        ("totalServices", int("Instances in all.")),
+                        ("serviceTypes", int("Services.")),
+                        (
+                            "services",
+                            list(
+                                "",
+                                object(
+                                    "",
+                                    &[
+                                        ("name", text("")),
+                                        ("totalInstances", int("")),
+                                        ("healthyInstances", int("")),
+                                        ("unhealthyInstances", int("")),
+                                        ("requests", counted()),
+                                    ],
+                                ),
+                            ),
+                        ),
+                        ("requests", counted()),
+                    ],
+                ),
+                &gateway_stats(),
+            ),
+        ),
     ]
 }
 
 fn gateway_stats() -> Vec<(&'static str, Json)> {
     vec![
-        ("routes", list("For each method and path one.", object("", &[
-            ("route", text("`GET /api/users`")),
-            ("target?", text("Of what is at a URL.")),
-            ("serviceName?", text("Of what Consul has.")),
-            ("auth", flag("One must show who he is.")),
-            ("requests", object("", &[("total", int("")), ("failed", int("")), ("reasons", map("What lictor has answered itself.", int("")))])),
-        ]))),
+        (
+            "routes",
+            list(
+                "For each method and path one.",
+                object(
+                    "",
+                    &[
+                        ("route", text("`GET /api/users`")),
+                        ("target?", text("Of what is at a URL.")),
+                        ("serviceName?", text("Of what Consul has.")),
+                        ("auth", flag("One must show who he is.")),
+                        (
+                            "requests",
+                            object(
+                                "",
+                                &[
+                                    ("total", int("")),
+                                    ("failed", int("")),
+                                    ("reasons", map("What lictor has answered itself.", int(""))),
+                                ],
+                            ),
+                        ),
+                    ],
+                ),
+            ),
+        ),
         ("uptime", number("Seconds.")),
         ("memoryUsage", object("", &[("rss", int("Bytes."))])),
     ]
@@ -410,20 +615,44 @@ fn counted() -> Json {
 fn config() -> Named {
     let value = || json!({ "type": ["string", "null"] });
     vec![
-        ("Config", map("The effective value of each key.", json!({ "anyOf": [text(""), object("", &[("value", text("")), ("origin", text("What has said so."))])] }))),
-        ("Changes", list("The newest first.", object("A reload.", &[
-            ("at", time("")),
-            ("origin", text("Why it was read again.")),
-            ("changes", list("", object("", &[
-                ("type", one_of("", &["added", "modified", "deleted"])),
-                ("key", text("")),
-                ("origin", text("What says so now.")),
-                ("oldValue?", value()),
-                ("newValue?", value()),
-                ("value?", value()),
-            ]))),
-            ("refused?", text("Why nothing has changed.")),
-        ]))),
+        (
+            "Config",
+            map(
+                "The effective value of each key.",
+                json!({ "anyOf": [text(""), object("", &[("value", text("")), ("origin", text("What has said so."))])] }),
+            ),
+        ),
+        (
+            "Changes",
+            list(
+                "The newest first.",
+                object(
+                    "A reload.",
+                    &[
+                        ("at", time("")),
+                        ("origin", text("Why it was read again.")),
+                        (
+                            "changes",
+                            list(
+                                "",
+                                object(
+                                    "",
+                                    &[
+                                        ("type", one_of("", &["added", "modified", "deleted"])),
+                                        ("key", text("")),
+                                        ("origin", text("What says so now.")),
+                                        ("oldValue?", value()),
+                                        ("newValue?", value()),
+                                        ("value?", value()),
+                                    ],
+                                ),
+                            ),
+                        ),
+                        ("refused?", text("Why nothing has changed.")),
+                    ],
+                ),
+            ),
+        ),
     ]
 }
 
@@ -442,33 +671,57 @@ fn consul() -> Named {
         ];
         object("", &all.concat())
     };
-    vec![("Consul", object("How the control plane stands.", &[
-        ("address", or_null(text("The agent's; null: Consul is not in use."))),
-        ("version", or_null(text("Where the token may read it."))),
-        ("up", or_null(flag("Null before the first answer."))),
-        ("connections", int("To the agent.")),
-        ("registration", one_of("Ours.", &RegistrationState::ALL.map(RegistrationState::as_str))),
-        ("registration_error", or_null(text("Why it is not registered."))),
-        ("reregistrations", map("By cause.", int(""))),
-        ("errors", map("By kind.", int(""))),
-        ("refreshes", int("Queries asked anew because connections to endpoints fail.")),
-        ("watches", list("One for each distinct query.", watched(&[
-            ("service", text("")),
-            ("query", text("Tags, filter and datacenter.")),
-            ("behind_ms", or_null(millis("How far its server was behind the leader."))),
-            ("instances", int("")),
-        ]))),
-        ("snapshot", or_null(object("The last good answers on disk.", &[
-            ("path", text("")),
-            ("in_use", int("Watches whose endpoints are from it.")),
-            ("age_ms", or_null(millis("The oldest of those."))),
-            ("saved_ms", or_null(millis("Since it was written."))),
-            ("refused", or_null(text("Why the one at the start was not used."))),
-            ("last_error", or_null(text("Why it is not written."))),
-        ]))),
-        ("kv", or_null(watched(&[("key", text("")), ("modify_index", or_null(int("Of the value.")))]))),
-        ("catalog", or_null(watched(&[("tag", text("What tags begin with.")), ("claims", int("Tags that claim a route."))]))),
-    ]))]
+    vec![(
+        "Consul",
+        object(
+            "How the control plane stands.",
+            &[
+                ("address", or_null(text("The agent's; null: Consul is not in use."))),
+                ("version", or_null(text("Where the token may read it."))),
+                ("up", or_null(flag("Null before the first answer."))),
+                ("connections", int("To the agent.")),
+                ("registration", one_of("Ours.", &RegistrationState::ALL.map(RegistrationState::as_str))),
+                ("registration_error", or_null(text("Why it is not registered."))),
+                ("reregistrations", map("By cause.", int(""))),
+                ("errors", map("By kind.", int(""))),
+                ("refreshes", int("Queries asked anew because connections to endpoints fail.")),
+                (
+                    "watches",
+                    list(
+                        "One for each distinct query.",
+                        watched(&[
+                            ("service", text("")),
+                            ("query", text("Tags, filter and datacenter.")),
+                            ("behind_ms", or_null(millis("How far its server was behind the leader."))),
+                            ("instances", int("")),
+                        ]),
+                    ),
+                ),
+                (
+                    "snapshot",
+                    or_null(object(
+                        "The last good answers on disk.",
+                        &[
+                            ("path", text("")),
+                            ("in_use", int("Watches whose endpoints are from it.")),
+                            ("age_ms", or_null(millis("The oldest of those."))),
+                            ("saved_ms", or_null(millis("Since it was written."))),
+                            ("refused", or_null(text("Why the one at the start was not used."))),
+                            ("last_error", or_null(text("Why it is not written."))),
+                        ],
+                    )),
+                ),
+                ("kv", or_null(watched(&[("key", text("")), ("modify_index", or_null(int("Of the value.")))]))),
+                (
+                    "catalog",
+                    or_null(watched(&[
+                        ("tag", text("What tags begin with.")),
+                        ("claims", int("Tags that claim a route.")),
+                    ])),
+                ),
+            ],
+        ),
+    )]
 }
 
 /// What the dashboard shows: the other pages in one, with rates.
@@ -486,41 +739,89 @@ fn frame() -> Named {
         upstream().into_iter().filter(|(name, _)| !matches!(*name, "breaker" | "endpoints")).chain(live).collect();
     let failure = [&line()[..], &[("times", int("So many are alike."))]].concat();
     vec![
-        ("Frame", object("One moment.", &[
-            ("at", time("")),
-            ("interval_ms", or_null(number("Since the moment before, over which rates are."))),
-            ("lictor", object("The process.", &[
-                ("version", text("")),
-                ("resident_bytes", int("")),
-                ("cpu", or_null(number("Seconds in a second."))),
-            ])),
-            ("service", object("", &[
-                ("name", text("")),
-                ("instance", text("")),
-                ("state", one_of("", &["ready", "draining", "starting", "not_ready"])),
-                ("checks", map("As `/ready` has them.", named("ReadyCheck"))),
-            ])),
-            ("inbound", or_null(object("", &[("in_flight", int("")), ("connections", int("")), ("traffic", named("Traffic"))]))),
-            ("upstreams", list("", object("", &members))),
-            ("consul", named("Consul")),
-            ("failures", object("", &[("kept", int("")), ("latest", list("The newest of each kind.", object("", &failure)))])),
-            ("gateway?", object("The 50 busiest routes.", &[
-                ("routes", int("In all.")),
-                ("rows", list("", named("RouteTraffic"))),
-                ("limits", list("Of all routes.", named("LimitTaken"))),
-            ])),
-        ])),
+        (
+            "Frame",
+            object(
+                "One moment.",
+                &[
+                    ("at", time("")),
+                    ("interval_ms", or_null(number("Since the moment before, over which rates are."))),
+                    (
+                        "lictor",
+                        object(
+                            "The process.",
+                            &[
+                                ("version", text("")),
+                                ("resident_bytes", int("")),
+                                ("cpu", or_null(number("Seconds in a second."))),
+                            ],
+                        ),
+                    ),
+                    (
+                        "service",
+                        object(
+                            "",
+                            &[
+                                ("name", text("")),
+                                ("instance", text("")),
+                                ("state", one_of("", &["ready", "draining", "starting", "not_ready"])),
+                                ("checks", map("As `/ready` has them.", named("ReadyCheck"))),
+                            ],
+                        ),
+                    ),
+                    (
+                        "inbound",
+                        or_null(object(
+                            "",
+                            &[("in_flight", int("")), ("connections", int("")), ("traffic", named("Traffic"))],
+                        )),
+                    ),
+                    ("upstreams", list("", object("", &members))),
+                    ("consul", named("Consul")),
+                    (
+                        "failures",
+                        object(
+                            "",
+                            &[("kept", int("")), ("latest", list("The newest of each kind.", object("", &failure)))],
+                        ),
+                    ),
+                    (
+                        "gateway?",
+                        object(
+                            "The 50 busiest routes.",
+                            &[
+                                ("routes", int("In all.")),
+                                ("rows", list("", named("RouteTraffic"))),
+                                ("limits", list("Of all routes.", named("LimitTaken"))),
+                            ],
+                        ),
+                    ),
+                ],
+            ),
+        ),
         ("Traffic", traffic()),
         ("RouteTraffic", route_traffic()),
-        ("LimitTaken", object("", &[
-            ("limit", text("")),
-            ("requests", int("So many")),
-            ("seconds", number("in so long.")),
-            ("by", text("Whose requests are counted together.")),
-            ("taken", or_null(number("0 to 1."))),
-            ("refused", int("So far.")),
-            ("rates", or_null(object("", &["admitted", "refused", "would_refuse", "unavailable"].map(|name| (name, number("")))))),
-        ])),
+        (
+            "LimitTaken",
+            object(
+                "",
+                &[
+                    ("limit", text("")),
+                    ("requests", int("So many")),
+                    ("seconds", number("in so long.")),
+                    ("by", text("Whose requests are counted together.")),
+                    ("taken", or_null(number("0 to 1."))),
+                    ("refused", int("So far.")),
+                    (
+                        "rates",
+                        or_null(object(
+                            "",
+                            &["admitted", "refused", "would_refuse", "unavailable"].map(|name| (name, number(""))),
+                        )),
+                    ),
+                ],
+            ),
+        ),
     ]
 }
 
@@ -535,53 +836,104 @@ fn traffic() -> Json {
 
 fn route_traffic() -> Json {
     let reason = object("", &[("reason", text("")), ("total", int("")), ("rate", or_null(number("In a second.")))]);
-    let all = object("No rates without a moment before.", &[
-        ("route", text("Its label.")),
-        ("maintenance", or_null(text(""))),
-        ("to", or_null(text("Where it leads."))),
-        ("total", int("Since the start.")),
-        ("failed", int("Since the start.")),
-        ("limits", list("", named("LimitTaken"))),
-        ("reasons", list("What lictor has answered itself.", reason)),
-    ]);
+    let all = object(
+        "No rates without a moment before.",
+        &[
+            ("route", text("Its label.")),
+            ("maintenance", or_null(text(""))),
+            ("to", or_null(text("Where it leads."))),
+            ("total", int("Since the start.")),
+            ("failed", int("Since the start.")),
+            ("limits", list("", named("LimitTaken"))),
+            ("reasons", list("What lictor has answered itself.", reason)),
+        ],
+    );
     let shares = ["error_ratio", "p50_ms", "p99_ms"].map(|name| (name, or_null(number("Null without a request."))));
     with_optional(all, &[&[("rate", number("In a second.")), ("errors", number("In a second."))][..], &shares].concat())
 }
 
 fn blocks() -> Named {
     let setting = |value: (&str, Json)| {
-        object("", &[("key", text("Below the prefix.")), ("modify_index", int("Consul's; 0: there is no such key.")), value])
+        object(
+            "",
+            &[("key", text("Below the prefix.")), ("modify_index", int("Consul's; 0: there is no such key.")), value],
+        )
     };
     vec![
-        ("Services", object("", &[("services", list("", object("", &[("name", text("")), ("tags", list("Of all its instances.", text("")))])))])),
-        ("Instances", object("", &[
-            ("name", text("The service's.")),
-            ("instances", list("", object("", &[
-                ("id", text("")),
-                ("node", text("")),
-                ("address", text("An address, or a host's name.")),
-                ("port", int("0: it has none.")),
-                ("status", one_of("The worst of its checks.", &["passing", "warning", "unchecked", "critical", "maintenance"])),
-                ("weight", int("0: it should get no requests.")),
-                ("tags", list("", text(""))),
-                ("meta", map("", text(""))),
-            ]))),
-        ])),
-        ("Setting", json!({ "anyOf": [
+        (
+            "Services",
+            object(
+                "",
+                &[(
+                    "services",
+                    list("", object("", &[("name", text("")), ("tags", list("Of all its instances.", text("")))])),
+                )],
+            ),
+        ),
+        (
+            "Instances",
+            object(
+                "",
+                &[
+                    ("name", text("The service's.")),
+                    (
+                        "instances",
+                        list(
+                            "",
+                            object(
+                                "",
+                                &[
+                                    ("id", text("")),
+                                    ("node", text("")),
+                                    ("address", text("An address, or a host's name.")),
+                                    ("port", int("0: it has none.")),
+                                    (
+                                        "status",
+                                        one_of(
+                                            "The worst of its checks.",
+                                            &["passing", "warning", "unchecked", "critical", "maintenance"],
+                                        ),
+                                    ),
+                                    ("weight", int("0: it should get no requests.")),
+                                    ("tags", list("", text(""))),
+                                    ("meta", map("", text(""))),
+                                ],
+                            ),
+                        ),
+                    ),
+                ],
+            ),
+        ),
+        (
+            "Setting",
+            json!({ "anyOf": [
             setting(("value", json!({ "description": "JSON, or else text; null: there is no such key." }))),
             setting(("value_base64", json!({ "type": "string", "contentEncoding": "base64" }))),
-        ] })),
+        ] }),
+        ),
         ("Settings", object("", &[("entries", list("", named("Setting")))])),
         ("SettingOrSettings", json!({ "anyOf": [named("Setting"), named("Settings")] })),
         ("NoSetting", error(&[("modify_index?", constant(0))])),
         ("Written", object("", &[("key", text("Below the prefix.")), ("modify_index", int("The new one."))])),
-        ("Meanwhile", error(&[("modify_index", int("The one that there is now; 0: the key is gone."))])),
-        ("Held", object("The lock is yours.", &[
-            ("name", text("")),
-            ("owner", text("What gives it back.")),
-            ("fencing_token", int("Grows with each holder: send it with what you write.")),
-            ("ttl_ms", millis("Without a renewal.")),
-        ])),
+        (
+            "Meanwhile",
+            error(&[
+                ("modify_index", int("The one that there is now; 0: the key is gone.")),
+                ("same_value", flag("It holds what was to be written: perhaps it was, and the answer was lost.")),
+            ]),
+        ),
+        (
+            "Held",
+            object(
+                "The lock is yours.",
+                &[
+                    ("name", text("")),
+                    ("owner", text("What gives it back.")),
+                    ("fencing_token", int("Grows with each holder: send it with what you write.")),
+                    ("ttl_ms", millis("Without a renewal.")),
+                ],
+            ),
+        ),
         ("Released", object("It was given back.", &[("name", text(""))])),
         ("Lost", object("It is yours no more.", &[("name", text("")), ("reason", text(""))])),
         ("Taken", error(&[("holder?", or_null(text("What it says of itself.")))])),

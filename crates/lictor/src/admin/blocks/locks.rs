@@ -23,7 +23,13 @@ pub(super) async fn take(asked: &Asked<'_>, name: String) -> Response<Body> {
         Err(refusal) => return refusal,
     };
     let ttl = wanted.ttl;
-    match asked.blocks.lock(wanted).await {
+    // Who waits for it may have to wait for long, too.
+    let taken = tokio::select! {
+        biased;
+        () = asked.closed() => return refuse(StatusCode::FORBIDDEN, stream::CLOSED),
+        taken = asked.blocks.lock(wanted) => taken,
+    };
+    match taken {
         Ok(held) => {
             let page = json!({
                 "name": name,
@@ -31,7 +37,7 @@ pub(super) async fn take(asked: &Asked<'_>, name: String) -> Response<Body> {
                 "fencing_token": held.fencing_token,
                 "ttl_ms": ttl.as_millis() as u64,
             });
-            stream::lock(held, page, asked.goes_on())
+            stream::lock(held, page, asked.closed())
         }
         Err(refusal) => no_lock(&name, refusal),
     }
@@ -110,6 +116,8 @@ mod tests {
         assert_eq!((ttl(""), ttl("ttl=10s")), (Ok(TTL_DEFAULT), Ok(Duration::from_secs(10))));
         assert_eq!(ttl("ttl=9999ms").unwrap_err(), "`ttl` is 10s to 1day, not 9s 999ms");
         assert!(ttl("ttl=25h").is_err() && ttl("ttl=soon").is_err());
-        assert_eq!(within(&Query::parse("delay=0s"), "delay", DELAY_DEFAULT, DELAY), Ok(Duration::ZERO));
+        let delay = |query: &str| within(&Query::parse(query), "delay", DELAY_DEFAULT, DELAY);
+        assert_eq!((delay(""), delay("delay=5s")), (Ok(DELAY_DEFAULT), Ok(Duration::from_secs(5))));
+        assert_eq!(delay("delay=0s").unwrap_err(), "`delay` is 5s to 1m, not 0s");
     }
 }

@@ -40,7 +40,7 @@ pub(super) async fn watch(asked: &Asked<'_>, name: &str) -> Response<Body> {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many watch services and keys already");
     };
     let (name, all) = (name.to_owned(), asked.query.is_set("all"));
-    stream::documents(looking, "instances", move |found| page(&name, found, all), asked.goes_on())
+    stream::documents(looking, "instances", move |found| page(&name, found, all).to_string(), asked.closed())
 }
 
 /// `?tag=a&tag=b&filter=Service.Meta.version==v2&dc=dc2`
