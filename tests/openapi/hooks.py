@@ -10,6 +10,7 @@ import re
 import jsonschema_rs
 import requests
 import schemathesis
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 # Ends the process; tests/blocks/openapi.rs gives that order.
 LEFT_OUT = ["/quit"]
@@ -28,6 +29,7 @@ turns = itertools.count()
 
 @schemathesis.hook
 def before_load_schema(context, raw_schema):
+    OPENAPI_31_VALIDATOR.validate(raw_schema)
     for path in LEFT_OUT:
         del raw_schema["paths"][path]
     counted["operations"] = sum(len(item) for item in raw_schema["paths"].values())

@@ -12,8 +12,21 @@ type Members<'a> = &'a [(&'a str, Json)];
 
 /// All of them.
 pub(super) fn schemas() -> Map<String, Json> {
-    let parts =
-        [common(), health(), upstreams(), steering(), requests(), gateway(), config(), consul(), frame(), blocks()];
+    let parts = [
+        common(),
+        health(),
+        upstreams(),
+        steering(),
+        requests(),
+        gateway(),
+        config(),
+        consul(),
+        frame(),
+        services(),
+        settings(),
+        locks(),
+        meta(),
+    ];
     parts.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
@@ -801,28 +814,29 @@ fn frame() -> Named {
         ),
         ("Traffic", traffic()),
         ("RouteTraffic", route_traffic()),
-        (
-            "LimitTaken",
-            object(
-                "",
-                &[
-                    ("limit", text("")),
-                    ("requests", int("So many")),
-                    ("seconds", number("in so long.")),
-                    ("by", text("Whose requests are counted together.")),
-                    ("taken", or_null(number("0 to 1."))),
-                    ("refused", int("So far.")),
-                    (
-                        "rates",
-                        or_null(object(
-                            "",
-                            &["admitted", "refused", "would_refuse", "unavailable"].map(|name| (name, number(""))),
-                        )),
-                    ),
-                ],
-            ),
-        ),
+        ("LimitTaken", limit_taken()),
     ]
+}
+
+fn limit_taken() -> Json {
+    object(
+        "",
+        &[
+            ("limit", text("")),
+            ("requests", int("So many")),
+            ("seconds", number("in so long.")),
+            ("by", text("Whose requests are counted together.")),
+            ("taken", or_null(number("0 to 1."))),
+            ("refused", int("So far.")),
+            (
+                "rates",
+                or_null(object(
+                    "",
+                    &["admitted", "refused", "would_refuse", "unavailable"].map(|name| (name, number(""))),
+                )),
+            ),
+        ],
+    )
 }
 
 fn traffic() -> Json {
@@ -852,13 +866,7 @@ fn route_traffic() -> Json {
     with_optional(all, &[&[("rate", number("In a second.")), ("errors", number("In a second."))][..], &shares].concat())
 }
 
-fn blocks() -> Named {
-    let setting = |value: (&str, Json)| {
-        object(
-            "",
-            &[("key", text("Below the prefix.")), ("modify_index", int("Consul's; 0: there is no such key.")), value],
-        )
-    };
+fn services() -> Named {
     vec![
         (
             "Services",
@@ -904,6 +912,17 @@ fn blocks() -> Named {
                 ],
             ),
         ),
+    ]
+}
+
+fn settings() -> Named {
+    let setting = |value: (&str, Json)| {
+        object(
+            "",
+            &[("key", text("Below the prefix.")), ("modify_index", int("Consul's; 0: there is no such key.")), value],
+        )
+    };
+    vec![
         (
             "Setting",
             json!({ "anyOf": [
@@ -922,6 +941,11 @@ fn blocks() -> Named {
                 ("same_value", flag("It holds what was to be written: perhaps it was, and the answer was lost.")),
             ]),
         ),
+    ]
+}
+
+fn locks() -> Named {
+    vec![
         (
             "Held",
             object(
@@ -938,6 +962,11 @@ fn blocks() -> Named {
         ("Lost", object("It is yours no more.", &[("name", text("")), ("reason", text(""))])),
         ("Taken", error(&[("holder?", or_null(text("What it says of itself.")))])),
         ("LockReleased", object("", &[("status", constant("released")), ("name", text(""))])),
+    ]
+}
+
+fn meta() -> Named {
+    vec![
         ("MetaPatch", json!({ "type": "object", "additionalProperties": { "type": ["string", "null"] } })),
         ("Meta", object("", &[("meta", map("What it is now.", text(""))), ("registered", flag("The agent has it."))])),
     ]
