@@ -402,3 +402,80 @@ const fn events(kinds: &'static [(&'static str, &'static str)], told: &'static s
 const fn refusal(status: u16, told: &'static str) -> Answer {
     json(status, "Error", told)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(path: &str) -> Option<(&'static str, String)> {
+        find(path).map(|found| (found.path.template, found.name))
+    }
+
+    #[test]
+    fn paths_name_operations() {
+        for (path, template, name) in [
+            ("/", "/", ""),
+            ("//", "/", ""),
+            ("/live/", "/live", ""),
+            ("/endpoints", "/endpoints", ""),
+            ("/endpoints/", "/endpoints", ""),
+            ("/endpoints/users", "/endpoints/{upstream}", "users"),
+            ("/endpoints/users/love", "/endpoints/{upstream}", "users/love"),
+            ("/endpoints/users-1/eject", "/endpoints/{id}/eject", "users-1"),
+            ("/endpoints/a%2Fb/pin", "/endpoints/{id}/pin", "a/b"),
+            ("/endpoints/a/b/undo", "/endpoints/{id}/undo", "a/b"),
+            ("/endpoints//eject", "/endpoints/{upstream}", "/eject"),
+            ("/breakers", "/breakers", ""),
+            ("/breakers/users", "/breakers/{upstream}", "users"),
+            ("/requests/a%20b", "/requests/{id}", "a b"),
+            ("/v1/services", "/v1/services", ""),
+            ("/v1/services/", "/v1/services", ""),
+            ("/v1/services/a", "/v1/services/{service}", "a"),
+            ("/v1/services/a%2Fb", "/v1/services/{service}", "a/b"),
+            ("/v1/watch/services/a", "/v1/watch/services/{service}", "a"),
+            ("/v1/config/a", "/v1/config/{key}", "a"),
+            ("/v1/config/a/b%20c", "/v1/config/{key}", "a/b c"),
+            ("/v1/config/a/", "/v1/config/{key}", "a/"),
+            ("/v1/config/", "/v1/config/", ""),
+            ("/v1/locks/a", "/v1/locks/{name}", "a"),
+            ("/v1/self/meta", "/v1/self/meta", ""),
+        ] {
+            assert_eq!(found(path), Some((template, name.to_owned())), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_nothing() {
+        for path in [
+            "",
+            "/nothing",
+            "/livelier",
+            "/live/x",
+            "/openapi",
+            "/v1/services/a/b",
+            "/v1/watch/services/",
+            "/v1/watch/services/a/b",
+            "/v1/watch/a",
+            "/v1/config",
+            "/v1/locks",
+            "/v1/locks/",
+            "/v1/self",
+            "/v1/",
+            "/v2/services",
+        ] {
+            assert_eq!(found(path).filter(|(template, _)| *template != "/"), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn levels_and_statuses_are_what_they_say() {
+        for level in ["info", "Debug", "info,lictor_proxy=debug", " info , lictor::event=off"] {
+            assert!(is_level(level), "{level}");
+        }
+        for level in ["", "verbose", "info,", "=info", "a b=info", "lictor_proxy", "lictor[span]=info", "5"] {
+            assert!(!is_level(level), "{level}");
+        }
+        assert!(["503", "5xx", "100", "999"].into_iter().all(is_status));
+        assert!(!["", "5", "50", "0xx", "+503", "5xxx", "5x", "xxx", "ü03"].into_iter().any(is_status));
+    }
+}
