@@ -24,7 +24,7 @@ fuzz: ## Hostile input against what reads it; TARGET=hpack MINUTES=10 (of proces
 	TARGET=$(TARGET) MINUTES=$(MINUTES) scripts/fuzz.sh
 
 chaos: ## Faults that take minutes, need root (network namespaces, iptables) or libfaketime; ONLY=word picks by name
-	scripts/deps.sh chaos && scripts/consul.sh && cargo test -p chaos -p faults -p outages $(if $(KEEP_GOING),--no-fail-fast) -- --ignored --nocapture --skip nothing_grows $(ONLY)
+	scripts/deps.sh chaos && scripts/consul.sh && cargo test -p chaos -p faults -p outages $(if $(KEEP_GOING),--no-fail-fast) -- --ignored --nocapture --skip nothing_grows $(ONLY) && cargo test -p lictor --test blocks $(if $(KEEP_GOING),--no-fail-fast) -- --ignored --nocapture $(ONLY)
 
 soak: ## Mixed traffic, churn and reloads; nothing may grow; MINUTES=30
 	scripts/consul.sh && SOAK_MINUTES=$(or $(MINUTES),30) cargo test -p chaos -- --ignored --nocapture nothing_grows

@@ -4,7 +4,7 @@ use lictor_testkit::{Backend, Consul, Sidecar, get, request};
 
 use super::{AUTHORIZATION, LICTOR, Stream, TOKEN, ask, sidecar, sidecar_with, yaml};
 
-const ALL: [(&str, &str); 8] = [
+const ALL: [(&str, &str); 9] = [
     ("GET", "/v1/services"),
     ("GET", "/v1/services/users"),
     ("GET", "/v1/watch/services/users"),
@@ -12,6 +12,7 @@ const ALL: [(&str, &str); 8] = [
     ("PUT", "/v1/config/a?cas=0"),
     ("PUT", "/v1/locks/a"),
     ("DELETE", "/v1/locks/a?owner=x"),
+    ("GET", "/v1/saga/a"),
     ("PATCH", "/v1/self/meta"),
 ];
 
@@ -27,7 +28,7 @@ fn nothing_is_there_unless_asked_for() {
     }
     // One block opens no other.
     let consul = Consul::dev();
-    for (keys, open) in [("services: true", 3), ("config: read", 1), ("locks: true", 2)] {
+    for (keys, open) in [("services: true", 3), ("config: read", 1), ("locks: true", 2), ("saga: true", 1)] {
         let lictor = sidecar(&consul, keys);
         let refused = ALL.iter().filter(|(method, path)| ask_once(&lictor, method, path) == 403).count();
         assert_eq!(refused, ALL.len() - open, "{keys}");

@@ -1,12 +1,14 @@
 //! Building blocks: what an application asks of Consul through the real lictor and a real Consul.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
+#![allow(clippy::print_stdout, reason = "figures for docs/reliability.md; --nocapture shows them")]
 
 mod access;
 mod config;
 mod locks;
 mod meta;
 mod openapi;
+mod saga;
 mod services;
 
 use std::io::{BufRead, BufReader, Write};

@@ -10,10 +10,11 @@ use serde_json::{Map, Value as Json};
 use super::{AUTHORIZATION, LICTOR, ask, asked, yaml};
 
 /// What is there for `{..}` and for parameters that have to be said.
-const SAID: [(&str, &str); 8] = [
+const SAID: [(&str, &str); 9] = [
     ("upstream", "users"),
     ("id", "a%20b"),
     ("service", "users"),
+    ("saga", "order-17"),
     ("key", "database"),
     ("name", "a"),
     ("recurse", "1"),
@@ -27,7 +28,7 @@ fn sidecar(consul: &Consul, backend: &Backend) -> Sidecar {
     let more = format!(
         "app: {{port: {port}}}\nadmin: {{public: '127.0.0.1:0'}}\nupstreams: {{users: {{listen: 0, static: ['127.0.0.1:{port}']}}}}\n"
     );
-    let yaml = yaml(consul, "services: true, config: write, locks: true, meta: true", &more);
+    let yaml = yaml(consul, "services: true, config: write, locks: true, saga: true, meta: true", &more);
     Sidecar::serve(LICTOR, &yaml.replace("registration: off\n", "")).up()
 }
 

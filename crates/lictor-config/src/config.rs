@@ -613,6 +613,10 @@ pub struct BuildingBlocks {
     pub locks: bool,
     /// What their keys begin with.
     pub lock_prefix: String,
+    /// Steps of services that are done or undone.
+    pub saga: bool,
+    /// What the keys begin with that they are kept in.
+    pub saga_prefix: String,
     /// Meta of our own registration.
     pub meta: bool,
     /// What is shown for any of it; there when any is on.
@@ -634,7 +638,7 @@ pub enum ConfigAccess {
 impl BuildingBlocks {
     /// Whether any of it is on.
     pub fn is_on(&self) -> bool {
-        self.services || self.config > ConfigAccess::Off || self.locks || self.meta
+        self.services || self.config > ConfigAccess::Off || self.locks || self.saga || self.meta
     }
 }
 

@@ -79,6 +79,7 @@ pub(crate) fn config(tree: &Tree, env: &Environment, claims: &Claims) -> Config 
     let building_blocks = blocks::building_blocks(
         &top.field("building_blocks", "What the application may ask of Consul through the admin listener."),
         registration.is_some(),
+        service.is_some(),
     );
     let needs_consul = registration.is_some()
         || building_blocks.is_on()

@@ -4,6 +4,7 @@ mod calls;
 mod configuration;
 mod held;
 mod lock;
+mod sagas;
 mod services;
 mod shared;
 
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 pub use self::configuration::Written;
 use self::held::Holdings;
 pub use self::lock::{Ended, Held, LockWanted, NoLock};
+pub use self::sagas::{SagaHeld, SagaSeen, SagaSighted, SagaWatch, Sagas};
 pub use self::services::{Found, Offer};
 pub use self::shared::Looking;
 
@@ -50,6 +52,7 @@ pub struct Blocks {
     settings: Shared<String, KvKnown>,
     folders: Shared<String, Arc<KvFolder>>,
     holdings: Arc<Holdings>,
+    sagas: Sagas,
 }
 
 impl Blocks {
@@ -67,6 +70,7 @@ impl Blocks {
             services: Shared::default(),
             settings: Shared::default(),
             folders: Shared::default(),
+            sagas: Sagas::new(consul, &client, &status, &holder),
             holdings: Arc::new(Holdings::new(LOCKS, holder)),
             client,
             status,
@@ -147,9 +151,17 @@ impl Blocks {
         self.holdings.release(name, owner).await
     }
 
+    /// Where sagas are kept.
+    pub fn sagas(&self) -> &Sagas {
+        &self.sagas
+    }
+
     /// Ends all locks, as if they were lost, and gives no more; returns when Consul knows, or this has taken long enough.
     pub async fn close(&self, at_most: Duration) {
-        let _ = timeout(at_most, self.holdings.close()).await; // what is left ends with its time
+        let closing = async {
+            tokio::join!(self.holdings.close(), self.sagas.close());
+        };
+        let _ = timeout(at_most, closing).await; // what is left ends with its time
     }
 
     fn scoped(&self, query: &Query) -> Query {

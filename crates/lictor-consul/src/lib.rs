@@ -21,6 +21,7 @@ mod watch;
 
 pub use agent::{ConsulError, KvEntry, KvFolder, KvKnown, encode};
 pub use blocks::{Blocks, Ended, Found, Held, Instances, LockWanted, Looking, NoLock, Offer, Written};
+pub use blocks::{SagaHeld, SagaSeen, SagaSighted, SagaWatch, Sagas};
 pub use commands::{Agent, Kv, Reply};
 pub use handle::{Handle, StartError, start};
 pub use memory::RememberedKeys;

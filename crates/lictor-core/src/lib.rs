@@ -37,6 +37,7 @@ pub mod redact;
 mod rendezvous;
 pub mod retry;
 pub mod route;
+pub mod saga;
 pub mod secret;
 pub mod steering;
 pub mod story;

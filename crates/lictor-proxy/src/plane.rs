@@ -392,6 +392,17 @@ impl DataPlane {
         }
     }
 
+    /// Where a program of this machine reaches the upstream without TLS: at its own listener, else at the forward proxy, which
+    /// goes by the host that a request names.
+    pub fn way_to(&self, upstream: &str) -> Option<Address> {
+        let open = self.open.lock();
+        let plain = || open.values().filter(|open| open.service.tls.is_none() && open.service.proxies.is_none());
+        let is_own = |kind: &ListenerKind| matches!(kind, ListenerKind::Upstream(name) if &**name == upstream);
+        let own = plain().find(|open| is_own(&open.service.kind));
+        let way = own.or_else(|| plain().find(|open| open.service.kind == ListenerKind::Forward));
+        way.map(|open| open.spot.address.clone())
+    }
+
     /// The certificates that are shown, to clients and to endpoints.
     pub fn certificates(&self) -> Vec<Shown> {
         self.shared.tls.shown()

@@ -31,6 +31,7 @@ use crate::metrics::Scrape;
 use crate::otlp;
 use crate::process_limits::ProcessLimits;
 use crate::reload::{Cause, InForce, Refusal, announce, check_tls, reload};
+use crate::sagas;
 use crate::signal::{Asked, Signals};
 use crate::supervisor::Supervisor;
 
@@ -165,6 +166,7 @@ impl Bound {
         tokio::spawn(refresh_certificates(Arc::clone(&admin)));
         tokio::spawn(keys::run(Arc::clone(&admin), bell));
         tokio::spawn(acme::run(Arc::clone(&admin)));
+        tokio::spawn(sagas::run(Arc::clone(&admin)));
         let in_force = InForce::new(configured, sources, followed, listeners);
         Ok(Self { admin, in_force, admin_address, orders, export, limits })
     }
@@ -346,6 +348,8 @@ impl Running {
         let until = Instant::now() + lifecycle.drain_timeout;
         let inbound = finish(&admin.plane, Which::Inbound, lifecycle.drain_timeout);
         let _ = patience.unless_alone(&mut child, inbound).await;
+        // Requests that were being answered may have needed one until now.
+        let _ = patience.unless_alone(&mut child, admin.sagas.leave(until)).await;
         let code = match (&mut child, ending) {
             (_, Ending::CannotStart(code)) => code,
             (Some(child), _) => end(child, &lifecycle, &mut patience).await,
@@ -353,7 +357,9 @@ impl Running {
         };
         let is_alone = child.is_some() || matches!(ending, Ending::CannotStart(_));
         let rest = if is_alone { LAST_CALL } else { until.saturating_duration_since(Instant::now()) };
-        let _ = patience.unless_hurried(finish(&admin.plane, Which::All, rest)).await;
+        let all =
+            async { tokio::join!(finish(&admin.plane, Which::All, rest), admin.sagas.leave(Instant::now() + rest)) };
+        let _ = patience.unless_hurried(all).await;
         let _ = timeout(LAST_CALL, admin.plane.cut()).await; // so that the log has what was cut off, and why
         let _ = timeout(LAST_CALL, admin.handle.save()).await;
         if let Some(blocks) = admin.handle.blocks() {

@@ -27,6 +27,7 @@ mod outside;
 mod process_limits;
 mod reload;
 mod routes;
+mod sagas;
 mod signal;
 mod supervisor;
 mod term;

@@ -5,11 +5,15 @@ use crate::config::{BuildingBlocks, ConfigAccess};
 use crate::refused;
 use crate::tree::Node;
 
-pub(super) fn building_blocks(node: &Node<'_>, is_registered: bool) -> BuildingBlocks {
+pub(super) fn building_blocks(node: &Node<'_>, is_registered: bool, is_named: bool) -> BuildingBlocks {
     let section = node.section(&[]);
     let meta = section.field("meta", "`PATCH /v1/self/meta`: Meta of our own registration.");
     let access = [("off", ConfigAccess::Off), ("read", ConfigAccess::Read), ("write", ConfigAccess::Write)];
     let config = section.field("config", "`/v1/config/KEY`: keys of KV; `write`: also `PUT`, by compare-and-set.");
+    let saga = section.field(
+        "saga",
+        "`/v1/saga`: steps of services in their order, and when one fails, the compensations of those before it.",
+    );
     let token = section.field(
         "token",
         "What the application shows (`Authorization: Bearer`); `lictor run` gives it to the application as LICTOR_TOKEN.",
@@ -28,6 +32,8 @@ pub(super) fn building_blocks(node: &Node<'_>, is_registered: bool) -> BuildingB
         ),
         locks: section.field("locks", "`/v1/locks/NAME`: locks on Consul's sessions.").boolean(false),
         lock_prefix: prefix(&section.field("lock_prefix", "What the keys of `locks` begin with in KV."), "locks/"),
+        saga: saga.boolean(false),
+        saga_prefix: prefix(&section.field("saga_prefix", "What the keys of `saga` begin with in KV."), "sagas/"),
         meta: meta.boolean(false),
         token: bearer_token(&token),
     };
@@ -37,6 +43,10 @@ pub(super) fn building_blocks(node: &Node<'_>, is_registered: bool) -> BuildingB
     }
     if blocks.meta && !is_registered {
         meta.error("there is no registration whose Meta could be changed", None);
+    }
+    if blocks.saga && !is_named {
+        let help = "set `service`: other instances of it go on with what this one leaves";
+        saga.error("there is no name of ours that they could be kept under", Some(help.to_owned()));
     }
     section.finish();
     blocks

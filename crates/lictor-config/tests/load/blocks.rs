@@ -29,6 +29,9 @@ fn they_are_off_unless_asked_for_and_need_consul() {
     assert_eq!(is("config: write, locks: true"), (false, ConfigAccess::Write, true));
     assert_eq!(is("config: off, locks: false"), (false, ConfigAccess::Off, false));
     assert!(blocks("meta: true").building_blocks.meta);
+    let sagas = blocks("saga: true").building_blocks;
+    assert_eq!((sagas.is_on(), sagas.saga, sagas.saga_prefix.as_str()), (true, true, "sagas/"));
+    assert_eq!(blocks("saga: true, saga_prefix: shop/sagas/").building_blocks.saga_prefix, "shop/sagas/");
     let prefixes = blocks("config: read, config_prefix: order-service/, lock_prefix: a/b/").building_blocks;
     assert_eq!((prefixes.config_prefix.as_str(), prefixes.lock_prefix.as_str()), ("order-service/", "a/b/"));
 }
@@ -59,6 +62,9 @@ fn what_could_not_be_kept_is_refused() {
         ("config_prefix: /a/", "is no key of KV"),
         ("lock_prefix: a/../b/", "is no key of KV"),
         ("lock_prefix: a//", "is no key of KV"),
+        ("saga: true, token: 0123456789abcdef", "no name of ours"),
+        ("saga: yes please, token: 0123456789abcdef", "saga"),
+        ("saga_prefix: sagas", "must end with `/`"),
         ("elections: true", "unknown field `elections`"),
     ] {
         let report = bad(&format!("registration: off\nbuilding_blocks: {{{keys}}}\n")).to_string();

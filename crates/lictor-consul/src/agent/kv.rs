@@ -1,9 +1,11 @@
 //! A key of Consul's KV: read, written, and what its answer holds.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use lictor_config::Consistency;
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +70,53 @@ pub(crate) async fn list(
     Ok((answer, folder))
 }
 
+/// A key, and the session that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owned {
+    pub(crate) key: String,
+    pub(crate) session: Option<String>,
+    pub(crate) entry: KvEntry,
+}
+
+/// All keys that begin so, with whom they belong to; at most so many.
+pub(crate) async fn list_owned(
+    connection: &mut Connection,
+    prefix: &str,
+    ask: Ask,
+    consistency: Consistency,
+    most: usize,
+) -> Result<(Answer, Vec<Owned>), ConsulError> {
+    let answer = connection.query(&path(prefix), ask, consistency, &[("recurse", "")]).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Ok((answer, Vec::new()));
+    }
+    let answer = answer.accepted()?;
+    let items = parse_items(&answer.body)?;
+    if items.len() > most {
+        return Err(ConsulError::TooMany(most));
+    }
+    let owned = items.into_iter().map(Item::owned).collect::<Result<_, _>>()?;
+    Ok((answer, owned))
+}
+
+/// A key as it is now, with whom it belongs to.
+pub(crate) async fn get_owned(connection: &mut Connection, key: &str) -> Result<Option<Owned>, ConsulError> {
+    let now = Ask { index: None, wait: Duration::ZERO };
+    let answer = connection.query(&path(key), now, Consistency::Default, &[]).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    let answer = answer.accepted()?;
+    parse_items(&answer.body)?.into_iter().next().map(Item::owned).transpose()
+}
+
+/// Deletes it, if it is still as it was at this index; whether it was.
+pub(crate) async fn delete(connection: &mut Connection, key: &str, index: u64) -> Result<bool, ConsulError> {
+    let query = [("cas", &*index.to_string())];
+    let answer = connection.ask(Method::DELETE, &path(key), &query, Bytes::new(), PATIENCE).await?.accepted()?;
+    Ok(answer.body.trim_ascii() == b"true")
+}
+
 /// Who has a key as a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
@@ -124,6 +173,12 @@ struct Item {
 }
 
 impl Item {
+    fn owned(mut self) -> Result<Owned, ConsulError> {
+        let session = self.session.take().filter(|session| !session.is_empty());
+        let (key, entry) = self.keyed()?;
+        Ok(Owned { key, session, entry })
+    }
+
     fn keyed(self) -> Result<(String, KvEntry), ConsulError> {
         let value = BASE64_STANDARD.decode(self.value.unwrap_or_default());
         let value = value.map_err(|error| ConsulError::Decode(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! A transaction of one operation: unlike a write of a key it says which index the key has then.
+//! A transaction on one key: unlike a write of a key it says which index the key has then, and holds several conditions together.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -17,6 +17,12 @@ pub(crate) enum Operation<'a> {
     CompareAndSet(u64),
     /// It belongs to this session, if it belongs to none.
     Lock(&'a str),
+    /// The same, if there is no such key.
+    LockNew(&'a str),
+    /// The same, if it is still as it was at this index.
+    LockAt(&'a str, u64),
+    /// It does not belong to this session any more, if it is still as it was at this index.
+    UnlockAt(&'a str, u64),
 }
 
 /// The key's index then, which is that of Consul's log: it only grows.
@@ -47,12 +53,7 @@ pub(crate) async fn run(
     value: &[u8],
     datacenter: Option<&str>,
 ) -> Result<Result<Indexes, Refused>, ConsulError> {
-    let mut kv = json!({ "Key": key, "Value": BASE64_STANDARD.encode(value) });
-    match operation {
-        Operation::CompareAndSet(index) => (kv["Verb"], kv["Index"]) = (json!("cas"), json!(index)),
-        Operation::Lock(session) => (kv["Verb"], kv["Session"]) = (json!("lock"), json!(session)),
-    }
-    let body = Bytes::from(json!([{ "KV": kv }]).to_string());
+    let body = Bytes::from(written(operation, key, value).to_string());
     let query: Vec<(&str, &str)> = datacenter.map(|datacenter| ("dc", datacenter)).into_iter().collect();
     let answer = connection.ask(Method::PUT, "/v1/txn", &query, body, PATIENCE).await?;
     match answer.status {
@@ -62,6 +63,26 @@ pub(crate) async fn run(
             Err(answer.accepted().err().unwrap_or_else(|| ConsulError::Decode("no answer to a transaction".to_owned())))
         }
     }
+}
+
+/// The conditions before what is written. The value is there once: Consul bounds what a transaction has.
+fn written(operation: Operation<'_>, key: &str, value: &[u8]) -> serde_json::Value {
+    let only_if = match operation {
+        Operation::CompareAndSet(_) | Operation::Lock(_) => None,
+        Operation::LockNew(_) => Some(json!({ "Verb": "check-not-exists", "Key": key })),
+        Operation::LockAt(_, index) | Operation::UnlockAt(_, index) => {
+            Some(json!({ "Verb": "check-index", "Key": key, "Index": index }))
+        }
+    };
+    let mut kv = json!({ "Key": key, "Value": BASE64_STANDARD.encode(value) });
+    match operation {
+        Operation::CompareAndSet(index) => (kv["Verb"], kv["Index"]) = (json!("cas"), json!(index)),
+        Operation::Lock(session) | Operation::LockNew(session) | Operation::LockAt(session, _) => {
+            (kv["Verb"], kv["Session"]) = (json!("lock"), json!(session));
+        }
+        Operation::UnlockAt(session, _) => (kv["Verb"], kv["Session"]) = (json!("unlock"), json!(session)),
+    }
+    only_if.into_iter().chain([kv]).map(|kv| json!({ "KV": kv })).collect()
 }
 
 fn done(body: &[u8]) -> Result<Indexes, ConsulError> {
@@ -76,8 +97,8 @@ fn done(body: &[u8]) -> Result<Indexes, ConsulError> {
         kv: Indexes,
     }
     let done: Done = serde_json::from_slice(body).map_err(|error| ConsulError::Decode(error.to_string()))?;
-    let first = done.results.first().ok_or_else(|| ConsulError::Decode("a transaction without a result".to_owned()))?;
-    Ok(first.kv)
+    let last = done.results.last().ok_or_else(|| ConsulError::Decode("a transaction without a result".to_owned()))?;
+    Ok(last.kv)
 }
 
 /// Consul says it in words (agent/consul/state/txn.go, agent/consul/txn_endpoint.go).
@@ -95,9 +116,9 @@ fn refused(body: &[u8]) -> Result<Refused, ConsulError> {
     let failed: Failed = serde_json::from_slice(body).map_err(|error| ConsulError::Decode(error.to_string()))?;
     let what = failed.errors.into_iter().next().map(|error| error.what).unwrap_or_default();
     let says = |words: &str| what.contains(words);
-    Ok(if says("index is stale") {
+    Ok(if says("index is stale") || says("index check") || says("exist") {
         Refused::Changed
-    } else if says("already held") {
+    } else if says("already held") || says("held by another") {
         Refused::Held
     } else if says("lock delay") {
         Refused::Delayed

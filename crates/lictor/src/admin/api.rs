@@ -139,6 +139,10 @@ pub(super) enum Block {
     WriteSetting,
     TakeLock,
     ReleaseLock,
+    Sagas,
+    BeginSaga,
+    Saga,
+    SagaAgain,
     PatchMeta,
 }
 

@@ -2,6 +2,7 @@
 
 mod locks;
 mod meta;
+mod saga;
 mod services;
 mod settings;
 
@@ -73,6 +74,10 @@ pub(super) async fn answer(admin: &Arc<Admin>, request: Request<Incoming>, peer:
         Block::WriteSetting => settings::write(&asked, &name, request.into_body()).await,
         Block::TakeLock => locks::take(&asked, name).await,
         Block::ReleaseLock => locks::release(&asked, &name).await,
+        Block::Sagas => saga::list(&asked).await,
+        Block::BeginSaga => saga::begin(&asked, request).await,
+        Block::Saga => saga::one(&asked, &name).await,
+        Block::SagaAgain => saga::again(&asked, &name).await,
         Block::PatchMeta => meta::patch(admin, request.into_body()).await,
     }
 }
@@ -105,6 +110,7 @@ fn off(block: Block, config: &BuildingBlocks) -> Option<&'static str> {
         Block::ReadSettings | Block::ReadSetting => ("config: read", config.config >= ConfigAccess::Read),
         Block::WriteSetting => ("config: write", config.config == ConfigAccess::Write),
         Block::TakeLock | Block::ReleaseLock => ("locks: true", config.locks),
+        Block::Sagas | Block::BeginSaga | Block::Saga | Block::SagaAgain => ("saga: true", config.saga),
         Block::PatchMeta => ("meta: true", config.meta),
     };
     (!is_on).then_some(key)
@@ -116,6 +122,7 @@ fn is_still_open(block: Block, before: &BuildingBlocks, now: &BuildingBlocks) ->
         Block::Services | Block::Service | Block::WatchService | Block::PatchMeta => true,
         Block::ReadSettings | Block::ReadSetting | Block::WriteSetting => before.config_prefix == now.config_prefix,
         Block::TakeLock | Block::ReleaseLock => before.lock_prefix == now.lock_prefix,
+        Block::Sagas | Block::BeginSaga | Block::Saga | Block::SagaAgain => before.saga_prefix == now.saga_prefix,
     };
     is_same && before.token == now.token && off(block, now).is_none()
 }
@@ -167,6 +174,7 @@ mod tests {
             services: true,
             config: ConfigAccess::Write,
             locks: true,
+            saga: true,
             meta: true,
             token: Some(Secret::new("t")),
             ..BuildingBlocks::default()
@@ -187,6 +195,15 @@ mod tests {
             assert_eq!(asked(Method::POST, path, &all), 405, "{path}");
             let is_read = method == Method::GET && path == "/v1/config/a";
             assert_eq!(asked(method, path, &read), if is_read { 200 } else { 403 }, "{path}");
+        }
+        for (method, path) in [
+            (Method::GET, "/v1/saga"),
+            (Method::POST, "/v1/saga"),
+            (Method::GET, "/v1/saga/a"),
+            (Method::POST, "/v1/saga/a/again"),
+        ] {
+            assert_eq!((asked(method.clone(), path, &all), asked(method, path, &none)), (200, 403), "{path}");
+            assert_eq!(asked(Method::DELETE, path, &all), 405, "{path}");
         }
         assert_eq!(asked(Method::GET, "/v1/nothing", &all), 404);
     }

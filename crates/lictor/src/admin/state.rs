@@ -16,6 +16,7 @@ use crate::changes::Changes;
 use crate::events::Events;
 use crate::log::Logs;
 use crate::metrics::Scrape;
+use crate::sagas::Sagas;
 
 /// What the pages show.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct Admin {
     pub(crate) scrape: Scrape,
     pub(crate) logs: Logs,
     pub(crate) changes: Changes,
+    pub(crate) sagas: Arc<Sagas>,
     pub(super) events: Events,
     pub(super) live: Live,
     /// Egress works: listeners are open and the first endpoints known, or waited for long enough.
@@ -59,7 +61,7 @@ impl Admin {
     ) -> Self {
         let loaded = RwLock::new(Arc::new(loaded));
         let [is_started, is_draining, is_stopping] = Default::default();
-        let (changes, live) = Default::default();
+        let (changes, live, sagas) = Default::default();
         Self {
             handle,
             plane,
@@ -67,6 +69,7 @@ impl Admin {
             scrape,
             logs,
             changes,
+            sagas,
             events,
             live,
             is_started,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lictor_consul::LockWanted;
+use lictor_core::saga::BODY_MAX as SAGA_MAX;
 
 use super::{
     Answer, Block, Content, Kind, Name, Operation, Parameter, Path, RequestBody, Who, block, events, json, parameter,
@@ -122,6 +123,9 @@ pub(super) const PATHS: &[Path] = &[
         }),
         operations: &[TAKE_LOCK, RELEASE_LOCK],
     },
+    Path { template: "/v1/saga", who: Who::Application, name: None, operations: &[SAGAS, BEGIN_SAGA] },
+    Path { template: "/v1/saga/{saga}/again", who: Who::Application, name: Some(SAGA_ID), operations: &[SAGA_AGAIN] },
+    Path { template: "/v1/saga/{saga}", who: Who::Application, name: Some(SAGA_ID), operations: &[SAGA] },
     Path {
         template: "/v1/self/meta",
         who: Who::Application,
@@ -151,6 +155,71 @@ pub(super) const PATHS: &[Path] = &[
 ];
 
 const SERVICE: Name = Name { told: "The service's name in Consul.", is_deep: false, part: Some(KEY) };
+
+const SAGA_ID: Name =
+    Name { told: "The id of a saga of this service.", is_deep: false, part: Some(r"(?!\.+$)[A-Za-z0-9._\-]{1,64}") };
+const NO_SAGA: Answer = refusal(404, "No building block is on, or there is no such saga of this service.");
+/// Wherever the end is waited for.
+const WAIT_FOR_END: Parameter = Parameter {
+    default: Some("60s"),
+    ..parameter("wait", Kind::Duration { least: WAIT[0], most: WAIT[1] }, "How long to wait for its end.")
+};
+const SAGA_COMPLETED: Answer = json(200, "Saga", "It is `completed`.");
+const SAGA_GOES_ON: Answer = json(202, "Saga", "It goes on; `Location` says where to ask.");
+
+const SAGAS: Operation = Operation {
+    id: "sagas",
+    summary: "The sagas of this service, those that changed last first; 1,000 at most.",
+    answers: &[json(200, "Sagas", "As of now."), UNANSWERED],
+    ..block("GET", Block::Sagas)
+};
+
+const BEGIN_SAGA: Operation = Operation {
+    id: "beginSaga",
+    summary: "Do steps of services one after the other, or undo them; wait for the end.",
+    told: "The same id with the same steps is the same saga, however often it is sent.",
+    query: &[WAIT_FOR_END],
+    body: Some(RequestBody {
+        kind: "application/json",
+        schema: Some("SagaPlan"),
+        most: SAGA_MAX,
+        is_required: true,
+        told: "Go's spelling (`ID`, `Steps`, `Name`) is read, too.",
+    }),
+    answers: &[
+        SAGA_COMPLETED,
+        SAGA_GOES_ON,
+        refusal(400, "The body or a parameter is no good; the message says how."),
+        LATE,
+        json(409, "Saga", "It is `failed` (all is undone) or `manual` (people have to look)."),
+        refusal(413, "It is longer than a saga may be."),
+        refusal(422, "There is a saga of this id with other steps."),
+        UNANSWERED,
+    ],
+    ..block("POST", Block::BeginSaga)
+};
+
+const SAGA: Operation = Operation {
+    id: "saga",
+    summary: "How a saga is.",
+    answers: &[json(200, "Saga", "As of now."), NO_NAME, NO_SAGA, UNANSWERED],
+    ..block("GET", Block::Saga)
+};
+
+const SAGA_AGAIN: Operation = Operation {
+    id: "sagaAgain",
+    summary: "Try the rest of a saga that is `manual` again, and wait for its end.",
+    query: &[WAIT_FOR_END],
+    answers: &[
+        SAGA_COMPLETED,
+        SAGA_GOES_ON,
+        NO_NAME,
+        NO_SAGA,
+        json(409, "SagaOrError", "It is `failed` now, or `manual` as before; or it was not `manual`."),
+        UNANSWERED,
+    ],
+    ..block("POST", Block::SagaAgain)
+};
 
 const READ_SETTING: Operation = Operation {
     id: "setting",

@@ -219,7 +219,7 @@ fn add(page: &mut Map<String, Json>, answer: &Answer) {
     match (answer.status, answer.content) {
         (401, _) => entry["headers"] = json!({ "WWW-Authenticate": header("`Bearer`.") }),
         (200, Content::Bytes) => {
-            entry["headers"] = json!({ "ETag": header("With the bytes alone: the index, in quotes.") })
+            entry["headers"] = json!({ "ETag": header("With the bytes alone: the index, in quotes.") });
         }
         _ => (),
     }

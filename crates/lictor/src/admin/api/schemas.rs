@@ -25,6 +25,7 @@ pub(super) fn schemas() -> Map<String, Json> {
         services(),
         settings(),
         locks(),
+        sagas(),
         meta(),
     ];
     parts.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect()
@@ -962,6 +963,70 @@ fn locks() -> Named {
         ("Lost", object("It is yours no more.", &[("name", text("")), ("reason", text(""))])),
         ("Taken", error(&[("holder?", or_null(text("What it says of itself.")))])),
         ("LockReleased", object("", &[("status", constant("released")), ("name", text(""))])),
+    ]
+}
+
+fn sagas() -> Named {
+    let status = || one_of("", &["running", "compensating", "completed", "failed", "manual"]);
+    let changed = || text("RFC 3339.");
+    let step = || {
+        [
+            ("name", text("No two have the same.")),
+            ("service", text("An upstream of this sidecar.")),
+            ("action", text("It is POST /api/ACTION.")),
+        ]
+    };
+    let compensation = "It is POST /api/COMPENSATION; without one, there is nothing to undo.";
+    let wanted = with_optional(
+        object("", &step()),
+        &[
+            ("compensation", or_null(text(compensation))),
+            ("payload", json!({ "description": "The body of both, byte for byte." })),
+            ("timeout", text("For all tries together; 30s without.")),
+        ],
+    );
+    let names = |told: &str| list(told, text(""));
+    vec![
+        (
+            "SagaPlan",
+            with_optional(
+                object("", &[("steps", list("Done in this order, undone in the other; 1 to 32.", wanted))]),
+                &[(
+                    "id",
+                    or_null(text("1 to 64 of A-Z a-z 0-9 . _ -; without one, the header `Idempotency-Key` says it.")),
+                )],
+            ),
+        ),
+        (
+            "Saga",
+            object(
+                "",
+                &[
+                    ("id", text("")),
+                    ("status", status()),
+                    ("current", int("How many steps are done.")),
+                    ("completed", names("Steps that were done.")),
+                    ("failed", names("Steps that failed.")),
+                    ("compensated", names("Steps that are undone.")),
+                    ("remaining", names("Steps that are still to be undone.")),
+                    ("reason", or_null(text("Why it did not end well."))),
+                    (
+                        "steps",
+                        list("", object("", &[&step()[..], &[("compensation", or_null(text(compensation)))]].concat())),
+                    ),
+                    ("started", changed()),
+                    ("changed", changed()),
+                ],
+            ),
+        ),
+        ("SagaOrError", json!({ "anyOf": [named("Saga"), named("Error")] })),
+        (
+            "Sagas",
+            object(
+                "",
+                &[("sagas", list("", object("", &[("id", text("")), ("status", status()), ("changed", changed())])))],
+            ),
+        ),
     ]
 }
 

@@ -1,0 +1,160 @@
+//! A call of a saga's step: through our own upstream, as the application would call it, so that it has its balancing, its retries, its
+//! breaker and its trace. It is made again, with the same key, until it is known what became of it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use lictor_core::Address;
+use lictor_core::saga::{Call, Heard, Verdict, judge};
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::admin::Admin;
+
+/// Before a second try; then twice as long each time.
+const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE_MOST: Duration = Duration::from_secs(5);
+/// Of an answer's body.
+const REST_WITHIN: Duration = Duration::from_secs(1);
+const REST_MAX: usize = 64 << 10;
+
+/// What was answered.
+struct Answer {
+    status: u16,
+    /// Why lictor has answered itself.
+    reason: Option<String>,
+    /// Somebody else, or the configuration, has answered in the service's place.
+    is_instead: bool,
+}
+
+/// Calls until it is known what became of it, or for long enough. `None`: we leave, or the saga is not ours any more; then the call is
+/// for whoever goes on.
+pub(super) async fn until_heard(
+    admin: &Admin,
+    call: &Call,
+    mut is_repeat: bool,
+    leaving: &mut watch::Receiver<bool>,
+    is_ours: impl Fn() -> bool,
+) -> Option<Heard> {
+    let until = Instant::now() + call.within;
+    let (mut pause, mut before) = (PAUSE, String::new());
+    loop {
+        let why = match timeout_at(until, send(admin, call)).await {
+            Ok(Ok(answer)) => {
+                let words = answer.words(&call.service);
+                match judge(answer.status, is_repeat) {
+                    Verdict::Done if !answer.is_instead => return Some(Heard::Done),
+                    Verdict::Refused => return Some(Heard::Refused(words)),
+                    Verdict::Done | Verdict::Again => words,
+                }
+            }
+            Ok(Err(why)) => why,
+            Err(_) => {
+                let within = humantime::format_duration(call.within);
+                return Some(Heard::Unknown(format!("{} has not answered within {within}{before}", call.service)));
+            }
+        };
+        (is_repeat, before) = (true, format!("; before that {why}"));
+        let rest = pause.mul_f64(0.5 + share() / 2.0);
+        if Instant::now() + rest >= until {
+            return Some(Heard::Unknown(why));
+        }
+        tokio::select! {
+            _ = leaving.wait_for(|is_leaving| *is_leaving) => return None,
+            () = sleep(rest) => (),
+        }
+        if !is_ours() {
+            return None;
+        }
+        pause = (pause * 2).min(PAUSE_MOST);
+    }
+}
+
+impl Answer {
+    fn words(&self, service: &str) -> String {
+        let reason = self.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let instead = if self.is_instead { ", in place of the service" } else { "" };
+        format!("{service} answered {}{reason}{instead}", self.status)
+    }
+}
+
+async fn send(admin: &Admin, call: &Call) -> Result<Answer, String> {
+    let way = admin.plane.way_to(&call.service);
+    let way = way.ok_or_else(|| format!("{} is no upstream of this sidecar any more", call.service))?;
+    let mut request = Request::new(Full::new(Bytes::from(call.body.clone())));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = call.path.parse().map_err(|_| format!("`{}` is no path", call.path))?;
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| format!("`{text}` is no value of a header"));
+    let headers = request.headers_mut();
+    headers.insert(HOST, value(&call.service)?);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert("idempotency-key", value(&call.key)?);
+    let unreachable = |error: std::io::Error| format!("our own listener at {way} cannot be reached: {error}");
+    match &way {
+        Address::Tcp(address) => {
+            exchange(TcpStream::connect(dialled(*address)).await.map_err(unreachable)?, request).await
+        }
+        Address::Unix(path) => exchange(UnixStream::connect(path).await.map_err(unreachable)?, request).await,
+    }
+}
+
+/// What listens on all addresses is reached at loopback.
+fn dialled(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// The head says all; of the rest so much is read that whoever has sent it need not notice. The connection is not kept.
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
+    tokio::spawn(connection); // its error reaches the request
+    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let (head, body) = response.into_parts();
+    let _ = timeout(REST_WITHIN, Limited::new(body, REST_MAX).collect()).await; // what breaks off changes nothing
+    let reason = head.headers.get("x-lictor-reason").and_then(|reason| reason.to_str().ok());
+    Ok(Answer {
+        status: head.status.as_u16(),
+        reason: reason.map(str::to_owned),
+        is_instead: head.headers.contains_key("x-lictor-fallback"),
+    })
+}
+
+/// Uniform in 0 to 1.
+fn share() -> f64 {
+    let mut byte = [0];
+    let _ = SystemRandom::new().fill(&mut byte); // without it, all pause as long
+    f64::from(byte[0]) / 255.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_listens_everywhere_is_dialled_here() {
+        for (listens, at) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:1", "[::1]:1"),
+            ("127.0.0.2:1", "127.0.0.2:1"),
+            ("[::1]:1", "[::1]:1"),
+        ] {
+            assert_eq!(dialled(listens.parse().unwrap()), at.parse().unwrap());
+        }
+    }
+}
