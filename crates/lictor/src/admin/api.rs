@@ -308,7 +308,7 @@ impl Parameter {
                 Err(format!("`{name}` is one of {}, not `{value}`", words.join(", ")))
             }
             Kind::Whole(most) if !is_number || !value.parse().is_ok_and(|given: u64| given <= most) => {
-                Err(format!("`{name}` takes a number of at most {most}, not `{value}`"))
+                Err(format!("`{name}` takes a number of at most {most}, not `{value}`: {}", self.told))
             }
             Kind::Status if !is_status(value) => {
                 Err(format!("`{name}` takes a status such as 503 or a class such as 5xx, not `{value}`"))
