@@ -11,6 +11,7 @@ mod agents;
 mod believed;
 mod consul;
 mod credentials;
+mod history;
 mod keys;
 mod lifecycle;
 mod long;

@@ -22,6 +22,7 @@ pub struct Consul {
     folder: PathBuf,
     has_data: bool,
     has_acls: bool,
+    is_client: bool,
     /// Further configuration, in HCL.
     more: String,
     /// The serf ports of a cluster's servers; empty for a single one.
@@ -82,6 +83,16 @@ impl Consul {
         servers
     }
 
+    /// A client agent of this server's cluster, with a data folder.
+    #[must_use]
+    pub fn client(&self) -> Self {
+        let mut client = Self::new(true, false);
+        client.is_client = true;
+        client.members.clone_from(&self.members);
+        client.spawn();
+        client
+    }
+
     fn start(has_data: bool, has_acls: bool, more: &str) -> Self {
         let mut consul = Self::new(has_data, has_acls);
         more.clone_into(&mut consul.more);
@@ -97,6 +108,7 @@ impl Consul {
             folder,
             has_data,
             has_acls,
+            is_client: false,
             more: String::new(),
             members: Vec::new(),
         }
@@ -122,6 +134,14 @@ impl Consul {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
+        }
+    }
+
+    /// Ends it in order (SIGTERM): a client agent leaves its cluster.
+    pub fn terminate(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            kill_process(Pid::from_child(&process), Signal::TERM).expect("it runs");
+            eventually("Consul ends", || process.try_wait().ok().flatten().ok_or("it runs"));
         }
     }
 
@@ -205,7 +225,9 @@ impl Consul {
         let errors = log.try_clone().expect("a file has more than one handle");
         let mut command = Command::new(binary());
         command.arg("agent").arg("-config-file").arg(&file);
-        if self.has_data {
+        if self.is_client {
+            command.arg("-data-dir").arg(self.folder.join("data"));
+        } else if self.has_data {
             let servers = self.members.len().max(1);
             command
                 .args(["-server", &format!("-bootstrap-expect={servers}"), "-data-dir"])
@@ -240,8 +262,9 @@ impl Consul {
         config += &self.more;
         if !self.members.is_empty() {
             let others: Vec<String> = self.members.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+            let kind = if self.is_client { "client" } else { "server" };
             config += &format!(
-                "node_name = \"server-{server}\"\nretry_join = [{}]\nretry_interval = \"200ms\"\n",
+                "node_name = \"{kind}-{server}\"\nretry_join = [{}]\nretry_interval = \"200ms\"\n",
                 others.join(", ")
             );
         }
