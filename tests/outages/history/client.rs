@@ -42,10 +42,13 @@ impl Client<'_> {
     pub(crate) fn run(mut self) {
         while !self.journal.is_over() {
             let plan = self.plan();
-            if let Some((events, holding, owner)) = self.take(plan) {
-                self.work(plan, events, holding, &owner);
-            }
-            let pause = self.random.below(60);
+            let pause = match self.take(plan) {
+                Some((events, holding, owner)) => {
+                    self.work(plan, events, holding, &owner);
+                    self.random.below(60)
+                }
+                None => self.random.below(300),
+            };
             self.journal.rest(Duration::from_millis(pause));
         }
     }
@@ -88,13 +91,11 @@ impl Client<'_> {
     fn work(&self, plan: Plan, mut events: Events, holding: Holding, owner: &str) {
         loop {
             self.journal.write(&holding);
-            match events.next(BETWEEN_WRITES.min(plan.work)) {
-                Next::Nothing => {
-                    let worked = self.journal.now() - holding.held;
-                    if worked >= plan.work && !self.journal.lingers(self.sidecar) {
-                        break;
-                    }
-                }
+            let left = plan.work.saturating_sub(self.journal.now() - holding.held);
+            let lingers = self.journal.lingers(self.sidecar);
+            match events.next(if lingers { BETWEEN_WRITES } else { BETWEEN_WRITES.min(left) }) {
+                Next::Nothing if left.is_zero() && !lingers => break,
+                Next::Nothing => {}
                 ended => return self.lost(&holding, ended),
             }
         }

@@ -121,19 +121,14 @@ pub(crate) fn of_sidecars(journal: &Journal, hosts: &mut [Host], doors: &[Mutex<
         for kind in kinds {
             let chosen = random.below(hosts.len() as u64) as usize;
             let host = &mut hosts[chosen];
+            journal.linger(host.number, true);
             at_stake(journal, host.number);
             match kind {
                 0 => pause(journal, host),
-                1 => {
-                    journal.fault(format!("sidecar {} is stopped (SIGTERM)", host.number));
-                    host.sidecar.terminate();
-                    again(host, doors);
-                }
-                _ => {
-                    journal.fault(format!("sidecar {} is killed (SIGKILL)", host.number));
-                    again(host, doors);
-                }
+                1 => again(journal, host, Signal::TERM, doors),
+                _ => again(journal, host, Signal::KILL, doors),
             }
+            journal.linger(host.number, false);
             if journal.is_over() {
                 return;
             }
@@ -143,8 +138,11 @@ pub(crate) fn of_sidecars(journal: &Journal, hosts: &mut [Host], doors: &[Mutex<
     }
 }
 
-/// What there was is killed by its drop.
-fn again(host: &mut Host, doors: &[Mutex<String>]) {
+/// Ends a sidecar, and starts another in its place.
+fn again(journal: &Journal, host: &mut Host, signal: Signal, doors: &[Mutex<String>]) {
+    journal.fault(format!("sidecar {} is ended ({signal:?}) and started again", host.number));
+    host.sidecar.signal(signal);
+    host.sidecar.wait();
     host.sidecar = serve(&host.agent);
     *doors[host.number].lock() = host.sidecar.admin();
 }
@@ -152,8 +150,6 @@ fn again(host: &mut Host, doors: &[Mutex<String>]) {
 /// Until the store has refused a write of a holder whose sidecar is stopped: then somebody newer has its lock.
 fn pause(journal: &Journal, host: &Host) {
     let sidecar = host.number;
-    journal.linger(sidecar, true);
-    at_stake(journal, sidecar);
     journal.fault(format!("sidecar {sidecar} is paused (SIGSTOP)"));
     let refused = journal.look(|state| state.refused.get(&sidecar).copied());
     let from = journal.now();
@@ -166,7 +162,6 @@ fn pause(journal: &Journal, host: &Host) {
     journal.fault(format!("sidecar {sidecar} goes on (SIGCONT)"));
     journal.paused(Pause { sidecar, from, to });
     none_from_before(journal, sidecar, from);
-    journal.linger(sidecar, false);
 }
 
 fn at_stake(journal: &Journal, sidecar: usize) {

@@ -150,6 +150,7 @@ impl Journal {
         if waited.timed_out() {
             let told = (state.counts.clone(), state.rounds.clone(), state.holding.clone());
             drop(state);
+            self.over();
             panic!("not within {patience:?}: {what}; {told:?}");
         }
     }
