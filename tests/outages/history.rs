@@ -76,7 +76,13 @@ fn report(journal: &Journal) {
     journal.look(|state| {
         let history = &state.history;
         let accepted = history.writes.iter().filter(|write| write.is_accepted).count();
-        println!("{} operations in {:?}: {:#?}", history.operations.len(), journal.now(), state.counts);
+        println!("{} operations in {:?}:", history.operations.len(), journal.now());
+        for (what, count) in &state.counts {
+            let operations = history.operations.iter().filter(|operation| operation.what == *what);
+            let mut times: Vec<At> = operations.map(|operation| operation.answered - operation.asked).collect();
+            times.sort();
+            println!("  {count} {what}, {:?} half of them", times[times.len() / 2]);
+        }
         println!("{} writes taken, {} refused", accepted, history.writes.len() - accepted);
         let mut faults: BTreeMap<String, u64> = BTreeMap::new();
         for (_, what) in &state.faults {

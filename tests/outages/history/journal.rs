@@ -72,7 +72,9 @@ impl Journal {
     }
 
     pub(crate) fn holds(&self, holding: Holding) {
-        self.change(|state| drop(state.holding.insert(holding.client, holding)));
+        self.change(|state| {
+            state.holding.insert(holding.client, holding);
+        });
     }
 
     pub(crate) fn ended(&self, holding: Holding, end: At, why: End) {
@@ -145,14 +147,17 @@ impl Journal {
 
     /// Until this is so, or all is over; panics when that takes longer than `patience`.
     pub(crate) fn await_that(&self, what: &str, patience: Duration, is_so: impl Fn(&State) -> bool) {
-        let mut state = self.state.lock();
-        let waited = self.changed.wait_while_for(&mut state, |state| !state.is_over && !is_so(state), patience);
-        if waited.timed_out() {
-            let told = (state.counts.clone(), state.rounds.clone(), state.holding.clone());
-            drop(state);
+        if !self.wait(patience, is_so) {
             self.over();
-            panic!("not within {patience:?}: {what}; {told:?}");
+            let told = self.look(|state| format!("{:?}, {:?}, {:?}", state.counts, state.rounds, state.holding));
+            panic!("not within {patience:?}: {what}; {told}");
         }
+    }
+
+    /// The same, but not for longer than this; whether it came.
+    pub(crate) fn wait(&self, most: Duration, is_so: impl Fn(&State) -> bool) -> bool {
+        let mut state = self.state.lock();
+        !self.changed.wait_while_for(&mut state, |state| !state.is_over && !is_so(state), most).timed_out()
     }
 
     pub(crate) fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {
