@@ -31,7 +31,7 @@ const OPERATIONS: usize = 10_000;
 /// So many of them at least are locks that were had.
 const HOLDS: usize = 1_000;
 /// For each thing that a fault waits for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// For all of it.
 const AT_MOST: Duration = Duration::from_secs(300);
 

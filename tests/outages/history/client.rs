@@ -47,7 +47,7 @@ impl Client<'_> {
                     self.work(plan, events, holding, &owner);
                     self.random.below(60)
                 }
-                None => self.random.below(300),
+                None => self.random.below(150),
             };
             self.journal.rest(Duration::from_millis(pause));
         }

@@ -15,6 +15,8 @@ use super::{PATIENCE, Random, TTL, serve};
 const CALM: u64 = 60;
 /// Where that takes longer, the next one comes all the same.
 const CALM_AT_MOST: Duration = Duration::from_secs(10);
+/// With each leader the time of all sessions begins anew, and Consul takes twice that: in this time those of the dead end.
+const BETWEEN_LEADERS: Duration = Duration::from_secs(35);
 /// Locks that clients of a sidecar have when something happens to it.
 const AT_STAKE: usize = 2;
 
@@ -48,7 +50,7 @@ pub(crate) fn of_servers(journal: &Journal, servers: &mut [Consul]) {
         servers[killed].resume();
         servers[killed].await_nodes(servers.len());
         journal.round("servers");
-        calm(journal);
+        journal.rest(BETWEEN_LEADERS);
     }
 }
 
