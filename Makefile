@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help check structure fmt test coverage fuzz chaos conformance bench instructions demo deny rules figures verify presubmit profile release reproduce sbom grafana soak image stacks systemd manifests examples-test openapi
+.PHONY: help check structure fmt test coverage fuzz chaos conformance bench instructions demo deny rules figures verify presubmit profile release reproduce sbom grafana soak image stacks systemd manifests examples-test openapi packages
 
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,7 +59,7 @@ stacks: ## Every stack of examples/compose, started for real; needs root
 systemd: ## The units under a real systemd; needs root
 	scripts/systemd.sh
 
-manifests: ## Kubernetes manifests, compose files, units and the Nomad job against their schemas and tools
+manifests: ## Kubernetes manifests, the Helm chart, kustomizations, compose files, units and the Nomad job against their schemas and tools
 	scripts/manifests.sh
 
 figures: ## Sizes and times of the release build
@@ -74,8 +74,11 @@ instructions: ## Instructions per operation of the request path; fails when one 
 profile: ## What the published binary is optimised by, from the loads of make bench
 	scripts/profile.sh
 
-release: ## The archive that is published, with its sha256
+release: ## What is published: an archive, a .deb, an .rpm, the chart, the formula, their sha256
 	scripts/release.sh
+
+packages: ## The packages of a debug build: the same twice, linted, installed, run, removed in a Debian of their own; needs root
+	scripts/packages.sh
 
 reproduce: ## Two release builds of HEAD in two folders, which must be the same byte for byte
 	scripts/release.sh --reproduce

@@ -1,4 +1,4 @@
-# Sourced by image.sh and stacks.sh: a Docker of the script's own, which needs no registry and leaves nothing behind.
+# Sourced by image.sh, stacks.sh, systemd.sh and packages.sh: a Docker of the script's own, which needs no registry and leaves nothing behind.
 #
 # Its state is a folder under /tmp, or STATE, which is kept for the next time. Images start from a Debian that
 # debootstrap makes of this machine's own mirror, under the names that the Dockerfiles use.
@@ -83,17 +83,23 @@ finish() {
 pids=()
 trap finish EXIT
 
-# A Debian with what the examples' applications are written in, by the names of the images that have it.
-base() {
+# target/tools/bookworm.tar: a Debian with what the examples' applications are written in.
+bookworm() {
   local tar=target/tools/bookworm.tar mirror
-  if [ ! -e "$tar" ]; then
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | sort | uniq -c | sort -rn | awk 'NR == 1 {print $2}')
-    debootstrap --variant=minbase --include=ca-certificates,python3,nodejs,procps,systemd,dbus bookworm "$work/base" "$mirror" > "$work/debootstrap" \
-      || { tail -n 5 "$work/debootstrap" >&2; fail "debootstrap"; }
-    tar --create --one-file-system --directory="$work/base" . > "$tar.part"
-    mv "$tar.part" "$tar"
-    rm -rf "$work/base"
-  fi
+  [ ! -e "$tar" ] || return 0
+  mkdir -p target/tools
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | sort | uniq -c | sort -rn | awk 'NR == 1 {print $2}')
+  debootstrap --variant=minbase --include=ca-certificates,python3,nodejs,procps,systemd,dbus bookworm "$work/base" "$mirror" > "$work/debootstrap" \
+    || { tail -n 5 "$work/debootstrap" >&2; fail "debootstrap"; }
+  tar --create --one-file-system --directory="$work/base" . > "$tar.part"
+  mv "$tar.part" "$tar"
+  rm -rf "$work/base"
+}
+
+# It, by the names of the images that have that.
+base() {
+  local tar=target/tools/bookworm.tar
+  bookworm
   docker image inspect debian:bookworm-slim >/dev/null 2>&1 || docker import "$tar" debian:bookworm-slim >/dev/null
   for name in python:3-slim node:18-alpine; do docker tag debian:bookworm-slim "$name"; done
 }

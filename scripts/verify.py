@@ -108,6 +108,7 @@ SUITES = [
     Suite("image", STEPS, needs_root=True),
     Suite("stacks", STEPS, needs_root=True),
     Suite("systemd", STEPS, needs_root=True),
+    Suite("packages", STEPS, needs_root=True),
     Suite("grafana", number(r"^(\d+) queries of .* return something", "queries")),
     Suite("sbom", number(r": CycloneDX 1\.6, (\d+) components", "components")),
     Suite("reproduce", lines(r"^reproducible: ", "comparisons"), limit=4 * HOURS),
