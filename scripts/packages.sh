@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The packages that scripts/release.sh makes, of a debug build: two runs give the same bytes, lintian and rpmlint have nothing to say but
 # what is allowed below, and in a Debian of its own both are installed, run, installed again over a changed configuration, removed
-# and purged. LICTOR_BIN takes another binary. Root, on a bare Debian with cargo; see dockerd.sh, of which no Docker is used.
+# and purged. The first lines of README.md are typed there too. LICTOR_BIN takes another binary. Root, on a bare Debian with cargo; see dockerd.sh, of which no Docker is used.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/dockerd.sh
-need debootstrap=debootstrap lintian=lintian rpm=rpm rpmlint=rpmlint objdump=binutils python3=python3
+need debootstrap=debootstrap unshare=util-linux ip=iproute2 curl=curl lintian=lintian rpm=rpm rpmlint=rpmlint ruby=ruby objdump=binutils python3=python3
 
 step "two runs give the same bytes"
 if [ -z "${LICTOR_BIN:-}" ]; then
@@ -21,8 +21,16 @@ cmp "$work/one/$sums" "$work/two/$sums" || fail "two runs differ"
 [ "$(wc -l < "$work/one/$sums")" = "$(find "$work/one" -maxdepth 1 -type f ! -name '*.sha256' | wc -l)" ] || fail "$sums leaves something out"
 deb=$(echo "$work"/one/*.deb) rpm=$(echo "$work"/one/*.rpm)
 
+step "the chart is the folder's, and the formula installs what is in the archive"
+mkdir "$work/chart"
+tar --extract --file "$(echo "$work"/one/*.tgz)" --directory "$work/chart"
+diff -r "$work/chart/lictor" deploy/helm/lictor
+ruby scripts/formula.rb "$work/one" "$work/brewed"
+[ "$(find "$work/brewed" -type f | wc -l)" = 5 ] || fail "the formula installs something else"
+
 step "lintian and rpmlint"
-lintian --allow-root --fail-on error,warning "$deb"
+# Debian's own tracker has no bug that asks for it.
+lintian --allow-root --fail-on error,warning --suppress-tags initial-upload-closes-no-bugs "$deb"
 # A release is signed elsewhere; units are no binaries; SPDX's names are younger than this rpmlint; `rm` is for Debian's purge alone.
 cat > "$work/rpmlint.toml" <<'TOML'
 Filters = ["no-signature", "only-non-binary-in-usr-lib", "invalid-license Apache-2.0", "dangerous-command-in-%postun rm", "manpage-not-compressed bz2"]
@@ -30,7 +38,7 @@ TOML
 rpmlint --strict --config "$work/rpmlint.toml" "$rpm" 2>/dev/null | tee "$work/rpmlint" || fail "rpmlint"
 rpm --query --package --configfiles "$rpm" | grep -qx /etc/lictor/example.yaml || fail "the .rpm would replace a changed configuration"
 
-step "in a Debian: installed, run, again over a changed configuration"
+step "in a Debian: installed and run"
 bookworm
 mkdir "$work/machine"
 tar --extract --file=target/tools/bookworm.tar --directory="$work/machine"
@@ -50,6 +58,28 @@ gone() { # what an administrator has not written
 on dpkg --install /lictor.deb
 works
 on dpkg --verify lictor
+
+step "the first lines of README.md"
+# The package is installed in the Debian; the others are typed in a network of their own, where ports are free.
+sed -n '/^```sh$/,/^```$/{//!p; /^```$/q}' README.md > "$work/lines"
+[ "$(wc -l < "$work/lines")" = 4 ] || fail "README.md has $(wc -l < "$work/lines") first lines"
+cp "$deb" "$work/machine/root/"
+on sh -c "cd /root && sudo() { \"\$@\"; } && $(head -n 1 "$work/lines")"
+cat > "$work/typed" <<SH
+set -e
+ip link set lo up
+export PATH=$work/machine/usr/bin.lictor:$(dirname "$(realpath "$(scripts/consul.sh)")"):\$PATH
+mkdir $work/hello && cd $work/hello && echo hello > index.html
+$(sed -n 2,4p "$work/lines")
+kill %2 && wait %2 || [ \$? = 143 ]
+kill %1 && wait %1 || true
+SH
+mkdir "$work/machine/usr/bin.lictor" && ln "$work/machine/usr/bin/lictor" "$work/machine/usr/bin.lictor/"
+timeout 120 unshare --net bash "$work/typed" > "$work/typed.said" 2>&1 || { tail -n 20 "$work/typed.said" | cut -c1-300 >&2; fail "README.md's first lines"; }
+grep -x hello "$work/typed.said" || fail "curl has no answer"
+rm -r "$work/machine/usr/bin.lictor"
+
+step "installed again over a changed configuration"
 echo '# changed here' >> "$work/machine/etc/lictor/example.yaml"
 on dpkg --install /lictor.deb
 changed example.yaml || fail "the .deb replaces a changed configuration"

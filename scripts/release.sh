@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What is published, in target/dist (DIST): lictor-VERSION-TARGET.tar.gz with the binary, its manual page, completions, units, the software
-# bill of materials and the licences of what is linked; a .deb and an .rpm of the same; their sha256; and the profile that it was
-# optimised by. PROFILE takes an earlier one instead of making it. With --reproduce it is built twice, from two checkouts of HEAD in two
+# bill of materials and the licences of what is linked; a .deb and an .rpm of the same; the Helm chart; a Homebrew formula; the sha256 of
+# all; and the profile that the binary was optimised by. PROFILE takes an earlier one instead of making it. With --reproduce it is built twice, from two checkouts of HEAD in two
 # folders, and the two must be the same byte for byte; KEEP=1 leaves the two folders for a look. With LICTOR_BIN that binary is
 # packed, and nothing is built: for trying the packages (scripts/packages.sh), not for publishing.
 set -euo pipefail
@@ -48,7 +48,22 @@ pack() {
     && install -m 644 LICENSE README.md CHANGELOG.md "$folder" && install -m 644 deploy/systemd/*.service "$folder/systemd")
   archive "$dist" "$name" > "$dist/$name.tar.gz"
   case $target in *-linux-gnu) packages "$source" "$dist" ;; *) echo "scripts/release.sh: no .deb and no .rpm: they are for glibc" >&2 ;; esac
-  (cd "$dist" && sha256sum "$name.tar.gz" "${made[@]}" > "$name.sha256")
+  archive "$source/deploy/helm" lictor > "$dist/lictor-$version.tgz"
+  formula "$source" "$dist"
+  (cd "$dist" && sha256sum "$name.tar.gz" "${made[@]}" "lictor-$version.tgz" lictor.rb > "$name.sha256")
+}
+
+# The Homebrew formula of the archives that are here: those of another kind of machine are put here before.
+formula() {
+  local source=$1 dist=$2 url arch file
+  url=$(sed -n 's/^repository = "\(.*\)"/\1/p' "$source/Cargo.toml")/releases/download/v$version
+  for arch in intel=x86_64 arm=aarch64; do
+    file=lictor-$version-${arch#*=}-unknown-linux-gnu.tar.gz
+    [ -e "$dist/$file" ] || continue
+    printf '\n  on_%s do\n    url "%s"\n    sha256 "%s"\n  end\n' "${arch%=*}" "$url/$file" "$(sha256sum < "$dist/$file" | cut -d' ' -f1)"
+  done > "$dist/archives"
+  sed -e "s/@VERSION@/$version/" -e "/@ARCHIVES@/{r $dist/archives" -e 'd}' "$source/deploy/homebrew/lictor.rb" | sed 1d > "$dist/lictor.rb"
+  rm "$dist/archives"
 }
 
 # The .deb and the .rpm of an archive's folder.
