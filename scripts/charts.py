@@ -105,7 +105,9 @@ def write(work):
 
 
 def compare(work):
-    read = lambda name: documents((work / f"rendered-{name}.yaml").read_text())
+    def read(name):
+        return documents((work / f"rendered-{name}.yaml").read_text())
+
     helm_sidecar, kustomize_sidecar = pod(read("helm-sidecar")), pod(read("kustomize-orders"))
     plain = documents(ORDERS.read_text())[1]["spec"]["template"]["spec"]
     sidecar = helm_sidecar["initContainers"][0]

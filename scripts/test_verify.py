@@ -51,6 +51,7 @@ ENDS_WELL = {
     "image": ("\n== the images\n\n== figures\n", "2 steps"),
     "stacks": ("\n== images\n", "1 step"),
     "systemd": ("\n== a machine\n", "1 step"),
+    "packages": ("\n== a machine\n", "1 step"),
     "grafana": ("$sidecar: order-service\n31 queries of deploy/grafana/lictor.json return something; exemplars arrive; no rule fails\n", "31 queries"),
     "sbom": ("target/lictor.cdx.json: CycloneDX 1.6, 205 components\n", "205 components"),
     "reproduce": ("reproducible: lictor-0.1.0-x86_64-unknown-linux-gnu at 8dbd0238aaaa\n", "1 comparison"),
