@@ -76,7 +76,7 @@ kill %1 && wait %1 || true
 SH
 mkdir "$work/machine/usr/bin.lictor" && ln "$work/machine/usr/bin/lictor" "$work/machine/usr/bin.lictor/"
 timeout 300 unshare --net bash "$work/typed" > "$work/typed.said" 2>&1 || { tail -n 20 "$work/typed.said" | cut -c1-300 >&2; fail "README.md's first lines"; }
-grep -x hello "$work/typed.said" || fail "curl has no answer"
+grep -ax hello "$work/typed.said" || fail "curl has no answer"
 rm -r "$work/machine/usr/bin.lictor"
 
 step "installed again over a changed configuration"
