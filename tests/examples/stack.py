@@ -214,6 +214,18 @@ class Process:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
+    @contextlib.contextmanager
+    def paused(self):
+        """It and all that it has started stand still, as when its machine does."""
+        family = self._family()
+        for pid in family:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in reversed(family):
+                os.kill(pid, signal.SIGCONT)
+
     def _family(self):
         """Whoever descends from it or has its session (PHP-FPM makes one of its own), parents first."""
         family, grown = {self.process.pid} if self.is_alive() else set(), True
@@ -234,6 +246,13 @@ class Service(Process):
         self.config, self.variables = config, environment
         command = "run" if "command:" in (directory / config).read_text() else "serve"
         super().__init__(name, [LICTOR, command, "-c", config], environment, directory)
+
+    def kill_application(self):
+        """What it runs is killed; it is not."""
+        for pid in self._family():
+            if pid != self.process.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     @property
     def kind(self):

@@ -64,9 +64,9 @@ class Postgres(Process):
         return said([*self._psql(database), "-c", sql], PGPASSWORD=self.password)
 
     @contextlib.contextmanager
-    def locked(self, table):
+    def locked(self, table, database=None):
         """Whoever reads this table waits."""
-        with subprocess.Popen(self._psql(None), env=INHERITED | {"PGPASSWORD": self.password}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as psql:
+        with subprocess.Popen(self._psql(database), env=INHERITED | {"PGPASSWORD": self.password}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as psql:
             try:
                 psql.stdin.write(f"begin; lock table {table}; select 'locked';\n")
                 psql.stdin.flush()

@@ -72,12 +72,12 @@ class Shop(Stack):
         if not self.keep:
             self.environment |= {
                 "CHECK_TTL": "3s", "CHECK_INTERVAL": "1s", "LICTOR_LIFECYCLE_DRAIN_DELAY": "1s", "RATE_LIMIT": "100/60s",
-                "TCC_TIMEOUT": f"{TRANSACTION_LIMIT}s", "CIRCUIT_BREAKER_RECOVERY_TIMEOUT": "1",
+                "TCC_TIMEOUT": f"{TRANSACTION_LIMIT}s", "SALES_EVERY": "500ms", "CIRCUIT_BREAKER_RECOVERY_TIMEOUT": "1",
             }
         self.start_stores()
         self.environment |= {
             "INTERNAL_SERVICE_TOKEN": secrets.token_hex(16), "JWT_SECRET": secrets.token_hex(24),
-            "ADMIN_EMAIL": ADMIN["email"], "ADMIN_PASSWORD": ADMIN["password"],
+            "ADMIN_EMAIL": ADMIN["email"], "ADMIN_PASSWORD": ADMIN["password"], "LICTOR_BUILDING_BLOCKS_TOKEN": secrets.token_hex(16),
         }
         for name in PORTS:
             self.start_service(name)
@@ -365,12 +365,65 @@ def test_what_happened_is_told_by_rabbitmq(shop):
     eventually("the end of the other, too", lambda: history(shop, buyer, cancelled) == ["order.cancelled"], 20)
 
 
+# One at a time
+
+
+SUM = {"at": TIME, "orders": int, "revenue": int}
+
+
+def tokens(shop):
+    """Of those who have added up, as they wrote."""
+    return list(map(int, shop.postgres.ask("select token from sales order by id", "orderdb").split()))
+
+
+def test_sales_are_added_up(shop):
+    buyer, product = shop.buyer(), shop.product(price=7)
+    newest = lambda: expect(shop.administrator()("GET", "/api/orders/sales"), 200, [SUM])[0]
+    before = eventually("there is a sum", newest)
+    expect(buyer.order(product, 3), 201)
+    sold = {"orders": before["orders"] + 1, "revenue": before["revenue"] + 21}
+    eventually("it is in the next one", lambda: newest().items() >= sold.items())
+    refused(buyer("GET", "/api/orders/sales"), 403, "administrators only")
+    refused(shop.somebody()("GET", "/api/orders/sales"), 401, "missing token")
+
+
+@limit(150)
+def test_one_instance_has_the_lock(shop):
+    """One at a time. The next one has it at once where an instance stops, after the delay where its service is killed, and once its session is over where all of it
+    is paused; what that one had begun to write is refused. (The lock of the source had an end that whoever worked longer did not see.)"""
+    holds = lambda name, token: f"lock sales: held, token {token}" in "\n".join(shop.services[name].log)
+    holder = lambda: next(name for name in ("order-service-1", "order-service-2") if holds(name, tokens(shop)[-1]))
+    seen, first = tokens(shop), holder()
+    eventually("it goes on", lambda: len(tokens(shop)) >= len(seen) + 4)
+    assert set(tokens(shop)[len(seen):]) == {seen[-1]}, tokens(shop)
+    assert shop.services[first].end() == 0, shop.services[first].log[-5:]
+    second = eventually("the other one has it", lambda: tokens(shop)[-1] > seen[-1] and holder(), 5)
+    assert second != first
+    shop.back(first)
+    token = tokens(shop)[-1]
+    shop.services[second].kill_application()
+    third = eventually("it is somebody's again", lambda: tokens(shop)[-1] > token and holder(), 5)
+    shop.is_whole()
+    token = tokens(shop)[-1]
+    with contextlib.ExitStack() as ends:
+        with shop.postgres.locked("fences", "orderdb"):
+            waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like 'insert into fences%'"
+            eventually("it writes", lambda: shop.postgres.ask(waits, "orderdb") == "1")
+            ends.enter_context(shop.services[third].paused())
+        eventually("another one has it", lambda: tokens(shop)[-1] > token and holder() != third, 40)
+        seen = tokens(shop)
+    late = f"sales, token {token}: a later holder of the lock has written"
+    eventually("what comes late is refused", lambda: [line for line in shop.services[third].log if late in line])
+    assert tokens(shop)[: len(seen)] == seen and tokens(shop) == sorted(tokens(shop)), tokens(shop)
+    eventually("all are well", shop.all_pass, 30)
+
+
 # Numbers, metrics, the log
 
 
 def test_numbers_of_the_source(shop):
     """Client: 10 s, 3 retries after the first, 100 ms doubled up to 5 s. Balancers by their names. The gateway: 30 s."""
-    hidden = {"JWT_SECRET": secrets.token_hex(24)}
+    hidden = {"JWT_SECRET": secrets.token_hex(24), "LICTOR_BUILDING_BLOCKS_TOKEN": secrets.token_hex(16)}
     code, text = shop.lictor("config", "-c", "lictor/order-service.yaml", **hidden)
     assert code == 0, text
     lines = ("timeout: 10s", "balance: round_robin", "retry.attempts: 4", "retry.backoff.initial: 100ms", "retry.backoff.factor: 2", "retry.backoff.max: 5s",
@@ -380,14 +433,14 @@ def test_numbers_of_the_source(shop):
     code, text = shop.lictor("config", "-c", "lictor/gateway.yaml", **hidden)
     assert code == 0 and "\ndefaults.timeout: 30s\n" in text and "100/1s" in text, text
     for balance in ("RoundRobin", "Random", "LeastConnections"):
-        code, text = shop.lictor("check", "-c", "lictor/order-service.yaml", "--set", f"defaults.balance={balance}")
+        code, text = shop.lictor("check", "-c", "lictor/order-service.yaml", "--set", f"defaults.balance={balance}", **hidden)
         assert code == 0, text
 
 
 def test_ports_of_the_source(shop):
     """8080 to 8083. (Tests run on others.)"""
     for name, port in PORTS.items():
-        code, text = shop.lictor("config", "-c", f"lictor/{name}.yaml")
+        code, text = shop.lictor("config", "-c", f"lictor/{name}.yaml", LICTOR_BUILDING_BLOCKS_TOKEN=secrets.token_hex(16))
         assert code == 0 and f"\nport: {port}\n" in text, (name, text)
     code, text = shop.lictor("config", "-c", "lictor/gateway.yaml", JWT_SECRET=secrets.token_hex(24))
     assert code == 0 and re.search(r"^gateway\.listen\S*: 127\.0\.0\.1:8080$", text, re.MULTILINE), text

@@ -16,6 +16,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -127,6 +128,10 @@ func Engine() *gin.Engine {
 	return engine
 }
 
+// stopping is over when we are asked to stop; leaving is what is done then.
+var stopping, _ = signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+var leaving sync.WaitGroup
+
 // Serve answers on PORT until SIGTERM: HTTP, and gRPC where there is some. What runs then is finished.
 func Serve(engine *gin.Engine, rpc *grpc.Server) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -145,9 +150,7 @@ func Serve(engine *gin.Engine, rpc *grpc.Server) {
 	}
 	over := make(chan struct{})
 	go func() {
-		asked := make(chan os.Signal, 1)
-		signal.Notify(asked, syscall.SIGTERM, syscall.SIGINT)
-		<-asked
+		<-stopping.Done()
 		limited, cancel := context.WithTimeout(context.Background(), 9*time.Second)
 		defer cancel()
 		if err := server.Shutdown(limited); err != nil {
@@ -159,6 +162,7 @@ func Serve(engine *gin.Engine, rpc *grpc.Server) {
 		log.Fatal(err)
 	}
 	<-over
+	leaving.Wait()
 }
 
 // Variable is an environment variable with those in it replaced: DB_URL names POSTGRES_HOST, which lictor gives.

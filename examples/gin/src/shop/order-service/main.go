@@ -28,7 +28,7 @@ create table if not exists items (
 create index if not exists items_of on items (order_id);
 create table if not exists outbox (id bigserial primary key, key text not null, body jsonb not null, sent boolean not null default false);
 create index if not exists unsent on outbox (id) where not sent;
-create table if not exists history (event_id bigint primary key, order_id bigint not null, key text not null);`
+create table if not exists history (event_id bigint primary key, order_id bigint not null, key text not null);` + salesSchema
 
 type item struct {
 	Product  int64  `json:"product_id" binding:"required,min=1"`
@@ -55,12 +55,14 @@ func main() {
 	s := service{common.Tables(schema), &common.Broker{}, proto.NewProductServiceClient(common.Connect("product-grpc"))}
 	cache := common.NewCache()
 	go s.recover()
+	go common.Alone("sales", s.addUp)
 	go s.broker.Publish(s.publish)
 	go s.broker.Consume("order-events", map[string]func([]byte) error{"order.created": s.heard("order.created"), "order.cancelled": s.heard("order.cancelled")})
 	engine := common.Engine()
 	common.Health(engine, map[string]func() error{"database": common.Answers(s.db), "redis": cache.Ping, "rabbitmq": s.broker.Ping})
 	engine.POST("/api/orders", common.Answer(http.StatusCreated, s.add))
 	engine.GET("/api/orders", common.Answer(http.StatusOK, s.list))
+	engine.GET("/api/orders/sales", common.Answer(http.StatusOK, s.sales))
 	engine.GET("/api/orders/:id", common.Answer(http.StatusOK, s.show))
 	common.Serve(engine, nil)
 }
