@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# A service in PHP as one application, for `lictor run -- ./serve.sh NAME PORT`: PHP-FPM, and nginx in front of it, which speaks gRPC on 127.0.0.1:PORT.
-# It runs as whoever starts it; when one of the two stops, so does the other.
+# A service in PHP as one application, for `lictor run -- ./serve.sh NAME PORT`: PHP-FPM, and nginx in front of it, which speaks gRPC on 127.0.0.1:PORT,
+# and what follows its configuration, if it has one. It runs as whoever starts it; when one of them stops, so do the others.
 set -euo pipefail
 cd "$(dirname "$0")"
 export APP_NAME=$1
-run=${DATA:-$PWD/data}/run/$2
+export RUN=${DATA:-$PWD/data}/run/$2
+run=$RUN
 mkdir -p "$run"
 rm -f "$run/fpm.sock"
 php migrate.php
@@ -14,7 +15,8 @@ done
 "$(compgen -c php-fpm | head -n 1)" -F -R -O -y "$run/fpm.conf" & fpm=$!
 until [ -S "$run/fpm.sock" ]; do kill -0 "$fpm" && sleep 0.05; done
 nginx -e stderr -c "$run/nginx.conf" & nginx=$!
-stop() { kill -QUIT "$fpm" "$nginx" 2>/dev/null || true; }
+[ -z "${LICTOR_TOKEN:-}" ] || { php watch.php & watch=$!; }
+stop() { kill ${watch:+"$watch"} 2>/dev/null; kill -QUIT "$fpm" "$nginx" 2>/dev/null || true; }
 trap stop TERM INT
 wait -n || true
 stop

@@ -209,7 +209,7 @@ class Process:
 
     def kill(self):
         """As when its machine is gone: it and all that it has started, at once."""
-        for pid in self._family():
+        for pid in self.family():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
@@ -217,7 +217,7 @@ class Process:
     @contextlib.contextmanager
     def paused(self):
         """It and all that it has started stand still, as when its machine does."""
-        family = self._family()
+        family = self.family()
         for pid in family:
             os.kill(pid, signal.SIGSTOP)
         try:
@@ -226,7 +226,7 @@ class Process:
             for pid in reversed(family):
                 os.kill(pid, signal.SIGCONT)
 
-    def _family(self):
+    def family(self):
         """Whoever descends from it or has its session (PHP-FPM makes one of its own), parents first."""
         family, grown = {self.process.pid} if self.is_alive() else set(), True
         while grown:
@@ -249,7 +249,7 @@ class Service(Process):
 
     def kill_application(self):
         """What it runs is killed; it is not."""
-        for pid in self._family():
+        for pid in self.family():
             if pid != self.process.pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -78,6 +78,7 @@ class Hybrid(Stack):
         self.environment |= {
             "DATA": self.data, "DB_HOST": "127.0.0.1", "DB_PORT": self.mariadb.port, "DB_PASSWORD": password, "POSTGRES_PORT": self.postgres.port,
             "INTERNAL_SERVICE_TOKEN": secrets.token_hex(16), "JWT_SECRET": secrets.token_hex(32),
+            "LICTOR_BUILDING_BLOCKS_TOKEN": secrets.token_hex(16),
         }
         if not self.keep:
             self.environment |= {"CHECK_INTERVAL": "1s", "WORKERS": 3, "LICTOR_LIFECYCLE_DRAIN_DELAY": "1s"}
@@ -435,10 +436,10 @@ def test_d20_a_service_is_registered_for_as_long_as_it_is_there(shop):
 
 def test_numbers_and_ports_of_the_source(shop):
     for name, port in PORTS.items():
-        code, text = shop.lictor("config", "-c", f"lictor/{name}.yaml")
+        code, text = shop.lictor("config", "-c", f"lictor/{name}.yaml", LICTOR_BUILDING_BLOCKS_TOKEN=secrets.token_hex(16))
         assert code == 0 and re.search(rf"^app\.port: {port}$", text, re.MULTILINE), (name, text)
         assert "\nregistration.checks[0].interval: 10s\n" in text and "\nregistration.checks[0].timeout: 5s\n" in text, text
-    code, text = shop.lictor("config", "-c", "lictor/order-service.yaml", CONSUL_HOST="consul")
+    code, text = shop.lictor("config", "-c", "lictor/order-service.yaml", CONSUL_HOST="consul", LICTOR_BUILDING_BLOCKS_TOKEN=secrets.token_hex(16))
     assert code == 0, text
     for line in ("breaker.failure_threshold: 5", "breaker.success_threshold: 3", "breaker.recovery_timeout: 30s"):
         assert f"\ndefaults.{line}\n" in text, (line, text)
@@ -458,6 +459,25 @@ def test_configuration_from_kv(shop):
     finally:
         shop.consul.ask(key, "DELETE")
     eventually("it is as it was", lambda: str(threshold()["value"]) == "5")
+
+
+def test_a_service_watches_its_configuration(shop):
+    """`config/order-service`: what is changed there is in force in each instance, and nothing is started again. What does not do is as if it were not there."""
+    product, services = shop.product(), [shop.services[f"order-service-{number}"] for number in (1, 2)]
+    before = [service.family() for service in services]
+    asked = f"user_id: {shop.user()['id']} items {{ product_id: {product} quantity: 20000 }}"
+    refusals = lambda: {shop.call(service.variables["PORT"], "order.OrderService/CreateOrder", asked).message for service in services}
+    assert refusals() == {"quantity is 1 to 10000"}
+    try:
+        for value, most in [({"max_quantity": 3}, 3), ({"max_quantity": 4, "other": None}, 4), ({"max_quantity": "many"}, 10000), ({"max_quantity": 5}, 5), ("text", 10000)]:
+            shop.consul.ask("/v1/kv/config/order-service", "PUT", value if isinstance(value, dict) else value.encode())
+            eventually(f"{value} is in force", lambda: refusals() == {f"quantity is 1 to {most}"})
+        shop.consul.ask("/v1/kv/config/order-service", "PUT", {"max_quantity": 6})
+        eventually("it is in force", lambda: refusals() == {"quantity is 1 to 6"})
+    finally:
+        shop.consul.ask("/v1/kv/config/order-service", "DELETE")
+    eventually("the default is", lambda: refusals() == {"quantity is 1 to 10000"})
+    assert [service.family() for service in services] == before
 
 
 # Alerts, in a Prometheus

@@ -3,6 +3,7 @@
 
 use App\Caller;
 use App\Client;
+use App\Config;
 use App\Failure;
 use App\Remote;
 use App\Store;
@@ -73,18 +74,19 @@ class OrderService
         return new CancelOrderResponse(['order' => $order->setStatus('cancelled')]);
     }
 
-    /** What is asked for, by product. */
+    /** What is asked for, by product; how much that may be is configuration. */
     private function items(CreateOrderRequest $request): array
     {
+        [$most, $products] = [Config::get('max_quantity', 10_000), Config::get('max_products', 20)];
         $items = [];
         foreach ($request->getItems() as $item) {
             $items[$item->getProductId()] = ($items[$item->getProductId()] ?? 0) + $item->getQuantity();
-            if ($item->getQuantity() < 1 || $items[$item->getProductId()] > 10_000) {
-                throw new Failure('quantity is 1 to 10000', Failure::INVALID_ARGUMENT);
+            if ($item->getQuantity() < 1 || $items[$item->getProductId()] > $most) {
+                throw new Failure("quantity is 1 to $most", Failure::INVALID_ARGUMENT);
             }
         }
-        if (!$items || count($items) > 20) {
-            throw new Failure('items has 1 to 20 products', Failure::INVALID_ARGUMENT);
+        if (!$items || count($items) > $products) {
+            throw new Failure("items has 1 to $products products", Failure::INVALID_ARGUMENT);
         }
 
         return $items;
