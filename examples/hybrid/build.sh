@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 go=$PWD/build/go/src
 mkdir -p build/php "$go"
-shared=(proto/user.proto proto/order.proto proto/product.proto)
+shared=(proto/user.proto proto/order.proto proto/product.proto proto/payment.proto)
 protoc -I proto --php_out=build/php "${shared[@]}" proto/health.proto
 protoc -I proto --go_out="$go" --go-grpc_out="$go" proto/product.proto
 protoc -I proto --include_imports --descriptor_set_out=build/shop.pb "${shared[@]}"

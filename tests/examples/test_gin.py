@@ -16,6 +16,7 @@ PORTS = {"user-service": 8081, "order-service": 8082, "product-service": 8083}
 STORES = {"postgres": 5432, "redis": 6379, "rabbitmq": 5672}
 DATABASES = {"user-service": "userdb", "order-service": "orderdb", "product-service": "productdb"}
 ADMIN = {"email": "admin@shop.example", "password": secrets.token_hex(12)}
+SAGA = "?by=saga"
 TRANSACTION_LIMIT = 3  # seconds, of which the service itself gives 30
 
 
@@ -23,8 +24,8 @@ class Buyer(Client):
     def balance(self):
         return expect(self.elsewhere()("GET", f"/api/users/{self.user['id']}/balance"), 200)["balance"]
 
-    def order(self, product, quantity=1, **headers):
-        return self("POST", "/api/orders", {"items": [{"product_id": product["id"], "quantity": quantity}]}, **headers)
+    def order(self, product, quantity=1, by="", **headers):
+        return self("POST", "/api/orders" + by, {"items": [{"product_id": product["id"], "quantity": quantity}]}, **headers)
 
 
 class Shop(Stack):
@@ -41,7 +42,7 @@ class Shop(Stack):
         usual = PORTS[name]
         ports = {"PORT": usual, "INBOUND_PORT": usual + 10_000, "ADMIN_PORT": usual + 1_800, "DB_PORT": usual + 1_250, "CACHE_PORT": usual + 1_290}
         if name == "order-service":
-            ports |= {"USERS_PORT": 9301, "PRODUCTS_PORT": 9302, "PRODUCTS_GRPC_PORT": 9352, "BROKER_PORT": 9362}
+            ports |= {"USERS_PORT": 9301, "PRODUCTS_PORT": 9302, "PRODUCTS_GRPC_PORT": 9352, "ORDERS_PORT": 9303, "BROKER_PORT": 9362}
         ports = {key: self.port(port) for key, port in ports.items()}
         # lictor gives the address of each store.
         stores = {
@@ -341,11 +342,82 @@ def test_a_crash_within_a_transaction_leaves_nothing_half_done(shop):
     assert buyer.balance() == 1_000_000 - 4 * product["price"]
 
 
-def order_at(shop, instance, buyer, product):
+def order_at(shop, instance, buyer, product, by=""):
     """An order that nobody waits for to its end."""
     asked = {"items": [{"product_id": product["id"], "quantity": 4}]}
     with contextlib.suppress(OSError, http.client.HTTPException):
-        shop.inside(instance)("POST", "/api/orders", asked, **{"X-User-ID": str(buyer.user["id"])})
+        shop.inside(instance)("POST", "/api/orders" + by, asked, **{"X-User-ID": str(buyer.user["id"])})
+
+
+def test_an_order_by_saga(shop):
+    """Each step has its effect, or all are undone in reverse. (Compensations of the source were sent without what they were to undo.)"""
+    buyer, product = shop.buyer(), shop.product(price=300_000, stock=10)
+    order = expect(buyer.order(product, 3, SAGA), 201, ORDER | {"items": [ITEM], "total": 900_000, "status": "completed", "user_id": buyer.user["id"]})
+    assert (shop.stock(product), buyer.balance()) == (7, 100_000)
+    eventually("it is heard", lambda: history(shop, buyer, order) == ["order.created"], 20)
+    refused(buyer.order(product, 8, SAGA), 409, "insufficient stock")
+    refused(buyer.order(product, 1, SAGA), 409, "insufficient balance")
+    assert (shop.stock(product), buyer.balance()) == (7, 100_000)
+    orders = expect(buyer("GET", "/api/orders"), 200, [ORDER])
+    assert [one["status"] for one in orders] == ["cancelled", "cancelled", "completed"], orders
+    eventually("it is heard", lambda: history(shop, buyer, orders[0]) == ["order.cancelled"], 20)
+    expect(shop.somebody()("POST", "/api/order/open", {}), 404)  # only sagas ask for steps
+
+
+def test_each_step_of_a_saga_has_its_effect_once(shop):
+    """Asked again with its key, by another instance, or once it is undone."""
+    product, buyer = shop.product(stock=10), shop.buyer()
+    cases = {
+        "product-service": ("/api/stock", "deduct", "restore", {"items": [{"product_id": product["id"], "quantity": 4}]}, lambda: 10 - shop.stock(product), 4),
+        "user-service": ("/api/credit", "charge", "refund", {"user_id": buyer.user["id"], "amount": 500}, lambda: 1_000_000 - buyer.balance(), 500),
+    }
+    for name, (path, do, undo, payload, taken, amount) in cases.items():
+        services = [shop.inside(f"{name}-{number}") for number in (1, 2)]
+        first, second = (f"once-{secrets.token_hex(6)}:step" for _ in range(2))
+        asked = lambda service, what, key: service("POST", f"{path}/{what}", payload, **{"Idempotency-Key": key})
+        for what, key, status, effect in [
+            (do, f"{first}:do", 200, amount), (undo, f"{first}:undo", 200, 0), (do, f"{first}:do", 422, 0), (undo, f"{second}:undo", 200, 0), (do, f"{second}:do", 422, 0),
+        ]:
+            for service in [*services, services[0]]:
+                expect(asked(service, what, key), status)
+            assert taken() == effect, (name, what)
+        for key in ("", "step", f"{first}:undo", "x" * 300 + ":do"):
+            refused(asked(services[0], do, key), 400, "invalid Idempotency-Key")
+        refused(services[0]("POST", f"{path}/{do}", payload), 400, "invalid Idempotency-Key")
+
+
+@limit(120)
+def test_a_saga_goes_on_where_an_instance_ends(shop):
+    """A deploy, and a crash, while a step runs: another instance goes on, and asks for that step with the same key, which has had its effect."""
+    buyer, product = shop.buyer(), shop.product(stock=100)
+    for turn, end in [(1, "end"), (2, "kill")]:
+        held, users = threading.Event(), shop.inside("user-service-1")
+
+        def answer(request):
+            asked = planted.asked[-1]
+            names = [name for name in ("Content-Type", "Idempotency-Key", "X-User-ID", "X-User-Role") if name in asked.headers]
+            passed = users(request.command, request.path, asked.body or None, **{name: asked.headers[name] for name in names})
+            if request.path == "/api/credit/charge" and not held.is_set():
+                held.wait(60)  # it is done, and nobody hears of it
+            request.reply(passed.status, passed.json())
+
+        with Planted(shop.consul, "user-service", answer) as planted, shop.consul.maintenance("user-service", but=planted.id):
+            first = shop.services["order-service-1"]
+            for number in (1, 2):
+                eventually("it has one user service", lambda: shop.services[f"order-service-{number}"].endpoints("user-service") == {planted.id}, 40)
+            client = threading.Thread(target=order_at, args=(shop, "order-service-1", buyer, product, SAGA))
+            client.start()
+            charges = lambda: [asked for asked in planted.asked if asked.path == "/api/credit/charge"]
+            eventually("it waits for that step", lambda: charges() and buyer.balance() == 1_000_000 - 1000 * turn)
+            getattr(first, end)()
+            held.set()
+            client.join()
+            shop.start_again("order-service-1")
+            newest = lambda: expect(buyer.elsewhere()("GET", "/api/orders"), 200, [ORDER])[0]["status"]
+            eventually("it is whole", lambda: newest() == "completed", 40)
+            assert len({asked.headers["Idempotency-Key"] for asked in charges()}) == 1, charges()
+        assert (shop.stock(product), buyer.balance()) == (100 - 4 * turn, 1_000_000 - 1000 * turn)
+        eventually("it is back", shop.services["order-service-1"].is_up, 30)
 
 
 def unsettled(shop):

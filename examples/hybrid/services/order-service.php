@@ -6,23 +6,27 @@ use App\Client;
 use App\Config;
 use App\Failure;
 use App\Remote;
+use App\Saga;
 use App\Store;
 use Google\Protobuf\Internal\Message;
 use Order\CancelOrderRequest;
 use Order\CancelOrderResponse;
 use Order\CreateOrderRequest;
 use Order\CreateOrderResponse;
+use Order\DropOrderRequest;
+use Order\DropOrderResponse;
 use Order\GetOrderRequest;
 use Order\GetOrderResponse;
 use Order\Item;
 use Order\ListOrdersRequest;
 use Order\ListOrdersResponse;
 use Order\Order;
-use Product\Amount;
+use Order\PlaceOrderRequest;
+use Order\PlaceOrderResponse;
+use Payment\RefundRequest;
+use Payment\RefundResponse;
 use Product\CheckInventoryRequest;
 use Product\CheckInventoryResponse;
-use Product\DeductInventoryRequest;
-use Product\DeductInventoryResponse;
 use Product\RestoreInventoryRequest;
 use Product\RestoreInventoryResponse;
 use User\GetUserRequest;
@@ -40,7 +44,7 @@ class OrderService
         $this->validateUser($user);
         $total = $this->validateProducts($items);
         $id = Store::insert('insert into orders (user_id, items, total_amount) values (?, ?, ?)', [$user, json_encode($items), $total]);
-        $this->deduct($id, $items);
+        $this->fulfil($id, $user, $items, $total);
         Remote::publish('order.created', ['order_id' => $id, 'user_id' => $user, 'total_amount' => $total]);
 
         return new CreateOrderResponse(['order' => $this->order($id)]);
@@ -61,7 +65,7 @@ class OrderService
         if ($count < 0) {
             throw new Failure('page_size is negative', Failure::INVALID_ARGUMENT);
         }
-        $rows = Store::all('select * from orders where id > ? and (user_id = ? or ? = 0) order by id limit ' . $count, [$request->getAfter(), $user, $user]);
+        $rows = Store::all('select * from orders where id > ? and status <> \'new\' and (user_id = ? or ? = 0) order by id limit ' . $count, [$request->getAfter(), $user, $user]);
 
         return new ListOrdersResponse(['orders' => array_map($this->toOrder(...), $rows)]);
     }
@@ -69,9 +73,34 @@ class OrderService
     public function CancelOrder(CancelOrderRequest $request): CancelOrderResponse
     {
         $order = $this->order($request->getId());
-        $this->restore($order->getId());
+        $asked = ['order_id' => $order->getId()];
+        Client::call('payment-service', 'payment.PaymentService/Refund', new RefundRequest($asked), RefundResponse::class);
+        $this->products('RestoreInventory', new RestoreInventoryRequest($asked), RestoreInventoryResponse::class);
+        $this->drop($order->getId());
 
         return new CancelOrderResponse(['order' => $order->setStatus('cancelled')]);
+    }
+
+    public function PlaceOrder(PlaceOrderRequest $request): PlaceOrderResponse
+    {
+        Store::all("update orders set status = 'pending' where id = ? and status = 'new'", [$request->getId()]);
+        if ((Store::one('select status from orders where id = ?', [$request->getId()])['status'] ?? '') !== 'pending') {
+            throw new Failure('The order is cancelled', Failure::FAILED_PRECONDITION);
+        }
+
+        return new PlaceOrderResponse();
+    }
+
+    public function DropOrder(DropOrderRequest $request): DropOrderResponse
+    {
+        $this->drop($request->getId());
+
+        return new DropOrderResponse();
+    }
+
+    private function drop(int $order): void
+    {
+        Store::all("update orders set status = 'cancelled' where id = ?", [$order]);
     }
 
     /** What is asked for, by product; how much that may be is configuration. */
@@ -131,26 +160,18 @@ class OrderService
         return $total;
     }
 
-    /** Takes an order's items out of the stock; one that cannot be filled does not stay pending. */
-    private function deduct(int $order, array $items): void
+    /** The order, its items out of the stock and its payment: all three, or none. */
+    private function fulfil(int $order, int $user, array $items, int $total): void
     {
-        $amounts = array_map(fn ($product, $quantity) => new Amount(['product_id' => $product, 'quantity' => $quantity]), array_keys($items), $items);
-        try {
-            $this->products('DeductInventory', new DeductInventoryRequest(['order_id' => $order, 'items' => $amounts]), DeductInventoryResponse::class);
-        } catch (Failure $e) {
-            try {
-                $this->restore($order); // it may have been done, and the answer lost
-            } catch (Failure $again) {
-                error_log("order $order stays pending, and needs somebody: {$again->getMessage()}");
-            }
-            throw $e;
+        $amounts = array_map(fn ($product, $quantity) => ['product_id' => $product, 'quantity' => $quantity], array_keys($items), $items);
+        $refused = Saga::run("order-$order", [
+            'order' => ['order/place', 'order/drop', ['id' => $order]],
+            'inventory' => ['inventory/deduct', 'inventory/restore', ['order_id' => $order, 'items' => $amounts]],
+            'payment' => ['payment/charge', 'payment/refund', ['order_id' => $order, 'user_id' => $user, 'amount' => $total]],
+        ]);
+        if ($refused !== null) {
+            throw new Failure($refused === 'payment' ? 'The payment is refused' : 'The order is out of stock', Failure::FAILED_PRECONDITION);
         }
-    }
-
-    private function restore(int $order): void
-    {
-        $this->products('RestoreInventory', new RestoreInventoryRequest(['order_id' => $order]), RestoreInventoryResponse::class);
-        Store::all("update orders set status = 'cancelled' where id = ?", [$order]);
     }
 
     private function products(string $method, Message $request, string $kind): Message

@@ -3,6 +3,6 @@ create table if not exists orders (
     user_id int not null,
     items json not null,
     total_amount int not null,
-    status enum('pending', 'cancelled') not null default 'pending',
+    status enum('new', 'pending', 'cancelled') not null default 'new',
     index of_user (user_id)
 );

@@ -29,11 +29,7 @@ func (p participant) step(ctx context.Context, name string, id int64, payload in
 
 // execute tries, and confirms or cancels.
 func (s service) execute(ctx context.Context, made *order, items []item) error {
-	stock := make([]gin.H, len(items))
-	for i, one := range items {
-		stock[i] = gin.H{"product_id": one.Product, "quantity": one.Quantity}
-	}
-	payloads := []interface{}{gin.H{"items": stock}, gin.H{"user_id": made.User, "amount": made.Total}}
+	payloads := []interface{}{gin.H{"items": stockOf(items)}, gin.H{"user_id": made.User, "amount": made.Total}}
 	ctx = common.Detached(ctx)
 	for i, one := range participants {
 		if err := one.step(ctx, "try", made.ID, payloads[i]); err != nil {
@@ -47,6 +43,15 @@ func (s service) execute(ctx context.Context, made *order, items []item) error {
 		return common.Fail(http.StatusServiceUnavailable, "service unavailable")
 	}
 	return nil
+}
+
+// stockOf is what of an order the product service is asked for.
+func stockOf(items []item) []gin.H {
+	stock := make([]gin.H, len(items))
+	for i, one := range items {
+		stock[i] = gin.H{"product_id": one.Product, "quantity": one.Quantity}
+	}
+	return stock
 }
 
 // decide is what becomes of a transaction that nobody has decided yet; else it is as it was. Empty: the table could not be asked.

@@ -44,6 +44,7 @@ func main() {
 	engine.POST("/api/products", common.Answer(http.StatusCreated, s.add)) // the gateway asks for the role
 	engine.PUT("/api/products/:id", common.Answer(http.StatusOK, s.change))
 	common.Participant(engine, s.db, "/api/stock", take, giveBack)
+	common.Step(engine, s.db, "/api/stock/deduct", "/api/stock/restore", take, giveBack)
 	rpc := grpc.NewServer()
 	proto.RegisterProductServiceServer(rpc, s)
 	common.Serve(engine, rpc)

@@ -53,6 +53,7 @@ func main() {
 	engine.PUT("/api/users/:id", common.Answer(http.StatusOK, s.rename))
 	engine.GET("/api/users/:id/balance", common.Answer(http.StatusOK, s.balance))
 	common.Participant(engine, s.db, "/api/credit", take, giveBack)
+	common.Step(engine, s.db, "/api/credit/charge", "/api/credit/refund", take, giveBack)
 	common.Serve(engine, nil)
 }
 
