@@ -65,7 +65,7 @@ class Hybrid(Stack):
         usual = PORTS[name]
         ports = {"PORT": usual, "INBOUND_PORT": usual + 10_000, "ADMIN_PORT": usual - 40_100}
         if name == "order-service":
-            ports |= {"USERS_PORT": 9151, "PRODUCTS_PORT": 9153, "PAYMENTS_PORT": 9155, "STEPS_PORT": 9154, "SAGA_PORT": 9156}
+            ports |= {"USERS_PORT": 9151, "PRODUCTS_PORT": 9153, "PAYMENTS_PORT": 9154}
         return self.start(f"{name}-{number}", f"lictor/{name}.yaml", **{key: self.port(port) for key, port in ports.items()}, **environment)
 
     def start_all(self):
@@ -82,7 +82,7 @@ class Hybrid(Stack):
             "LICTOR_BUILDING_BLOCKS_TOKEN": secrets.token_hex(16),
         }
         if not self.keep:
-            self.environment |= {"CHECK_INTERVAL": "1s", "WORKERS": 3, "LICTOR_LIFECYCLE_DRAIN_DELAY": "1s"}
+            self.environment |= {"CHECK_INTERVAL": "1s", "WORKERS": 3, "SAGA_TIMEOUT": 10, "LICTOR_LIFECYCLE_DRAIN_DELAY": "1s"}
         for name in PORTS:
             for number in (1,) if self.keep else (1, 2):
                 self.start_service(name, number)
@@ -343,7 +343,7 @@ def test_an_order_that_cannot_be_filled_does_not_stay_pending(shop):
     assert sorted(answer.status for answer in answers) == [201] + [400] * 5, answers
     for answer in answers:
         if answer.status == 400:
-            failed(answer, 400, 9, re.compile(f"Product {product} out of stock|The order is out of stock"))
+            failed(answer, 400, 9, f"Product {product} out of stock")
     orders = expect(buyer("GET", "/api/v1/orders"), 200)["orders"]
     assert [order["status"] for order in orders].count("pending") == 1, orders
     assert {order["status"] for order in orders} <= {"pending", "cancelled"} and shop.stock(product) == 0
@@ -357,7 +357,7 @@ def test_an_order_that_cannot_be_paid_is_undone(shop):
     shop.consul.ask(key, "PUT", {"max_amount": 1000})
     try:
         answer = eventually("it is in force", lambda: (answer := buyer.orders(product, 5)).status != 201 and answer)
-        failed(answer, 400, 9, "The payment is refused")
+        failed(answer, 400, 9, "Payment of 1250 is refused")
         expect(buyer.orders(product, 4), 201)
     finally:
         shop.consul.ask(key, "DELETE")
@@ -370,30 +370,32 @@ def test_an_order_that_cannot_be_paid_is_undone(shop):
 
 
 @limit(120)
-def test_a_saga_goes_on_where_an_instance_ends(shop):
-    """A deploy while an order is paid: another instance's lictor asks for that once more, with the order as its key."""
-    buyer, product = shop.buyer(), shop.product(stock=10)
-    first, payments = shop.services["order-service-1"], [shop.services[f"payment-service-{number}"] for number in (1, 2)]
-    asked = f"user_id: {buyer.user['id']} items {{ product_id: {product} quantity: 4 }}"
-    with contextlib.ExitStack() as ends:
-        for payment in payments:
-            ends.enter_context(payment.paused())
-        client = threading.Thread(target=unheard, args=(shop, first, asked))
-        client.start()
-        eventually("it waits to be paid", lambda: shop.stock(product) == 6)
+def test_an_instance_ends_within_a_saga(shop):
+    """A deploy lets it come to its end; after a crash another instance undoes what was done. (The source's saga was gone with its process.)"""
+    for how, status, payment, left in [("terminate", "pending", "1000\tcharged", 6), ("kill", "cancelled", "", 10)]:
+        buyer, product, first = shop.buyer(), shop.product(stock=10), shop.services["order-service-1"]
+        asked, called = f"user_id: {buyer.user['id']} items {{ product_id: {product} quantity: 4 }}", []
+        with contextlib.ExitStack() as ends:
+            for number in (1, 2):
+                ends.enter_context(shop.services[f"payment-service-{number}"].paused())
+            client = threading.Thread(target=lambda: called.append(order_at(shop, first, asked)))
+            client.start()
+            eventually("it waits to be paid", lambda: shop.stock(product) == 6)
+            {"terminate": first.process.terminate, "kill": first.kill}[how]()
+            eventually("it leaves", lambda: first.said(kind="stopping") or not first.is_alive())
+        client.join()
+        assert called == [0 if how == "terminate" else None], called
         first.end()
-    client.join()
-    shop.back("order-service-1")
-    orders = lambda: expect(buyer.elsewhere()("GET", "/api/v1/orders"), 200)["orders"]
-    paid = lambda: shop.mariadb.ask(f"select amount, status from payment_service.payments where user_id = {buyer.user['id']}") == "1000\tcharged"
-    eventually("it is whole", lambda: paid() and [order["status"] for order in orders()] == ["pending"], 40)
-    assert shop.stock(product) == 6
+        shop.back(first.name)
+        orders = lambda: [order["status"] for order in expect(buyer.elsewhere()("GET", "/api/v1/orders"), 200)["orders"]]
+        paid = lambda: shop.mariadb.ask(f"select amount, status from payment_service.payments where user_id = {buyer.user['id']} and status = 'charged'")
+        eventually("it is whole", lambda: (orders(), paid(), shop.stock(product)) == ([status], payment, left), 40)
 
 
-def unheard(shop, service, asked):
-    """An order whose answer may not come."""
+def order_at(shop, service, asked):
+    """gRPC's status of an order at an instance; None: nobody has answered."""
     with contextlib.suppress(AssertionError):
-        shop.call(service.variables["PORT"], "order.OrderService/CreateOrder", asked)
+        return shop.call(service.variables["PORT"], "order.OrderService/CreateOrder", asked).status
 
 
 def test_events_are_published(shop):
@@ -411,7 +413,8 @@ def test_one_trace_and_one_id_through_metadata(shop):
     expect(buyer("POST", "/api/v1/orders", body, traceparent=f"00-{trace}-00f067aa0ba902b7-01", X_Request_ID=id), 201)
     methods = {
         "order-service": ["order.OrderService/CreateOrder"], "user-service": ["user.UserService/GetUser"],
-        "product-service": ["product.ProductService/CheckInventory"],
+        "product-service": ["product.ProductService/CheckInventory", "product.ProductService/DeductInventory"],
+        "payment-service": ["payment.PaymentService/Charge"],
     }
     eventually("the gateway has it", lambda: shop.services["gateway"].said(trace_id=trace, request_id=id, path="/api/v1/orders", status=201))
     for service, paths in methods.items():
@@ -734,9 +737,6 @@ def test_the_tables_are_down(shop):
 
 @limit(120)
 def test_consul_is_restarted(shop):
-    """What needs no saga goes on; orders are taken again once there is a Consul that keeps how far they are."""
-    buyer, product = shop.buyer(), shop.product()
-    order = expect(buyer.orders(product), 201)["order"]["id"]
-    paths = [f"/api/v1/orders/{order}", f"/api/v1/users/{buyer.user['id']}", f"/api/v1/products/{product}", "/api/v1/orders"]
-    shop.consul_is_restarted(lambda number: buyer.elsewhere()("GET", paths[number % 4]))
-    eventually("orders are taken", lambda: buyer.orders(product).status == 201, 20)
+    buyer, product = shop.buyer(), shop.product(stock=100_000)
+    answers = shop.consul_is_restarted(bought(buyer, product))
+    assert shop.stock(product) == 100_000 - answers

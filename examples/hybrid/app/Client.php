@@ -13,10 +13,17 @@ class Client
     public static function call(string $service, string $method, Message $request, string $kind): Message
     {
         $status = ['grpc-status' => null, 'grpc-message' => ''];
+        $headers = ['Content-Type: application/grpc', 'TE: trailers', 'Expect:'];
+        foreach (self::FORWARDED as $name) {
+            $value = $_SERVER['HTTP_' . strtoupper(strtr($name, '-', '_'))] ?? '';
+            if ($value !== '') {
+                $headers[] = "$name: $value";
+            }
+        }
         $curl = curl_init(getenv(strtoupper(strtr($service, '-', '_')) . '_URL') . "/$method");
         curl_setopt_array($curl, [
             CURLOPT_HTTP_VERSION => CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE,
-            CURLOPT_HTTPHEADER => ['Content-Type: application/grpc', 'TE: trailers', 'Expect:', ...self::forwarded()],
+            CURLOPT_HTTPHEADER => $headers,
             CURLOPT_POSTFIELDS => Frame::of($request),
             CURLOPT_RETURNTRANSFER => true,
             CURLOPT_IGNORE_CONTENT_LENGTH => true, // of Debian 12: it stops there, and the trailers are behind it
@@ -39,18 +46,5 @@ class Client
         }
 
         return Frame::read($answer, $kind);
-    }
-
-    public static function forwarded(): array
-    {
-        $headers = [];
-        foreach (self::FORWARDED as $name) {
-            $value = $_SERVER['HTTP_' . strtoupper(strtr($name, '-', '_'))] ?? '';
-            if ($value !== '') {
-                $headers[] = "$name: $value";
-            }
-        }
-
-        return $headers;
     }
 }

@@ -1,37 +1,33 @@
 <?php
 namespace App;
 
-/** What several services do, or else none: lictor makes the calls, and those that undo them, and another instance goes on where we end. */
+/** Steps of several services: all of them are done, or what was done is undone in reverse. */
 class Saga
 {
     /**
-     * The step that was refused, so that all is undone; null: none.
-     * @param array<string, array{string, string, array}> $steps of each name what is done, what undoes it, and the message that both get
+     * What undoes a step may be asked twice, and before the step: that is refused then. So a step of which nobody knows is undone too.
+     * @param array<array{callable, callable}> $steps what each does, and what undoes it
      */
-    public static function run(string $id, array $steps): ?string
+    public static function run(array $steps): void
     {
-        $asked = ['id' => $id, 'steps' => []];
-        foreach ($steps as $name => [$action, $compensation, $payload]) {
-            $asked['steps'][] = ['service' => 'steps'] + compact('name', 'action', 'compensation', 'payload');
+        foreach ($steps as $number => [$do]) {
+            try {
+                $do();
+            } catch (Failure $e) {
+                try {
+                    self::undo(array_slice($steps, 0, $number + 1));
+                } catch (Failure $again) {
+                    error_log('left to recover.php: ' . $again->getMessage());
+                }
+                throw $e;
+            }
         }
-        $curl = curl_init(getenv('LICTOR_ADDR') . '/v1/saga?wait=25s');
-        curl_setopt_array($curl, [
-            CURLOPT_HTTPHEADER => ['Authorization: Bearer ' . getenv('LICTOR_TOKEN'), 'Content-Type: application/json', ...Client::forwarded()],
-            CURLOPT_POSTFIELDS => json_encode($asked),
-            CURLOPT_RETURNTRANSFER => true,
-            CURLOPT_TIMEOUT => 30,
-        ]);
-        $told = json_decode((string) curl_exec($curl), true);
-        if (in_array(curl_getinfo($curl, CURLINFO_RESPONSE_CODE), [200, 202], true)) {
-            return null; // it is done, or will be
-        }
-        error_log("saga $id: " . ($told['reason'] ?? $told['message'] ?? 'no answer'));
-        // What nobody answered may have been done, and is undone too.
-        $refused = array_diff($told['failed'] ?? [], $told['compensated'] ?? []);
-        if (($told['status'] ?? '') !== 'failed' || !$refused) {
-            throw new Failure('Not all services answer', Failure::UNAVAILABLE);
-        }
+    }
 
-        return reset($refused);
+    public static function undo(array $steps): void
+    {
+        foreach (array_reverse($steps) as [, $undo]) {
+            $undo();
+        }
     }
 }

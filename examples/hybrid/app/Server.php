@@ -14,6 +14,11 @@ class Server
         $this->services['grpc.health.v1.Health'] = new Health();
     }
 
+    public function service(string $name): object
+    {
+        return $this->services[$name];
+    }
+
     public function answer(): void
     {
         [$status, $message, $reply] = $this->outcome($_SERVER['REQUEST_URI'], file_get_contents('php://input'));

@@ -46,6 +46,7 @@ class Store
             }
             if (in_array($code, [1040, 1053, 2002, 2003, 2006, 2013], true)) {
                 error_log($e->getMessage());
+                self::$database = null; // the next query connects again
                 throw new Failure('The database is away', Failure::UNAVAILABLE);
             }
             throw $e;

@@ -13,20 +13,21 @@ use Order\CancelOrderRequest;
 use Order\CancelOrderResponse;
 use Order\CreateOrderRequest;
 use Order\CreateOrderResponse;
-use Order\DropOrderRequest;
-use Order\DropOrderResponse;
 use Order\GetOrderRequest;
 use Order\GetOrderResponse;
 use Order\Item;
 use Order\ListOrdersRequest;
 use Order\ListOrdersResponse;
 use Order\Order;
-use Order\PlaceOrderRequest;
-use Order\PlaceOrderResponse;
+use Payment\ChargeRequest;
+use Payment\ChargeResponse;
 use Payment\RefundRequest;
 use Payment\RefundResponse;
+use Product\Amount;
 use Product\CheckInventoryRequest;
 use Product\CheckInventoryResponse;
+use Product\DeductInventoryRequest;
+use Product\DeductInventoryResponse;
 use Product\RestoreInventoryRequest;
 use Product\RestoreInventoryResponse;
 use User\GetUserRequest;
@@ -34,6 +35,8 @@ use User\GetUserResponse;
 
 class OrderService
 {
+    private const COLUMNS = 'id, user_id, items, total_amount, status';
+
     public function CreateOrder(CreateOrderRequest $request): CreateOrderResponse
     {
         $user = $request->getUserId();
@@ -44,7 +47,7 @@ class OrderService
         $this->validateUser($user);
         $total = $this->validateProducts($items);
         $id = Store::insert('insert into orders (user_id, items, total_amount) values (?, ?, ?)', [$user, json_encode($items), $total]);
-        $this->fulfil($id, $user, $items, $total);
+        Saga::run($this->steps($id, $user, $items, $total));
         Remote::publish('order.created', ['order_id' => $id, 'user_id' => $user, 'total_amount' => $total]);
 
         return new CreateOrderResponse(['order' => $this->order($id)]);
@@ -65,7 +68,7 @@ class OrderService
         if ($count < 0) {
             throw new Failure('page_size is negative', Failure::INVALID_ARGUMENT);
         }
-        $rows = Store::all('select * from orders where id > ? and status <> \'new\' and (user_id = ? or ? = 0) order by id limit ' . $count, [$request->getAfter(), $user, $user]);
+        $rows = Store::all('select ' . self::COLUMNS . ' from orders where id > ? and status <> \'new\' and (user_id = ? or ? = 0) order by id limit ' . $count, [$request->getAfter(), $user, $user]);
 
         return new ListOrdersResponse(['orders' => array_map($this->toOrder(...), $rows)]);
     }
@@ -73,34 +76,19 @@ class OrderService
     public function CancelOrder(CancelOrderRequest $request): CancelOrderResponse
     {
         $order = $this->order($request->getId());
-        $asked = ['order_id' => $order->getId()];
-        Client::call('payment-service', 'payment.PaymentService/Refund', new RefundRequest($asked), RefundResponse::class);
-        $this->products('RestoreInventory', new RestoreInventoryRequest($asked), RestoreInventoryResponse::class);
-        $this->drop($order->getId());
+        Saga::undo($this->steps($order->getId()));
 
         return new CancelOrderResponse(['order' => $order->setStatus('cancelled')]);
     }
 
-    public function PlaceOrder(PlaceOrderRequest $request): PlaceOrderResponse
+    /** Undoes orders that nobody works on any more. */
+    public function recover(): void
     {
-        Store::all("update orders set status = 'pending' where id = ? and status = 'new'", [$request->getId()]);
-        if ((Store::one('select status from orders where id = ?', [$request->getId()])['status'] ?? '') !== 'pending') {
-            throw new Failure('The order is cancelled', Failure::FAILED_PRECONDITION);
+        $left = "select id from orders where status = 'new' and created_at < now() - interval ? second limit 20";
+        foreach (Store::all($left, [getenv('SAGA_TIMEOUT') ?: 60]) as ['id' => $id]) {
+            Saga::undo($this->steps($id));
+            error_log("order $id was left half done, and is cancelled");
         }
-
-        return new PlaceOrderResponse();
-    }
-
-    public function DropOrder(DropOrderRequest $request): DropOrderResponse
-    {
-        $this->drop($request->getId());
-
-        return new DropOrderResponse();
-    }
-
-    private function drop(int $order): void
-    {
-        Store::all("update orders set status = 'cancelled' where id = ?", [$order]);
     }
 
     /** What is asked for, by product; how much that may be is configuration. */
@@ -160,18 +148,34 @@ class OrderService
         return $total;
     }
 
-    /** The order, its items out of the stock and its payment: all three, or none. */
-    private function fulfil(int $order, int $user, array $items, int $total): void
+    /** An order as a saga: it is there, its items are deducted, it is paid. The id is the key that makes asking again harmless. */
+    private function steps(int $order, int $user = 0, array $items = [], int $total = 0): array
     {
-        $amounts = array_map(fn ($product, $quantity) => ['product_id' => $product, 'quantity' => $quantity], array_keys($items), $items);
-        $refused = Saga::run("order-$order", [
-            'order' => ['order/place', 'order/drop', ['id' => $order]],
-            'inventory' => ['inventory/deduct', 'inventory/restore', ['order_id' => $order, 'items' => $amounts]],
-            'payment' => ['payment/charge', 'payment/refund', ['order_id' => $order, 'user_id' => $user, 'amount' => $total]],
-        ]);
-        if ($refused !== null) {
-            throw new Failure($refused === 'payment' ? 'The payment is refused' : 'The order is out of stock', Failure::FAILED_PRECONDITION);
+        $amounts = array_map(fn ($product, $quantity) => new Amount(['product_id' => $product, 'quantity' => $quantity]), array_keys($items), $items);
+        $deduct = new DeductInventoryRequest(['order_id' => $order, 'items' => $amounts]);
+        $restore = new RestoreInventoryRequest(['order_id' => $order]);
+        $charge = new ChargeRequest(['order_id' => $order, 'user_id' => $user, 'amount' => $total]);
+        $refund = new RefundRequest(['order_id' => $order]);
+
+        return [
+            [fn () => null, fn () => Store::all("update orders set status = 'cancelled' where id = ?", [$order])],
+            [fn () => $this->products('DeductInventory', $deduct, DeductInventoryResponse::class), fn () => $this->products('RestoreInventory', $restore, RestoreInventoryResponse::class)],
+            [fn () => $this->payments('Charge', $charge, ChargeResponse::class), fn () => $this->payments('Refund', $refund, RefundResponse::class)],
+            [fn () => $this->place($order), fn () => null],
+        ];
+    }
+
+    private function place(int $order): void
+    {
+        Store::all("update orders set status = 'pending' where id = ? and status = 'new'", [$order]);
+        if (Store::one('select status from orders where id = ?', [$order])['status'] !== 'pending') {
+            throw new Failure("Order $order took too long, and is cancelled", Failure::UNAVAILABLE);
         }
+    }
+
+    private function payments(string $method, Message $request, string $kind): Message
+    {
+        return Client::call('payment-service', "payment.PaymentService/$method", $request, $kind);
     }
 
     private function products(string $method, Message $request, string $kind): Message
@@ -181,7 +185,7 @@ class OrderService
 
     private function order(int $id): Order
     {
-        $row = Store::one('select * from orders where id = ?', [$id]);
+        $row = Store::one('select ' . self::COLUMNS . ' from orders where id = ?', [$id]);
         if (!$row || !Caller::is($row['user_id'])) {
             throw new Failure('Order not found', Failure::NOT_FOUND);
         }

@@ -4,5 +4,7 @@ create table if not exists orders (
     items json not null,
     total_amount int not null,
     status enum('new', 'pending', 'cancelled') not null default 'new',
-    index of_user (user_id)
+    created_at timestamp not null default now(),
+    index of_user (user_id),
+    index unfinished (status, created_at)
 );

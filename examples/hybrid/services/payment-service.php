@@ -28,8 +28,8 @@ class PaymentService
 
     public function Refund(RefundRequest $request): RefundResponse
     {
-        $refund = "insert into payments values (?, ?, 0, 'refunded') on duplicate key update status = 'refunded'";
-        Store::all($refund, [$request->getOrderId(), $request->getUserId()]);
+        $refund = "insert into payments values (?, 0, 0, 'refunded') on duplicate key update status = 'refunded'";
+        Store::all($refund, [$request->getOrderId()]);
 
         return new RefundResponse();
     }
