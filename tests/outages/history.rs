@@ -79,7 +79,8 @@ fn report(journal: &Journal) {
         println!("{} operations in {:?}:", history.operations.len(), journal.now());
         for (what, count) in &state.counts {
             let operations = history.operations.iter().filter(|operation| operation.what == *what);
-            let mut times: Vec<At> = operations.map(|operation| operation.answered - operation.asked).collect();
+            let mut times: Vec<At> =
+                operations.map(|operation| operation.answered.saturating_sub(operation.asked)).collect();
             times.sort();
             println!("  {count} {what}, {:?} half of them", times[times.len() / 2]);
         }
@@ -105,7 +106,7 @@ fn around(history: &History, faults: &[(At, String)], lock: usize, at: At) -> St
     let mut lines: Vec<(At, String)> = holds.map(|hold| (hold.held, format!("{hold:?}"))).collect();
     lines.extend(faults.cloned());
     lines.sort();
-    lines.iter().map(|(when, line)| format!("  {:8.3} {line}\n", when.as_secs_f64())).collect()
+    lines.iter().map(|(when, line)| format!("  {:8.3} {line}", when.as_secs_f64())).collect::<Vec<_>>().join("\n")
 }
 
 fn serve(agent: &Consul) -> Sidecar {

@@ -188,7 +188,7 @@ impl History {
     }
 
     fn untold(&self, found: &mut Vec<Violation>) {
-        for pause in self.pauses.iter().filter(|pause| pause.to - pause.from > self.ttl) {
+        for pause in self.pauses.iter().filter(|pause| pause.to.saturating_sub(pause.from) > self.ttl) {
             let of_it = self.holds.iter().filter(|hold| hold.sidecar == pause.sidecar);
             for hold in of_it.filter(|hold| hold.held < pause.from && pause.to < hold.end) {
                 let is_told = matches!(hold.why, End::Lost | End::Cut) && hold.end <= pause.to + TOLD_WITHIN;
@@ -322,7 +322,7 @@ mod tests {
         // Before it was stopped, and where another one was.
         assert_eq!(laws(&history(&[stopped.clone(), next(999)], &[], &[PAUSED])), [Law::Exclusion]);
         let another = Pause { sidecar: 1, ..PAUSED };
-        let found = laws(&history(&[stopped.clone(), next(25_000)], &[], &[another]));
+        let found = laws(&history(&[stopped, next(25_000)], &[], &[another]));
         assert_eq!(found, [Law::Exclusion]);
         // Once it goes on, what it says counts: `held` that comes too late is no excuse.
         let late = hold(0, 1, 30_001, 30_002, End::Lost);

@@ -17,36 +17,38 @@ type SagaStep struct {
 	Payload      interface{}
 }
 
-// Refused is the step that a service refused: nothing of the saga is left.
+// Refused is a saga of which nothing is left: the step that a service refused; empty: one of which nobody knows.
 type Refused struct{ Step string }
 
 func (r Refused) Error() string { return "refused: " + r.Step }
 
-// Saga has lictor do these steps in order or, where one fails, undo those before it. It goes on when we are gone: there, or at another instance.
-func Saga(ctx context.Context, id string, steps []SagaStep) error {
+// Saga has lictor do these steps in order or, where one fails, undo those before it. Asking for the same again tells what became of it.
+func Saga(ctx context.Context, id, wait string, steps []SagaStep) error {
 	text, err := json.Marshal(map[string]interface{}{"ID": id, "Steps": steps})
 	if err != nil {
 		return err
 	}
-	response, err := own(ctx, http.MethodPost, "/v1/saga?wait=25s", bytes.NewReader(text))
+	response, err := own(ctx, http.MethodPost, "/v1/saga?wait="+wait, bytes.NewReader(text))
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	if response.StatusCode == http.StatusOK || response.StatusCode == http.StatusAccepted {
-		return nil // it is done, or will be
-	}
 	var told struct {
 		Status, Reason, Message string
 		Failed, Compensated     []string
 	}
 	_ = json.NewDecoder(response.Body).Decode(&told)
-	log.Printf("saga %s is %s: %s%s", id, told.Status, told.Reason, told.Message)
-	// What nobody answered may have been done, and is undone too.
+	if told.Status == "completed" {
+		return nil
+	}
+	log.Printf("saga %s: %s %s %s%s", id, response.Status, told.Status, told.Reason, told.Message)
+	if told.Status != "failed" {
+		return Fail(http.StatusServiceUnavailable, "service unavailable") // it goes on, was not begun, or needs somebody
+	}
 	for _, step := range told.Failed {
-		if told.Status == "failed" && (len(told.Compensated) == 0 || told.Compensated[0] != step) {
+		if len(told.Compensated) == 0 || told.Compensated[0] != step { // else it may have been done, and is undone too
 			return Refused{step}
 		}
 	}
-	return Fail(http.StatusServiceUnavailable, "service unavailable")
+	return Refused{}
 }

@@ -21,14 +21,14 @@ import (
 const schema = `
 create table if not exists orders (
 	id bigserial primary key, user_id bigint not null, status text not null, total bigint not null,
-	created_at timestamptz not null default now(), changed_at timestamptz not null default now(), settled boolean not null default false, saga text unique);
+	created_at timestamptz not null default now(), changed_at timestamptz not null default now(), settled boolean not null default false, saga boolean not null default false);
 create index if not exists unsettled on orders (changed_at) where not settled;
 create table if not exists items (
 	order_id bigint not null references orders, product_id bigint not null, name text not null, price bigint not null, quantity bigint not null);
 create index if not exists items_of on items (order_id);
 create table if not exists outbox (id bigserial primary key, key text not null, body jsonb not null, sent boolean not null default false);
 create index if not exists unsent on outbox (id) where not sent;
-create table if not exists history (event_id bigint primary key, order_id bigint not null, key text not null);` + salesSchema + common.Reservations
+create table if not exists history (event_id bigint primary key, order_id bigint not null, key text not null);` + salesSchema
 
 type item struct {
 	Product  int64  `json:"product_id" binding:"required,min=1"`
@@ -64,7 +64,6 @@ func main() {
 	engine.GET("/api/orders", common.Answer(http.StatusOK, s.list))
 	engine.GET("/api/orders/sales", common.Answer(http.StatusOK, s.sales))
 	engine.GET("/api/orders/:id", common.Answer(http.StatusOK, s.show))
-	s.sagaSteps(engine)
 	common.Serve(engine, nil)
 }
 
@@ -94,10 +93,14 @@ func (s service) add(c *gin.Context) (interface{}, error) {
 		asked.Items[i].Name, asked.Items[i].Price = found.GetName(), found.GetPrice()
 		made.Total += found.GetPrice() * asked.Items[i].Quantity
 	}
-	if c.Query("by") == "saga" {
-		err = s.bySaga(ctx, &made, asked.Items)
+	saga := c.Query("by") == "saga"
+	if err := s.write(ctx, &made, asked.Items, saga); err != nil {
+		return nil, err
+	}
+	if saga {
+		err = s.bySaga(common.Detached(ctx), &made, asked.Items, "25s")
 	} else {
-		err = s.byTransaction(ctx, &made, asked.Items)
+		err = s.execute(ctx, &made, asked.Items)
 	}
 	if err != nil {
 		return nil, err
@@ -110,28 +113,17 @@ type shown struct {
 	Items []item `json:"items"`
 }
 
-func (s service) byTransaction(ctx context.Context, made *order, items []item) error {
-	err := common.Together(ctx, s.db, func(tx *sql.Tx) error {
-		err := tx.QueryRow("insert into orders (user_id, status, total) values ($1, $2, $3) returning id, created_at at time zone 'utc'", made.User, made.Status, made.Total).
-			Scan(&made.ID, &made.Created)
-		if err != nil {
-			return err
+func (s service) write(ctx context.Context, made *order, items []item, saga bool) error {
+	return common.Together(ctx, s.db, func(tx *sql.Tx) error {
+		const insert = "insert into orders (user_id, status, total, saga) values ($1, $2, $3, $4) returning id, created_at at time zone 'utc'"
+		err := tx.QueryRow(insert, made.User, made.Status, made.Total, saga).Scan(&made.ID, &made.Created)
+		for _, one := range items {
+			if err == nil {
+				_, err = tx.Exec("insert into items values ($1, $2, $3, $4, $5)", made.ID, one.Product, one.Name, one.Price, one.Quantity)
+			}
 		}
-		return keep(tx, made.ID, items)
-	})
-	if err != nil {
 		return err
-	}
-	return s.execute(ctx, made, items)
-}
-
-func keep(tx *sql.Tx, order int64, items []item) error {
-	for _, one := range items {
-		if _, err := tx.Exec("insert into items values ($1, $2, $3, $4, $5)", order, one.Product, one.Name, one.Price, one.Quantity); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 func (s service) product(ctx context.Context, id int64) (*proto.Product, error) {

@@ -2,11 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
@@ -14,67 +13,79 @@ import (
 	"shop/common"
 )
 
-// An order may be a saga instead of a transaction (tcc.go): each step has its effect at once, and is undone where a later one fails. The order itself is the
-// first step and the last, at whichever instance of this service.
+// An order may be a saga instead of a transaction (tcc.go): each step has its effect at once, and is undone where a later one is refused. lictor does the
+// steps, here or at another instance; what became of them is asked by asking for the same once more.
 
-type opened struct {
-	Saga  string `json:"saga"`
-	User  int64  `json:"user_id"`
-	Total int64  `json:"total"`
-	Items []item `json:"items"`
+var refusals = map[string]error{
+	"deduct": common.Fail(http.StatusConflict, "insufficient stock"),
+	"charge": common.Fail(http.StatusConflict, "insufficient balance"),
+	"":       common.Fail(http.StatusServiceUnavailable, "service unavailable"),
 }
 
-func (s service) bySaga(ctx context.Context, made *order, items []item) error {
-	random := make([]byte, 16)
-	if _, err := rand.Read(random); err != nil {
-		return err
-	}
-	id := fmt.Sprintf("saga-%x", random)
-	err := common.Saga(common.Detached(ctx), id, []common.SagaStep{
-		{Name: "open", Service: "order-service", Action: "order/open", Compensation: "order/drop", Payload: opened{id, made.User, made.Total, items}},
-		{Name: "deduct", Service: "product-service", Action: "stock/deduct", Compensation: "stock/restore", Payload: gin.H{"items": stockOf(items)}},
+func (s service) bySaga(ctx context.Context, made *order, items []item, wait string) error {
+	err := common.Saga(ctx, fmt.Sprintf("saga-%d", made.ID), wait, []common.SagaStep{
 		{Name: "charge", Service: "user-service", Action: "credit/charge", Compensation: "credit/refund", Payload: gin.H{"user_id": made.User, "amount": made.Total}},
-		{Name: "complete", Service: "order-service", Action: "order/complete", Compensation: "order/reopen", Payload: opened{Saga: id}},
+		{Name: "deduct", Service: "product-service", Action: "stock/deduct", Compensation: "stock/restore", Payload: gin.H{"items": stockOf(items)}},
 	})
 	var refused common.Refused
-	if errors.As(err, &refused) {
-		return common.Fail(http.StatusConflict, map[string]string{"deduct": "insufficient stock", "charge": "insufficient balance"}[refused.Step])
+	switch {
+	case errors.As(err, &refused):
+		return first(s.finish(ctx, made, "cancelled"), refusals[refused.Step])
+	case err != nil:
+		return err // nobody knows yet: recover asks
+	default:
+		return s.finish(ctx, made, "completed")
 	}
-	if err != nil {
-		return err
-	}
-	return s.db.QueryRowContext(ctx, "select id, status, created_at at time zone 'utc' from orders where saga = $1", id).Scan(&made.ID, &made.Status, &made.Created)
 }
 
-func (s service) sagaSteps(engine *gin.Engine) {
-	status := func(wanted, key string) func(tx *sql.Tx, payload []byte) error {
-		return func(tx *sql.Tx, payload []byte) error {
-			var asked opened
-			if err := json.Unmarshal(payload, &asked); err != nil {
-				return err
-			}
-			var id int64
-			err := tx.QueryRow("update orders set status = $2, changed_at = now() where saga = $1 returning id", asked.Saga, wanted).Scan(&id)
-			if err == nil && key != "" {
-				err = told(tx, key, id)
-			}
+// finish writes the end, once.
+func (s service) finish(ctx context.Context, made *order, status string) error {
+	made.Status = status
+	return common.Together(ctx, s.db, func(tx *sql.Tx) error {
+		result, err := tx.Exec("update orders set status = $2, settled = true, changed_at = now() where id = $1 and not settled", made.ID, status)
+		if err != nil {
+			return err
+		}
+		if count, err := result.RowsAffected(); err != nil || count == 0 {
+			return err
+		}
+		return told(tx, map[string]string{"completed": "order.created", "cancelled": "order.cancelled"}[status], made.ID)
+	})
+}
+
+// resume is for one that was left by whoever began it, or has not begun.
+func (s service) resume(ctx context.Context, left order) {
+	items, err := s.items(ctx, left.ID)
+	if err == nil {
+		err = s.bySaga(ctx, &left, items, "1s")
+	}
+	if err != nil {
+		log.Printf("order %d: %v", left.ID, err)
+	}
+}
+
+func (s service) items(ctx context.Context, order int64) ([]item, error) {
+	rows, err := s.db.QueryContext(ctx, "select product_id, quantity from items where order_id = $1 order by product_id", order)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []item{}
+	for rows.Next() {
+		var one item
+		if err := rows.Scan(&one.Product, &one.Quantity); err != nil {
+			return nil, err
+		}
+		items = append(items, one)
+	}
+	return items, rows.Err()
+}
+
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
 			return err
 		}
 	}
-	common.Step(engine, s.db, "/api/order/open", "/api/order/drop", open, status("cancelled", "order.cancelled"))
-	common.Step(engine, s.db, "/api/order/complete", "/api/order/reopen", status("completed", "order.created"), status("created", ""))
-}
-
-// open writes an order that TCC has nothing to do with: `settled`.
-func open(tx *sql.Tx, payload []byte) error {
-	var asked opened
-	if err := json.Unmarshal(payload, &asked); err != nil {
-		return err
-	}
-	var id int64
-	err := tx.QueryRow("insert into orders (user_id, status, total, settled, saga) values ($1, 'created', $2, true, $3) returning id", asked.User, asked.Total, asked.Saga).Scan(&id)
-	if err != nil {
-		return err
-	}
-	return keep(tx, id, asked.Items)
+	return nil
 }

@@ -108,7 +108,7 @@ func (s service) settle(ctx context.Context, id int64, decided string) {
 	}
 }
 
-// recover looks every second for transactions that were left by whoever ran them.
+// recover looks every second for transactions and sagas that were left by whoever ran them.
 func (s service) recover() {
 	limit, err := time.ParseDuration(os.Getenv("TCC_TIMEOUT"))
 	if err != nil {
@@ -123,24 +123,29 @@ func (s service) recover() {
 
 func (s service) recoverOnce(limit time.Duration) error {
 	ctx := context.Background()
-	rows, err := s.db.QueryContext(ctx, `select id, status from orders where not settled
+	rows, err := s.db.QueryContext(ctx, `select id, status, user_id, total, saga from orders where not settled
 		and changed_at < now() - make_interval(secs => case status when 'created' then $1::float8 else least(2, $1::float8) end) order by changed_at limit 100`, limit.Seconds())
 	if err != nil {
 		return err
 	}
-	left := []order{}
+	left, sagas := []order{}, map[int64]bool{}
 	for rows.Next() {
 		var one order
-		if err := rows.Scan(&one.ID, &one.Status); err != nil {
+		var saga bool
+		if err := rows.Scan(&one.ID, &one.Status, &one.User, &one.Total, &saga); err != nil {
 			rows.Close()
 			return err
 		}
-		left = append(left, one)
+		left, sagas[one.ID] = append(left, one), saga
 	}
 	if err := rows.Err(); err != nil {
 		return err
 	}
 	for _, one := range left {
+		if sagas[one.ID] {
+			s.resume(ctx, one)
+			continue
+		}
 		if one.Status == "created" {
 			one.Status = s.decide(ctx, one.ID, "canceling")
 		}
