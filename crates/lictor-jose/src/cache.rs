@@ -16,7 +16,7 @@ use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use siphasher::sip128::SipHasher24;
 
 use crate::claims::Moment;
@@ -30,7 +30,7 @@ use crate::verify::{MAX_TOKEN, Verified, verify};
 pub struct CacheLimits {
     /// How long a token is known at most; it never is beyond its `exp`.
     pub ttl: Duration,
-    /// How much memory it may take, in bytes, as far as we can count it.
+    /// How much memory it may take, in bytes: the table, and all that claims take on the heap.
     pub bytes: usize,
 }
 
@@ -108,6 +108,9 @@ struct Known {
     bytes: usize,
 }
 
+/// An entry's place, and a byte of the table's for it. A table that has just grown is 7/16 full.
+const PLACE: usize = (size_of::<(Key, Known)>() + 1) * 16 / 7;
+
 impl Cache {
     /// Nothing is known.
     pub fn new(limits: CacheLimits) -> Self {
@@ -142,7 +145,7 @@ impl Cache {
         self.len() == 0
     }
 
-    /// How much memory they take, as far as we can count it.
+    /// How much memory they take.
     pub fn bytes(&self) -> usize {
         self.young.bytes + self.old.bytes
     }
@@ -166,8 +169,7 @@ impl Cache {
     fn keep(&mut self, key: Key, token: &Verified, now: SystemTime) {
         let ttl = self.limits.ttl.min(token.expires.after(Moment::of(now)));
         let Some(until) = now.checked_add(ttl).filter(|_| !ttl.is_zero()) else { return };
-        let bytes =
-            size_of::<(Key, Known)>() + token.claims.iter().map(|(name, value)| weight(name, value)).sum::<usize>();
+        let bytes = PLACE + weight(&token.claims);
         self.put(key, Known { token: token.clone(), from: now, until, bytes });
     }
 
@@ -200,13 +202,35 @@ impl Known {
     }
 }
 
-/// What a member takes, as far as we can count it: its texts, its values, and twice the place of each in its map or list.
-pub fn weight(name: &str, value: &Value) -> usize {
-    let inner = match value {
-        Value::String(text) => text.capacity(),
-        Value::Array(list) => list.iter().map(|value| weight("", value)).sum(),
-        Value::Object(members) => members.iter().map(|(name, value)| weight(name, value)).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+/// What claims take on the heap: their map's nodes, texts and lists, each as an allocator gives it.
+pub fn weight(claims: &Map<String, Value>) -> usize {
+    allocated(size_of::<(usize, usize, Map<String, Value>)>()) + members(claims)
+}
+
+/// What an object's members take beside the place of the object itself. A map is a B-tree: a node has room for 11 members, however few there
+/// are, and where there are several each has 5 at least.
+fn members(object: &Map<String, Value>) -> usize {
+    const NODE: usize = 11 * (size_of::<String>() + size_of::<Value>()) + 14 * size_of::<usize>();
+    let nodes = match object.len() {
+        0 => 0,
+        1..=11 => 1,
+        many => 1 + (many - 1) / 5,
     };
-    2 * (size_of::<String>() + size_of::<Value>()) + name.len() + inner
+    let inner = object.iter().map(|(name, value)| allocated(name.capacity()) + inner(value)).sum::<usize>();
+    nodes * allocated(NODE) + inner
+}
+
+/// What a value takes beside its own place.
+fn inner(value: &Value) -> usize {
+    match value {
+        Value::String(text) => allocated(text.capacity()),
+        Value::Array(list) => allocated(list.capacity() * size_of::<Value>()) + list.iter().map(inner).sum::<usize>(),
+        Value::Object(object) => members(object),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
+}
+
+/// What an allocator takes for so many bytes, as glibc's does: 8 more, in steps of 16, and 32 at least.
+fn allocated(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
 }

@@ -9,8 +9,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use lictor_core::Failure;
 use lictor_core::gateway::asking::Asking;
 use lictor_core::gateway::remembered::{Digest, Remembered};
-use lictor_jose::Verified;
 use lictor_jose::cache::weight;
+use lictor_jose::{Issuer, Verified};
 use tokio::sync::watch;
 
 /// Memory for what is known, of each worker.
@@ -90,10 +90,7 @@ impl Answer {
             fields.iter().map(|(name, value)| 80 + name.as_str().len() + value.len()).sum::<usize>()
         };
         match self {
-            Self::Yes(yes) => {
-                let claims = yes.known.claims.iter();
-                fields(&yes.fields) + claims.map(|(name, value)| weight(name, value)).sum::<usize>()
-            }
+            Self::Yes(yes) => fields(&yes.fields) + size_of::<Yes>() + size_of::<Issuer>() + weight(&yes.known.claims),
             Self::No(no) => fields(&no.fields),
             Self::Nothing(_) | Self::Nonsense(_) => 0,
         }
