@@ -115,8 +115,12 @@ fn named(path: &Path) -> Option<Json> {
 fn parameter(parameter: &Parameter) -> Json {
     let mut schema = schema(parameter.kind);
     match parameter.kind {
-        Kind::Text if parameter.is_required => schema["minLength"] = json!(1),
-        Kind::Flag if parameter.is_required => schema = json!({ "type": "boolean", "const": true }),
+        Kind::Text if parameter.is_required => {
+            schema["minLength"] = json!(1);
+        }
+        Kind::Flag if parameter.is_required => {
+            schema = json!({ "type": "boolean", "const": true });
+        }
         _ => (),
     }
     if let Some(default) = parameter.default {
@@ -216,13 +220,12 @@ fn add(page: &mut Map<String, Json>, answer: &Answer) {
         }
     };
     entry["content"][kind] = content;
-    match (answer.status, answer.content) {
-        (401, _) => entry["headers"] = json!({ "WWW-Authenticate": header("`Bearer`.") }),
-        (200, Content::Bytes) => {
-            entry["headers"] = json!({ "ETag": header("With the bytes alone: the index, in quotes.") });
-        }
-        _ => (),
-    }
+    let headers = match (answer.status, answer.content) {
+        (401, _) => json!({ "WWW-Authenticate": header("`Bearer`.") }),
+        (200, Content::Bytes) => json!({ "ETag": header("With the bytes alone: the index, in quotes.") }),
+        _ => return,
+    };
+    entry["headers"] = headers;
 }
 
 fn header(told: &str) -> Json {
