@@ -395,7 +395,8 @@ def test_an_instance_ends_within_a_saga(shop):
 def order_at(shop, service, asked):
     """gRPC's status of an order at an instance; None: nobody has answered."""
     with contextlib.suppress(AssertionError):
-        return shop.call(service.variables["PORT"], "order.OrderService/CreateOrder", asked).status
+        shown = {"X-Service-Auth": shop.environment["INTERNAL_SERVICE_TOKEN"]}
+        return shop.call(service.variables["INBOUND_PORT"], "order.OrderService/CreateOrder", asked, **shown).status
 
 
 def test_events_are_published(shop):

@@ -68,7 +68,7 @@ class OrderService
         if ($count < 0) {
             throw new Failure('page_size is negative', Failure::INVALID_ARGUMENT);
         }
-        $rows = Store::all('select ' . self::COLUMNS . ' from orders where id > ? and status <> \'new\' and (user_id = ? or ? = 0) order by id limit ' . $count, [$request->getAfter(), $user, $user]);
+        $rows = Store::all('select ' . self::COLUMNS . ' from orders where id > ? and status not in (\'new\', \'undoing\') and (user_id = ? or ? = 0) order by id limit ' . $count, [$request->getAfter(), $user, $user]);
 
         return new ListOrdersResponse(['orders' => array_map($this->toOrder(...), $rows)]);
     }
@@ -84,8 +84,9 @@ class OrderService
     /** Undoes orders that nobody works on any more. */
     public function recover(): void
     {
-        $left = "select id from orders where status = 'new' and created_at < now() - interval ? second limit 20";
-        foreach (Store::all($left, [getenv('SAGA_TIMEOUT') ?: 60]) as ['id' => $id]) {
+        // From here on it is not `pending` any more, should somebody be at work on it after all.
+        Store::all("update orders set status = 'undoing' where status = 'new' and created_at < now() - interval ? second", [getenv('SAGA_TIMEOUT') ?: 60]);
+        foreach (Store::all("select id from orders where status = 'undoing' limit 20") as ['id' => $id]) {
             Saga::undo($this->steps($id));
             error_log("order $id was left half done, and is cancelled");
         }

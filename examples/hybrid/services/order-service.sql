@@ -3,7 +3,7 @@ create table if not exists orders (
     user_id int not null,
     items json not null,
     total_amount int not null,
-    status enum('new', 'pending', 'cancelled') not null default 'new',
+    status enum('new', 'pending', 'undoing', 'cancelled') not null default 'new',
     created_at timestamp not null default now(),
     index of_user (user_id),
     index unfinished (status, created_at)

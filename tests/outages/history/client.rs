@@ -58,7 +58,7 @@ impl Client<'_> {
         let long = random.below(50) == 0;
         Plan {
             lock: random.below(LOCKS as u64) as usize,
-            wait: Duration::from_secs([0, 0, 0, 2, 5][random.below(5) as usize]),
+            wait: Duration::from_secs([0, 0, 0, 0, 0, 0, 2, 5][random.below(8) as usize]),
             delay: DELAYS[random.below(DELAYS.len() as u64) as usize],
             work: Duration::from_millis(if long { 1_000 + random.below(8_000) } else { random.below(40) }),
             leaves: random.below(40) == 0,

@@ -158,7 +158,7 @@ fn pause(journal: &Journal, host: &Host) {
     let refused = journal.look(|state| state.refused.get(&sidecar).copied());
     let from = journal.now();
     host.sidecar.signal(Signal::STOP);
-    journal.await_that("an older holder's write is refused", PATIENCE, |state| {
+    journal.wait(PATIENCE, |state| {
         state.refused.get(&sidecar).copied() > refused && journal.now() > from + TTL + Duration::from_secs(1)
     });
     let to = journal.now();
@@ -168,14 +168,13 @@ fn pause(journal: &Journal, host: &Host) {
     none_from_before(journal, sidecar, from);
 }
 
+/// Where a wait of a lane is in vain, the run is too short in the end, and says so.
 fn at_stake(journal: &Journal, sidecar: usize) {
-    journal.await_that("locks are held", PATIENCE, |state| state.held_at(sidecar).count() >= AT_STAKE);
+    journal.wait(PATIENCE, |state| state.held_at(sidecar).count() >= AT_STAKE);
 }
 
 fn none_from_before(journal: &Journal, sidecar: usize, when: Duration) {
-    journal.await_that("they know that their locks are lost", PATIENCE, |state| {
-        state.held_at(sidecar).all(|holding| holding.held > when)
-    });
+    journal.wait(PATIENCE, |state| state.held_at(sidecar).all(|holding| holding.held > when));
 }
 
 /// Until all goes well again.

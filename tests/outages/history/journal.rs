@@ -145,19 +145,10 @@ impl Journal {
         self.is_over.wait_while_for(&mut state, |state| !state.is_over, most);
     }
 
-    /// Until this is so, or all is over; panics when that takes longer than `patience`.
-    pub(crate) fn await_that(&self, what: &str, patience: Duration, is_so: impl Fn(&State) -> bool) {
-        if !self.wait(patience, is_so) {
-            self.over();
-            let told = self.look(|state| format!("{:?}, {:?}, {:?}", state.counts, state.rounds, state.holding));
-            panic!("not within {patience:?}: {what}; {told}");
-        }
-    }
-
-    /// The same, but not for longer than this; whether it came.
-    pub(crate) fn wait(&self, most: Duration, is_so: impl Fn(&State) -> bool) -> bool {
+    /// Until this is so, or all is over, but not for longer than this.
+    pub(crate) fn wait(&self, most: Duration, is_so: impl Fn(&State) -> bool) {
         let mut state = self.state.lock();
-        !self.changed.wait_while_for(&mut state, |state| !state.is_over && !is_so(state), most).timed_out()
+        self.changed.wait_while_for(&mut state, |state| !state.is_over && !is_so(state), most);
     }
 
     pub(crate) fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {
