@@ -86,7 +86,10 @@ fn metrics_on_the_pages_exist() {
     let known = first_column("docs/metrics.md");
     let mut count = 0;
     for (page, text) in pages() {
-        for name in words(&text).filter(|word| word.starts_with("lictor_")) {
+        // Packages are files of another name: `lictor_0.1.0-1_amd64.deb`.
+        let is_name =
+            |word: &str| word.strip_prefix("lictor_").is_some_and(|rest| rest.starts_with(char::is_lowercase));
+        for name in words(&text).filter(|word| is_name(word)) {
             // The crates' names in Rust are no metrics.
             if root().join("crates").join(name.replace('_', "-")).exists() {
                 continue;

@@ -203,7 +203,13 @@ async fn feed(subscription: Subscription, sender: mpsc::Sender<Bytes>) {
 
 /// What the application is told of Consul's word.
 pub(super) fn words(error: &ConsulError) -> String {
-    if error.is_denied() { format!("the Consul token of this sidecar may not: {error}") } else { error.to_string() }
+    match error {
+        error if error.is_denied() => format!("the Consul token of this sidecar may not: {error}"),
+        error if error.is_mistaken() => {
+            format!("Consul cannot read a name or the filter (it takes no characters that cannot be printed): {error}")
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// The data is JSON of one line.
