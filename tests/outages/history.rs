@@ -111,7 +111,8 @@ fn around(history: &History, faults: &[(At, String)], lock: usize, at: At) -> St
     let mut lines: Vec<(At, String)> = holds.map(|hold| (hold.held, format!("{hold:?}"))).collect();
     lines.extend(faults.cloned());
     lines.sort();
-    lines.iter().map(|(when, line)| format!("  {:8.3} {line}", when.as_secs_f64())).collect::<Vec<_>>().join("\n")
+    let lines: Vec<String> = lines.iter().map(|(when, line)| format!("  {:8.3} {line}", when.as_secs_f64())).collect();
+    lines.join("\n")
 }
 
 fn serve(agent: &Consul) -> Sidecar {

@@ -188,7 +188,7 @@ impl History {
     }
 
     fn untold(&self, found: &mut Vec<Violation>) {
-        for pause in self.pauses.iter().filter(|pause| pause.to.saturating_sub(pause.from) > self.ttl) {
+        for pause in self.pauses.iter().filter(|pause| pause.from + self.ttl < pause.to) {
             let of_it = self.holds.iter().filter(|hold| hold.sidecar == pause.sidecar);
             for hold in of_it.filter(|hold| hold.held < pause.from && pause.to < hold.end) {
                 let is_told = matches!(hold.why, End::Lost | End::Cut) && hold.end <= pause.to + TOLD_WITHIN;

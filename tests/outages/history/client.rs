@@ -91,7 +91,7 @@ impl Client<'_> {
     fn work(&self, plan: Plan, mut events: Events, holding: Holding, owner: &str) {
         loop {
             self.journal.write(&holding);
-            let left = plan.work.saturating_sub(self.journal.now().saturating_sub(holding.held));
+            let left = (holding.held + plan.work).saturating_sub(self.journal.now());
             let lingers = self.journal.lingers(self.sidecar);
             match events.next(if lingers { BETWEEN_WRITES } else { BETWEEN_WRITES.min(left) }) {
                 Next::Nothing if left.is_zero() && !lingers => break,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lictor_testkit::{Consul, Sidecar, request};
+use lictor_testkit::{Consul, Sidecar, get, request};
 use parking_lot::Mutex;
 use rustix::process::Signal;
 use serde_json::Value as Json;
@@ -15,6 +15,8 @@ use super::{PATIENCE, Random, TTL, serve};
 const CALM: u64 = 60;
 /// Where that takes longer, the next one comes all the same.
 const CALM_AT_MOST: Duration = Duration::from_secs(10);
+/// Between two looks at an agent.
+const POLL: Duration = Duration::from_millis(50);
 /// With each leader the time of all sessions begins anew, and Consul takes twice that: in this time those of the dead end.
 const BETWEEN_LEADERS: Duration = Duration::from_secs(35);
 /// Locks that clients of a sidecar have when something happens to it.
@@ -42,22 +44,32 @@ impl Drop for Ending<'_> {
 pub(crate) fn of_servers(journal: &Journal, servers: &mut [Consul]) {
     let _ending = Ending(journal);
     while !journal.is_over() {
-        let killed = leader(servers);
+        let Some(killed) = leader(servers) else {
+            journal.rest(POLL);
+            continue;
+        };
         journal.fault(format!("the leader is killed, server {killed}"));
         servers[killed].kill();
-        let another = (killed + 1) % servers.len();
-        servers[another].await_nodes(servers.len());
+        knows_all(journal, &servers[(killed + 1) % servers.len()]);
         servers[killed].resume();
-        servers[killed].await_nodes(servers.len());
+        knows_all(journal, &servers[killed]);
         journal.round("servers");
         journal.rest(BETWEEN_LEADERS);
     }
 }
 
-fn leader(servers: &[Consul]) -> usize {
-    let says = || servers[0].json("/v1/status/leader").as_str().map(str::to_owned);
-    let named = || servers.iter().position(|server| says().is_some_and(|leader| leader == server.server_address()));
-    lictor_testkit::eventually("there is a leader", || named().ok_or_else(says))
+fn leader(servers: &[Consul]) -> Option<usize> {
+    let leader = get(&servers[0].address(), "/v1/status/leader").ok()?.text();
+    servers.iter().position(|server| leader.contains(&server.server_address()))
+}
+
+/// Until this agent has a leader that answers.
+fn knows_all(journal: &Journal, agent: &Consul) {
+    let until = journal.now() + PATIENCE;
+    let answers = || get(&agent.address(), "/v1/catalog/nodes").is_ok_and(|answer| answer.status == 200);
+    while !journal.is_over() && journal.now() < until && !answers() {
+        journal.rest(POLL);
+    }
 }
 
 /// Restarts client agents of these hosts, and ends sessions there.
@@ -97,7 +109,7 @@ fn agent_goes(journal: &Journal, host: &mut Host, how: &str, end: fn(&mut Consul
         none_from_before(journal, host.number, before);
     }
     host.agent.resume();
-    host.agent.await_nodes(1);
+    knows_all(journal, &host.agent);
 }
 
 /// Somebody ends the sessions of all locks at this host.
@@ -106,9 +118,10 @@ fn sessions_end(journal: &Journal, host: &Host) {
     let before = journal.now();
     let locks: Vec<usize> = journal.look(|state| state.held_at(host.number).map(|holding| holding.lock).collect());
     for lock in locks {
-        let session = host.agent.json(&format!("/v1/kv/locks/l{lock}"))[0]["Session"].clone();
-        if let Json::String(session) = session {
-            // Without a leader this is an error, and the locks are kept.
+        // Without a leader these are errors, and the locks are kept.
+        let key = get(&host.agent.address(), &format!("/v1/kv/locks/l{lock}")).map(|answer| answer.text());
+        let key: Json = key.ok().and_then(|key| serde_json::from_str(&key).ok()).unwrap_or_default();
+        if let Json::String(session) = &key[0]["Session"] {
             let _ = request(&host.agent.address(), "PUT", &format!("/v1/session/destroy/{session}"), &[], b"");
         }
     }
