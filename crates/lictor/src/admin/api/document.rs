@@ -1,4 +1,4 @@
-//! `/openapi.json`: the table as an OpenAPI document (https://spec.openapis.org/oas/v3.1.1).
+//! `/openapi.json`: the table as an OpenAPI document (<https://spec.openapis.org/oas/v3.1.1>).
 
 use std::sync::LazyLock;
 use std::time::Duration;

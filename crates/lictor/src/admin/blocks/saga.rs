@@ -163,8 +163,10 @@ fn page(saga: &Saga) -> Json {
 }
 
 fn time(ms: u64) -> String {
-    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms));
-    humantime::format_rfc3339_millis(time.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
+    /// The year 10000, which RFC 3339 has no word for.
+    const YEARS_END: u64 = 253_402_300_800_000;
+    let since = Duration::from_millis(if ms < YEARS_END { ms } else { 0 });
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
 fn busy(why: &str) -> Response<Body> {
