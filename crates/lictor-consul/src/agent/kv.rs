@@ -117,29 +117,29 @@ pub(crate) async fn delete(connection: &mut Connection, key: &str, index: u64) -
     Ok(answer.body.trim_ascii() == b"true")
 }
 
-/// Who has a key as a lock.
+/// A key that is a lock, whoever has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Holder {
+pub(crate) struct LockEntry {
     /// The session that it belongs to.
-    pub(crate) session: String,
-    /// What its holder has written.
-    pub(crate) value: Vec<u8>,
+    pub(crate) session: Option<String>,
+    /// What its last holder has written, at which index.
+    pub(crate) entry: KvEntry,
 }
 
-/// The session that the key belongs to now, or once that is another one; `None`: none.
-pub(crate) async fn holder(
+/// The key as a lock, as it is now or once it is otherwise; `None`: there is no such key.
+pub(crate) async fn lock(
     connection: &mut Connection,
     key: &str,
     ask: Ask,
     consistency: Consistency,
-) -> Result<(Answer, Option<Holder>), ConsulError> {
+) -> Result<(Answer, Option<LockEntry>), ConsulError> {
     let answer = connection.query(&path(key), ask, consistency, &[]).await?;
     if answer.status == StatusCode::NOT_FOUND {
         return Ok((answer, None));
     }
     let answer = answer.accepted()?;
-    let held = parse_item(&answer.body)?.and_then(|(session, entry)| Some((session?, entry)));
-    Ok((answer, held.map(|(session, entry)| Holder { session, value: entry.value })))
+    let known = parse_item(&answer.body)?.map(|(session, entry)| LockEntry { session, entry });
+    Ok((answer, known))
 }
 
 /// Gives up a key that belongs to the session; whether it did.

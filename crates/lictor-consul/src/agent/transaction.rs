@@ -15,11 +15,11 @@ use super::error::ConsulError;
 pub(crate) enum Operation<'a> {
     /// It is written, if it is still as it was at this index (0: if there is none).
     CompareAndSet(u64),
-    /// It belongs to this session, if it belongs to none.
-    Lock(&'a str),
-    /// The same, if there is no such key.
+    /// It is made, and belongs to this session, if there is no such key.
     LockNew(&'a str),
-    /// The same, if it is still as it was at this index.
+    /// It belongs to this session, if it belongs to no other and is still as it was at this index. Without the index, a lock
+    /// that is asked for just before another session ends is had at once: Consul looks for the LockDelay when it is asked, and
+    /// does what it was asked for when its log has it (agent/consul/txn_endpoint.go, `preCheck`).
     LockAt(&'a str, u64),
     /// It does not belong to this session any more, if it is still as it was at this index.
     UnlockAt(&'a str, u64),
@@ -68,7 +68,7 @@ pub(crate) async fn run(
 /// The conditions before what is written. The value is there once: Consul bounds what a transaction has.
 fn written(operation: Operation<'_>, key: &str, value: &[u8]) -> serde_json::Value {
     let only_if = match operation {
-        Operation::CompareAndSet(_) | Operation::Lock(_) => None,
+        Operation::CompareAndSet(_) => None,
         Operation::LockNew(_) => Some(json!({ "Verb": "check-not-exists", "Key": key })),
         Operation::LockAt(_, index) | Operation::UnlockAt(_, index) => {
             Some(json!({ "Verb": "check-index", "Key": key, "Index": index }))
@@ -77,7 +77,7 @@ fn written(operation: Operation<'_>, key: &str, value: &[u8]) -> serde_json::Val
     let mut kv = json!({ "Key": key, "Value": BASE64_STANDARD.encode(value) });
     match operation {
         Operation::CompareAndSet(index) => (kv["Verb"], kv["Index"]) = (json!("cas"), json!(index)),
-        Operation::Lock(session) | Operation::LockNew(session) | Operation::LockAt(session, _) => {
+        Operation::LockNew(session) | Operation::LockAt(session, _) => {
             (kv["Verb"], kv["Session"]) = (json!("lock"), json!(session));
         }
         Operation::UnlockAt(session, _) => (kv["Verb"], kv["Session"]) = (json!("unlock"), json!(session)),

@@ -6,7 +6,6 @@
 //! clock that goes on while the machine is suspended, and no longer. Whoever was stopped beyond it is told of the loss before
 //! anything else. Who comes next has a larger fencing token: the index of Consul's log that made the key his, which never goes back.
 
-use std::future::ready;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::held::{Done, Entry, Holdings};
-use crate::agent::kv::{self, Holder};
+use crate::agent::kv::{self, LockEntry};
 use crate::agent::transaction::{self, Operation, Refused};
 use crate::agent::{Answer, Ask, Client, Connection, ConsulError, PATIENCE, Random, session};
 use crate::status::Status;
@@ -189,14 +188,13 @@ impl Lock {
             }
         });
         loop {
-            let free = tokio::select! {
+            let seen = tokio::select! {
                 biased;
                 () = &mut gone => return Err(NoLock::Stopping),
-                free = self.free(connection), if session.is_none() => free,
-                () = ready(()), if session.is_some() => Ok(()),
+                seen = self.free(connection, session.as_ref()) => seen,
             };
-            let attempted = match free {
-                Ok(()) => self.attempt(connection, session).await,
+            let attempted = match seen {
+                Ok(index) => self.attempt(connection, session, index).await,
                 Err(refusal) => Err(refusal),
             };
             let refusal = match attempted {
@@ -232,14 +230,14 @@ impl Lock {
         }
     }
 
-    /// Whether nobody has it: a session for nothing is two writes of Consul's log.
-    async fn free(&self, connection: &mut Connection) -> Result<(), NoLock> {
+    /// The key's index if nobody else has it, `None` if there is no such key. A session for nothing is two writes of Consul's log.
+    async fn free(&self, connection: &mut Connection, ours: Option<&Session>) -> Result<Option<u64>, NoLock> {
         let now = Ask { index: None, wait: Duration::ZERO };
-        let holder = kv::holder(connection, &self.wanted.key, now, Consistency::Default).await;
-        match holder.map_err(NoLock::Consul)? {
-            (_, Some(holder)) => Err(NoLock::Taken(who(&holder))),
-            (_, None) => Ok(()),
-        }
+        let (_, known) =
+            kv::lock(connection, &self.wanted.key, now, Consistency::Default).await.map_err(NoLock::Consul)?;
+        let Some(LockEntry { session, entry }) = known else { return Ok(None) };
+        let is_free = session.is_none_or(|session| ours.is_some_and(|ours| ours.id == session));
+        if is_free { Ok(Some(entry.modify_index)) } else { Err(NoLock::Taken(who(&entry.value))) }
     }
 
     /// The fencing token, and until when it is ours without a renewal.
@@ -247,6 +245,7 @@ impl Lock {
         &self,
         connection: &mut Connection,
         session: &mut Option<Session>,
+        index: Option<u64>,
     ) -> Result<(u64, Moment), NoLock> {
         let LockWanted { name, key, ttl, delay, .. } = &self.wanted;
         let life = self.wanted.life();
@@ -270,7 +269,7 @@ impl Lock {
             }
         };
         let value = json!({ "holder": self.holdings.holder }).to_string();
-        let operation = Operation::Lock(&ours.id);
+        let operation = index.map_or(Operation::LockNew(&ours.id), |index| Operation::LockAt(&ours.id, index));
         match transaction::run(connection, operation, key, value.as_bytes(), None).await.map_err(NoLock::Consul)? {
             // It took too long, or we were stopped: the next attempt renews, and finds it ours.
             Ok(_) if (ours.asked + life).is_over() => Err(NoLock::Consul(ConsulError::Timeout(life))),
@@ -435,8 +434,8 @@ impl Asked for LockKey {
         ask: Ask,
         consistency: Consistency,
     ) -> Result<(Answer, Owner), ConsulError> {
-        let (answer, holder) = kv::holder(connection, &self.key, ask, consistency).await?;
-        Ok((answer, Owner(holder.map(|holder| holder.session))))
+        let (answer, known) = kv::lock(connection, &self.key, ask, consistency).await?;
+        Ok((answer, Owner(known.and_then(|known| known.session))))
     }
 
     fn is_loss(before: &Owner, now: &Owner) -> bool {
@@ -450,7 +449,7 @@ impl Asked for LockKey {
 }
 
 /// What the holder says of himself.
-fn who(holder: &Holder) -> Option<String> {
-    let value: serde_json::Value = serde_json::from_slice(&holder.value).ok()?;
+fn who(value: &[u8]) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(value).ok()?;
     value["holder"].as_str().map(|holder| holder.chars().take(200).collect())
 }
