@@ -125,7 +125,7 @@ def lictor(stack, folder, consul, port):
                 {"path": "/gone", "respond": {"status": 410, "body": ""}},
             ],
         },
-        "building_blocks": {"services": True, "config": "write", "locks": True, "meta": True, "token": TOKEN},
+        "building_blocks": {"services": True, "config": "write", "locks": True, "saga": True, "meta": True, "token": TOKEN},
     }
     file, log = folder / "lictor.yaml", folder / "lictor.log"
     file.write_text(json.dumps(config))

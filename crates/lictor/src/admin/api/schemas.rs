@@ -967,30 +967,37 @@ fn locks() -> Named {
 }
 
 fn sagas() -> Named {
+    const NAME: &str = r"^(?!\.+$)[A-Za-z0-9._\-]{1,64}$";
+    // Segments of a path, none of them `.` or `..` (RFC 3986, section 3.3).
+    const PATH: &str = r"^(?!(.*/)?\.\.?(/|$))[A-Za-z0-9\-._~!$&'()*+,;=:@]+(/[A-Za-z0-9\-._~!$&'()*+,;=:@]+)*$";
     let status = || one_of("", &["running", "compensating", "completed", "failed", "manual"]);
     let changed = || text("RFC 3339.");
+    let shaped = |told: &str, pattern: &str| described(json!({ "type": "string", "pattern": pattern }), told);
+    let path = |told: &str| described(json!({ "type": "string", "pattern": PATH, "maxLength": 256 }), told);
     let step = || {
         [
-            ("name", text("No two have the same.")),
-            ("service", text("An upstream of this sidecar.")),
-            ("action", text("It is POST /api/ACTION.")),
+            ("name", shaped("No two have the same.", NAME)),
+            ("service", described(json!({ "type": "string", "minLength": 1 }), "An upstream of this sidecar.")),
+            ("action", path("It is POST /api/ACTION.")),
         ]
     };
-    let compensation = "It is POST /api/COMPENSATION; without one, there is nothing to undo.";
+    let compensation = || or_null(path("It is POST /api/COMPENSATION; without one, there is nothing to undo."));
     let wanted = with_optional(
         object("", &step()),
         &[
-            ("compensation", or_null(text(compensation))),
+            ("compensation", compensation()),
             ("payload", json!({ "description": "The body of both, byte for byte." })),
-            ("timeout", text("For all tries together; 30s without.")),
+            ("timeout", or_null(text("For all tries together, 100ms to 5m; 30s without."))),
         ],
     );
+    let mut steps = list("Done in this order, undone in the other.", wanted);
+    (steps["minItems"], steps["maxItems"]) = (json!(1), json!(32));
     let names = |told: &str| list(told, text(""));
     vec![
         (
             "SagaPlan",
             with_optional(
-                object("", &[("steps", list("Done in this order, undone in the other; 1 to 32.", wanted))]),
+                object("", &[("steps", steps)]),
                 &[(
                     "id",
                     or_null(text("1 to 64 of A-Z a-z 0-9 . _ -; without one, the header `Idempotency-Key` says it.")),
@@ -1010,10 +1017,7 @@ fn sagas() -> Named {
                     ("compensated", names("Steps that are undone.")),
                     ("remaining", names("Steps that are still to be undone.")),
                     ("reason", or_null(text("Why it did not end well."))),
-                    (
-                        "steps",
-                        list("", object("", &[&step()[..], &[("compensation", or_null(text(compensation)))]].concat())),
-                    ),
+                    ("steps", list("", object("", &[&step()[..], &[("compensation", compensation())]].concat()))),
                     ("started", changed()),
                     ("changed", changed()),
                 ],
