@@ -12,6 +12,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::caller;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+/// What one load would do to the other would be measured too.
+static ALONE: Mutex<()> = Mutex::new(());
 /// How many requests a narrow instance works on at a time, and how long on each.
 const THREADS: usize = 2;
 const WORK: Duration = Duration::from_millis(20);
@@ -64,6 +66,7 @@ fn capacity(instance: &RawServer) -> f64 {
 
 /// Ten times what the instance can do, for this long.
 fn sheds(time: Duration) {
+    let _alone = ALONE.lock();
     let instance = narrow();
     let capacity = capacity(&instance);
     let limits = format!(", limits: {{max_in_flight: {}, max_pending: 8, pending_timeout: 200ms}}", 4 * THREADS);
@@ -120,6 +123,7 @@ fn ten_times_the_capacity_for_a_minute() {
 
 #[test]
 fn an_upstream_that_always_answers_503_gets_a_fifth_more_at_a_thousand_a_second() {
+    let _alone = ALONE.lock();
     let backend = Backend::start("broken");
     backend.answers(503);
     let lictor = caller(&[backend.port()], ", breaker: off, retry: {delays: [10ms]}");
@@ -215,12 +219,14 @@ fn amplification(apps: Apps) -> f64 {
 
 #[test]
 fn three_tiers_that_see_nothing_of_each_other_multiply_a_fifth_and_no_more() {
+    let _alone = ALONE.lock();
     let share = amplification(Apps::Deaf);
     assert!((1.5..=1.75).contains(&share), "{share}");
 }
 
 #[test]
 fn three_tiers_that_see_each_other_add_a_fifth_in_all() {
+    let _alone = ALONE.lock();
     for apps in [Apps::None, Apps::Named] {
         let share = amplification(apps);
         assert!((1.1..=1.25).contains(&share), "{apps:?}: {share}");
