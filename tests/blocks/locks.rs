@@ -183,7 +183,7 @@ fn a_loss_is_told_at_once_where_consul_tells() {
         assert_eq!(release(&lictor, "report", &held).0, 409, "{what}");
         eventually_is("its session is gone", || sessions(&consul), |count| *count == 0);
     }
-    assert_eq!(lictor.lines("a lock is not ours any more").len(), 3);
+    eventually_is("it says so", || lictor.lines("a lock is not ours any more").len(), |count| *count == 3);
 }
 
 #[test]
