@@ -73,6 +73,9 @@ struct WrittenStep {
 impl Plan {
     /// Reads it; the words say what is wrong with it.
     pub fn read(body: &[u8]) -> Result<Self, String> {
+        if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+            return Err("a saga is a JSON object".to_owned()); // serde would take a list of its values, too
+        }
         let written: Written = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let Written { id, steps, current, status, completed, failed } = written;
         for (name, value) in [("Current", current), ("Status", status), ("Completed", completed), ("Failed", failed)] {

@@ -190,7 +190,7 @@ fn what_is_wrong_is_told() {
     let long = "a".repeat(65);
     for (body, message) in [
         (String::new(), "EOF"),
-        ("[]".to_owned(), "missing field"),
+        ("[]".to_owned(), "a JSON object"),
         ("{}".to_owned(), "missing field `steps`"),
         (r#"{"steps":[]}"#.to_owned(), "1 to 32 steps, not 0"),
         (r#"{"steps":{}}"#.to_owned(), "invalid type: map"),
