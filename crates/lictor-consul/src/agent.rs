@@ -21,4 +21,4 @@ pub(crate) use connection::{Answer, Connection, PATIENCE};
 pub use error::ConsulError;
 pub(crate) use health::Instance;
 pub use kv::{KvEntry, KvFolder, KvKnown};
-pub(crate) use random::Random;
+pub use random::Random;

@@ -19,7 +19,7 @@ mod status;
 mod tls;
 mod watch;
 
-pub use agent::{ConsulError, KvEntry, KvFolder, KvKnown, encode};
+pub use agent::{ConsulError, KvEntry, KvFolder, KvKnown, Random, encode};
 pub use blocks::{Blocks, Ended, Found, Held, Instances, LockWanted, Looking, NoLock, Offer, Written};
 pub use blocks::{SagaHeld, SagaSeen, SagaSighted, SagaWatch, Sagas};
 pub use commands::{Agent, Kv, Reply};

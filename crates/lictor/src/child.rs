@@ -261,8 +261,8 @@ fn without_proxy(env: &Environment) -> String {
     }
 }
 
-/// What a program on this machine dials.
-fn reachable(address: SocketAddr) -> SocketAddr {
+/// What a program on this machine dials: what listens on all addresses is there at loopback.
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -276,6 +276,18 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn what_listens_everywhere_is_dialled_here() {
+        for (listens, at) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:1", "[::1]:1"),
+            ("127.0.0.2:1", "127.0.0.2:1"),
+            ("[::1]:1", "[::1]:1"),
+        ] {
+            assert_eq!(reachable(listens.parse().unwrap()), at.parse().unwrap());
+        }
+    }
 
     fn told(yaml: &str, env: &[(&str, &str)]) -> BTreeMap<String, String> {
         let vars = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

@@ -223,14 +223,14 @@ fn tell(saga: &Saga) {
 pub(crate) async fn run(admin: Arc<Admin>) {
     let Some(blocks) = admin.handle.blocks() else { return };
     let mut watch: Option<(String, SagaWatch)> = None;
-    let mut told = HashSet::new();
+    let (mut told, mut reloads) = (HashSet::new(), admin.reloads());
     while !admin.is_stopping() && !*admin.sagas.is_leaving.borrow() {
         let wanted = folder(&admin.loaded.read().config);
         if watch.as_ref().map(|(folder, _)| folder) != wanted.as_ref() {
             watch = wanted.map(|folder| (folder.clone(), blocks.sagas().watch(&folder)));
         }
         let Some((folder, watch)) = &watch else {
-            sleep(TURN).await;
+            let _ = reloads.changed().await; // the sender is in `admin`
             continue;
         };
         let mut known = watch.known();

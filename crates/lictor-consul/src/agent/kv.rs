@@ -1,7 +1,5 @@
 //! A key of Consul's KV: read, written, and what its answer holds.
 
-use std::time::Duration;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -34,13 +32,9 @@ pub(crate) async fn get(
     consistency: Consistency,
 ) -> Result<(Answer, KvKnown), ConsulError> {
     let more: Vec<(&str, &str)> = datacenter.map(|datacenter| ("dc", datacenter)).into_iter().collect();
-    let answer = connection.query(&path(key), ask, consistency, &more).await?;
-    if answer.status == StatusCode::NOT_FOUND {
-        return Ok((answer, None));
-    }
-    let answer = answer.accepted()?;
-    let known = parse(&answer.body)?;
-    Ok((answer, known))
+    let (answer, items) = items(connection, key, &more, ask, consistency).await?;
+    let known = first(items)?;
+    Ok((answer, known.map(|known| known.entry)))
 }
 
 /// Keys of a folder and what they hold, by key.
@@ -55,19 +49,8 @@ pub(crate) async fn list(
     consistency: Consistency,
     most: usize,
 ) -> Result<(Answer, KvFolder), ConsulError> {
-    let more: Vec<(&str, &str)> =
-        [("recurse", "")].into_iter().chain(datacenter.map(|datacenter| ("dc", datacenter))).collect();
-    let answer = connection.query(&path(prefix), ask, consistency, &more).await?;
-    if answer.status == StatusCode::NOT_FOUND {
-        return Ok((answer, Vec::new()));
-    }
-    let answer = answer.accepted()?;
-    let items = parse_items(&answer.body)?;
-    if items.len() > most {
-        return Err(ConsulError::TooMany(most));
-    }
-    let folder = items.into_iter().map(Item::keyed).collect::<Result<_, _>>()?;
-    Ok((answer, folder))
+    let (answer, owned) = list_owned(connection, prefix, datacenter, ask, consistency, most).await?;
+    Ok((answer, owned.into_iter().map(|owned| (owned.key, owned.entry)).collect()))
 }
 
 /// A key, and the session that it belongs to.
@@ -78,20 +61,29 @@ pub(crate) struct Owned {
     pub(crate) entry: KvEntry,
 }
 
-/// All keys that begin so, with whom they belong to; at most so many.
+/// The key with whom it belongs to, now or once that is otherwise; `None`: there is no such key.
+pub(crate) async fn owned(
+    connection: &mut Connection,
+    key: &str,
+    ask: Ask,
+    consistency: Consistency,
+) -> Result<(Answer, Option<Owned>), ConsulError> {
+    let (answer, items) = items(connection, key, &[], ask, consistency).await?;
+    Ok((answer, first(items)?))
+}
+
+/// The same of all keys that begin so; at most so many.
 pub(crate) async fn list_owned(
     connection: &mut Connection,
     prefix: &str,
+    datacenter: Option<&str>,
     ask: Ask,
     consistency: Consistency,
     most: usize,
 ) -> Result<(Answer, Vec<Owned>), ConsulError> {
-    let answer = connection.query(&path(prefix), ask, consistency, &[("recurse", "")]).await?;
-    if answer.status == StatusCode::NOT_FOUND {
-        return Ok((answer, Vec::new()));
-    }
-    let answer = answer.accepted()?;
-    let items = parse_items(&answer.body)?;
+    let more: Vec<(&str, &str)> =
+        [("recurse", "")].into_iter().chain(datacenter.map(|datacenter| ("dc", datacenter))).collect();
+    let (answer, items) = items(connection, prefix, &more, ask, consistency).await?;
     if items.len() > most {
         return Err(ConsulError::TooMany(most));
     }
@@ -99,15 +91,21 @@ pub(crate) async fn list_owned(
     Ok((answer, owned))
 }
 
-/// A key as it is now, with whom it belongs to.
-pub(crate) async fn get_owned(connection: &mut Connection, key: &str) -> Result<Option<Owned>, ConsulError> {
-    let now = Ask { index: None, wait: Duration::ZERO };
-    let answer = connection.query(&path(key), now, Consistency::Default, &[]).await?;
+/// None where there is no such key.
+async fn items(
+    connection: &mut Connection,
+    key: &str,
+    more: &[(&str, &str)],
+    ask: Ask,
+    consistency: Consistency,
+) -> Result<(Answer, Vec<Item>), ConsulError> {
+    let answer = connection.query(&path(key), ask, consistency, more).await?;
     if answer.status == StatusCode::NOT_FOUND {
-        return Ok(None);
+        return Ok((answer, Vec::new()));
     }
     let answer = answer.accepted()?;
-    parse_items(&answer.body)?.into_iter().next().map(Item::owned).transpose()
+    let items = parse_items(&answer.body)?;
+    Ok((answer, items))
 }
 
 /// Deletes it, if it is still as it was at this index; whether it was.
@@ -117,31 +115,6 @@ pub(crate) async fn delete(connection: &mut Connection, key: &str, index: u64) -
     Ok(answer.body.trim_ascii() == b"true")
 }
 
-/// A key that is a lock, whoever has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LockEntry {
-    /// The session that it belongs to.
-    pub(crate) session: Option<String>,
-    /// What its last holder has written, at which index.
-    pub(crate) entry: KvEntry,
-}
-
-/// The key as a lock, as it is now or once it is otherwise; `None`: there is no such key.
-pub(crate) async fn lock(
-    connection: &mut Connection,
-    key: &str,
-    ask: Ask,
-    consistency: Consistency,
-) -> Result<(Answer, Option<LockEntry>), ConsulError> {
-    let answer = connection.query(&path(key), ask, consistency, &[]).await?;
-    if answer.status == StatusCode::NOT_FOUND {
-        return Ok((answer, None));
-    }
-    let answer = answer.accepted()?;
-    let known = parse_item(&answer.body)?.map(|(session, entry)| LockEntry { session, entry });
-    Ok((answer, known))
-}
-
 /// Gives up a key that belongs to the session; whether it did.
 pub(crate) async fn release(connection: &mut Connection, key: &str, session: &str) -> Result<bool, ConsulError> {
     let answer = connection.put(&path(key), &[("release", session)], Bytes::new(), PATIENCE).await?;
@@ -149,15 +122,13 @@ pub(crate) async fn release(connection: &mut Connection, key: &str, session: &st
 }
 
 /// Parses the answer: a list of one.
+#[cfg(any(fuzzing, test))]
 pub(crate) fn parse(body: &[u8]) -> Result<KvKnown, ConsulError> {
-    Ok(parse_item(body)?.map(|(_, entry)| entry))
+    Ok(first(parse_items(body)?)?.map(|known| known.entry))
 }
 
-/// The same, with the session.
-fn parse_item(body: &[u8]) -> Result<Option<(Option<String>, KvEntry)>, ConsulError> {
-    let Some(mut item) = parse_items(body)?.into_iter().next() else { return Ok(None) };
-    let session = item.session.take().filter(|session| !session.is_empty());
-    Ok(Some((session, item.keyed()?.1)))
+fn first(items: Vec<Item>) -> Result<Option<Owned>, ConsulError> {
+    items.into_iter().next().map(Item::owned).transpose()
 }
 
 #[derive(Deserialize)]
@@ -173,16 +144,11 @@ struct Item {
 }
 
 impl Item {
-    fn owned(mut self) -> Result<Owned, ConsulError> {
-        let session = self.session.take().filter(|session| !session.is_empty());
-        let (key, entry) = self.keyed()?;
-        Ok(Owned { key, session, entry })
-    }
-
-    fn keyed(self) -> Result<(String, KvEntry), ConsulError> {
+    fn owned(self) -> Result<Owned, ConsulError> {
         let value = BASE64_STANDARD.decode(self.value.unwrap_or_default());
         let value = value.map_err(|error| ConsulError::Decode(error.to_string()))?;
-        Ok((self.key, KvEntry { modify_index: self.modify_index, value }))
+        let session = self.session.filter(|session| !session.is_empty());
+        Ok(Owned { key: self.key, session, entry: KvEntry { modify_index: self.modify_index, value } })
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::held::{Done, Entry, Holdings};
-use crate::agent::kv::{self, LockEntry};
+use crate::agent::kv::{self, Owned};
 use crate::agent::transaction::{self, Operation, Refused};
 use crate::agent::{Answer, Ask, Client, Connection, ConsulError, PATIENCE, Random, session};
 use crate::status::Status;
@@ -233,9 +233,8 @@ impl Lock {
     /// The key's index if nobody else has it, `None` if there is no such key. A session for nothing is two writes of Consul's log.
     async fn free(&self, connection: &mut Connection, ours: Option<&Session>) -> Result<Option<u64>, NoLock> {
         let now = Ask { index: None, wait: Duration::ZERO };
-        let (_, known) =
-            kv::lock(connection, &self.wanted.key, now, Consistency::Default).await.map_err(NoLock::Consul)?;
-        let Some(LockEntry { session, entry }) = known else { return Ok(None) };
+        let known = kv::owned(connection, &self.wanted.key, now, Consistency::Default).await;
+        let (_, Some(Owned { session, entry, .. })) = known.map_err(NoLock::Consul)? else { return Ok(None) };
         let is_free = session.is_none_or(|session| ours.is_some_and(|ours| ours.id == session));
         if is_free { Ok(Some(entry.modify_index)) } else { Err(NoLock::Taken(who(&entry.value))) }
     }
@@ -434,7 +433,7 @@ impl Asked for LockKey {
         ask: Ask,
         consistency: Consistency,
     ) -> Result<(Answer, Owner), ConsulError> {
-        let (answer, known) = kv::lock(connection, &self.key, ask, consistency).await?;
+        let (answer, known) = kv::owned(connection, &self.key, ask, consistency).await?;
         Ok((answer, Owner(known.and_then(|known| known.session))))
     }
 

@@ -222,7 +222,7 @@ impl Sagas {
     pub async fn list(&self, folder: &str) -> Result<Vec<SagaSighted>, ConsulError> {
         let mut call = self.calls.place().await?;
         let now = Ask { index: None, wait: Duration::ZERO };
-        let listed = kv::list_owned(&mut call.connection, folder, now, Consistency::Default, FOLDER_MAX).await;
+        let listed = kv::list_owned(&mut call.connection, folder, None, now, Consistency::Default, FOLDER_MAX).await;
         call.done();
         Ok(sighted(listed?.1))
     }
@@ -272,9 +272,10 @@ impl Sagas {
 
     async fn look(&self, key: &str) -> Result<Option<Owned>, ConsulError> {
         let mut call = self.calls.place().await?;
-        let seen = kv::get_owned(&mut call.connection, key).await;
+        let now = Ask { index: None, wait: Duration::ZERO };
+        let seen = kv::owned(&mut call.connection, key, now, Consistency::Default).await;
         call.done();
-        seen
+        Ok(seen?.1)
     }
 
     /// The session, which is made for the first who needs it.
@@ -382,7 +383,7 @@ impl Asked for Folder {
         ask: Ask,
         consistency: Consistency,
     ) -> Result<(Answer, Self::Known), ConsulError> {
-        let (answer, owned) = kv::list_owned(connection, &self.folder, ask, consistency, FOLDER_MAX).await?;
+        let (answer, owned) = kv::list_owned(connection, &self.folder, None, ask, consistency, FOLDER_MAX).await?;
         Ok((answer, Arc::new(sighted(owned))))
     }
 

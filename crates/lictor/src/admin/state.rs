@@ -88,7 +88,7 @@ impl Admin {
     }
 
     /// Told after each [`Self::adopt`].
-    pub(super) fn reloads(&self) -> watch::Receiver<()> {
+    pub(crate) fn reloads(&self) -> watch::Receiver<()> {
         self.reloads.subscribe()
     }
 

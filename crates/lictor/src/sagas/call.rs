@@ -1,7 +1,6 @@
 //! A call of a saga's step: through our own upstream, as the application would call it, so that it has its balancing, its retries, its
 //! breaker and its trace. It is made again, with the same key, until it is known what became of it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,15 +8,16 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use lictor_consul::Random;
 use lictor_core::Address;
 use lictor_core::saga::{Call, Heard, Verdict, judge};
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::admin::Admin;
+use crate::child::reachable;
 
 /// Before a second try; then twice as long each time.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -45,7 +45,7 @@ pub(super) async fn until_heard(
     is_ours: impl Fn() -> bool,
 ) -> Option<Heard> {
     let until = Instant::now() + call.within;
-    let (mut pause, mut before) = (PAUSE, String::new());
+    let (mut pause, mut before, mut random) = (PAUSE, String::new(), Random::new());
     loop {
         let why = match timeout_at(until, send(admin, call)).await {
             Ok(Ok(answer)) => {
@@ -63,7 +63,7 @@ pub(super) async fn until_heard(
             }
         };
         (is_repeat, before) = (true, format!("; before that {why}"));
-        let rest = pause.mul_f64(0.5 + share() / 2.0);
+        let rest = pause.mul_f64(0.5 + random.share() / 2.0);
         if Instant::now() + rest >= until {
             return Some(Heard::Unknown(why));
         }
@@ -100,20 +100,10 @@ async fn send(admin: &Admin, call: &Call) -> Result<Answer, String> {
     let unreachable = |error: std::io::Error| format!("our own listener at {way} cannot be reached: {error}");
     match &way {
         Address::Tcp(address) => {
-            exchange(TcpStream::connect(dialled(*address)).await.map_err(unreachable)?, request).await
+            exchange(TcpStream::connect(reachable(*address)).await.map_err(unreachable)?, request).await
         }
         Address::Unix(path) => exchange(UnixStream::connect(path).await.map_err(unreachable)?, request).await,
     }
-}
-
-/// What listens on all addresses is reached at loopback.
-fn dialled(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 /// The head says all; of the rest so much is read that whoever has sent it need not notice. The connection is not kept.
@@ -133,28 +123,4 @@ where
         reason: reason.map(str::to_owned),
         is_instead: head.headers.contains_key("x-lictor-fallback"),
     })
-}
-
-/// Uniform in 0 to 1.
-fn share() -> f64 {
-    let mut byte = [0];
-    let _ = SystemRandom::new().fill(&mut byte); // without it, all pause as long
-    f64::from(byte[0]) / 255.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_listens_everywhere_is_dialled_here() {
-        for (listens, at) in [
-            ("0.0.0.0:1", "127.0.0.1:1"),
-            ("[::]:1", "[::1]:1"),
-            ("127.0.0.2:1", "127.0.0.2:1"),
-            ("[::1]:1", "[::1]:1"),
-        ] {
-            assert_eq!(dialled(listens.parse().unwrap()), at.parse().unwrap());
-        }
-    }
 }
