@@ -93,7 +93,8 @@ fn steps_are_done_in_their_order_and_once() {
         ("/api/send/do", "o-1:send:do", b"null"),
     ];
     assert_eq!(seen, expected);
-    assert!(calls.iter().all(|call| call.kind == "application/json"));
+    assert!(calls.iter().all(|call| call.kind == "application/json" && call.id == "o-1"));
+    assert!((lictor.metric("lictor_sagas_total", &[("status", "completed")]) - 1.0).abs() < 0.1);
     let requests = |lictor: &Sidecar| lictor.metric("lictor_upstream_requests_total", &[("upstream", "shop")]);
     eventually_is("they are requests of the upstream", || requests(&lictor), |count| *count >= 3.0);
     // What is kept of it belongs to nobody, and has no payloads.
@@ -151,7 +152,7 @@ fn those_before_a_step_that_is_refused_are_undone_in_reverse() {
     assert_eq!((status, &page["status"]), (409, &json!("failed")), "{page}");
     assert_eq!((&page["completed"], &page["failed"]), (&json!(["a", "x", "b"]), &json!(["c"])));
     assert_eq!((&page["compensated"], &page["remaining"]), (&json!(["b", "a"]), &json!([])));
-    assert_eq!(page["reason"], "step `c`: shop answered 409");
+    assert_eq!(page["reason"], r#"step `c`: shop answered 409: {"error":"no"}"#);
     assert_eq!(
         service.effects(),
         ["/api/a/do", "/api/x/do", "/api/b/do", "/api/b/undo", "/api/a/undo"],
@@ -209,7 +210,9 @@ fn a_compensation_that_fails_is_for_people() {
     let body = saga("o-1", &["a", "b", "c"]);
     let (status, page) = post(&lictor, "", &body);
     assert_eq!((status, &page["status"], &page["remaining"]), (409, &json!("manual"), &json!(["b", "a"])), "{page}");
-    assert_eq!(page["reason"], "step `c`: shop answered 400; compensation of `b`: shop answered 403");
+    let no = r#"{"error":"no"}"#;
+    let reason = format!("step `c`: shop answered 400: {no}; compensation of `b`: shop answered 403: {no}");
+    assert_eq!(page["reason"], json!(reason));
     let told = || lictor.lines("a compensation has failed: somebody has to look, then POST /v1/saga/ID/again").len();
     eventually_is("somebody is told", told, |count| *count == 1);
     assert_eq!(post(&lictor, "", &body).1["status"], "manual", "asked for again it stays so");

@@ -160,14 +160,19 @@ registration: {{id: users-1, checks: [{{http: /health}}]}}
 inbound: {{listen: '127.0.0.1:{inbound}'}}
 metrics: {{otel: true}}
 consul: {{address: '{}'}}
-upstreams: {{carts: 0}}
+building_blocks: {{token: a-token-of-the-application, saga: true}}
+upstreams: {{carts: 0, shop: {{listen: 0, static: ['127.0.0.1:{}']}}}}
 ",
         backend.port(),
-        consul.url()
+        consul.url(),
+        backend.port()
     );
     let lictor = Sidecar::serve(LICTOR, &yaml).up();
     assert_eq!(lictor.get("inbound", "/").status, 200);
     orphan(&lictor, &backend);
+    let token = [("authorization", "Bearer a-token-of-the-application")];
+    let saga = br#"{"steps": [{"name": "a", "service": "shop", "action": "a"}]}"#;
+    assert_eq!(request(&lictor.admin(), "POST", "/v1/saga", &token, saga).unwrap().status, 200);
     eventually_is("it is registered", || consul.passing("users").len(), |count| *count == 1);
     consul.deregister("users-1");
     let again = || lictor.metric("lictor_reregistrations_total", &[("cause", "forgotten")]);

@@ -160,6 +160,8 @@ pub struct Action {
 /// A call of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
+    /// Of which saga.
+    pub saga: String,
     /// The upstream.
     pub service: String,
     /// Its path.
@@ -335,6 +337,7 @@ impl Saga {
         let (path, word) = if action.is_undo { (compensation.as_ref()?, "undo") } else { (path, "do") };
         let timeout = Duration::from_millis(step.timeout_ms);
         Some(Call {
+            saga: self.id.clone(),
             service: service.clone(),
             path: format!("/api/{path}"),
             key: format!("{}:{name}:{word}", self.id),

@@ -63,6 +63,7 @@ pub(crate) struct Scrape {
     reload_time: Gauge,
     config_info: IntGaugeVec,
     certificates: Certificates,
+    sagas: IntCounterVec,
     own_logs_dropped: IntCounter,
     resident_memory: IntGauge,
     cpu: Counter,
@@ -177,6 +178,11 @@ impl Scrape {
             reload_time: number("lictor_config_last_reload_timestamp_seconds", "When a configuration was last taken."),
             config_info: gauges("lictor_config_info", "Always 1.", &["hash", "source"]),
             certificates: Certificates::new(&registry),
+            sagas: counters(
+                "lictor_sagas_total",
+                "Sagas that have ended here: completed, failed, manual.",
+                &["status"],
+            ),
             own_logs_dropped: counter(
                 "lictor_own_logs_dropped_total",
                 "Lines of lictor's own log that found the queue full (access lines: `lictor_logs_dropped_total`), and all that could not be written.",
@@ -342,6 +348,11 @@ impl Scrape {
     pub(crate) fn ordered(&self, host: &str, is_issued: bool) {
         let result = if is_issued { "issued" } else { "failed" };
         self.certificates.orders.with_label_values(&[host, result]).inc();
+    }
+
+    /// A saga has ended here.
+    pub(crate) fn saga_ended(&self, status: &str) {
+        self.sagas.with_label_values(&[status]).inc();
     }
 
     fn process(&self) {

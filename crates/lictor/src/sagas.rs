@@ -199,6 +199,7 @@ async fn drive(admin: Arc<Admin>, mut held: SagaHeld, mut saga: Saga, entry: Ent
     }
     if sagas.give_up(held, &saga.kept()).await {
         tell(&saga);
+        admin.scrape.saga_ended(saga.status().as_str());
         entry.stage.send_replace(Stage::Ended(Arc::new(saga)));
     }
 }

@@ -28,6 +28,7 @@ pub(super) struct Called {
     pub(super) path: String,
     pub(super) key: String,
     pub(super) kind: String,
+    pub(super) id: String,
     pub(super) body: Vec<u8>,
 }
 
@@ -140,7 +141,9 @@ fn serve(shared: &Shared, mut stream: TcpStream) {
             let _ = stream.shutdown(Shutdown::Both);
             return;
         };
-        let answer = format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}");
+        let body = if status < 300 { "{}" } else { r#"{"error":"no"}"# };
+        let head = format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+        let answer = format!("{head}\r\n\r\n{body}");
         if stream.write_all(answer.as_bytes()).is_err() {
             return;
         }
@@ -158,7 +161,13 @@ fn read(stream: &mut TcpStream) -> Option<Called> {
     let header = |name: &str| headers.get(name).cloned().unwrap_or_default();
     let mut body = vec![0; header("content-length").parse().ok()?];
     stream.read_exact(&mut body).ok()?;
-    Some(Called { path, key: header("idempotency-key"), kind: header("content-type"), body })
+    Some(Called {
+        path,
+        key: header("idempotency-key"),
+        kind: header("content-type"),
+        id: header("x-request-id"),
+        body,
+    })
 }
 
 /// The status; `None`: none.

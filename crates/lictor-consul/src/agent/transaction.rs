@@ -135,6 +135,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_must_hold_is_asked_before_what_is_written() {
+        let kv = |verb: &str, more: &[(&str, serde_json::Value)]| {
+            let mut kv = json!({ "Verb": verb, "Key": "k" });
+            more.iter().for_each(|(name, value)| kv[*name] = value.clone());
+            json!({ "KV": kv })
+        };
+        let (value, session, index) = (("Value", json!("dg==")), ("Session", json!("s")), ("Index", json!(7)));
+        for (operation, expected) in [
+            (Operation::CompareAndSet(7), vec![kv("cas", &[value.clone(), index.clone()])]),
+            (Operation::LockNew("s"), vec![kv("check-not-exists", &[]), kv("lock", &[value.clone(), session.clone()])]),
+            (
+                Operation::LockAt("s", 7),
+                vec![kv("check-index", &[index.clone()]), kv("lock", &[value.clone(), session.clone()])],
+            ),
+            (Operation::UnlockAt("s", 7), vec![kv("check-index", &[index]), kv("unlock", &[value, session])]),
+        ] {
+            assert_eq!(written(operation, "k", b"v"), json!(expected), "{operation:?}");
+        }
+    }
+
+    #[test]
     fn what_consul_says_is_understood() {
         let answer = br#"{"Results":[{"KV":{"LockIndex":3,"Key":"k","Flags":0,"Value":null,"CreateIndex":7,"ModifyIndex":9}}],"Errors":null}"#;
         assert_eq!(done(answer).unwrap(), Indexes { modify_index: 9 });

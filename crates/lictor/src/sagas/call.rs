@@ -25,6 +25,8 @@ const PAUSE_MOST: Duration = Duration::from_secs(5);
 /// Of an answer's body.
 const REST_WITHIN: Duration = Duration::from_secs(1);
 const REST_MAX: usize = 64 << 10;
+/// What of it is told, in characters.
+const SAID_MAX: usize = 200;
 
 /// What was answered.
 struct Answer {
@@ -33,6 +35,8 @@ struct Answer {
     reason: Option<String>,
     /// Somebody else, or the configuration, has answered in the service's place.
     is_instead: bool,
+    /// What it says, where it is text.
+    said: String,
 }
 
 /// Calls until it is known what became of it, or for long enough. `None`: we leave, or the saga is not ours any more; then the call is
@@ -82,7 +86,8 @@ impl Answer {
     fn words(&self, service: &str) -> String {
         let reason = self.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         let instead = if self.is_instead { ", in place of the service" } else { "" };
-        format!("{service} answered {}{reason}{instead}", self.status)
+        let said = if self.said.is_empty() { String::new() } else { format!(": {}", self.said) };
+        format!("{service} answered {}{reason}{instead}{said}", self.status)
     }
 }
 
@@ -97,6 +102,7 @@ async fn send(admin: &Admin, call: &Call) -> Result<Answer, String> {
     headers.insert(HOST, value(&call.service)?);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("idempotency-key", value(&call.key)?);
+    headers.insert("x-request-id", value(&call.saga)?);
     let unreachable = |error: std::io::Error| format!("our own listener at {way} cannot be reached: {error}");
     match &way {
         Address::Tcp(address) => {
@@ -116,11 +122,38 @@ where
     tokio::spawn(connection); // its error reaches the request
     let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let (head, body) = response.into_parts();
-    let _ = timeout(REST_WITHIN, Limited::new(body, REST_MAX).collect()).await; // what breaks off changes nothing
+    let body = timeout(REST_WITHIN, Limited::new(body, REST_MAX).collect()).await; // what breaks off changes nothing
+    let said = body.ok().and_then(Result::ok).map(|body| said(&body.to_bytes())).unwrap_or_default();
     let reason = head.headers.get("x-lictor-reason").and_then(|reason| reason.to_str().ok());
     Ok(Answer {
         status: head.status.as_u16(),
         reason: reason.map(str::to_owned),
         is_instead: head.headers.contains_key("x-lictor-fallback"),
+        said,
     })
+}
+
+/// The beginning of a text, on one line; nothing of what is none.
+fn said(body: &[u8]) -> String {
+    let text = str::from_utf8(body).unwrap_or_default();
+    text.trim().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(SAID_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_service_says_is_told_on_a_line_and_in_part() {
+        for (body, told) in [
+            (&b"{\"error\":\"out of stock\"}\n"[..], "{\"error\":\"out of stock\"}"),
+            (b"a\r\n\x1b[31mb", "a   [31mb"),
+            ("nicht vorr\u{e4}tig".as_bytes(), "nicht vorr\u{e4}tig"),
+            (b"\xff\xfe", ""),
+            (b"", ""),
+        ] {
+            assert_eq!(said(body), told);
+        }
+        assert_eq!(said(&[b'x'; 1000]).len(), SAID_MAX);
+    }
 }
