@@ -136,22 +136,26 @@ mod tests {
 
     #[test]
     fn what_must_hold_is_asked_before_what_is_written() {
-        let kv = |verb: &str, more: &[(&str, serde_json::Value)]| {
-            let mut kv = json!({ "Verb": verb, "Key": "k" });
-            more.iter().for_each(|(name, value)| kv[*name] = value.clone());
-            json!({ "KV": kv })
-        };
-        let (value, session, index) = (("Value", json!("dg==")), ("Session", json!("s")), ("Index", json!(7)));
+        let lock = json!({ "Verb": "lock", "Key": "k", "Value": "dg==", "Session": "s" });
         for (operation, expected) in [
-            (Operation::CompareAndSet(7), vec![kv("cas", &[value.clone(), index.clone()])]),
-            (Operation::LockNew("s"), vec![kv("check-not-exists", &[]), kv("lock", &[value.clone(), session.clone()])]),
+            (
+                Operation::CompareAndSet(7),
+                json!([{ "KV": { "Verb": "cas", "Key": "k", "Value": "dg==", "Index": 7 } }]),
+            ),
+            (Operation::LockNew("s"), json!([{ "KV": { "Verb": "check-not-exists", "Key": "k" } }, { "KV": lock }])),
             (
                 Operation::LockAt("s", 7),
-                vec![kv("check-index", &[index.clone()]), kv("lock", &[value.clone(), session.clone()])],
+                json!([{ "KV": { "Verb": "check-index", "Key": "k", "Index": 7 } }, { "KV": lock }]),
             ),
-            (Operation::UnlockAt("s", 7), vec![kv("check-index", &[index]), kv("unlock", &[value, session])]),
+            (
+                Operation::UnlockAt("s", 7),
+                json!([
+                    { "KV": { "Verb": "check-index", "Key": "k", "Index": 7 } },
+                    { "KV": { "Verb": "unlock", "Key": "k", "Value": "dg==", "Session": "s" } },
+                ]),
+            ),
         ] {
-            assert_eq!(written(operation, "k", b"v"), json!(expected), "{operation:?}");
+            assert_eq!(written(operation, "k", b"v"), expected, "{operation:?}");
         }
     }
 
