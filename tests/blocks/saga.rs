@@ -277,7 +277,7 @@ fn what_is_wrong_with_a_request_is_told() {
     for (query, body, message) in [
         ("", String::new(), "EOF"),
         ("", "{}".to_owned(), "missing field `steps`"),
-        ("", "[1]".to_owned(), "invalid type"),
+        ("", "[1]".to_owned(), "a saga is a JSON object"),
         ("", json!({ "steps": [] }).to_string(), "1 to 32 steps"),
         ("", good.replace("\"payload\"", "\"retries\""), "unknown field `retries`"),
         ("", good.replace("\"id\":\"o\"", "\"id\":\"a/b\""), "an id has 1 to 64"),
