@@ -345,7 +345,7 @@ async fn a_forgotten_or_changed_registration_is_made_again_at_once() {
     agent.deregister("web-1").await;
     agent.web_is("maintenance").await;
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    assert_eq!(handle.status().standing().reregistrations["forgotten"], 1);
+    status(&handle, |standing| standing.reregistrations.get("forgotten") == Some(&1)).await;
     handle.leave_maintenance().await.unwrap();
     agent.web_is("passing").await;
 
