@@ -439,6 +439,11 @@ impl DataPlane {
         self.shared.metrics.route_latencies(label)
     }
 
+    /// So much had no label of its own in this family.
+    pub fn overflowed(&self, family: &str, count: u64) {
+        self.shared.metrics.overflowed(family, count);
+    }
+
     /// How much of a limit is taken, 0 to 1, where all requests of a route share it and this process counts them.
     pub fn limit_taken(&self, limit: &Limit, route: &str) -> Option<f64> {
         self.shared.limiter.taken(limit, route, Instant::now())

@@ -349,6 +349,13 @@ impl Metrics {
         self.requests.with_label_values(&["", route, &code, reason]).inc();
     }
 
+    /// So much had no label of its own in this family.
+    pub(crate) fn overflowed(&self, family: &str, count: u64) {
+        if count > 0 {
+            self.label_overflow.with_label_values(&[family]).inc_by(count);
+        }
+    }
+
     /// A request's time ran out.
     pub(crate) fn deadline_exceeded(&self, place: &'static str) {
         self.deadline_exceeded.with_label_values(&[place]).inc();

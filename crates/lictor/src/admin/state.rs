@@ -117,7 +117,7 @@ impl Admin {
         self.plane.set_draining(is_draining);
     }
 
-    pub(super) fn mesh(&self) -> Arc<Mesh> {
+    pub(crate) fn mesh(&self) -> Arc<Mesh> {
         Arc::clone(&self.handle.mesh().borrow())
     }
 }

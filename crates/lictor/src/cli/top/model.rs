@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use serde::Deserialize;
 
+use crate::term::rank;
+
 /// Seconds of history: as many as a wide terminal has columns.
 const KEPT: usize = 240;
 
@@ -97,15 +99,31 @@ pub(super) struct Endpoint {
     pub(super) id: String,
     pub(super) address: String,
     pub(super) state: String,
+    pub(super) recent: Recent,
     pub(super) live: Option<Live>,
+}
+
+/// Of the last minute.
+#[derive(Debug, Deserialize)]
+pub(super) struct Recent {
+    pub(super) requests: u64,
+    pub(super) failures: u64,
+    pub(super) share: Option<f64>,
+    pub(super) p50_ms: Option<f64>,
+    pub(super) p99_ms: Option<f64>,
+    pub(super) last_failure: Option<LastFailure>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct LastFailure {
+    pub(super) ago_ms: f64,
+    pub(super) cause: String,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Live {
     pub(super) in_flight: u64,
-    pub(super) ewma_ms: Option<f64>,
     pub(super) connections: u64,
-    pub(super) consecutive_failures: u64,
     pub(super) ejected_for_ms: Option<u64>,
 }
 
@@ -207,6 +225,15 @@ impl Sort {
             Self::Rate => Self::Latency,
             Self::Latency => Self::Name,
         }
+    }
+}
+
+impl Upstream {
+    /// Its endpoints, the worst first.
+    pub(super) fn worst_first(&self) -> Vec<&Endpoint> {
+        let mut all: Vec<&Endpoint> = self.endpoints.iter().collect();
+        all.sort_by_key(|endpoint| (rank(&endpoint.state), Reverse(endpoint.recent.failures)));
+        all
     }
 }
 
