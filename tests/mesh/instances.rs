@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use lictor_testkit::{Backend, Load, Sidecar, eventually_is};
+use lictor_testkit::{Backend, Load, Sidecar, eventually_is, free_ports, get};
 use serde_json::Value as Json;
 
 use crate::LICTOR;
@@ -143,4 +143,53 @@ fn endpoints_in_metrics_are_wanted_and_so_many() {
     assert_eq!(exported("{}"), (0, 0, false));
     assert_eq!(exported("{endpoints: true}"), (4, 0, false));
     assert_eq!(exported("{endpoints: true, max_label_values: 1}"), (2, 2, true));
+}
+
+#[test]
+fn what_was_while_nobody_looked_is_there_when_somebody_does() {
+    let (well, ill) = (Backend::start("well"), Backend::start("ill"));
+    ill.answers(503);
+    let [nobody] = free_ports();
+    let yaml = format!(
+        "registration: off\nservice: orders\nworkers: 1\nupstreams:\n  users: {{listen: 0, retry: off, breaker: off, balance: round_robin, static: ['127.0.0.1:{}', '127.0.0.1:{}']}}\n  gone: {{listen: 0, retry: off, breaker: off, static: ['127.0.0.1:{nobody}']}}\n  idle: 0\nconsul: {{address: 'http://127.0.0.1:{nobody}'}}\nlifecycle: {{start_timeout: 1s}}\n",
+        well.port(),
+        ill.port()
+    );
+    let lictor = Sidecar::serve(LICTOR, &yaml).up();
+    for _ in 0..10 {
+        lictor.get("users", "/");
+    }
+    assert_eq!(lictor.get("gone", "/").status, 502);
+    let sum = |list: &Json| list.as_array().unwrap().iter().filter_map(Json::as_u64).sum::<u64>();
+    let page = eventually_is(
+        "it is noted",
+        || lictor.page("/history"),
+        |page| sum(&page["upstreams"]["gone"]["rate"]) == 1 && sum(&page["upstreams"]["users"]["rate"]) == 10,
+    );
+    let (users, gone) = (&page["upstreams"]["users"], &page["upstreams"]["gone"]);
+    assert_eq!((sum(&users["errors"]), sum(&users["failed_by"]["answer"])), (5, 5), "{users}");
+    assert_eq!((sum(&gone["errors"]), sum(&gone["failed_by"]["connect"])), (1, 1), "{gone}");
+    assert!(users["p99_ms"].as_array().unwrap().iter().any(Json::is_f64), "{users}");
+    assert_eq!(page["upstreams"]["idle"]["rate"], serde_json::json!([]), "it takes no room");
+    assert!(users.get("endpoints").is_none());
+    let page = lictor.page("/history?upstream=users&since=1m");
+    assert!(page["upstreams"].get("gone").is_none());
+    let endpoints = page["upstreams"]["users"]["endpoints"].as_array().unwrap();
+    let told = |port: u16| {
+        let one = endpoints.iter().find(|one| one["address"] == format!("127.0.0.1:{port}")).unwrap();
+        (sum(&one["requests"]), sum(&one["failures"]))
+    };
+    assert_eq!((told(well.port()), told(ill.port())), ((5, 0), (5, 5)));
+    for (path, status) in [
+        ("/history?since=11m", 400),
+        ("/history?since=0s", 400),
+        ("/history?since=soon", 400),
+        ("/history?upstream=nobody", 404),
+        ("/history?until=1m", 400),
+    ] {
+        assert_eq!(get(&lictor.admin(), path).unwrap().status, status, "{path}");
+    }
+    let top = command(&lictor, &["top", "--once", "--width", "160"]);
+    let row = top.lines().find(|line| line.contains(" users ")).unwrap();
+    assert!(row.contains('█'), "the past is drawn at once: {top}");
 }

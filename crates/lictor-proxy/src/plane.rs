@@ -29,6 +29,7 @@ use self::office::run;
 use crate::calls::explain::{Explanation, Question, Refusal};
 use crate::net::listen::{BindError, Bound, Spot, Unattached, bind};
 use crate::stores::exemplar::Exemplar;
+use crate::stores::flow::Flowed;
 use crate::stores::metrics::Metrics;
 use crate::stores::passwords::Turns;
 use crate::stores::span::Span;
@@ -432,6 +433,11 @@ impl DataPlane {
     /// How many requests took how long so far, by upstream; for [`crate::quantile`].
     pub fn latencies(&self) -> BTreeMap<String, Vec<u64>> {
         self.shared.metrics.latencies()
+    }
+
+    /// What became of the requests so far, by upstream.
+    pub fn flowed(&self) -> Vec<(Arc<str>, Flowed)> {
+        self.shared.metrics.flowed()
     }
 
     /// The same of the requests that a gateway's route has sent on.

@@ -36,6 +36,7 @@ GET  /config/changes    what reloads and KV changed, or could not
 GET  /stats             instances by service
 GET  /gateway/stats     the gateway's routes, and what became of their requests
 GET  /consul            watches and registration
+GET  /history           the last ten minutes, second by second: ?upstream=&since=2m
 GET  /events            what changed, as server-sent events
 GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit= [?as=text]
 GET  /tap               requests as they end, as server-sent events: ?upstream=&status=5xx&reason=&path=

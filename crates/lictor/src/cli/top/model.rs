@@ -160,6 +160,21 @@ pub(super) struct Failure {
     pub(super) times: u64,
 }
 
+/// What was before the first frame: `/history`.
+#[derive(Debug, Deserialize)]
+pub(super) struct History {
+    upstreams: HashMap<String, Columns>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Columns {
+    rate: Vec<f64>,
+    errors: Vec<f64>,
+    retries: Vec<f64>,
+    p50_ms: Vec<Option<f64>>,
+    p99_ms: Vec<Option<f64>>,
+}
+
 /// Everything on the screen.
 #[derive(Debug, Default)]
 pub(super) struct Model {
@@ -256,6 +271,22 @@ impl Model {
             self.chosen = worst.map(|it| it.name.clone());
         }
         self.frame = Some(frame);
+    }
+
+    /// What was while nobody looked.
+    pub(super) fn remember(&mut self, history: History) {
+        let seconds = |it: Columns| {
+            let row = |at: usize| Traffic {
+                rate: it.rate.get(at).copied(),
+                errors: it.errors.get(at).copied(),
+                error_ratio: None,
+                retries: it.retries.get(at).copied(),
+                p50_ms: it.p50_ms.get(at).copied().flatten(),
+                p99_ms: it.p99_ms.get(at).copied().flatten(),
+            };
+            (it.rate.len().saturating_sub(KEPT)..it.rate.len()).map(row).collect()
+        };
+        self.past = history.upstreams.into_iter().map(|(name, it)| (name, seconds(it))).collect();
     }
 
     /// Of an upstream, the oldest first.

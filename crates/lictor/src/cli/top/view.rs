@@ -529,6 +529,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_before_the_first_frame_is_drawn() {
+        let mut model = Model::default();
+        let rates: Vec<u64> = (0..300).collect();
+        let none = vec![Json::Null; 300];
+        let history = json!({ "upstreams": { "users": {
+            "rate": rates, "errors": rates, "retries": rates, "p50_ms": none, "p99_ms": none,
+        } } });
+        model.remember(serde_json::from_value(history).unwrap());
+        let rates: Vec<f64> = model.past("users").filter_map(|it| it.rate).collect();
+        assert_eq!((rates.len(), rates[0], rates[239]), (240, 60.0, 299.0), "the latest of them");
+    }
+
+    #[test]
     fn the_worst_endpoint_comes_first_and_says_how_it_failed() {
         let mut users = upstream("users", ("warn", "1 of 60 failing"), json!({}));
         let one = users["endpoints"][0].clone();
