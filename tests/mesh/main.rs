@@ -17,6 +17,7 @@ mod faults;
 mod graph;
 mod inbound;
 mod init;
+mod instances;
 mod kv;
 mod lifecycle;
 mod listeners;

@@ -158,7 +158,7 @@ fn inbound_and_consul(live: &mut Families) {
 port: {}
 registration: {{id: users-1, checks: [{{http: /health}}]}}
 inbound: {{listen: '127.0.0.1:{inbound}'}}
-metrics: {{otel: true}}
+metrics: {{otel: true, endpoints: true}}
 consul: {{address: '{}'}}
 building_blocks: {{token: a-token-of-the-application, saga: true}}
 upstreams: {{carts: 0, shop: {{listen: 0, static: ['127.0.0.1:{}']}}}}

@@ -561,6 +561,8 @@ pub struct Metrics {
     pub compat: bool,
     /// Also OpenTelemetry's histograms. Default false.
     pub otel: bool,
+    /// Also of each endpoint. Default false.
+    pub endpoints: bool,
     /// The application's own metrics, which are put behind ours: a URL on this machine.
     pub merge_app: Option<String>,
     /// Distinct values of one label before further ones become `other`. Default 200.

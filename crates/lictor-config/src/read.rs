@@ -232,6 +232,12 @@ fn metrics(node: &Node<'_>) -> Metrics {
     let metrics = Metrics {
         compat: section.field("compat", "Also the names that older services use.").boolean(true),
         otel: section.field("otel", "Also OpenTelemetry's histograms of requests, in and out.").boolean(false),
+        endpoints: section
+            .field(
+                "endpoints",
+                "Also requests, failures, latency and state of each endpoint, of `max_label_values` at most.",
+            )
+            .boolean(false),
         merge_app: section
             .field("merge_app", "The application's own metrics, on this machine, put behind these. Default: none.")
             .parsed(json!({ "type": "string" }), None, local_url),

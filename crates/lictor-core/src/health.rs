@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::policy::EjectionPolicy;
+use crate::track::Track;
 
 /// An endpoint's state.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct EndpointHealth {
     away_until: AtomicU64,
     /// When a connection to it failed last.
     unreachable_at: AtomicU64,
+    /// What became of the attempts at it.
+    pub track: Track,
 }
 
 /// The longest rest that is given on an endpoint's own word (`Retry-After`).
@@ -41,6 +44,7 @@ impl EndpointHealth {
             resting_until: AtomicU64::new(0),
             away_until: AtomicU64::new(0),
             unreachable_at: AtomicU64::new(0),
+            track: Track::default(),
         }
     }
 
@@ -103,8 +107,13 @@ impl EndpointHealth {
 
     /// Whether an attempt has failed in this time.
     pub fn has_failed_within(&self, time: Duration, now: Instant) -> bool {
+        self.failed_ago(now).is_some_and(|ago| ago < time)
+    }
+
+    /// How long ago the last attempt failed.
+    pub fn failed_ago(&self, now: Instant) -> Option<Duration> {
         let at = self.failed_at.load(Relaxed);
-        at != 0 && Duration::from_micros(self.micros(now).saturating_sub(at)) < time
+        (at != 0).then(|| Duration::from_micros(self.micros(now).saturating_sub(at)))
     }
 
     /// Ejections that still count.

@@ -39,10 +39,12 @@ pub mod retry;
 pub mod route;
 pub mod saga;
 pub mod secret;
+pub mod standout;
 pub mod steering;
 pub mod story;
 pub mod tls;
 pub mod trace;
+pub mod track;
 pub mod zones;
 
 pub use address::Address;

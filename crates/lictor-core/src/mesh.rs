@@ -23,6 +23,7 @@ use crate::limits::{InFlight, Places};
 use crate::policy::Policy;
 use crate::route::Routes;
 use crate::secret::Secret;
+use crate::standout::Finding;
 use crate::steering::Steering;
 use crate::tls::{ClientTls, ListenerTls};
 use crate::trace::TraceSettings;
@@ -370,7 +371,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// One word for its state: ours where we have one, else Consul's.
+    /// One word for its state: what keeps requests from it, else Consul's; where that is well, what its track record says.
     pub fn state(&self, now: Instant) -> &'static str {
         if self.health.is_ejected(now) {
             "ejected"
@@ -380,7 +381,7 @@ impl Endpoint {
             "resting"
         } else {
             match self.status {
-                Status::Passing => "healthy",
+                Status::Passing => self.health.track.finding().map_or("healthy", Finding::as_str),
                 Status::Warning => "warning",
                 Status::Flapping => "flapping",
                 Status::Suspect => "suspect",

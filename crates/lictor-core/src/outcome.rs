@@ -76,6 +76,71 @@ pub enum Reason {
     UnknownUpstream,
 }
 
+/// What went wrong, roughly: as much as a history of each second has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The upstream answered, and that was no good.
+    Answer,
+    /// No connection.
+    Connect,
+    /// No answer in time.
+    Timeout,
+    /// The answer, or the connection, broke off or was none.
+    Broken,
+    /// Refused here, without an attempt or after one.
+    Refused,
+}
+
+impl Kind {
+    /// All of them; one's place here is its number.
+    pub const ALL: [Self; 5] = [Self::Answer, Self::Connect, Self::Timeout, Self::Broken, Self::Refused];
+
+    /// The word for pages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Broken => "broken",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// Of a request that ended so; without a reason the upstream's answer was passed on.
+    pub fn of(reason: Option<Reason>) -> Self {
+        let Some(reason) = reason else { return Self::Answer };
+        match reason {
+            Reason::Status => Self::Answer,
+            Reason::ConnectRefused | Reason::ConnectTimeout | Reason::TlsFailed => Self::Connect,
+            Reason::DeadlineExceeded | Reason::PerTryTimeout | Reason::RequestTimeout | Reason::Timeout => {
+                Self::Timeout
+            }
+            Reason::Misdirected | Reason::ProtocolError | Reason::ResetBeforeResponse | Reason::ResetMidResponse => {
+                Self::Broken
+            }
+            Reason::AllEjected
+            | Reason::AuthUnavailable
+            | Reason::BadRequest
+            | Reason::BodyTooLarge
+            | Reason::BreakerOpen
+            | Reason::ClientGone
+            | Reason::Draining
+            | Reason::Forbidden
+            | Reason::HeadersTooLarge
+            | Reason::LimitUnavailable
+            | Reason::LoopDetected
+            | Reason::Maintenance
+            | Reason::NoEndpoints
+            | Reason::NoRoute
+            | Reason::NotCached
+            | Reason::Overloaded
+            | Reason::RateLimited
+            | Reason::Unauthenticated
+            | Reason::UnknownUpstream => Self::Refused,
+        }
+    }
+}
+
 /// May an attempt that failed like this be followed by another?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retryable {

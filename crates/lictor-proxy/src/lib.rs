@@ -46,6 +46,7 @@ pub use head::rewrite::laws::header_pass;
 pub use net::listen::{BindError, Bound};
 pub use plane::{DataPlane, EndpointReport, Prepared, Report, Settings, UpstreamReport, Which};
 pub use stores::exemplar::Exemplar;
+pub use stores::flow::Flowed;
 pub use stores::span::{Span, SpanEvent, SpanKind, Value};
 pub use stores::spread::quantile;
 pub use stores::tap::{Fields, Tapped, Tapping};

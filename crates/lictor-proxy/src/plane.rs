@@ -29,6 +29,7 @@ use self::office::run;
 use crate::calls::explain::{Explanation, Question, Refusal};
 use crate::net::listen::{BindError, Bound, Spot, Unattached, bind};
 use crate::stores::exemplar::Exemplar;
+use crate::stores::flow::Flowed;
 use crate::stores::metrics::Metrics;
 use crate::stores::passwords::Turns;
 use crate::stores::span::Span;
@@ -434,9 +435,19 @@ impl DataPlane {
         self.shared.metrics.latencies()
     }
 
+    /// What became of the requests so far, by upstream.
+    pub fn flowed(&self) -> Vec<(Arc<str>, Flowed)> {
+        self.shared.metrics.flowed()
+    }
+
     /// The same of the requests that a gateway's route has sent on.
     pub fn route_latencies(&self, label: &str) -> Option<Vec<u64>> {
         self.shared.metrics.route_latencies(label)
+    }
+
+    /// So much had no label of its own in this family.
+    pub fn overflowed(&self, family: &str, count: u64) {
+        self.shared.metrics.overflowed(family, count);
     }
 
     /// How much of a limit is taken, 0 to 1, where all requests of a route share it and this process counts them.

@@ -6,6 +6,7 @@ pub(crate) mod causes;
 pub(crate) mod challenges;
 pub(crate) mod date;
 pub(crate) mod exemplar;
+pub(crate) mod flow;
 pub(crate) mod kept;
 pub(crate) mod limiter;
 pub(crate) mod metrics;

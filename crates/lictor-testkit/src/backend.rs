@@ -32,6 +32,8 @@ pub struct Backend {
 struct State {
     status: AtomicU16,
     delay_ms: AtomicU64,
+    /// Of a hundred requests, how many get a 500.
+    failing: AtomicU64,
     hits: AtomicU64,
     marks_misdirected: AtomicBool,
 }
@@ -59,6 +61,7 @@ impl Backend {
         let state = Arc::new(State {
             status: AtomicU16::new(200),
             delay_ms: AtomicU64::new(0),
+            failing: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             marks_misdirected: AtomicBool::new(false),
         });
@@ -89,6 +92,11 @@ impl Backend {
     /// Answers with this status from now on.
     pub fn answers(&self, status: u16) {
         self.state.status.store(status, Relaxed);
+    }
+
+    /// Answers so many of a hundred requests with 500 from now on, spread evenly.
+    pub fn fails(&self, percent: u64) {
+        self.state.failing.store(percent, Relaxed);
     }
 
     /// Takes this long from now on.
@@ -166,7 +174,8 @@ async fn answer(
     if request.uri().path() == "/health" {
         return Ok(Response::new(Full::from("ok")));
     }
-    state.hits.fetch_add(1, Relaxed);
+    let (hits, failing) = (state.hits.fetch_add(1, Relaxed), state.failing.load(Relaxed));
+    let is_failing = hits.wrapping_mul(failing) % 100 < failing;
     let (head, body) = request.into_parts();
     let received = body.collect().await.map_or(0, |body| body.to_bytes().len());
     let delay = state.delay_ms.load(Relaxed);
@@ -181,7 +190,8 @@ async fn answer(
         text += &format!("{key}: {}\n", value.to_str().unwrap_or("?"));
     }
     let mut response = Response::new(Full::from(text));
-    *response.status_mut() = StatusCode::from_u16(state.status.load(Relaxed)).unwrap_or(StatusCode::OK);
+    let status = if is_failing { 500 } else { state.status.load(Relaxed) };
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
     headers.insert("x-backend", name.parse().expect("names are header values"));
     if state.marks_misdirected.load(Relaxed) {

@@ -24,6 +24,7 @@ use crate::application::{Application, Change};
 use crate::child::{self, Child};
 use crate::events::Events;
 use crate::followed::Start;
+use crate::history;
 use crate::keys;
 use crate::lifecycle::grace;
 use crate::log::Logs;
@@ -137,7 +138,8 @@ impl Bound {
         let export = config.trace.otlp.as_ref().and_then(|otlp| otlp::start_or_tell(otlp, &registry));
         let (spans, export) = export.unzip();
         let app = config.metrics.merge_app.as_deref().map(str::parse).transpose().context("metrics.merge_app")?;
-        let scrape = Scrape::new(registry.clone(), app.map(|uri| AppMetrics::new(uri, &registry)));
+        let endpoints = config.metrics.endpoints.then_some(config.metrics.max_label_values);
+        let scrape = Scrape::new(registry.clone(), app.map(|uri| AppMetrics::new(uri, &registry)), endpoints);
         scrape.reloaded(Some(&loaded.values), &configured.source());
         let bell = Arc::<KeyBell>::default();
         let plane = DataPlane::start(Settings {
@@ -167,6 +169,7 @@ impl Bound {
         tokio::spawn(keys::run(Arc::clone(&admin), bell));
         tokio::spawn(acme::run(Arc::clone(&admin)));
         tokio::spawn(sagas::run(Arc::clone(&admin)));
+        tokio::spawn(history::run(Arc::clone(&admin)));
         let in_force = InForce::new(configured, sources, followed, listeners);
         Ok(Self { admin, in_force, admin_address, orders, export, limits })
     }

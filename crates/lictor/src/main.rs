@@ -16,6 +16,7 @@ mod doctor;
 mod events;
 mod family;
 mod followed;
+mod history;
 mod keys;
 mod lifecycle;
 mod log;

@@ -1,5 +1,6 @@
 //! What is measured when somebody asks: gauges read from the live state at each scrape, and the process itself.
 
+mod instances;
 mod tally;
 
 use std::collections::HashSet;
@@ -16,6 +17,7 @@ use prometheus::{
     Counter, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use self::instances::Instances;
 pub(crate) use self::tally::{Counted, LimitCounted, Requests, RouteCounted, Tally, added};
 use crate::app_metrics::{self, AppMetrics};
 use crate::family::register;
@@ -63,6 +65,8 @@ pub(crate) struct Scrape {
     reload_time: Gauge,
     config_info: IntGaugeVec,
     certificates: Certificates,
+    /// Of each endpoint, where they are wanted.
+    instances: Option<Instances>,
     sagas: IntCounterVec,
     own_logs_dropped: IntCounter,
     resident_memory: IntGauge,
@@ -121,7 +125,8 @@ impl Certificates {
 }
 
 impl Scrape {
-    pub(crate) fn new(registry: Registry, app: Option<AppMetrics>) -> Self {
+    /// `endpoints`: how many of them have a label, where they are wanted.
+    pub(crate) fn new(registry: Registry, app: Option<AppMetrics>, endpoints: Option<usize>) -> Self {
         let gauges = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntGaugeVec::new(Opts::new(name, help), labels).expect("constant names"))
         };
@@ -163,11 +168,7 @@ impl Scrape {
                 "Tags of services that claim a route, by what became of them: `route` or `refused`.",
                 &["state"],
             ),
-            maintenance: gauges(
-                "lictor_gateway_maintenance_routes",
-                "Routes of the gateway that are in maintenance.",
-                &[],
-            ),
+            maintenance: gauges("lictor_gateway_maintenance_routes", "The gateway's routes in maintenance.", &[]),
             snapshot_age: number("lictor_snapshot_age_seconds", "The oldest answer in use from the snapshot; 0: none."),
             snapshot_in_use: gauge("lictor_snapshot_in_use", "Watches whose endpoints are from the snapshot."),
             app_up: gauges("lictor_application_up", "1 while the application answers.", &[]),
@@ -178,6 +179,7 @@ impl Scrape {
             reload_time: number("lictor_config_last_reload_timestamp_seconds", "When a configuration was last taken."),
             config_info: gauges("lictor_config_info", "Always 1.", &["hash", "source"]),
             certificates: Certificates::new(&registry),
+            instances: endpoints.map(|most| Instances::new(&registry, most)),
             sagas: counters(
                 "lictor_sagas_total",
                 "Sagas that have ended here: completed, failed, manual.",
@@ -220,6 +222,9 @@ impl Scrape {
             None => None,
         };
         self.mesh(seen.mesh);
+        if let Some(instances) = &self.instances {
+            seen.plane.overflowed("lictor_endpoint_requests_total", instances.set(seen.mesh, Instant::now()));
+        }
         self.consul(seen.consul);
         if let Some(app) = seen.app {
             self.app_up.with_label_values::<&str>(&[]).set(i64::from(app.is_up));
@@ -365,7 +370,8 @@ impl Scrape {
 }
 
 /// Of endpoints, as [`lictor_core::Endpoint::state`] has them.
-const STATES: [&str; 7] = ["healthy", "warning", "flapping", "suspect", "ejected", "draining", "resting"];
+const STATES: [&str; 9] =
+    ["healthy", "failing", "slow", "warning", "flapping", "suspect", "ejected", "draining", "resting"];
 
 /// Who may take the next request that nothing is known of.
 fn choice(upstream: &Upstream, now: Instant) -> Option<Choice> {
@@ -413,7 +419,7 @@ mod tests {
 
     #[test]
     fn a_refused_reload_is_seen_and_the_configuration_in_force_stays() {
-        let scrape = Scrape::new(Registry::new(), None);
+        let scrape = Scrape::new(Registry::new(), None, None);
         scrape.reloaded(Some(&[]), "lictor.yaml");
         scrape.reloaded(None, "");
         assert_eq!(scrape.reload_success.get(), 0);

@@ -83,6 +83,20 @@ pub(crate) fn millis(ms: f64) -> String {
     }
 }
 
+/// How bad an endpoint's state is: the worst has the least, so that it comes first.
+pub(crate) fn rank(state: &str) -> u8 {
+    match state {
+        "failing" | "ejected" => 0,
+        "healthy" => 2,
+        _ => 1,
+    }
+}
+
+/// `503, 1.2 s ago`
+pub(crate) fn failure(cause: &str, ago_ms: f64) -> String {
+    format!("{cause}, {} ago", millis(if ago_ms < 1e5 { ago_ms } else { (ago_ms / 6e4).round() * 6e4 }))
+}
+
 /// Characters that are seen.
 fn visible(text: &str) -> usize {
     let mut is_hidden = false;

@@ -14,7 +14,7 @@ use crate::books::attempts::Attempt;
 use crate::books::record::Record;
 use crate::choose::exchange::{Busy, Exchange};
 use crate::choose::pick::pick;
-use crate::choose::verdict::{Judged, judge, report};
+use crate::choose::verdict::{Judged, cause, judge, report};
 use crate::clock::{self, Stage};
 use crate::names::{self, X_LICTOR_DRAINING, X_LICTOR_REASON, grpc_status};
 use crate::stores::outcome::Outcome;
@@ -52,14 +52,14 @@ pub(super) async fn attempt(call: &Call, record: &Record) -> Result<Sent, Failur
     let judged = judge(call.policy(), outcome, grpc);
     // A good head is a success once its body is whole: `Exchange::complete`.
     if judged != Judged::Well || call.upgrade.is_some() {
-        report(&call.upstream, call.policy(), &state, judged);
+        report(&call.upstream, call.policy(), &state, judged, cause(outcome, grpc));
     }
     match (judged, &result) {
         (Judged::Well, Ok(got)) => {
             busy.took(now.saturating_duration_since(got.since), now);
             call.took(took, now);
         }
-        (Judged::Refused | Judged::Failed, _) => busy.failed(),
+        (Judged::Refused | Judged::Failed, _) => busy.ended_badly(judged),
         _ => (),
     }
     let Exchanged { response, fields, hold, .. } = result?;

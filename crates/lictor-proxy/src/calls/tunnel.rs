@@ -34,7 +34,7 @@ use crate::books::passage::Passage;
 use crate::books::record::{EXPIRED, Record};
 use crate::choose::exchange::Busy;
 use crate::choose::pick::pick;
-use crate::choose::verdict::{judge, report};
+use crate::choose::verdict::{cause, judge, report};
 use crate::clock::{self, Stage};
 use crate::stores::outcome::Outcome;
 use crate::world::client::Connection;
@@ -265,7 +265,8 @@ async fn dial(
         let attempt =
             Attempt { endpoint: Rc::clone(&endpoint), number, outcome, began, took, is_http2: false, failure: None };
         attempts.push(attempt);
-        report(upstream, policy, &endpoint, judge(policy, outcome, None));
+        let judged = judge(policy, outcome, None);
+        report(upstream, policy, &endpoint, judged, cause(outcome, None));
         let failure = match connected {
             Ok((stream, open)) => {
                 let now = Instant::now();
@@ -277,7 +278,7 @@ async fn dial(
             Err(failure) => failure,
         };
         endpoint.undialled(&failure);
-        busy.failed();
+        busy.ended_badly(judged);
         let next = after(worker, target, end, &failure, &tried);
         if let Some(attempt) = attempts.last_mut() {
             attempt.failure = Some(Box::new((failure.clone(), next)));

@@ -8,7 +8,7 @@ use lictor_core::policy::Policy;
 use lictor_core::{Reason, retry};
 use lictor_http::AnswerBody;
 
-use super::verdict::{Judged, judge, report};
+use super::verdict::{Judged, cause, judge, report};
 use crate::stores::outcome::Outcome;
 use crate::world::pool::Term;
 use crate::world::view::{EndpointState, UpstreamState};
@@ -35,10 +35,11 @@ impl Exchange {
     /// The answer is whole, and this is gRPC's status.
     pub(crate) fn judge(&mut self, upstream: &UpstreamState, policy: &Policy, grpc: Option<u16>) {
         if matches!(self.endpoint.ended, Ended::Well(..)) {
-            let judged = judge(policy, Outcome::Status(200), grpc); // its own was a good one
+            let outcome = Outcome::Status(200); // its own was a good one
+            let judged = judge(policy, outcome, grpc);
             if judged != Judged::Well {
-                report(upstream, policy, &self.endpoint.state, judged);
-                self.endpoint.failed();
+                report(upstream, policy, &self.endpoint.state, judged, cause(outcome, grpc));
+                self.endpoint.ended_badly(judged);
             }
         }
     }
@@ -64,10 +65,11 @@ impl Exchange {
 
     /// The answer broke off, or stalled, within its body: as bad as none.
     pub(crate) fn broke_off(mut self, upstream: &UpstreamState, policy: &Policy, reason: Reason) {
-        let judged = judge(policy, Outcome::Failed(reason), None);
-        report(upstream, policy, &self.endpoint.state, judged);
+        let outcome = Outcome::Failed(reason);
+        let judged = judge(policy, outcome, None);
+        report(upstream, policy, &self.endpoint.state, judged, cause(outcome, None));
         if judged != Judged::Nothing {
-            self.endpoint.failed();
+            self.endpoint.ended_badly(judged);
         }
     }
 }
@@ -87,7 +89,8 @@ enum Ended {
     /// To its response head, and when that came.
     Well(Duration, Instant),
     /// Failing or refusing fast must not attract.
-    Badly,
+    Refused,
+    Failed,
 }
 
 impl Busy {
@@ -100,21 +103,37 @@ impl Busy {
         self.ended = Ended::Well(latency, now);
     }
 
-    pub(crate) fn failed(&mut self) {
-        self.ended = Ended::Badly;
+    /// It did not go well; what has failed once is no mere refusal afterwards.
+    pub(crate) fn ended_badly(&mut self, judged: Judged) {
+        if judged == Judged::Failed {
+            self.ended = Ended::Failed;
+        } else if !matches!(self.ended, Ended::Failed) {
+            self.ended = Ended::Refused;
+        }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let load = &self.state.load;
+        let (load, track) = (&self.state.load, &self.state.endpoint.health.track);
         match self.ended {
             Ended::Not => {
                 let now = Instant::now();
                 load.abandoned(now, now.saturating_duration_since(self.began));
+                track.ended();
             }
-            Ended::Well(latency, at) => load.finished(at, Some(latency)),
-            Ended::Badly => load.finished(Instant::now(), None),
+            Ended::Well(latency, at) => {
+                load.finished(at, Some(latency));
+                track.went_well(latency);
+            }
+            Ended::Refused => {
+                load.finished(Instant::now(), None);
+                track.ended();
+            }
+            Ended::Failed => {
+                load.finished(Instant::now(), None);
+                track.failed();
+            }
         }
         self.state.pool.ended();
     }

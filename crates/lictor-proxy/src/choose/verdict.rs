@@ -8,6 +8,7 @@ use lictor_core::Reason;
 use lictor_core::ejection::may_eject;
 use lictor_core::mesh::Upstream;
 use lictor_core::policy::Policy;
+use lictor_core::track::Cause;
 use tracing::warn;
 
 use crate::stores::outcome::Outcome;
@@ -60,13 +61,33 @@ pub(crate) fn judge(policy: &Policy, outcome: Outcome, grpc: Option<u16>) -> Jud
     if is_failure { Judged::Failed } else { Judged::Refused }
 }
 
+/// How such an attempt has failed, if it has.
+pub(crate) fn cause(outcome: Outcome, grpc: Option<u16>) -> Option<Cause> {
+    match outcome {
+        Outcome::Status(status) => {
+            Some(grpc.filter(|code| is_grpc_failure(*code)).map_or(Cause::Status(status), Cause::Grpc))
+        }
+        Outcome::Failed(reason) => Some(Cause::Reason(reason)),
+        Outcome::Connected | Outcome::Abandoned => None,
+    }
+}
+
 /// Tells the endpoint's health, and ejects it when it has failed too often.
-pub(crate) fn report(upstream: &UpstreamState, policy: &Policy, state: &EndpointState, judged: Judged) {
+pub(crate) fn report(
+    upstream: &UpstreamState,
+    policy: &Policy,
+    state: &EndpointState,
+    judged: Judged,
+    cause: Option<Cause>,
+) {
     let health = &state.endpoint.health;
     match judged {
         Judged::Failed => (),
         Judged::Well => return health.succeeded(),
         Judged::Refused | Judged::Nothing => return,
+    }
+    if let Some(cause) = cause {
+        health.track.blame(cause);
     }
     let now = Instant::now();
     let Upstream { endpoints, steering, .. } = &*upstream.upstream;

@@ -23,7 +23,7 @@ use prometheus::{
 use self::gateway::GatewayMeters;
 pub(crate) use self::meters::{Over, UpstreamMeters};
 use super::exemplar::{Exemplar, Exemplars, LATENCY_BUCKETS};
-use super::spread::Spread;
+use super::flow::{Flow, Flowed};
 
 /// Those that the semantic conventions advise for both histograms.
 const OTEL_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -71,8 +71,8 @@ pub(crate) struct Metrics {
     gateway: GatewayMeters,
     /// Of `duration`, by upstream.
     exemplars: Mutex<BTreeMap<Arc<str>, Arc<Exemplars>>>,
-    /// The same times, finely.
-    spreads: Mutex<BTreeMap<Arc<str>, Arc<Spread>>>,
+    /// The same times, finely, and what else a history has.
+    flows: Mutex<BTreeMap<Arc<str>, Arc<Flow>>>,
     methods: Methods,
     pub(crate) spans_dropped: IntCounter,
     pub(crate) logs_dropped: IntCounter,
@@ -237,7 +237,7 @@ impl Metrics {
             ),
             redis_up: gauge("lictor_limit_redis_up", "1 while a worker's connection to Redis answers.", &["worker"]),
             exemplars: Mutex::default(),
-            spreads: Mutex::default(),
+            flows: Mutex::default(),
             methods: Methods::default(),
             handshakes_failed: register(
                 registry,
@@ -335,7 +335,17 @@ impl Metrics {
 
     /// How many requests took how long, by upstream.
     pub(crate) fn latencies(&self) -> BTreeMap<String, Vec<u64>> {
-        self.spreads.lock().iter().map(|(name, spread)| (name.to_string(), spread.counts())).collect()
+        self.flows.lock().iter().map(|(name, flow)| (name.to_string(), flow.times())).collect()
+    }
+
+    /// What became of the requests so far, by upstream.
+    pub(crate) fn flowed(&self) -> Vec<(Arc<str>, Flowed)> {
+        self.flows.lock().iter().map(|(name, flow)| (Arc::clone(name), flow.so_far())).collect()
+    }
+
+    fn flow(&self, upstream: &Arc<str>) -> Arc<Flow> {
+        let begun = || Arc::new(Flow::new(self.retries.with_label_values(&[upstream.as_ref()])));
+        Arc::clone(self.flows.lock().entry(Arc::clone(upstream)).or_insert_with(begun))
     }
 
     /// How many requests of a gateway's route took how long.
@@ -347,6 +357,13 @@ impl Metrics {
     pub(crate) fn led_nowhere(&self, route: &str, status: u16, reason: Option<Reason>) {
         let (code, reason) = (status.to_string(), reason.map_or("", Reason::as_str));
         self.requests.with_label_values(&["", route, &code, reason]).inc();
+    }
+
+    /// So much had no label of its own in this family.
+    pub(crate) fn overflowed(&self, family: &str, count: u64) {
+        if count > 0 {
+            self.label_overflow.with_label_values(&[family]).inc_by(count);
+        }
     }
 
     /// A request's time ran out.
@@ -446,7 +463,16 @@ impl Metrics {
     }
 
     /// A connection was carried.
-    pub(crate) fn carried(&self, upstream: &str, reason: Option<Reason>, took: Duration, sent: u64, received: u64) {
+    pub(crate) fn carried(
+        &self,
+        upstream: &Arc<str>,
+        reason: Option<Reason>,
+        took: Duration,
+        sent: u64,
+        received: u64,
+    ) {
+        self.flow(upstream).connection(reason);
+        let upstream: &str = upstream;
         self.tcp_connections.with_label_values(&[upstream, reason.map_or("", Reason::as_str)]).inc();
         self.tcp_duration.with_label_values(&[upstream]).observe(took.as_secs_f64());
         self.tcp_bytes.with_label_values(&[upstream, "sent"]).inc_by(sent);

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::api::{self, Command, Does, LEVEL_MAX, LEVELS, Page};
+use super::api::{self, Command, Does, HISTORY, LEVEL_MAX, LEVELS, Page};
 use super::gateway::{self, Labels};
 use super::guard::{Access, guard, route};
 use super::query::Query;
@@ -87,6 +87,7 @@ async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, form:
             let standing = serde_json::to_value(admin.handle.status().standing());
             reply(StatusCode::OK, &standing.unwrap_or_default())
         }
+        Page::History => history(admin, &mesh, query),
         Page::Events => match admin.events.subscribe() {
             Some(subscription) => stream::events(subscription),
             None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /events already"),
@@ -108,6 +109,27 @@ async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, form:
             None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many look at /ui already"),
         },
         Page::UiData => data(admin).await,
+    }
+}
+
+/// `/history`
+fn history(admin: &Admin, mesh: &Mesh, query: &Query) -> Response<Body> {
+    let since = match query.duration("since") {
+        Ok(since) => since.unwrap_or(HISTORY),
+        Err(message) => return refuse(StatusCode::BAD_REQUEST, &message),
+    };
+    if !(Duration::from_secs(1)..=HISTORY).contains(&since) {
+        return refuse(StatusCode::BAD_REQUEST, "`since` takes 1s to 10m: more is not kept");
+    }
+    match query.get("upstream") {
+        Some(name) if !mesh.upstreams.contains_key(name) => {
+            refuse(StatusCode::NOT_FOUND, &format!("no upstream is named {name}; /upstreams lists them"))
+        }
+        only => {
+            let mut page = admin.history.page(mesh, only, since);
+            page["at"] = json!(pages::now());
+            reply(StatusCode::OK, &page)
+        }
     }
 }
 

@@ -20,6 +20,9 @@ pub(super) use orders::{LEVEL_MAX, STEERED_AT_MOST};
 /// What all paths of building blocks begin with.
 pub(super) const BLOCKS: &str = "/v1/";
 
+/// So far back history goes.
+pub(super) const HISTORY: Duration = Duration::from_secs(600);
+
 /// All that there is. The first path that matches counts, so what is special stands before what is general.
 const TABLE: [&[Path]; 3] = [orders::PATHS, pages::PATHS, blocks::PATHS];
 
@@ -103,6 +106,7 @@ pub(super) enum Page {
     Stats,
     GatewayStats,
     Consul,
+    History,
     Events,
     Requests,
     Request,

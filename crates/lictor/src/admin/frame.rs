@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use lictor_core::breaker::BreakerState;
 use lictor_core::gateway::maintenance::State;
 use lictor_core::plain;
+use lictor_core::standout::Finding;
 use lictor_core::story::Story;
 use lictor_core::{Mesh, Upstream};
 use lictor_proxy::quantile;
@@ -136,7 +137,8 @@ async fn frame(admin: &Admin, mesh: &Mesh, before: Option<&Sample>, now: &Sample
 /// How an upstream is, in a word, and how bad that is: the worst that is true of it.
 fn verdict(upstream: &Upstream, traffic: &Json, now: Instant) -> (&'static str, String) {
     let errors = traffic["error_ratio"].as_f64().unwrap_or_default();
-    let unwell = upstream.endpoints.iter().filter(|endpoint| endpoint.state(now) != "healthy").count();
+    let count = |is_it: fn(&str) -> bool| upstream.endpoints.iter().filter(|it| is_it(it.state(now))).count();
+    let (unwell, failing) = (count(|state| state != "healthy"), count(|state| state == Finding::Failing.as_str()));
     let state = upstream.breaker.state();
     let (level, word) = match unwell {
         _ if state == BreakerState::Open => ("bad", "breaker open"),
@@ -144,6 +146,7 @@ fn verdict(upstream: &Upstream, traffic: &Json, now: Instant) -> (&'static str, 
         _ if upstream.endpoints.is_empty() => ("bad", "no endpoint"),
         _ if errors > FAILING => ("bad", "failing"),
         _ if state == BreakerState::HalfOpen => ("warn", "probing"),
+        _ if failing > 0 => return ("warn", format!("{failing} of {} failing", upstream.endpoints.len())),
         _ if errors > 0.0 => ("warn", "some errors"),
         1.. => return ("warn", format!("{unwell} of {} unwell", upstream.endpoints.len())),
         0 if traffic["retries"].as_f64().is_some_and(|retries| retries > 0.0) => ("good", "retrying"),

@@ -8,6 +8,7 @@ use lictor_config::{Config, Effective};
 use lictor_consul::{AppHealth, DiskSnapshot, RegistrationState, Standing};
 use lictor_core::mesh::{Census, Standby};
 use lictor_core::policy::Balance;
+use lictor_core::track::Recent;
 use lictor_core::{Endpoint, Mesh, Upstream};
 use lictor_proxy::Report;
 use serde_json::{Map, Value as Json, json};
@@ -35,6 +36,7 @@ GET  /config/changes    what reloads and KV changed, or could not
 GET  /stats             instances by service
 GET  /gateway/stats     the gateway's routes, and what became of their requests
 GET  /consul            watches and registration
+GET  /history           the last ten minutes, second by second: ?upstream=&since=2m
 GET  /events            what changed, as server-sent events
 GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit= [?as=text]
 GET  /tap               requests as they end, as server-sent events: ?upstream=&status=5xx&reason=&path=
@@ -180,7 +182,10 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Standing, only: O
         .map(|(name, upstream)| {
             let known = report.upstreams.iter().find(|known| known.name == *name);
             let orders = upstream.steering.in_force(now);
-            let list = upstream.endpoints.iter().map(|endpoint| {
+            let recent: Vec<Recent> =
+                upstream.endpoints.iter().map(|endpoint| endpoint.health.track.recent()).collect();
+            let all: u64 = recent.iter().map(|recent| recent.requests).sum();
+            let list = upstream.endpoints.iter().zip(&recent).map(|(endpoint, recent)| {
                 let live = known.and_then(|known| {
                     known.endpoints.iter().find(|live| live.address == endpoint.address && live.id == endpoint.key.id)
                 });
@@ -200,6 +205,7 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Standing, only: O
                     "tags": endpoint.tags,
                     "meta": endpoint.meta,
                     "warming_for_ms": warming(endpoint, &upstream.policy.balance, now),
+                    "recent": of_late(endpoint, recent, all, now),
                     "live": live,
                 })
             });
@@ -215,6 +221,24 @@ pub(crate) fn endpoints(mesh: &Mesh, report: &Report, consul: &Standing, only: O
         })
         .collect();
     Json::Object(page)
+}
+
+/// Its last minute, beside all attempts at its upstream's endpoints; and how it failed last.
+fn of_late(endpoint: &Endpoint, recent: &Recent, all: u64, now: Instant) -> Json {
+    let health = &endpoint.health;
+    let failed = health.failed_ago(now).zip(health.track.cause());
+    json!({
+        "requests": recent.requests,
+        "failures": recent.failures,
+        "share": (all > 0).then(|| recent.requests as f64 / all as f64),
+        "p50_ms": recent.p50_ms,
+        "p99_ms": recent.p99_ms,
+        "last_failure": failed.map(|(ago, cause)| json!({
+            "ago_ms": ago.as_millis() as u64,
+            "cause": cause.to_string(),
+        })),
+        "total": { "requests": recent.total, "failures": recent.total_failures },
+    })
 }
 
 /// For how long it has had less than its share already, and has still.

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::live::Live;
 use crate::changes::Changes;
 use crate::events::Events;
+use crate::history::History;
 use crate::log::Logs;
 use crate::metrics::Scrape;
 use crate::sagas::Sagas;
@@ -28,6 +29,7 @@ pub(crate) struct Admin {
     pub(crate) logs: Logs,
     pub(crate) changes: Changes,
     pub(crate) sagas: Arc<Sagas>,
+    pub(crate) history: History,
     pub(super) events: Events,
     pub(super) live: Live,
     /// Egress works: listeners are open and the first endpoints known, or waited for long enough.
@@ -61,7 +63,7 @@ impl Admin {
     ) -> Self {
         let loaded = RwLock::new(Arc::new(loaded));
         let [is_started, is_draining, is_stopping] = Default::default();
-        let (changes, live, sagas) = Default::default();
+        let (changes, live, sagas, history) = Default::default();
         Self {
             handle,
             plane,
@@ -70,6 +72,7 @@ impl Admin {
             logs,
             changes,
             sagas,
+            history,
             events,
             live,
             is_started,
@@ -117,7 +120,7 @@ impl Admin {
         self.plane.set_draining(is_draining);
     }
 
-    pub(super) fn mesh(&self) -> Arc<Mesh> {
+    pub(crate) fn mesh(&self) -> Arc<Mesh> {
         Arc::clone(&self.handle.mesh().borrow())
     }
 }

@@ -1,11 +1,13 @@
 //! `lictor endpoints`, `eject`, `pin`, `undo` and `breaker`: see and steer a running sidecar.
 
+use std::cmp::Reverse;
+
 use clap::{Args, ValueEnum};
 use serde_json::Value as Json;
 
 use crate::cli::probe::{Running, encode};
 use crate::cli::{print, probe};
-use crate::term::{Paint, millis, shown, table};
+use crate::term::{Paint, failure, millis, rank, shown, table};
 
 /// An order about an endpoint.
 #[derive(Args, Debug)]
@@ -87,12 +89,17 @@ fn in_rows(page: &Json, paint: Paint) -> String {
     for (name, upstream) in page.as_object().into_iter().flatten() {
         let endpoints = upstream["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
         let census = &upstream["census"];
+        let unwell = ["failing", "slow", "ejected"].map(|state| {
+            let count = endpoints.iter().filter(|endpoint| endpoint["state"] == state).count();
+            if count > 0 { format!("; {count} {state}") } else { String::new() }
+        });
         text += &format!(
-            "{} ({} of {} instances, from {})\n",
+            "{} ({} of {} instances, from {}{})\n",
             paint.bold(name),
             endpoints.len(),
             census["total"],
-            census["source"].as_str().filter(|source| !source.is_empty()).unwrap_or("nowhere yet")
+            census["source"].as_str().filter(|source| !source.is_empty()).unwrap_or("nowhere yet"),
+            unwell.concat()
         );
         if !endpoints.is_empty() {
             text += &rows(endpoints, paint);
@@ -101,25 +108,48 @@ fn in_rows(page: &Json, paint: Paint) -> String {
     text
 }
 
+/// The worst first. What is counted is of the last minute.
 fn rows(endpoints: &[Json], paint: Paint) -> String {
-    let heads = ["endpoint", "address", "state", "weight", "in flight", "latency", "failures", "order"];
+    let heads = [
+        "endpoint",
+        "address",
+        "state",
+        "requests",
+        "share",
+        "failed",
+        "p50",
+        "p99",
+        "last failure",
+        "in flight",
+        "weight",
+        "order",
+    ];
     let mut rows = vec![heads.map(|head| paint.dim(head)).to_vec()];
-    for endpoint in endpoints {
+    let mut sorted: Vec<&Json> = endpoints.iter().collect();
+    let failures = |endpoint: &Json| endpoint["recent"]["failures"].as_u64().unwrap_or_default();
+    sorted.sort_by_key(|endpoint| (rank(endpoint["state"].as_str().unwrap_or_default()), Reverse(failures(endpoint))));
+    for endpoint in sorted {
         let text = |key: &str| endpoint[key].as_str().unwrap_or_default().to_owned();
-        let number = |key: &str| endpoint["live"][key].as_u64().unwrap_or_default().to_string();
-        let (state, order) = (text("state"), &endpoint["order"]);
+        let (state, order, recent) = (text("state"), &endpoint["order"], &endpoint["recent"]);
+        let time = |key: &str| recent[key].as_f64().map_or("-".to_owned(), millis);
         let left = endpoint["live"]["ejected_for_ms"].as_f64().map(|ms| format!(" ({})", millis(ms)));
         let ordered = order["order"]
             .as_str()
             .map(|word| format!("{word} ({})", millis(order["for_ms"].as_f64().unwrap_or_default())));
+        let last = &recent["last_failure"];
+        let failed = last["cause"].as_str().zip(last["ago_ms"].as_f64());
         rows.push(vec![
             text("id"),
             text("address"),
             paint.verdict(&(state.clone() + &left.unwrap_or_default()), state == "healthy"),
+            recent["requests"].to_string(),
+            recent["share"].as_f64().map_or("-".to_owned(), |share| format!("{:.1}%", share * 100.0)),
+            failures(endpoint).to_string(),
+            time("p50_ms"),
+            time("p99_ms"),
+            failed.map_or("-".to_owned(), |(cause, ago)| failure(cause, ago)),
+            endpoint["live"]["in_flight"].as_u64().unwrap_or_default().to_string(),
             endpoint["weight"].to_string(),
-            number("in_flight"),
-            endpoint["live"]["ewma_ms"].as_f64().map_or("-".to_owned(), millis),
-            number("consecutive_failures"),
             ordered.unwrap_or_default(),
         ]);
     }

@@ -11,8 +11,8 @@ use tracing::warn;
 use super::gateway::RouteMeter;
 use super::{MethodCap, Metrics, Otel};
 use crate::stores::exemplar::Exemplars;
+use crate::stores::flow::Flow;
 use crate::stores::outcome::Outcome;
-use crate::stores::spread::Spread;
 
 /// A request that is over.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(crate) struct UpstreamMeters {
     attempts: RefCell<Vec<(AttemptKey, IntCounter)>>,
     orphans: RefCell<Vec<(Option<usize>, IntCounter)>>,
     exemplars: Arc<Exemplars>,
-    spread: Arc<Spread>,
+    flow: Arc<Flow>,
     pub(crate) methods: RefCell<MethodCap>,
 }
 
@@ -93,7 +93,7 @@ impl UpstreamMeters {
             attempts: RefCell::default(),
             orphans: RefCell::default(),
             exemplars: Arc::clone(metrics.exemplars.lock().entry(Arc::clone(name)).or_default()),
-            spread: Arc::clone(metrics.spreads.lock().entry(Arc::clone(name)).or_default()),
+            flow: metrics.flow(name),
             methods: RefCell::default(),
         }
     }
@@ -101,7 +101,7 @@ impl UpstreamMeters {
     /// A request is over.
     pub(crate) fn request(&self, metrics: &Metrics, over: &Over<'_>, took: Duration) {
         self.duration.observe(took.as_secs_f64());
-        self.spread.count(took);
+        self.flow.request(took, over.status, over.reason);
         let mut routes = self.routes.borrow_mut();
         let place = over.route.map_or(0, |(index, _)| index + 1);
         if routes.len() <= place {

@@ -1,6 +1,8 @@
 //! Pages: what there is to look at.
 
-use super::{Kind, Name, Operation, Page, Parameter, Path, Who, events, get, json, parameter, refusal, text};
+use std::time::Duration;
+
+use super::{HISTORY, Kind, Name, Operation, Page, Parameter, Path, Who, events, get, json, parameter, refusal, text};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -9,6 +11,7 @@ const STATUS: Parameter = parameter("status", Kind::Status, "Only those that wer
 const REASON: Parameter = parameter("reason", Kind::Text, "Only those with this word of docs/failure-reasons.md.");
 const PATH: Parameter = parameter("path", Kind::Text, "Only those whose path begins so.");
 
+const SINCE: Kind = Kind::Duration { least: Duration::from_secs(1), most: HISTORY };
 const NO_GATEWAY: &str = "There is no gateway in this configuration.";
 const TOO_MANY: &str = "Too many listen already: the message says to what.";
 
@@ -199,6 +202,25 @@ pub(super) const PATHS: &[Path] = &[
             summary: "Watches, registration, snapshot.",
             answers: &[json(200, "Consul", "How the control plane stands.")],
             ..get(Page::Consul)
+        }],
+    ),
+    page(
+        Who::Operator,
+        "/history",
+        &[Operation {
+            id: "history",
+            summary: "The last ten minutes of each upstream, second by second; of one also its endpoints'.",
+            told: "Kept whether anybody looks or not. Each list ends with the second that ended last.",
+            query: &[
+                parameter("upstream", Kind::Text, "Only this one, and its endpoints by ten seconds."),
+                Parameter { default: Some("10m"), ..parameter("since", SINCE, "So far back.") },
+            ],
+            answers: &[
+                json(200, "History", "By upstream."),
+                refusal(400, "A parameter is no good."),
+                refusal(404, "No upstream is named so."),
+            ],
+            ..get(Page::History)
         }],
     ),
     page(

@@ -4,6 +4,7 @@
 mod blocks;
 mod frame;
 mod gateway;
+mod history;
 mod requests;
 mod upstreams;
 mod words;
@@ -15,6 +16,7 @@ use serde_json::{Map, Value as Json, json};
 use self::blocks::{locks, meta, sagas, services, settings};
 use self::frame::frame;
 use self::gateway::gateway;
+use self::history::history;
 use self::requests::requests;
 use self::upstreams::{health, steering, upstreams};
 use self::words::{Members, Named, constant, flag, int, list, map, millis, object, one_of, or_null, text, time};
@@ -32,6 +34,7 @@ pub(super) fn schemas() -> Map<String, Json> {
         config(),
         consul(),
         frame(),
+        history(),
         services(),
         settings(),
         locks(),

@@ -19,7 +19,7 @@ use crate::cli::print;
 use crate::cli::probe::{self, Admin, Running, encode};
 use crate::term::shown;
 use crate::words::in_words;
-use model::{Focus, Frame, Model, Screen};
+use model::{Focus, Frame, History, Model, Screen};
 use view::Look;
 
 /// A frame comes each second.
@@ -66,6 +66,9 @@ pub(super) fn top(asked: &Top) -> anyhow::Result<u8> {
 /// One moment as text.
 fn once(admin: &Admin, width: u16) -> anyhow::Result<String> {
     let mut model = Model::default();
+    if let Some(history) = history(admin) {
+        model.remember(history);
+    }
     model.take(serde_json::from_value(shown(&probe::page(admin, "ui/data")?))?, Instant::now());
     let area = Rect::new(0, 0, width, view::height(&model));
     let mut buffer = Buffer::empty(area);
@@ -81,6 +84,8 @@ fn once(admin: &Admin, width: u16) -> anyhow::Result<String> {
 /// What happens.
 enum News {
     Frame(Box<Frame>),
+    /// What was before.
+    History(History),
     /// No frames, and why.
     Lost(String),
     Input(Event),
@@ -97,6 +102,7 @@ fn run(terminal: &mut ratatui::DefaultTerminal, admin: &Admin) -> anyhow::Result
         terminal.draw(|frame| view::draw(&model, look, Instant::now(), frame.area(), frame.buffer_mut()))?;
         match news.recv_timeout(AGAIN) {
             Ok(News::Frame(frame)) => model.take(*frame, Instant::now()),
+            Ok(News::History(history)) => model.remember(history),
             Ok(News::Lost(why)) => model.trouble = Some(why),
             Ok(News::Input(Event::Key(key))) if key.kind != KeyEventKind::Release => {
                 if !press(&mut model, key, admin) {
@@ -138,6 +144,11 @@ fn listen(admin: Admin) -> Receiver<News> {
     news
 }
 
+/// What was while nobody looked; a sidecar that is older than this command keeps none.
+fn history(admin: &Admin) -> Option<History> {
+    serde_json::from_value(shown(&probe::page(admin, "history?since=4m").ok()?)).ok()
+}
+
 fn follow(admin: &Admin, news: &Sender<News>) -> anyhow::Result<()> {
     let stream = probe::send(admin, "GET", "ui/live")?;
     stream.set_read_timeout(Some(SILENCE))?;
@@ -145,6 +156,9 @@ fn follow(admin: &Admin, news: &Sender<News>) -> anyhow::Result<()> {
     let status = lines.next().transpose()?.unwrap_or_default();
     if !status.contains(" 200 ") {
         bail!("http://{admin}/ui/live answers {}", status.trim_start_matches("HTTP/1.1 "));
+    }
+    if let Some(history) = history(admin) {
+        news.send(News::History(history))?;
     }
     for line in lines {
         // Chunked framing is between the lines: an event's data is one line.

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use serde::Deserialize;
 
+use crate::term::rank;
+
 /// Seconds of history: as many as a wide terminal has columns.
 const KEPT: usize = 240;
 
@@ -97,15 +99,31 @@ pub(super) struct Endpoint {
     pub(super) id: String,
     pub(super) address: String,
     pub(super) state: String,
+    pub(super) recent: Recent,
     pub(super) live: Option<Live>,
+}
+
+/// Of the last minute.
+#[derive(Debug, Deserialize)]
+pub(super) struct Recent {
+    pub(super) requests: u64,
+    pub(super) failures: u64,
+    pub(super) share: Option<f64>,
+    pub(super) p50_ms: Option<f64>,
+    pub(super) p99_ms: Option<f64>,
+    pub(super) last_failure: Option<LastFailure>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct LastFailure {
+    pub(super) ago_ms: f64,
+    pub(super) cause: String,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Live {
     pub(super) in_flight: u64,
-    pub(super) ewma_ms: Option<f64>,
     pub(super) connections: u64,
-    pub(super) consecutive_failures: u64,
     pub(super) ejected_for_ms: Option<u64>,
 }
 
@@ -140,6 +158,21 @@ pub(super) struct Failure {
     pub(super) took_ms: f64,
     /// Others like it.
     pub(super) times: u64,
+}
+
+/// What was before the first frame: `/history`.
+#[derive(Debug, Deserialize)]
+pub(super) struct History {
+    upstreams: HashMap<String, Columns>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Columns {
+    rate: Vec<f64>,
+    errors: Vec<f64>,
+    retries: Vec<f64>,
+    p50_ms: Vec<Option<f64>>,
+    p99_ms: Vec<Option<f64>>,
 }
 
 /// Everything on the screen.
@@ -210,6 +243,15 @@ impl Sort {
     }
 }
 
+impl Upstream {
+    /// Its endpoints, the worst first.
+    pub(super) fn worst_first(&self) -> Vec<&Endpoint> {
+        let mut all: Vec<&Endpoint> = self.endpoints.iter().collect();
+        all.sort_by_key(|endpoint| (rank(&endpoint.state), Reverse(endpoint.recent.failures)));
+        all
+    }
+}
+
 impl Model {
     /// A second is over.
     pub(super) fn take(&mut self, frame: Frame, now: Instant) {
@@ -229,6 +271,22 @@ impl Model {
             self.chosen = worst.map(|it| it.name.clone());
         }
         self.frame = Some(frame);
+    }
+
+    /// What was while nobody looked.
+    pub(super) fn remember(&mut self, history: History) {
+        let seconds = |it: Columns| {
+            let row = |at: usize| Traffic {
+                rate: it.rate.get(at).copied(),
+                errors: it.errors.get(at).copied(),
+                error_ratio: None,
+                retries: it.retries.get(at).copied(),
+                p50_ms: it.p50_ms.get(at).copied().flatten(),
+                p99_ms: it.p99_ms.get(at).copied().flatten(),
+            };
+            (it.rate.len().saturating_sub(KEPT)..it.rate.len()).map(row).collect()
+        };
+        self.past = history.upstreams.into_iter().map(|(name, it)| (name, seconds(it))).collect();
     }
 
     /// Of an upstream, the oldest first.

@@ -9,7 +9,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Sparkline, Widget, Wrap};
 
 use crate::cli::top::model::{Endpoint, Failure, Focus, Frame, Level, Model, Screen, Traffic, Upstream};
-use crate::term::millis;
+use crate::term::{failure as failure_of, millis};
 
 /// What the terminal can do.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +38,10 @@ const HELP: &str = "\
  RETRY     attempts after the first, a second
  FLY       requests now
  EP        endpoints that are well, of all
- EWMA      the balancer's average of the time to an answer's head; a peak moves it at once
- FAILS     an endpoint's failures in a row
+ REQ/MIN   attempts at an endpoint in the last minute, and FAIL how many failed
+           its P50 and P99 are to the heads of good answers, in that minute
+ SHARE     of all attempts at its upstream's endpoints
+ failing   it fails far more than the others, or half of the time; slow likewise
 
  The numbers are the counters' of /metrics; the dashboard at /ui shows the same.";
 
@@ -178,7 +180,7 @@ fn listing(model: &Model, look: Look, width: u16) -> Vec<Line<'static>> {
     lines.extend(rows.iter().map(|upstream| row(model, upstream, look, width)));
     for upstream in rows {
         lines.extend([Line::raw(""), endpoints_head(Some(&upstream.name), width)]);
-        lines.extend(upstream.endpoints.iter().map(|endpoint| endpoint_row(endpoint, look, width)));
+        lines.extend(upstream.worst_first().into_iter().map(|endpoint| endpoint_row(endpoint, look, width)));
     }
     lines.extend([Line::raw(""), failures_head(model, false)]);
     lines.extend(model.failures().into_iter().map(|failure| failure_row(failure, look, width)));
@@ -227,7 +229,7 @@ fn head(model: &Model, width: u16) -> Line<'static> {
         "FLY",
         "BREAKER",
         "EP",
-        if width < 100 { "" } else { "STATE          " },
+        if width < 100 { "" } else { "STATE           " },
     );
     let filter = if model.filter.is_empty() { String::new() } else { format!("  /{}", model.filter) };
     let sort = if width < 100 { String::new() } else { format!("  by {}", model.sort.word()) };
@@ -256,7 +258,7 @@ fn row(model: &Model, upstream: &Upstream, look: Look, width: u16) -> Line<'stat
         Span::raw(format!("{:>5}  ", format!("{well}/{}", upstream.endpoints.len()))),
     ];
     if width >= 100 {
-        spans.push(Span::styled(format!("{:<15}", cut(&upstream.verdict.word, 15)), look.of(level)));
+        spans.push(Span::styled(format!("{:<16}", cut(&upstream.verdict.word, 16)), look.of(level)));
     }
     let columns = sparks(width);
     for pick in [|it: &Traffic| it.rate, |it: &Traffic| it.p99_ms].into_iter().filter(|_| columns > 0) {
@@ -287,7 +289,7 @@ fn one(model: &Model, upstream: &Upstream, look: Look, area: Rect, buffer: &mut 
     plot("rate", rate, &past(model, upstream, halves[0].width.into(), |it| it.rate), colours[0], halves[0], buffer);
     plot("p99", time_of, &past(model, upstream, halves[1].width.into(), |it| it.p99_ms), colours[1], halves[1], buffer);
     let mut lines = vec![endpoints_head(None, list.width)];
-    lines.extend(upstream.endpoints.iter().map(|endpoint| endpoint_row(endpoint, look, list.width)));
+    lines.extend(upstream.worst_first().into_iter().map(|endpoint| endpoint_row(endpoint, look, list.width)));
     if upstream.endpoints.is_empty() {
         lines.push(Line::raw(format!("   No instance of {} can be called.", upstream.service)));
     }
@@ -335,16 +337,22 @@ fn plot(name: &str, told: fn(Option<f64>) -> String, values: &[f64], colour: Col
     Sparkline::default().data(data).style(Style::new().fg(colour)).render(inner, buffer);
 }
 
+/// From this width on an endpoint's line has everything.
+const WHOLE: u16 = 126;
+
 /// Columns for an endpoint's id.
 fn id_width(width: u16) -> usize {
-    usize::from(width).saturating_sub(60).clamp(20, 44)
+    let others = if width < WHOLE { 60 } else { 106 };
+    usize::from(width).saturating_sub(others).clamp(20, 44)
 }
 
 fn endpoints_head(upstream: Option<&str>, width: u16) -> Line<'static> {
     let (name, ids) = (upstream.unwrap_or("ENDPOINT"), id_width(width));
     let name = cut(name, ids - 1);
-    let text =
-        format!("   {name:<ids$}{:<22}{:<10}{:>4}{:>8}{:>6}{:>6}", "ADDRESS", "STATE", "FLY", "EWMA", "CONNS", "FAILS");
+    let mut text = format!("   {name:<ids$}{:<22}{:<10}{:>8}{:>6}{:>8}", "ADDRESS", "STATE", "REQ/MIN", "FAIL", "P99");
+    if width >= WHOLE {
+        text += &format!("{:>8}{:>7}{:>5}{:>7}  LAST FAILURE", "P50", "SHARE", "FLY", "CONNS");
+    }
     Line::from(text).style(dim())
 }
 
@@ -352,24 +360,30 @@ fn endpoint_row(endpoint: &Endpoint, look: Look, width: u16) -> Line<'static> {
     let ids = id_width(width);
     let level = match endpoint.state.as_str() {
         "healthy" => Level::Good,
-        "ejected" => Level::Bad,
+        "ejected" | "failing" => Level::Bad,
         _ => Level::Warn,
     };
-    let live = endpoint.live.as_ref();
+    let (live, recent) = (endpoint.live.as_ref(), &endpoint.recent);
     let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
-    let fails = live.map(|live| live.consecutive_failures);
-    let left = live.and_then(|live| live.ejected_for_ms).map(|left| format!("  back in {}", millis(left as f64)));
-    Line::from(vec![
+    let mut spans = vec![
         Span::raw(" "),
         look.mark(level, ""),
         Span::raw(format!("{:<ids$}{:<22}", cut(&endpoint.id, ids - 1), cut(&endpoint.address, 21))),
         Span::styled(format!("{:<10}", endpoint.state), look.of(level)),
-        Span::raw(format!("{:>4}", number(live.map(|live| live.in_flight)))),
-        Span::raw(format!("{:>8}", time_of(live.and_then(|live| live.ewma_ms)))),
-        Span::raw(format!("{:>6}", number(live.map(|live| live.connections)))),
-        Span::styled(format!("{:>6}", number(fails)), look.bad_if(fails.is_some_and(|fails| fails > 0))),
-        Span::raw(left.unwrap_or_default()),
-    ])
+        Span::raw(format!("{:>8}", recent.requests)),
+        Span::styled(format!("{:>6}", recent.failures), look.bad_if(recent.failures > 0)),
+        Span::raw(format!("{:>8}", time_of(recent.p99_ms))),
+    ];
+    if width >= WHOLE {
+        let (fly, connections) = (live.map(|live| live.in_flight), live.map(|live| live.connections));
+        let last = recent.last_failure.as_ref().map(|last| failure_of(&last.cause, last.ago_ms));
+        spans.push(Span::raw(format!("{:>8}{:>7}", time_of(recent.p50_ms), percent(recent.share))));
+        spans.push(Span::raw(format!("{:>5}{:>7}  ", number(fly), number(connections))));
+        spans.push(Span::raw(last.unwrap_or_default()));
+    }
+    let left = live.and_then(|live| live.ejected_for_ms).map(|left| format!("  back in {}", millis(left as f64)));
+    spans.push(Span::raw(left.unwrap_or_default()));
+    Line::from(spans)
 }
 
 fn failures(model: &Model, look: Look, area: Rect, buffer: &mut Buffer) {
@@ -459,7 +473,9 @@ mod tests {
             "retry_budget_remaining": 1.0, "in_flight": 3, "max_in_flight": 1024, "pending": 0, "connections": 4,
             "endpoints": [{
                 "id": format!("{name}-1"), "address": "10.0.0.1:8001", "state": "healthy",
-                "live": { "in_flight": 3, "ewma_ms": 4.2, "connections": 4, "consecutive_failures": 0, "ejected_for_ms": null },
+                "recent": { "requests": 60, "failures": 1, "share": 1.0, "p50_ms": 0.5, "p99_ms": 17.2,
+                    "last_failure": { "ago_ms": 1200.0, "cause": "502" } },
+                "live": { "in_flight": 3, "connections": 4, "ejected_for_ms": null },
             }],
         })
     }
@@ -510,6 +526,46 @@ mod tests {
         assert!(text.contains("RECENT FAILURES  12 kept"), "{text}");
         assert!(lines[23].contains("q quit"), "{text}");
         assert!(lines.iter().all(|line| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn what_was_before_the_first_frame_is_drawn() {
+        let mut model = Model::default();
+        let rates: Vec<u64> = (0..300).collect();
+        let none = vec![Json::Null; 300];
+        let history = json!({ "upstreams": { "users": {
+            "rate": rates, "errors": rates, "retries": rates, "p50_ms": none, "p99_ms": none,
+        } } });
+        model.remember(serde_json::from_value(history).unwrap());
+        let rates: Vec<f64> = model.past("users").filter_map(|it| it.rate).collect();
+        assert_eq!((rates.len(), rates[0], rates[239]), (240, 60.0, 299.0), "the latest of them");
+    }
+
+    #[test]
+    fn the_worst_endpoint_comes_first_and_says_how_it_failed() {
+        let mut users = upstream("users", ("warn", "1 of 60 failing"), json!({}));
+        let one = users["endpoints"][0].clone();
+        let named = |number: usize, state: &str, failures: u64| {
+            let mut one = one.clone();
+            (one["id"], one["state"]) = (format!("users-{number}").into(), state.into());
+            one["recent"]["failures"] = failures.into();
+            one
+        };
+        let all = (1..=60).map(|number| match number {
+            7 => named(number, "failing", 2),
+            9 => named(number, "failing", 5),
+            50 => named(number, "slow", 0),
+            _ => named(number, "healthy", 0),
+        });
+        users["endpoints"] = all.collect();
+        for (width, last) in [(80, false), (160, true)] {
+            let text = screen(&model(&[users.clone()]), QUIET, width, 24);
+            let rows: Vec<&str> = text.lines().skip_while(|line| !line.contains("ENDPOINT ")).collect();
+            assert!(rows[1].contains("users-9 ") && rows[1].contains("failing "), "{text}");
+            assert!(rows[2].contains("users-7 ") && rows[3].contains("users-50 "), "{text}");
+            assert_eq!(rows[1].contains("502, 1200 ms ago"), last, "{text}");
+            assert!(rows.iter().all(|line| line.chars().count() <= width.into()), "{text}");
+        }
     }
 
     #[test]

@@ -103,10 +103,12 @@ pub(super) fn upstreams() -> Named {
                     ("tags", list("", text(""))),
                     ("meta", map("", text(""))),
                     ("warming_for_ms", or_null(millis("It has had less than its share for so long."))),
+                    ("recent", named("EndpointRecent")),
                     ("live", or_null(named("EndpointLive"))),
                 ],
             ),
         ),
+        ("EndpointRecent", recent()),
         (
             "EndpointLive",
             object(
@@ -173,6 +175,25 @@ pub(super) fn upstreams() -> Named {
             ),
         ),
     ]
+}
+
+fn recent() -> Json {
+    let cause = "A status, `grpc` and gRPC's status, or a word of docs/failure-reasons.md.";
+    object(
+        "What became of the attempts at it, retries and hedges too, that ended in the last minute.",
+        &[
+            ("requests", int("Attempts.")),
+            ("failures", int("Of those, how many failed.")),
+            ("share", or_null(number("Of all attempts at the upstream's endpoints, 0 to 1; null without any."))),
+            ("p50_ms", or_null(number("To the heads of good answers: half were faster."))),
+            ("p99_ms", or_null(number("99 of 100 were faster."))),
+            (
+                "last_failure",
+                or_null(object("Also longer ago.", &[("ago_ms", millis("So long ago.")), ("cause", text(cause))])),
+            ),
+            ("total", object("Since it is known.", &[("requests", int("Attempts.")), ("failures", int("Of those."))])),
+        ],
+    )
 }
 
 pub(super) fn upstream() -> Vec<(&'static str, Json)> {

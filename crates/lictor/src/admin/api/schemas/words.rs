@@ -86,7 +86,7 @@ pub(super) fn breaker_state() -> Json {
 }
 
 pub(super) fn endpoint_state() -> Json {
-    one_of("", &["healthy", "warning", "flapping", "suspect", "ejected", "draining", "resting"])
+    one_of("", &["healthy", "failing", "slow", "warning", "flapping", "suspect", "ejected", "draining", "resting"])
 }
 
 pub(super) fn direction() -> Json {
