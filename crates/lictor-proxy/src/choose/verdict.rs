@@ -78,6 +78,7 @@ pub(crate) fn report(upstream: &UpstreamState, policy: &Policy, state: &Endpoint
             kind = "endpoint_ejected",
             upstream = %upstream.upstream.name,
             endpoint = %state.endpoint.address,
+            instance = %state.endpoint.key.id,
             for_ms = rest.as_millis() as u64,
             "an endpoint failed too often and is given a rest"
         );

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use lictor_core::{Mesh, steering};
@@ -52,13 +52,13 @@ pub(super) async fn answer(
         return refuse(StatusCode::BAD_REQUEST, &message);
     }
     match operation.does {
-        Does::Page(wanted) => page(admin, wanted, &found.name, &query, Form::wanted(request.headers())).await,
+        Does::Page(wanted) => page(admin, wanted, &found.name, &query, request.headers()).await,
         Does::Command(command) => order(admin, command, &found.name, &query, request).await,
         Does::Block(_) => refuse(StatusCode::NOT_FOUND, "no such page; / lists them"), // they are answered elsewhere
     }
 }
 
-async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, form: Form) -> Response<Body> {
+async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, headers: &HeaderMap) -> Response<Body> {
     let mesh = admin.mesh();
     match wanted {
         Page::Index => text_reply("text/plain; charset=utf-8", pages::INDEX.to_owned()),
@@ -67,7 +67,7 @@ async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, form:
         Page::Startup => startup(admin),
         Page::Ready => ready(admin, &mesh),
         Page::Health => health(admin, &mesh),
-        Page::Metrics => metrics(admin, &mesh, form).await,
+        Page::Metrics => metrics(admin, &mesh, Form::wanted(headers)).await,
         Page::Endpoints => endpoints(admin, &mesh, None).await,
         Page::EndpointsOf => endpoints(admin, &mesh, Some(name)).await,
         Page::Upstreams => reply(StatusCode::OK, &pages::upstreams(&mesh, &admin.plane.report().await)),
@@ -87,10 +87,7 @@ async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, form:
             let standing = serde_json::to_value(admin.handle.status().standing());
             reply(StatusCode::OK, &standing.unwrap_or_default())
         }
-        Page::Events => match admin.events.subscribe() {
-            Some(subscription) => stream::events(subscription),
-            None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /events already"),
-        },
+        Page::Events => events(admin, &mesh, query, headers),
         Page::Requests => match requests::list(&admin.plane.stories(), query) {
             Ok(page) => reply(StatusCode::OK, &page),
             Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
@@ -191,6 +188,27 @@ async fn maintain(admin: &Admin, query: &Query) -> Response<Body> {
             let message = format!("at this gateway{kept}; {}", wanted.told(&orders, gateway, now));
             reply(StatusCode::OK, &json!({ "message": message, "orders": &*orders }))
         }
+    }
+}
+
+/// `/events`: those that are kept and those to come, or with `?as=json` the former alone.
+fn events(admin: &Admin, mesh: &Mesh, query: &Query, headers: &HeaderMap) -> Response<Body> {
+    let asked = query.get("since").map(|text| admin.events.since(text).ok_or(text)).transpose();
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(text) => {
+            let message = format!("`since` takes an event's id such as 17, or a duration such as 10m, not `{text}`");
+            return refuse(StatusCode::BAD_REQUEST, &message);
+        }
+    };
+    if query.get("as") == Some("json") {
+        return reply(StatusCode::OK, &pages::events(mesh, &admin.events.told(asked)));
+    }
+    // Whoever comes again asks as before, and says what he has been told.
+    let last = headers.get("last-event-id").and_then(|id| admin.events.since(id.to_str().ok()?));
+    match admin.events.subscribe(last.or(asked)) {
+        Some(subscription) => stream::events(subscription),
+        None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /events already"),
     }
 }
 

@@ -12,6 +12,7 @@ use lictor_core::{Endpoint, Mesh, Upstream};
 use lictor_proxy::Report;
 use serde_json::{Map, Value as Json, json};
 
+use crate::events::Told;
 use crate::metrics::{Process, Requests};
 
 /// More than this is a sign of trouble in a sidecar.
@@ -35,7 +36,7 @@ GET  /config/changes    what reloads and KV changed, or could not
 GET  /stats             instances by service
 GET  /gateway/stats     the gateway's routes, and what became of their requests
 GET  /consul            watches and registration
-GET  /events            what changed, as server-sent events
+GET  /events            what changed, as server-sent events, or once: ?since=10m or an event's id, ?as=json
 GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit= [?as=text]
 GET  /tap               requests as they end, as server-sent events: ?upstream=&status=5xx&reason=&path=
 GET  /ui                the dashboard; /ui/live and /ui/data are its numbers, as events each second and once
@@ -307,6 +308,18 @@ pub(crate) fn routes(mesh: &Mesh) -> Json {
         })
         .collect();
     Json::Object(page)
+}
+
+/// What has changed, and who says so.
+pub(crate) fn events(mesh: &Mesh, told: &Told) -> Json {
+    let events = told.events.iter().map(|event| serde_json::from_str::<Json>(&event.json).unwrap_or_default());
+    json!({
+        "service": mesh.local.service,
+        "instance": mesh.local.instance,
+        "newest": told.newest,
+        "whole": told.is_whole,
+        "events": events.collect::<Vec<_>>(),
+    })
 }
 
 pub(crate) fn config(values: &[Effective], with_origin: bool) -> Json {
