@@ -1,4 +1,4 @@
-//! What is left of what happened: events.
+//! What is left of what happened: events, and the failures behind refusals.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -104,4 +104,45 @@ fn a_listener_goes_on_where_it_was_and_asks_since_when() {
         let answer = get(&sidecar.admin(), &format!("/events?{wrong}")).unwrap();
         assert_eq!(answer.status, 400, "{wrong}: {}", answer.text());
     }
+}
+
+/// Requests that each get this answer, and their ids.
+fn ask(sidecar: &Sidecar, times: usize, status: u16, reason: &str) -> Vec<String> {
+    let answers = (0..times).map(|number| sidecar.get("users", &format!("/{number}")));
+    answers
+        .map(|answer| {
+            assert_eq!((answer.status, answer.header("x-lictor-reason")), (status, reason), "{}", answer.text());
+            answer.header("x-request-id").to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn what_was_not_sent_is_counted_and_pushes_nothing_else_out() {
+    let backend = Backend::start("a");
+    backend.answers(500);
+    let sidecar = caller_of(&[&backend], ", retry: off");
+    let order = request(&sidecar.admin(), "POST", "/breakers/users?state=close&for=1m", &[], b"").unwrap();
+    assert_eq!(order.status, 200);
+    let led = ask(&sidecar, 3, 500, "");
+    assert_eq!(request(&sidecar.admin(), "POST", "/breakers/users?state=open&for=1h", &[], b"").unwrap().status, 200);
+    let refused = ask(&sidecar, 1200, 503, "breaker_open");
+    let seen = || sidecar.page("/requests?upstream=users&limit=5000");
+    let page = eventually_is("all are counted", seen, |page| page["unsent"][0]["times"] == 1200);
+    let unsent = &page["unsent"][0];
+    assert_eq!((&unsent["upstream"], &unsent["reason"]), (&json!("users"), &json!("breaker_open")), "{unsent}");
+    assert_eq!((&unsent["first"]["id"], &unsent["last"]["id"]), (&json!(refused[0]), &json!(refused[1199])));
+    let listed: Vec<&str> = page["requests"].as_array().unwrap().iter().filter_map(|it| it["id"].as_str()).collect();
+    for id in led.iter().chain([&refused[0], &refused[1199], &refused[1100]]) {
+        assert!(listed.contains(&id.as_str()), "{id} is kept");
+        assert_eq!(get(&sidecar.admin(), &format!("/requests/{id}")).unwrap().status, 200);
+    }
+    assert!(listed.len() < 300 && !listed.contains(&refused[500].as_str()), "{}", listed.len());
+    let none = get(&sidecar.admin(), &format!("/requests/{}", refused[500])).unwrap();
+    assert!(none.status == 404 && none.text().contains("the first and the last"), "{}", none.text());
+    assert_eq!(sidecar.page("/requests?reason=overloaded")["unsent"], json!([]));
+    let latest = sidecar.page("/ui/data")["failures"]["latest"].clone();
+    let line = latest.as_array().unwrap().iter().find(|line| line["reason"] == "breaker_open").unwrap();
+    assert_eq!((&line["times"], &line["id"]), (&json!(1200), &json!(refused[1199])), "{latest}");
+    assert!(latest.as_array().unwrap().iter().any(|line| line["status"] == 500), "{latest}");
 }

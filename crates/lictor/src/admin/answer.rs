@@ -88,7 +88,7 @@ async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, heade
             reply(StatusCode::OK, &standing.unwrap_or_default())
         }
         Page::Events => events(admin, &mesh, query, headers),
-        Page::Requests => match requests::list(&admin.plane.stories(), query) {
+        Page::Requests => match requests::list(&admin.plane.stories(), &admin.plane.refusals(), query) {
             Ok(page) => reply(StatusCode::OK, &page),
             Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
         },
@@ -244,7 +244,8 @@ fn request_of(admin: &Admin, id: &str, query: &Query) -> Response<Body> {
     let stories = admin.plane.stories_of(id);
     if stories.is_empty() {
         let message = format!(
-            "{id} is not kept: the last failures are, and some good requests; /requests lists them. The access log has it"
+            "{id} is not kept: the last failures are (of those that were not sent the first and the last), and some good requests; \
+             /requests lists them. The access log has it"
         );
         return refuse(StatusCode::NOT_FOUND, &message);
     }

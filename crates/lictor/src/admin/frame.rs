@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use lictor_core::breaker::BreakerState;
 use lictor_core::gateway::maintenance::State;
 use lictor_core::plain;
-use lictor_core::story::Story;
+use lictor_core::story::{Refusals, Story};
 use lictor_core::{Mesh, Upstream};
 use lictor_proxy::quantile;
 use serde_json::{Value as Json, json};
@@ -128,7 +128,7 @@ async fn frame(admin: &Admin, mesh: &Mesh, before: Option<&Sample>, now: &Sample
         "consul": consul,
         "failures": {
             "kept": failures.len(),
-            "latest": latest(&failures),
+            "latest": latest(&failures, &admin.plane.refusals()),
         },
     })
 }
@@ -153,10 +153,19 @@ fn verdict(upstream: &Upstream, traffic: &Json, now: Instant) -> (&'static str, 
 }
 
 /// The newest of each kind of failure, and how many there are: an open breaker's do not hide what opened it.
-fn latest(failures: &[&Story]) -> Vec<Json> {
+fn latest(failures: &[&Story], refusals: &[Refusals]) -> Vec<Json> {
     let is_alike = |a: &Story, b: &Story| {
-        (&a.upstream, &a.method, &a.path) == (&b.upstream, &b.method, &b.path)
-            && (a.status, a.reason) == (b.status, b.reason)
+        let is_same = (a.status, a.reason, &a.upstream) == (b.status, b.reason, &b.upstream);
+        let is_unsent = (a.is_unsent(), b.is_unsent());
+        is_same
+            && (is_unsent == (true, true)
+                || is_unsent == (false, false) && (&a.method, &a.path) == (&b.method, &b.path))
+    };
+    // Of those that were not sent, more were counted than are kept.
+    let counted = |story: &Story| {
+        let mut all = refusals.iter().filter(|_| story.is_unsent());
+        all.find(|known| (&known.last.upstream, known.last.reason) == (&story.upstream, story.reason))
+            .map(|it| it.count)
     };
     let mut kinds: Vec<(&Story, u64)> = Vec::new();
     for story in failures {
@@ -168,7 +177,7 @@ fn latest(failures: &[&Story]) -> Vec<Json> {
     }
     let line = |(story, times): (&Story, u64)| {
         let mut line = requests::line(story);
-        line["times"] = json!(times);
+        line["times"] = json!(counted(story).unwrap_or(times));
         line
     };
     kinds.into_iter().map(line).collect()
@@ -220,6 +229,7 @@ fn traffic(name: &str, before: Option<&Sample>, now: &Sample) -> Json {
 mod tests {
     use std::time::Duration;
 
+    use lictor_core::Reason;
     use lictor_core::story::Kept;
 
     use super::*;
@@ -247,10 +257,16 @@ mod tests {
     #[test]
     fn failures_of_a_kind_are_one_line() {
         let story = |id: &str, status| Story { status, path: "/".into(), ..Story::empty(id, Kept::Failed) };
-        let stories = [story("c", 503), story("b", 503), story("a", 500)];
-        let lines = latest(&stories.iter().collect::<Vec<_>>());
+        let open = |id: &str, path: &str| Story {
+            reason: Some(Reason::BreakerOpen),
+            path: path.into(),
+            ..Story::empty(id, Kept::Failed)
+        };
+        let stories = [open("e", "/e"), open("d", "/d"), story("c", 503), story("b", 503), story("a", 500)];
+        let [first, last] = ["d", "e"].map(|id| Arc::new(open(id, "/")));
+        let lines = latest(&stories.iter().collect::<Vec<_>>(), &[Refusals { count: 70, first, last }]);
         let told: Vec<_> = lines.iter().map(|line| (line["id"].as_str(), line["times"].as_u64())).collect();
-        assert_eq!(told, [(Some("c"), Some(2)), (Some("a"), Some(1))]);
+        assert_eq!(told, [(Some("e"), Some(70)), (Some("c"), Some(2)), (Some("a"), Some(1))]);
     }
 
     #[test]

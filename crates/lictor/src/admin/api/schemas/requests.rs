@@ -56,11 +56,20 @@ pub(super) fn requests() -> Named {
 }
 
 fn listed() -> Json {
+    let unsent = [
+        ("upstream", or_null(text("Once it was found."))),
+        ("reason", or_null(named("Reason"))),
+        ("times", int("So far.")),
+        ("first", named("RequestLine")),
+        ("last", named("RequestLine")),
+    ];
+    let told = "Failures before anything was sent (the breaker was open, there was no endpoint, ..), the latest first.";
     object(
         "",
         &[
             ("kept", object("", &[("failures", int("")), ("successes", int(""))])),
             ("matching", int("Those that are asked for.")),
+            ("unsent", list(told, object("", &unsent))),
             ("requests", list("The newest first.", named("RequestLine"))),
         ],
     )
