@@ -1,10 +1,10 @@
-//! What is left of what happened: events, and the failures behind refusals.
+//! What is left of what happened: events, the failures behind refusals, and what opened a breaker.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::{Command, Output};
 
-use lictor_testkit::{Backend, Consul, Sidecar, eventually_is, get, request};
+use lictor_testkit::{Backend, Consul, Sidecar, connect, eventually_is, get, request};
 use serde_json::{Value as Json, json};
 
 use crate::{LICTOR, caller, caller_of};
@@ -118,6 +118,47 @@ fn ask(sidecar: &Sidecar, times: usize, status: u16, reason: &str) -> Vec<String
 }
 
 #[test]
+fn what_opened_a_breaker_is_kept_whatever_is_refused_after_it_and_when_it_has_closed() {
+    let backend = Backend::start("a");
+    backend.answers(500);
+    let sidecar = caller_of(&[&backend], ", retry: off, breaker: {recovery_timeout: 1s, success_threshold: 1}");
+    let id = format!("127.0.0.1:{}", backend.port());
+    let led = ask(&sidecar, 5, 500, "");
+    let refused = ask(&sidecar, 1, 503, "breaker_open").remove(0);
+
+    let breaker = sidecar.page("/breakers")["users"].clone();
+    let opened = &breaker["last_opened"];
+    let failures = opened["failures"].as_array().unwrap();
+    let ids: Vec<&str> = failures.iter().map(|it| it["request_id"].as_str().unwrap()).collect();
+    assert_eq!(
+        (ids, &opened["cause"], &opened["lasted_ms"]),
+        (led.iter().map(String::as_str).collect(), &json!("status"), &Json::Null)
+    );
+    assert!(failures.iter().all(|it| it["endpoint"] == *id && it["outcome"] == "500"), "{opened}");
+    let words = format!("500 of {id} (request {})", led[0]);
+    let event = kept(&sidecar, "breaker_changed").remove(0);
+    assert!(event["led"].as_str().unwrap().starts_with(&words), "{event}");
+    let logged =
+        eventually_is("the log has it", || sidecar.lines("the circuit breaker changed"), |lines| !lines.is_empty());
+    assert_eq!(logged[0]["led"], event["led"]);
+    let explained = text(&lictor(&sidecar, &["explain", &refused]).stdout);
+    assert!(
+        explained.contains("because of status:\n") && explained.contains(&format!("request {}", led[4])),
+        "{explained}"
+    );
+    let prospect = text(&lictor(&sidecar, &["explain", "GET", "users", "/"]).stdout);
+    assert!(prospect.contains("ago because of status:\n") && prospect.contains(&led[0]), "{prospect}");
+
+    backend.answers(200);
+    eventually_is("it closes", || sidecar.get("users", "/").status, |status| *status == 200);
+    let breaker =
+        eventually_is("it is closed", || sidecar.page("/breakers")["users"].clone(), |it| it["state"] == "closed");
+    assert!(breaker["last_opened"]["lasted_ms"].as_u64().is_some_and(|ms| ms >= 1000), "{breaker}");
+    assert_eq!(breaker["last_opened"]["failures"].as_array().unwrap().len(), 5, "{breaker}");
+    assert!(kept(&sidecar, "breaker_closed")[0]["after_ms"].as_u64().is_some_and(|ms| ms >= 1000));
+}
+
+#[test]
 fn what_was_not_sent_is_counted_and_pushes_nothing_else_out() {
     let backend = Backend::start("a");
     backend.answers(500);
@@ -145,4 +186,21 @@ fn what_was_not_sent_is_counted_and_pushes_nothing_else_out() {
     let line = latest.as_array().unwrap().iter().find(|line| line["reason"] == "breaker_open").unwrap();
     assert_eq!((&line["times"], &line["id"]), (&json!(1200), &json!(refused[1199])), "{latest}");
     assert!(latest.as_array().unwrap().iter().any(|line| line["status"] == 500), "{latest}");
+}
+
+#[test]
+fn a_connection_that_opened_a_breaker_is_among_what_did() {
+    let [gone] = lictor_testkit::free_ports();
+    let yaml = format!(
+        "registration: off\nupstreams: {{users: {{listen: 0, protocol: tcp, retry: off, static: ['127.0.0.1:{gone}']}}}}\n"
+    );
+    let sidecar = Sidecar::serve(LICTOR, &yaml).up();
+    let opened = || {
+        drop(connect(&sidecar.address("users")).write_all(b"hello"));
+        sidecar.page("/breakers")["users"]["last_opened"].clone()
+    };
+    let opened = eventually_is("the breaker opens", opened, Json::is_object);
+    let failure = &opened["failures"][0];
+    assert_eq!((&failure["request_id"], &failure["outcome"]), (&Json::Null, &json!("connect_refused")), "{opened}");
+    assert_eq!(failure["address"], format!("127.0.0.1:{gone}"), "{opened}");
 }

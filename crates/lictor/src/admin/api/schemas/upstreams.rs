@@ -147,6 +147,7 @@ pub(super) fn upstreams() -> Named {
                     ("connects_tried", int("Since it opened.")),
                     ("cause", text("Of the last change.")),
                     ("opened_total", int("How often it has opened.")),
+                    ("last_opened", or_null(opening())),
                     ("forced", or_null(one_of("An operator's order.", &["open", "closed"]))),
                     ("forced_for_ms", or_null(millis("Left of that."))),
                 ],
@@ -173,6 +174,33 @@ pub(super) fn upstreams() -> Named {
             ),
         ),
     ]
+}
+
+fn opening() -> Json {
+    let blame = object(
+        "A request that counted against it.",
+        &[
+            (
+                "request_id",
+                or_null(text("For `/requests/ID`; of a connection that is carried as bytes there is none.")),
+            ),
+            ("endpoint", or_null(text("Its id; null: it was sent to nobody."))),
+            ("address", or_null(text("What was dialled."))),
+            ("outcome", text("A status, gRPC's as `grpc 14`, a reason, or `slow_call`.")),
+            ("timestamp", time("When it ended.")),
+        ],
+    );
+    object(
+        "The last time that it opened by itself; it stays when it has closed.",
+        &[
+            ("ago_ms", millis("Since it opened.")),
+            ("lasted_ms", or_null(millis("Until it closed; null: it has not."))),
+            ("cause", text("Why it opened.")),
+            ("failures", list("What led to it, the oldest first: the last 8.", blame.clone())),
+            ("probes_failed", int("Since.")),
+            ("last_probe", or_null(blame)),
+        ],
+    )
 }
 
 pub(super) fn upstream() -> Vec<(&'static str, Json)> {
