@@ -1,4 +1,4 @@
-//! What is left of what happened: events, the failures behind refusals, and what opened a breaker.
+//! What is left of what happened: events, the failures behind refusals, what opened a breaker, and one word for it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -123,6 +123,7 @@ fn what_opened_a_breaker_is_kept_whatever_is_refused_after_it_and_when_it_has_cl
     backend.answers(500);
     let sidecar = caller_of(&[&backend], ", retry: off, breaker: {recovery_timeout: 1s, success_threshold: 1}");
     let id = format!("127.0.0.1:{}", backend.port());
+    assert_eq!(sidecar.page("/health")["checks"]["upstream.users"]["state"], "healthy");
     let led = ask(&sidecar, 5, 500, "");
     let refused = ask(&sidecar, 1, 503, "breaker_open").remove(0);
 
@@ -149,12 +150,24 @@ fn what_opened_a_breaker_is_kept_whatever_is_refused_after_it_and_when_it_has_cl
     let prospect = text(&lictor(&sidecar, &["explain", "GET", "users", "/"]).stdout);
     assert!(prospect.contains("ago because of status:\n") && prospect.contains(&led[0]), "{prospect}");
 
+    // One word for it everywhere.
+    let (health, ready) = (sidecar.page("/health"), sidecar.page("/ready"));
+    let (health, ready) = (&health["checks"]["upstream.users"], &ready["checks"]["users"]);
+    assert_eq!((&health["state"], &health["status"]), (&json!("breaker open"), &json!("warning")), "{health}");
+    assert_eq!((&ready["state"], &ready["status"]), (&json!("breaker open"), &json!("ready")), "{ready}");
+    assert_eq!(
+        (&health["message"], &ready["message"]),
+        (&json!("breaker open; 1 instances"), &json!("breaker open; 1 instances found"))
+    );
+    assert_eq!(sidecar.page("/ui/data")["upstreams"][0]["verdict"]["word"], "breaker open");
+
     backend.answers(200);
     eventually_is("it closes", || sidecar.get("users", "/").status, |status| *status == 200);
     let breaker =
         eventually_is("it is closed", || sidecar.page("/breakers")["users"].clone(), |it| it["state"] == "closed");
     assert!(breaker["last_opened"]["lasted_ms"].as_u64().is_some_and(|ms| ms >= 1000), "{breaker}");
     assert_eq!(breaker["last_opened"]["failures"].as_array().unwrap().len(), 5, "{breaker}");
+    assert_eq!(sidecar.page("/health")["checks"]["upstream.users"]["state"], "healthy");
     assert!(kept(&sidecar, "breaker_closed")[0]["after_ms"].as_u64().is_some_and(|ms| ms >= 1000));
 }
 

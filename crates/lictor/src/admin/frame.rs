@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
-use lictor_core::breaker::BreakerState;
+use lictor_core::Mesh;
 use lictor_core::gateway::maintenance::State;
 use lictor_core::plain;
 use lictor_core::story::{Refusals, Story};
-use lictor_core::{Mesh, Upstream};
 use lictor_proxy::quantile;
 use serde_json::{Value as Json, json};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::gateway::{Asked, Labels, Moment};
 use super::live::{Frame, Looking};
+use super::standing::Facts;
 use super::state::Admin;
 use super::{pages, requests};
 use crate::metrics::{Counted, Process, added};
@@ -25,8 +25,6 @@ use crate::version;
 const EVERY: Duration = Duration::from_secs(1);
 /// Kinds of failures in a frame; `/requests` has more.
 const FAILURES: usize = 30;
-/// An upstream with a larger share of errors is failing.
-const FAILING: f64 = 0.05;
 
 /// The counters at one moment.
 #[derive(Debug)]
@@ -98,9 +96,10 @@ async fn frame(admin: &Admin, mesh: &Mesh, before: Option<&Sample>, now: &Sample
     let upstreams = mesh.upstreams.iter().map(|(name, upstream)| {
         let name = name.as_ref();
         let (mut page, traffic) = (upstreams[name].take(), traffic(name, before, now));
-        let (level, word) = verdict(upstream, &traffic, now.at);
+        let measured = ["error_ratio", "retries"].map(|key| traffic[key].as_f64());
+        let (level, word) = Facts::of(upstream, now.at).measured(measured[0], measured[1]).word();
         page["name"] = json!(name);
-        page["verdict"] = json!({ "level": level, "word": word });
+        page["verdict"] = json!({ "level": level.as_str(), "word": word });
         page["breaker"] = breakers[name].clone();
         page["max_in_flight"] = json!(upstream.policy.limits.max_in_flight);
         page["census"] = endpoints[name]["census"].clone();
@@ -131,25 +130,6 @@ async fn frame(admin: &Admin, mesh: &Mesh, before: Option<&Sample>, now: &Sample
             "latest": latest(&failures, &admin.plane.refusals()),
         },
     })
-}
-
-/// How an upstream is, in a word, and how bad that is: the worst that is true of it.
-fn verdict(upstream: &Upstream, traffic: &Json, now: Instant) -> (&'static str, String) {
-    let errors = traffic["error_ratio"].as_f64().unwrap_or_default();
-    let unwell = upstream.endpoints.iter().filter(|endpoint| endpoint.state(now) != "healthy").count();
-    let state = upstream.breaker.state();
-    let (level, word) = match unwell {
-        _ if state == BreakerState::Open => ("bad", "breaker open"),
-        _ if upstream.endpoints.is_empty() && !upstream.census.is_known => ("warn", "not known yet"),
-        _ if upstream.endpoints.is_empty() => ("bad", "no endpoint"),
-        _ if errors > FAILING => ("bad", "failing"),
-        _ if state == BreakerState::HalfOpen => ("warn", "probing"),
-        _ if errors > 0.0 => ("warn", "some errors"),
-        1.. => return ("warn", format!("{unwell} of {} unwell", upstream.endpoints.len())),
-        0 if traffic["retries"].as_f64().is_some_and(|retries| retries > 0.0) => ("good", "retrying"),
-        0 => ("good", "well"),
-    };
-    (level, word.to_owned())
 }
 
 /// The newest of each kind of failure, and how many there are: an open breaker's do not hide what opened it.

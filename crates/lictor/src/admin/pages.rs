@@ -12,6 +12,7 @@ use lictor_core::{Endpoint, Mesh, Upstream};
 use lictor_proxy::Report;
 use serde_json::{Map, Value as Json, json};
 
+use super::standing::{Facts, Level};
 use crate::events::Told;
 use crate::metrics::{Process, Requests};
 
@@ -59,19 +60,21 @@ pub(crate) fn now() -> String {
 /// Whether this service may be called: its application, required upstreams and draining can say no.
 pub(crate) fn ready(mesh: &Mesh, app: Option<&AppHealth>, is_started: bool, is_draining: bool) -> (bool, Json) {
     let mut is_ready = is_started && !is_draining && app.is_none_or(|app| app.is_up);
-    let mut checks = Map::new();
+    let (mut checks, now_is) = (Map::new(), Instant::now());
     for (name, upstream) in &mesh.upstreams {
         let count = upstream.endpoints.len();
         let has_some = count > 0;
         is_ready &= has_some || !upstream.is_required;
+        let (level, state) = Facts::of(upstream, now_is).word();
         let message = match count {
             0 => format!("No healthy instances of {} found", upstream.service),
-            count => format!("{count} healthy instances found"),
+            count if level == Level::Good => format!("{count} healthy instances found"),
+            count => format!("{state}; {count} instances found"),
         };
         let status = if has_some { "ready" } else { "not_ready" };
         checks.insert(
             name.to_string(),
-            json!({ "status": status, "message": message, "required": upstream.is_required }),
+            json!({ "status": status, "state": state, "message": message, "required": upstream.is_required }),
         );
     }
     if let Some(app) = app {
@@ -96,7 +99,7 @@ pub(crate) fn health(
     app: Option<&AppHealth>,
     uptime: Duration,
 ) -> (bool, Json) {
-    let mut checks = Map::new();
+    let (mut checks, now_is) = (Map::new(), Instant::now());
     let is_healthy = app.is_none_or(|app| app.is_up);
     if let Some(app) = app {
         let status = if app.is_up { "healthy" } else { "unhealthy" };
@@ -117,9 +120,12 @@ pub(crate) fn health(
     }
     for (name, upstream) in &mesh.upstreams {
         let count = upstream.endpoints.len();
-        let status = if count > 0 { "healthy" } else { "warning" };
-        let message = format!("{count} healthy instances");
-        checks.insert(format!("upstream.{name}"), json!({ "status": status, "message": message }));
+        let (level, state) = Facts::of(upstream, now_is).word();
+        let (status, message) = match level {
+            Level::Good => ("healthy", format!("{count} healthy instances")),
+            Level::Warn | Level::Bad => ("warning", format!("{state}; {count} instances")),
+        };
+        checks.insert(format!("upstream.{name}"), json!({ "status": status, "state": state, "message": message }));
     }
     let memory = Process::read().resident_bytes;
     let status = if memory > MEMORY_WARNING { "warning" } else { "healthy" };

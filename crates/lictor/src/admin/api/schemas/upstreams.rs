@@ -9,7 +9,9 @@ use super::words::{
 
 pub(super) fn health() -> Named {
     let check = |states: &[&str], more: (&str, Json)| {
-        object("", &[("status", one_of("", states)), ("message", text("")), more])
+        let state =
+            ("state?", text("Of an upstream, in the dashboard's word: `healthy`, `breaker open`, `1 of 2 unwell`, .."));
+        object("", &[("status", one_of("", states)), state, ("message", text("")), more])
     };
     let required = ("required?", flag("Of an upstream: without it, this service is not ready."));
     let took = ("responseTime?", millis("Of the application's probe."));
