@@ -149,6 +149,8 @@ fn parameters_that_are_not_described_and_values_that_cannot_be_meant_are_told() 
         ("GET", "/requests?limit=", "a number"),
         ("GET", "/requests?status=%2B503", "a status such as 503"),
         ("GET", "/requests/x?as=html", "one of json, text"),
+        ("GET", "/events?since=soon", "such as 10m, not `soon`"),
+        ("GET", "/events?since=", "an event's id such as 17"),
         ("GET", "/config?origin=maybe", "true or false"),
         ("GET", "/explain?upstream=users&method=", "leave it out"),
         ("GET", "/explain?url=ftp://shop.example/", "https://"),

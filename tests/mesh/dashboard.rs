@@ -37,7 +37,7 @@ fn a_frame_has_the_rates_of_the_last_second_and_the_state_of_everything() {
     let traffic = &users(&page)["traffic"];
     assert!(traffic["p50_ms"].as_f64().unwrap() > 0.0, "{traffic}");
     assert!(traffic["p99_ms"].as_f64() >= traffic["p50_ms"].as_f64(), "{traffic}");
-    assert_eq!((&traffic["errors"], &users(&page)["verdict"]["word"]), (&0.0.into(), &"well".into()));
+    assert_eq!((&traffic["errors"], &users(&page)["verdict"]["word"]), (&0.0.into(), &"healthy".into()));
     assert_eq!(users(&page)["endpoints"][0]["state"], "healthy");
     backend.answers(503);
     let page = eventually_is(

@@ -10,6 +10,7 @@ mod consul;
 mod dashboard;
 mod doctor;
 mod documents;
+mod evidence;
 mod explain;
 mod failover;
 mod failures;

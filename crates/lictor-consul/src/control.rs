@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use lictor_config::{Claims, Config, Query};
 use lictor_core::gateway::maintenance::Orders;
 use lictor_core::mesh::{Forward, Status as Standing};
-use lictor_core::{Endpoint, EndpointKey, Mesh, Upstream};
+use lictor_core::{Endpoint, Mesh, Upstream};
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::agent::{Client, Cursor, Instance, Random};
 use crate::memory::{Contents, Remembered, RememberedClaims, Scope};
-use crate::mesh::{BOOTSTRAP, Changed, Inputs, assemble, is_news, names, names_in};
+use crate::mesh::{BOOTSTRAP, Changed, Comings, Inputs, assemble, is_news, named, names, names_in};
 use crate::status::Status;
 use crate::watch::{
     Catalog, Guard, Hint, Id, KnownWatch, Names, News, Observed, OrdersKey, Refreshes, Resolved, ServiceWatch,
@@ -214,10 +214,8 @@ impl Control {
         let mesh = Arc::clone(&self.mesh.borrow());
         for upstream in mesh.upstreams.values() {
             let Some(trouble) = trouble(&upstream.endpoints, since, now) else { continue };
-            let config = self.config.upstreams.iter().find(|config| config.name == *upstream.name);
-            let demanded = demanded_query(&upstream.name);
-            let queries: Vec<&Query> = config.map_or_else(|| vec![&demanded], |config| config.queries().collect());
-            for watch in queries.into_iter().filter_map(|query| self.watches.get(query)) {
+            let queries = self.queries(&upstream.name);
+            for watch in queries.iter().filter_map(|query| self.watches.get(query)) {
                 if !trouble.gone.is_empty() {
                     let _ = watch.hints.send(Hint::Gone(trouble.gone.clone()));
                 }
@@ -442,8 +440,19 @@ impl Control {
         let next = Arc::new(assembled.mesh);
         self.mesh.send_replace(Arc::clone(&next));
         for (name, upstream) in &next.upstreams {
-            tell_of(upstream, previous.upstreams.get(name));
+            let queries = self.queries(name);
+            tell_of(
+                upstream,
+                previous.upstreams.get(name),
+                queries.iter().filter_map(|query| self.observed.get(query)),
+            );
         }
+    }
+
+    /// What Consul is asked about an upstream.
+    fn queries(&self, name: &Arc<str>) -> Vec<Query> {
+        let config = self.config.upstreams.iter().find(|config| config.name == **name);
+        config.map_or_else(|| vec![demanded_query(name)], |config| config.queries().cloned().collect())
     }
 }
 
@@ -501,8 +510,12 @@ fn allows(config: &Config, name: &str) -> bool {
     config.outbound.proxy.is_some() && Forward { allow: config.outbound.allow.clone() }.allows(name)
 }
 
-/// Says what changed in a list of endpoints.
-fn tell_of(upstream: &Arc<Upstream>, earlier: Option<&Arc<Upstream>>) {
+/// Says what changed in a list of endpoints; `seen` is what Consul says of them now.
+fn tell_of<'a>(
+    upstream: &Arc<Upstream>,
+    earlier: Option<&Arc<Upstream>>,
+    seen: impl Iterator<Item = &'a Observed> + Clone,
+) {
     if earlier.is_some_and(|earlier| Arc::ptr_eq(earlier, upstream)) {
         return;
     }
@@ -515,17 +528,18 @@ fn tell_of(upstream: &Arc<Upstream>, earlier: Option<&Arc<Upstream>>) {
         let (upstream, service) = (&upstream.name, service_of(upstream, to));
         warn!(target: "lictor::event", kind = "failover", %upstream, from, to, service, "the requests of an upstream go to another tier");
     }
-    let is_in = |list: &[Arc<Endpoint>], key: &EndpointKey| list.binary_search_by(|other| other.key.cmp(key)).is_ok();
-    let added = upstream.endpoints.iter().filter(|endpoint| !is_in(before, &endpoint.key)).count();
-    let removed = before.iter().filter(|endpoint| !is_in(&upstream.endpoints, &endpoint.key)).count();
-    if added + removed > 0 {
+    let Comings { came, went, turned } = Comings::between(earlier.map(Arc::as_ref), upstream, seen, Instant::now());
+    if came.len() + went.len() + turned.len() > 0 {
         info!(
             target: "lictor::event",
             kind = "endpoints_changed",
             upstream = %upstream.name,
-            added,
-            removed,
+            added = came.len(),
+            removed = went.len(),
             endpoints = upstream.endpoints.len(),
+            came = named(&came),
+            went = named(&went),
+            turned = named(&turned),
             "the endpoints of an upstream changed"
         );
     }

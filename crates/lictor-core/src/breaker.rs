@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use self::opening::{BLAMED, Blamed, Opening};
+pub use self::opening::{Blame, OpeningView};
 pub use self::state::{BreakerState, BreakerView, Forced, Transition};
 use self::window::Window;
 use crate::outcome::Reason;
 use crate::policy::BreakerPolicy;
 
+mod opening;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -30,6 +33,8 @@ pub struct Breaker {
     consecutive: AtomicU32,
     failures: Window,
     slow_calls: Window,
+    /// Locked only for requests that failed.
+    blamed: Mutex<Blamed>,
     slow: Mutex<Slow>,
 }
 
@@ -71,6 +76,8 @@ struct Slow {
     successes: u32,
     cause: &'static str,
     opened_total: u64,
+    /// The last time that it opened by itself.
+    opening: Option<Opening>,
     /// An operator's order, and when it ends.
     forced: Option<(Forced, Instant)>,
 }
@@ -83,6 +90,7 @@ impl Breaker {
             consecutive: AtomicU32::new(0),
             failures: Window::new(now),
             slow_calls: Window::new(now),
+            blamed: Mutex::default(),
             slow: Mutex::new(Slow {
                 changed: now,
                 probe_at: now,
@@ -94,6 +102,7 @@ impl Breaker {
                 successes: 0,
                 cause: "start",
                 opened_total: 0,
+                opening: None,
                 forced: None,
             }),
         }
@@ -128,6 +137,21 @@ impl Breaker {
             }
             BreakerState::HalfOpen => Err(Duration::from_secs(1)),
         }
+    }
+
+    /// Notes a request that is about to count against it: should it open, that one is shown among those that led to it. One
+    /// that ends after it has opened did not.
+    pub fn blame(&self, policy: &BreakerPolicy, admission: &Admission, now: Instant, blame: impl FnOnce() -> Blame) {
+        let is_late = *admission == Admission::Closed && self.state() != BreakerState::Closed;
+        if !policy.enabled || is_late {
+            return;
+        }
+        let blame = blame();
+        let mut blamed = self.blamed.lock();
+        if blamed.len() == BLAMED {
+            blamed.pop_front();
+        }
+        blamed.push_back((now, blame));
     }
 
     /// Takes the leave back and counts the verdict.
@@ -252,6 +276,7 @@ impl Breaker {
             connects_tried: slow.connects.saturating_sub(1),
             cause: slow.cause,
             opened_total: slow.opened_total,
+            last_opened: slow.opening.as_ref().map(|opening| opening.view(now)),
             forced: slow.forced.map(|(order, _)| order),
             forced_for_ms: slow.forced.map(|(_, until)| until.saturating_duration_since(now).as_millis() as u64),
         }
@@ -344,7 +369,23 @@ impl Breaker {
         slow.connects = 0;
         slow.reopened += 1;
         slow.opened_total += 1;
+        self.note_opening(slow, policy, cause, now);
         self.change(slow, BreakerState::Open, cause, now)
+    }
+
+    /// Keeps what led to it; while it is not closed, that stays what opened it first.
+    fn note_opening(&self, slow: &mut Slow, policy: &BreakerPolicy, cause: &'static str, now: Instant) {
+        let mut blamed = self.blamed.lock();
+        match slow.opening.as_mut().filter(|opening| !opening.is_over()) {
+            Some(opening) => opening.again(blamed.back()),
+            None => {
+                let rates = [policy.error_rate, policy.slow_call.map(|slow| slow.rate)];
+                let window = rates.into_iter().flatten().map(|rate| rate.window).max().unwrap_or_default();
+                let in_a_row = self.consecutive.load(Relaxed);
+                slow.opening = Some(Opening::new(cause, &blamed, in_a_row, window, now));
+            }
+        }
+        blamed.clear();
     }
 
     fn change(&self, slow: &mut Slow, to: BreakerState, cause: &'static str, now: Instant) -> Transition {
@@ -359,9 +400,12 @@ impl Breaker {
             slow.reopened = 0;
             self.failures.clear();
             self.slow_calls.clear();
+            self.blamed.lock().clear();
+            slow.opening.iter_mut().for_each(|opening| opening.close(now));
         }
         self.state.store(to.as_gauge(), Relaxed);
-        Transition { from, to, cause }
+        let opening = slow.opening.as_ref().map(|opening| opening.view(now));
+        Transition { from, to, cause, opening }
     }
 }
 

@@ -167,6 +167,22 @@ impl Story {
     pub fn is_failure(&self) -> bool {
         matches!(self.kept, Kept::Failed | Kept::Refused)
     }
+
+    /// Whether it failed before anything was sent: most of such are alike, and say nothing of an instance.
+    pub fn is_unsent(&self) -> bool {
+        self.kept == Kept::Failed && self.reason.is_some() && self.attempts.is_empty()
+    }
+}
+
+/// Requests of one upstream that failed for one reason before anything was sent.
+#[derive(Clone, Debug)]
+pub struct Refusals {
+    /// So far.
+    pub count: u64,
+    /// The first that is known of.
+    pub first: Arc<Story>,
+    /// The last.
+    pub last: Arc<Story>,
 }
 
 /// Which stories are asked for. What is `None` does not matter.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use lictor_core::breaker::Transition;
 use lictor_core::limit::Limit;
 use lictor_core::mesh::{Listener, ListenerKind};
-use lictor_core::story::{Filter, Story};
+use lictor_core::story::{Filter, Refusals, Story};
 use lictor_core::{Address, Mesh};
 use lictor_http::stream::Detached;
 use lictor_tls::{Credentials, Servers, Shown, TlsError};
@@ -490,6 +490,11 @@ impl DataPlane {
     /// The stories that are kept, the newest first.
     pub fn stories(&self) -> Vec<Arc<Story>> {
         self.shared.recorder.stories()
+    }
+
+    /// How many requests failed before anything was sent, by upstream and reason, the latest first.
+    pub fn refusals(&self) -> Vec<Refusals> {
+        self.shared.recorder.refusals()
     }
 
     /// Requests as they end, from now on; `None` when too many listen already.

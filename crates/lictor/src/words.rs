@@ -48,6 +48,9 @@ fn story(story: &Json, paint: Paint) -> String {
     if !story["policy"].is_null() {
         lines.push(format!("Policy: {}.", policy(&story["policy"], story["route"].as_str())));
         lines.push(format!("When it ended: {}.", state(story)));
+        if story["breaker"]["state"] != "closed" {
+            lines.extend(opened(&story["breaker"], "before"));
+        }
     }
     lines.join("\n") + "\n"
 }
@@ -158,6 +161,36 @@ fn state(page: &Json) -> String {
     parts.join("; ")
 }
 
+/// The last time that a breaker opened, and the requests that led to it.
+pub(crate) fn opened(breaker: &Json, when: &str) -> Option<String> {
+    let last = breaker.get("last_opened").filter(|last| last.is_object())?;
+    let lasted = match last["lasted_ms"].as_f64() {
+        Some(lasted) => format!(", and closed after {}", millis(lasted)),
+        None => String::new(),
+    };
+    let blame = |blame: &Json| {
+        let text = |key: &str, before: &str| blame[key].as_str().map(|it| format!("{before}{it}")).unwrap_or_default();
+        format!(
+            "{}  {}{}{}",
+            text("timestamp", ""),
+            text("outcome", ""),
+            text("endpoint", " of "),
+            text("request_id", ", request ")
+        )
+    };
+    let cause = last["cause"].as_str().unwrap_or_default();
+    let mut lines = vec![format!("The breaker opened {} {when} because of {cause}{lasted}:", ms(&last["ago_ms"]))];
+    lines.extend(last["failures"].as_array().into_iter().flatten().map(|it| format!("  {}", blame(it))));
+    if last["last_probe"].is_object() {
+        lines.push(format!(
+            "  {} probes failed since; the last: {}",
+            last["probes_failed"],
+            blame(&last["last_probe"])
+        ));
+    }
+    Some(lines.join("\n"))
+}
+
 /// What would become of a request.
 pub(crate) fn prospect(page: &Json, paint: Paint) -> String {
     let page = &shown(page);
@@ -200,6 +233,7 @@ pub(crate) fn prospect(page: &Json, paint: Paint) -> String {
     lines.push(format!("Policy: {}.", policy(&page["policy"], route.as_deref())));
     lines.extend(origins(&page["origins"], paint));
     lines.push(format!("Now: {}; {} in flight.", state(page), page["in_flight"]));
+    lines.extend(opened(&page["breaker"], "ago"));
     lines.push(String::new());
     lines.push(failures(page, paint));
     lines.join("\n") + "\n"

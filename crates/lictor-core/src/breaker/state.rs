@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::opening::OpeningView;
+
 /// The states, in the encoding of the older services' gauge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -35,7 +37,7 @@ impl BreakerState {
 }
 
 /// A change of state, to be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
     /// Before.
     pub from: BreakerState,
@@ -43,6 +45,8 @@ pub struct Transition {
     pub to: BreakerState,
     /// Why.
     pub cause: &'static str,
+    /// The last time that it opened by itself: this one, if it opens.
+    pub opening: Option<OpeningView>,
 }
 
 /// The breaker for a page.
@@ -64,6 +68,8 @@ pub struct BreakerView {
     pub cause: &'static str,
     /// How often it has opened.
     pub opened_total: u64,
+    /// The last time that it did by itself, and what led to it.
+    pub last_opened: Option<OpeningView>,
     /// What an operator has ordered, if it is that.
     pub forced: Option<Forced>,
     /// How long the order still holds.

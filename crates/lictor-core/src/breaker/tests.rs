@@ -224,3 +224,93 @@ fn an_operators_order_holds_for_its_time_and_then_it_judges_by_itself() {
     assert_eq!(opened.collect::<Vec<_>>(), [false, false, false, false, true], "what was before is forgotten");
     assert_eq!(breaker.force(None, now).unwrap().to, BreakerState::Closed);
 }
+
+fn blame(breaker: &Breaker, policy: &BreakerPolicy, id: &str, now: Instant) -> Option<Transition> {
+    let admission = breaker.admit(policy, now).ok()?;
+    breaker.blame(policy, &admission, now, || Blame {
+        request_id: Some(id.into()),
+        endpoint: Some("users-1".into()),
+        address: None,
+        outcome: "503".into(),
+        timestamp: std::time::UNIX_EPOCH,
+    });
+    breaker.finish(policy, admission, Verdict::Failure(Reason::Status), now)
+}
+
+fn ids(failures: &[Blame]) -> Vec<&str> {
+    failures.iter().filter_map(|blame| blame.request_id.as_deref()).collect()
+}
+
+#[test]
+fn what_opened_it_is_kept_and_probes_that_fail_do_not_push_it_out() {
+    let (policy, now) = (BreakerPolicy::default(), Instant::now());
+    let (breaker, hour) = (Breaker::new(now), Duration::from_secs(3600));
+    assert_eq!(breaker.view(now).last_opened, None);
+    blame(&breaker, &policy, "long ago", now);
+    request(&breaker, &policy, Verdict::Success, now);
+    let now = now + hour;
+    let late = breaker.admit(&policy, now).unwrap();
+    let changes: Vec<_> = ["1", "2", "3", "4", "5"].iter().filter_map(|id| blame(&breaker, &policy, id, now)).collect();
+    let led = changes[0].opening.as_ref().unwrap();
+    assert_eq!((ids(&led.failures), led.cause, led.lasted_ms), (vec!["1", "2", "3", "4", "5"], "status", None));
+    assert!(led.led().unwrap().starts_with("503 of users-1 (request 1), 503 of users-1 (request 2)"), "{led:?}");
+    breaker.blame(&policy, &late, now, || panic!("it has opened before this one ended"));
+
+    let (mut at, mut times) = (now, 0);
+    for rest in [5, 10, 20] {
+        at += Duration::from_secs(rest);
+        times += 1;
+        assert!(blame(&breaker, &policy, &format!("probe {times}"), at).is_some());
+        let view = breaker.view(at).last_opened.unwrap();
+        assert_eq!((ids(&view.failures).len(), view.probes_failed), (5, times));
+        assert_eq!(ids(&[(*view.last_probe.unwrap()).clone()]), [format!("probe {times}")]);
+    }
+    at += Duration::from_secs(40);
+    (0..policy.success_threshold).for_each(|_| drop(request(&breaker, &policy, Verdict::Success, at)));
+    let view = breaker.view(at + hour).last_opened.unwrap();
+    assert_eq!((view.lasted_ms, view.ago_ms), (Some(75_000), 3_675_000), "it stays to be seen");
+    assert_eq!(ids(&view.failures).len(), 5);
+    (6..=10).for_each(|id| drop(blame(&breaker, &policy, &id.to_string(), at + hour)));
+    let view = breaker.view(at + hour).last_opened.unwrap();
+    assert_eq!((ids(&view.failures), view.probes_failed), (vec!["6", "7", "8", "9", "10"], 0), "the next one");
+}
+
+#[test]
+fn of_a_share_of_failures_the_last_of_its_window_are_kept() {
+    let (policy, now) = (BreakerPolicy::default(), Instant::now());
+    let breaker = Breaker::new(now);
+    blame(&breaker, &policy, "long ago", now);
+    let mut at = now + Duration::from_secs(60);
+    for number in 0.. {
+        request(&breaker, &policy, Verdict::Success, at);
+        if blame(&breaker, &policy, &number.to_string(), at).is_some() {
+            break;
+        }
+        at += Duration::from_millis(10);
+    }
+    let led = breaker.view(at).last_opened.unwrap();
+    assert_eq!(
+        ids(&led.failures),
+        ["2", "3", "4", "5", "6", "7", "8", "9"],
+        "eight of the ten that are half of twenty"
+    );
+    let few = BreakerPolicy { failure_threshold: 2, ..policy };
+    let breaker = Breaker::new(now);
+    for (id, seconds) in [("a", 0), ("b", 100)] {
+        blame(&breaker, &few, id, now + Duration::from_secs(seconds));
+    }
+    let led = breaker.view(now).last_opened.unwrap();
+    assert_eq!(ids(&led.failures), ["a", "b"], "in a row, however rare");
+}
+
+#[test]
+fn an_operators_order_does_not_hide_what_opened_it() {
+    let (policy, now) = (BreakerPolicy::default(), Instant::now());
+    let (breaker, minute) = (opened(&policy, now), Duration::from_secs(60));
+    let before = breaker.view(now).last_opened.unwrap();
+    assert!(before.failures.is_empty() && before.led().is_none(), "nobody was blamed");
+    breaker.force(Some((Forced::Closed, now + minute)), now + minute / 2);
+    breaker.force(Some((Forced::Open, now + minute)), now + minute / 2);
+    let after = breaker.view(now + minute / 2).last_opened.unwrap();
+    assert_eq!((after.cause, after.lasted_ms), ("connect_refused", Some(30_000)));
+}

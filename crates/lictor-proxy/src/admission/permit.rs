@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lictor_core::breaker::{Admission, BreakerState, BreakerView, Forced, Transition, Verdict};
+use lictor_core::breaker::{Admission, Blame, BreakerState, BreakerView, Forced, OpeningView, Transition, Verdict};
 use lictor_core::deadline::{End, sooner};
 use lictor_core::ejection::is_of_one;
 use lictor_core::limits::{InFlight, Shed};
@@ -125,6 +125,9 @@ impl Drop for Running {
     }
 }
 
+/// Tells whom a verdict is about, with lictor's word for what went wrong, if it is not what was answered.
+pub(crate) type Told<'a> = &'a dyn Fn(Option<&'static str>) -> Blame;
+
 /// The breaker's leave to send, which it wants back with a verdict. Dropped without one, it counts nothing.
 #[derive(Debug)]
 pub(crate) struct Probe {
@@ -168,29 +171,40 @@ impl Probe {
     }
 
     /// What it became, if this changed it.
-    pub(crate) fn finish(mut self, verdict: Verdict, now: Instant) -> Option<BreakerState> {
-        self.give_back(verdict, now)
+    pub(crate) fn finish(mut self, verdict: Verdict, now: Instant, told: Told<'_>) -> Option<BreakerState> {
+        self.give_back(verdict, now, Some(told))
     }
 
     /// The request failed for this reason.
-    pub(crate) fn failed(self, reason: Reason) -> Option<BreakerState> {
+    pub(crate) fn failed(self, reason: Reason, told: Told<'_>) -> Option<BreakerState> {
         let judged = judge(self.upstream.policy(self.route), Outcome::Failed(reason), None);
-        self.finish(if judged == Judged::Failed { Verdict::Failure(reason) } else { Verdict::Unknown }, Instant::now())
+        let verdict = if judged == Judged::Failed { Verdict::Failure(reason) } else { Verdict::Unknown };
+        self.finish(verdict, Instant::now(), told)
     }
 
     /// The answer is whole; a gRPC call ended with this status, and most of those are answers.
-    pub(crate) fn whole(self, status: Option<u16>, now: Instant) -> Option<BreakerState> {
+    pub(crate) fn whole(self, status: Option<u16>, now: Instant, told: Told<'_>) -> Option<BreakerState> {
         let judged = judge(self.upstream.policy(self.route), Outcome::Status(200), status);
-        self.finish(if judged == Judged::Failed { Verdict::Failure(Reason::Status) } else { Verdict::Success }, now)
+        let verdict = if judged == Judged::Failed { Verdict::Failure(Reason::Status) } else { Verdict::Success };
+        self.finish(verdict, now, told)
     }
 
-    fn give_back(&mut self, verdict: Verdict, now: Instant) -> Option<BreakerState> {
+    fn give_back(&mut self, verdict: Verdict, now: Instant, told: Option<Told<'_>>) -> Option<BreakerState> {
         let admission = self.admission.take()?;
         let policy = &self.upstream.policy(self.route).breaker;
         let breaker = &self.upstream.upstream.breaker;
         let took = |head: Instant| head.saturating_duration_since(self.since);
         let is_slow = policy.slow_call.zip(self.head).is_some_and(|(slow, head)| took(head) > slow.over);
         let verdict = if is_slow && verdict == Verdict::Success { Verdict::Slow } else { verdict };
+        let word = match verdict {
+            Verdict::Failure(Reason::Status) => Some(None),
+            Verdict::Failure(reason) => Some(Some(reason.as_str())),
+            Verdict::Slow => Some(Some("slow_call")),
+            Verdict::Success | Verdict::Unknown => None,
+        };
+        if let (Some(word), Some(told)) = (word, told) {
+            breaker.blame(policy, &admission, now, || told(word));
+        }
         let (endpoints, steering) = (&self.upstream.upstream.endpoints, &self.upstream.upstream.steering);
         let is_spared = || is_of_one(endpoints, &steering.in_force(now), now);
         let change = breaker.finish_unless(policy, admission, verdict, now, is_spared)?;
@@ -210,9 +224,13 @@ pub(crate) fn tell(metrics: &Metrics, upstream: &str, change: &Transition) {
     metrics.breaker_changed(upstream, change.to.as_str(), change.cause);
     let (from, to, cause) = (change.from.as_str(), change.to.as_str(), change.cause);
     if change.to == BreakerState::Closed {
-        info!(target: "lictor::event", kind = "breaker_closed", %upstream, from, to, cause, "the circuit breaker changed");
+        let after_ms = change.opening.as_ref().and_then(|opening| opening.lasted_ms);
+        info!(target: "lictor::event", kind = "breaker_closed", %upstream, from, to, cause, after_ms, "the circuit breaker changed");
     } else {
-        warn!(target: "lictor::event", kind = "breaker_changed", %upstream, from, to, cause, "the circuit breaker changed");
+        // That of an operator says nothing of what was before.
+        let led = change.opening.as_ref().filter(|_| change.to == BreakerState::Open && cause != "operator");
+        let led = led.and_then(OpeningView::led);
+        warn!(target: "lictor::event", kind = "breaker_changed", %upstream, from, to, cause, led, "the circuit breaker changed");
     }
 }
 
@@ -231,7 +249,7 @@ pub(crate) fn is_open(breaker: &BreakerView, wait: Duration) -> String {
 impl Drop for Probe {
     fn drop(&mut self) {
         if self.admission.is_some() {
-            self.give_back(Verdict::Unknown, Instant::now());
+            self.give_back(Verdict::Unknown, Instant::now(), None);
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
 use lictor_core::Failure;
+use lictor_core::breaker::Blame;
 use lictor_core::retry::Next;
 use lictor_core::story::{self, AttemptStory, Then};
 
@@ -24,6 +25,19 @@ pub(crate) struct Attempt {
     pub(crate) is_http2: bool,
     /// Boxed: most attempts have none.
     pub(crate) failure: Option<Box<(Failure, Next)>>,
+}
+
+/// The last of them, for whoever wants to know what opened a breaker; `word` is lictor's, where it has one.
+pub(crate) fn blame(id: Option<&str>, attempts: &[Attempt], word: Option<&str>) -> Blame {
+    let last = attempts.last();
+    let outcome = word.map(str::to_owned).or_else(|| Some(last?.outcome.to_string()));
+    Blame {
+        request_id: id.map(|id| story::cut(id, story::ID_MAX)),
+        endpoint: last.map(|last| Arc::clone(&last.endpoint.endpoint.key.id)),
+        address: last.map(|last| last.endpoint.endpoint.address.clone()),
+        outcome: outcome.unwrap_or_default().into(),
+        timestamp: SystemTime::now(),
+    }
 }
 
 /// The first of them, as a story has them.

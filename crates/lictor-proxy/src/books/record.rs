@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
-use lictor_core::breaker::BreakerState;
+use lictor_core::breaker::{Blame, BreakerState};
 use lictor_core::caching::Exchanged;
 use lictor_core::deadline::{Deadline, End, callers_deadline};
 use lictor_core::gateway::transcode::Binding;
@@ -21,7 +21,7 @@ use lictor_core::{Failure, Mesh, Reason};
 use lictor_http::fields::Fields;
 use smallvec::SmallVec;
 
-use super::attempts::Attempt;
+use super::attempts::{self, Attempt};
 use crate::names::{self, X_REQUEST_ID};
 use crate::stores::awaited::{Served, of_id, of_trace};
 use crate::stores::causes::Cause;
@@ -375,6 +375,15 @@ impl Record {
         let index = self.edge.or(self.route)?;
         let route = self.upstream.as_ref()?.upstream.routes.get(index)?;
         Some((index, route.label.as_ref()))
+    }
+
+    /// For the breaker that it counts against; `word` is lictor's, where it has one.
+    pub(crate) fn blame(&self, word: Option<&'static str>) -> Blame {
+        let mut blame = attempts::blame(Some(self.request_id.as_str()), &self.attempts.borrow(), word);
+        if let (None, Some(status)) = (word, self.grpc_status.filter(|_| self.is_grpc)) {
+            blame.outcome = format!("grpc {status}").into();
+        }
+        blame
     }
 
     /// `lictor;dur=0.4, upstream;dur=14.2` (Server Timing, section 2): attempts, and everything else.

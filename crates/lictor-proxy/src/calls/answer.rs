@@ -48,7 +48,7 @@ impl Call {
             record.shows(&head.headers);
             let (idle, ids) = (self.policy().timeouts.idle, self.ids(&record, fields, None));
             if let Some(probe) = self.probe.take() {
-                record.breaker.set(probe.finish(Verdict::Success, at));
+                record.breaker.set(probe.finish(Verdict::Success, at, &|word| record.blame(word)));
             }
             let is_socket = upgrade.is_socket();
             tunnel::join(upgrade.client, upstream, idle, record, is_socket, (exchange, self.running));
@@ -102,7 +102,7 @@ impl Call {
         if let Some(probe) = self.probe.take() {
             let is_failure = judge(self.policy(), Outcome::Status(status.as_u16()), None) == Judged::Failed;
             let verdict = if is_failure { Verdict::Failure(Reason::Status) } else { Verdict::Success };
-            record.breaker.set(probe.finish(verdict, now));
+            record.breaker.set(probe.finish(verdict, now, &|word| record.blame(word)));
         }
     }
 

@@ -313,7 +313,7 @@ impl Stream {
             exchange.judge(upstream, upstream.policy(record.route), record.grpc_status);
         }
         if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
-            record.breaker.set(probe.whole(record.grpc_status, now));
+            record.breaker.set(probe.whole(record.grpc_status, now, &|word| record.blame(word)));
         }
         if let (Some(exchange), Some(incoming)) = (self.exchange.take(), self.incoming.take()) {
             exchange.complete(incoming, now);
@@ -333,7 +333,7 @@ impl Stream {
             exchange.broke_off(upstream, upstream.policy(record.route), reason);
         }
         if let (Some(probe), Some(record)) = (self.probe.take(), &self.record) {
-            record.breaker.set(probe.failed(reason));
+            record.breaker.set(probe.failed(reason, &|word| record.blame(word)));
         }
         self.running = None;
         if let Some(keeping) = self.keeping.take() {

@@ -100,7 +100,7 @@ impl Call {
             return;
         }
         if let Some(probe) = self.probe.take() {
-            record.breaker.set(probe.failed(failure.reason));
+            record.breaker.set(probe.failed(failure.reason, &|word| record.blame(word)));
         }
     }
 

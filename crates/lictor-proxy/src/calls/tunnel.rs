@@ -29,7 +29,7 @@ use super::respond;
 use super::upgrade::Switched;
 use crate::admission::permit::{Probe, Running};
 use crate::admission::target::{self, Target};
-use crate::books::attempts::Attempt;
+use crate::books::attempts::{Attempt, blame};
 use crate::books::passage::Passage;
 use crate::books::record::{EXPIRED, Record};
 use crate::choose::exchange::Busy;
@@ -271,7 +271,7 @@ async fn dial(
             Ok((stream, open)) => {
                 let now = Instant::now();
                 busy.took(now.saturating_duration_since(began), now);
-                probe.finish(Verdict::Success, now);
+                probe.finish(Verdict::Success, now, &|word| blame(None, attempts, word));
                 let lease = Lease { upstream: Rc::clone(upstream), _busy: busy, _open: open, _running: running };
                 return Ok(Dialled { stream, endpoint, lease });
             }
@@ -286,14 +286,14 @@ async fn dial(
         let wait = match next {
             Next::Retry(wait) => wait,
             Next::Stop(_) => {
-                probe.failed(failure.reason);
+                probe.failed(failure.reason, &|word| blame(None, attempts, word));
                 return Err(failure);
             }
         };
         upstream.meters.retried();
         if let Err(end) = clock::pause(end, wait).await {
             let sentence = format!("the time was over before another attempt; the last: {}", failure.detail);
-            probe.failed(end.reason);
+            probe.failed(end.reason, &|word| blame(None, attempts, word));
             return Err(clock::ran_out(metrics, end, Stage::Connect, sentence));
         }
     }

@@ -99,6 +99,7 @@ pub(crate) fn report(
             kind = "endpoint_ejected",
             upstream = %upstream.upstream.name,
             endpoint = %state.endpoint.address,
+            instance = %state.endpoint.key.id,
             for_ms = rest.as_millis() as u64,
             "an endpoint failed too often and is given a rest"
         );

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use lictor_core::{Mesh, steering};
@@ -52,13 +52,13 @@ pub(super) async fn answer(
         return refuse(StatusCode::BAD_REQUEST, &message);
     }
     match operation.does {
-        Does::Page(wanted) => page(admin, wanted, &found.name, &query, Form::wanted(request.headers())).await,
+        Does::Page(wanted) => page(admin, wanted, &found.name, &query, request.headers()).await,
         Does::Command(command) => order(admin, command, &found.name, &query, request).await,
         Does::Block(_) => refuse(StatusCode::NOT_FOUND, "no such page; / lists them"), // they are answered elsewhere
     }
 }
 
-async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, form: Form) -> Response<Body> {
+async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, headers: &HeaderMap) -> Response<Body> {
     let mesh = admin.mesh();
     match wanted {
         Page::Index => text_reply("text/plain; charset=utf-8", pages::INDEX.to_owned()),
@@ -67,7 +67,7 @@ async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, form:
         Page::Startup => startup(admin),
         Page::Ready => ready(admin, &mesh),
         Page::Health => health(admin, &mesh),
-        Page::Metrics => metrics(admin, &mesh, form).await,
+        Page::Metrics => metrics(admin, &mesh, Form::wanted(headers)).await,
         Page::Endpoints => endpoints(admin, &mesh, None).await,
         Page::EndpointsOf => endpoints(admin, &mesh, Some(name)).await,
         Page::Upstreams => reply(StatusCode::OK, &pages::upstreams(&mesh, &admin.plane.report().await)),
@@ -88,11 +88,8 @@ async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, form:
             reply(StatusCode::OK, &standing.unwrap_or_default())
         }
         Page::History => history(admin, &mesh, query),
-        Page::Events => match admin.events.subscribe() {
-            Some(subscription) => stream::events(subscription),
-            None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /events already"),
-        },
-        Page::Requests => match requests::list(&admin.plane.stories(), query) {
+        Page::Events => events(admin, &mesh, query, headers),
+        Page::Requests => match requests::list(&admin.plane.stories(), &admin.plane.refusals(), query) {
             Ok(page) => reply(StatusCode::OK, &page),
             Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
         },
@@ -216,6 +213,27 @@ async fn maintain(admin: &Admin, query: &Query) -> Response<Body> {
     }
 }
 
+/// `/events`: those that are kept and those to come, or with `?as=json` the former alone.
+fn events(admin: &Admin, mesh: &Mesh, query: &Query, headers: &HeaderMap) -> Response<Body> {
+    let asked = query.get("since").map(|text| admin.events.since(text).ok_or(text)).transpose();
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(text) => {
+            let message = format!("`since` takes an event's id such as 17, or a duration such as 10m, not `{text}`");
+            return refuse(StatusCode::BAD_REQUEST, &message);
+        }
+    };
+    if query.get("as") == Some("json") {
+        return reply(StatusCode::OK, &pages::events(mesh, &admin.events.told(asked)));
+    }
+    // Whoever comes again asks as before, and says what he has been told.
+    let last = headers.get("last-event-id").and_then(|id| admin.events.since(id.to_str().ok()?));
+    match admin.events.subscribe(last.or(asked)) {
+        Some(subscription) => stream::events(subscription),
+        None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to /events already"),
+    }
+}
+
 async fn explain(admin: &Admin, query: &Query) -> Response<Body> {
     let question = match requests::question(query) {
         Ok(question) => question,
@@ -248,7 +266,8 @@ fn request_of(admin: &Admin, id: &str, query: &Query) -> Response<Body> {
     let stories = admin.plane.stories_of(id);
     if stories.is_empty() {
         let message = format!(
-            "{id} is not kept: the last failures are, and some good requests; /requests lists them. The access log has it"
+            "{id} is not kept: the last failures are (of those that were not sent the first and the last), and some good requests; \
+             /requests lists them. The access log has it"
         );
         return refuse(StatusCode::NOT_FOUND, &message);
     }

@@ -178,6 +178,8 @@ pub(super) enum Kind {
         least: Duration,
         most: Duration,
     },
+    /// `17`, `10m`
+    Since,
     /// `GET`
     Method,
     /// `/users?page=2`
@@ -318,6 +320,9 @@ impl Parameter {
                 Err(format!("`{name}` takes a status such as 503 or a class such as 5xx, not `{value}`"))
             }
             Kind::Duration { .. } if value.is_empty() => Err(format!("`{name}` takes a duration such as 5m")),
+            Kind::Since if value.is_empty() => {
+                Err(format!("`{name}` takes an event's id such as 17, or a duration such as 10m"))
+            }
             Kind::Method | Kind::Path | Kind::Url | Kind::Fields if value.is_empty() => {
                 Err(format!("`{name}` says nothing: leave it out"))
             }

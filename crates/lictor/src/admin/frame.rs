@@ -6,18 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
-use lictor_core::breaker::BreakerState;
+use lictor_core::Mesh;
 use lictor_core::gateway::maintenance::State;
 use lictor_core::plain;
-use lictor_core::standout::Finding;
-use lictor_core::story::Story;
-use lictor_core::{Mesh, Upstream};
+use lictor_core::story::{Refusals, Story};
 use lictor_proxy::quantile;
 use serde_json::{Value as Json, json};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::gateway::{Asked, Labels, Moment};
 use super::live::{Frame, Looking};
+use super::standing::Facts;
 use super::state::Admin;
 use super::{pages, requests};
 use crate::metrics::{Counted, Process, added};
@@ -26,8 +25,6 @@ use crate::version;
 const EVERY: Duration = Duration::from_secs(1);
 /// Kinds of failures in a frame; `/requests` has more.
 const FAILURES: usize = 30;
-/// An upstream with a larger share of errors is failing.
-const FAILING: f64 = 0.05;
 
 /// The counters at one moment.
 #[derive(Debug)]
@@ -99,9 +96,10 @@ async fn frame(admin: &Admin, mesh: &Mesh, before: Option<&Sample>, now: &Sample
     let upstreams = mesh.upstreams.iter().map(|(name, upstream)| {
         let name = name.as_ref();
         let (mut page, traffic) = (upstreams[name].take(), traffic(name, before, now));
-        let (level, word) = verdict(upstream, &traffic, now.at);
+        let measured = ["error_ratio", "retries"].map(|key| traffic[key].as_f64());
+        let (level, word) = Facts::of(upstream, now.at).measured(measured[0], measured[1]).word();
         page["name"] = json!(name);
-        page["verdict"] = json!({ "level": level, "word": word });
+        page["verdict"] = json!({ "level": level.as_str(), "word": word });
         page["breaker"] = breakers[name].clone();
         page["max_in_flight"] = json!(upstream.policy.limits.max_in_flight);
         page["census"] = endpoints[name]["census"].clone();
@@ -129,37 +127,25 @@ async fn frame(admin: &Admin, mesh: &Mesh, before: Option<&Sample>, now: &Sample
         "consul": consul,
         "failures": {
             "kept": failures.len(),
-            "latest": latest(&failures),
+            "latest": latest(&failures, &admin.plane.refusals()),
         },
     })
 }
 
-/// How an upstream is, in a word, and how bad that is: the worst that is true of it.
-fn verdict(upstream: &Upstream, traffic: &Json, now: Instant) -> (&'static str, String) {
-    let errors = traffic["error_ratio"].as_f64().unwrap_or_default();
-    let count = |is_it: fn(&str) -> bool| upstream.endpoints.iter().filter(|it| is_it(it.state(now))).count();
-    let (unwell, failing) = (count(|state| state != "healthy"), count(|state| state == Finding::Failing.as_str()));
-    let state = upstream.breaker.state();
-    let (level, word) = match unwell {
-        _ if state == BreakerState::Open => ("bad", "breaker open"),
-        _ if upstream.endpoints.is_empty() && !upstream.census.is_known => ("warn", "not known yet"),
-        _ if upstream.endpoints.is_empty() => ("bad", "no endpoint"),
-        _ if errors > FAILING => ("bad", "failing"),
-        _ if state == BreakerState::HalfOpen => ("warn", "probing"),
-        _ if failing > 0 => return ("warn", format!("{failing} of {} failing", upstream.endpoints.len())),
-        _ if errors > 0.0 => ("warn", "some errors"),
-        1.. => return ("warn", format!("{unwell} of {} unwell", upstream.endpoints.len())),
-        0 if traffic["retries"].as_f64().is_some_and(|retries| retries > 0.0) => ("good", "retrying"),
-        0 => ("good", "well"),
-    };
-    (level, word.to_owned())
-}
-
 /// The newest of each kind of failure, and how many there are: an open breaker's do not hide what opened it.
-fn latest(failures: &[&Story]) -> Vec<Json> {
+fn latest(failures: &[&Story], refusals: &[Refusals]) -> Vec<Json> {
     let is_alike = |a: &Story, b: &Story| {
-        (&a.upstream, &a.method, &a.path) == (&b.upstream, &b.method, &b.path)
-            && (a.status, a.reason) == (b.status, b.reason)
+        let is_same = (a.status, a.reason, &a.upstream) == (b.status, b.reason, &b.upstream);
+        let is_unsent = (a.is_unsent(), b.is_unsent());
+        is_same
+            && (is_unsent == (true, true)
+                || is_unsent == (false, false) && (&a.method, &a.path) == (&b.method, &b.path))
+    };
+    // Of those that were not sent, more were counted than are kept.
+    let counted = |story: &Story| {
+        let mut all = refusals.iter().filter(|_| story.is_unsent());
+        all.find(|known| (&known.last.upstream, known.last.reason) == (&story.upstream, story.reason))
+            .map(|it| it.count)
     };
     let mut kinds: Vec<(&Story, u64)> = Vec::new();
     for story in failures {
@@ -171,7 +157,7 @@ fn latest(failures: &[&Story]) -> Vec<Json> {
     }
     let line = |(story, times): (&Story, u64)| {
         let mut line = requests::line(story);
-        line["times"] = json!(times);
+        line["times"] = json!(counted(story).unwrap_or(times));
         line
     };
     kinds.into_iter().map(line).collect()
@@ -223,6 +209,7 @@ fn traffic(name: &str, before: Option<&Sample>, now: &Sample) -> Json {
 mod tests {
     use std::time::Duration;
 
+    use lictor_core::Reason;
     use lictor_core::story::Kept;
 
     use super::*;
@@ -250,10 +237,16 @@ mod tests {
     #[test]
     fn failures_of_a_kind_are_one_line() {
         let story = |id: &str, status| Story { status, path: "/".into(), ..Story::empty(id, Kept::Failed) };
-        let stories = [story("c", 503), story("b", 503), story("a", 500)];
-        let lines = latest(&stories.iter().collect::<Vec<_>>());
+        let open = |id: &str, path: &str| Story {
+            reason: Some(Reason::BreakerOpen),
+            path: path.into(),
+            ..Story::empty(id, Kept::Failed)
+        };
+        let stories = [open("e", "/e"), open("d", "/d"), story("c", 503), story("b", 503), story("a", 500)];
+        let [first, last] = ["d", "e"].map(|id| Arc::new(open(id, "/")));
+        let lines = latest(&stories.iter().collect::<Vec<_>>(), &[Refusals { count: 70, first, last }]);
         let told: Vec<_> = lines.iter().map(|line| (line["id"].as_str(), line["times"].as_u64())).collect();
-        assert_eq!(told, [(Some("c"), Some(2)), (Some("a"), Some(1))]);
+        assert_eq!(told, [(Some("e"), Some(70)), (Some("c"), Some(2)), (Some("a"), Some(1))]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod query;
 mod reply;
 mod requests;
 mod socket;
+mod standing;
 mod state;
 mod steer;
 mod stream;

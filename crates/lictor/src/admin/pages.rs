@@ -13,6 +13,8 @@ use lictor_core::{Endpoint, Mesh, Upstream};
 use lictor_proxy::Report;
 use serde_json::{Map, Value as Json, json};
 
+use super::standing::{Facts, Level};
+use crate::events::Told;
 use crate::metrics::{Process, Requests};
 
 /// More than this is a sign of trouble in a sidecar.
@@ -37,7 +39,7 @@ GET  /stats             instances by service
 GET  /gateway/stats     the gateway's routes, and what became of their requests
 GET  /consul            watches and registration
 GET  /history           the last ten minutes, second by second: ?upstream=&since=2m
-GET  /events            what changed, as server-sent events
+GET  /events            what changed, as server-sent events, or once: ?since=10m or an event's id, ?as=json
 GET  /requests[/ID]     requests that failed, and some others: ?upstream=&status=5xx&reason=&path=&limit= [?as=text]
 GET  /tap               requests as they end, as server-sent events: ?upstream=&status=5xx&reason=&path=
 GET  /ui                the dashboard; /ui/live and /ui/data are its numbers, as events each second and once
@@ -60,19 +62,21 @@ pub(crate) fn now() -> String {
 /// Whether this service may be called: its application, required upstreams and draining can say no.
 pub(crate) fn ready(mesh: &Mesh, app: Option<&AppHealth>, is_started: bool, is_draining: bool) -> (bool, Json) {
     let mut is_ready = is_started && !is_draining && app.is_none_or(|app| app.is_up);
-    let mut checks = Map::new();
+    let (mut checks, now_is) = (Map::new(), Instant::now());
     for (name, upstream) in &mesh.upstreams {
         let count = upstream.endpoints.len();
         let has_some = count > 0;
         is_ready &= has_some || !upstream.is_required;
+        let (level, state) = Facts::of(upstream, now_is).word();
         let message = match count {
             0 => format!("No healthy instances of {} found", upstream.service),
-            count => format!("{count} healthy instances found"),
+            count if level == Level::Good => format!("{count} healthy instances found"),
+            count => format!("{state}; {count} instances found"),
         };
         let status = if has_some { "ready" } else { "not_ready" };
         checks.insert(
             name.to_string(),
-            json!({ "status": status, "message": message, "required": upstream.is_required }),
+            json!({ "status": status, "state": state, "message": message, "required": upstream.is_required }),
         );
     }
     if let Some(app) = app {
@@ -97,7 +101,7 @@ pub(crate) fn health(
     app: Option<&AppHealth>,
     uptime: Duration,
 ) -> (bool, Json) {
-    let mut checks = Map::new();
+    let (mut checks, now_is) = (Map::new(), Instant::now());
     let is_healthy = app.is_none_or(|app| app.is_up);
     if let Some(app) = app {
         let status = if app.is_up { "healthy" } else { "unhealthy" };
@@ -118,9 +122,12 @@ pub(crate) fn health(
     }
     for (name, upstream) in &mesh.upstreams {
         let count = upstream.endpoints.len();
-        let status = if count > 0 { "healthy" } else { "warning" };
-        let message = format!("{count} healthy instances");
-        checks.insert(format!("upstream.{name}"), json!({ "status": status, "message": message }));
+        let (level, state) = Facts::of(upstream, now_is).word();
+        let (status, message) = match level {
+            Level::Good => ("healthy", format!("{count} healthy instances")),
+            Level::Warn | Level::Bad => ("warning", format!("{state}; {count} instances")),
+        };
+        checks.insert(format!("upstream.{name}"), json!({ "status": status, "state": state, "message": message }));
     }
     let memory = Process::read().resident_bytes;
     let status = if memory > MEMORY_WARNING { "warning" } else { "healthy" };
@@ -331,6 +338,18 @@ pub(crate) fn routes(mesh: &Mesh) -> Json {
         })
         .collect();
     Json::Object(page)
+}
+
+/// What has changed, and who says so.
+pub(crate) fn events(mesh: &Mesh, told: &Told) -> Json {
+    let events = told.events.iter().map(|event| serde_json::from_str::<Json>(&event.json).unwrap_or_default());
+    json!({
+        "service": mesh.local.service,
+        "instance": mesh.local.instance,
+        "newest": told.newest,
+        "whole": told.is_whole,
+        "events": events.collect::<Vec<_>>(),
+    })
 }
 
 pub(crate) fn config(values: &[Effective], with_origin: bool) -> Json {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use lictor_config::Effective;
-use lictor_core::story::{Story, advice};
+use lictor_core::story::{Refusals, Story, advice};
 use lictor_proxy::{Explanation, Question, Refusal};
 use serde_json::{Map, Value as Json, json};
 
@@ -14,7 +14,7 @@ use crate::admin::query::Query;
 const SHOWN: usize = 100;
 
 /// A line for each story that the query asks for, the newest first.
-pub(super) fn list(stories: &[Arc<Story>], query: &Query) -> Result<Json, String> {
+pub(super) fn list(stories: &[Arc<Story>], refusals: &[Refusals], query: &Query) -> Result<Json, String> {
     let filter = query.filter()?;
     let parse = |text: &str| text.parse().map_err(|_| format!("`limit` takes a number, not `{text}`"));
     let limit = query.get("limit").map_or(Ok(SHOWN), parse)?;
@@ -23,8 +23,21 @@ pub(super) fn list(stories: &[Arc<Story>], query: &Query) -> Result<Json, String
     Ok(json!({
         "kept": { "failures": failures, "successes": stories.len() - failures },
         "matching": chosen.len(),
+        "unsent": refusals.iter().filter(|refusals| filter.takes(&refusals.last)).map(unsent).collect::<Vec<_>>(),
         "requests": chosen.into_iter().take(limit).map(|story| line(story)).collect::<Vec<_>>(),
     }))
+}
+
+/// Requests that failed before anything was sent: so many, and the first and the last of them.
+fn unsent(refusals: &Refusals) -> Json {
+    let Refusals { count, first, last } = refusals;
+    json!({
+        "upstream": last.upstream,
+        "reason": last.reason,
+        "times": count,
+        "first": line(first),
+        "last": line(last),
+    })
 }
 
 /// The whole of the stories of one request.

@@ -14,13 +14,12 @@ use lictor_consul::{ConsulError, Ended, Held, Looking as Known};
 use lictor_core::plain;
 use lictor_proxy::Tapping;
 use serde_json::{Value as Json, json};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::admin::live::Looking;
 use crate::admin::reply::{self, Body};
-use crate::events::Subscription;
+use crate::events::{Event, Subscription};
 
 /// A comment this often tells that the connection works.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -176,24 +175,16 @@ async fn feed_tap(mut tapping: Tapping, sender: mpsc::Sender<Bytes>) {
     }
 }
 
-async fn feed(subscription: Subscription, sender: mpsc::Sender<Bytes>) {
-    let Subscription { kept, mut live } = subscription;
-    for event in &kept {
-        if sender.send(frame(event)).await.is_err() {
-            return;
-        }
-    }
-    drop(kept);
+async fn feed(mut subscription: Subscription, sender: mpsc::Sender<Bytes>) {
     loop {
-        let next = tokio::select! {
-            biased;
-            () = sender.closed() => return,
-            event = live.recv() => match event {
-                Ok(event) => frame(&event),
-                Err(RecvError::Lagged(missed)) => Bytes::from(format!(": {missed} events were missed\n\n")),
-                Err(RecvError::Closed) => return,
+        let next = match subscription.next() {
+            Some((missed, event)) => frame(missed, &subscription.mark(&event), &event),
+            None => tokio::select! {
+                biased;
+                () = sender.closed() => return,
+                () = subscription.changed() => continue,
+                () = sleep(HEARTBEAT) => Bytes::from_static(STILL_HERE),
             },
-            () = sleep(HEARTBEAT) => Bytes::from_static(STILL_HERE),
         };
         if sender.send(next).await.is_err() {
             return;
@@ -217,9 +208,9 @@ fn event(id: &str, kind: &str, data: &(impl Display + ?Sized)) -> Bytes {
     Bytes::from(plain::lines(&format!("{id}event: {kind}\ndata: {data}\n\n")).into_owned())
 }
 
-fn frame(event: &Json) -> Bytes {
-    let kind = event["kind"].as_str().unwrap_or("event");
-    self::event(&format!("id: {}\n", event["id"]), kind, event)
+fn frame(missed: u64, mark: &str, event: &Event) -> Bytes {
+    let missed = if missed > 0 { format!(": {missed} events were missed\n\n") } else { String::new() };
+    self::event(&format!("{missed}id: {mark}\n"), &event.kind, &event.json)
 }
 
 /// A body that is sent as it comes.
@@ -239,34 +230,45 @@ impl hyper::body::Body for Receiver {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::sync::broadcast;
+    use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
+    use crate::events::{EventLayer, Events, KEPT};
 
     async fn next(body: &mut Body) -> String {
         let bytes = body.frame().await.unwrap().unwrap().into_data().unwrap();
         String::from_utf8(bytes.to_vec()).unwrap()
     }
 
+    fn happen(events: &Events, times: usize) {
+        let subscriber = tracing_subscriber::registry().with(EventLayer::filtered(events.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            (0..times).for_each(|_| tracing::info!(target: "lictor::event", kind = "test", "happened"));
+        });
+    }
+
     #[tokio::test]
     async fn kept_events_come_first_and_then_the_live_ones() {
-        let live = broadcast::Sender::new(1);
-        let kept = Arc::new(json!({ "id": 1, "kind": "started" }));
-        let mut body = events(Subscription { kept: vec![kept], live: live.subscribe() }).into_body();
-        assert_eq!(next(&mut body).await, "id: 1\nevent: started\ndata: {\"id\":1,\"kind\":\"started\"}\n\n");
-        for id in 2..5 {
-            live.send(Arc::new(json!({ "id": id, "kind": "test" }))).unwrap();
-        }
-        assert_eq!(next(&mut body).await, ": 2 events were missed\n\n");
-        assert!(next(&mut body).await.starts_with("id: 4\nevent: test\n"));
+        let kept = Events::new();
+        happen(&kept, 1);
+        let mut body = events(kept.subscribe(None).unwrap()).into_body();
+        let first = next(&mut body).await;
+        assert!(first.starts_with(&format!("id: {}\nevent: test\ndata: {{", kept.mark(1))), "{first}");
+        assert!(first.contains("\"id\":1,") && first.ends_with("}\n\n"), "{first}");
+        happen(&kept, KEPT + 3);
+        let later = next(&mut body).await;
+        let expected = format!(": 3 events were missed\n\nid: {}\nevent: test\n", kept.mark(5));
+        assert!(later.starts_with(&expected), "{later}");
     }
 
     #[tokio::test]
     async fn a_listener_that_goes_frees_its_place() {
-        let live = broadcast::Sender::new(1);
-        drop(events(Subscription { kept: Vec::new(), live: live.subscribe() }));
-        live.closed().await;
+        let kept = Events::new();
+        while let Some(subscription) = kept.subscribe(None) {
+            drop(events(subscription));
+        }
+        while kept.subscribe(None).is_none() {
+            tokio::task::yield_now().await;
+        }
     }
 }

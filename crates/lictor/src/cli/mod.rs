@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod diff;
 mod doctor;
+mod events;
 mod explain;
 mod graph;
 mod hash_key;
@@ -122,6 +123,8 @@ enum Command {
         #[command(flatten)]
         running: probe::Running,
     },
+    /// Print what has changed on a running sidecar: endpoints, breakers, its configuration, Consul.
+    Events(events::Events),
     /// Print requests as they end.
     Tap(tap::Tap),
     /// Show a running sidecar live: upstreams, endpoints, failures.
@@ -224,6 +227,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Diff { file, running } => diff::diff(&file, &running),
         Command::Explain(asked) => explain::explain(&asked),
         Command::Endpoints { upstream, running } => steer::endpoints(upstream.as_deref(), &running),
+        Command::Events(asked) => events::events(&asked),
         Command::Tap(asked) => tap::tap(&asked),
         Command::Top(asked) => top::top(&asked),
         Command::Eject(asked) => steer::order("eject", &asked),

@@ -162,6 +162,9 @@ fn schema(kind: Kind) -> Json {
         Kind::Duration { .. } => {
             json!({ "type": "string", "pattern": format!("^(0|( *[0-9]+ *({UNITS}) *)+)$"), "examples": ["30s"] })
         }
+        Kind::Since => {
+            json!({ "type": "string", "pattern": format!("^([0-9]{{1,18}}(-[0-9]{{1,18}})?|( *[0-9]+ *({UNITS}) *)+)$"), "examples": ["17", "10m"] })
+        }
         Kind::Method => json!({ "type": "string", "pattern": format!("^{TOKEN}$") }),
         Kind::Path => json!({ "type": "string", "pattern": "^/" }),
         Kind::Url => {

@@ -229,8 +229,21 @@ pub(super) const PATHS: &[Path] = &[
         &[Operation {
             id: "events",
             summary: "What has changed, and what changes.",
-            told: "The last 256 first. The event's name is its `kind`.",
-            answers: &[events(&[("", "Event")], "For as long as somebody listens."), refusal(503, TOO_MANY)],
+            told: "The last 500 first, 256 KiB of them at most. The event's name is its `kind`. Who comes again with `Last-Event-ID` \
+is told what came after that, and how many of those are kept no more.",
+            query: &[
+                parameter("since", Kind::Since, "Only those after the event with this id, or of this last time."),
+                Parameter {
+                    default: Some("events"),
+                    ..parameter("as", Kind::Words(&["events", "json"]), "`json`: those that are kept, once.")
+                },
+            ],
+            answers: &[
+                events(&[("", "Event")], "For as long as somebody listens."),
+                json(200, "Events", "The oldest first."),
+                refusal(400, "A parameter is no good."),
+                refusal(503, TOO_MANY),
+            ],
             ..get(Page::Events)
         }],
     ),

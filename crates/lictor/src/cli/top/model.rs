@@ -92,6 +92,23 @@ pub(super) struct Breaker {
     pub(super) state: String,
     pub(super) failures: u64,
     pub(super) next_probe_ms: Option<u64>,
+    #[serde(default)]
+    pub(super) last_opened: Option<Opened>,
+}
+
+/// The last time that it opened, and what led to it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Opened {
+    pub(super) ago_ms: u64,
+    pub(super) lasted_ms: Option<u64>,
+    pub(super) failures: Vec<Blame>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Blame {
+    pub(super) request_id: Option<String>,
+    pub(super) endpoint: Option<String>,
+    pub(super) outcome: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -288,12 +288,26 @@ fn one(model: &Model, upstream: &Upstream, look: Look, area: Rect, buffer: &mut 
     let colours = if look.has_colour { [Color::Blue, Color::Magenta] } else { [Color::Reset; 2] };
     plot("rate", rate, &past(model, upstream, halves[0].width.into(), |it| it.rate), colours[0], halves[0], buffer);
     plot("p99", time_of, &past(model, upstream, halves[1].width.into(), |it| it.p99_ms), colours[1], halves[1], buffer);
-    let mut lines = vec![endpoints_head(None, list.width)];
+    let mut lines = opened(upstream, list.width);
+    lines.push(endpoints_head(None, list.width));
     lines.extend(upstream.worst_first().into_iter().map(|endpoint| endpoint_row(endpoint, look, list.width)));
     if upstream.endpoints.is_empty() {
         lines.push(Line::raw(format!("   No instance of {} can be called.", upstream.service)));
     }
     Paragraph::new(lines).render(list, buffer);
+}
+
+/// What opened its breaker the last time, the newest first: as much as fits into a line.
+fn opened(upstream: &Upstream, width: u16) -> Vec<Line<'static>> {
+    let Some(last) = &upstream.breaker.last_opened else { return Vec::new() };
+    let lasted = last.lasted_ms.map(|ms| format!(" for {}", millis(ms as f64))).unwrap_or_default();
+    let mut text = format!(" opened {} ago{lasted}:", millis(last.ago_ms as f64));
+    for blame in last.failures.iter().rev() {
+        let of = blame.endpoint.as_deref().map(|id| format!(" of {id}")).unwrap_or_default();
+        let request = blame.request_id.as_deref().map(|id| format!(" ({id})")).unwrap_or_default();
+        text += &format!(" {}{of}{request}", blame.outcome);
+    }
+    vec![Line::from(cut(&text, width.max(1).into())).style(dim())]
 }
 
 fn summary(upstream: &Upstream, look: Look) -> Vec<Span<'static>> {
@@ -566,6 +580,21 @@ mod tests {
             assert_eq!(rows[1].contains("502, 1200 ms ago"), last, "{text}");
             assert!(rows.iter().all(|line| line.chars().count() <= width.into()), "{text}");
         }
+    }
+
+    #[test]
+    fn what_opened_a_breaker_is_a_line() {
+        let mut users = upstream("users", ("bad", "breaker open"), json!({}));
+        users["breaker"]["last_opened"] = json!({
+            "ago_ms": 12_000, "lasted_ms": null, "cause": "status", "probes_failed": 0, "last_probe": null,
+            "failures": [
+                { "request_id": "one", "endpoint": "users-1", "outcome": "500" },
+                { "request_id": null, "endpoint": "users-2", "outcome": "connect_refused" },
+            ],
+        });
+        let text = screen(&model(&[users]), QUIET, 120, 30);
+        assert!(text.contains(" opened 12.0 s ago: connect_refused of users-2 500 of users-1 (one)"), "{text}");
+        assert!(!screen(&two(), QUIET, 120, 30).contains("opened"));
     }
 
     #[test]

@@ -18,17 +18,7 @@ pub(super) fn requests() -> Named {
     .concat();
     let told = [&story()[..], &[("advice", or_null(text("What to look at.")))]].concat();
     vec![
-        (
-            "Requests",
-            object(
-                "",
-                &[
-                    ("kept", object("", &[("failures", int("")), ("successes", int(""))])),
-                    ("matching", int("Those that are asked for.")),
-                    ("requests", list("The newest first.", named("RequestLine"))),
-                ],
-            ),
-        ),
+        ("Requests", listed()),
         ("RequestLine", object("", &line())),
         ("Stories", object("", &[("requests", list("Of this id.", named("Story")))])),
         ("Story", object("What became of a request.", &told)),
@@ -60,17 +50,52 @@ pub(super) fn requests() -> Named {
         ("Nowhere", object("", &[("status", constant("error")), ("message", text("")), ("refused", named("Refusal"))])),
         ("Explanation", object("What would become of a request.", &explanation())),
         ("Candidate", object("An endpoint, as the picker sees it.", &candidate())),
-        (
-            "Event",
-            json!({
-                "description": "A change of state. Each kind has members of its own.",
-                "type": "object",
-                "required": ["id", "kind", "level", "timestamp", "message"],
-                "properties": { "id": int("Grows by one."), "kind": text(""), "level": one_of("", &["ERROR", "WARN", "INFO"]), "timestamp": time(""), "message": text("") },
-                "additionalProperties": { "type": ["string", "integer", "boolean"] },
-            }),
-        ),
+        ("Events", changes()),
+        ("Event", change()),
     ]
+}
+
+fn listed() -> Json {
+    let unsent = [
+        ("upstream", or_null(text("Once it was found."))),
+        ("reason", or_null(named("Reason"))),
+        ("times", int("So far.")),
+        ("first", named("RequestLine")),
+        ("last", named("RequestLine")),
+    ];
+    let told = "Failures before anything was sent (the breaker was open, there was no endpoint, ..), the latest first.";
+    object(
+        "",
+        &[
+            ("kept", object("", &[("failures", int("")), ("successes", int(""))])),
+            ("matching", int("Those that are asked for.")),
+            ("unsent", list(told, object("", &unsent))),
+            ("requests", list("The newest first.", named("RequestLine"))),
+        ],
+    )
+}
+
+fn changes() -> Json {
+    object(
+        "What has changed.",
+        &[
+            ("service", text("Whose sidecar says so.")),
+            ("instance", text("Its id in Consul; empty where it has none.")),
+            ("newest", int("The id of the newest event: what to ask for `since` next time.")),
+            ("whole", flag("None of what was asked for is kept no more.")),
+            ("events", list("The oldest first.", named("Event"))),
+        ],
+    )
+}
+
+fn change() -> Json {
+    json!({
+        "description": "A change of state. Each kind has members of its own.",
+        "type": "object",
+        "required": ["id", "kind", "level", "timestamp", "message"],
+        "properties": { "id": int("Grows by one; from 1 in each process."), "kind": text(""), "level": one_of("", &["ERROR", "WARN", "INFO"]), "timestamp": time(""), "message": text("") },
+        "additionalProperties": { "type": ["string", "integer", "boolean"] },
+    })
 }
 
 pub(super) fn line() -> Vec<(&'static str, Json)> {

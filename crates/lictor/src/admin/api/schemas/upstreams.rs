@@ -9,7 +9,9 @@ use super::words::{
 
 pub(super) fn health() -> Named {
     let check = |states: &[&str], more: (&str, Json)| {
-        object("", &[("status", one_of("", states)), ("message", text("")), more])
+        let state =
+            ("state?", text("Of an upstream, in the dashboard's word: `healthy`, `breaker open`, `1 of 2 unwell`, .."));
+        object("", &[("status", one_of("", states)), state, ("message", text("")), more])
     };
     let required = ("required?", flag("Of an upstream: without it, this service is not ready."));
     let took = ("responseTime?", millis("Of the application's probe."));
@@ -149,6 +151,7 @@ pub(super) fn upstreams() -> Named {
                     ("connects_tried", int("Since it opened.")),
                     ("cause", text("Of the last change.")),
                     ("opened_total", int("How often it has opened.")),
+                    ("last_opened", or_null(opening())),
                     ("forced", or_null(one_of("An operator's order.", &["open", "closed"]))),
                     ("forced_for_ms", or_null(millis("Left of that."))),
                 ],
@@ -192,6 +195,33 @@ fn recent() -> Json {
                 or_null(object("Also longer ago.", &[("ago_ms", millis("So long ago.")), ("cause", text(cause))])),
             ),
             ("total", object("Since it is known.", &[("requests", int("Attempts.")), ("failures", int("Of those."))])),
+        ],
+    )
+}
+
+fn opening() -> Json {
+    let blame = object(
+        "A request that counted against it.",
+        &[
+            (
+                "request_id",
+                or_null(text("For `/requests/ID`; of a connection that is carried as bytes there is none.")),
+            ),
+            ("endpoint", or_null(text("Its id; null: it was sent to nobody."))),
+            ("address", or_null(text("What was dialled."))),
+            ("outcome", text("A status, gRPC's as `grpc 14`, a reason, or `slow_call`.")),
+            ("timestamp", time("When it ended.")),
+        ],
+    );
+    object(
+        "The last time that it opened by itself; it stays when it has closed.",
+        &[
+            ("ago_ms", millis("Since it opened.")),
+            ("lasted_ms", or_null(millis("Until it closed; null: it has not."))),
+            ("cause", text("Why it opened.")),
+            ("failures", list("What led to it, the oldest first: the last 8.", blame.clone())),
+            ("probes_failed", int("Since.")),
+            ("last_probe", or_null(blame)),
         ],
     )
 }
