@@ -20,9 +20,10 @@ use tracing::{error, info, warn};
 use crate::acme;
 use crate::admin::{self, Access, Admin, Order};
 use crate::app_metrics::AppMetrics;
-use crate::application::{Application, Change};
+use crate::application::{Again, Application, Change};
 use crate::child::{self, Child};
 use crate::events::Events;
+use crate::exit::Exit;
 use crate::followed::Start;
 use crate::keys;
 use crate::lifecycle::grace;
@@ -215,7 +216,7 @@ impl Running {
                 biased;
                 change = self.app.next() => {
                     let goes_on = match change {
-                        Change::Ended(code) => self.goes_on_after(code),
+                        Change::Ended(exit) => self.goes_on_after(exit),
                         Change::Due => self.start_again(),
                     };
                     if let Err(ending) = goes_on {
@@ -287,15 +288,18 @@ impl Running {
     }
 
     /// The application ended by itself: out of circulation until it is back, or for good.
-    fn goes_on_after(&mut self, code: u8) -> Result<(), Ending> {
-        let again = self.app.again_after(code).ok_or(Ending::ChildExited)?;
+    fn goes_on_after(&mut self, exit: Exit) -> Result<(), Ending> {
+        let again = self.app.again_after(exit.code());
+        tell_end(exit, again);
+        if again.is_none() {
+            return Err(Ending::ChildExited);
+        }
         self.app.signal_rest(Signal::TERM, self.bound.config().lifecycle.signal);
-        let (after, number, max) = (humantime::format_duration(again.after), again.number, again.max);
-        warn!(target: "lictor::event", kind = "application_ended", code, %after, number, max, "the application ended; it is started again");
-        self.bound
-            .admin
-            .handle
-            .app_is_away(Some(format!("the application ended with code {code} and is started again")));
+        let told = match exit {
+            Exit::Code(code) => format!("the application ended with code {code} and is started again"),
+            Exit::Signal(_) => format!("the application was ended by {exit}; it is started again"),
+        };
+        self.bound.admin.handle.app_is_away(Some(told));
         Ok(())
     }
 
@@ -307,7 +311,7 @@ impl Running {
                 self.bound.admin.handle.app_is_away(None);
                 Ok(())
             }
-            Err(code) => self.goes_on_after(code).map_err(|_| Ending::CannotStart(code)),
+            Err(code) => self.goes_on_after(Exit::Code(code)).map_err(|_| Ending::CannotStart(code)),
         }
     }
 
@@ -463,7 +467,24 @@ async fn first_endpoints(
     }
 }
 
-async fn exited(child: &mut Option<Child>) -> u8 {
+/// How the application ended. Whoever had a crash to look into has the reason here, not only a code.
+fn tell_end(exit: Exit, again: Option<Again>) {
+    let (code, signal) = (exit.code(), exit.signal());
+    match again {
+        None if code == 0 => {
+            info!(target: "lictor::event", kind = "application_ended", code, "the application ended");
+        }
+        None => {
+            error!(target: "lictor::event", kind = "application_ended", code, signal, "the application ended: {exit}");
+        }
+        Some(Again { after, number, max }) => {
+            let after = humantime::format_duration(after);
+            error!(target: "lictor::event", kind = "application_ended", code, signal, %after, number, max, "the application ended: {exit}; it is started again");
+        }
+    }
+}
+
+async fn exited(child: &mut Option<Child>) -> Exit {
     match child {
         Some(child) => child.exited().await,
         None => std::future::pending().await,
@@ -540,12 +561,12 @@ async fn finish(plane: &DataPlane, which: Which, at_most: Duration) {
 async fn end(child: &mut Child, lifecycle: &Lifecycle, patience: &mut Patience) -> u8 {
     let (whom, kill_after) = (lifecycle.signal, lifecycle.kill_after);
     child.signal_all(Signal::TERM, whom);
-    if let Some(Ok(code)) = patience.unless_hurried(timeout(kill_after, child.all_exited(whom))).await {
-        return code;
+    if let Some(Ok(exit)) = patience.unless_hurried(timeout(kill_after, child.all_exited(whom))).await {
+        return exit.code();
     }
     warn!(?kill_after, "the application has not stopped; it is killed");
     child.signal_all(Signal::KILL, whom);
-    let code = child.exited().await;
+    let code = child.exited().await.code();
     // Whoever was being started as the others were killed is found by another look.
     let _ = timeout(LAST_CALL, async {
         while timeout(AGAIN, child.all_exited(whom)).await.is_err() {

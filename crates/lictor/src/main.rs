@@ -14,6 +14,7 @@ mod configured;
 mod descendants;
 mod doctor;
 mod events;
+mod exit;
 mod family;
 mod followed;
 mod keys;

@@ -12,12 +12,13 @@ mod kv;
 mod maintenance;
 mod man;
 mod probe;
+mod reader;
 mod routes;
 mod steer;
 mod tap;
 mod top;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -29,6 +30,7 @@ use lictor_core::plain;
 
 use crate::configured::Configured;
 use crate::followed::Start;
+use crate::term::Paint;
 use crate::{boot, version};
 
 /// A sidecar proxy for services on Consul.
@@ -273,8 +275,7 @@ pub(crate) fn complain(error: &anyhow::Error) {
 }
 
 fn render_report(report: &Report) -> String {
-    let is_colourful = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    report.render(is_colourful).trim_end().to_owned()
+    report.render(Paint::stderr().is_on()).trim_end().to_owned()
 }
 
 #[cfg(test)]

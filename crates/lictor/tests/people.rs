@@ -1,0 +1,123 @@
+//! What people meet at a terminal: the log in words, commands and whom they ask, as real processes. No Consul is needed.
+
+#![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{TryRecvError, channel};
+
+use lictor_testkit::{Backend, Sidecar, eventually_is};
+
+const LICTOR: &str = env!("CARGO_BIN_EXE_lictor");
+const ALONE: &str = "registration: off\nservice: orders\nupstreams:\n  users: {listen: 0, static: ['127.0.0.1:1']}\n";
+
+fn run(yaml: &str, script: &str) -> Sidecar {
+    Sidecar::start(LICTOR, yaml, &[], &["run"], &["--", "sh", "-c", script])
+}
+
+fn logged(lictor: &Sidecar, text: &str) {
+    eventually_is(&format!("the log has `{text}`"), || lictor.log(), |log| log.contains(text));
+}
+
+/// A bash script as the application of a lictor whose standard output is a terminal; it has to end by itself.
+fn at_a_terminal(yaml: &str, script: &str, env: &[(&str, &str)]) -> String {
+    let folder = lictor_testkit::scratch("terminal");
+    let (file, program) = (folder.join("lictor.yaml"), folder.join("app"));
+    std::fs::write(&file, yaml).unwrap();
+    std::fs::write(&program, script).unwrap();
+    let line = format!(
+        "{LICTOR} run -c {} --set admin.listen=127.0.0.1:0 -- bash {}",
+        file.to_str().unwrap(),
+        program.to_str().unwrap()
+    );
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    let output = command.env("TERM", "xterm").envs(env.iter().copied()).stdin(Stdio::null()).output().unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// One request through the sidecar.
+const CALL: &str = "exec 3<>/dev/tcp/127.0.0.1/$USERS_PORT
+printf 'GET /hello?secret=1 HTTP/1.1\\r\\nHost: users\\r\\nX-Request-ID: r-1\\r\\nConnection: close\\r\\n\\r\\n' >&3
+cat <&3 >/dev/null; exit 3";
+
+#[test]
+fn the_log_is_text_on_a_terminal_and_json_elsewhere() {
+    let backend = Backend::start("a");
+    let yaml = |log: &str| ALONE.replace("127.0.0.1:1", &format!("127.0.0.1:{}", backend.port())) + log;
+    let coloured = at_a_terminal(&yaml(""), CALL, &[]);
+    assert!(coloured.contains(" INFO  listening address=127.0.0.1:"), "{coloured}");
+    assert!(coloured.contains(" GET /hello \u{1b}[32m200\u{1b}[0m users ") && coloured.contains("r-1"), "{coloured}");
+    assert!(coloured.contains("\u{1b}[31mERROR\u{1b}[0m the application ended: exit code 3 code=3"), "{coloured}");
+    assert!(!coloured.contains("secret") && !coloured.contains("{\""), "{coloured}");
+    for env in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let plain = at_a_terminal(&yaml(""), CALL, &[env]);
+        assert!(plain.contains(" ERROR the application ended: exit code 3") && !plain.contains('\u{1b}'), "{plain}");
+        assert!(plain.contains(" GET /hello 200 users "), "{plain}");
+    }
+    let json = at_a_terminal(&yaml("log: {format: json}\n"), CALL, &[]);
+    let lines: Vec<&str> = json.lines().filter(|line| !line.trim().is_empty()).collect();
+    assert!(lines.len() > 3 && lines.iter().all(|line| line.starts_with("{\"")), "{json}");
+    let mut piped = run(&yaml(""), "exit 3");
+    assert_eq!(piped.wait().code(), Some(3));
+    assert!(piped.log().lines().all(|line| line.starts_with("{\"")), "{}", piped.log());
+    let mut text = run(&yaml("log: {format: text}\n"), "exit 3");
+    assert_eq!(text.wait().code(), Some(3));
+    let said = text.log();
+    assert!(said.contains("Z ERROR the application ended: exit code 3") && !said.contains('\u{1b}'), "{said}");
+}
+
+#[test]
+fn an_application_that_crashed_is_an_error_with_its_code_or_signal() {
+    for (script, level, code, signal, told) in [
+        ("exit 3", "ERROR", 3, None, "the application ended: exit code 3"),
+        ("kill -SEGV $$", "ERROR", 139, Some("SIGSEGV"), "the application ended: SIGSEGV"),
+        ("(kill -KILL $$)", "ERROR", 137, Some("SIGKILL"), "the application ended: SIGKILL; where nobody"),
+        ("exit 137", "ERROR", 137, None, "the application ended: exit code 137, as of SIGKILL"),
+        ("exit 0", "INFO", 0, None, "the application ended"),
+    ] {
+        let mut lictor = run(ALONE, script);
+        assert_eq!(lictor.wait().code(), Some(code));
+        let log = lictor.log();
+        let line = log.lines().find(|line| line.contains("application_ended")).unwrap_or_else(|| panic!("{log}"));
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((line["level"].as_str(), line["code"].as_i64()), (Some(level), Some(code.into())), "{script}");
+        assert_eq!(line["signal"].as_str(), signal, "{script}");
+        assert!(line["message"].as_str().unwrap().starts_with(told), "{line}");
+    }
+    let again = format!("{ALONE}app: {{restart: {{on_failure: {{delay: 10ms, max: 1}}}}}}\n");
+    let mut lictor = run(&again, "kill -ABRT $$");
+    assert_eq!(lictor.wait().code(), Some(134));
+    logged(&lictor, "the application ended: SIGABRT; it is started again");
+}
+
+#[test]
+fn a_tap_ends_with_whoever_reads_it() {
+    let backend = Backend::start("a");
+    let lictor = Sidecar::serve(LICTOR, &ALONE.replace("127.0.0.1:1", &format!("127.0.0.1:{}", backend.port()))).up();
+    let mut tap = Command::new(LICTOR)
+        .args(["tap", "--admin", &lictor.admin()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut reader = BufReader::new(tap.stdout.take().unwrap());
+    let mut line = String::new();
+    let (stop, stopped) = channel::<()>();
+    let users = lictor.address("users");
+    // It listens a moment after it has begun, so that the first call may be too early.
+    let calls = std::thread::spawn(move || {
+        while stopped.try_recv() == Err(TryRecvError::Empty) {
+            assert_eq!(lictor_testkit::get(&users, "/hello").unwrap().status, 200);
+        }
+    });
+    reader.read_line(&mut line).unwrap();
+    drop(stop);
+    calls.join().unwrap();
+    assert!(line.contains("/hello"), "{line}");
+    drop(reader); // no further request comes
+    let output = tap.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
