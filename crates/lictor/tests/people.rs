@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{TryRecvError, channel};
 
 use lictor_testkit::{Backend, Sidecar, eventually_is};
@@ -120,4 +120,138 @@ fn a_tap_ends_with_whoever_reads_it() {
     let output = tap.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A command, and what it says.
+fn lictor(words: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(LICTOR);
+    command.args(words).env_clear().env("PATH", std::env::var_os("PATH").unwrap()).stdin(Stdio::null());
+    said(command.output().unwrap())
+}
+
+fn said(output: Output) -> (Option<i32>, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn every_order_has_a_command() {
+    let mut lictor_here = Sidecar::serve(LICTOR, ALONE).up();
+    let admin = lictor_here.admin();
+    let order = |words: &[&str]| lictor(&[words, &["--admin", &admin]].concat());
+    let ready = |lictor: &Sidecar| lictor.page("/ready")["checks"]["drain"]["status"].clone();
+    for (words, told, page) in [
+        (&["drain"][..], "is out of circulation", r#""status": "draining""#),
+        (&["undrain"], "is back in circulation", r#""status": "serving""#),
+        (&["reload"], "has read its configuration again", r#""status": "reloaded""#),
+        (&["log-level", "debug"], "logs at level debug", r#""level": "debug""#),
+    ] {
+        let (code, out, err) = order(words);
+        assert!(code == Some(0) && out.contains(&admin) && out.contains(told), "{words:?}: {out}{err}");
+        assert_eq!(ready(&lictor_here) == "not_ready", words == ["drain"]);
+        let (code, out, err) = order(&[words, &["-o", "json"]].concat());
+        assert!(code == Some(0) && out.contains(page), "{words:?}: {out}{err}");
+        serde_json::from_str::<serde_json::Value>(&out).unwrap();
+    }
+    let (code, out, err) = order(&["log-level", "verbose"]);
+    assert!(code == Some(1) && out.is_empty() && err.contains("not `verbose`"), "{out}{err}");
+    lictor_here.rewrite("upstreams: [\n");
+    let (code, _, err) = order(&["reload"]);
+    assert!(code == Some(1) && err.contains("lictor.yaml:"), "{err}");
+    let (code, out, _) = order(&["quit"]);
+    assert!(code == Some(0) && out.contains("stops in order"), "{out}");
+    assert_eq!(lictor_here.wait().code(), Some(0));
+    let (code, out, err) = order(&["drain"]);
+    assert!(code == Some(1) && out.is_empty() && err.contains(&admin) && err.contains("does not answer"), "{err}");
+}
+
+#[test]
+fn what_is_printed_is_json_where_a_program_asks() {
+    let lictor_here = Sidecar::serve(LICTOR, ALONE).up();
+    let (admin, file) = (lictor_here.admin(), lictor_here.file());
+    let (admin, file) = (admin.as_str(), file.to_str().unwrap());
+    for words in [
+        &["endpoints", "--admin", admin][..],
+        &["explain", "GET", "users", "/", "--admin", admin],
+        &["top", "--admin", admin],
+        &["eject", "127.0.0.1:1", "--admin", admin],
+        &["undo", "127.0.0.1:1", "--admin", admin],
+        &["breaker", "auto", "users", "--admin", admin],
+        &["routes", "-c", file, "--admin", admin],
+        &["diff", file, "--admin", admin],
+        &["config", "-c", file],
+        &["config", "--origin", "-c", file],
+        &["check", "-c", file],
+        &["doctor", "-c", file],
+        &["hash-key", "--new"],
+        &["version"],
+    ] {
+        for form in [&["-o", "json"][..], &["--output=json"], &["--json"]] {
+            let (_, out, err) = lictor(&[words, form].concat());
+            assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{words:?} {form:?}: {out}{err}");
+        }
+        let (_, text, err) = lictor(&[words, &["-o", "text"]].concat());
+        let is_text = words[0] == "top" || !text.is_empty() && !text.starts_with(['{', '[']);
+        assert!(is_text, "{words:?}: {text}{err}");
+    }
+    let (code, _, err) = lictor(&["endpoints", "-o", "yaml"]);
+    assert!(code == Some(2) && err.contains("text, json"), "{err}");
+}
+
+#[test]
+fn a_check_is_of_files_folders_or_standard_input() {
+    let folder = lictor_testkit::scratch("check");
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    write("b.yml", "registration: off\nupstreams: {users: {listen: 3001, static: ['127.0.0.1:1']}}\n");
+    write("a.yaml", "registration: off\nlog: {format: loud}\n");
+    write("c.yaml", ALONE);
+    write("c.production.yaml", "log: {level: warn}\n"); // means something over c.yaml only
+    write("notes.txt", "no: [yaml\n");
+    let path = folder.to_str().unwrap();
+    let (code, out, err) = lictor(&["check", path]);
+    let verdicts: Vec<&str> = out.lines().map(|line| line.split([':', ',']).next().unwrap()).collect();
+    assert_eq!((code, verdicts), (Some(1), vec!["refused", "ok", "ok", "ok"]), "{out}{err}");
+    assert!(out.contains("/a.yaml") && out.contains("c.yaml, ") && err.contains("`loud`"), "{out}{err}");
+    let (code, out, _) = lictor(&["check", path, "-o", "json"]);
+    let page: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, page["good"].as_bool(), page["files"].as_array().unwrap().len()), (Some(1), Some(false), 4));
+    let finding = &page["files"][0]["findings"][0];
+    assert_eq!((finding["key"].as_str(), finding["line"].as_u64()), (Some("log.format"), Some(2)), "{out}");
+    let (code, out, _) = lictor(&["check", &format!("{path}/b.yml"), &format!("{path}/c.yaml")]);
+    assert_eq!((code, out.lines().count()), (Some(0), 2), "{out}");
+    write("empty.yaml", "# soon\n");
+    let (code, _, err) = lictor(&["check", &format!("{path}/empty.yaml"), "--set", "registration=off"]);
+    assert!(err.contains("empty.yaml is empty: what counts is the environment"), "{code:?} {err}");
+    let nothing = folder.join("nothing");
+    std::fs::create_dir(&nothing).unwrap();
+    let (code, _, err) = lictor(&["check", nothing.to_str().unwrap()]);
+    assert!(code == Some(1) && err.contains("there is no .yaml"), "{err}");
+    for (text, expected) in
+        [(ALONE, (Some(0), "ok: orders, 1 upstream, from standard input\n")), ("a: [", (Some(1), ""))]
+    {
+        let mut command = Command::new(LICTOR);
+        command.args(["check", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        process.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let (code, out, err) = said(process.wait_with_output().unwrap());
+        assert_eq!((code, out.as_str()), expected, "{err}");
+        assert_eq!(err.contains("standard input:1"), code == Some(1), "{err}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn help_is_in_groups_with_examples_and_exit_codes() {
+    let (code, help, _) = lictor(&["--help"]);
+    assert_eq!(code, Some(0));
+    for title in ["Run:", "Look:", "Steer:", "Configure:", "Tools:", "Options:"] {
+        assert!(help.lines().any(|line| line == title), "{title}: {help}");
+    }
+    for command in ["check", "drain", "log-level", "run", "tap"] {
+        let (code, help, _) = lictor(&[command, "--help"]);
+        let has_both = help.contains("Examples:\n  lictor") && help.contains("Exit codes: ");
+        assert!(code == Some(0) && has_both, "{command}: {help}");
+    }
+    let (_, page, _) = lictor(&["man"]);
+    assert!(page.contains("log\\-level") && page.contains("lictor drain"), "no orders in the manual");
 }

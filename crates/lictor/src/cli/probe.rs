@@ -12,10 +12,13 @@ use lictor_config::Environment;
 use lictor_core::Secret;
 use serde_json::Value as Json;
 
+use crate::cli::output::Output;
 use crate::configured::Configured;
 
 const DEFAULT_ADMIN: &str = "127.0.0.1:9901";
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// Consul has to hear of some orders, and may take ten seconds.
+const ORDER_WITHIN: Duration = Duration::from_secs(15);
 const LARGEST_PAGE: u64 = 64 << 20;
 const POLL: Duration = Duration::from_millis(50);
 
@@ -30,6 +33,8 @@ pub(super) struct Running {
     token: Option<Secret>,
     #[command(flatten)]
     pub(super) configured: Configured,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 impl Running {
@@ -116,13 +121,16 @@ pub(super) fn page(admin: &Admin, page: &str) -> anyhow::Result<Json> {
 pub(super) fn call(admin: &Admin, method: &str, page: &str) -> anyhow::Result<Json> {
     let mut answer = Vec::new();
     let stream = send(admin, method, page).with_context(|| format!("the sidecar at {admin} does not answer"))?;
+    if method == "POST" {
+        stream.set_read_timeout(Some(ORDER_WITHIN))?;
+    }
     stream.take(LARGEST_PAGE).read_to_end(&mut answer)?;
     let text = String::from_utf8(answer)?;
     let (head, body) = text.split_once("\r\n\r\n").context("the answer is not HTTP")?;
     let status = head.split(' ').nth(1).unwrap_or_default();
     let json = serde_json::from_str::<Json>(body);
     match (status, json) {
-        ("200", json) => Ok(json?),
+        ("200" | "202", json) => Ok(json?),
         (_, Ok(json)) if json["message"].is_string() => bail!("{}", json["message"].as_str().unwrap_or_default()),
         _ => bail!("http://{admin}/{page} answers {status}"),
     }

@@ -33,9 +33,6 @@ pub(super) struct Tap {
     /// With the fields of both heads; secrets as `***`.
     #[arg(long)]
     headers: bool,
-    /// As JSON, one object a line.
-    #[arg(long)]
-    json: bool,
     /// End after so many.
     #[arg(long)]
     count: Option<usize>,
@@ -71,7 +68,11 @@ pub(super) fn tap(asked: &Tap) -> anyhow::Result<u8> {
             print(&format!("({dropped} requests were too fast to be shown)\n"));
             continue;
         }
-        print(&if asked.json { format!("{event}\n") } else { in_a_line(&shown(&event), asked.headers, paint) });
+        print(&if asked.running.output.is_json() {
+            format!("{event}\n")
+        } else {
+            in_a_line(&shown(&event), asked.headers, paint)
+        });
         left -= 1;
         if left == 0 {
             return Ok(0);

@@ -63,7 +63,8 @@ impl People {
         let (reason, attempts, status) = (text("reason"), text("attempts"), number("status"));
         let is_good = reason.is_empty() && status < 500.0;
         let direction = Some(text("direction")).filter(|direction| direction != "outbound");
-        let tried = Some(&attempts).filter(|attempts| !attempts.is_empty() && !reason.is_empty() || attempts.contains(','));
+        let tried =
+            Some(&attempts).filter(|attempts| !attempts.is_empty() && !reason.is_empty() || attempts.contains(','));
         let words = [
             direction,
             Some(text("method")),
