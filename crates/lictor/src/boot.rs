@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use lictor_config::{Config, Environment, Lifecycle, Loaded};
+use lictor_config::{Config, Effective, Environment, Lifecycle, Loaded, Origin};
 use lictor_core::Mesh;
 use lictor_proxy::{DataPlane, KeyBell, Settings, Which};
 use prometheus::Registry;
@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::acme;
 use crate::admin::{self, Access, Admin, Order};
@@ -29,15 +29,20 @@ use crate::keys;
 use crate::lifecycle::grace;
 use crate::log::Logs;
 use crate::metrics::Scrape;
+use crate::neighbours::Announced;
 use crate::otlp;
 use crate::process_limits::ProcessLimits;
 use crate::reload::{Cause, InForce, Refusal, announce, check_tls, reload};
 use crate::sagas;
 use crate::signal::{Asked, Signals};
 use crate::supervisor::Supervisor;
+use crate::version;
 
 /// What leaving may take when nobody waits for it any more.
 const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// So many ports after the default one are tried for the admin listener.
+const ADMIN_PORTS: u16 = 19;
 
 /// What was killed and is still there is killed again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -70,6 +75,8 @@ struct Bound {
     admin: Arc<Admin>,
     in_force: InForce,
     admin_address: SocketAddr,
+    /// How `lictor ps` finds us; `None` where the kernel would not have it.
+    announced: Option<Announced>,
     orders: mpsc::Receiver<Order>,
     export: Option<otlp::Export>,
     limits: ProcessLimits,
@@ -157,8 +164,7 @@ impl Bound {
         let listeners = plane.adopt(plane.prepare(&wanted).await?, config.lifecycle.drain_timeout).await;
         let (order, orders) = mpsc::channel(8);
         let admin = Arc::new(Admin::new(handle, plane, loaded, scrape, events, logs, order));
-        let admin_address = admin::listen(&admin, config.admin.listen, Access::Full)?;
-        info!(kind = "admin", address = %admin_address, "listening");
+        let (admin_address, announced) = listen_for_admin(&admin)?;
         if let Some(public) = config.admin.public {
             let address = admin::listen(&admin, public, Access::Public)?;
             info!(kind = "public", %address, "listening");
@@ -169,7 +175,7 @@ impl Bound {
         tokio::spawn(acme::run(Arc::clone(&admin)));
         tokio::spawn(sagas::run(Arc::clone(&admin)));
         let in_force = InForce::new(configured, sources, followed, listeners);
-        Ok(Self { admin, in_force, admin_address, orders, export, limits })
+        Ok(Self { admin, in_force, admin_address, announced, orders, export, limits })
     }
 
     /// Takes over the signals, and begins to tell the service manager.
@@ -334,7 +340,7 @@ impl Running {
         let Self { bound, signals, supervisor, app } = self;
         let (is_wanted, mut child) = (app.is_wanted(), app.into_child());
         let config = bound.config();
-        let Bound { admin, mut orders, export, .. } = bound;
+        let Bound { admin, mut orders, export, announced, .. } = bound;
         // Who was never ready has nobody who goes on.
         let unlisted = if admin.has_started() { unlisted(&config) } else { Duration::ZERO };
         let lifecycle = config.lifecycle;
@@ -369,6 +375,7 @@ impl Running {
         if let Some(blocks) = admin.handle.blocks() {
             blocks.close(LAST_CALL).await;
         }
+        drop(announced);
         Drained { export, code }
     }
 }
@@ -575,6 +582,35 @@ async fn end(child: &mut Child, lifecycle: &Lifecycle, patience: &mut Patience) 
     })
     .await;
     code
+}
+
+/// Opens the admin listener, and says where it is. The default port is one of many sidecars on a developer's machine: where it
+/// is taken, the next free one is as good. One that was configured is meant.
+fn listen_for_admin(admin: &Arc<Admin>) -> anyhow::Result<(SocketAddr, Option<Announced>)> {
+    let loaded = Arc::clone(&admin.loaded.read());
+    let (wanted, public) = (loaded.config.admin.listen, loaded.config.admin.public.map(|public| public.port()));
+    let is_default = |value: &Effective| value.path == "admin.listen" && value.origin == Origin::Default;
+    let others = if loaded.values.iter().any(is_default) { ADMIN_PORTS } else { 0 };
+    let mut listening = admin::listen(admin, wanted, Access::Full);
+    for port in wanted.port()..=wanted.port().saturating_add(others) {
+        if listening.is_ok() {
+            break;
+        }
+        if port != wanted.port() && Some(port) != public {
+            let next = admin::listen(admin, SocketAddr::new(wanted.ip(), port), Access::Full);
+            listening = next.or(listening);
+        }
+    }
+    let address = listening?;
+    let has_moved = address != wanted && wanted.port() != 0;
+    if has_moved {
+        warn!(%wanted, %address, "the default admin port is taken, another one is used; `lictor ps` lists who is where, admin.listen says which it is to be");
+    }
+    let service = loaded.config.service.as_deref().unwrap_or_default();
+    let announced = Announced::new(child::reachable(address), has_moved, version::NUMBER, service);
+    let announced = announced.inspect_err(|error| debug!(%error, "`lictor ps` does not find this sidecar")).ok();
+    info!(kind = "admin", %address, "listening");
+    Ok((address, announced))
 }
 
 /// What the log should say about a configuration before anything happens.

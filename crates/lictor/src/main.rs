@@ -22,6 +22,7 @@ mod lifecycle;
 mod log;
 mod maintenance;
 mod metrics;
+mod neighbours;
 mod openmetrics;
 mod otlp;
 mod outside;

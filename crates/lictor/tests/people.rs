@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it is surprised; its helpers are part of it")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{TryRecvError, channel};
 
 use lictor_testkit::{Backend, Sidecar, eventually_is};
@@ -253,5 +254,99 @@ fn help_is_in_groups_with_examples_and_exit_codes() {
         assert!(code == Some(0) && has_both, "{command}: {help}");
     }
     let (_, page, _) = lictor(&["man"]);
-    assert!(page.contains("log\\-level") && page.contains("lictor drain"), "no orders in the manual");
+    let page = page.replace('\\', "");
+    assert!(page.contains("log-level") && page.contains("lictor drain"), "no orders in the manual");
+}
+
+/// A sidecar with the admin listener that nobody has configured, and where that is.
+struct Plain {
+    process: Child,
+    folder: PathBuf,
+    admin: String,
+    has_moved: bool,
+}
+
+impl Plain {
+    fn start(service: &str) -> Self {
+        let folder = lictor_testkit::scratch("plain");
+        std::fs::write(folder.join("lictor.yaml"), ALONE.replace("orders", service)).unwrap();
+        let mut command = Command::new(LICTOR);
+        command.arg("serve").current_dir(&folder).env_clear().stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut process = command.spawn().unwrap();
+        let (mut lines, mut has_moved) = (BufReader::new(process.stdout.take().unwrap()).lines(), false);
+        let admin = lines.find_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+            has_moved |= line["message"].as_str().is_some_and(|it| it.starts_with("the default admin port is taken"));
+            if line["kind"] == "admin" { line["address"].as_str().map(str::to_owned) } else { None }
+        });
+        std::thread::spawn(move || lines.for_each(drop)); // so that it can go on writing
+        Self { process, folder, admin: admin.expect("it listens"), has_moved }
+    }
+
+    /// A command where its configuration is.
+    fn command(&self, words: &[&str]) -> (Option<i32>, String, String) {
+        said(Command::new(LICTOR).args(words).current_dir(&self.folder).env_clear().output().unwrap())
+    }
+
+    fn port(&self) -> u16 {
+        self.admin.strip_prefix("127.0.0.1:").unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn a_second_sidecar_takes_the_next_admin_port_and_commands_find_it() {
+    let [one, two] = ["one", "two"].map(|name| Plain::start(&format!("{name}-{}", std::process::id())));
+    let ports = [one.port(), two.port()];
+    assert!(ports[0] != ports[1] && ports.iter().all(|port| (9901..=9920).contains(port)), "{ports:?}");
+    assert!(two.has_moved && one.has_moved == (ports[0] != 9901), "{ports:?}");
+    for plain in [&one, &two] {
+        let (code, out, err) = plain.command(&["endpoints"]);
+        assert_eq!(code, Some(0), "{out}{err}");
+        let asked = format!("pid {}, at http://{} is asked", plain.process.id(), plain.admin);
+        assert!(out.contains("users") && err.contains(&asked), "{out}{err}");
+        let (code, _, err) = plain.command(&["wait", "--for", "startup"]);
+        assert_eq!(code, Some(0), "{err}");
+        let (code, out, err) = plain.command(&["endpoints", "-o", "json"]);
+        assert!(code == Some(0) && out.starts_with('{') && err.is_empty(), "{out}{err}");
+    }
+    let taken = format!("--set=admin.listen={}", two.admin);
+    let (code, out, err) = two.command(&["serve", &taken]);
+    assert!(
+        code == Some(1) && err.contains(&format!("cannot listen on {}", two.admin)),
+        "one that is meant: {out}{err}"
+    );
+}
+
+#[test]
+fn who_runs_here_is_listed_while_it_runs() {
+    let service = format!("listed-{}", std::process::id());
+    let mut lictor_here = Sidecar::serve(LICTOR, &ALONE.replace("orders", &service)).up();
+    let pid = lictor_here.pid();
+    let listed = || {
+        let (code, out, err) = lictor(&["ps", "-o", "json"]);
+        assert_eq!(code, Some(0), "{out}{err}");
+        let page: serde_json::Value = serde_json::from_str(&out).unwrap();
+        page["sidecars"].as_array().unwrap().iter().find(|it| it["pid"] == pid).cloned()
+    };
+    let found = listed().unwrap();
+    assert_eq!(found["service"].as_str(), Some(service.as_str()));
+    assert_eq!(found["admin"].as_str().unwrap(), format!("http://{}", lictor_here.admin()));
+    assert_eq!((found["upstreams"].as_u64(), found["state"].as_str()), (Some(1), Some("ready")), "{found}");
+    assert_eq!(found["version"].as_str(), Some(env!("CARGO_PKG_VERSION")));
+    let (_, text, _) = lictor(&["ps"]);
+    let line = text.lines().find(|line| line.contains(&service)).unwrap_or_else(|| panic!("{text}"));
+    assert!(line.contains(&lictor_here.admin()) && line.ends_with("ready"), "{line}");
+    let (code, _, _) = lictor(&["drain", "--admin", &lictor_here.admin()]);
+    assert_eq!((code, listed().unwrap()["state"].as_str()), (Some(0), Some("leaving")));
+    lictor_here.signal(rustix::process::Signal::KILL); // it has no time to say good-bye
+    lictor_here.wait();
+    assert_eq!(listed(), None);
 }

@@ -1,6 +1,5 @@
 //! `lictor check`: is this configuration good? Or these: files, all of a folder, standard input.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -9,7 +8,7 @@ use lictor_core::plain;
 use serde_json::{Value as Json, json};
 
 use crate::cli::output::{Output, print_json};
-use crate::cli::{print, render_report};
+use crate::cli::{print, render_report, say};
 use crate::configured::{Configured, STDIN};
 use crate::otlp;
 
@@ -181,7 +180,7 @@ fn finding(found: &Diagnostic) -> Json {
 }
 
 fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", plain::painted(text));
+    say(&plain::painted(text));
 }
 
 #[cfg(test)]

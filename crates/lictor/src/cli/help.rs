@@ -6,7 +6,7 @@ use lictor_core::plain;
 /// Commands by what they are for. A command that is in none of them fails a test.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Run", &["serve", "run", "wait", "health"]),
-    ("Look", &["top", "endpoints", "explain", "tap", "routes", "graph"]),
+    ("Look", &["ps", "top", "endpoints", "explain", "tap", "routes", "graph"]),
     ("Steer", &["drain", "undrain", "eject", "pin", "undo", "breaker", "maintenance", "reload", "log-level", "quit"]),
     ("Configure", &["init", "check", "doctor", "config", "diff", "push", "hash-key", "schema"]),
     ("Tools", &["completions", "man", "version"]),
@@ -57,6 +57,7 @@ const ABOUT: &[(&str, &[&str], &str)] = &[
         "0 so many were printed, or nobody reads any more; 1 the sidecar does not answer, or has ended",
     ),
     ("top", &["lictor top", "lictor top --once"], DONE),
+    ("ps", &["lictor ps", "lictor ps -o json"], "0 also where none runs; 1 the machine does not say"),
     ("eject", &["lictor eject user-service-10-0-3-9-8001 --for 10m"], DONE),
     ("pin", &["lictor pin 10.0.3.9:8001 --upstream user-service"], DONE),
     ("undo", &["lictor undo user-service-10-0-3-9-8001"], DONE),

@@ -15,11 +15,13 @@ mod man;
 mod orders;
 mod output;
 mod probe;
+mod ps;
 mod reader;
 mod routes;
 mod steer;
 mod tap;
 mod top;
+mod whom;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -138,6 +140,11 @@ enum Command {
     Tap(tap::Tap),
     /// Show a running sidecar live: upstreams, endpoints, failures.
     Top(top::Top),
+    /// List the sidecars that run on this machine.
+    Ps {
+        #[command(flatten)]
+        output: Output,
+    },
     /// Send nothing to an endpoint, for a time.
     Eject(steer::Endpoint),
     /// Send everything to an endpoint, for a time.
@@ -268,6 +275,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Endpoints { upstream, running } => steer::endpoints(upstream.as_deref(), &running),
         Command::Tap(asked) => tap::tap(&asked),
         Command::Top(asked) => top::top(&asked),
+        Command::Ps { output } => ps::ps(output),
         Command::Eject(asked) => steer::order("eject", &asked),
         Command::Pin(asked) => steer::order("pin", &asked),
         Command::Undo(asked) => steer::order("undo", &asked),
@@ -326,6 +334,11 @@ pub(crate) fn complain(error: &anyhow::Error) {
         Some(report) => render_report(report),
         None => format!("lictor: {}", plain::line(&format!("{error:#}"))),
     };
+    say(&text);
+}
+
+/// To standard error.
+fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
