@@ -574,7 +574,7 @@ pub struct Metrics {
 pub struct Log {
     /// `error`, `warn`, `info`, `debug`, `trace`, or a `tracing` filter.
     pub level: String,
-    /// JSON, or text for people.
+    /// JSON, or text for people. Default: by who reads it.
     pub format: LogFormat,
     /// Which requests.
     pub access: AccessLog,
@@ -585,9 +585,11 @@ pub struct Log {
 /// The shape of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
+    /// Text where standard output is a terminal, JSON elsewhere.
+    Auto,
     /// One JSON object a line.
     Json,
-    /// For a terminal.
+    /// For people, wherever it goes.
     Text,
 }
 

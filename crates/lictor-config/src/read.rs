@@ -265,7 +265,7 @@ fn local_url(text: &str) -> Result<String, String> {
 
 fn log(node: &Node<'_>) -> Log {
     let section = node.section(&[]);
-    let formats = [("json", LogFormat::Json), ("text", LogFormat::Text)];
+    let formats = [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];
     let access = section.field("access", "Which requests are logged: all, errors, off, or `sampled 10%`.");
     let parse = |text: &str| match text {
         "all" | "on" | "true" => Ok(AccessLog::All),
@@ -292,9 +292,9 @@ fn log(node: &Node<'_>) -> Log {
     let log = Log {
         level: levels.parsed(json!({ "type": "string" }), Some("info"), level).unwrap_or_else(|| "info".to_owned()),
         format: section
-            .field("format", "json, or text for people.")
-            .choice(&formats, Some("json"))
-            .unwrap_or(LogFormat::Json),
+            .field("format", "json, text for people, or auto: text on a terminal, json elsewhere.")
+            .choice(&formats, Some("auto"))
+            .unwrap_or(LogFormat::Auto),
         access: access.parsed(json!({ "type": "string" }), Some("all"), parse).unwrap_or_default(),
         levels: Arc::new(levels_by_status(&by_status)),
     };

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
 
 use crate::child::{CannotStart, Child, Reaper};
+use crate::exit::Exit;
 
 /// A run of this length ends a row of failures.
 const RECOVERED: Duration = Duration::from_secs(600);
@@ -31,8 +32,8 @@ pub(crate) struct Application {
 /// What happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// It ended with this code, 128 + n for a signal.
-    Ended(u8),
+    /// It ended so.
+    Ended(Exit),
     /// Now it is to be started again.
     Due,
 }

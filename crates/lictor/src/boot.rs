@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use lictor_config::{Config, Environment, Lifecycle, Loaded};
+use lictor_config::{Config, Effective, Environment, Lifecycle, Loaded, Origin};
 use lictor_core::Mesh;
 use lictor_proxy::{DataPlane, KeyBell, Settings, Which};
 use prometheus::Registry;
@@ -15,29 +15,35 @@ use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::acme;
 use crate::admin::{self, Access, Admin, Order};
 use crate::app_metrics::AppMetrics;
-use crate::application::{Application, Change};
+use crate::application::{Again, Application, Change};
 use crate::child::{self, Child};
 use crate::events::Events;
+use crate::exit::Exit;
 use crate::followed::Start;
 use crate::history;
 use crate::keys;
 use crate::lifecycle::grace;
 use crate::log::Logs;
 use crate::metrics::Scrape;
+use crate::neighbours::Announced;
 use crate::otlp;
 use crate::process_limits::ProcessLimits;
 use crate::reload::{Cause, InForce, Refusal, announce, check_tls, reload};
 use crate::sagas;
 use crate::signal::{Asked, Signals};
 use crate::supervisor::Supervisor;
+use crate::version;
 
 /// What leaving may take when nobody waits for it any more.
 const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// So many ports after the default one are tried for the admin listener.
+const ADMIN_PORTS: u16 = 19;
 
 /// What was killed and is still there is killed again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -70,6 +76,8 @@ struct Bound {
     admin: Arc<Admin>,
     in_force: InForce,
     admin_address: SocketAddr,
+    /// How `lictor ps` finds us; `None` where the kernel would not have it.
+    announced: Option<Announced>,
     orders: mpsc::Receiver<Order>,
     export: Option<otlp::Export>,
     limits: ProcessLimits,
@@ -158,8 +166,7 @@ impl Bound {
         let listeners = plane.adopt(plane.prepare(&wanted).await?, config.lifecycle.drain_timeout).await;
         let (order, orders) = mpsc::channel(8);
         let admin = Arc::new(Admin::new(handle, plane, loaded, scrape, events, logs, order));
-        let admin_address = admin::listen(&admin, config.admin.listen, Access::Full)?;
-        info!(kind = "admin", address = %admin_address, "listening");
+        let (admin_address, announced) = listen_for_admin(&admin)?;
         if let Some(public) = config.admin.public {
             let address = admin::listen(&admin, public, Access::Public)?;
             info!(kind = "public", %address, "listening");
@@ -171,7 +178,7 @@ impl Bound {
         tokio::spawn(sagas::run(Arc::clone(&admin)));
         tokio::spawn(history::run(Arc::clone(&admin)));
         let in_force = InForce::new(configured, sources, followed, listeners);
-        Ok(Self { admin, in_force, admin_address, orders, export, limits })
+        Ok(Self { admin, in_force, admin_address, announced, orders, export, limits })
     }
 
     /// Takes over the signals, and begins to tell the service manager.
@@ -218,7 +225,7 @@ impl Running {
                 biased;
                 change = self.app.next() => {
                     let goes_on = match change {
-                        Change::Ended(code) => self.goes_on_after(code),
+                        Change::Ended(exit) => self.goes_on_after(exit),
                         Change::Due => self.start_again(),
                     };
                     if let Err(ending) = goes_on {
@@ -290,15 +297,18 @@ impl Running {
     }
 
     /// The application ended by itself: out of circulation until it is back, or for good.
-    fn goes_on_after(&mut self, code: u8) -> Result<(), Ending> {
-        let again = self.app.again_after(code).ok_or(Ending::ChildExited)?;
+    fn goes_on_after(&mut self, exit: Exit) -> Result<(), Ending> {
+        let again = self.app.again_after(exit.code());
+        tell_end(exit, again);
+        if again.is_none() {
+            return Err(Ending::ChildExited);
+        }
         self.app.signal_rest(Signal::TERM, self.bound.config().lifecycle.signal);
-        let (after, number, max) = (humantime::format_duration(again.after), again.number, again.max);
-        warn!(target: "lictor::event", kind = "application_ended", code, %after, number, max, "the application ended; it is started again");
-        self.bound
-            .admin
-            .handle
-            .app_is_away(Some(format!("the application ended with code {code} and is started again")));
+        let told = match exit {
+            Exit::Code(code) => format!("the application ended with code {code} and is started again"),
+            Exit::Signal(_) => format!("the application was ended by {exit}; it is started again"),
+        };
+        self.bound.admin.handle.app_is_away(Some(told));
         Ok(())
     }
 
@@ -310,7 +320,7 @@ impl Running {
                 self.bound.admin.handle.app_is_away(None);
                 Ok(())
             }
-            Err(code) => self.goes_on_after(code).map_err(|_| Ending::CannotStart(code)),
+            Err(code) => self.goes_on_after(Exit::Code(code)).map_err(|_| Ending::CannotStart(code)),
         }
     }
 
@@ -333,7 +343,7 @@ impl Running {
         let Self { bound, signals, supervisor, app } = self;
         let (is_wanted, mut child) = (app.is_wanted(), app.into_child());
         let config = bound.config();
-        let Bound { admin, mut orders, export, .. } = bound;
+        let Bound { admin, mut orders, export, announced, .. } = bound;
         // Who was never ready has nobody who goes on.
         let unlisted = if admin.has_started() { unlisted(&config) } else { Duration::ZERO };
         let lifecycle = config.lifecycle;
@@ -368,6 +378,7 @@ impl Running {
         if let Some(blocks) = admin.handle.blocks() {
             blocks.close(LAST_CALL).await;
         }
+        drop(announced);
         Drained { export, code }
     }
 }
@@ -466,7 +477,24 @@ async fn first_endpoints(
     }
 }
 
-async fn exited(child: &mut Option<Child>) -> u8 {
+/// How the application ended. Whoever had a crash to look into has the reason here, not only a code.
+fn tell_end(exit: Exit, again: Option<Again>) {
+    let (code, signal) = (exit.code(), exit.signal());
+    match again {
+        None if code == 0 => {
+            info!(target: "lictor::event", kind = "application_ended", code, "the application ended");
+        }
+        None => {
+            error!(target: "lictor::event", kind = "application_ended", code, signal, "the application ended: {exit}");
+        }
+        Some(Again { after, number, max }) => {
+            let after = humantime::format_duration(after);
+            error!(target: "lictor::event", kind = "application_ended", code, signal, %after, number, max, "the application ended: {exit}; it is started again");
+        }
+    }
+}
+
+async fn exited(child: &mut Option<Child>) -> Exit {
     match child {
         Some(child) => child.exited().await,
         None => std::future::pending().await,
@@ -543,12 +571,12 @@ async fn finish(plane: &DataPlane, which: Which, at_most: Duration) {
 async fn end(child: &mut Child, lifecycle: &Lifecycle, patience: &mut Patience) -> u8 {
     let (whom, kill_after) = (lifecycle.signal, lifecycle.kill_after);
     child.signal_all(Signal::TERM, whom);
-    if let Some(Ok(code)) = patience.unless_hurried(timeout(kill_after, child.all_exited(whom))).await {
-        return code;
+    if let Some(Ok(exit)) = patience.unless_hurried(timeout(kill_after, child.all_exited(whom))).await {
+        return exit.code();
     }
     warn!(?kill_after, "the application has not stopped; it is killed");
     child.signal_all(Signal::KILL, whom);
-    let code = child.exited().await;
+    let code = child.exited().await.code();
     // Whoever was being started as the others were killed is found by another look.
     let _ = timeout(LAST_CALL, async {
         while timeout(AGAIN, child.all_exited(whom)).await.is_err() {
@@ -557,6 +585,35 @@ async fn end(child: &mut Child, lifecycle: &Lifecycle, patience: &mut Patience) 
     })
     .await;
     code
+}
+
+/// Opens the admin listener, and says where it is. The default port is one of many sidecars on a developer's machine: where it
+/// is taken, the next free one is as good. One that was configured is meant.
+fn listen_for_admin(admin: &Arc<Admin>) -> anyhow::Result<(SocketAddr, Option<Announced>)> {
+    let loaded = Arc::clone(&admin.loaded.read());
+    let (wanted, public) = (loaded.config.admin.listen, loaded.config.admin.public.map(|public| public.port()));
+    let is_default = |value: &Effective| value.path == "admin.listen" && value.origin == Origin::Default;
+    let others = if loaded.values.iter().any(is_default) { ADMIN_PORTS } else { 0 };
+    let mut listening = admin::listen(admin, wanted, Access::Full);
+    for port in wanted.port()..=wanted.port().saturating_add(others) {
+        if listening.is_ok() {
+            break;
+        }
+        if port != wanted.port() && Some(port) != public {
+            let next = admin::listen(admin, SocketAddr::new(wanted.ip(), port), Access::Full);
+            listening = next.or(listening);
+        }
+    }
+    let address = listening?;
+    let has_moved = address != wanted && wanted.port() != 0;
+    if has_moved {
+        warn!(%wanted, %address, "the default admin port is taken, another one is used; `lictor ps` lists who is where, admin.listen says which it is to be");
+    }
+    let service = loaded.config.service.as_deref().unwrap_or_default();
+    let announced = Announced::new(child::reachable(address), has_moved, version::NUMBER, service);
+    let announced = announced.inspect_err(|error| debug!(%error, "`lictor ps` does not find this sidecar")).ok();
+    info!(kind = "admin", %address, "listening");
+    Ok((address, announced))
 }
 
 /// What the log should say about a configuration before anything happens.

@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::descendants::Descendants;
+use crate::exit::Exit;
 use crate::supervisor;
 
 /// How often it is looked whether something of an application is left.
@@ -28,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Child {
     pid: Pid,
-    exit: watch::Receiver<Option<u8>>,
+    exit: watch::Receiver<Option<Exit>>,
     /// With all that it has started.
     descendants: Arc<Descendants>,
 }
@@ -43,8 +44,8 @@ pub(crate) struct Reaper {
 
 #[derive(Debug, Default)]
 struct Awaited {
-    /// The application that runs, and where its exit code goes.
-    ours: Option<(Pid, watch::Sender<Option<u8>>)>,
+    /// The application that runs, and where it is told how it ended.
+    ours: Option<(Pid, watch::Sender<Option<Exit>>)>,
     is_reaping: bool,
 }
 
@@ -89,12 +90,10 @@ impl Child {
         Ok(Self { pid, exit, descendants: Arc::clone(&reaper.descendants) })
     }
 
-    /// Its exit code, 128 + n for a signal; waits for it.
-    pub(crate) async fn exited(&mut self) -> u8 {
-        match self.exit.wait_for(Option::is_some).await {
-            Ok(code) => code.unwrap_or_default(),
-            Err(_) => 1, // the reaper is gone: nobody knows
-        }
+    /// How it ended; waits for it.
+    pub(crate) async fn exited(&mut self) -> Exit {
+        let unknown = Exit::Code(1); // where the reaper is gone, too
+        self.exit.wait_for(Option::is_some).await.map_or(unknown, |exit| exit.unwrap_or(unknown))
     }
 
     /// Sends it a signal, and all that it has started where that is to end with it.
@@ -105,12 +104,12 @@ impl Child {
     }
 
     /// Ready when it has ended, and what is to end with it.
-    pub(crate) async fn all_exited(&mut self, whom: SignalTo) -> u8 {
-        let code = self.exited().await;
+    pub(crate) async fn all_exited(&mut self, whom: SignalTo) -> Exit {
+        let exit = self.exited().await;
         while whom == SignalTo::Group && !self.descendants.is_empty() {
             tokio::time::sleep(LOOK_EVERY).await; // of what is not our child nobody tells us
         }
-        code
+        exit
     }
 
     /// Sends it a signal; a child that is gone needs none.
@@ -179,9 +178,9 @@ impl Reaper {
 impl Awaited {
     fn ended(&mut self, pid: Pid, status: WaitStatus) {
         if let Some((_, exit)) = self.ours.take_if(|(ours, _)| *ours == pid) {
-            let signal = status.terminating_signal().map(|signal| 128 + signal);
-            let code = status.exit_status().or(signal).unwrap_or(1);
-            exit.send_replace(Some(u8::try_from(code).unwrap_or(1)));
+            let code = status.exit_status().map(|code| Exit::Code(u8::try_from(code).unwrap_or(1)));
+            let ended = status.terminating_signal().map(Exit::Signal).or(code);
+            exit.send_replace(Some(ended.unwrap_or(Exit::Code(1))));
         }
     }
 }

@@ -11,6 +11,9 @@ use lictor_config::{Consul, Environment, Loaded, Sources, TEXT_MAX, Text};
 /// Where it is looked for when nobody says.
 const USUAL_PLACES: [&str; 4] = ["lictor.yaml", "lictor.yml", "/etc/lictor/lictor.yaml", "/etc/lictor/lictor.yml"];
 
+/// As a file.
+pub(crate) const STDIN: &str = "/dev/stdin";
+
 /// Where the configuration comes from.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Configured {
@@ -23,6 +26,9 @@ pub(crate) struct Configured {
     /// This is a developer's machine: a `service_token` out of a tutorial is accepted, with a warning. The same as LICTOR_DEV=1.
     #[arg(long)]
     dev: bool,
+    /// The file beside it, where the environment does not say which.
+    #[arg(skip)]
+    staged: Option<PathBuf>,
 }
 
 impl Configured {
@@ -46,7 +52,7 @@ impl Configured {
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let env = Environment::process();
         let path = self.path(&env);
-        let staged = staged(path.as_deref(), &env);
+        let staged = self.beside(path.as_deref(), &env);
         path.into_iter().chain(staged).collect()
     }
 
@@ -63,6 +69,11 @@ impl Configured {
             .flags
             .extend([("registration", "off"), ("outbound.allow", "*")].map(|(key, it)| (key.into(), it.into())));
         Ok(sources.load()?.config.consul)
+    }
+
+    /// The same with a file beside it.
+    pub(crate) fn staged_with(&self, file: &Path) -> Self {
+        Self { staged: Some(file.to_owned()), ..self.clone() }
     }
 
     /// The same with another file.
@@ -84,10 +95,14 @@ impl Configured {
         named.or_else(|| USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.is_file()))
     }
 
+    fn beside(&self, file: Option<&Path>, env: &Environment) -> Option<PathBuf> {
+        self.staged.clone().or_else(|| staged(file, env))
+    }
+
     /// The file, and the one beside it of the environment that this process runs in, where it is there.
     fn read(&self, env: &Environment) -> anyhow::Result<[Option<Text>; 2]> {
         let path = self.path(env);
-        let staged = staged(path.as_deref(), env).filter(|path| path.exists());
+        let staged = self.beside(path.as_deref(), env).filter(|path| path.exists());
         Ok([path.as_deref().map(read).transpose()?, staged.as_deref().map(read).transpose()?])
     }
 
@@ -109,7 +124,8 @@ fn staged(file: Option<&Path>, env: &Environment) -> Option<PathBuf> {
 
 fn read(path: &Path) -> anyhow::Result<Text> {
     let text = text(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Text { name: path.to_string_lossy().into_owned(), text })
+    let name = path.to_string_lossy().into_owned();
+    Ok(Text { name: if path == Path::new(STDIN) { "standard input".to_owned() } else { name }, text })
 }
 
 /// One byte more than may be read says enough of what has no end, such as a device.

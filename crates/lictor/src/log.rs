@@ -1,8 +1,11 @@
 //! Logs: one writer thread behind a bounded queue, for the program's own lines and the data plane's access log. When
-//! standard output is slow, lines are dropped and counted; nobody waits.
+//! standard output is slow, lines are dropped and counted; nobody waits. All of them come as JSON; where people read them,
+//! the writer puts them into words ([`people`]).
 //!
 //! Standard output is not ours alone: under `lictor run` the application has it too, and whether a write to it waits
 //! (`O_NONBLOCK`) belongs to what is open, not to who has it. Node switches that for every pipe. So the writer waits itself.
+
+mod people;
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -22,6 +25,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+use self::people::People;
 use crate::events::{EventLayer, Events};
 
 const QUEUE: usize = 8192;
@@ -46,15 +50,13 @@ impl Logs {
         let (ack, flushed) = sync_channel(1);
         let dropped = Arc::new(AtomicU64::new(0));
         let lost = Arc::clone(&dropped);
-        let out = move || write(&queue, &ack, &mut Out::new(io::stdout(), lost));
+        let people = People::at_stdout(format);
+        let out = move || write(&queue, &ack, &mut Out::new(io::stdout(), lost, people));
         thread::Builder::new().name("log".to_owned()).spawn(out)?;
         let writer = Lines { lines: lines.clone(), dropped: Arc::clone(&dropped) };
         let (filter, handle) = reload::Layer::new(filter(level)?);
-        let plain = tracing_subscriber::fmt::layer().with_writer(writer);
-        let layer = match format {
-            LogFormat::Json => plain.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
-            LogFormat::Text => plain.with_ansi(false).boxed(),
-        };
+        let json = tracing_subscriber::fmt::layer().with_writer(writer).json();
+        let layer = json.flatten_event(true).with_current_span(false).with_span_list(false);
         let lines_and_events =
             tracing_subscriber::registry().with(layer.with_filter(filter)).with(EventLayer::filtered(events));
         lines_and_events.try_init()?;
@@ -118,11 +120,13 @@ struct Out<W> {
     lost: Arc<AtomicU64>,
     /// A line was begun and could not be ended: what comes next is not its rest.
     is_cut: bool,
+    /// Who reads it, where that is no program.
+    people: Option<People>,
 }
 
 impl<W: AsFd> Out<W> {
-    fn new(to: W, lost: Arc<AtomicU64>) -> Self {
-        Self { to, lines: Vec::with_capacity(BATCH), lost, is_cut: false }
+    fn new(to: W, lost: Arc<AtomicU64>, people: Option<People>) -> Self {
+        Self { to, lines: Vec::with_capacity(BATCH), lost, is_cut: false, people }
     }
 
     fn take(&mut self, line: &[u8]) {
@@ -130,9 +134,10 @@ impl<W: AsFd> Out<W> {
             self.lines.push(b'\n');
         }
         let is_plain = line.iter().all(|byte| (b' '..0x7f).contains(byte));
-        match str::from_utf8(line) {
-            Ok(text) if !is_plain => self.lines.extend_from_slice(plain::line(text).as_bytes()),
-            _ => self.lines.extend_from_slice(line),
+        match (self.people.and_then(|people| people.line(line)), str::from_utf8(line)) {
+            (Some(words), _) => self.lines.extend_from_slice(words.as_bytes()),
+            (None, Ok(text)) if !is_plain => self.lines.extend_from_slice(plain::line(text).as_bytes()),
+            (None, _) => self.lines.extend_from_slice(line),
         }
         self.lines.push(b'\n');
         if self.lines.len() >= BATCH {
@@ -227,7 +232,7 @@ mod tests {
         let lost = Arc::new(AtomicU64::new(0));
         let (lines, queue) = sync_channel(16);
         let (ack, _acknowledged) = sync_channel(1);
-        let mut out = Out::new(writer, Arc::clone(&lost));
+        let mut out = Out::new(writer, Arc::clone(&lost), None);
         let writing = thread::spawn(move || write(&queue, &ack, &mut out));
         let long = "x".repeat(10_000);
         let sent: Vec<String> = (0..200).map(|number| format!("{number} {long}")).collect();
@@ -245,7 +250,7 @@ mod tests {
         let (reader, writer) = UnixStream::pair().unwrap();
         drop(reader);
         let lost = Arc::new(AtomicU64::new(0));
-        let mut out = Out::new(writer, Arc::clone(&lost));
+        let mut out = Out::new(writer, Arc::clone(&lost), None);
         for line in ["a", "b", "c"] {
             out.take(line.as_bytes());
         }

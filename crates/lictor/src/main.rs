@@ -14,6 +14,7 @@ mod configured;
 mod descendants;
 mod doctor;
 mod events;
+mod exit;
 mod family;
 mod followed;
 mod history;
@@ -22,6 +23,7 @@ mod lifecycle;
 mod log;
 mod maintenance;
 mod metrics;
+mod neighbours;
 mod openmetrics;
 mod otlp;
 mod outside;
@@ -37,15 +39,13 @@ mod words;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// The image's binary is musl's, whose own allocator makes a request cost a fifth to a third more.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match cli::run(cli::Arguments::parse()) {
+    match cli::run(cli::Arguments::of_process()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             cli::complain(&error);

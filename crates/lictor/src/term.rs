@@ -12,14 +12,29 @@ pub(crate) struct Paint {
 }
 
 impl Paint {
-    /// For standard output: none in a pipe, nor with `NO_COLOR` (no-color.org).
+    /// For standard output.
     pub(crate) fn stdout() -> Self {
+        Self::of(&std::io::stdout())
+    }
+
+    /// For standard error.
+    pub(crate) fn stderr() -> Self {
+        Self::of(&std::io::stderr())
+    }
+
+    /// None in a pipe, nor with `NO_COLOR` (no-color.org), nor on a terminal that has none.
+    fn of(stream: &impl IsTerminal) -> Self {
         let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { is_on: std::io::stdout().is_terminal() && is_wanted }
+        let has_some = std::env::var_os("TERM").is_none_or(|name| name != "dumb");
+        Self { is_on: is_wanted && has_some && stream.is_terminal() }
+    }
+
+    pub(crate) fn is_on(self) -> bool {
+        self.is_on
     }
 
     /// For what is no terminal.
-    pub(crate) fn none() -> Self {
+    pub(crate) const fn none() -> Self {
         Self { is_on: false }
     }
 
@@ -29,6 +44,11 @@ impl Paint {
 
     pub(crate) fn dim(self, text: &str) -> String {
         self.with("2", text)
+    }
+
+    /// What to look at, and what has not failed.
+    pub(crate) fn caution(self, text: &str) -> String {
+        self.with("33", text)
     }
 
     /// By whether it went well.

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use lictor_config::{Change, Effective, Origin, changes};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
-use crate::cli::print;
 use crate::cli::probe::{self, Running};
 
 pub(super) fn diff(file: &Path, running: &Running) -> anyhow::Result<u8> {
@@ -26,8 +25,19 @@ pub(super) fn diff(file: &Path, running: &Running) -> anyhow::Result<u8> {
     if !hidden.is_empty() {
         lines.push(format!("values from KV that stay over the file: {}", hidden.len()));
     }
-    print(&(lines.join("\n") + "\n"));
+    let page = json!({
+        "compared_with": from,
+        "changes": changed(&shown),
+        "hidden_by_kv": changed(&hidden),
+    });
+    running.output.print(&page, |_| lines.join("\n") + "\n");
     Ok(0)
+}
+
+/// Changes, for programs.
+pub(super) fn changed(changes: &[Change]) -> Json {
+    let of = |it: &Change| json!({ "key": it.path, "before": it.before, "after": it.after, "origin": it.origin.to_string() });
+    changes.iter().map(of).collect()
 }
 
 /// A page of `/config?origin=1` as the values that it shows.

@@ -4,12 +4,12 @@ use lictor_config::{Environment, Report};
 use lictor_core::plain;
 use serde_json::{Value as Json, json};
 
-use crate::cli::print;
+use crate::cli::output::Output;
 use crate::configured::Configured;
 use crate::doctor::{Findings, Severity, examine, refused};
 
 /// 0: nothing but notes; 1: warnings; 2: errors.
-pub(super) fn doctor(as_json: bool, configured: &Configured) -> anyhow::Result<u8> {
+pub(super) fn doctor(output: Output, configured: &Configured) -> anyhow::Result<u8> {
     let found = match configured.load() {
         Ok(loaded) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -17,11 +17,7 @@ pub(super) fn doctor(as_json: bool, configured: &Configured) -> anyhow::Result<u
         }
         Err(error) => refused(&error.downcast::<Report>()?),
     };
-    if as_json {
-        print(&format!("{:#}\n", page(&found)));
-    } else {
-        print(&text(&found, &configured.source()));
-    }
+    output.print(&page(&found), |_| text(&found, &configured.source()));
     Ok(match (found.count(Severity::Error), found.count(Severity::Warning)) {
         (0, 0) => 0,
         (0, _) => 1,

@@ -1,12 +1,10 @@
 //! `lictor events`: what has changed on a running sidecar, a line each.
 
-use std::io::Write;
-
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::Value as Json;
 
-use crate::cli::print;
 use crate::cli::probe::{self, Running, encode};
+use crate::cli::say;
 use crate::term::{Paint, shown};
 
 /// Which of them, and how they are printed.
@@ -15,17 +13,8 @@ pub(super) struct Events {
     /// Only those of this last time (`10m`), or after the event with this id; default: all that are kept, 500 at most.
     #[arg(long)]
     since: Option<String>,
-    /// A line each, or the page of the admin listener.
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
-    output: Form,
     #[command(flatten)]
     running: Running,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    Json,
-    Text,
 }
 
 /// Prints them, the oldest first; whom it asked it says beside.
@@ -34,11 +23,10 @@ pub(super) fn events(asked: &Events) -> anyhow::Result<u8> {
     let since = asked.since.as_deref().map(|since| format!("&since={}", encode(since))).unwrap_or_default();
     let page = probe::page(&admin, &format!("events?as=json{since}"))?;
     let told = shown(&page);
-    let _ = writeln!(std::io::stderr().lock(), "{} at {admin}", whom(&told)); // nobody may be looking
+    say(&format!("{} at {admin}", whom(&told)));
     let paint = Paint::stdout();
-    print(&match asked.output {
-        Form::Json => format!("{page:#}\n"),
-        Form::Text => told["events"].as_array().into_iter().flatten().map(|event| in_a_line(event, paint)).collect(),
+    asked.running.output.print(&page, |_| {
+        told["events"].as_array().into_iter().flatten().map(|event| in_a_line(event, paint)).collect()
     });
     Ok(0)
 }

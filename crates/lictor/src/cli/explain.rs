@@ -4,8 +4,7 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::Value as Json;
 
-use crate::cli::probe::{Running, encode};
-use crate::cli::{print, probe};
+use crate::cli::probe::{self, Running, encode};
 use crate::term::Paint;
 use crate::words::{prospect, stories};
 
@@ -19,9 +18,6 @@ pub(super) struct Explain {
     /// A header of the request that is not sent.
     #[arg(short = 'H', value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// As JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     running: Running,
 }
@@ -39,7 +35,7 @@ pub(super) fn explain(asked: &Explain) -> anyhow::Result<u8> {
             "say a request's id, or METHOD UPSTREAM PATH: `lictor explain GET user-service /users/1`, or METHOD URL"
         ),
     };
-    print(&if asked.json { format!("{page:#}\n") } else { told(&page, Paint::stdout()) });
+    asked.running.output.print(&page, |page| told(page, Paint::stdout()));
     Ok(0)
 }
 

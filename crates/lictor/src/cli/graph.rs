@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::cli::kv::block_on;
+use crate::cli::output::Output;
 use crate::cli::print;
 use crate::configured::Configured;
 
@@ -29,18 +30,18 @@ struct Service {
     is_cut: bool,
 }
 
-pub(super) fn graph(dot: bool, as_json: bool, configured: &Configured) -> anyhow::Result<u8> {
+pub(super) fn graph(dot: bool, output: Output, configured: &Configured) -> anyhow::Result<u8> {
     let consul = configured.consul()?;
     let map = block_on(async {
         let mut agent = Agent::new(&consul)?.context("there is no Consul agent in the configuration")?;
         let datacenter: Vec<(&str, &str)> = consul.datacenter.iter().map(|name| ("dc", name.as_str())).collect();
         read(&mut agent, &datacenter).await
     })?;
-    print(&match (dot, as_json) {
-        (true, _) => as_dot(&shown(map)),
-        (_, true) => format!("{:#}\n", json!({ "services": map })),
-        _ => as_tree(&shown(map)),
-    });
+    let page = json!({ "services": map });
+    match dot {
+        true => print(&as_dot(&shown(map))),
+        false => output.print(&page, |_| as_tree(&shown(map))),
+    }
     Ok(0)
 }
 

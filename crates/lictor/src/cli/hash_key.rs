@@ -9,17 +9,19 @@ use lictor_core::gateway::keys::{KEY_MAX, KeyHash};
 use lictor_core::gateway::password::{PASSWORD_MAX, PasswordHash};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::json;
 
-use crate::cli::print;
+use crate::cli::output::Output;
 
 /// 128 bits have as many characters in base64. A shorter key can be found by trying, from its hash.
 const CHARACTERS_MIN: usize = 22;
 
 /// Reads a key from standard input, which nobody else sees, unlike a command line; or draws one.
-pub(super) fn hash_key(is_new: bool) -> anyhow::Result<u8> {
+pub(super) fn hash_key(is_new: bool, output: Output) -> anyhow::Result<u8> {
     if is_new {
         let key = draw()?;
-        print(&format!("{key}\n{}\n", hash(key.as_bytes())));
+        let hash = hash(key.as_bytes()).to_string();
+        output.print(&json!({ "key": key, "hash": hash }), |_| format!("{key}\n{hash}\n"));
         return Ok(0);
     }
     let key = &read()?;
@@ -29,18 +31,21 @@ pub(super) fn hash_key(is_new: bool) -> anyhow::Result<u8> {
     if key.len() < CHARACTERS_MIN {
         bail!("a key of fewer than {CHARACTERS_MIN} characters can be guessed: `lictor hash-key --new` draws one");
     }
-    print(&format!("{}\n", hash(key.as_bytes())));
+    let hash = hash(key.as_bytes()).to_string();
+    output.print(&json!({ "hash": hash }), |_| format!("{hash}\n"));
     Ok(0)
 }
 
 /// The same of a password.
-pub(super) fn hash_password() -> anyhow::Result<u8> {
+pub(super) fn hash_password(output: Output) -> anyhow::Result<u8> {
     let password = &read()?;
     if password.is_empty() || password.chars().any(char::is_control) {
         bail!("a password has at least one character, and no control characters (RFC 7617, section 2)");
     }
     let hash = PasswordHash::of(password, random()?);
-    print(&format!("{}\n", hash.with_context(|| format!("a password is at most {PASSWORD_MAX} bytes long"))?.text()));
+    let hash = hash.with_context(|| format!("a password is at most {PASSWORD_MAX} bytes long"))?;
+    let hash = hash.text();
+    output.print(&json!({ "hash": hash }), |_| format!("{hash}\n"));
     Ok(0)
 }
 

@@ -5,12 +5,20 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use lictor_config::{Consul, Effective, Sources, Text, changes};
 use lictor_consul::{Kv, KvEntry, KvKnown};
+use serde_json::json;
 
-use crate::cli::print;
+use crate::cli::diff::changed;
+use crate::cli::output::Output;
 use crate::configured::Configured;
 
 /// A file becomes the value, if it may be that and if nobody else was there first.
-pub(super) fn push(file: &Path, index: Option<u64>, force: bool, configured: &Configured) -> anyhow::Result<u8> {
+pub(super) fn push(
+    file: &Path,
+    index: Option<u64>,
+    force: bool,
+    output: Output,
+    configured: &Configured,
+) -> anyhow::Result<u8> {
     let (mut sources, consul, key) = sources(configured)?;
     let name = file.to_string_lossy().into_owned();
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
@@ -25,31 +33,40 @@ pub(super) fn push(file: &Path, index: Option<u64>, force: bool, configured: &Co
             bail!("{}", conflict(&key, base, Some(now)));
         }
         if held.as_ref().is_some_and(|entry| entry.value == text.as_bytes()) {
-            print(&format!("{key} has this value already (ModifyIndex {now})\n"));
+            let page = json!({ "key": key, "written": false, "modify_index": now, "changes": [] });
+            output.print(&page, |_| format!("{key} has this value already (ModifyIndex {now})\n"));
             return Ok(0);
         }
         if !kv.put(&key, &text, (!force).then_some(base)).await.with_context(|| format!("cannot write {key}"))? {
             bail!("{}", conflict(&key, base, None));
         }
         let mut lines = vec![format!("{key} is written, over ModifyIndex {now}")];
+        let mut page = json!({ "key": key, "written": true, "over": now });
         match with(&sources, &key, held) {
-            Ok(before) => lines.extend(changes(&before, &after).iter().map(|change| format!("  {change}"))),
+            Ok(before) => {
+                let changes = changes(&before, &after);
+                lines.extend(changes.iter().map(|change| format!("  {change}")));
+                page["changes"] = changed(&changes);
+            }
             Err(_) => lines.push("  it replaces a value that was refused".to_owned()),
         }
-        print(&(lines.join("\n") + "\n"));
+        output.print(&page, |_| lines.join("\n") + "\n");
         Ok(0)
     })
 }
 
 /// What the value that is there changes over the rest.
-pub(super) fn diff(configured: &Configured) -> anyhow::Result<u8> {
+pub(super) fn diff(output: Output, configured: &Configured) -> anyhow::Result<u8> {
     let (sources, consul, key) = sources(configured)?;
     let held = block_on(async { get(&mut open(&consul)?, &key).await })?;
     let found = held.as_ref().map_or("no such key".to_owned(), |entry| format!("ModifyIndex {}", entry.modify_index));
     let (before, after) = (with(&sources, &key, None)?, with(&sources, &key, held)?);
     let mut lines = vec![format!("kv:{key} ({found}) over {}:", configured.source())];
-    lines.extend(changes(&before, &after).iter().map(ToString::to_string));
-    print(&(lines.join("\n") + "\n"));
+    let changes = changes(&before, &after);
+    lines.extend(changes.iter().map(ToString::to_string));
+    let page =
+        json!({ "key": key, "found": found, "compared_with": configured.source(), "changes": changed(&changes) });
+    output.print(&page, |_| lines.join("\n") + "\n");
     Ok(0)
 }
 

@@ -8,9 +8,9 @@ use clap::{Args, ValueEnum};
 use lictor_config::{Consul, Gateway};
 use lictor_consul::Kv;
 use lictor_core::gateway::maintenance::Orders;
+use serde_json::{Value as Json, json};
 
 use crate::cli::kv::block_on;
-use crate::cli::print;
 use crate::cli::probe::{self, Running, encode};
 use crate::maintenance::Wanted;
 
@@ -42,22 +42,21 @@ pub(super) fn maintenance(asked: &Maintenance) -> anyhow::Result<u8> {
         Some(kv) => by_kv(asked, &config.consul, &kv.maintenance, gateway)?,
         None => here(asked)?,
     };
-    print(&format!("{done}\n"));
+    asked.running.output.print(&done, |done| format!("{}\n", done["message"].as_str().unwrap_or_default()));
     Ok(0)
 }
 
 /// The gateway that runs here does it.
-fn here(asked: &Maintenance) -> anyhow::Result<String> {
+fn here(asked: &Maintenance) -> anyhow::Result<Json> {
     let mut page = format!("maintenance?state={}", if asked.state == State::On { "on" } else { "off" });
     for (key, value) in [("for", &asked.lasts), ("route", &asked.route)] {
         page += &value.as_ref().map(|value| format!("&{key}={}", encode(value))).unwrap_or_default();
     }
-    let answer = probe::call(&asked.running.admin()?, "POST", &page)?;
-    Ok(answer["message"].as_str().unwrap_or_default().to_owned())
+    probe::call(&asked.running.admin()?, "POST", &page)
 }
 
 /// Whoever reads the key does it.
-fn by_kv(asked: &Maintenance, consul: &Consul, key: &str, gateway: &Gateway) -> anyhow::Result<String> {
+fn by_kv(asked: &Maintenance, consul: &Consul, key: &str, gateway: &Gateway) -> anyhow::Result<Json> {
     let lasts = asked.lasts.as_deref().map(|text| {
         humantime::parse_duration(text).with_context(|| format!("--for takes a duration such as 30m, not `{text}`"))
     });
@@ -74,6 +73,7 @@ fn by_kv(asked: &Maintenance, consul: &Consul, key: &str, gateway: &Gateway) -> 
         if !kv.put(key, &text, Some(index)).await.with_context(|| format!("cannot write {key}"))? {
             bail!("{key} was written by somebody else at the same time: order it again");
         }
-        Ok(format!("{key} is written, for all gateways that read it; {}", wanted.told(&orders, gateway, now)))
+        let told = format!("{key} is written, for all gateways that read it; {}", wanted.told(&orders, gateway, now));
+        Ok(json!({ "key": key, "message": told }))
     })
 }

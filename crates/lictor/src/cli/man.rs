@@ -105,6 +105,12 @@ fn subcommand(page: &mut Roff, command: &Command) {
         let is_switch = default.is_empty() || !argument.get_action().takes_values();
         page.text([roman(about), italic(if is_switch { String::new() } else { format!(" [{}]", default.join(" ")) })]);
     }
+    if let Some(more) = command.get_after_help() {
+        page.control("PP", []);
+        page.control("nf", []); // examples stand as they are
+        page.text(more.to_string().lines().map(|line| roman(format!("{line}\n"))).collect::<Vec<_>>());
+        page.control("fi", []);
+    }
 }
 
 /// `-c, --config CONFIG`

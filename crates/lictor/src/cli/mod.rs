@@ -8,28 +8,39 @@ mod events;
 mod explain;
 mod graph;
 mod hash_key;
+mod help;
 mod init;
 mod kv;
 mod maintenance;
 mod man;
+mod orders;
+mod output;
 mod probe;
+mod ps;
+mod reader;
 mod routes;
 mod steer;
 mod tap;
 mod top;
+mod whom;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::bail;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
-use lictor_config::{Report, json_schema, render};
+use lictor_config::{Effective, Report, json_schema, render};
 use lictor_core::plain;
+use serde_json::{Value as Json, json};
 
+use crate::cli::help::with_help;
+use crate::cli::orders::Order;
+use crate::cli::output::Output;
 use crate::configured::Configured;
 use crate::followed::Start;
+use crate::term::Paint;
 use crate::{boot, version};
 
 /// A sidecar proxy for services on Consul.
@@ -79,20 +90,21 @@ enum Command {
     },
     /// Check a configuration.
     Check {
+        /// Files, folders (each .yaml and .yml in them), or - for standard input; default: the one that would be used.
+        #[arg(value_name = "FILE | FOLDER | -", conflicts_with_all = ["config", "live"])]
+        paths: Vec<PathBuf>,
         /// Against Consul and this machine too, as `lictor doctor` does.
         #[arg(long)]
         live: bool,
-        /// With --live: findings as JSON.
-        #[arg(long, requires = "live")]
-        json: bool,
+        #[command(flatten)]
+        output: Output,
         #[command(flatten)]
         configured: Configured,
     },
     /// Look for what would go wrong with this configuration, this Consul and this machine. Changes nothing.
     Doctor {
-        /// Findings as JSON.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: Output,
         #[command(flatten)]
         configured: Configured,
     },
@@ -106,6 +118,8 @@ enum Command {
         /// Only what differs, and from what: `kv` is what KV says now, over the rest.
         #[arg(long, value_parser = ["kv"], conflicts_with = "origin")]
         diff: Option<String>,
+        #[command(flatten)]
+        output: Output,
     },
     /// Print what another file would change on the running sidecar, or, when none answers, in the configuration.
     Diff {
@@ -129,6 +143,11 @@ enum Command {
     Tap(tap::Tap),
     /// Show a running sidecar live: upstreams, endpoints, failures.
     Top(top::Top),
+    /// List the sidecars that run on this machine.
+    Ps {
+        #[command(flatten)]
+        output: Output,
+    },
     /// Send nothing to an endpoint, for a time.
     Eject(steer::Endpoint),
     /// Send everything to an endpoint, for a time.
@@ -147,6 +166,8 @@ enum Command {
         /// Replace whatever is there.
         #[arg(long, conflicts_with = "index")]
         force: bool,
+        #[command(flatten)]
+        output: Output,
         #[command(flatten)]
         configured: Configured,
     },
@@ -167,16 +188,30 @@ enum Command {
     /// Print who calls whom, as the sidecars say in Consul.
     Graph {
         /// For Graphviz: `lictor graph --dot | dot -Tsvg`.
-        #[arg(long, conflicts_with = "json")]
+        #[arg(long, conflicts_with_all = ["json", "output"])]
         dot: bool,
-        /// For programs.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: Output,
         #[command(flatten)]
         configured: Configured,
     },
     /// Print the gateway's routes, in the order in which they are asked; with `gateway.from_consul` those of the running one.
     Routes(probe::Running),
+    /// Leave circulation: not ready, and in maintenance in Consul. Requests that come are served.
+    Drain(probe::Running),
+    /// Come back into circulation.
+    Undrain(probe::Running),
+    /// Have a running sidecar read its configuration again: all of it, or nothing.
+    Reload(probe::Running),
+    /// Change what a running sidecar logs, until it is reloaded or started again.
+    LogLevel {
+        /// error, warn, info, debug, trace, off, or levels by where lines come from: `info,lictor_consul=debug`.
+        level: String,
+        #[command(flatten)]
+        running: probe::Running,
+    },
+    /// Stop a running sidecar in order, as by SIGTERM.
+    Quit(probe::Running),
     /// Put the gateway, or a route of it, into maintenance, or end that.
     Maintenance(maintenance::Maintenance),
     /// Print the hash of an API key, for `gateway.auth.keys`; the key is read from standard input.
@@ -187,6 +222,8 @@ enum Command {
         /// The argon2id hash of a password instead, for `gateway.auth.basic`.
         #[arg(long, conflicts_with = "new")]
         password: bool,
+        #[command(flatten)]
+        output: Output,
     },
     /// Print the JSON Schema of the configuration file.
     Schema,
@@ -198,7 +235,18 @@ enum Command {
     /// Print the manual page.
     Man,
     /// Print the version.
-    Version,
+    Version {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+impl Arguments {
+    /// Of this process; ends it where they make no sense, or ask for help.
+    pub(crate) fn of_process() -> Self {
+        let matches = with_help(Self::command()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// Does what was asked; the number is the exit code.
@@ -215,13 +263,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         }
         Command::Wait { what, timeout, admin, configured } => probe::wait(&what, &timeout, admin, &configured),
         Command::Health { admin, configured } => probe::health(admin, &configured),
-        Command::Check { live: true, json, configured } | Command::Doctor { json, configured } => {
-            doctor::doctor(json, &configured)
+        Command::Check { live: true, output, configured, .. } | Command::Doctor { output, configured } => {
+            doctor::doctor(output, &configured)
         }
-        Command::Check { configured, .. } => check::check(&configured),
-        Command::Config { configured, diff: Some(_), .. } => kv::diff(&configured),
-        Command::Config { configured, origin, .. } => {
-            print(&render(&configured.load()?.values, origin));
+        Command::Check { paths, output, configured, .. } => check::check(&paths, output, &configured),
+        Command::Config { configured, diff: Some(_), output, .. } => kv::diff(output, &configured),
+        Command::Config { configured, origin, output, .. } => {
+            let values = configured.load()?.values;
+            output.print(&values_page(&values, origin), |_| render(&values, origin));
             Ok(0)
         }
         Command::Diff { file, running } => diff::diff(&file, &running),
@@ -230,36 +279,52 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Events(asked) => events::events(&asked),
         Command::Tap(asked) => tap::tap(&asked),
         Command::Top(asked) => top::top(&asked),
+        Command::Ps { output } => ps::ps(output),
         Command::Eject(asked) => steer::order("eject", &asked),
         Command::Pin(asked) => steer::order("pin", &asked),
         Command::Undo(asked) => steer::order("undo", &asked),
         Command::Breaker(asked) => steer::breaker(&asked),
-        Command::Push { file, index, force, configured } => kv::push(&file, index, force, &configured),
+        Command::Push { file, index, force, output, configured } => kv::push(&file, index, force, output, &configured),
         Command::Init { look, output, force, stdout } => init::init(&look, (!stdout).then_some(&output), force),
-        Command::Graph { dot, json, configured } => graph::graph(dot, json, &configured),
+        Command::Graph { dot, output, configured } => graph::graph(dot, output, &configured),
         Command::Routes(running) => routes::routes(&running),
         Command::Maintenance(asked) => maintenance::maintenance(&asked),
-        Command::HashKey { password: true, .. } => hash_key::hash_password(),
-        Command::HashKey { new, .. } => hash_key::hash_key(new),
+        Command::Drain(running) => orders::order(Order::Drain, &running),
+        Command::Undrain(running) => orders::order(Order::Undrain, &running),
+        Command::Reload(running) => orders::order(Order::Reload, &running),
+        Command::LogLevel { level, running } => orders::order(Order::LogLevel(&level), &running),
+        Command::Quit(running) => orders::order(Order::Quit, &running),
+        Command::HashKey { password: true, output, .. } => hash_key::hash_password(output),
+        Command::HashKey { new, output, .. } => hash_key::hash_key(new, output),
         Command::Schema => {
             print(&format!("{:#}\n", json_schema()));
             Ok(0)
         }
         Command::Completions { shell } => {
-            print(&completions::completions(Arguments::command(), shell));
+            print(&completions::completions(with_help(Arguments::command()), shell));
             Ok(0)
         }
         Command::Man => {
-            let mut command = Arguments::command();
+            let mut command = with_help(Arguments::command());
             command.build(); // names of values are only there then
             print(&man::man(&command));
             Ok(0)
         }
-        Command::Version => {
-            print(&format!("lictor {}\n", version::FULL));
+        Command::Version { output } => {
+            let page = json!({ "version": version::NUMBER, "commit": version::COMMIT });
+            output.print(&page, |_| format!("lictor {}\n", version::FULL));
             Ok(0)
         }
     }
+}
+
+/// Values by their keys, as `/config` of the admin listener has them.
+fn values_page(values: &[Effective], with_origin: bool) -> Json {
+    let page = values.iter().map(|value| match with_origin {
+        true => (value.path.clone(), json!({ "value": value.value, "origin": value.origin.to_string() })),
+        false => (value.path.clone(), json!(value.value)),
+    });
+    Json::Object(page.collect())
 }
 
 /// To standard output, where commands print. Nothing gets to a terminal that does more than be seen, but our own colours.
@@ -273,12 +338,16 @@ pub(crate) fn complain(error: &anyhow::Error) {
         Some(report) => render_report(report),
         None => format!("lictor: {}", plain::line(&format!("{error:#}"))),
     };
+    say(&text);
+}
+
+/// To standard error.
+fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 fn render_report(report: &Report) -> String {
-    let is_colourful = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    report.render(is_colourful).trim_end().to_owned()
+    report.render(Paint::stderr().is_on()).trim_end().to_owned()
 }
 
 #[cfg(test)]

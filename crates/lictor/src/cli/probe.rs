@@ -9,13 +9,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 use lictor_config::Environment;
-use lictor_core::Secret;
+use lictor_core::{Secret, plain};
 use serde_json::Value as Json;
 
+use crate::cli::output::Output;
+use crate::cli::say;
+use crate::cli::whom::{Whom, whom};
 use crate::configured::Configured;
 
-const DEFAULT_ADMIN: &str = "127.0.0.1:9901";
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// Consul has to hear of some orders, and may take ten seconds.
+const ORDER_WITHIN: Duration = Duration::from_secs(15);
 const LARGEST_PAGE: u64 = 64 << 20;
 const POLL: Duration = Duration::from_millis(50);
 
@@ -30,11 +34,16 @@ pub(super) struct Running {
     token: Option<Secret>,
     #[command(flatten)]
     pub(super) configured: Configured,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 impl Running {
     pub(super) fn admin(&self) -> anyhow::Result<Admin> {
-        let address = admin_address(self.admin, &self.configured)?;
+        let Whom { address, told } = whom(self.admin, &self.configured)?;
+        if let Some(told) = told.filter(|_| !self.output.is_json()) {
+            say(&format!("lictor: {} is asked", plain::line(&told)));
+        }
         Ok(Admin { address, token: self.token(address)? })
     }
 
@@ -79,18 +88,19 @@ pub(super) fn wait(
 ) -> anyhow::Result<u8> {
     let timeout = humantime::parse_duration(timeout)
         .with_context(|| format!("--timeout takes a duration such as 30s, not `{timeout}`"))?;
-    let admin = admin_address(admin, configured)?;
     let until = Instant::now() + timeout;
-    loop {
-        let answer = ask(admin, what);
-        if matches!(answer, Ok(200)) {
-            return Ok(0);
+    let asked = || -> anyhow::Result<()> {
+        let admin = whom(admin, configured)?.address; // it may begin only now
+        match ask(admin, what).with_context(|| format!("{admin} does not answer"))? {
+            200 => Ok(()),
+            status => bail!("http://{admin}/{what} answers {status}"),
         }
-        if Instant::now() >= until {
-            match answer {
-                Ok(status) => bail!("not {what} after {timeout:?}: http://{admin}/{what} answers {status}"),
-                Err(error) => bail!("not {what} after {timeout:?}: {admin} does not answer: {error}"),
-            }
+    };
+    loop {
+        match asked() {
+            Ok(()) => return Ok(0),
+            Err(error) if Instant::now() >= until => bail!("not {what} after {timeout:?}: {error:#}"),
+            Err(_) => (),
         }
         #[expect(clippy::disallowed_methods, reason = "polling another process from a command without a runtime")]
         std::thread::sleep(POLL);
@@ -99,7 +109,7 @@ pub(super) fn wait(
 
 /// Asks `/startup`, never `/ready`: an application that waits for its healthy sidecar would wait for itself.
 pub(super) fn health(admin: Option<SocketAddr>, configured: &Configured) -> anyhow::Result<u8> {
-    let admin = admin_address(admin, configured)?;
+    let admin = whom(admin, configured)?.address;
     let status = ask(admin, "startup").with_context(|| format!("{admin} does not answer"))?;
     if status != 200 {
         bail!("egress is not up: http://{admin}/startup answers {status}");
@@ -114,18 +124,29 @@ pub(super) fn page(admin: &Admin, page: &str) -> anyhow::Result<Json> {
 
 /// A page of the admin listener, or what it says to an order; its refusal is the error.
 pub(super) fn call(admin: &Admin, method: &str, page: &str) -> anyhow::Result<Json> {
+    let (status, json) = answer(admin, method, page)?;
+    match status {
+        200 | 202 => Ok(json),
+        _ if json["message"].is_string() => bail!("{}", json["message"].as_str().unwrap_or_default()),
+        status => bail!("http://{admin}/{page} answers {status}"),
+    }
+}
+
+/// A page whatever its status is; null where it is no JSON.
+pub(super) fn answer(admin: &Admin, method: &str, page: &str) -> anyhow::Result<(u16, Json)> {
     let mut answer = Vec::new();
-    let stream = send(admin, method, page).with_context(|| format!("the sidecar at {admin} does not answer"))?;
+    let stream = send(admin, method, page).with_context(|| {
+        format!("the sidecar at {admin} does not answer to {method} http://{admin}/{page}; `lictor ps` lists those that run here")
+    })?;
+    if method == "POST" {
+        stream.set_read_timeout(Some(ORDER_WITHIN))?;
+    }
     stream.take(LARGEST_PAGE).read_to_end(&mut answer)?;
     let text = String::from_utf8(answer)?;
     let (head, body) = text.split_once("\r\n\r\n").context("the answer is not HTTP")?;
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    let json = serde_json::from_str::<Json>(body);
-    match (status, json) {
-        ("200", json) => Ok(json?),
-        (_, Ok(json)) if json["message"].is_string() => bail!("{}", json["message"].as_str().unwrap_or_default()),
-        _ => bail!("http://{admin}/{page} answers {status}"),
-    }
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("the answer is not HTTP")?;
+    let json = serde_json::from_str(body);
+    Ok((status, if status < 300 { json? } else { json.unwrap_or_default() }))
 }
 
 /// Everything but what never needs it, percent-encoded (RFC 3986, section 2.1).
@@ -138,24 +159,6 @@ pub(super) fn encode(text: &str) -> String {
         }
         encoded
     })
-}
-
-/// As told; else as `lictor run` told us (we are in its child's container); else as configured.
-fn admin_address(given: Option<SocketAddr>, configured: &Configured) -> anyhow::Result<SocketAddr> {
-    if let Some(address) = given {
-        return Ok(address);
-    }
-    let env = Environment::process();
-    if let Some(url) = env.var("LICTOR_ADDR") {
-        let address = url.trim_start_matches("http://").trim_end_matches('/');
-        return address.parse().with_context(|| format!("LICTOR_ADDR is `{url}`, not http://ADDRESS:PORT"));
-    }
-    if let Ok(loaded) = configured.load() {
-        return Ok(loaded.config.admin.listen);
-    }
-    // A health check must not depend on the whole file: the sidecar may run on an earlier, good one.
-    let text = env.var("LICTOR_ADMIN").unwrap_or(DEFAULT_ADMIN);
-    text.parse().with_context(|| format!("LICTOR_ADMIN is `{text}`, not ADDRESS:PORT"))
 }
 
 /// The status of one GET, without a runtime.

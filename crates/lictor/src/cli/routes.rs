@@ -5,9 +5,8 @@ use std::time::SystemTime;
 use lictor_core::gateway::maintenance::Orders;
 use lictor_core::plain;
 use serde::Deserialize;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
-use crate::cli::print;
 use crate::cli::probe::{self, Running};
 use crate::routes::page;
 
@@ -16,17 +15,23 @@ const COLUMNS: [&str; 7] = ["host", "path", "only", "auth", "from", "maintenance
 pub(super) fn routes(running: &Running) -> anyhow::Result<u8> {
     let loaded = running.configured.load()?;
     let Some(gateway) = &loaded.config.gateway else {
-        print("there is no gateway in this configuration\n");
+        let none = json!({ "routes": [] });
+        running.output.print(&none, |_| "there is no gateway in this configuration\n".to_owned());
         return Ok(0);
     };
     // What services claim only the one that runs knows, which of two was first, and what is ordered of their maintenance.
     let live = running.admin().and_then(|admin| probe::page(&admin, "gateway/routes"));
     let ordered = live.as_ref().ok().and_then(|live| Orders::deserialize(&live["orders"]).ok()).unwrap_or_default();
-    let own = || table(&page(gateway, &ordered, SystemTime::now()));
+    let own = || page(gateway, &ordered, SystemTime::now());
     match live {
-        _ if gateway.from_consul.is_none() => print(&own()),
-        Ok(live) => print(&table(&live)),
-        Err(error) => print(&format!("{}\nwithout the routes that services claim: {error:#}\n", own())),
+        _ if gateway.from_consul.is_none() => running.output.print(&own(), table),
+        Ok(live) => running.output.print(&live, table),
+        Err(error) => {
+            let (mut page, error) = (own(), format!("{error:#}"));
+            page["without"] = json!(format!("the routes that services claim: {error}"));
+            let words = |page: &Json| format!("{}\nwithout the routes that services claim: {error}\n", table(page));
+            running.output.print(&page, words);
+        }
     }
     Ok(0)
 }

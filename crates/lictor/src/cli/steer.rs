@@ -5,8 +5,7 @@ use std::cmp::Reverse;
 use clap::{Args, ValueEnum};
 use serde_json::Value as Json;
 
-use crate::cli::probe::{Running, encode};
-use crate::cli::{print, probe};
+use crate::cli::probe::{self, Running, encode};
 use crate::term::{Paint, failure, millis, rank, shown, table};
 
 /// An order about an endpoint.
@@ -49,7 +48,7 @@ enum BreakerState {
 pub(super) fn endpoints(upstream: Option<&str>, running: &Running) -> anyhow::Result<u8> {
     let page = upstream.map_or("endpoints".to_owned(), |name| format!("endpoints/{}", encode(name)));
     let page = probe::page(&running.admin()?, &page)?;
-    print(&in_rows(&page, Paint::stdout()));
+    running.output.print(&page, |page| in_rows(page, Paint::stdout()));
     Ok(0)
 }
 
@@ -60,9 +59,11 @@ pub(super) fn order(word: &str, asked: &Endpoint) -> anyhow::Result<u8> {
         page += &format!("&upstream={}", encode(upstream));
     }
     let done = probe::call(&asked.running.admin()?, "POST", &page)?;
-    let names: Vec<&str> = done["upstreams"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
-    let lasts = done["for_ms"].as_f64().map_or(String::new(), |ms| format!(" for {}", millis(ms)));
-    print(&format!("{word} {} of {}{lasts}\n", asked.id, names.join(", ")));
+    asked.running.output.print(&done, |done| {
+        let names: Vec<&str> = done["upstreams"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+        let lasts = done["for_ms"].as_f64().map_or(String::new(), |ms| format!(" for {}", millis(ms)));
+        format!("{word} {} of {}{lasts}\n", asked.id, names.join(", "))
+    });
     Ok(0)
 }
 
@@ -74,8 +75,11 @@ pub(super) fn breaker(asked: &Breaker) -> anyhow::Result<u8> {
     };
     let page = format!("breakers/{}?state={state}&for={}", encode_id(&asked.upstream), encode(&asked.lasts));
     let breaker = probe::call(&asked.running.admin()?, "POST", &page)?;
-    let lasts = breaker["forced_for_ms"].as_f64().map_or(" by itself".to_owned(), |ms| format!(" for {}", millis(ms)));
-    print(&format!("the breaker of {} is {}{lasts}\n", asked.upstream, breaker["state"].as_str().unwrap_or_default()));
+    asked.running.output.print(&breaker, |breaker| {
+        let lasts = breaker["forced_for_ms"].as_f64();
+        let lasts = lasts.map_or(" by itself".to_owned(), |ms| format!(" for {}", millis(ms)));
+        format!("the breaker of {} is {}{lasts}\n", asked.upstream, breaker["state"].as_str().unwrap_or_default())
+    });
     Ok(0)
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use crate::cli::print;
 use crate::cli::probe::{self, Running, encode};
+use crate::cli::reader::Reader;
 use crate::term::{Paint, millis, shown};
 
 /// The server says something at least every 15 s.
@@ -32,9 +33,6 @@ pub(super) struct Tap {
     /// With the fields of both heads; secrets as `***`.
     #[arg(long)]
     headers: bool,
-    /// As JSON, one object a line.
-    #[arg(long)]
-    json: bool,
     /// End after so many.
     #[arg(long)]
     count: Option<usize>,
@@ -47,6 +45,7 @@ pub(super) fn tap(asked: &Tap) -> anyhow::Result<u8> {
     let admin = asked.running.admin()?;
     let stream = probe::send(&admin, "GET", &page(asked))?;
     stream.set_read_timeout(Some(SILENCE))?;
+    let reader = Reader::watch(&stream)?;
     let mut lines = BufReader::new(stream).lines();
     let status = lines.next().transpose()?.unwrap_or_default();
     if !status.contains(" 200 ") {
@@ -58,7 +57,10 @@ pub(super) fn tap(asked: &Tap) -> anyhow::Result<u8> {
     let (paint, mut left) = (Paint::stdout(), asked.count.unwrap_or(usize::MAX));
     for line in lines {
         // Chunked framing is between the lines: an event's data is one line.
-        let line = line?;
+        let line = match line {
+            Err(_) if reader.is_gone() => break,
+            line => line?,
+        };
         let Some(event) = line.strip_prefix("data: ").and_then(|data| serde_json::from_str::<Json>(data).ok()) else {
             continue;
         };
@@ -66,11 +68,18 @@ pub(super) fn tap(asked: &Tap) -> anyhow::Result<u8> {
             print(&format!("({dropped} requests were too fast to be shown)\n"));
             continue;
         }
-        print(&if asked.json { format!("{event}\n") } else { in_a_line(&shown(&event), asked.headers, paint) });
+        print(&if asked.running.output.is_json() {
+            format!("{event}\n")
+        } else {
+            in_a_line(&shown(&event), asked.headers, paint)
+        });
         left -= 1;
         if left == 0 {
             return Ok(0);
         }
+    }
+    if reader.is_gone() {
+        return Ok(0); // with all that it wanted
     }
     bail!("the sidecar at {admin} has ended the tap")
 }

@@ -15,6 +15,7 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::Rect;
 
+use crate::cli::output::print_json;
 use crate::cli::print;
 use crate::cli::probe::{self, Admin, Running, encode};
 use crate::term::shown;
@@ -44,6 +45,10 @@ pub(super) struct Top {
 /// Shows until somebody has seen enough.
 pub(super) fn top(asked: &Top) -> anyhow::Result<u8> {
     let admin = asked.running.admin()?;
+    if asked.running.output.is_json() {
+        print_json(&probe::page(&admin, "ui/data")?); // one moment: frames as they come are /ui/live
+        return Ok(0);
+    }
     if asked.once {
         let columns = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
         print(&once(&admin, asked.width.or_else(columns).unwrap_or(WIDTH).clamp(60, 500))?);
