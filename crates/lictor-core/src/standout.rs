@@ -169,6 +169,9 @@ fn slow(all: &[Times], least: u32, (times, more): (f64, f64), pick: fn(&Times) -
 mod tests {
     use super::*;
 
+    /// A name, groups of endpoints that are alike, and what is told of each.
+    type Case<'a> = (&'a str, &'a [(usize, Seen)], &'a str);
+
     fn counts(requests: u32, failed: u32) -> Seen {
         let counts = Counts { requests, failed };
         Seen { counts: [counts; 3], ..Seen::default() }
@@ -199,7 +202,7 @@ mod tests {
 
     #[test]
     fn who_fails_while_the_others_do_not() {
-        let cases: &[(&str, &[(usize, Seen)], &str)] = &[
+        let cases: &[Case<'_>] = &[
             ("nobody is asked", &[(60, counts(0, 0))], "-"),
             ("nobody fails", &[(60, counts(50, 0))], "-"),
             ("one of 60 fails 30 %", &[(1, counts(33, 10)), (59, counts(33, 0))], "f-"),
@@ -226,7 +229,7 @@ mod tests {
 
     #[test]
     fn who_is_slow_while_the_others_are_not() {
-        let cases: &[(&str, &[(usize, Seen)], &str)] = &[
+        let cases: &[Case<'_>] = &[
             ("nobody has answered", &[(60, times(0, 0.0, 0.0))], "-"),
             ("one of 60", &[(1, times(10, 100.0, 120.0)), (59, times(50, 10.0, 30.0))], "s-"),
             ("11 of 60", &[(11, times(10, 100.0, 120.0)), (49, times(50, 10.0, 30.0))], "s-"),

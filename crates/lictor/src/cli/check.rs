@@ -42,7 +42,9 @@ pub(super) fn check(paths: &[PathBuf], output: Output, configured: &Configured) 
     if output.is_json() {
         print_json(&json!({ "good": is_good, "files": verdicts.iter().map(Verdict::page).collect::<Vec<_>>() }));
     } else {
-        verdicts.iter().for_each(|verdict| verdict.tell(paths.len() <= 1 && verdicts.len() == 1));
+        for verdict in &verdicts {
+            verdict.tell(paths.len() <= 1 && verdicts.len() == 1);
+        }
     }
     Ok(u8::from(!is_good))
 }
@@ -198,8 +200,8 @@ mod tests {
 
     #[test]
     fn what_is_beside_a_file_is_known_by_its_name() {
-        let base = |file: &str| super::base(Path::new(file)).map(|path| path.display().to_string());
-        assert_eq!(base("/etc/a.production.yaml").as_deref(), Some("/etc/a.yaml"));
-        assert_eq!(base("/etc/a.yaml"), None);
+        let below = |file: &str| base(Path::new(file)).map(|path| path.display().to_string());
+        assert_eq!(below("/etc/a.production.yaml").as_deref(), Some("/etc/a.yaml"));
+        assert_eq!(below("/etc/a.yaml"), None);
     }
 }

@@ -38,9 +38,10 @@ pub(super) fn graph(dot: bool, output: Output, configured: &Configured) -> anyho
         read(&mut agent, &datacenter).await
     })?;
     let page = json!({ "services": map });
-    match dot {
-        true => print(&as_dot(&shown(map))),
-        false => output.print(&page, |_| as_tree(&shown(map))),
+    if dot {
+        print(&as_dot(&shown(map)));
+    } else {
+        output.print(&page, |_| as_tree(&shown(map)));
     }
     Ok(0)
 }

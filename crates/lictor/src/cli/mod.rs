@@ -320,10 +320,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
 
 /// Values by their keys, as `/config` of the admin listener has them.
 fn values_page(values: &[Effective], with_origin: bool) -> Json {
-    let page = values.iter().map(|value| match with_origin {
-        true => (value.path.clone(), json!({ "value": value.value, "origin": value.origin.to_string() })),
-        false => (value.path.clone(), json!(value.value)),
-    });
+    let told = |value: &Effective| {
+        if with_origin {
+            json!({ "value": value.value, "origin": value.origin.to_string() })
+        } else {
+            json!(value.value)
+        }
+    };
+    let page = values.iter().map(|value| (value.path.clone(), told(value)));
     Json::Object(page.collect())
 }
 
