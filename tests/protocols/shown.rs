@@ -74,7 +74,7 @@ fn nothing_that_others_have_named_does_more_than_be_seen() {
         consul.port()
     );
     let lictor = Sidecar::serve(LICTOR, &yaml);
-    let (users, admin) = (listening(&lictor, "name=users"), listening(&lictor, "kind=\"admin\""));
+    let (users, admin) = (listening(&lictor, "name=users"), listening(&lictor, "kind=admin"));
     eventually_is("there is an endpoint", || page(&admin, "/endpoints"), |page| page.contains("evil"));
     backend.answers(503);
     let id = "request-1";

@@ -11,8 +11,8 @@ use serde_json::Value as Json;
 
 use crate::term::{Paint, millis};
 
-/// What every line has, or what only programs want; a person sees the rest.
-const UNSAID: [&str; 5] = ["timestamp", "level", "target", "message", "kind"];
+/// What every line has; a person sees the rest.
+const UNSAID: [&str; 4] = ["timestamp", "level", "target", "message"];
 
 /// Whoever reads the log.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +97,9 @@ impl Line {
     fn rest(&self, words: &str) -> String {
         let mut text = plain::line(words).into_owned();
         for (name, value) in &self.0 {
-            if UNSAID.contains(&name.as_str()) {
+            // What an event is called its message says; what listens nothing else does.
+            let is_said = UNSAID.contains(&name.as_str()) || name == "kind" && self.text("target") == "lictor::event";
+            if is_said {
                 continue;
             }
             let value = match value {
