@@ -475,7 +475,7 @@ def test_one_instance_has_the_lock(shop):
     shop.back(first)
     token = tokens(shop)[-1]
     shop.services[second].kill_application()
-    third = eventually("it is somebody's again", lambda: tokens(shop)[-1] > token and holder(), 5)
+    third = eventually("it is somebody's again", lambda: tokens(shop)[-1] > token and holder(), 15)
     shop.is_whole()
     token = tokens(shop)[-1]
     with contextlib.ExitStack() as ends:
@@ -483,7 +483,7 @@ def test_one_instance_has_the_lock(shop):
             waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like 'insert into fences%'"
             eventually("it writes", lambda: shop.postgres.ask(waits, "orderdb") == "1")
             ends.enter_context(shop.services[third].paused())
-        eventually("another one has it", lambda: tokens(shop)[-1] > token and holder() != third, 40)
+        eventually("another one has it", lambda: tokens(shop)[-1] > token and holder() != third, 45)
         seen = tokens(shop)
     late = f"sales, token {token}: a later holder of the lock has written"
     eventually("what comes late is refused", lambda: [line for line in shop.services[third].log if late in line])

@@ -29,8 +29,8 @@ func hold(name string, work func(held context.Context, token int64)) error {
 	defer end()
 	owner := make(chan string, 1)
 	go giveBack(open, end, name, owner)
-	// Consul takes no less than 10 s. The delay is short as late writes are refused (Fenced).
-	response, err := own(open, http.MethodPut, "/v1/locks/"+name+"?ttl=10s&wait=1m&delay=1s", nil)
+	// Consul takes no ttl below 10 s, lictor no delay below 5 s; late writes are refused anyway (Fenced).
+	response, err := own(open, http.MethodPut, "/v1/locks/"+name+"?ttl=10s&wait=1m&delay=5s", nil)
 	if err != nil {
 		return err
 	}
