@@ -167,7 +167,9 @@ fn what_opened_a_breaker_is_kept_whatever_is_refused_after_it_and_when_it_has_cl
         eventually_is("it is closed", || sidecar.page("/breakers")["users"].clone(), |it| it["state"] == "closed");
     assert!(breaker["last_opened"]["lasted_ms"].as_u64().is_some_and(|ms| ms >= 1000), "{breaker}");
     assert_eq!(breaker["last_opened"]["failures"].as_array().unwrap().len(), 5, "{breaker}");
-    assert_eq!(sidecar.page("/health")["checks"]["upstream.users"]["state"], "healthy");
+    // It is the instance that is still told to fail, for a while: five of its six attempts did.
+    let state = sidecar.page("/health")["checks"]["upstream.users"]["state"].clone();
+    assert!(state == "healthy" || state == "1 of 1 failing", "{state}");
     assert!(kept(&sidecar, "breaker_closed")[0]["after_ms"].as_u64().is_some_and(|ms| ms >= 1000));
 }
 

@@ -173,6 +173,8 @@ upstreams: {{carts: 0, shop: {{listen: 0, static: ['127.0.0.1:{}']}}}}
     let token = [("authorization", "Bearer a-token-of-the-application")];
     let saga = br#"{"steps": [{"name": "a", "service": "shop", "action": "a"}]}"#;
     assert_eq!(request(&lictor.admin(), "POST", "/v1/saga", &token, saga).unwrap().status, 200);
+    let measured = || get(&lictor.admin(), "/metrics").unwrap().text();
+    eventually_is("a second is over", measured, |text| text.contains("lictor_endpoint_latency_seconds{"));
     eventually_is("it is registered", || consul.passing("users").len(), |count| *count == 1);
     consul.deregister("users-1");
     let again = || lictor.metric("lictor_reregistrations_total", &[("cause", "forgotten")]);
