@@ -18,7 +18,7 @@ LEFT_OUT = ["/quit"]
 THERE = {"upstream": "users", "service": "users", "id": "users-0", "key": "database", "name": "lock", "saga": "order-17"}
 DURATION = re.compile(r"^(0|( *[0-9]+ *[A-Za-z]+ *)+)$")
 # Within their bounds, which no pattern can say.
-WITHIN = {"ttl": "10s", "wait": "0s", "delay": "5s", "for": "1s"}
+WITHIN = {"ttl": "10s", "wait": "0s", "delay": "5s", "for": "1s", "since": "10m"}
 # So long a stream is looked at.
 LOOKED = 0.1
 

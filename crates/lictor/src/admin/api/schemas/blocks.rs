@@ -121,11 +121,12 @@ pub(super) fn sagas() -> Named {
             ("action", path("It is POST /api/ACTION.")),
         ]
     };
-    let compensation = || or_null(path("It is POST /api/COMPENSATION; without one, there is nothing to undo."));
+    let undo = "It is POST /api/COMPENSATION; without one, there is nothing to undo.";
+    let or_empty = described(json!({ "type": "string", "pattern": format!("^$|{PATH}"), "maxLength": 256 }), undo);
     let wanted = with_optional(
         object("", &step()),
         &[
-            ("compensation", compensation()),
+            ("compensation", or_null(or_empty)), // as Go has one that is not set
             ("payload", json!({ "description": "The body of both, byte for byte." })),
             ("timeout", or_null(text("For all tries together, 100ms to 5m; 30s without."))),
         ],
@@ -157,7 +158,7 @@ pub(super) fn sagas() -> Named {
                     ("compensated", names("Steps that are undone.")),
                     ("remaining", names("Steps that are still to be undone.")),
                     ("reason", or_null(text("Why it did not end well."))),
-                    ("steps", list("", object("", &[&step()[..], &[("compensation", compensation())]].concat()))),
+                    ("steps", list("", object("", &[&step()[..], &[("compensation", or_null(path(undo)))]].concat()))),
                     ("started", changed()),
                     ("changed", changed()),
                 ],
