@@ -94,14 +94,12 @@ impl Finding {
 /// minute; or its 99th percentile five times and 50 ms above theirs, of at least 500 in the last minute.
 pub fn stand_out(all: &[Seen]) -> Vec<Option<Finding>> {
     let mut found = vec![None; all.len()];
-    for window in 0..2 {
-        let times: Vec<Times> = all.iter().map(|seen| seen.times[window]).collect();
-        mark(&mut found, Finding::Slow, slow(&times, ANSWERS, (SLOWER, SLOWER_MS), |times| times.p50_ms));
-        if window == 1 {
-            let tail = slow(&times, MANY_ANSWERS, (TAIL_SLOWER, TAIL_SLOWER_MS), |times| times.p99_ms);
-            mark(&mut found, Finding::Slow, tail);
-        }
+    let [short, long] = [0, 1].map(|window| all.iter().map(|seen| seen.times[window]).collect::<Vec<Times>>());
+    for times in [&short, &long] {
+        mark(&mut found, Finding::Slow, slow(times, ANSWERS, (SLOWER, SLOWER_MS), |times| times.p50_ms));
     }
+    let tail = slow(&long, MANY_ANSWERS, (TAIL_SLOWER, TAIL_SLOWER_MS), |times| times.p99_ms);
+    mark(&mut found, Finding::Slow, tail);
     let windows = [0, 1, 2].map(|window| all.iter().map(|seen| seen.counts[window]).collect::<Vec<Counts>>());
     // What is usual is known best from the longest. As if one more had failed: of few nothing follows.
     let long = better_half(&windows[2]);

@@ -24,7 +24,7 @@ const PLACES: usize = (DOUBLINGS << STEPS) as usize;
 /// Seconds that are kept one by one.
 const SECONDS: usize = 60;
 /// Seconds of a longer step.
-const STEP: u64 = 10;
+pub const STEP: u64 = 10;
 /// Longer steps that are kept: ten minutes.
 const KEPT: usize = 60;
 /// Of those, how many have their times: a minute.

@@ -112,10 +112,10 @@ async fn page(admin: &Arc<Admin>, wanted: Page, name: &str, query: &Query, heade
 /// `/history`
 fn history(admin: &Admin, mesh: &Mesh, query: &Query) -> Response<Body> {
     let since = match query.duration("since") {
-        Ok(since) => since.unwrap_or(HISTORY),
+        Ok(since) => since.unwrap_or(HISTORY[1]),
         Err(message) => return refuse(StatusCode::BAD_REQUEST, &message),
     };
-    if !(Duration::from_secs(1)..=HISTORY).contains(&since) {
+    if !(HISTORY[0]..=HISTORY[1]).contains(&since) {
         return refuse(StatusCode::BAD_REQUEST, "`since` takes 1s to 10m: more is not kept");
     }
     match query.get("upstream") {

@@ -20,8 +20,8 @@ pub(super) use orders::{LEVEL_MAX, STEERED_AT_MOST};
 /// What all paths of building blocks begin with.
 pub(super) const BLOCKS: &str = "/v1/";
 
-/// So far back history goes.
-pub(super) const HISTORY: Duration = Duration::from_secs(600);
+/// How far back history may be asked for.
+pub(super) const HISTORY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(600)];
 
 /// All that there is. The first path that matches counts, so what is special stands before what is general.
 const TABLE: [&[Path]; 3] = [orders::PATHS, pages::PATHS, blocks::PATHS];

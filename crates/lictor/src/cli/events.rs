@@ -50,12 +50,8 @@ fn in_a_line(event: &Json, paint: Paint) -> String {
     let text = |key: &str| event[key].as_str().unwrap_or_default();
     let upstream = event["upstream"].as_str().map(|name| format!("{name}: ")).unwrap_or_default();
     let members = event.as_object().into_iter().flatten().filter(|(key, _)| !SAID.contains(&key.as_str()));
-    let members: Vec<String> = members
-        .map(|(key, value)| match value.as_str() {
-            Some(value) => format!("{key} {value}"),
-            None => format!("{key} {value}"),
-        })
-        .collect();
+    let value = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let members: Vec<String> = members.map(|(key, it)| format!("{key} {}", value(it))).collect();
     let members = if members.is_empty() { String::new() } else { format!(" ({})", members.join(", ")) };
     let kind = paint.verdict(&format!("{:<20}", text("kind")), text("level") == "INFO");
     format!("{}  {kind}  {upstream}{}{members}\n", paint.dim(text("timestamp")), text("message"))

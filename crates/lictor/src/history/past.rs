@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_core::outcome::Kind;
+use lictor_core::track::STEP;
 use lictor_core::{Endpoint, Mesh, Upstream};
 use lictor_proxy::{Flowed, quantile};
 use parking_lot::Mutex;
@@ -13,8 +14,6 @@ use serde_json::{Map, Value as Json, json};
 
 /// Seconds that are kept: ten minutes.
 const KEPT: u64 = 600;
-/// Seconds of an endpoint's steps.
-const STEP: u64 = 10;
 
 /// Ten minutes, by upstream.
 #[derive(Debug, Default)]

@@ -1,10 +1,10 @@
 //! `metrics.endpoints`: what became of the attempts at each endpoint, with a label for each of so many.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use lictor_core::{Endpoint, EndpointKey, Mesh};
+use lictor_core::{Endpoint, EndpointKey, Mesh, Upstream};
 use parking_lot::Mutex;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
@@ -93,11 +93,12 @@ impl Instances {
 
     /// Those that are gone make room.
     fn forget(&self, known: &mut BTreeMap<Key, Known>, mesh: &Mesh) {
-        let is_there = |(name, key): &Key| {
-            let upstream = mesh.upstreams.get(name);
-            upstream.is_some_and(|it| it.endpoints.iter().any(|endpoint| endpoint.key == *key))
+        let keys = |(name, upstream): (&Arc<str>, &Arc<Upstream>)| {
+            let name = Arc::clone(name);
+            upstream.endpoints.iter().map(move |it| (Arc::clone(&name), it.key.clone())).collect::<Vec<Key>>()
         };
-        let gone: Vec<_> = known.extract_if(.., |key, _| !is_there(key)).collect();
+        let there: BTreeSet<Key> = mesh.upstreams.iter().flat_map(keys).collect();
+        let gone: Vec<_> = known.extract_if(.., |key, _| !there.contains(key)).collect();
         for ((name, key), _) in gone.iter().filter(|(_, gone)| gone.has_label) {
             // The same id may be at another address now.
             if !known.iter().any(|((other, it), known)| other == name && it.id == key.id && known.has_label) {

@@ -1,7 +1,5 @@
 //! Pages: what there is to look at.
 
-use std::time::Duration;
-
 use super::{HISTORY, Kind, Name, Operation, Page, Parameter, Path, Who, events, get, json, parameter, refusal, text};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -11,7 +9,7 @@ const STATUS: Parameter = parameter("status", Kind::Status, "Only those that wer
 const REASON: Parameter = parameter("reason", Kind::Text, "Only those with this word of docs/failure-reasons.md.");
 const PATH: Parameter = parameter("path", Kind::Text, "Only those whose path begins so.");
 
-const SINCE: Kind = Kind::Duration { least: Duration::from_secs(1), most: HISTORY };
+const SINCE: Kind = Kind::Duration { least: HISTORY[0], most: HISTORY[1] };
 const NO_GATEWAY: &str = "There is no gateway in this configuration.";
 const TOO_MANY: &str = "Too many listen already: the message says to what.";
 
