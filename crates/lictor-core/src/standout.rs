@@ -214,6 +214,7 @@ mod tests {
             ("one alone, half", &[(1, counts(100, 50))], "f"),
             ("one alone, two of four", &[(1, counts(4, 2))], "-"),
             ("one of two", &[(1, counts(50, 10)), (1, counts(50, 0))], "f-"),
+            ("one of two, as chance would have it", &[(1, counts(10, 3)), (1, counts(20, 0))], "--"),
             ("one of two, of few", &[(1, counts(5, 2)), (1, counts(5, 0))], "--"),
             ("one failure", &[(1, counts(3, 1)), (59, counts(50, 0))], "--"),
             ("a few percent", &[(1, counts(1000, 50)), (59, counts(1000, 0))], "--"),

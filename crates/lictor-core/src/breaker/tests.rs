@@ -313,4 +313,12 @@ fn an_operators_order_does_not_hide_what_opened_it() {
     breaker.force(Some((Forced::Open, now + minute)), now + minute / 2);
     let after = breaker.view(now + minute / 2).last_opened.unwrap();
     assert_eq!((after.cause, after.lasted_ms), ("connect_refused", Some(30_000)));
+    // What was before an operator has closed it does not count any more, and is not told.
+    let breaker = Breaker::new(now);
+    blame(&breaker, &policy, "before", now);
+    breaker.force(Some((Forced::Open, now + minute)), now);
+    breaker.force(Some((Forced::Closed, now + minute)), now);
+    breaker.force(None, now);
+    (1..=5).for_each(|id| drop(blame(&breaker, &policy, &id.to_string(), now)));
+    assert_eq!(ids(&breaker.view(now).last_opened.unwrap().failures), ["1", "2", "3", "4", "5"]);
 }
