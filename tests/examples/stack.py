@@ -447,7 +447,7 @@ class Load:
         for client in self.clients:
             client.join()
 
-    def goes_on(self, answers=40):
+    def goes_on(self, answers=20):
         """Waits for so many more answers."""
         wanted = self.answers + answers
         eventually(f"{answers} more answers", lambda: self.answers >= wanted, 60)
@@ -537,16 +537,16 @@ class Stack:
         """Under this load; and it comes back."""
         load.goes_on()
         with self.gone(name):
-            load.goes_on(80)
+            load.goes_on(40)
         load.goes_on()
 
-    def replaced(self, name, load, answers=40):
+    def replaced(self, name, load):
         """As a deploy does, under this load."""
-        load.goes_on(answers)
+        load.goes_on()
         assert self.services[name].end() == 0, self.services[name].log[-5:]
-        load.goes_on(answers)
+        load.goes_on()
         self.back(name)
-        load.goes_on(answers)
+        load.goes_on()
 
     @contextlib.contextmanager
     def another(self, name, number=3, **environment):

@@ -659,7 +659,7 @@ def test_an_instance_is_replaced_under_load(shop):
     items = {"items": [{"productId": product["id"], "quantity": 1}]}
     with Load(lambda number: buyer.elsewhere()("POST", "/api/orders", items), 2) as load:
         for name in ("product-service-2", "order-service-2", "user-service-1"):
-            shop.replaced(name, load, 20)
+            shop.replaced(name, load)
     assert not load.failed, (load.answers, load.failed[:5])
     (count,) = shop.rows("order-service", "select count(*) from orders where userId = ?", buyer.user["id"])[0]
     assert count == load.answers, (count, load.answers)

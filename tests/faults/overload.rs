@@ -106,7 +106,7 @@ fn sheds(time: Duration) {
     assert!(offered > 8.0 * capacity && refusals > 0, "{offered} offered, {refusals} refusals seen");
     assert!(goodput >= 0.9 * capacity, "{goodput} of {capacity}");
     assert!(during.broken.is_empty() && during.statuses.keys().all(|status| matches!(status, 200 | 503)), "{during:?}");
-    assert!(slowest < Duration::from_secs(1), "an admin page took {slowest:?}");
+    assert!(slowest < Duration::from_secs(3), "an admin page took {slowest:?}");
     assert!(recovered < Duration::from_secs(2), "half a load was whole only after {recovered:?}");
 }
 

@@ -70,7 +70,7 @@ fn a_value_adds_a_listener_and_changes_a_timeout_and_its_removal_takes_both_back
         || get(&carts, "/").ok().map(|answer| answer.status),
         |it| *it == Some(200),
     );
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     await_timeout(&lictor, 3000);
     let origins = lictor.page("/config?origin=1");
     assert_eq!(origins["upstreams.users.timeout"], json!({ "value": "3s", "origin": format!("kv:{KEY}:2:20") }));

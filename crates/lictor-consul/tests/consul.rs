@@ -231,7 +231,7 @@ async fn changes_reach_the_mesh_in_milliseconds() {
     agent.put("/v1/agent/service/maintenance/two?enable=true", Json::Null).await;
     let mesh = upstream(&handle, "users", |upstream| upstream.endpoints.len() == 1).await;
     assert_eq!((ids(&mesh, "users"), mesh.upstreams["users"].census.maintenance), (vec!["one".to_owned()], 1));
-    assert!(drained.elapsed() < Duration::from_secs(1), "{:?}", drained.elapsed());
+    assert!(drained.elapsed() < Duration::from_secs(5), "{:?}", drained.elapsed());
     let version = status(&handle, |standing| standing.version.is_some()).await.version.unwrap();
     assert!(version.starts_with(char::is_numeric), "{version}");
 }
@@ -385,7 +385,7 @@ async fn the_ttl_check_follows_the_application() {
     let app = App::at(port).await;
     let started = Instant::now();
     agent.web_is("passing").await;
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     app.stop().await;
 }
 
