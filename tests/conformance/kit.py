@@ -57,9 +57,14 @@ def at_end(end):
     _cleanup.callback(end)
 
 
-def clean():
+def end_all():
     """Ends what lives as long as the run."""
     _cleanup.close()
+
+
+def clean():
+    """That, and no folder is left."""
+    end_all()
     shutil.rmtree(SCRATCH, ignore_errors=True)
 
 

@@ -1,6 +1,6 @@
 """A system of examples/ as it runs: Consul, its stores, and each service under `lictor run`; what asks it, what breaks it, and what compares answers.
 
-    python3 stack.py [WORD ..]     runs the tests of every test_*.py whose name has a word
+    python3 stack.py [WORD ..]     runs the tests of every test_*.py whose name has a word; many on two stacks at once, as most of their time is waiting
     python3 stack.py --keep NAME   starts one system on the ports of its source, and stops it on Ctrl-C
 
 A system is a file test_NAME.py: `SYSTEM`, a class of `Stack` whose `start_all` returns when its services are up; `told(stack)`, what people are told of one
@@ -18,6 +18,7 @@ import http.server
 import importlib
 import itertools
 import json
+import multiprocessing
 import os
 import pathlib
 import random
@@ -31,13 +32,16 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/conformance"))
-from kit import LICTOR, Web, clean, eventually, folder, samples
+from kit import LICTOR, Web, clean, end_all, eventually, folder, samples
 from run import expire, run
 
 # Everything that is started gets these variables and what its system says, nothing else of ours.
 INHERITED = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
 TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
-_ports = itertools.count(random.randrange(12_000, 28_000))  # below what the kernel gives to clients
+# Below what the kernel gives to clients, and the second of two stacks has others.
+_ports = itertools.count(random.randrange(12_000, 19_000))
+SECOND = 8_000
+MANY = 12  # tests, of which two stacks do half each
 
 
 def free_port():
@@ -620,27 +624,51 @@ def tests_of(module):
 
 
 def run_system(module, words):
-    """Its tests that were asked for, on one system; how many there were, and which failed."""
+    """Its tests that were asked for; how many there were, and which failed."""
     chosen = [(name, test) for name, test in tests_of(module) if not words or any(word in name for word in words)]
     if not chosen:
         return 0, []
+    forked = multiprocessing.get_context("fork")
+    taken, bad = forked.Value("i", 0), forked.SimpleQueue()
+    stacks = [forked.Process(target=run_stack, args=(module, chosen, second, taken, bad), daemon=True) for second in range(1 + (len(chosen) >= MANY))]
+    for stack in stacks:
+        stack.start()
     failed = []
+    for stack in stacks:
+        stack.join()
+        if stack.exitcode != 0:
+            failed.append(f"{module.__name__}: its stack ended with {stack.exitcode}")
+    while not bad.empty():
+        failed.append(bad.get())
+    return len(chosen), failed + [name for name, _ in chosen[taken.value:]]
+
+
+def run_stack(module, chosen, second, taken, bad):
+    """Takes one test after another, on a system of its own."""
+    global _ports
+    _ports = itertools.count(next(_ports) + second * SECOND)
     with contextlib.ExitStack() as ends:
+        ends.callback(end_all)
         up = []
         start = lambda: up.append(ends.enter_context(started(module)))
         start.limit = 120
         if not run(f"{module.__name__}: it starts", start):
-            return len(chosen), [name for name, _ in chosen]
-        for name, test in chosen:
+            bad.put(f"{module.__name__}: it starts")
+            return
+        while True:
+            with taken.get_lock():
+                if taken.value == len(chosen):
+                    return
+                name, test = chosen[taken.value]
+                taken.value += 1
             case = lambda: test(up[0])
             case.limit = getattr(test, "limit", 60)
             if not run(name, case):
-                failed.append(name)
+                bad.put(name)
                 for line in up[0].last_words():
                     print("      | " + line, flush=True)
                 with contextlib.suppress(AssertionError, RuntimeError):
                     up[0].is_whole()
-    return len(chosen), failed
 
 
 def keep(name):
@@ -675,7 +703,7 @@ def stop(*_):
     sys.exit(143)
 
 
-if __name__ == "__main__":
+def program():
     code = 1
     signal.signal(signal.SIGTERM, stop)
     try:
@@ -683,3 +711,7 @@ if __name__ == "__main__":
     finally:
         clean()
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    importlib.import_module("stack").program()  # the one that its tests know
