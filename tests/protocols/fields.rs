@@ -308,6 +308,35 @@ fn via_says_the_version_that_came_and_a_proxys_answers_have_it() {
     assert!(over_http2.1.contains("via: 2.0 lictor-"), "{}", over_http2.1);
 }
 
+/// Its instances are its endpoints, and the balancer may take the one that asks. It may also send on the fields that it got.
+#[test]
+fn a_service_may_call_itself() {
+    let backend = Backend::start("a");
+    for protocol in ["http1", "h2c"] {
+        let [inbound] = free_ports();
+        let yaml = format!(
+            "registration: off\nservice: orders\nport: {port}\ninbound: {{listen: '127.0.0.1:{inbound}'}}\noutbound: {{proxy: 0}}\n\
+             upstreams:\n  orders: {{listen: 0, static: ['127.0.0.1:{inbound}'], protocol: {protocol}}}\n  \
+             users: {{listen: 0, static: ['127.0.0.1:{port}']}}\n",
+            port = backend.port()
+        );
+        let lictor = Sidecar::serve(LICTOR, &yaml).up();
+        let mut of_inbound = String::new();
+        for (listener, target) in [("orders", "/"), ("forward", "http://orders/")] {
+            let answer = ask(&lictor.address(listener), &format!("GET {target}"), "Host: orders\r\n");
+            assert_eq!(answer.status, 200, "{protocol} {listener}: {}", answer.text());
+            let via = told(&answer, "via").join(", ");
+            let (first, second) = via.split_once(", ").unwrap();
+            assert!(!first.ends_with("-inbound") && second.ends_with("-inbound"), "{protocol} {listener}: {via}");
+            of_inbound = second.to_owned();
+        }
+        for (listener, status) in [("users", 200), ("orders", 502)] {
+            let answer = ask(&lictor.address(listener), "GET /", &format!("Host: orders\r\nVia: {of_inbound}\r\n"));
+            assert_eq!(answer.status, status, "{protocol} {listener}: {}", answer.text());
+        }
+    }
+}
+
 /// A request over HTTP/2: the answer's head, and its text.
 fn over_http2(address: &str, fields: &[(&str, &str)]) -> (http::HeaderMap, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -73,6 +73,7 @@ impl Rewrite {
         let Sends { is_http2, has_content, keeps_upgrade } = sends;
         let worker = &connection.worker;
         let is_inbound = connection.is_inbound();
+        let hop = if is_inbound { &worker.inbound_hop } else { &worker.hop };
         let authority = head.uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
         if let Some(query) = head.uri.path_and_query().map(PathAndQuery::as_str).filter(|path| path.starts_with('?')) {
             let path = format!("/{query}"); // `http://users?x` (RFC 9112, section 3.2.1)
@@ -83,7 +84,7 @@ impl Rewrite {
         if head.version == Version::HTTP_2 && !is_http2 {
             join_cookies(headers);
         }
-        if fields.has(Fields::VIA) && names::is_loop(headers, &worker.hop.name) {
+        if fields.has(Fields::VIA) && names::is_loop(headers, &hop.name) {
             let sentence = "the request has been here before (Via names this sidecar)";
             return Err(Failure::new(Reason::LoopDetected, sentence));
         }
@@ -97,7 +98,7 @@ impl Rewrite {
         Ok(Self {
             host: callers.or(target.upstream.set_host()).cloned(),
             is_http2,
-            via: worker.hop.entry(head.version).clone(),
+            via: hop.entry(head.version).clone(),
             forwarded_host: told
                 .filter(|told| !told.is_empty())
                 .filter(|_| !fields.has(names::FORWARDED_BY) || !headers.contains_key(X_FORWARDED_HOST)),

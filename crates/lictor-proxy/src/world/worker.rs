@@ -39,8 +39,9 @@ pub(crate) struct Worker {
     pub(crate) passwords: RefCell<Passwords>,
     /// Tokens that were believed.
     pub(crate) tokens: RefCell<Tokens>,
-    /// Our hop in `Via`.
+    /// Our hop in `Via`, and that of our inbound listener: our application may call its own service.
     pub(crate) hop: Hop,
+    pub(crate) inbound_hop: Hop,
     /// Where limits are counted that several processes have together.
     pub(crate) redis: Redis,
     /// `<service>/<instance>`: who calls.
@@ -50,7 +51,7 @@ pub(crate) struct Worker {
 /// Who we are to those who read `Via` (RFC 9110, section 7.6.3).
 #[derive(Debug)]
 pub(crate) struct Hop {
-    /// `lictor-<instance>`.
+    /// `lictor-<instance>`, and `lictor-<instance>-inbound`.
     pub(crate) name: String,
     old: HeaderValue,
     usual: HeaderValue,
@@ -101,6 +102,7 @@ impl Worker {
             answers: RefCell::default(),
             passwords: RefCell::default(),
             tokens: RefCell::new(Tokens::new()),
+            inbound_hop: Hop::new(format!("{name}-inbound")),
             hop: Hop::new(name),
             redis,
             from: from.and_then(|from| HeaderValue::try_from(from).ok()),
