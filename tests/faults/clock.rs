@@ -153,7 +153,7 @@ fn without_endpoints(more: &str) -> Sidecar {
 #[test]
 fn while_endpoints_are_unknown_the_least_limit_counts() {
     let lictor = without_endpoints(
-        "lifecycle: {start_timeout: 1s}\nupstreams: {users: {listen: 0, routes: [{match: /short, timeout: 300ms}]}}\n",
+        "lifecycle: {start_timeout: 1h}\nupstreams: {users: {listen: 0, routes: [{match: /short, timeout: 300ms}]}}\n",
     );
     let (users, forward) = (lictor.address("users"), lictor.address("forward"));
     let asked = |address: &str, path: &str, fields: &[(&str, &str)]| {
@@ -166,15 +166,42 @@ fn while_endpoints_are_unknown_the_least_limit_counts() {
     assert_in_time(&[asked(&users, "/short", &[])], "timeout", Duration::from_millis(300));
     let stranger = [("Host", "strangers"), FIELDS[0]];
     assert_in_time(&[asked(&forward, "/", &stranger)], "deadline_exceeded", Duration::from_millis(300));
-    let (answer, took) = asked(&users, "/", &[]);
-    assert_eq!((answer.status, answer.header("X-Lictor-Reason")), (503, "no_endpoints"), "{}", answer.text());
-    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(1) + SLACK, "{took:?}");
     // CONNECT and bytes wait by the same clock.
     let mut stream = connect(&forward);
     let began = Instant::now();
     stream.write_all(b"CONNECT users:80 HTTP/1.1\r\nHost: users:80\r\nX-Request-Timeout-Ms: 300\r\n\r\n").unwrap();
     assert!(read_head(&mut stream).starts_with("HTTP/1.1 504"));
     assert!(began.elapsed() < Duration::from_millis(300) + SLACK);
+}
+
+/// Whoever comes before waits for the rest of it, whoever comes later for nothing; a name that nobody has asked for before has
+/// a start of its own.
+#[test]
+fn endpoints_are_awaited_as_long_as_the_start_may_take_and_then_no_more() {
+    let lictor = without_endpoints(
+        "lifecycle: {start_timeout: 3s}\nupstreams: {users: {listen: 0}, db: {listen: 0, protocol: tcp}}\n",
+    );
+    let (users, forward) = (lictor.address("users"), lictor.address("forward"));
+    let asked = |address: &str, host: &str| {
+        let began = Instant::now();
+        let answer = request(address, "GET", "/", &[("Host", host)], b"").unwrap();
+        assert_eq!((answer.status, answer.header("X-Lictor-Reason")), (503, "no_endpoints"), "{}", answer.text());
+        assert!(answer.text().contains("still unknown after 3s; `lictor doctor`"), "{}", answer.text());
+        began.elapsed()
+    };
+    let first = asked(&users, "users");
+    assert!(first < Duration::from_secs(3) + SLACK, "{first:?}");
+    for (address, host) in [(&users, "users"), (&forward, "users"), (&users, "users")] {
+        let later = asked(address, host);
+        assert!(later < SLACK, "{later:?}");
+    }
+    let mut stream = connect(&lictor.address("db"));
+    let began = Instant::now();
+    assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+    assert!(began.elapsed() < SLACK, "{:?}", began.elapsed());
+    let new = asked(&forward, "strangers");
+    assert!(new >= Duration::from_secs(2), "{new:?}");
+    assert!(asked(&forward, "strangers") < SLACK);
 }
 
 #[test]

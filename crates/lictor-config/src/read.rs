@@ -371,7 +371,7 @@ fn lifecycle(node: &Node<'_>) -> Lifecycle {
     let section = node.section(&[]);
     let lifecycle = Lifecycle {
         start_timeout: section
-            .field("start_timeout", "How long the first endpoints may take.")
+            .field("start_timeout", "How long the first endpoints may take: calls wait for them so long, and later ones get 503 (`no_endpoints`) at once.")
             .duration(Duration::from_secs(30)),
         drain_delay: section
             .field("drain_delay", "How long to wait, still serving, until callers no longer see us; where balancers ask `/ready`, all of it.")

@@ -14,7 +14,7 @@ use prometheus::Registry;
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::acme;
@@ -44,6 +44,10 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// So many ports after the default one are tried for the admin listener.
 const ADMIN_PORTS: u16 = 19;
+
+/// At the start Consul's silence is told after so long, and then this often.
+const WAITING_SOON: Duration = Duration::from_millis(500);
+const WAITING_EVERY: Duration = Duration::from_secs(5);
 
 /// What was killed and is still there is killed again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -213,6 +217,7 @@ impl Running {
     /// Waits for the first endpoints, starts the application and registers; serves until there is a reason to stop.
     async fn serve(&mut self) -> Ending {
         let at_most = self.bound.config().lifecycle.start_timeout;
+        tokio::spawn(tell_while_waiting(Arc::clone(&self.bound.admin), at_most));
         let mut files = self.bound.in_force.followed.changes();
         let handle = &self.bound.admin.handle;
         let (mut kv, mut claims) = (Known::of(handle.kv()), Known::of(Some(handle.claims())));
@@ -402,7 +407,7 @@ enum Forwarded {
 
 /// Certificates are replaced as files, at any time.
 async fn refresh_certificates(admin: Arc<Admin>) {
-    let mut tick = tokio::time::interval(CERTIFICATES_EVERY);
+    let mut tick = interval(CERTIFICATES_EVERY);
     loop {
         tick.tick().await;
         let grace = admin.loaded.read().config.lifecycle.drain_timeout;
@@ -430,6 +435,31 @@ impl<T: Clone> Known<T> {
             }
         }
         std::future::pending().await
+    }
+}
+
+/// While Consul says nothing at the start: whom we ask, what it says instead, how long we go on waiting, and what to do.
+async fn tell_while_waiting(admin: Arc<Admin>, at_most: Duration) {
+    let began = Instant::now();
+    let mut next = WAITING_SOON;
+    while next < at_most {
+        sleep_until(began + next).await;
+        if admin.has_started() || admin.is_stopping() {
+            return;
+        }
+        let standing = admin.handle.status().standing();
+        let errors = standing.watches.iter().map(|watch| watch.last_error.clone());
+        let errors =
+            errors.chain([standing.kv.as_ref().and_then(|kv| kv.last_error.clone()), standing.registration_error]);
+        let error = errors.flatten().next();
+        if error.is_some() || standing.up.is_none() {
+            let left = humantime::format_duration(Duration::from_secs(
+                at_most.saturating_sub(next).as_secs_f64().round() as u64,
+            ));
+            let (consul, error) = (standing.address.unwrap_or_default(), error.as_deref().unwrap_or("no answer yet"));
+            warn!(target: "lictor::event", kind = "consul_awaited", consul, error, %left, "Consul has said nothing of the upstreams yet; lictor goes on without when lifecycle.start_timeout is over; `lictor doctor` says what is wrong");
+        }
+        next += WAITING_EVERY;
     }
 }
 
@@ -596,7 +626,7 @@ fn listen_for_admin(admin: &Arc<Admin>) -> anyhow::Result<(SocketAddr, Option<An
     let others = if loaded.values.iter().any(is_default) { ADMIN_PORTS } else { 0 };
     let mut listening = admin::listen(admin, wanted, Access::Full);
     for port in wanted.port()..=wanted.port().saturating_add(others) {
-        if listening.is_ok() {
+        if !listening.as_ref().is_err_and(admin::is_taken) {
             break;
         }
         if port != wanted.port() && Some(port) != public {

@@ -350,3 +350,18 @@ fn who_runs_here_is_listed_while_it_runs() {
     lictor_here.wait();
     assert_eq!(listed(), None);
 }
+
+#[test]
+fn a_consul_that_does_not_answer_is_told_at_once_with_what_to_do() {
+    let waits = "registration: off\nconsul: {address: 'http://127.0.0.1:1'}\nupstreams: {users: {listen: 0}}\nlifecycle: {start_timeout: 1h}\n";
+    let lictor = Sidecar::serve(LICTOR, waits);
+    logged(&lictor, "consul_awaited");
+    let log = lictor.log();
+    let line = log.lines().find(|line| line.contains("consul_awaited")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    assert_eq!(text("level"), "WARN");
+    assert!(text("consul").contains("127.0.0.1:1") && text("error").contains("refused"), "{line}");
+    assert!(text("left").starts_with("1h") || text("left").starts_with("59m"), "{line}");
+    assert!(text("message").contains("`lictor doctor`"), "{line}");
+}

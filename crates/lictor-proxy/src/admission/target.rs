@@ -154,10 +154,11 @@ fn endpoint(view: &View, address: SocketAddr) -> Result<Target, Failure> {
     }
 }
 
-/// Waits for endpoints as long as the start may take (`lifecycle.start_timeout`) and the request's time goes.
+/// Waits for endpoints as long as the first answer about them may take (`lifecycle.start_timeout`, since their service is
+/// looked for) and the request's time goes: once that is over, no longer.
 async fn await_endpoints(worker: &Rc<Worker>, name: &Arc<str>, ends: Ends<'_>) -> Result<Rc<UpstreamState>, Failure> {
     let at_most = worker.view().mesh.start_timeout;
-    let patience = End { at: Instant::now() + at_most, reason: Reason::NoEndpoints };
+    let asked = Instant::now();
     let mut has_asked = false;
     loop {
         let changed = worker.changed.notified();
@@ -174,11 +175,16 @@ async fn await_endpoints(worker: &Rc<Worker>, name: &Arc<str>, ends: Ends<'_>) -
             }
             None => return Err(unknown(&view, name)),
         }
+        let since = upstream.map_or(asked, |upstream| upstream.since);
+        let patience = End { at: since + at_most, reason: Reason::NoEndpoints };
         let end = sooner(ends(upstream.map(Rc::as_ref)), Some(patience));
         if let Err(end) = clock::within(end, changed).await {
             let metrics = &worker.shared.metrics;
             let sentence = match end.reason {
-                Reason::NoEndpoints => format!("{name}: its endpoints are still unknown after {}", Millis(at_most)),
+                Reason::NoEndpoints => format!(
+                    "{name}: its endpoints are still unknown after {}; `lictor doctor` says why",
+                    Millis(at_most)
+                ),
                 _ => format!("{name}: the time was over before its endpoints were known"),
             };
             return Err(clock::ran_out(metrics, end, Stage::Queue, sentence).retry_after(Duration::from_secs(1)));

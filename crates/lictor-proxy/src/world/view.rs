@@ -61,6 +61,8 @@ pub(crate) struct UpstreamState {
     pub(crate) meters: UpstreamMeters,
     /// Of good answers, for hedging.
     pub(crate) latencies: Rc<RefCell<Latencies>>,
+    /// Since when its service is looked for: the start, or the reload or the request that named it.
+    pub(crate) since: Instant,
 }
 
 /// An endpoint, with what this worker keeps for it.
@@ -171,6 +173,9 @@ impl UpstreamState {
                 || Rc::new(RefCell::new(Latencies::new(Instant::now()))),
                 |earlier| Rc::clone(&earlier.latencies),
             ),
+            since: earlier
+                .filter(|earlier| earlier.upstream.service == upstream.service)
+                .map_or_else(Instant::now, |earlier| earlier.since),
         })
     }
 }

@@ -41,6 +41,11 @@ pub(crate) fn listen(admin: &Arc<Admin>, address: SocketAddr, access: Access) ->
     Ok(bound)
 }
 
+/// Somebody else listens there. Any other error is of the address, and so of the ports beside it.
+pub(crate) fn is_taken(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
 /// Accepted connections have the listener's options: the kernel would otherwise take megabytes for whoever reads nothing.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };

@@ -25,5 +25,5 @@ mod stream;
 mod ui;
 
 pub(crate) use guard::Access;
-pub(crate) use listen::listen;
+pub(crate) use listen::{is_taken, listen};
 pub(crate) use state::{Admin, Order};
