@@ -448,6 +448,7 @@ async fn tell_while_waiting(admin: Arc<Admin>, at_most: Duration) {
             return;
         }
         let standing = admin.handle.status().standing();
+        let Some(consul) = standing.address else { return }; // names are looked up, or files awaited
         let errors = standing.watches.iter().map(|watch| watch.last_error.clone());
         let errors =
             errors.chain([standing.kv.as_ref().and_then(|kv| kv.last_error.clone()), standing.registration_error]);
@@ -456,7 +457,7 @@ async fn tell_while_waiting(admin: Arc<Admin>, at_most: Duration) {
             let left = humantime::format_duration(Duration::from_secs(
                 at_most.saturating_sub(next).as_secs_f64().round() as u64,
             ));
-            let (consul, error) = (standing.address.unwrap_or_default(), error.as_deref().unwrap_or("no answer yet"));
+            let error = error.as_deref().unwrap_or("no answer yet");
             warn!(target: "lictor::event", kind = "consul_awaited", consul, error, %left, "Consul has said nothing of the upstreams yet; lictor goes on without when lifecycle.start_timeout is over; `lictor doctor` says what is wrong");
         }
         next += WAITING_EVERY;
