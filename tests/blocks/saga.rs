@@ -334,7 +334,9 @@ fn an_answer_in_place_of_the_service_is_not_its_own() {
     service.run();
     let page = await_status(&lictor, "o-1", "failed");
     assert!(page["reason"].as_str().unwrap().contains("in place of the service"), "{page}");
-    assert!(service.effects().is_empty());
+    // A call that was given up may still come, to a service that has just come back.
+    let effects = service.effects();
+    assert!(effects.is_empty() || effects == ["/api/a/do", "/api/a/undo"], "{effects:?}");
 }
 
 #[test]

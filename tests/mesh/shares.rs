@@ -50,8 +50,9 @@ fn shares_are_the_weights_with_every_balancer() {
             lictor.await_endpoints(algorithm, 2);
             for callers in [1, 8] {
                 let got = shared(&lictor.address(algorithm), callers, 800, &[&heavy, &light]);
-                // 80 by the weights; where 8 ask at once, loads differ by chance and count too.
-                assert!((60..=100).contains(&got[1]), "{algorithm}, {callers} callers, {workers} workers: {got:?}");
+                // 80 by the weights, 400 without; where 8 ask at once, loads differ by chance and count too.
+                let usual = if callers == 1 { 60..=100 } else { 40..=160 };
+                assert!(usual.contains(&got[1]), "{algorithm}, {callers} callers, {workers} workers: {got:?}");
             }
         }
     }

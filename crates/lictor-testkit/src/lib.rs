@@ -32,7 +32,7 @@ pub use raw::{Blackhole, RawServer, connect, connect_from, read_head};
 pub use sidecar::{Sidecar, lictor};
 
 /// How long anything may take to come true.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Polls until `condition` gives something; panics with what it last said.
 pub fn eventually<T, E: Debug>(what: &str, mut condition: impl FnMut() -> Result<T, E>) -> T {
