@@ -108,6 +108,8 @@ fn breaker_half_open_max_is_how_many_probes_there_are_at_a_time() {
         let breaker = format!("breaker: {{failure_threshold: 1, recovery_timeout: 100ms, half_open_max: {probes}}}");
         let lictor = caller(&[backend.port()], &format!(", retry: off, ejection: off, timeout: none, {breaker}"));
         assert_eq!(lictor.get("users", "/").status, 500);
+        // The answer is there before it is judged.
+        eventually_is("it is open", || lictor.page("/breakers")["users"]["opened_total"].clone(), |count| *count == 1);
         *gate.is_shut.lock() = true;
         let address: Arc<str> = lictor.address("users").into();
         let ask = || {
