@@ -130,11 +130,11 @@ fn an_upstream_that_always_answers_503_gets_a_fifth_more_at_a_thousand_a_second(
     let load = Load::start(&lictor.address("users"), &[Method::GET], 1000);
     load.await_more(6000);
     let tally = load.finish();
-    // Where the machine cannot keep up, some are refused without an attempt, and some without a second one.
+    // Where the machine cannot keep up, some are refused without an attempt: the budget is a share of all that came.
     let retries = lictor.metric("lictor_retries_total", &[]);
     let first = backend.hits() as f64 - retries;
-    let share = 1.0 + retries / first;
-    eprintln!("{} requests, of which {first} had {share:.3} attempts each", tally.total());
+    let share = 1.0 + retries / tally.total() as f64;
+    eprintln!("{} requests, {first} first attempts, {retries} more", tally.total());
     assert_eq!(tally.statuses[&503], tally.total());
     assert!(first > 1000.0, "{first}");
     assert!((1.05..=1.21).contains(&share), "{share}");
