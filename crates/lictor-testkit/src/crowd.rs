@@ -281,6 +281,10 @@ fn in_full(what: &str, error: &dyn Error) -> Failure {
     text.into()
 }
 
+/// What hyper says of a request that it was given after GOAWAY had come, without giving it back; whoever asks may send it on
+/// the next connection (RFC 9113, section 6.8).
+const TOLD_TO_GO: &str = "connection error received: not a result of an error";
+
 /// Whether it was answered; what was not sent, as the connection was over, was not asked.
 async fn answered(
     sent: Result<Response<hyper::body::Incoming>, TrySendError<Request<Full<Bytes>>>>,
@@ -289,7 +293,10 @@ async fn answered(
         Ok(response) => read(response).await.map(|()| true),
         Err(mut error) => match error.take_message() {
             Some(_) => Ok(false),
-            None => Err(in_full("no answer", &error.into_error())),
+            None => {
+                let failure = in_full("no answer", &error.into_error());
+                if failure.to_string().ends_with(TOLD_TO_GO) { Ok(false) } else { Err(failure) }
+            }
         },
     }
 }
